@@ -1,0 +1,298 @@
+"""Contenders of bench_index.py and bench_mine.py: sentemb, bare FAISS, hnswlib, sentence-transformers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from worker import peak_mib
+
+Work = Callable[[], dict[str, Any]]
+SEED = 42
+
+
+def _vectors(base: str, rows: int) -> Any:
+    """Real embeddings; beyond their number, tiled with noise of a tenth of their length, and unit length again."""
+    real = np.load(base, mmap_mode="r")
+    out = np.empty((rows, real.shape[1]), dtype=np.float32)
+    generator = np.random.default_rng(SEED)
+    for start in range(0, rows, len(real)):
+        part = out[start : start + len(real)]
+        part[:] = real[: len(part)]
+        if start:
+            part += 0.1 * generator.normal(size=part.shape).astype(np.float32) / np.sqrt(part.shape[1])
+            part /= np.linalg.norm(part, axis=1, keepdims=True)
+    return out
+
+
+def _queries(base: str, count: int) -> Any:
+    """Real embeddings that are not indexed: the last ones."""
+    return np.ascontiguousarray(np.load(base, mmap_mode="r")[-count:])
+
+
+def _data(base: str, rows: int, queries: int) -> tuple[Any, Any]:
+    real = np.load(base, mmap_mode="r")
+    kept = Path(base).with_name(f"{Path(base).stem}-{rows}.npy")
+    if not kept.exists():
+        held = Path(base).with_name("held-in.npy")
+        np.save(held, real[:-queries])
+        part = kept.with_suffix(f".{os.getpid()}.npy")
+        np.save(part, _vectors(str(held), rows))
+        part.replace(kept)
+    return np.load(kept, mmap_mode="r"), _queries(base, queries)
+
+
+def _factory(kind: str, rows: int, dimension: int) -> str:
+    from sentemb.search.kinds import KINDS
+
+    return KINDS[kind][0](rows, dimension)
+
+
+def build_ours(base: str, rows: int, kind: str, queries: int, with_documents: bool) -> Work:
+    """Vectors to a finished, durable, verified-at-open index folder (tuning left out: bare FAISS has none)."""
+    from sentemb.search import SearchIndex
+    from sentemb.search import build as building
+
+    vectors, _ = _data(base, rows, queries)
+    building._tuned = lambda folder, made, entries, sources, options: made
+
+    def work() -> dict[str, Any]:
+        folder = Path(tempfile.mkdtemp())
+        before = peak_mib()
+        records = ({"id": i, "text": f"document number {i}"} for i in range(rows)) if with_documents else None
+        index = SearchIndex.build(folder, records, vectors=vectors, kind=kind, rescore=False, seed=SEED)
+        size = index.manifest.segments[0].index.bytes
+        index.close()
+        shutil.rmtree(folder)
+        return {"bytes_per_vector": size / rows, "growth_mib": peak_mib() - before}
+
+    return work
+
+
+def build_faiss(base: str, rows: int, kind: str, queries: int) -> Work:
+    """Vectors to a FAISS file that was flushed to the disk."""
+    import faiss
+
+    from sentemb.search.kinds import training_rows
+
+    vectors, _ = _data(base, rows, queries)
+
+    def work() -> dict[str, Any]:
+        before = peak_mib()
+        factory = _factory(kind, rows, vectors.shape[1])
+        index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            count = training_rows(factory, rows, vectors.shape[1])
+            chosen = np.sort(np.random.default_rng(SEED).choice(rows, size=count, replace=False))
+            index.train(np.asarray(vectors[chosen]))
+        for start in range(0, rows, 8192):
+            index.add(np.ascontiguousarray(vectors[start : start + 8192]))
+        with tempfile.NamedTemporaryFile() as file:
+            faiss.write_index(index, file.name)
+            os.fsync(file.fileno())
+            size = os.path.getsize(file.name)
+        return {"bytes_per_vector": size / rows, "growth_mib": peak_mib() - before}
+
+    return work
+
+
+def _opened(base: str, rows: int, kind: str, queries: int) -> tuple[Any, Any]:
+    """An index of ours, built once per kind and kept beside the vectors."""
+    from sentemb.search import SearchIndex
+
+    vectors, asked = _data(base, rows, queries)
+    folder = Path(base).with_name(f"index-{rows}-{kind}")
+    if not (folder / "manifest.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        records = ({"id": i, "text": f"document number {i}", "part": i % 10} for i in range(rows))
+        SearchIndex.build(folder, records, vectors=vectors, kind=kind, rescore=False, seed=SEED).close()
+    return SearchIndex.open(folder, verify=False), asked
+
+
+def _truth(base: str, rows: int, queries: int) -> Any:
+    from sentemb.search.embedding import VectorRule
+    from sentemb.search.spool import ArraySource
+    from sentemb.search.tune import exact_top
+
+    vectors, asked = _data(base, rows, queries)
+    kept = Path(base).with_name(f"truth-{rows}-{queries}.npy")
+    if not kept.exists():
+        np.save(kept, exact_top([ArraySource(vectors, VectorRule("cosine", None))], asked, 10, "cosine").ids)
+    return np.load(kept)
+
+
+def _recall(found: Any, truth: Any) -> float:
+    return float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean())
+
+
+def search_ours(base: str, rows: int, kind: str, queries: int, single: bool, where: str | None = None) -> Work:
+    """All queries as one batch, or one after the other, each to finished results (documents left to ``hits``)."""
+    index, asked = _opened(base, rows, kind, queries)
+    truth = None if where else _truth(base, rows, queries)
+
+    def work() -> dict[str, Any]:
+        if single:
+            each = [index.search_vectors(asked[i : i + 1], 10, where=where).ids for i in range(len(asked))]
+            found = np.concatenate(each)
+        else:
+            found = index.search_vectors(asked, 10, where=where).ids
+        return {"recall": None if truth is None else _recall(found, truth)}
+
+    return work
+
+
+def search_faiss(base: str, rows: int, kind: str, queries: int, single: bool) -> Work:
+    """The same file and effort in FAISS alone."""
+    import faiss
+
+    index, asked = _opened(base, rows, kind, queries)
+    raw = faiss.read_index(str(index.folder / index.manifest.segments[0].index.name))
+    effort = index.effort().effort
+    parameters = None
+    if raw and "IVF" in index.manifest.factory:
+        parameters = faiss.SearchParametersIVF(nprobe=effort)
+    elif "HNSW" in index.manifest.factory:
+        parameters = faiss.SearchParametersHNSW(efSearch=max(effort, 10))
+    index.close()
+    truth = _truth(base, rows, queries)
+
+    def work() -> dict[str, Any]:
+        if single:
+            found = np.concatenate([raw.search(asked[i : i + 1], 10, params=parameters)[1] for i in range(len(asked))])
+        else:
+            found = raw.search(asked, 10, params=parameters)[1]
+        return {"recall": _recall(found, truth)}
+
+    return work
+
+
+def search_hnswlib(base: str, rows: int, queries: int, single: bool) -> Work:
+    """hnswlib with the same M; its ef is raised until it reaches recall 0.95."""
+    import hnswlib
+
+    vectors, asked = _data(base, rows, queries)
+    truth = _truth(base, rows, queries)
+    index = hnswlib.Index(space="ip", dim=vectors.shape[1])
+    start = time.perf_counter()
+    index.init_index(max_elements=rows, M=32, ef_construction=40, random_seed=SEED)
+    for first in range(0, rows, 8192):
+        index.add_items(np.ascontiguousarray(vectors[first : first + 8192]), np.arange(first, min(first + 8192, rows)))
+    built = time.perf_counter() - start
+    ef = 16
+    index.set_ef(ef)
+    while _recall(index.knn_query(asked, k=10)[0].astype(np.int64), truth) < 0.95 and ef < 4096:
+        ef *= 2
+        index.set_ef(ef)
+
+    def work() -> dict[str, Any]:
+        if single:
+            found = np.concatenate([index.knn_query(asked[i : i + 1], k=10)[0] for i in range(len(asked))])
+        else:
+            found = index.knn_query(asked, k=10)[0]
+        return {"recall": _recall(found.astype(np.int64), truth), "ef": ef, "build_s": built}
+
+    return work
+
+
+def _texts(rows: int) -> tuple[list[str], list[str]]:
+    return [f"anchor {i}" for i in range(rows)], [f"passage {i}" for i in range(rows)]
+
+
+class _Given:
+    """An encoder that gives vectors made before, so that only mining is timed."""
+
+    def __init__(self, table: dict[str, int], vectors: Any) -> None:
+        self._table, self._vectors = table, vectors
+        import torch
+
+        self.device = torch.device("cpu")
+        self.similarity_fn_name = "cosine"
+
+    def encode(self, texts: Any, **_: Any) -> Any:
+        return self._vectors[[self._table[text] for text in texts]]
+
+    encode_query = encode_document = encode
+
+    def get_embedding_dimension(self) -> int:
+        return int(self._vectors.shape[1])
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+    def similarity(self, first: Any, second: Any) -> Any:
+        import torch
+
+        return torch.as_tensor(first) @ torch.as_tensor(second).T
+
+    def similarity_pairwise(self, first: Any, second: Any) -> Any:
+        import torch
+
+        return (torch.as_tensor(first) * torch.as_tensor(second)).sum(dim=1)
+
+
+def _mining(base: str, rows: int) -> tuple[list[str], list[str], Any]:
+    vectors, _ = _data(base, 2 * rows, 100)
+    generator = np.random.default_rng(SEED)
+    anchors = np.array(vectors[:rows])
+    near = anchors + 0.8 * generator.normal(size=anchors.shape).astype(np.float32) / np.sqrt(anchors.shape[1])
+    both = np.concatenate([anchors, near / np.linalg.norm(near, axis=1, keepdims=True)]).astype(np.float32)
+    first, second = _texts(rows)
+    return first, second, both
+
+
+def mine_ours(base: str, rows: int, negatives: int, margin: float, range_max: int) -> Work:
+    """Our miner over given vectors, to arrays of negatives for every anchor and the texts of the triplets."""
+    from sentemb.search.mine import Miner, pairs_of
+    from sentemb.search.mine_rules import MiningRules
+
+    anchors, positives, both = _mining(base, rows)
+
+    def work() -> dict[str, Any]:
+        pairs = pairs_of(anchors, positives)
+        rules = MiningRules(negatives=negatives, absolute_margin=margin, rank_max=range_max)
+        miner = Miner(pairs, both[:rows], both[rows:], rules)
+        table = {}
+        for block in miner.mine():
+            for anchor, row in zip(block.anchors.tolist(), block.negatives.tolist(), strict=True):
+                table[anchor] = [pairs.corpus[number] for number in row]
+        return {"triplets": sum(map(len, table.values())), "check": _digest(pairs.anchors, table)}
+
+    return work
+
+
+def mine_theirs(base: str, rows: int, negatives: int, margin: float, range_max: int, use_faiss: bool) -> Work:
+    """sentence_transformers.util.mine_hard_negatives over the same vectors and rules."""
+    from datasets import Dataset
+    from sentence_transformers.util import mine_hard_negatives
+
+    anchors, positives, both = _mining(base, rows)
+    model: Any = _Given({text: i for i, text in enumerate([*anchors, *positives])}, both)
+    data = Dataset.from_dict({"anchor": anchors, "positive": positives})
+
+    def work() -> dict[str, Any]:
+        mined = mine_hard_negatives(
+            data, model, num_negatives=negatives, absolute_margin=margin, range_max=range_max, output_format="n-tuple",
+            use_faiss=use_faiss, verbose=False,
+        )
+        columns = [mined[f"negative_{i}"] for i in range(1, negatives + 1)]
+        table = {name: list(row) for name, *row in zip(mined["anchor"], *columns, strict=True)}
+        order = {text: i for i, text in enumerate(anchors)}
+        numbered = {order[name]: row for name, row in table.items()}
+        return {"triplets": len(table) * negatives, "check": _digest(anchors, numbered)}
+
+    return work
+
+
+def _digest(anchors: list[str], table: dict[int, list[str]]) -> str:
+    """A checksum of which negatives each anchor got (as sets: equal scores may come in another order)."""
+    import hashlib
+
+    content = hashlib.sha256()
+    for anchor in sorted(table):
+        content.update(f"{anchors[anchor]}|{'|'.join(sorted(table[anchor]))}\n".encode())
+    return content.hexdigest()[:16]

@@ -1,0 +1,87 @@
+"""The contenders of the training benchmark: the same SimCSE run, ours and sentence-transformers' trainer.
+
+Both start from the same checkpoint with CLS pooling and a tanh layer, see the same sentences in their own shuffled
+order, batch 64, at most 32 tokens, temperature 0.05, AdamW, linear decay, clipping at 1. One round is one run.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Work = Callable[[], dict[str, Any]]
+LEARNING_RATE = 5e-5
+
+
+def sentemb(lines: str, backbone: str, precision: str, steps: int, batch: int) -> Work:
+    """Ours: the recipe simcse-unsup-minilm."""
+    from sentemb.recipe import load_recipe, train
+
+    recipe = load_recipe("simcse-unsup-minilm", [
+        f"encoder.backbone={backbone}", f"data.path={lines}", f"train.max_steps={steps}", f"train.batch_size={batch}",
+        f"train.precision={precision}", f"train.learning_rate={LEARNING_RATE}", "train.log_every=1",
+    ])
+
+    def work() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            result = train(recipe, output=Path(folder) / "run")
+            metrics = (result.run_dir / "metrics.jsonl").read_text().splitlines()
+            losses = [json.loads(line)["loss/info_nce"] for line in metrics]
+        return {"losses": losses, "loop_s": result.seconds}
+
+    return work
+
+
+def sentence_transformers(lines: str, backbone: str, precision: str, steps: int, batch: int) -> Work:
+    """The peer's trainer with MultipleNegativesRankingLoss (scale 20) on (sentence, sentence)."""
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+        losses,
+        models,
+    )
+    from transformers import TrainerCallback
+
+    texts = Path(lines).read_text(encoding="utf-8").splitlines()
+    dataset = Dataset.from_dict({"anchor": texts, "positive": texts})
+
+    class Losses(TrainerCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.found: list[float] = []
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                self.found.append(float(logs["loss"]))
+
+    def work() -> dict[str, Any]:
+        import time
+
+        torch.manual_seed(42)
+        transformer = models.Transformer(backbone, max_seq_length=32, model_args={"dtype": torch.float32})
+        width = transformer.get_word_embedding_dimension()
+        model = SentenceTransformer(
+            modules=[transformer, models.Pooling(width, pooling_mode="cls"), models.Dense(width, width)], device="cpu"
+        )
+        logged = Losses()
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = SentenceTransformerTrainingArguments(
+                output_dir=folder, max_steps=steps, per_device_train_batch_size=batch, learning_rate=LEARNING_RATE,
+                bf16=precision == "bf16", use_cpu=True, save_strategy="no", logging_steps=1, report_to=[],
+                lr_scheduler_type="linear", warmup_steps=0, max_grad_norm=1.0, disable_tqdm=True,
+            )
+            trainer = SentenceTransformerTrainer(
+                model=model, args=arguments, train_dataset=dataset, callbacks=[logged],
+                loss=losses.MultipleNegativesRankingLoss(model, scale=20.0),
+            )
+            start = time.perf_counter()
+            trainer.train()
+            seconds = time.perf_counter() - start
+        return {"losses": logged.found, "loop_s": seconds}
+
+    return work

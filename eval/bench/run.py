@@ -1,0 +1,36 @@
+"""Every benchmark by name: `python eval/bench/run.py encode --rounds 3`, or `all` with each one's defaults.
+
+Results go to eval/results/NAME.md and .json. SENTEMB_DATA must name the folder with the real data.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+# name -> what it races; each is a sibling module bench_NAME.py with main(arguments)
+BENCHMARKS = {
+    "encode": "texts to vectors: ours, sentence-transformers, plain Hugging Face, ONNX Runtime, OpenVINO",
+    "train": "SimCSE training: ours, sentence-transformers' trainer",
+    "eval": "STS and retrieval: ours, mteb on a SentenceTransformer",
+    "index": "search index: ours, bare FAISS, hnswlib",
+    "index_quality": "nDCG@10 and recall@10 of every kind of index on SciFact and NFCorpus",
+    "mined": "training with mined negatives against in-batch ones, SciFact train to test",
+    "mine": "hard-negative mining: ours, sentence-transformers",
+    "data": "reading, and batches without duplicate texts: ours, sentence-transformers, datasets",
+}
+
+
+def main() -> None:
+    sys.path.insert(0, str(Path(__file__).parent))
+    names = sys.argv[1:2]
+    if not names or (names[0] not in BENCHMARKS and names[0] != "all"):
+        lines = "\n".join(f"  {name:<8} {what}" for name, what in BENCHMARKS.items())
+        sys.exit(f"usage: python eval/bench/run.py NAME|all [options]\n{lines}")
+    for name in BENCHMARKS if names[0] == "all" else names:
+        importlib.import_module(f"bench_{name}").main(sys.argv[2:] if names[0] != "all" else [])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m sentemb``."""
+
+from sentemb.cli import main
+
+main()

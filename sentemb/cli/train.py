@@ -1,0 +1,48 @@
+"""``sentemb train RECIPE``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="a recipe file, or a shipped recipe's name (sentemb list recipes)")],
+    set_: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads it
+        typer.Option("--set", metavar="KEY=VALUE", help="override a value, e.g. --set data.path=wiki.txt; repeatable"),
+    ] = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="run folder; default runs/NAME"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the run in the folder where there is one")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Train an encoder with a recipe; the model comes to lie in OUTPUT/model.
+
+    Interrupting (Ctrl-C, SIGTERM) saves a checkpoint; the same command with --resume continues.
+    """
+    from sentemb.recipe import train as run
+
+    result = run(recipe, overrides=set_ or (), output=output, resume=resume)
+    if os.environ.get("RANK", "0") != "0":  # torchrun's other processes
+        return
+    if json:
+        from json import dumps
+
+        fields = ("steps", "seconds", "examples_per_second", "best_score", "best_step", "skipped_steps")
+        typer.echo(dumps({"model": str(result.model_dir), **{name: getattr(result, name) for name in fields}}))
+        return
+    best = "" if result.best_score is None else f"; best dev {result.best_score:.2f} at step {result.best_step}"
+    typer.echo(
+        f"{result.steps} steps in {result.seconds:.0f} s ({result.examples_per_second:.1f} examples/s){best}\n"
+        f"model    {result.model_dir}\nmetrics  {result.run_dir / 'metrics.jsonl'}, {result.run_dir / 'curve.png'}\n"
+        f"next     sentemb eval {result.model_dir}"
+    )

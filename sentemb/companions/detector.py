@@ -1,0 +1,184 @@
+"""Generator and conditioned discriminator of replaced-token detection (DiffCSE)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from sentemb.companions.pretrained import HEAD_LAYERS, check_same_tokenizer, load_bare, load_masked_lm
+from sentemb.errors import CheckpointError, ModelError
+from sentemb.types import Build, Companion, Tokens, Vocabulary
+
+# rows generated at a time: their logits over the vocabulary are the step's largest tensor (0.5 GB at 30,522 words)
+GENERATED_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What the discriminator says of every token of the edited sentences, and what is true."""
+
+    logits: Float[Tensor, "b t 2"]  # kept, replaced
+    replaced: Bool[Tensor, "b t"]
+    counted: Bool[Tensor, "b t"]  # neither padding nor special
+
+
+class Detector(Companion):
+    """Edits masked sentences with a frozen masked-LM and detects the edits with a trained, conditioned one.
+
+        x″_t = argmax G(x′)_t at every position, special tokens kept
+        y_t  = 1[x″_t ≠ x_t]
+        ŷ    = softmax(W D(x″ | h) + b), where h takes the place of [CLS] in D's input
+
+    G, the generator, never learns and runs without dropout. D, the discriminator, is a second copy of the encoder's
+    backbone and learns, with a linear head on top. h is the sentence embedding as the contrastive term sees it (after
+    heads and projector), so the loss of ŷ reaches encoder and heads through it. The term ``replaced_token_detection``
+    turns the detection into a loss.
+
+    Args:
+        generator: path or id of a masked-language model with the encoder's vocabulary;
+            distilbert-base-uncased for BERT, distilroberta-base for RoBERTa.
+        backbone: path or id that the discriminator starts from; the encoder's own by default.
+    Raises: ModelError where embeddings are not as wide as the discriminator, the vocabularies differ, the generator
+        has no trained head, or the tokenizer has no [CLS].
+    Source: Chuang et al. 2022, NAACL, section 3; the place of h (after D's embedding layer) from its
+        released code.
+    Deviations: special tokens and padding are neither replaced nor counted, where the released code replaces [SEP]
+        and counts padding as kept, so that its loss falls with the padding of a batch. The generator runs without
+        dropout; in the released code it inherits the training mode. [CLS] is found by position, not by BERT's number.
+    """
+
+    special: Tensor
+
+    def __init__(self, *, generator: str, backbone: str | None = None) -> None:
+        super().__init__()
+        if not generator or backbone == "":
+            raise ValueError("generator and backbone must name a checkpoint")
+        self.generator_source, self.backbone_source = generator, backbone
+
+    def bind(self, build: Build) -> None:
+        """Load both models; the head's start is drawn from the run's seed."""
+        trust = build.trust_remote_code
+        own = build.folder_of(build.backbone)
+        generator_folder = build.folder_of(self.generator_source)
+        folder = own if self.backbone_source is None else build.folder_of(self.backbone_source)
+        for other in {generator_folder, folder} - {own}:
+            check_same_tokenizer(own, other, "companions: detector", trust_remote_code=trust)
+        self.generator, missing = load_masked_lm(generator_folder, trust_remote_code=trust)
+        if any(name.startswith(layer) for name in missing for layers in HEAD_LAYERS for layer in layers):
+            raise ModelError(
+                f"companions: detector: {self.generator_source} has no masked-language-model head, so it cannot fill "
+                "masks; name a checkpoint trained by masked-language modelling, e.g. distilbert-base-uncased"
+            )
+        self.discriminator = load_bare(folder, trust_remote_code=trust)
+        self._check_fit(build)
+        width = build.width
+        self.head = nn.Linear(width, 2)
+        bound = width**-0.5
+        seeded = torch.Generator().manual_seed(build.seed)
+        with torch.no_grad():
+            self.head.weight.uniform_(-bound, bound, generator=seeded)
+            self.head.bias.zero_()
+        self.generator.requires_grad_(False)
+        self.vocabulary: Vocabulary = build.vocabulary
+        self.register_buffer("special", torch.tensor(sorted(build.vocabulary.special)), persistent=False)
+        self.train(self.training)
+
+    def _check_fit(self, build: Build) -> None:
+        config: Any = self.discriminator.config
+        if config.hidden_size != build.width:
+            raise ModelError(
+                f"companions: detector: the embeddings are {build.width} wide, but the discriminator's input is "
+                f"{config.hidden_size} wide; use a head that keeps the backbone's width, or another backbone"
+            )
+        if not isinstance(getattr(self.discriminator, "embeddings", None), nn.Module):
+            raise ModelError(
+                f"companions: detector: {type(self.discriminator).__name__} has no embedding layer that a sentence "
+                "embedding could enter; use BERT, RoBERTa, MPNet, DistilBERT or one built like them"
+            )
+        if not build.vocabulary.special:
+            raise ModelError("companions: detector: the tokenizer has no [CLS] whose place the embedding could take")
+
+    def train(self, mode: bool = True) -> Detector:
+        """As ``nn.Module.train``, but the generator stays in evaluation mode."""
+        super().train(mode)
+        if "generator" in self._modules:
+            self.generator.eval()
+        return self
+
+    def detect(self, masked: Sequence[Tokens], sentences: Sequence[Float[Tensor, "b d"]]) -> Detection:
+        """Edit masked copies and detect the edits, conditioned on the unmasked sentences' embeddings.
+
+        Args:
+            masked: copies with targets, one per view; all are run in one forward pass.
+            sentences: the embeddings of the same rows, per view, with gradient.
+        Returns: the views' rows one after the other.
+        """
+        tokens = concatenate_tokens(masked, self.vocabulary.pad)
+        if tokens.targets is None:
+            raise AssertionError("masked copies carry targets")
+        original = torch.where(tokens.targets == -100, tokens.input_ids, tokens.targets)
+        counted = tokens.attention_mask.bool() & ~torch.isin(original, self.special)
+        edited = torch.where(counted, self.generate(tokens), original)
+        logits = self.discriminate(edited, tokens.attention_mask, torch.cat(list(sentences)))
+        return Detection(logits, edited != original, counted)
+
+    @torch.no_grad()
+    def generate(self, tokens: Tokens) -> Int[Tensor, "b t"]:
+        """The generator's best token at every position."""
+        rows = max(1, GENERATED_TOKENS // tokens.input_ids.shape[1])
+        pieces = zip(tokens.input_ids.split(rows), tokens.attention_mask.split(rows), strict=True)
+        return torch.cat(
+            [self.generator(input_ids=ids, attention_mask=mask).logits.argmax(dim=-1) for ids, mask in pieces]
+        )
+
+    def discriminate(
+        self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], sentence: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b t 2"]:
+        """Logits of kept and replaced, with ``sentence`` in [CLS]'s place."""
+
+        def condition(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+            return torch.cat([sentence[:, None].to(embedded.dtype), embedded[:, 1:]], dim=1)
+
+        # a hook reaches the place behind the embedding layer in every architecture; it lives for this call only
+        handle = self.discriminator.embeddings.register_forward_hook(condition)  # type: ignore[union-attr]
+        try:
+            hidden = self.discriminator(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        finally:
+            handle.remove()
+        logits: Tensor = self.head(hidden)
+        return logits
+
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """Discriminator and head; the generator is loaded again from its source."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("generator.")}
+
+    def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore discriminator and head.
+
+        Raises: CheckpointError where the state is of another detector.
+        """
+        missing, unexpected = self.load_state_dict(dict(state), strict=False)
+        wrong = [name for name in missing if not name.startswith("generator.")] + list(unexpected)
+        if wrong:
+            raise CheckpointError(f"companions: detector: the checkpoint is of another detector (e.g. {wrong[0]})")
+
+
+def concatenate_tokens(parts: Sequence[Tokens], pad: int) -> Tokens:
+    """Rows of several token batches, padded to the longest; targets only where all have them."""
+    width = max(part.input_ids.shape[1] for part in parts)
+
+    def widen(tensors: Sequence[Tensor], value: int) -> Tensor:
+        return torch.cat([F.pad(tensor, (0, width - tensor.shape[1]), value=value) for tensor in tensors])
+
+    targets = [part.targets for part in parts if part.targets is not None]
+    return Tokens(
+        widen([part.input_ids for part in parts], pad),
+        widen([part.attention_mask for part in parts], 0),
+        widen(targets, -100) if len(targets) == len(parts) else None,
+    )

@@ -1,0 +1,216 @@
+"""Who could be a positive or a negative of whom, and how biased the plain choice is (DebCSE)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sentemb.companions.corpus import Corpus, build_corpus
+from sentemb.companions.fingerprint import fingerprint, require_same
+from sentemb.errors import CheckpointError
+from sentemb.maths.propensity import Candidates, Logistic, fit_logistic, reliability
+from sentemb.maths.surface import ngram_bits, surface_of_pairs, surface_table
+from sentemb.types import Build, Companion, Examples, Services
+
+# pairs that the propensity models are fitted on: two numbers need no more
+_FITTED_PAIRS = 200_000
+
+
+class Propensity(Companion):
+    """Candidates of every sentence, their semantic and surface similarity, and two fitted propensity models:
+
+        sem_ij = cosine of a frozen reference encoder, centred on the corpus
+        sur_ij = |A_i ∩ A_j| / max(|A_i|, |A_j|),  A = character trigrams
+        e⁺(sur)     = P(sem ≥ θ⁺ | sur)            over candidates: nearest and random ones
+        e⁻(1 - sur) = P(pair is random | 1 - sur)  over the same
+
+    Both are logistic. e⁺ says how much the plain rule "similar by the reference → positive" prefers look-alikes, e⁻
+    how much random in-batch negatives prefer the obviously different. The view ``propensity_positives`` and the edit
+    ``propensity`` divide by them. Everything is computed once, before training, and lives on the host: one encoding
+    of the data, and an exact neighbour search whose time grows with the square of the number of sentences
+    (``data.max_rows`` bounds it); 512 bytes of trigrams and 2 bytes a dimension for each sentence.
+
+    Args:
+        model: path, ``package:…`` or hub id of the reference encoder, whose tokenizer must be that of the trained
+            one; without it, the checkpoint from which the training starts.
+        neighbours: nearest sentences taken as candidates of each.
+        random: random sentences taken as candidates of each.
+        positive_threshold: θ⁺, cosine from which on a candidate may be a positive. High by default: among thousands
+            of sentences an untuned reference's neighbours below it share a topic, not a meaning.
+        negative_threshold: θ⁻, cosine above which a pair is no negative.
+
+    Returns:
+        ``summary()``: both models with observed and fitted shares by bin; ``candidates`` and ``pairs`` for the parts.
+
+    Raises:
+        ValueError: counts below 1, thresholds outside (-1, 1], θ⁻ above θ⁺.
+
+    Source: Miao, Du & Zhang 2023, CIKM, "DebCSE: Rethinking unsupervised contrastive sentence embedding learning in
+        the debiasing perspective"; inverse propensities: Rosenbaum & Rubin 1983, Biometrika.
+
+    Deviations: no code is public and the abstract fixes only the idea, so surface similarity, both propensity models,
+        thresholds and centring are ours; no number of the paper's is claimed.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        neighbours: int = 16,
+        random: int = 16,
+        positive_threshold: float = 0.85,
+        negative_threshold: float = 0.7,
+    ) -> None:
+        super().__init__()
+        for name, count in (("neighbours", neighbours), ("random", random)):
+            if count < 1:
+                raise ValueError(f"{name} = {count}; must be at least 1")
+        for name, value in (("positive_threshold", positive_threshold), ("negative_threshold", negative_threshold)):
+            if not -1 < value <= 1:
+                raise ValueError(f"{name} = {value}; must be a cosine above -1, at most 1")
+        if negative_threshold > positive_threshold:
+            raise ValueError(
+                f"negative_threshold = {negative_threshold} is above positive_threshold = {positive_threshold}; a pair "
+                "that may be a positive must not be a negative"
+            )
+        self.model, self.neighbours, self.random = model, neighbours, random
+        self.positive_threshold, self.negative_threshold = positive_threshold, negative_threshold
+        self.encoder: nn.Module | None = None
+        self.seed = 0
+        self.positive_model = self.negative_model = Logistic(0.0, 0.0)
+        self._fingerprint: Tensor | None = None
+        self._corpus: Corpus | None = None
+        self._bits = np.empty((0, 0), dtype=np.uint8)
+        self._candidates: Candidates | None = None
+        self._tables: dict[str, Any] = {}
+
+    def bind(self, build: Build) -> None:
+        """Load the reference encoder."""
+        encoder = build.load_encoder(self.model or build.backbone)
+        assert isinstance(encoder, nn.Module)
+        self.encoder = encoder.eval().requires_grad_(False)
+        self.seed = build.seed
+        self._fingerprint = fingerprint(encoder)
+
+    def train(self, mode: bool = True) -> Propensity:
+        """Stay in evaluation mode: a reference has no dropout."""
+        return super().train(False)
+
+    def prepare(self, dataset: Examples, services: Services) -> None:
+        """Encode the data set's anchors, find candidates, measure surfaces, fit both models."""
+        corpus = build_corpus(
+            dataset, "anchor", self.encoder, services, self.neighbours, "companion propensity"  # type: ignore[arg-type]
+        )
+        u, k = corpus.neighbour.shape
+        generator = np.random.default_rng([self.seed, 0xDEB])
+        # 1 … u-1 places further: never the text itself
+        other = (np.arange(u)[:, None] + generator.integers(1, u, size=(u, self.random))) % u
+        place = np.concatenate([corpus.neighbour, other], axis=1)
+        own = np.repeat(np.arange(u), place.shape[1])
+        sem = np.concatenate(
+            [corpus.neighbour_sim, corpus.similarity_of_pairs(np.repeat(np.arange(u), self.random), other.ravel())
+             .reshape(u, -1)], axis=1,
+        )
+        services.say(f"companion propensity: comparing the surface of {place.size:,} pairs")
+        self._bits = ngram_bits(services.decode(dataset.columns["anchor"].take(corpus.row)))
+        sur = surface_of_pairs(self._bits, own, place.ravel()).reshape(place.shape)
+        is_random = np.broadcast_to(np.arange(place.shape[1]) >= k, place.shape)
+        self._corpus = corpus
+        self._fit(sem.ravel(), sur.ravel(), is_random.ravel(), generator)
+        propensity = self.positive_model.log_propensity(torch.from_numpy(sur)).float().numpy()
+        self._candidates = Candidates(corpus.row[place], sem, propensity, np.ones(u, dtype=bool))
+        services.say(f"companion propensity: {self._sentence()}")
+
+    def _fit(
+        self, sem: NDArray[np.float32], sur: NDArray[np.float32], is_random: NDArray[np.bool_],
+        generator: np.random.Generator,
+    ) -> None:
+        taken = generator.permutation(len(sem))[:_FITTED_PAIRS]
+        alike, is_close = sur[taken].astype(np.float64), sem[taken] >= self.positive_threshold
+        self.positive_model = fit_logistic(alike, is_close)
+        self.negative_model = fit_logistic(1 - alike, is_random[taken])
+        self._tables = {
+            "pairs": len(taken),
+            "share_with_a_positive": float(self._has_positive(sem)),
+            "positive": reliability(self.positive_model, alike, is_close),
+            "negative": reliability(self.negative_model, 1 - alike, is_random[taken]),
+        }
+
+    def _has_positive(self, sem: NDArray[np.float32]) -> float:
+        rows = sem.reshape(len(self.corpus), -1)
+        return float((rows >= self.positive_threshold).any(axis=1).mean())
+
+    # ------------------------------------------------------------------------------------- what parts ask
+    @property
+    def corpus(self) -> Corpus:
+        """The prepared corpus."""
+        assert self._corpus is not None, "prepare() comes first"
+        return self._corpus
+
+    def candidates(self, text: NDArray[np.int64]) -> Candidates:
+        """Candidates of the texts with these content hashes."""
+        place, is_known = self.corpus.place(torch.from_numpy(text))
+        at = place.numpy()
+        table = self._candidates
+        assert table is not None
+        return Candidates(table.row[at], table.sem[at], table.log_propensity[at], is_known.numpy())
+
+    def rows(self, text: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A row of the data set for each of these texts, -1 where there is none."""
+        place, is_known = self.corpus.place(torch.from_numpy(text))
+        return np.where(is_known.numpy(), self.corpus.row[place.numpy()], -1)
+
+    def pairs(
+        self, anchor: Int[Tensor, " n"], candidate: Int[Tensor, " m"]
+    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"], Bool[Tensor, "n m"]]:
+        """``sem``, ``sur`` and where they are known, for content hashes on any device."""
+        device = anchor.device
+        left, left_known = self.corpus.place(anchor)
+        right, right_known = self.corpus.place(candidate)
+        sem = self.corpus.similarity(left, right, device)
+        sur = surface_table(*(torch.from_numpy(self._bits[place.numpy()]).to(device) for place in (left, right)))
+        return sem, sur, (left_known[:, None] & right_known[None, :]).to(device)
+
+    def summary(self) -> dict[str, Any]:
+        """Both models, their fit by bin of surface (or 1 - surface) similarity, thresholds; JSON values only."""
+        return {
+            "positive_threshold": self.positive_threshold,
+            "negative_threshold": self.negative_threshold,
+            "positive_model": {"intercept": self.positive_model.intercept, "slope": self.positive_model.slope},
+            "negative_model": {"intercept": self.negative_model.intercept, "slope": self.negative_model.slope},
+            **self._tables,
+        }
+
+    def _sentence(self) -> str:
+        return (
+            f"{self._tables['share_with_a_positive']:.1%} of the texts have a candidate with cosine of at least "
+            f"{self.positive_threshold}; e⁺ = σ({self.positive_model.intercept:.2f} "
+            f"{self.positive_model.slope:+.2f} sur), e⁻ = σ({self.negative_model.intercept:.2f} "
+            f"{self.negative_model.slope:+.2f} (1 - sur))"
+        )
+
+    # ------------------------------------------------------------------------------------------ checkpoint
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """The models, and which reference they came from; tables are rebuilt."""
+        assert self._fingerprint is not None
+        models = [[model.intercept, model.slope] for model in (self.positive_model, self.negative_model)]
+        return {"fingerprint": self._fingerprint, "models": torch.tensor(models, dtype=torch.float64)}
+
+    def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the models.
+
+        Raises:
+            CheckpointError: another reference encoder was loaded, or the models are missing.
+        """
+        assert self._fingerprint is not None
+        require_same(state, self._fingerprint, "companion propensity")
+        if "models" not in state or state["models"].shape != (2, 2):
+            raise CheckpointError("companion propensity: the checkpoint holds no propensity models; start a new run")
+        positive, negative = state["models"].tolist()
+        self.positive_model, self.negative_model = Logistic(*positive), Logistic(*negative)

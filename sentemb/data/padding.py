@@ -1,0 +1,58 @@
+"""Ragged token ids to rectangles, and several columns to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.types import TokenColumn
+
+IGNORED = -100  # target at positions that ask for nothing; torch's cross-entropy leaves it out by default
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Right-padded rows; t is the longest row's length (at least 1)."""
+
+    input_ids: NDArray[np.int64]  # (rows, t)
+    attention_mask: NDArray[np.int64]  # (rows, t)
+    targets: NDArray[np.int64] | None = None  # (rows, t), -100 at padding
+
+
+def pad(
+    column: TokenColumn, pad_id: int, targets: NDArray[np.int32] | None = None, *, multiple_of: int = 1
+) -> Padded:
+    """Pad on the right to the longest row, rounded up to ``multiple_of``.
+
+    Args:
+        targets: flat like ``column.flat``, see ``View.targets``.
+    """
+    lengths = column.lengths
+    width = max(int(lengths.max(initial=0)), 1)
+    width += -width % multiple_of
+    mask = np.arange(width) < lengths[:, None]
+    # a boolean mask is filled in row-major order, which is the order of the flat ids
+    input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    input_ids[mask] = column.flat[column.offsets[0] : column.offsets[-1]]
+    padded = None
+    if targets is not None:
+        padded = np.full(mask.shape, IGNORED, dtype=np.int64)
+        padded[mask] = targets[column.offsets[0] : column.offsets[-1]]
+    return Padded(input_ids, mask.astype(np.int64), padded)
+
+
+def concatenate(columns: Sequence[TokenColumn]) -> TokenColumn:
+    """All rows of the first column, then all of the second, …"""
+    offsets = [np.zeros(1, dtype=np.int64)]
+    total = 0
+    for column in columns:
+        offsets.append(column.offsets[1:] - column.offsets[0] + total)
+        total = int(offsets[-1][-1])
+    return TokenColumn(
+        np.concatenate([column.flat[column.offsets[0] : column.offsets[-1]] for column in columns]),
+        np.concatenate(offsets),
+        np.concatenate([column.text for column in columns]),
+    )

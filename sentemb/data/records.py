@@ -1,0 +1,84 @@
+"""Streams of records and texts, for what need not be held whole: encoding, indexing, mining."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sentemb.data.faults import Faults
+from sentemb.data.formats import MISSING
+from sentemb.data.sources import Format, Source
+from sentemb.errors import DataError, did_you_mean
+
+_TEXT_NAMES = ("text", "sentence", "anchor")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row, as it is in the file."""
+
+    where: str  # "file:line"
+    fields: dict[str, Any]
+
+
+def iter_records(
+    path: str | Path, *, split: str | None = None, format: Format | None = None, skip_faulty: bool = False
+) -> Iterator[Record]:
+    """All rows with all their columns, in order; a txt file's column is ``text``.
+
+    Raises: DataError for rows that cannot be read (see ``read_table``), once the rows before them have been given.
+    """
+    faults = Faults()
+    for block in Source(path, split, format).blocks(faults):
+        if not skip_faulty:
+            faults.raise_if_any("correct these rows, or skip faulty ones")
+        for i, values in enumerate(zip(*block.columns, strict=True)):
+            fields = {name: value for name, value in zip(block.names, values, strict=True) if value is not MISSING}
+            yield Record(block.where(i), fields)
+    if not skip_faulty:
+        faults.raise_if_any("correct these rows, or skip faulty ones")
+
+
+def iter_texts(
+    path: str | Path,
+    text_column: str | None = None,
+    *,
+    split: str | None = None,
+    format: Format | None = None,
+    skip_faulty: bool = False,
+) -> Iterator[str]:
+    """The texts of one column, without white space at both ends.
+
+    Args:
+        text_column: by default ``text``, ``sentence`` or ``anchor``, or the only column there is.
+
+    Raises: DataError for rows that cannot be read, and for empty texts.
+    """
+    for record in iter_records(path, split=split, format=format, skip_faulty=skip_faulty):
+        text_column = text_column or _text_column(record)
+        text = record.fields.get(text_column)
+        if isinstance(text, str) and text.strip():
+            yield text.strip()
+        elif not skip_faulty:
+            raise DataError(f"{record.where}: {_text_fault(record, text_column)}")
+
+
+def _text_column(record: Record) -> str:
+    names = list(record.fields)
+    for name in _TEXT_NAMES:
+        if name in names:
+            return name
+    if len(names) == 1:
+        return names[0]
+    raise DataError(f"{record.where}: which column holds the text? Columns: {', '.join(names) or 'none'}")
+
+
+def _text_fault(record: Record, column: str) -> str:
+    if column not in record.fields:
+        return f'no column "{column}"{did_you_mean(column, record.fields)}'
+    value = record.fields[column]
+    if value is None or isinstance(value, str):
+        return f'column "{column}" is empty; every row needs a text'
+    return f'column "{column}" is {type(value).__name__}, no text'

@@ -1,0 +1,245 @@
+"""From a path, ``-``, a folder or a hub id to blocks of rows."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+from sentemb.data.faults import Faults, damage_named
+from sentemb.data.formats import (
+    BLOCK,
+    Block,
+    arrow_blocks,
+    class_names,
+    jsonl_blocks,
+    separated_blocks,
+    txt_blocks,
+)
+from sentemb.data.streams import COMPRESSIONS, open_bytes
+from sentemb.errors import DataError, did_you_mean
+
+Format = Literal["txt", "csv", "tsv", "jsonl", "parquet", "arrow"]
+_FORMATS: dict[str, Format] = {
+    ".txt": "txt", ".text": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow",
+}  # fmt: skip
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from.
+
+    Args:
+        path: a file (txt, csv, tsv, jsonl, parquet, arrow; ``.gz`` and ``.zst`` too), ``-`` for standard input
+            (JSON objects or plain lines, told apart by the first line), a folder of data files, a folder made by
+            ``datasets``' ``save_to_disk``, or the id of a data set on the hub.
+        split: of a folder or a hub data set; without it ``train`` if there is one, or the only one.
+        format: overrides what the suffix says.
+        config: configuration name of a hub data set.
+        revision: branch, tag or commit of a hub data set.
+        quoted: whether fields of csv and tsv files may be quoted; by default in csv only.
+        has_header: whether the first row of csv and tsv files holds column names.
+    """
+
+    path: str | Path
+    split: str | None = None
+    format: Format | None = None
+    config: str | None = None
+    revision: str | None = None
+    quoted: bool | None = None
+    has_header: bool = True
+
+    def __str__(self) -> str:
+        name = "standard input" if str(self.path) == "-" else str(self.path)
+        return name + "".join(f" ({word})" for word in (self.config, self.split) if word)
+
+    def blocks(self, faults: Faults) -> Iterator[Block]:
+        """All rows, in order. Empty blocks tell the column names of files without rows.
+
+        Raises: DataError where the source is missing, damaged or of an unknown format.
+        """
+        if str(self.path) == "-":
+            yield from self._file_blocks(None, faults)
+            return
+        path = Path(self.path).expanduser()
+        if path.is_dir():
+            for file in self._folder_files(path):
+                yield from self._file_blocks(file, faults)
+        elif path.exists():
+            if self.split is not None:
+                raise DataError(f'{path}: split = "{self.split}" is for folders and hub ids; this is one file')
+            yield from self._file_blocks(path, faults)
+        else:
+            yield from self._hub_blocks(faults)
+
+    # -------------------------------------------------------------------------------------- files
+    def _file_blocks(self, path: Path | None, faults: Faults) -> Iterator[Block]:
+        file = "-" if path is None else str(path)
+        format_ = self.format or (None if path is None else _format_of(path))
+        if path is not None and format_ in ("parquet", "arrow"):
+            yield from _arrow_file(path, format_, faults)
+            return
+        with damage_named(file), open_bytes(path) as stream:
+            if format_ is None:
+                stream, format_ = _told_by_first_line(stream)
+            if format_ == "txt":
+                yield from txt_blocks(stream, file, faults)
+            elif format_ == "jsonl":
+                yield from jsonl_blocks(stream, file, faults)
+            elif format_ in ("csv", "tsv"):
+                yield from separated_blocks(
+                    stream, file, faults, delimiter="\t" if format_ == "tsv" else ",",
+                    quoted=format_ == "csv" if self.quoted is None else self.quoted, has_header=self.has_header,
+                )  # fmt: skip
+            else:
+                raise DataError(f"{file}: {format_} cannot be read from a stream; give a file")
+
+    def _folder_files(self, folder: Path) -> list[Path]:
+        """The data files of the split, in order of their names."""
+        if (folder / "dataset_dict.json").is_file():
+            known = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8")).get("splits", [])
+            folder = folder / _choose_split(known, self.split, folder)
+        if (folder / "state.json").is_file():
+            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            return [folder / Path(entry["filename"]).name for entry in state.get("_data_files", [])]
+        files = [
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and _suffix(path) in _FORMATS and not _is_hidden(path, folder)
+        ]
+        files = [path for path in files if path.name not in ("dataset_infos.json", "dataset_info.json")]
+        if not files:
+            raise DataError(f"{folder}: no data files ({', '.join(sorted(_FORMATS))}; also with .gz, .zst)")
+        by_split: dict[str, list[Path]] = {}
+        for path in files:
+            by_split.setdefault(_split_of(path, folder), []).append(path)
+        return by_split[_choose_split(list(by_split), self.split, folder)]
+
+    # ---------------------------------------------------------------------------------------- hub
+    def _hub_blocks(self, faults: Faults) -> Iterator[Block]:
+        name = str(self.path)
+        if not _HUB_ID.fullmatch(name) or _suffix(Path(name)) in _FORMATS or name.count("/") == 0:
+            near = Path(name).expanduser().parent
+            names = [path.name for path in near.iterdir()] if near.is_dir() else []
+            close = did_you_mean(Path(name).name, names).rpartition("; did you mean ")[2] if names else ""
+            hint = f"; did you mean {close}" if close.endswith("?") else ""
+            raise DataError(f"{name}: no such file or folder{hint}")
+        yield from hub_blocks(name, self.config, self.split, self.revision, faults)
+
+
+def hub_blocks(
+    name: str, config: str | None, split: str | None, revision: str | None, faults: Faults
+) -> Iterator[Block]:
+    """Rows of a data set on the hub (or in its cache), through the ``datasets`` library; its scripts are never run."""
+    import datasets
+
+    try:
+        if split is None:
+            known = datasets.get_dataset_split_names(name, config, revision=revision)
+            split = _choose_split(list(known), None, name)
+        data: Any = datasets.load_dataset(name, config, split=split, revision=revision)
+    except DataError:
+        raise
+    except Exception as error:  # the library raises many kinds, its own, OSError's and the network's
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"{name}: neither a file or folder here, nor a data set that could be loaded from the hub: {reason}"
+        ) from error
+    schema = data.features.arrow_schema
+    yield from arrow_blocks(
+        data.with_format("arrow").iter(BLOCK), f"{name} ({split})", faults, class_names(schema.metadata)
+    )
+
+
+# ------------------------------------------------------------------------------------------ details
+def _arrow_file(path: Path, format_: str, faults: Faults) -> Iterator[Block]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with damage_named(str(path), pa.ArrowException):
+        if format_ == "parquet":
+            file = pq.ParquetFile(path)
+            classes = class_names(file.schema_arrow.metadata)
+            empty = file.schema_arrow.empty_table()
+            yield from arrow_blocks([empty], str(path), faults, classes)
+            yield from arrow_blocks(file.iter_batches(BLOCK), str(path), faults, classes)
+            return
+        with pa.memory_map(str(path)) as source:
+            reader = pa.ipc.open_stream(source)
+            yield from arrow_blocks([reader.schema.empty_table()], str(path), faults, {})
+            yield from arrow_blocks(reader, str(path), faults, class_names(reader.schema.metadata))
+
+
+def _told_by_first_line(stream: BinaryIO) -> tuple[BinaryIO, Format]:
+    """Standard input holds JSON lines if its first line is a JSON object; a sentence never is."""
+    first = stream.readline()
+    joined = cast(BinaryIO, io.BufferedReader(_Joined(first, stream)))
+    try:
+        is_json = isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        is_json = False
+    return joined, "jsonl" if is_json else "txt"
+
+
+class _Joined(io.RawIOBase):
+    """Bytes already read from a stream, then the rest of it."""
+
+    def __init__(self, first: bytes, rest: BinaryIO) -> None:
+        self._first, self._rest = first, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._first:
+            self._first = self._rest.read(len(buffer))
+        size = min(len(buffer), len(self._first))
+        buffer[:size] = self._first[:size]
+        self._first = self._first[size:]
+        return size
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.stem).suffix.lower() if path.suffix in COMPRESSIONS else path.suffix.lower()
+
+
+def _format_of(path: Path) -> Format:
+    suffix = _suffix(path)
+    if suffix not in _FORMATS:
+        raise DataError(
+            f'{path}: unknown format "{suffix}"; known: {", ".join(sorted(_FORMATS))}, also with .gz or .zst; '
+            'or name it: format = "txt"'
+        )
+    if path.suffix in COMPRESSIONS and _FORMATS[suffix] in ("parquet", "arrow"):
+        raise DataError(f"{path}: {suffix} files are compressed inside; unpack this one first")
+    return _FORMATS[suffix]
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+
+
+def _split_of(path: Path, folder: Path) -> str:
+    """``train`` of ``train.jsonl``, ``train-00000-of-00002.parquet`` and ``train/part-1.csv``."""
+    parts = path.relative_to(folder).parts
+    if len(parts) > 1 and parts[-2] != "data":
+        return parts[-2]
+    return re.sub(r"[-_.]\d+(-of-\d+)?$", "", path.name.split(".")[0])
+
+
+def _choose_split(known: list[str], wanted: str | None, where: str | Path) -> str:
+    if wanted is None and len(known) == 1:
+        return known[0]
+    if wanted is None and "train" in known:
+        return "train"
+    if wanted is None:
+        raise DataError(f"{where}: several splits: {', '.join(sorted(known))}; choose one with split = …")
+    if wanted not in known:
+        raise DataError(f'{where}: no split "{wanted}"{did_you_mean(wanted, known)}')
+    return wanted

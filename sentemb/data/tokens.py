@@ -1,0 +1,114 @@
+"""A table's texts to token ids: every distinct text once, in bulk, kept on disk by content."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.data.hashing import text_hashes
+from sentemb.data.table import Table
+from sentemb.data.token_cache import TokenCache, default_cache_dir
+from sentemb.errors import DataError
+from sentemb.progress import Progress
+from sentemb.types import Examples, TokenColumn
+
+_CHUNK = 16_384  # texts between two movements of the progress bar
+CACHED_FROM = 50_000  # distinct texts; fewer are tokenised in the time that verifying a file takes
+
+
+class Tokeniser(Protocol):
+    """What turns texts into token ids, special tokens included, cut to ``max_tokens``."""
+
+    max_tokens: int
+
+    def __call__(self, texts: list[str]) -> TokenColumn: ...
+
+    def fingerprint(self) -> str:
+        """Equal for tokenizers that give equal ids, apart from ``max_tokens``."""
+        ...
+
+
+def tokenise(
+    table: Table, tokeniser: Tokeniser, *, cache_dir: Path | None = None, cached_from: int = CACHED_FROM
+) -> Examples:
+    """Token ids of all columns. A text that recurs, in whichever row or column, is tokenised once.
+
+    ``TokenColumn.text`` holds the hashes of the texts without their prefix: a query and a document of the same words
+    are the same text.
+
+    Args:
+        cache_dir: where token ids are kept; the default is ``default_cache_dir()``.
+        cached_from: distinct texts from which on they are kept.
+
+    Raises: DataError for a text of which the tokenizer leaves nothing.
+    """
+    unknown = set(table.prefixes) - set(table.columns)
+    if unknown:
+        known = ", ".join(table.columns)
+        raise DataError(f"{table.source}: prefixes for {', '.join(sorted(unknown))}; columns: {known}")
+    cache = TokenCache(cache_dir or default_cache_dir())
+    hashes = {role: text_hashes(texts) for role, texts in table.columns.items()}
+    columns: dict[str, TokenColumn] = {}
+    for prefix in dict.fromkeys(table.prefixes.get(role, "") for role in table.columns):
+        roles = [role for role in table.columns if table.prefixes.get(role, "") == prefix]
+        columns |= _tokenise_alike(table, roles, prefix, hashes, tokeniser, cache, cached_from)
+    ids = np.arange(len(table), dtype=np.int64)
+    return Examples(ids, {role: columns[role] for role in table.columns}, table.label, table.score)
+
+
+def _tokenise_alike(
+    table: Table, roles: list[str], prefix: str, hashes: dict[str, NDArray[np.int64]], tokeniser: Tokeniser,
+    cache: TokenCache, cached_from: int,
+) -> dict[str, TokenColumn]:  # fmt: skip
+    """Columns with the same prefix share their distinct texts' tokens."""
+    every = np.concatenate([hashes[role] for role in roles])
+    _, first, inverse = np.unique(every, return_index=True, return_inverse=True)
+    # in order of first appearance: a column without recurring texts is then the distinct texts as they are
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    first, inverse = first[order], place[inverse]
+    distinct = every[first]
+
+    key = _key(distinct, prefix, tokeniser)
+    column = cache.load(key, distinct) if len(distinct) >= cached_from else None
+    if column is None:
+        texts = [text for role in roles for text in table.columns[role]]
+        column = _in_chunks([prefix + texts[i] for i in first], distinct, tokeniser)
+        if len(distinct) >= cached_from:
+            cache.store(key, column)
+    empty = np.flatnonzero(column.lengths == 0)
+    if len(empty):
+        where = ", ".join(str(int(first[i]) % len(table) + 1) for i in empty[:10])
+        raise DataError(f"{table.source}: the tokenizer leaves nothing of {len(empty)} texts, e.g. of row {where}")
+
+    rows = np.split(inverse, len(roles))
+    identity = np.arange(len(distinct))
+    return {
+        role: column if np.array_equal(index, identity) else column.take(index)
+        for role, index in zip(roles, rows, strict=True)
+    }
+
+
+def _in_chunks(texts: list[str], distinct: NDArray[np.int64], tokeniser: Tokeniser) -> TokenColumn:
+    flats: list[NDArray[np.int32]] = []
+    lengths: list[NDArray[np.int64]] = []
+    with Progress("tokenising", total=len(texts), unit="texts", enabled=None if len(texts) > _CHUNK else False) as bar:
+        for start in range(0, len(texts), _CHUNK):
+            chunk = tokeniser(texts[start : start + _CHUNK])
+            flats.append(chunk.flat)
+            lengths.append(chunk.lengths)
+            bar.advance(len(chunk))
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    return TokenColumn(np.concatenate(flats), offsets, distinct)
+
+
+def _key(distinct: NDArray[np.int64], prefix: str, tokeniser: Tokeniser) -> str:
+    digest = hashlib.sha256(b"sentemb tokens 1\0")
+    digest.update(f"{tokeniser.fingerprint()}\0{tokeniser.max_tokens}\0{prefix}\0".encode("utf-8", "surrogatepass"))
+    digest.update(np.ascontiguousarray(distinct, dtype="<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,26 @@
+"""Table edits: negative samplers add columns, debiasing adds to ``log_weight``, labels set ``positive``."""
+
+from __future__ import annotations
+
+from sentemb.edits.false_negative import FalseNegative
+from sentemb.edits.given import Given
+from sentemb.edits.hardness import Hardness
+from sentemb.edits.mined import Mined
+from sentemb.edits.mixed import Mixed
+from sentemb.edits.noise import Noise
+from sentemb.edits.propensity import Propensity
+from sentemb.edits.queue import Queue
+from sentemb.edits.same_label import SameLabel
+from sentemb.types import Edit
+
+PARTS: dict[str, type[Edit]] = {
+    "false_negative": FalseNegative,
+    "given": Given,
+    "hardness": Hardness,
+    "mined": Mined,
+    "mixed": Mixed,
+    "noise": Noise,
+    "propensity": Propensity,
+    "queue": Queue,
+    "same_label": SameLabel,
+}

@@ -1,0 +1,97 @@
+"""Negatives that are the anchor's own meaning again."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from sentemb.companions.find import find_companion
+from sentemb.companions.reference import Reference
+from sentemb.maths.rows import UNKNOWN
+from sentemb.types import Batch, Edit, PairScores
+
+
+class FalseNegative(Edit):
+    """Remove the pairs whose candidate is known to mean what the anchor means, but is not marked positive.
+
+    With ``same(i)`` the identities (example ids, content hashes) of anchor i and of all its positives:
+
+        log_weight[i, j] = -inf   if identity(candidate j) ∈ same(i) and not positive[i, j]
+
+    By text, an in-batch candidate is also removed where its own anchor has the same text as anchor i: two
+    examples with one anchor share their positives. Unknown identities (-1) equal nothing. Dropout makes equal
+    texts differ as embeddings, so identity is that of the input.
+
+    By reference, it is removed where a frozen encoder r finds it as good as equal to the anchor:
+
+        log_weight[i, j] = -inf   if cos(r(anchor i), r(candidate j)) > φ and not positive[i, j]
+
+    Args:
+        by: ``ids`` the same example (a queue brings back earlier epochs), ``text`` the same text, ``reference`` the
+            companion's judgement: of the in-batch candidates, or of every text of the data set if it precomputes.
+        threshold: φ, for ``reference`` only, in cosine; 0.9 in DCLR.
+
+    Returns:
+        The table with some log-weights at -inf; positives are never removed.
+
+    Raises:
+        ValueError: ``by`` is empty or repeats itself; a threshold without ``reference``, or the other way round, or
+            outside (-1, 1].
+
+    Source: by reference: Zhou et al. 2022, ACL, "Debiased contrastive learning of unsupervised sentence
+        representations" (DCLR), equation 6. By identity: Huynh et al. 2022, WACV, "Boosting contrastive
+        self-supervised learning with false negative cancellation", section 3.2 (elimination).
+
+    Deviations: identities are known, not estimated as in Huynh et al.; the reference need not be the paper's.
+    """
+
+    def __init__(
+        self, *, by: list[Literal["ids", "text", "reference"]] | None = None, threshold: float | None = None
+    ) -> None:
+        super().__init__()
+        self.by: list[Literal["ids", "text", "reference"]] = ["ids", "text"] if by is None else by
+        if not self.by or len(set(self.by)) != len(self.by) or not set(self.by) <= {"ids", "text", "reference"}:
+            raise ValueError(f"by = {by}; must name one or more of ids, text, reference, each once")
+        if ("reference" in self.by) != (threshold is not None):
+            raise ValueError(f'by = {self.by} and threshold = {threshold}; "reference" and a threshold go together')
+        if threshold is not None and not -1 < threshold <= 1:
+            raise ValueError(f"threshold = {threshold}; must be a cosine above -1, at most 1")
+        self.threshold: float | None = threshold
+        if threshold is not None:
+            self.needs = frozenset({"companion:reference"})
+
+    def forward(self, table: PairScores, batch: Batch) -> PairScores:
+        same = torch.zeros_like(table.positive)
+        if "ids" in self.by:
+            same |= same_identity(table.anchor.ids, table.candidate.ids, table.positive)
+        if "text" in self.by:
+            same |= same_identity(table.anchor.text, table.candidate.text, table.positive)
+            text = table.anchor.text
+            n = len(text)
+            same[:, :n] |= (text[:, None] == text[None, :]) & (text != UNKNOWN)[None, :]
+        if self.threshold is not None:
+            reference = find_companion(batch.companions, "reference", Reference, "edit false_negative")
+            sim, is_known = reference.similarity(table.anchor, table.candidate, batch.outputs)
+            same |= is_known & (sim > self.threshold)
+        return remove(table, same)
+
+
+def remove(table: PairScores, pairs: Bool[Tensor, "n m"]) -> PairScores:
+    """The table without the given pairs, positives excepted."""
+    return table.with_(log_weight=table.log_weight.masked_fill(pairs & ~table.positive, float("-inf")))
+
+
+def same_identity(
+    anchor: Int[Tensor, " n"], candidate: Int[Tensor, " m"], positive: Bool[Tensor, "n m"]
+) -> Bool[Tensor, "n m"]:
+    """Whether candidate j is identical to anchor i or to one of i's positives, in O(n·(n + m)) memory."""
+    # identities become small codes (first position among the sorted ones), so that set membership is a lookup
+    order = torch.cat([anchor, candidate]).sort().values
+    anchor_code, candidate_code = torch.searchsorted(order, anchor), torch.searchsorted(order, candidate)
+    members = torch.zeros(len(anchor), len(order), dtype=torch.float32, device=anchor.device)
+    members.index_add_(1, candidate_code, positive.float())
+    members.scatter_(1, anchor_code[:, None], 1.0)
+    return (members[:, candidate_code] > 0) & (candidate != UNKNOWN)[None, :]

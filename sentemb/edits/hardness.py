@@ -1,0 +1,76 @@
+"""Hard negatives count more."""
+
+from __future__ import annotations
+
+import torch
+
+from sentemb.maths.softmax import masked_logsumexp
+from sentemb.types import Batch, Edit, PairScores
+
+
+class Hardness(Edit):
+    """Weight every negative by how similar it is now, and optionally subtract the false negatives' expected share.
+
+    With N(i) the live negatives of anchor i and w the log-weights so far:
+
+        log_weight[i, j] = w_ij + β s_ij / τ + c_i,   j ∈ N(i)
+        c_i  such that  Σ_N exp(log_weight) = Σ_N exp(w)          (the mean weight stays what it was)
+
+    and, where τ⁺ > 0, every negative of the row moves by ``log G_i - log S_i``:
+
+        S_i = Σ_N exp(s_ij/τ + log_weight_ij),   n_i = Σ_N exp(w_ij)
+        G_i = max( (S_i - τ⁺ n_i exp(s_i⁺/τ)) / (1 - τ⁺),  n_i exp(-1/τ) )
+
+    so that the row's negatives sum to the debiased estimate G, in value and in gradient. The weights β s/τ + c carry
+    no gradient. ``false_negative`` removes known false negatives; this one corrects for unknown ones on average.
+
+    Args:
+        beta: β, concentration on hard negatives; 1 in the paper's text experiments, 0 weighs all alike.
+        temperature: τ, that of the loss.
+        class_prior: τ⁺, probability that a random negative means what the anchor means; 0 leaves the correction out.
+
+    Returns:
+        The table with other log-weights of the negatives; removed pairs stay removed, positives are unchanged.
+
+    Raises:
+        ValueError: ``beta`` below 0, ``temperature`` not above 0, or ``class_prior`` outside [0, 1).
+
+    Source: Robinson et al. 2021, ICLR, "Contrastive learning with hard negative samples", equations 3 to 5;
+        Chuang et al. 2020, NeurIPS, "Debiased contrastive learning", equation 8 (G and its floor).
+
+    Deviations: the released code lets gradients through the weights; here they are constants, which is what
+        importance weights are. With several positives, exp(s_i⁺/τ) is their mean.
+    """
+
+    def __init__(self, *, beta: float = 1.0, temperature: float = 0.05, class_prior: float = 0.0) -> None:
+        super().__init__()
+        if not beta >= 0:
+            raise ValueError(f"beta = {beta}; must be at least 0")
+        if not temperature > 0:
+            raise ValueError(f"temperature = {temperature}; must be above 0")
+        if not 0 <= class_prior < 1:
+            raise ValueError(f"class_prior = {class_prior}; must be at least 0 and below 1")
+        self.beta, self.temperature, self.class_prior = beta, temperature, class_prior
+
+    def forward(self, table: PairScores, batch: Batch) -> PairScores:
+        before = table.log_weight
+        negative = ~table.positive & (before > float("-inf"))
+        tilt = before + self.beta * table.sim.detach() / self.temperature
+        total = masked_logsumexp(before, negative, empty=0.0)
+        weight = tilt + (total - masked_logsumexp(tilt, negative, empty=0.0))[:, None]
+        if self.class_prior:
+            weight = weight + self._debias(table, weight, negative, total)[:, None]
+        return table.with_(log_weight=torch.where(negative, weight, before))
+
+    def _debias(
+        self, table: PairScores, weight: torch.Tensor, negative: torch.Tensor, total: torch.Tensor
+    ) -> torch.Tensor:
+        """``log G - log S`` of every row, with gradient; 0 where a row has no negative or no positive."""
+        logits = table.sim / self.temperature
+        log_sum = masked_logsumexp(logits + weight, negative, empty=0.0)
+        mean_positive = masked_logsumexp(logits, table.positive) - table.positive.sum(1).clamp(min=1).log()
+        # everything in units of S, so that no exponential can overflow
+        share = self.class_prior * torch.exp(total + mean_positive - log_sum)
+        floor = torch.exp(total - 1 / self.temperature - log_sum)
+        moved = torch.maximum((1 - share) / (1 - self.class_prior), floor).log()
+        return torch.where(negative.any(1) & table.positive.any(1), moved, torch.zeros_like(moved))

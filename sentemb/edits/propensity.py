@@ -1,0 +1,60 @@
+"""Negatives weighted against the bias of random choice (DebCSE)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from sentemb.companions.find import find_companion
+from sentemb.companions.propensity import Propensity as PropensityCompanion
+from sentemb.maths.softmax import masked_logsumexp
+from sentemb.types import Batch, Edit, PairScores
+
+
+class Propensity(Edit):
+    """Inverse propensity weights for the negatives, and no weight for those that probably mean the same:
+
+        v_ij = 1[sem_ij ≤ θ⁻] · min(1 / e⁻(1 - sur_ij), clip)
+        log_weight[i, j] = w_ij + log v_ij + c_i
+        c_i  such that  Σ exp(log_weight) = Σ exp(w)  over the row's remaining negatives
+
+    e⁻ is the chance that random in-batch choice makes a negative of a pair with that surface dissimilarity: pairs
+    with overlapping words are rare among them, so they count more. Similarities, θ⁻ and e⁻ are the companion's.
+    Pairs with a text that is not in the data set (noise, augmented copies) keep their weight, and so do positives.
+    Differs from ``hardness`` in weighing by how texts look, with the weights fixed before training.
+
+    Args:
+        clip: largest 1/e⁻ before self-normalisation.
+
+    Returns:
+        The table with other log-weights.
+
+    Raises:
+        ValueError: ``clip`` below 1.
+
+    Source: Miao, Du & Zhang 2023, CIKM, "DebCSE"; self-normalised weights: Swaminathan & Joachims 2015, NeurIPS.
+
+    Deviations: no code is public; the formula is ours.
+    """
+
+    needs = frozenset({"companion:propensity"})
+
+    def __init__(self, *, clip: float = 10.0) -> None:
+        super().__init__()
+        if not (math.isfinite(clip) and clip >= 1):
+            raise ValueError(f"clip = {clip}; must be a finite number of at least 1 (1 weighs all alike)")
+        self.clip = clip
+
+    def forward(self, table: PairScores, batch: Batch) -> PairScores:
+        companion = find_companion(batch.companions, "propensity", PropensityCompanion, "edit propensity")
+        sem, sur, is_known = companion.pairs(table.anchor.text, table.candidate.text)
+        before = table.log_weight
+        negative = ~table.positive & (before > float("-inf")) & is_known
+        kept = negative & (sem <= companion.negative_threshold)
+        inverse = (-companion.negative_model.log_propensity(1 - sur)).clamp(max=math.log(self.clip))
+        weight = before + inverse.to(before.dtype)
+        total = masked_logsumexp(before, kept, empty=0.0)
+        weight = weight + (total - masked_logsumexp(weight, kept, empty=0.0))[:, None]
+        edited = torch.where(kept, weight, before).masked_fill(negative & ~kept, float("-inf"))
+        return table.with_(log_weight=edited)

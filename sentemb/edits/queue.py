@@ -1,0 +1,39 @@
+"""Negatives from earlier batches."""
+
+from __future__ import annotations
+
+import torch
+
+from sentemb.companions.find import find_companion
+from sentemb.companions.momentum import Momentum
+from sentemb.maths.rows import extra_rows
+from sentemb.maths.table import add_candidates
+from sentemb.types import Batch, Edit, PairScores
+
+
+class Queue(Edit):
+    """Append the momentum encoder's queue as negatives of every anchor:
+
+        log_weight[i, slot] = 0 where the slot is filled, else -inf
+
+    Queued embeddings carry no gradient, ids and content hashes let ``false_negative`` (listed after this edit) drop
+    an example that comes back in the next epoch. Size and momentum belong to the companion ``momentum``.
+
+    Returns:
+        The table with ``queue_size`` more columns.
+
+    Source: He et al. 2020, CVPR, "Momentum contrast", section 3.2; Wu et al. 2022, COLING, "ESimCSE", equation 7.
+
+    Deviations: none.
+    """
+
+    needs = frozenset({"companion:momentum"})
+
+    def forward(self, table: PairScores, batch: Batch) -> PairScores:
+        momentum = find_companion(batch.companions, "momentum", Momentum, "edit queue")
+        # copies: after_step overwrites the buffers in place, and the table may outlive the step
+        rows = extra_rows(
+            momentum.embedding.clone(), table.candidate, ids=momentum.ids.clone(), text=momentum.text.clone()
+        )
+        empty = torch.where(momentum.is_filled, 0.0, float("-inf"))
+        return add_candidates(table, rows, log_weight=empty.expand(len(table.anchor), -1))

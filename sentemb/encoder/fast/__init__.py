@@ -1,0 +1,50 @@
+"""Lean forward passes for the usual families: packed rows, joined and reordered weights, no masks.
+
+``build`` gives one or says why not; the plain path takes over where it does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sentemb.encoder.fast.packed import Packed, pack
+from sentemb.encoder.fast.post_norm import FAMILIES, PostNormEncoder
+from sentemb.encoder.fast.pre_norm import ModernBertEncoder
+from sentemb.encoder.fast.unsupported import Unsupported
+
+
+class FastEncoder(Protocol):
+    """Packed rows to hidden states (tokens, d): the last, or the embeddings' and every layer's."""
+
+    def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]: ...
+
+
+_MAKERS: dict[str, Callable[[nn.Module, torch.dtype], FastEncoder]] = {
+    **dict.fromkeys(FAMILIES, PostNormEncoder), "modernbert": ModernBertEncoder,
+}
+
+
+def build(backbone: nn.Module, dtype: torch.dtype) -> FastEncoder:
+    """The lean form of a backbone, with its own copy of the weights.
+
+    Raises:
+        Unsupported: the architecture, or something in it, is not known here.
+    """
+    config = getattr(backbone, "config", None)
+    kind = getattr(config, "model_type", type(backbone).__name__)
+    if kind not in _MAKERS:
+        raise Unsupported(f"architecture {kind}")
+    # a subclass (remote code) may compute something else under the same name
+    if not type(backbone).__module__.startswith(("transformers.models.", "sentemb.encoder.skeleton")):
+        raise Unsupported(f"{type(backbone).__name__} from outside transformers")
+    try:
+        return _MAKERS[kind](backbone, dtype)
+    except AttributeError as error:  # another release of transformers names a layer differently
+        raise Unsupported(str(error)) from error
+
+
+__all__ = ["FastEncoder", "Packed", "Unsupported", "build", "pack"]

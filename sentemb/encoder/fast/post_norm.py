@@ -1,0 +1,172 @@
+"""The BERT family: absolute positions, LayerNorm behind every residual sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sentemb.encoder.fast.attention import Bias, attend
+from sentemb.encoder.fast.linear import FastLinear
+from sentemb.encoder.fast.packed import Packed
+from sentemb.encoder.fast.unsupported import Unsupported
+
+_ACTIVATIONS = {"gelu": "gelu", "relu": "relu"}
+
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNorm's weights."""
+
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer: attention, then the feed-forward pair."""
+
+    qkv: FastLinear
+    out: FastLinear
+    first_norm: Norm
+    up: FastLinear
+    down: FastLinear
+    second_norm: Norm
+
+
+class PostNormEncoder:
+    """BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT and MPNet over packed rows.
+
+    Raises:
+        Unsupported: another architecture, activation or position scheme.
+    """
+
+    def __init__(self, backbone: nn.Module, dtype: torch.dtype) -> None:
+        read = FAMILIES[_config(backbone).model_type]
+        model: Any = backbone
+        embeddings = model.embeddings
+        self.words = embeddings.word_embeddings.weight.detach().to(dtype)
+        table: Tensor = embeddings.position_embeddings.weight.detach()
+        padding = embeddings.position_embeddings.padding_idx
+        # RoBERTa and MPNet leave out the positions up to the padding's
+        table = table if padding is None else table[padding + 1 :]
+        types = getattr(embeddings, "token_type_embeddings", None)
+        # every token has type 0, so its vector joins the positions'
+        self.positions = (table if types is None else table + types.weight[0].detach()).to(dtype)
+        self.norm = norm(embeddings.LayerNorm, dtype)
+        projection = getattr(model, "embeddings_project", None)
+        self.projection = None if projection is None else FastLinear([projection], dtype)
+        self.heads, layers = read(model, dtype)
+        self.layers: list[Layer] = layers
+        self.relative = _relative(model, dtype)
+
+    def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]:
+        """Hidden states (tokens, d): the last layer's, or the embeddings' and every layer's."""
+        x = self.norm(F.embedding(packed.ids, self.words) + F.embedding(packed.positions, self.positions))
+        if self.projection is not None:
+            x = self.projection(x)
+        bias = None if self.relative is None else self.relative(packed.longest)
+        states = [x]
+        for layer in self.layers:
+            context = attend(layer.qkv(x), packed, self.heads, bias=bias)
+            x = layer.first_norm(layer.out.plus(context, x))
+            x = layer.second_norm(layer.down.plus(layer.up(x), x))
+            if all_layers:
+                states.append(x)
+        return states if all_layers else [x]
+
+
+def norm(module: nn.Module, dtype: torch.dtype) -> Norm:
+    """A LayerNorm's weights in ``dtype``."""
+    if type(module) is not nn.LayerNorm:
+        raise Unsupported(f"a norm is {type(module).__name__}, not LayerNorm")
+    return Norm(module.weight.detach().to(dtype), None if module.bias is None else module.bias.detach().to(dtype),
+                module.eps)
+
+
+def activation_of(name: str) -> str:
+    """The fused activation for a configuration's name."""
+    if name not in _ACTIVATIONS:
+        raise Unsupported(f"activation {name}")
+    return _ACTIVATIONS[name]
+
+
+def _config(backbone: nn.Module) -> Any:
+    return backbone.config
+
+
+def _bert(model: Any, dtype: torch.dtype) -> tuple[int, list[Layer]]:
+    config = model.config
+    if getattr(config, "position_embedding_type", "absolute") != "absolute":
+        raise Unsupported(f"position embeddings {config.position_embedding_type}")
+    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+        raise Unsupported("a decoder")
+    activation = activation_of(config.hidden_act)
+    layers = [
+        Layer(
+            FastLinear([layer.attention.self.query, layer.attention.self.key, layer.attention.self.value], dtype),
+            FastLinear([layer.attention.output.dense], dtype), norm(layer.attention.output.LayerNorm, dtype),
+            FastLinear([layer.intermediate.dense], dtype, activation),
+            FastLinear([layer.output.dense], dtype), norm(layer.output.LayerNorm, dtype),
+        )
+        for layer in model.encoder.layer
+    ]
+    return config.num_attention_heads, layers
+
+
+def _distilbert(model: Any, dtype: torch.dtype) -> tuple[int, list[Layer]]:
+    activation = activation_of(model.config.activation)
+    layers = [
+        Layer(
+            FastLinear([layer.attention.q_lin, layer.attention.k_lin, layer.attention.v_lin], dtype),
+            FastLinear([layer.attention.out_lin], dtype), norm(layer.sa_layer_norm, dtype),
+            FastLinear([layer.ffn.lin1], dtype, activation),
+            FastLinear([layer.ffn.lin2], dtype), norm(layer.output_layer_norm, dtype),
+        )
+        for layer in model.transformer.layer
+    ]
+    return model.config.n_heads, layers
+
+
+def _mpnet(model: Any, dtype: torch.dtype) -> tuple[int, list[Layer]]:
+    activation = activation_of(model.config.hidden_act)
+    layers = [
+        Layer(
+            FastLinear([layer.attention.attn.q, layer.attention.attn.k, layer.attention.attn.v], dtype),
+            FastLinear([layer.attention.attn.o], dtype), norm(layer.attention.LayerNorm, dtype),
+            FastLinear([layer.intermediate.dense], dtype, activation),
+            FastLinear([layer.output.dense], dtype), norm(layer.output.LayerNorm, dtype),
+        )
+        for layer in model.encoder.layer
+    ]
+    return model.config.num_attention_heads, layers
+
+
+def _relative(model: Any, dtype: torch.dtype) -> Any:
+    """MPNet's learned bias by distance: longest row -> (length -> bias); None for the others."""
+    if model.config.model_type != "mpnet":
+        return None
+    weight = model.encoder.relative_attention_bias.weight.detach().to(dtype)
+    bucket_of, buckets = model.encoder.relative_position_bucket, model.config.relative_attention_num_buckets
+
+    def for_longest(longest: int) -> Bias:
+        position = torch.arange(longest, device=weight.device)
+        distance = position[None, :] - position[:, None]
+        bias = F.embedding(bucket_of(distance, num_buckets=buckets), weight).permute(2, 0, 1)
+        # distances do not change where the table is cut
+        return lambda length: bias[None, :, :length, :length]
+
+    return for_longest
+
+
+FAMILIES = {
+    "bert": _bert, "roberta": _bert, "xlm-roberta": _bert, "camembert": _bert, "electra": _bert,
+    "distilbert": _distilbert, "mpnet": _mpnet,
+}

@@ -1,0 +1,71 @@
+"""The trainable module: backbone, pooling, heads."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sentemb.encoder.backbone import eager_attention
+from sentemb.encoder.heads import Head
+from sentemb.encoder.pooling import Pooling
+from sentemb.types import Encoded, Tokens
+
+
+class EncoderModule(nn.Module):
+    """A Hugging Face backbone with a pooling and heads; keeps ``types.SentenceModule``.
+
+    Calling it is row-wise. ``project`` runs the heads, which may couple rows.
+    """
+
+    def __init__(self, backbone: nn.Module, pooling: Pooling, heads: list[Head]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        self.heads = nn.ModuleList()
+        self.pooled_width = self.width = self.exported_width = pooling.width
+        for head in heads:
+            self.add_head(head)
+
+    def add_head(self, head: Head) -> None:
+        """Bind a head behind the others."""
+        self.width = head.bind(self.width)
+        if not head.train_only:
+            self.exported_width = self.width
+        self.heads.append(head)
+
+    def forward(
+        self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False, prompt_tokens: int = 0
+    ) -> Encoded:
+        """Backbone and pooling.
+
+        Args:
+            tokens: one padded batch.
+            hidden: also give the last hidden states.
+            attentions: also give every layer's attention weights (switches to eager attention for this call).
+            prompt_tokens: leading tokens that belong to a prompt; left out of the pooling where the model says so.
+        """
+        with eager_attention(self.backbone) if attentions else nullcontext():
+            output: Any = self.backbone(
+                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask,
+                output_hidden_states=self.pooling.needs_layers, output_attentions=attentions, return_dict=True,
+            )
+        last: Float[Tensor, "b t d"] = output.last_hidden_state
+        pooled_from = self.pooling.combine(output.hidden_states) if self.pooling.needs_layers else last
+        pooled = self.pooling(pooled_from, tokens.attention_mask, prompt_tokens)
+        return Encoded(pooled, last if hidden else None, output.attentions if attentions else None)
+
+    def project(self, pooled: Float[Tensor, "n d"], *, exported: bool = False) -> Float[Tensor, "n o"]:
+        """Run the heads; ``exported`` leaves out those that serve training only."""
+        for head in self.heads:
+            assert isinstance(head, Head)
+            if not (exported and head.train_only):
+                pooled = head(pooled)
+        return pooled
+
+    @property
+    def couples_rows(self) -> bool:
+        """Whether a head mixes the rows of a batch while training (GradCache must then keep it outside)."""
+        return any(isinstance(head, Head) and head.couples_rows for head in self.heads)

@@ -1,0 +1,214 @@
+"""Texts to token ids in bulk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.data.hashing import text_hashes
+from sentemb.errors import ModelError
+from sentemb.types import TokenColumn, Vocabulary
+
+# texts handed to the tokenizers library at once: bounds the memory of its Encoding objects
+_CHUNK = 16_384
+
+
+class Tokeniser:
+    """A checkpoint's tokenizer, through the `tokenizers` library where the checkpoint has one.
+
+    Args:
+        fast: the `tokenizers` backend, or None; it is changed, so it must be this object's own.
+        vocabulary: what parts must know of it.
+        max_tokens: longest row, special tokens included; longer texts are cut.
+        load_hub: gives the transformers tokenizer when it is first needed (saving, decoding).
+    """
+
+    def __init__(
+        self, fast: Any, vocabulary: Vocabulary, max_tokens: int, load_hub: Callable[[], Any]
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.max_tokens = max_tokens
+        self._fast, self._load_hub = fast, load_hub
+        if fast is not None:
+            fast.no_padding()
+            fast.enable_truncation(max_tokens)
+
+    def cut_to(self, max_tokens: int) -> Tokeniser:
+        """The same tokenizer with a shorter limit; a longer one changes nothing."""
+        limit = min(max_tokens, self.max_tokens)
+        fast = None if self._fast is None else type(self._fast).from_str(self._fast.to_str())
+        return Tokeniser(fast, self.vocabulary, limit, lambda: self.hub)
+
+    @cached_property
+    def hub(self) -> Any:
+        """The transformers tokenizer."""
+        return self._load_hub()
+
+    @property
+    def backend_json(self) -> str | None:
+        """The `tokenizers` backend as JSON, or None where there is none."""
+        return None if self._fast is None else str(self._fast.to_str())
+
+    def __call__(self, texts: Sequence[str]) -> TokenColumn:
+        """Token ids of every text, special tokens included, cut to ``max_tokens``.
+
+        Raises:
+            ModelError: an entry is no string.
+        """
+        flats: list[NDArray[np.int32]] = []
+        lengths = np.empty(len(texts), dtype=np.int64)
+        for start in range(0, len(texts), _CHUNK):
+            rows = self._ids(list(texts[start : start + _CHUNK]), start)
+            size = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+            lengths[start : start + len(rows)] = size
+            flat = np.empty(int(size.sum()), dtype=np.int32)
+            end = 0
+            for row in rows:
+                begin, end = end, end + len(row)
+                flat[begin:end] = row
+            flats.append(flat)
+        offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        flat = np.concatenate(flats) if flats else np.empty(0, dtype=np.int32)
+        return TokenColumn(flat, offsets, text_hashes(texts))
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """Leading tokens that ``prompt`` takes in front of a text (special tokens at the end do not count)."""
+        if not prompt:
+            return 0
+        row = self._ids([prompt], 0)[0]
+        special = self.vocabulary.special
+        while row and row[-1] in special:
+            row = row[:-1]
+        return len(row)
+
+    def decode(self, column: TokenColumn) -> list[str]:
+        """Text of every row, special tokens left out."""
+        rows = [column.flat[a:b].tolist() for a, b in zip(column.offsets[:-1], column.offsets[1:], strict=True)]
+        result: list[str] = self.hub.batch_decode(rows, skip_special_tokens=True)
+        return result
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into ``folder``."""
+        with self._length_limit():
+            self.hub.save_pretrained(folder)
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of what the tokenizer does, apart from ``max_tokens``."""
+        if self._fast is None:
+            return hashlib.sha256(repr(sorted(self.hub.get_vocab().items())).encode()).hexdigest()
+        rules = json.loads(self._fast.to_str())
+        rules["truncation"] = rules["padding"] = None
+        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+
+    @contextmanager
+    def _length_limit(self) -> Iterator[None]:
+        # sentence-transformers 6 reads the limit from the tokenizer
+        before = self.hub.model_max_length
+        self.hub.model_max_length = self.max_tokens
+        try:
+            yield
+        finally:
+            self.hub.model_max_length = before
+
+    def _ids(self, texts: list[str], start: int) -> list[list[int]]:
+        try:
+            if self._fast is None:
+                rows: list[list[int]] = self.hub(texts, truncation=True, max_length=self.max_tokens)["input_ids"]
+            else:
+                rows = [encoding.ids for encoding in self._fast.encode_batch_fast(texts)]
+        except (TypeError, ValueError, UnicodeEncodeError) as error:
+            for row, text in enumerate(texts):
+                if not isinstance(text, str):
+                    raise ModelError(f"text {start + row} is {type(text).__name__}, not a string") from error
+                if not _is_utf8(text):
+                    raise ModelError(f"text {start + row} has a lone surrogate, which no encoding can hold; read the "
+                                     "file as UTF-8 with errors=\"replace\"") from error
+            raise
+        # a tokenizer without special tokens makes nothing of an empty text; a row needs one token
+        return [row or [self.vocabulary.pad] for row in rows]
+
+
+def load_tokeniser(
+    folder: Path, *, max_tokens: int | None, stored_max: int | None, limit: int | None, lower_case: bool,
+    trust_remote_code: bool = False,
+) -> Tokeniser:
+    """The tokenizer in ``folder``; the shortest of the checkpoint's limits holds unless ``max_tokens`` is given.
+
+    Raises:
+        ModelError: there is none, or ``max_tokens`` is beyond the position embeddings.
+    """
+    hub = load_hub(folder, lower_case=lower_case, trust_remote_code=trust_remote_code)
+    if max_tokens is None:
+        known = [stored_max or hub.model_max_length, *([] if limit is None else [limit])]
+        max_tokens = int(min(known)) if min(known) < 10**9 else 512
+    pad = hub.pad_token_id if hub.pad_token_id is not None else hub.eos_token_id
+    vocabulary = Vocabulary(len(hub), int(pad or 0), hub.mask_token_id, frozenset(hub.all_special_ids))
+    # a copy of our own: transformers changes truncation and padding of the shared one whenever it is called, which
+    # another thread must not feel
+    fast = type(hub.backend_tokenizer).from_str(hub.backend_tokenizer.to_str()) if hub.is_fast else None
+    return Tokeniser(fast, vocabulary, checked_max(max_tokens, limit), lambda: hub)
+
+
+def tokeniser_from_json(
+    backend: str, vocabulary: Vocabulary, max_tokens: int, load: Callable[[], Any]
+) -> Tokeniser:
+    """A tokenizer from its backend's JSON, without importing transformers; ``load`` gives transformers' own."""
+    from tokenizers import Tokenizer
+
+    return Tokeniser(Tokenizer.from_str(backend), vocabulary, max_tokens, load)
+
+
+def checked_max(max_tokens: int, limit: int | None) -> int:
+    """``max_tokens``, if the position embeddings allow it.
+
+    Raises:
+        ModelError: they do not, or nothing fits beside the special tokens.
+    """
+    if max_tokens < 3 or (limit is not None and max_tokens > limit):
+        raise ModelError(f"max_tokens = {max_tokens}; allowed: 3 to {limit or sys.maxsize}")
+    return max_tokens
+
+
+def load_hub(folder: Path, *, lower_case: bool, trust_remote_code: bool = False) -> Any:
+    """The transformers tokenizer in ``folder``, made to lower-case where the checkpoint's configuration says so.
+
+    Raises:
+        ModelError: there is none, or it cannot lower-case.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        hub = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{folder}: no usable tokenizer ({str(error).splitlines()[0]})") from error
+    if lower_case:
+        if not hub.is_fast:
+            raise ModelError(f"{folder}: do_lower_case is set for a tokenizer without a `tokenizers` backend; convert "
+                             "it to tokenizer.json first")
+        _add_lower_case(hub.backend_tokenizer)
+    return hub
+
+
+def _add_lower_case(backend: Any) -> None:
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    before = backend.normalizer
+    backend.normalizer = Lowercase() if before is None else Sequence([Lowercase(), before])
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,86 @@
+"""The exception tree. Every message says where, what was found, what is allowed and what to do next.
+
+    SentembError                 exit code 2, one message, no traceback (``--debug`` shows it)
+    ├── RecipeError              a recipe or an option is wrong; lists every fault at once
+    ├── DataError                an input file or row is wrong; names file and line
+    ├── ModelError               a checkpoint cannot be opened or does not fit
+    ├── SearchError              an index cannot be opened, changed or searched
+    │   └── IndexLocked          another process is writing to the index
+    ├── EvaluationError          a task, split or score cannot be computed
+    ├── CheckpointError          a training checkpoint is missing, damaged or of another run
+    ├── DeviceLost               another device of the run ended or does not answer
+    ├── NumericError             NaN or infinite loss, an all-masked row; names part, step, example ids
+    ├── Interrupted              the user stopped the work; says how to resume (exit code 130)
+    └── MissingExtra             an optional dependency is absent; names the exact install command
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class SentembError(Exception):
+    """Base of every error that sentemb raises on purpose."""
+
+    exit_code = 2
+
+
+class RecipeError(SentembError):
+    """One or several faults of a recipe or of options."""
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class DataError(SentembError):
+    """An input file, column or row that cannot be used."""
+
+
+class ModelError(SentembError):
+    """A checkpoint that cannot be opened, verified or used this way."""
+
+
+class SearchError(SentembError):
+    """An index that cannot be opened, changed or searched."""
+
+
+class IndexLocked(SearchError):  # noqa: N818 - reads better where it is caught
+    """Another process holds the index's write lock."""
+
+
+class EvaluationError(SentembError):
+    """A task, split or score that cannot be computed."""
+
+
+class CheckpointError(SentembError):
+    """A training checkpoint that is missing, damaged or belongs to another run."""
+
+
+class DeviceLost(SentembError):  # noqa: N818 - reads better where it is caught
+    """Another device of a run ended or does not answer."""
+
+
+class NumericError(SentembError):
+    """A loss or a vector that is not a finite number."""
+
+
+class Interrupted(SentembError):  # noqa: N818 - not a fault
+    """The user stopped the work."""
+
+    exit_code = 130
+
+
+class MissingExtra(SentembError):  # noqa: N818 - names what is missing
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f'{package} is not installed; run: pip install "sentemb[{extra}]"')
+
+
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """``"; known: a, b; did you mean a?"`` for the end of a message."""
+    names = sorted(known)
+    close = difflib.get_close_matches(found, names, n=1)
+    return f"; known: {', '.join(names)}" + (f"; did you mean {close[0]}?" if close else "")

@@ -1,0 +1,200 @@
+"""The shape of an embedding space: alignment, uniformity, isotropy, effective rank, norms, hubness.
+
+* alignment: mean ‖u − v‖² over positive pairs; uniformity: log mean exp(−2‖u − v‖²) over all pairs, unit vectors.
+  Source: Wang & Isola 2020, ICML, eq. 1–2 (α = 2, t = 2).
+* average cosine between random texts: 0 in an isotropic space. Source: Ethayarajh 2019, EMNLP.
+* IsoScore: 1 where the variance is spread evenly over all dimensions, 0 where one holds it all.
+  Source: Rudman et al. 2022, Findings of ACL, algorithm 1.
+* effective rank: exp of the entropy of the normalised singular values. Source: Roy & Vetterli 2007, EUSIPCO.
+* hubness: skewness of how often a text is among the 10 nearest of others. Source: Radovanović et al. 2010, JMLR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import EvaluationError
+from sentemb.evaluate.model import EvalModel
+from sentemb.evaluate.pairs import read_rows
+from sentemb.evaluate.results import TaskResult
+from sentemb.evaluate.topk import top_k
+
+Vectors = NDArray[np.float32]
+
+HUB_NEIGHBOURS = 10
+MOST_TEXTS = 20_000  # a seeded sample beyond: pairwise figures are quadratic
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Figures of one space (not ×100) and what the panel draws."""
+
+    metrics: Mapping[str, float]
+    spectrum: NDArray[np.float64] = field(repr=False)  # share of the variance, largest first
+    positive: NDArray[np.float64] = field(repr=False)  # cosines of positive pairs
+    negative: NDArray[np.float64] = field(repr=False)  # cosines of random pairs
+    plane: NDArray[np.float64] = field(repr=False)  # (texts, 2), the two first principal components
+    labels: Sequence[str] = ()
+
+
+def geometry(
+    vectors: Vectors, *, pairs: tuple[Vectors, Vectors] | None = None, labels: Sequence[str] = (), seed: int = 42
+) -> Geometry:
+    """Figures of a space.
+
+    Args:
+        vectors: (texts, d), at least 3 distinct.
+        pairs: Positive pairs, two (pairs, d), for the alignment.
+        labels: One a text, for the panel's colours.
+        seed: Of the random pairs.
+
+    Raises:
+        EvaluationError: Fewer than 3 texts, or all vectors equal or zero.
+    """
+    if len(vectors) < 3:
+        raise EvaluationError(f"{len(vectors)} texts; the geometry of a space needs at least 3")
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    if not norms.min() > 0:
+        raise EvaluationError(f"{int(np.sum(norms == 0)):,} vectors are zero; they have no direction")
+    unit = vectors / norms[:, None]
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    variance = np.linalg.svd(centred, compute_uv=False) ** 2
+    if not variance.sum() > 1e-12 * float(np.sum(norms**2)):
+        raise EvaluationError("all vectors are equal: the encoder has collapsed")
+    share = variance / variance.sum()
+    cosine = _random_cosines(unit, seed)
+    metrics = {
+        "uniformity": uniformity(unit),
+        "average_cosine": float(cosine.mean()),
+        "isoscore": iso_score(vectors),
+        "effective_rank": float(np.exp(_entropy(np.sqrt(variance)))),
+        "dimensions_90": float(np.searchsorted(np.cumsum(share), 0.9) + 1),
+        "norm_mean": float(norms.mean()),
+        "norm_sd": float(norms.std()),
+        "hubness": hubness(unit.astype(np.float32)),
+    }
+    positive = np.zeros(0)
+    if pairs is not None:
+        one, two = (side / np.linalg.norm(side.astype(np.float64), axis=1, keepdims=True) for side in pairs)
+        positive = np.einsum("nd,nd->n", one, two)
+        metrics = {"alignment": float(np.mean(np.sum((one - two) ** 2, axis=1))), **metrics}
+    plane = _plane(centred)
+    return Geometry(metrics, share, positive, cosine, plane, labels)
+
+
+def uniformity(unit: NDArray[np.float64]) -> float:
+    """log mean exp(−2‖u − v‖²) over all pairs of different rows of unit vectors (n, d)."""
+    total, n = 0.0, len(unit)
+    for start in range(0, n, _BLOCK):
+        square = np.clip(2 - 2 * unit[start : start + _BLOCK] @ unit.T, 0, None)
+        total += float(np.exp(-2 * square).sum())
+    own = float(np.exp(-2 * np.clip(2 - 2 * np.einsum("nd,nd->n", unit, unit), 0, None)).sum())
+    return float(np.log((total - own) / (n * (n - 1))))
+
+
+def iso_score(vectors: Vectors) -> float:
+    """IsoScore of vectors (n, d): how evenly the principal variances are spread, scaled to 0…1."""
+    d = vectors.shape[1]
+    if d == 1:
+        return 1.0
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    variance = np.zeros(d)
+    values = np.linalg.svd(centred, compute_uv=False) ** 2 / max(len(vectors) - 1, 1)
+    variance[: len(values)] = values
+    scaled = np.sqrt(d) * variance / np.linalg.norm(variance)
+    defect = np.linalg.norm(scaled - 1) / np.sqrt(2 * (d - np.sqrt(d)))
+    used = (d - defect**2 * (d - np.sqrt(d))) ** 2 / d**2  # share of dimensions in use
+    return float((d * used - 1) / (d - 1))
+
+
+def hubness(vectors: Vectors, neighbours: int = HUB_NEIGHBOURS) -> float:
+    """Skewness of the k-occurrences; k is cut to the texts there are."""
+    k = min(neighbours, len(vectors) - 1)
+    hits = top_k(vectors, vectors, k + 1)
+    own = hits.ids == np.arange(len(vectors))[:, None]
+    own[~own.any(axis=1), -1] = True  # an equal text took the own place: drop the last hit instead
+    count = np.bincount(hits.ids[~own], minlength=len(vectors)).astype(np.float64)
+    sd = count.std()
+    return float(np.mean((count - count.mean()) ** 3) / sd**3) if sd > 0 else 0.0
+
+
+def _random_cosines(unit: NDArray[np.float64], seed: int, most: int = 100_000) -> NDArray[np.float64]:
+    generator = np.random.default_rng(seed)
+    n = len(unit)
+    first = generator.integers(0, n, most)
+    second = (first + generator.integers(1, n, most)) % n  # never the same row
+    return np.concatenate(
+        [np.einsum("nd,nd->n", unit[first[s : s + 8192]], unit[second[s : s + 8192]]) for s in range(0, most, 8192)]
+    )
+
+
+def _entropy(weights: NDArray[np.float64]) -> float:
+    p = weights[weights > 0] / weights.sum()
+    return float(-np.sum(p * np.log(p)))
+
+
+def _plane(centred: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coordinates on the two first principal components; their signs are fixed by the largest loading."""
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    axes = vectors[:, ::-1][:, :2]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    return np.asarray(centred @ axes)
+
+
+def geometry_task(model: EvalModel, path: Path, *, panel: Path | None = None, seed: int = 42) -> TaskResult:
+    """Geometry over the texts of a file: sentence pairs (the best-rated ones are positive), labelled or plain texts.
+
+    Raises:
+        DataError, EvaluationError: The file or the space cannot be used.
+    """
+    texts, labels, positives = _read(path, seed)
+    vectors = model.encode(texts)
+    pairs = (model.encode([a for a, _ in positives]), model.encode([b for _, b in positives])) if positives else None
+    found = geometry(vectors, pairs=pairs, labels=labels, seed=seed)
+    if panel is not None:
+        from sentemb.evaluate.panel import draw_panel
+
+        draw_panel(panel, found, title=f"{model.provenance.name}: {path.name}")
+    return TaskResult(
+        path.name.split(".")[0],
+        "Geometry",
+        "geometry",
+        "uniformity",
+        found.metrics["uniformity"],
+        found.metrics,
+        split="",
+        count=len(texts),
+        notes=str(panel) if panel else "",
+    )
+
+
+def _read(path: Path, seed: int) -> tuple[list[str], list[str], list[tuple[str, str]]]:
+    texts: list[str] = []
+    labels: list[str] = []
+    rated: list[tuple[float, str, str]] = []
+    for number, row in read_rows(path):
+        if isinstance(row.get("sentence1"), str) and isinstance(row.get("sentence2"), str):
+            texts += [row["sentence1"], row["sentence2"]]
+            rated.append((float(row.get("score") or 0), row["sentence1"], row["sentence2"]))
+        elif isinstance(row.get("text"), str):
+            texts.append(row["text"])
+            labels.append(str(row.get("label", "")))
+        else:
+            raise EvaluationError(f'{path}:{number}: needed is "text", or "sentence1" and "sentence2"')
+    best = max((score for score, _, _ in rated), default=0.0)
+    # the usual choice: pairs of STS rated above 4 of 5
+    positives = [(a, b) for score, a, b in rated if score > 0.8 * best]
+    row_of = dict.fromkeys(texts) if not labels else None
+    if row_of is not None:
+        texts = list(row_of)
+    if len(texts) > MOST_TEXTS:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(texts), MOST_TEXTS, replace=False))
+        texts = [texts[i] for i in chosen]
+        labels = [labels[i] for i in chosen] if labels else []
+    return texts, labels if any(labels) else [], positives

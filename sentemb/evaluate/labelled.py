@@ -1,0 +1,77 @@
+"""Files of labelled texts: one file, or a folder with a file a split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sentemb.errors import DataError
+from sentemb.evaluate.pairs import FORMATS, read_rows, text_of
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts with one label each (labels compared as strings)."""
+
+    name: str
+    texts: Sequence[str]
+    labels: Sequence[str]
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def classes(self) -> list[str]:
+        """Distinct labels, sorted."""
+        return sorted(set(self.labels))
+
+
+def read_labelled(path: Path | str, *, name: str | None = None) -> LabelledTexts:
+    """A file with the columns ``text`` (or ``sentence``) and ``label``.
+
+    Raises:
+        DataError: Missing file or column, an empty label, or no rows; names file and line.
+    """
+    path = Path(path)
+    texts: list[str] = []
+    labels: list[str] = []
+    for number, row in read_rows(path):
+        texts.append(text_of(path, number, row, "sentence" if "sentence" in row and "text" not in row else "text"))
+        label = row.get("label", row.get("labels"))
+        if isinstance(label, list | dict) or label is None or str(label) == "":
+            raise DataError(f'{path}:{number}: column "label" holds {label!r}; one label a row is needed')
+        labels.append(str(label))
+    if not labels:
+        raise DataError(f"{path}: no rows in it")
+    return LabelledTexts(name or path.name.split(".", 1)[0], texts, labels, str(path))
+
+
+def split_file(folder: Path, split: str) -> Path | None:
+    """``<split>.jsonl`` and the like in a folder; ``data/<split>-*.parquet`` as the hub shards them (one shard)."""
+    for ending in FORMATS:
+        for packing in ("", ".gz", ".zst"):
+            path = folder / f"{split}{ending}{packing}"
+            if path.is_file():
+                return path
+    shards = sorted(folder.glob(f"data/{split}-*.parquet"))
+    return shards[0] if len(shards) == 1 else None
+
+
+def read_splits(path: Path | str) -> tuple[LabelledTexts, LabelledTexts | None]:
+    """Training and test texts of a folder with ``train.*`` and ``test.*``; of one file: all its rows, and None.
+
+    Raises:
+        DataError: What ``read_labelled`` raises, or a folder without the two splits.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return read_labelled(path), None
+    files = {split: split_file(path, split) for split in ("train", "test")}
+    absent = [split for split, file in files.items() if file is None]
+    if absent:
+        found = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"
+        raise DataError(f"{path}: no file for split {' and '.join(absent)}; found: {found}")
+    train, test = (read_labelled(file, name=path.name) for file in files.values() if file is not None)
+    return train, test

@@ -1,0 +1,206 @@
+"""The results of an evaluation: one JSON per model, complete enough to be compared and reproduced later.
+
+``items`` holds, per task, what the score was computed from (a value a query or text; predictions and gold scores of
+pairs), so that two results files can be tested against one another; ``fingerprint`` says that both saw the same data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import DataError
+from sentemb.evaluate.significance import Interval
+from sentemb.files import write_json
+
+FORMAT = 1
+_DIGITS = 7  # significant digits kept of an item: far below any score's second decimal
+
+
+@dataclass(frozen=True)
+class Items:
+    """What a main score was computed from: ``values`` (their mean), or ``predicted`` against ``gold`` (Spearman)."""
+
+    fingerprint: str
+    values: Sequence[float] = ()
+    predicted: Sequence[float] = ()
+    gold: Sequence[float] = ()
+
+    def __len__(self) -> int:
+        return len(self.values) or len(self.gold)
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One row of a report. Scores are ×100."""
+
+    task: str
+    kind: str  # sts, retrieval, classification, clustering, geometry, or mteb's task type
+    protocol: str
+    metric: str  # of ``main``
+    main: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    interval: Interval | None = None
+    items: Items | None = None
+    engine: str = "sentemb"  # or mteb
+    split: str = "test"
+    count: int = 0  # pairs, queries or texts behind the score
+    seconds: float = 0.0
+    notes: str = ""
+    baselines: Mapping[str, float] = field(default_factory=dict)  # other systems on the same task: name -> main score
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Rows of two results are the same task if these agree."""
+        return (self.task, self.protocol, self.metric)
+
+
+@dataclass(frozen=True)
+class TaskFailure:
+    """A task without a score, and why."""
+
+    task: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that one evaluation of one model gave."""
+
+    model: Mapping[str, Any]
+    suite: str
+    tasks: Sequence[TaskResult]
+    failures: Sequence[TaskFailure] = ()
+    averages: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    started: str = ""
+    wall_s: float = 0.0
+    texts: int = 0  # distinct texts encoded
+    texts_per_s: float = 0.0
+
+
+def fingerprint(*columns: Sequence[Any] | NDArray[Any]) -> str:
+    """A short hash of the data of a task (ids or texts, gold scores), in order."""
+    total = hashlib.sha256()
+    for column in columns:
+        for value in column:
+            total.update(f"{value}\x1f".encode())
+        total.update(b"\x1e")
+    return total.hexdigest()[:16]
+
+
+def rounded(values: NDArray[np.float64]) -> list[float]:
+    """Values with the digits that a results file keeps."""
+    return [float(f"{value:.{_DIGITS}g}") for value in values.tolist()]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a score may depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in (
+        "sentemb",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "mteb",
+        "sentence-transformers",
+        "scikit-learn",
+        "scipy",
+        "numpy",
+    ):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Where the times were measured."""
+    facts: dict[str, Any] = {"system": platform.platform(), "processor": platform.processor() or platform.machine()}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        facts["threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write one results file, atomically. NaN becomes null: JSON has none."""
+    write_json(path, {"format": FORMAT, **without_nan(asdict(results))})
+
+
+def results_name(results: Results, taken: set[str]) -> str:
+    """A file name of suite and model that is not taken yet."""
+    model = re.sub(r"[^A-Za-z0-9._-]+", "_", str(results.model["name"])).strip("_")
+    stem = f"{results.suite}--{model}"
+    number = next(
+        n for n in range(1, len(taken) + 2) if (f"{stem}.json" if n == 1 else f"{stem}-{n}.json") not in taken
+    )
+    return f"{stem}.json" if number == 1 else f"{stem}-{number}.json"
+
+
+def read_results(path: Path) -> Results:
+    """A results file.
+
+    Raises:
+        DataError: Missing, damaged, or of a newer format.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: not a readable results file: {error}") from None
+    if not isinstance(data, dict) or "tasks" not in data or "model" not in data:
+        raise DataError(f"{path}: not a results file of sentemb eval")
+    if data.pop("format", None) != FORMAT:
+        raise DataError(f"{path}: of another format than {FORMAT}; evaluate again with this version")
+    try:
+        tasks = [_task(row) for row in data.pop("tasks")]
+        failures = [TaskFailure(**row) for row in data.pop("failures")]
+        return Results(tasks=tasks, failures=failures, **data)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise DataError(f"{path}: damaged: {error}") from None
+
+
+def _task(row: dict[str, Any]) -> TaskResult:
+    interval, items = row.pop("interval"), row.pop("items")
+    main = row.pop("main")
+    return TaskResult(
+        **row,
+        main=math.nan if main is None else main,
+        interval=None if interval is None or interval["low"] is None else Interval(**interval),
+        items=None if items is None else Items(**items),
+    )
+
+
+def without_nan(value: Any) -> Any:
+    """NaN and infinities become None: JSON has neither."""
+    if isinstance(value, dict):
+        return {key: without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

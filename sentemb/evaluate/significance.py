@@ -1,0 +1,178 @@
+"""How sure a score is, and whether two models differ: bootstrap, permutation, Holm, seeds.
+
+Everything is vectorised and seeded. A correlation is resampled by weights: drawing pairs with replacement is giving
+every pair a count, and mid-ranks under counts are cumulative sums over the once-sorted values, so no resample sorts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+RESAMPLES = 1000
+_BLOCK = 64  # resamples at once: bounds memory
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A percentile interval of a score."""
+
+    low: float
+    high: float
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B − A on one task, with the two-sided p of no difference; ``p_holm`` is corrected over tasks."""
+
+    difference: float
+    p: float
+    interval: Interval | None
+    test: str
+    p_holm: float = float("nan")
+
+
+def in_points(interval: Interval) -> Interval:
+    """The interval ×100, as scores are reported."""
+    return Interval(100 * interval.low, 100 * interval.high, interval.level)
+
+
+def bootstrap_mean(values: Values, *, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0) -> Interval:
+    """Interval of the mean of values, one an item."""
+    return _interval(_resampled(len(values), resamples, seed, lambda counts: counts @ values / len(values)), level)
+
+
+def bootstrap_spearman(
+    predicted: Values, gold: Values, *, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Interval of Spearman's ρ over pairs."""
+    x, y = WeightedRanks(predicted), WeightedRanks(gold)
+    return _interval(_resampled(len(gold), resamples, seed, lambda counts: _weighted_rho(x, y, counts)), level)
+
+
+def paired_permutation(a: Values, b: Values, *, resamples: int = 10_000, seed: int = 0) -> Comparison:
+    """Whether two models' values of the same items differ in mean: signs of the differences are flipped at random.
+
+    Exact (all sign patterns) up to 13 items.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"paired values need one shape; found {a.shape} and {b.shape}")
+    d = b - a
+    observed = abs(float(d.mean()))
+    if len(d) <= 13:
+        signs = 1.0 - 2.0 * ((np.arange(2 ** len(d))[:, None] >> np.arange(len(d))) & 1)
+        extreme = float(np.mean(np.abs(signs @ d / len(d)) >= observed * (1 - 1e-12)))
+    else:
+        generator = np.random.default_rng(seed)
+        hits = 0
+        for start in range(0, resamples, _BLOCK):
+            size = min(_BLOCK, resamples - start)
+            signs = 1.0 - 2.0 * generator.integers(0, 2, (size, len(d)))
+            hits += int(np.sum(np.abs(signs @ d / len(d)) >= observed * (1 - 1e-12)))
+        extreme = (hits + 1) / (resamples + 1)
+    return Comparison(float(d.mean()), extreme, bootstrap_mean(d, seed=seed), "paired permutation")
+
+
+def paired_bootstrap_spearman(
+    a: Values, b: Values, gold: Values, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
+) -> Comparison:
+    """Whether two models' correlations with the same gold scores differ: the pairs are resampled, for both at once."""
+    if not a.shape == b.shape == gold.shape:
+        raise ValueError(f"paired values need one shape; found {a.shape}, {b.shape} and {gold.shape}")
+    x, y, z = WeightedRanks(a), WeightedRanks(b), WeightedRanks(gold)
+    ones = np.ones((1, len(gold)))
+    observed = float((_weighted_rho(y, z, ones) - _weighted_rho(x, z, ones))[0])
+    drawn = _resampled(
+        len(gold), resamples, seed, lambda counts: _weighted_rho(y, z, counts) - _weighted_rho(x, z, counts)
+    )
+    drawn = drawn[np.isfinite(drawn)]
+    # two-sided: the share of resamples on the other side of no difference
+    tail = min(int(np.sum(drawn <= 0)), int(np.sum(drawn >= 0)))
+    p = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
+    return Comparison(observed, p, _interval(drawn, level), "paired bootstrap")
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> Comparison:
+    """Whether the means over seeds of two recipes differ (Welch's t-test on the seeds' scores)."""
+    from scipy.stats import ttest_ind
+
+    difference = float(np.mean(b) - np.mean(a))
+    if np.ptp(a) == 0 and np.ptp(b) == 0:  # no spread, no test
+        return Comparison(difference, float("nan"), None, "Welch over seeds (no spread)")
+    result = ttest_ind(b, a, equal_var=False)
+    interval = result.confidence_interval(0.95)
+    return Comparison(
+        difference, float(result.pvalue), Interval(float(interval.low), float(interval.high)), "Welch over seeds"
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979); NaN stays NaN and is not counted."""
+    p = np.asarray(p_values, dtype=np.float64)
+    corrected = np.full(len(p), np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, float((len(order) - rank) * p[index]))
+        corrected[index] = min(1.0, largest)
+    return [float(value) for value in corrected]
+
+
+class WeightedRanks:
+    """Mid-ranks of values when every item occurs a given number of times."""
+
+    def __init__(self, values: Values) -> None:
+        order = np.argsort(values, kind="stable")
+        ordered = values[order]
+        self._order = order
+        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        self._starts = starts
+        group = np.empty(len(values), dtype=np.int64)
+        group[order] = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
+        self._group = group
+
+    def __call__(self, counts: Values) -> Values:
+        """Ranks (resamples, items) under counts (resamples, items)."""
+        sums = np.add.reduceat(counts[:, self._order], self._starts, axis=1)
+        last = np.cumsum(sums, axis=1)
+        middle: Values = (last - (sums - 1) / 2)[:, self._group]
+        return middle
+
+
+def _weighted_rho(x: WeightedRanks, y: WeightedRanks, counts: Values) -> Values:
+    """Spearman (resamples,) under counts; NaN where a resample holds one value only."""
+    n = counts.sum(axis=1, keepdims=True)
+    rx, ry = x(counts) - (n + 1) / 2, y(counts) - (n + 1) / 2
+    covariance = np.einsum("rn,rn,rn->r", counts, rx, ry)
+    square = np.einsum("rn,rn,rn->r", counts, rx, rx) * np.einsum("rn,rn,rn->r", counts, ry, ry)
+    out = np.full(len(counts), np.nan)
+    np.divide(covariance, np.sqrt(square), out=out, where=square > 0)
+    return out
+
+
+def _resampled(items: int, resamples: int, seed: int, score: Callable[[Values], Values]) -> Values:
+    """Scores of multinomial resamples, in blocks."""
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for start in range(0, resamples, _BLOCK):
+        size = min(_BLOCK, resamples - start)
+        picks = generator.integers(0, items, (size, items))
+        picks += np.arange(size)[:, None] * items
+        counts = np.bincount(picks.ravel(), minlength=size * items).reshape(size, items).astype(np.float64)
+        drawn.append(score(counts))
+    return np.concatenate(drawn) if drawn else np.zeros(0)
+
+
+def _interval(drawn: Values, level: float) -> Interval:
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return Interval(float("nan"), float("nan"), level)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level)

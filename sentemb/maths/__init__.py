@@ -1,0 +1,1 @@
+"""Pure tensor functions. ``gather`` is the only caller of collectives in sentemb."""

@@ -1,0 +1,210 @@
+"""Rows of all devices as one tensor. This is the only module of sentemb that calls collectives.
+
+The rule that makes every loss exact: the gather is a true linear map with its true adjoint, so that a loss written
+for the whole batch on every device, averaged over devices by DDP or FSDP, has the whole batch's gradient. No factor
+of the number of devices appears anywhere else:
+
+    forward   every device receives [rows of device 0; rows of device 1; …]
+    backward  gradients of all devices are summed, each device keeps the part of its own rows
+
+With W devices each holding the same loss L, the sum is W·∂L/∂rows, and the mean of parameter gradients over
+devices divides by W. Losses that differ by device (``Share``) are covered by the same two lines.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+
+def devices() -> int:
+    """Number of devices (processes) that train together; 1 without torch.distributed."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's place among the devices."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def split_sizes(rows: int, parts: int) -> tuple[int, ...]:
+    """How a batch of ``rows`` is dealt to ``parts`` devices: contiguous, sizes differing by at most one."""
+    small, larger = divmod(rows, parts)
+    return tuple(small + (index < larger) for index in range(parts))
+
+
+def gather_rows(local: Float[Tensor, "b ..."], sizes: Sequence[int] | None = None) -> Float[Tensor, "n ..."]:
+    """All devices' rows in rank order, with gradients to every device's rows.
+
+    Args:
+        local: this device's rows.
+        sizes: rows of every device; without it they are asked for (one more collective).
+    """
+    if devices() == 1:
+        return local
+    result: Tensor = _Gather.apply(local, _sizes(local, sizes))
+    return result
+
+
+def gather_detached(local: Shaped[Tensor, "b ..."], sizes: Sequence[int] | None = None) -> Shaped[Tensor, "n ..."]:
+    """As ``gather_rows``, without gradients; for any dtype."""
+    if devices() == 1:
+        return local.detach()
+    return _all_gather(local.detach(), _sizes(local, sizes))
+
+
+def sum_over_devices(value: Tensor) -> Tensor:
+    """The sum of a tensor over devices, without gradients."""
+    value = value.detach().clone()
+    if devices() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def any_device(flag: bool) -> bool:
+    """Whether the flag is set on any device (so that all of them act alike)."""
+    if devices() == 1:
+        return flag
+    value = torch.tensor([float(flag)], device=_collective_device())
+    dist.all_reduce(value)
+    return bool(value.item() > 0)
+
+
+def broadcast_object(value: Any) -> Any:
+    """The first device's value on every device."""
+    if devices() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def all_objects(value: Any) -> list[Any]:
+    """Every device's value, in rank order."""
+    if devices() == 1:
+        return [value]
+    found: list[Any] = [None] * devices()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def _collective_device() -> torch.device:
+    on_gpu = dist.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+
+def _sizes(local: Tensor, sizes: Sequence[int] | None) -> tuple[int, ...]:
+    if sizes is not None:
+        if len(sizes) != devices() or sizes[rank()] != local.shape[0]:
+            raise AssertionError(f"rank {rank()} holds {local.shape[0]} rows, but the sizes are {tuple(sizes)}")
+        return tuple(sizes)
+    mine = torch.tensor([local.shape[0]], device=local.device)
+    found = [torch.zeros_like(mine) for _ in range(devices())]
+    dist.all_gather(found, mine)
+    return tuple(int(size) for size in found)
+
+
+def _all_gather(local: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    longest = max(sizes)
+    padded = local.new_zeros((longest, *local.shape[1:]))
+    padded[: local.shape[0]] = local
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded.contiguous())
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        ctx.start = sum(sizes[: rank()])
+        ctx.rows = local.shape[0]
+        return _all_gather(local, sizes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        summed = gradients[0].contiguous().clone()
+        dist.all_reduce(summed)
+        return summed[ctx.start : ctx.start + ctx.rows], None
+
+
+# ------------------------------------------------------------------------------------ joining and losing devices
+def join(timeout_s: float) -> bool:
+    """Join the other processes that torchrun started, if it started any; whether this call did so.
+
+    A collective that is not answered within ``timeout_s`` then raises (see ``is_lost``).
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        return False
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    return True
+
+
+def leave() -> None:
+    """Leave the other processes, after the last collective."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another device ended or does not answer."""
+    if devices() == 1:
+        return False
+    if isinstance(error, dist.DistError):
+        return True
+    # gloo raises plain RuntimeErrors
+    said = str(error).lower()
+    signs = ("connection closed by peer", "connection reset by peer", "broken pipe", "timed out", "gloo")
+    return isinstance(error, RuntimeError) and any(sign in said for sign in signs)
+
+
+def average_gradients(parameters: Sequence[Tensor]) -> None:
+    """Replace every parameter's gradient by its mean over devices; a missing one counts as zero.
+
+    For parameters that neither DDP nor FSDP looks after.
+    """
+    if devices() == 1 or not parameters:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+    dist.all_reduce(flat)
+    flat /= devices()
+    start = 0
+    for parameter in parameters:
+        assert parameter.grad is not None
+        parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
+        start += parameter.numel()
+
+
+def touch(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """``loss``, with a zero gradient to every parameter, so that DDP waits for none that this step did not use.
+
+    With one device, where nobody waits, it is ``loss`` itself.
+    """
+    if devices() == 1:
+        return loss
+    result: Tensor = _Touch.apply(loss, *parameters)
+    return result
+
+
+class _Touch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.likes = [(parameter.shape, parameter.dtype, parameter.device) for parameter in parameters]
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        zeros = [torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.likes]
+        return (gradients[0], *zeros)

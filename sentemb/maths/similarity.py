@@ -1,0 +1,27 @@
+"""Similarities between two sets of embeddings."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sentemb.types import Similarity
+
+
+def pairwise(
+    anchor: Float[Tensor, "n d"], candidate: Float[Tensor, "m d"], similarity: Similarity
+) -> Float[Tensor, "n m"]:
+    """Every anchor with every candidate, in float32 or better (cosines in bfloat16 have only two digits)."""
+    anchor, candidate = at_least_float32(anchor), at_least_float32(candidate)
+    if similarity == "cosine":
+        anchor, candidate = F.normalize(anchor, dim=-1), F.normalize(candidate, dim=-1)
+    # autocast would take the product back to half precision
+    with torch.autocast(device_type=anchor.device.type, enabled=False):
+        return anchor @ candidate.T
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,0 +1,191 @@
+"""Pairs of a Python object's name in words and its docstring's first line, from source files that are never imported.
+
+    networkx.classes.graph.Graph.remove_node   its qualified name in words      →  "graph remove node"
+                                               its docstring's first line       →  "Remove node n."
+
+Run as a program it is the worker of ``read_docstrings``: file names on standard input, pairs on standard output.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+
+from sentemb.errors import DataError
+
+# copies of other packages, and code that documents nothing for its users
+_SKIPPED_FOLDERS = frozenset(
+    {"test", "tests", "testing", "_vendor", "vendor", "_vendored", "third_party", "__pycache__", "site-packages",
+     "dist-packages", "idlelib", "sentemb"}
+)  # fmt: skip
+_LARGEST_FILE = 400_000  # bytes; longer ones are generated tables
+_BYTES_A_PAIR = 5_500  # of source code; 4,200 were measured over 8,000 files, the rest is margin
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
+_ROLE = re.compile(r":[a-z:]+:`~?([^`<]*?)(?:\s*<[^`]*>)?`")  # reST :class:`~package.Name`
+_FEWEST_WORDS, _MOST_CHARACTERS = 4, 300
+
+
+@dataclass(frozen=True, order=True)
+class Docstring:
+    """An object and what its author says it is."""
+
+    name: str  # "networkx.classes.graph.Graph.remove_node"
+    module: str  # "networkx.classes.graph"
+    query: str  # "graph remove node": the qualified name (PEP 3155) in words
+    text: str
+
+
+def read_docstrings(wanted: int, roots: Sequence[Path] | None = None, *, workers: int | None = None) -> list[Docstring]:
+    """About ``wanted`` docstrings or more (all, where there are fewer), the same for the same installed packages.
+
+    Modules are taken in the order of their names' hashes until they hold enough source code, so that a sample covers
+    all packages. Neither a query nor a text recurs. Ordered by the hash of the module, then by name.
+
+    Args:
+        roots: folders of source code; the default is this interpreter's site-packages and standard library.
+        workers: processes that parse; by default one a core.
+
+    Raises: DataError where there are no docstrings at all.
+    """
+    roots = default_roots() if roots is None else roots
+    chosen: list[tuple[str, str]] = []
+    budget = wanted * _BYTES_A_PAIR
+    for module, path, size in sorted(_modules(roots), key=lambda found: (module_hash(found[0]), found)):
+        chosen.append((module, str(path)))
+        budget -= size
+        if budget <= 0:
+            break
+    found = _in_processes(chosen, workers or len(os.sched_getaffinity(0)))
+    distinct = _distinct(sorted(found, key=lambda doc: (module_hash(doc.module), doc)))
+    if not distinct:
+        raise DataError(f"no docstrings in {', '.join(map(str, roots))}")
+    return distinct
+
+
+def default_roots() -> list[Path]:
+    """Site-packages and the standard library of this interpreter."""
+    paths = sysconfig.get_paths()
+    return [Path(path) for path in dict.fromkeys(paths[key] for key in ("purelib", "platlib", "stdlib"))]
+
+
+def module_hash(module: str) -> int:
+    """A number that the module's name alone decides."""
+    return int.from_bytes(blake2b(module.encode(), digest_size=8).digest())
+
+
+def _modules(roots: Iterable[Path]) -> Iterator[tuple[str, Path, int]]:
+    """Name, file and size of every public source module."""
+    seen: set[str] = set()
+    for root in roots:
+        for folder, folders, files in os.walk(root):
+            folders[:] = [name for name in folders if name not in _SKIPPED_FOLDERS and name.isidentifier()]
+            parts = Path(folder).relative_to(root).parts
+            for file in files:
+                stem = file.removesuffix(".py")
+                if stem == file or not stem.isidentifier() or stem.startswith("test_") or stem == "conftest":
+                    continue
+                module = ".".join((*parts, stem)).removesuffix(".__init__")
+                path = Path(folder, file)
+                size = path.stat().st_size if path.is_file() else 0
+                if module not in seen and 0 < size <= _LARGEST_FILE:
+                    seen.add(module)
+                    yield module, path, size
+
+
+def _in_processes(modules: list[tuple[str, str]], workers: int) -> list[Docstring]:
+    """Parse in child interpreters: parsing holds the interpreter lock, and a fork would copy torch's threads."""
+    workers = max(1, min(workers, len(modules) // 50))
+    if workers == 1:
+        return [doc for module, path in modules for doc in docstrings_of(module, Path(path))]
+    # -P: a json.py in the user's folder must not stand in for Python's
+    command = [sys.executable, "-P", "-m", "sentemb.quickstart.corpus"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    def parse(share: list[tuple[str, str]]) -> list[Docstring]:
+        done = subprocess.run(command, input=json.dumps(share).encode(), env=environment, capture_output=True)
+        if done.returncode != 0:
+            told = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["nothing said"]
+            raise DataError(f"a process that reads docstrings ended with code {done.returncode}: {told[0]}")
+        return [Docstring(**fields) for fields in json.loads(done.stdout)]
+
+    with ThreadPoolExecutor(workers) as threads:
+        return list(chain.from_iterable(threads.map(parse, (modules[i::workers] for i in range(workers)))))
+
+
+def docstrings_of(module: str, path: Path) -> list[Docstring]:
+    """Public functions, classes and methods of a source file; none where Python cannot parse it."""
+    try:
+        source = path.read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in other people's code
+            tree = ast.parse(source)
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [
+        Docstring(f"{module}.{name}", module, query, text)
+        for name, node in _objects(tree, "")
+        if (text := first_line(ast.get_docstring(node))) and (query := in_words(name))
+    ]
+
+
+def _objects(
+    tree: ast.Module | ast.ClassDef, prefix: str
+) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield prefix + node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from _objects(node, f"{prefix}{node.name}.")
+
+
+def first_line(docstring: str | None) -> str:
+    """The first line without markup; empty where it is no sentence that describes something."""
+    lines = (docstring or "").strip().splitlines()
+    line = _ROLE.sub(r"\1", lines[0]).replace("`", "").strip() if lines else ""
+    words = re.findall(r"[A-Za-z]{2,}", line)
+    if len(words) < _FEWEST_WORDS or len(line) > _MOST_CHARACTERS or line.startswith((">>>", ":", "@", ".. ")):
+        return ""
+    return line if line.isprintable() else ""
+
+
+def in_words(name: str) -> str:
+    """``LinearSVC.fit_more`` → ``linear svc fit more``; a word repeated at once counts once."""
+    words = [word.lower() for word in _WORDS.findall(name)]
+    return " ".join(word for i, word in enumerate(words) if i == 0 or word != words[i - 1])
+
+
+def _distinct(docs: list[Docstring]) -> list[Docstring]:
+    """The first of every text and of every query, whatever their case."""
+    texts: set[str] = set()
+    queries: set[str] = set()
+    kept = []
+    for doc in docs:
+        text = " ".join(doc.text.lower().split()).rstrip(".")
+        if text in texts or doc.query in queries:
+            continue
+        texts.add(text)
+        queries.add(doc.query)
+        kept.append(doc)
+    return kept
+
+
+def _work() -> None:
+    modules = json.load(sys.stdin)
+    found = [asdict(doc) for module, path in modules for doc in docstrings_of(module, Path(path))]
+    sys.stdout.write(json.dumps(found))
+
+
+if __name__ == "__main__":
+    _work()

@@ -1,0 +1,190 @@
+"""From a validated recipe to a plan: encoder, tokenised data, parts with their modules."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sentemb.encoder import Encoder
+from sentemb.encoder.layout import read_layout
+from sentemb.encoder.lora import add_lora
+from sentemb.encoder.source import locate
+from sentemb.errors import RecipeError
+from sentemb.recipe.recipe import DevSpec, NamedPart, Recipe
+from sentemb.recipe.schema import PartSpec
+from sentemb.training.objective import Objective, WeightedTerm
+from sentemb.training.plan import Plan
+from sentemb.training.services import EncoderShelf
+from sentemb.types import Build, Companion, Edit, Examples, Part, Term
+
+
+def build(recipe: Recipe, run_dir: Path) -> Plan:
+    """Load the encoder and the data of a recipe and make its parts.
+
+    Raises:
+        ModelError, DataError, RecipeError: with what does not fit.
+    """
+    torch.manual_seed(recipe.train.seed)  # new heads and parts start the same in every run
+    encoder = build_encoder(recipe)
+    dev = build_dev(recipe.dev)
+    dataset = build_dataset(recipe, encoder)
+    shelf = EncoderShelf(encoder)
+    context = Build(
+        backbone=encoder.source,
+        width=encoder.module.width,
+        vocabulary=encoder.vocabulary,
+        encoder=encoder.module,
+        load_encoder=shelf.load,
+        seed=recipe.train.seed,
+        trust_remote_code=recipe.encoder.trust_remote_code,
+        folder_of=_backbone_folder,
+    )
+    objective = Objective(
+        encoder.module,
+        terms=[WeightedTerm(entry.name, _bound(entry.spec, context, Term), entry.weight) for entry in recipe.terms],
+        edits=[(spec.use, _bound(spec, context, Edit)) for spec in recipe.edits],
+        companions=_companions(recipe.companions, context),
+        similarity=recipe.similarity,
+        nested=recipe.train.nested_dims,
+    )
+    _check_columns(recipe, objective, dataset)
+    return Plan(
+        encoder=encoder,
+        shelf=shelf,
+        objective=objective,
+        dataset=dataset,
+        maker=recipe.maker.make(),
+        copies=[spec.make() for spec in recipe.copies],
+        settings=recipe.train,
+        run_dir=run_dir,
+        recipe=recipe.tree,
+        recipe_hash=recipe.hash,
+        dev=dev,
+        dev_name=f"{recipe.dev.path} ({recipe.dev.protocol})" if recipe.dev else "none",
+        facts={"rows": len(dataset), "model_digest": encoder.digest(), "tokens": _token_count(dataset)},
+    )
+
+
+def build_encoder(recipe: Recipe) -> Encoder:
+    """The encoder as training starts with it."""
+    spec = recipe.encoder
+    encoder = Encoder.load(
+        spec.backbone,
+        pooling=spec.pooling,
+        head=[head.make() for head in spec.heads],
+        max_tokens=spec.max_tokens,
+        trust_remote_code=spec.trust_remote_code,
+        prompts=dict(spec.prompts),
+        revision=spec.revision,
+    )
+    if spec.freeze:
+        encoder.module.backbone.requires_grad_(False)
+    if spec.lora is not None:
+        add_lora(encoder.module.backbone, spec.lora)
+    return encoder
+
+
+def build_dataset(recipe: Recipe, encoder: Encoder) -> Examples:
+    """The recipe's data, tokenised for the encoder."""
+    from sentemb.data import tokenise
+
+    limit = recipe.data.params.get("max_tokens")
+    # of the training texts only: the model keeps its own limit
+    tokeniser = encoder.tokeniser if limit is None else encoder.tokeniser.cut_to(limit)
+    return tokenise(recipe.data.make().load(), tokeniser)
+
+
+def build_dev(spec: DevSpec | None) -> Callable[[Encoder], float] | None:
+    """The dev evaluation, its data read already."""
+    if spec is None:
+        return None
+    from sentemb.evaluate.sts import sts_dev
+
+    score = sts_dev(spec.path, spec.protocol)
+
+    def evaluate(encoder: Encoder) -> float:
+        return score(_AtPrecision(encoder, spec.precision))
+
+    return evaluate
+
+
+class _AtPrecision:
+    """An encoder that encodes in one precision."""
+
+    def __init__(self, encoder: Encoder, precision: str) -> None:
+        self.encoder, self.precision = encoder, precision
+
+    def encode(self, texts: Any) -> Any:
+        """As ``Encoder.encode``."""
+        return self.encoder.encode(texts, precision=self.precision, progress=False)
+
+
+def _bound(spec: PartSpec, context: Build, kind: type[Part]) -> Any:
+    part = spec.make()
+    if not isinstance(part, kind):
+        raise RecipeError(f"{spec.where}.use = {spec.use!r}: {spec.cls.__name__} is no {kind.__name__}")
+    part.bind(context)
+    return part
+
+
+def _companions(entries: tuple[NamedPart, ...], context: Build) -> dict[str, Companion]:
+    return {entry.name: _bound(entry.spec, context, Companion) for entry in entries}
+
+
+def _check_columns(recipe: Recipe, objective: Objective, dataset: Examples) -> None:
+    """The data must have the columns, labels and scores that the parts claim to need."""
+    faults = []
+    for column in sorted(getattr(recipe.maker.make(), "columns", ())):
+        if column not in dataset.columns:
+            faults.append(
+                f'{recipe.path}: views ({recipe.maker.use}) needs the column "{column}", the data have: '
+                f"{', '.join(dataset.columns)}"
+            )
+    for need, value in (("labels", dataset.label), ("scores", dataset.score)):
+        if need in objective.needs and value is None:
+            faults.append(f'{recipe.path}: a part needs {need}; the data have no column "{need[:-1]}"')
+    if faults:
+        raise RecipeError(faults)
+
+
+def _token_count(dataset: Examples) -> int:
+    return sum(int(column.offsets[-1]) for column in dataset.columns.values())
+
+
+def provenance(plan: Plan) -> dict[str, Any]:
+    """What ran, on what, with which versions: ``run.json``."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for name in ("sentemb", "torch", "transformers", "tokenizers", "accelerate", "numpy", "safetensors"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "unknown"
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "recipe_hash": plan.recipe_hash,
+        "seed": plan.settings.seed,
+        "python": platform.python_version(),
+        "machine": machine,
+        "versions": versions,
+        **plan.facts,
+    }
+
+
+def _backbone_folder(source: str) -> Path:
+    """Where the transformer of a path, hub id or ``package:…`` source lies."""
+    return read_layout(locate(source)).backbone

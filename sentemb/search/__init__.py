@@ -1,0 +1,21 @@
+"""Search indexes in a folder, and hard-negative mining on top of them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sentemb.search.index import Hit, SearchIndex
+    from sentemb.search.manifest import Document
+    from sentemb.search.options import BuildOptions
+
+__all__ = ["BuildOptions", "Document", "Hit", "SearchIndex"]
+_HOME = {"BuildOptions": "options", "Document": "manifest", "Hit": "index", "SearchIndex": "index"}
+
+
+def __getattr__(name: str) -> Any:
+    # faiss and SQLite are loaded by those who search, not by those who only look at the package
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,145 @@
+"""Building an index: collect, choose and train the kind, make segments, tune, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import DataError, SearchError
+from sentemb.search import manifest as manifests
+from sentemb.search.collecting import NOTE, Collected
+from sentemb.search.disk import Disk
+from sentemb.search.documents import Documents, DocumentWriter
+from sentemb.search.faiss_vectors import VectorIndex
+from sentemb.search.kinds import Choice, choose, training_rows
+from sentemb.search.manifest import Manifest, SegmentEntry, StoredFile
+from sentemb.search.options import BuildOptions
+from sentemb.search.segment import Segment
+from sentemb.search.spool import BLOCK, VectorSource
+from sentemb.search.tune import K, exact_top, sample_rows, tune, without_own
+from sentemb.search.writing import STAGING, Recipe, commit, remove_folder, sweep, write_lock
+from sentemb.types import Embedder
+
+Vectors = NDArray[np.float32]
+
+
+def build(
+    folder: Path, records: Iterable[Any] | None, options: BuildOptions, *, encoder: Embedder | None,
+    vectors: Vectors | None, source_name: str, resume: bool, overwrite: bool, disk: Disk,
+) -> None:
+    """Build the index in ``folder``; see ``SearchIndex.build``."""
+    options.check()
+    with write_lock(folder):
+        old = manifests.read(folder) if (folder / manifests.NAME).exists() else None
+        if old is not None and not overwrite:
+            raise SearchError(f"{folder}: holds an index already; add to it, or build over it with overwrite")
+        sweep(folder, old, disk)
+        staging = folder / STAGING
+        is_unfinished = (staging / NOTE).exists()
+        if is_unfinished and not resume and not overwrite:
+            raise SearchError(
+                f"{folder}: an unfinished build lies here; continue it with resume, or start over with overwrite"
+            )
+        if not (is_unfinished and resume) or vectors is not None:
+            remove_folder(staging, disk)
+        if vectors is not None:
+            spooled = Collected.from_vectors(staging, disk, records, vectors, options)
+        elif encoder is not None and records is not None:
+            spooled = Collected.from_texts(staging, disk, records, encoder, options, source_name)
+        else:
+            raise SearchError("build needs documents and an encoder, or vectors")
+        _finish(folder, disk, spooled, options, old)
+        remove_folder(staging, disk)
+
+
+def _finish(folder: Path, disk: Disk, spooled: Collected, options: BuildOptions, old: Manifest | None) -> None:
+    rows = sum(source.rows for source in spooled.sources)
+    choice = choose(options.kind, rows=rows, dimension=spooled.dimension, memory_bytes=options.memory_bytes,
+                    target_recall=options.target_recall, rescore=options.rescore)
+    made = Manifest(
+        generation=(old.generation if old else 0) + 1, dimension=spooled.dimension, metric=options.metric,
+        kind=choice.kind, factory=choice.factory, reason=choice.reason, seed=options.seed, next_id=spooled.next_id,
+        model=spooled.model, rescored=choice.rescored, indexed_fields=options.indexed_fields,
+    )
+    _check_ids(spooled.documents, options.indexed_fields)
+    made = replace(made, template=_train(Recipe(folder, disk, made), spooled.sources, choice, options.seed))
+    recipe = Recipe(folder, disk, made)
+    entries = [
+        recipe.segment(number, source, documents, is_tail=False)
+        for number, (source, documents) in enumerate(zip(spooled.sources, spooled.documents, strict=True))
+    ]
+    made = replace(made, segments=tuple(entries))
+    made = _tuned(folder, made, entries, spooled.sources, options)
+    commit(folder, disk, made, old)
+
+
+def _check_ids(writers: Sequence[DocumentWriter], indexed: Sequence[str]) -> None:
+    """Make look-ups, and refuse ids that occur twice.
+
+    Raises:
+        DataError: names the first repeated id.
+    """
+    seen: list[Documents] = []
+    for writer in writers:
+        writer.make_lookup(indexed)
+        repeated = writer.rows_of_repeated_ids()
+        if repeated:
+            name, rows = repeated[0]
+            places = f"documents {rows[0] + 1} and {rows[1] + 1}"
+            raise DataError(f"id {name!r} occurs {len(rows)} times ({places}); ids are unique")
+        for other in seen:
+            for start in range(0, writer.rows, BLOCK):
+                clash = other.rows_of(writer.ids(start, start + BLOCK))
+                if clash:
+                    raise DataError(f"id {next(iter(clash))!r} occurs twice; ids are unique")
+        if len(writers) > 1:
+            seen.append(Documents(writer.path, writer.rows))
+    for other in seen:
+        other.close()
+
+
+def _train(recipe: Recipe, sources: Sequence[VectorSource], choice: Choice, seed: int) -> StoredFile | None:
+    """Train an empty index on a seeded sample and store it, where the kind needs training."""
+    index = VectorIndex.create(choice.factory, sources[0].dimension, recipe.manifest.metric)
+    if index.is_trained:
+        return None
+    total = sum(source.rows for source in sources)
+    count = training_rows(choice.factory, total, sources[0].dimension)
+    rows = np.sort(np.random.default_rng(seed).choice(total, size=count, replace=False))
+    blocks, first = [], 0
+    for source in sources:
+        inside = rows[(rows >= first) & (rows < first + source.rows)] - first
+        if len(inside):
+            blocks.append(source.take(inside))
+        first += source.rows
+    index.prepare_training(seed, count)
+    index.train(np.concatenate(blocks))
+    return recipe.disk.store(recipe.folder / recipe.name(0, "trained"), lambda file: index.write(file.write))
+
+
+def _tuned(
+    folder: Path, made: Manifest, entries: Sequence[SegmentEntry], sources: Sequence[VectorSource],
+    options: BuildOptions,
+) -> Manifest:
+    """Tune the search effort against exact search; an exact kind needs none."""
+    if made.factory == "Flat":
+        return made
+    total = sum(source.rows for source in sources)
+    own = sample_rows(total, options.seed)
+    queries = np.concatenate([
+        source.take(own[(own >= first) & (own < first + source.rows)] - first)
+        for source, first in zip(sources, np.cumsum([0, *(s.rows for s in sources[:-1])]), strict=True)
+    ])
+    truth = without_own(exact_top(sources, queries, K + 1, made.metric).ids, own, K)
+    segments = [Segment(folder, entry, made, is_mapped=True, verify=False) for entry in entries]
+    try:
+        found = tune(segments, queries, truth, own, metric=made.metric, target=options.target_recall)
+        return replace(made, tuned=found)
+    finally:
+        for segment in segments:
+            segment.close()

@@ -1,0 +1,401 @@
+"""A FAISS index of one segment behind one face: float or binary, flat, graph or inverted lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import faiss as _faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import SearchError
+from sentemb.search.manifest import Metric, damaged
+
+faiss: Any = _faiss  # its own type stubs know half of its classes
+Vectors = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+EffortName = Literal["nprobe", "efSearch"]
+IO_BLOCK = 1 << 20
+COPIED = 65_536  # codes copied at a time
+
+
+class VectorIndex:
+    """Vectors of rows 0 … rows - 1 and the search among them.
+
+    For a binary factory (``B…``) a vector is kept as the signs of its values; scores are then the cosine that the
+    share of differing signs suggests, cos(π · differing / d) (Charikar 2002, STOC, eq. 3).
+    """
+
+    def __init__(self, raw: Any, *, metric: Metric, is_binary: bool) -> None:
+        self.raw = raw
+        self.metric = metric
+        self.is_binary = is_binary
+        self._ivf = None if is_binary else _inner_ivf(raw)
+        self._graph = None if is_binary else _inner_graph(raw)
+        self._takes_selector: bool | None = None
+
+    @classmethod
+    def create(cls, factory: str, dimension: int, metric: Metric) -> VectorIndex:
+        """An empty, perhaps untrained, index from a FAISS factory string.
+
+        Raises:
+            SearchError: FAISS does not know the string, or it does not fit the dimension.
+        """
+        is_binary = factory.startswith("B")
+        try:
+            if is_binary:
+                if dimension % 8:
+                    raise SearchError(f'factory "{factory}": the dimension must be divisible by 8, not {dimension}')
+                raw = faiss.index_binary_factory(dimension, factory)
+            else:
+                raw = faiss.index_factory(dimension, factory, _metric(metric))
+        except RuntimeError as error:
+            raise SearchError(f'factory "{factory}" with dimension {dimension}: {_reason(error)}') from None
+        if isinstance(raw, (faiss.IndexIDMap, faiss.IndexIDMap2)):
+            raise SearchError(f'factory "{factory}": leave out IDMap; sentemb keeps the ids itself')
+        return cls(raw, metric=metric, is_binary=is_binary)
+
+    @classmethod
+    def read(cls, path: Path, factory: str, metric: Metric, *, is_mapped: bool = False) -> VectorIndex:
+        """Read a file whose checksum was verified.
+
+        Args:
+            factory: what it was made with.
+            is_mapped: leave vectors (or inverted lists) in the file and map it, instead of loading them.
+
+        Raises:
+            SearchError: FAISS cannot read it.
+        """
+        try:
+            if factory.startswith("B"):
+                return cls(faiss.read_index_binary(str(path)), metric=metric, is_binary=True)
+            # inverted lists map through IO_FLAG_MMAP, flat codes and graphs through the newer _IFC; never both
+            mapping = faiss.IO_FLAG_MMAP if "IVF" in factory else faiss.IO_FLAG_MMAP_IFC
+            return cls(faiss.read_index(str(path), mapping if is_mapped else 0), metric=metric, is_binary=False)
+        except RuntimeError as error:
+            raise damaged(path, f"FAISS cannot read it ({_reason(error)})") from None
+
+    # ----------------------------------------------------------------------------------------------- facts
+    @property
+    def rows(self) -> int:
+        """Vectors inside."""
+        return int(self.raw.ntotal)
+
+    @property
+    def dimension(self) -> int:
+        """Width of a vector."""
+        return int(self.raw.d)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether vectors can be added."""
+        return bool(self.raw.is_trained)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a search compares every vector at full precision."""
+        return isinstance(self.raw, faiss.IndexFlat)
+
+    @property
+    def keeps_vectors(self) -> bool:
+        """Whether full-precision vectors of any row can be had at once."""
+        return self.is_exact or isinstance(self.raw, faiss.IndexHNSWFlat)
+
+    @property
+    def default_effort(self) -> int:
+        """FAISS's own effort, 1 where there is no knob."""
+        if self._ivf is not None:
+            return int(self._ivf.nprobe)
+        return int(self._graph.hnsw.efSearch) if self._graph is not None else 1
+
+    @property
+    def effort_name(self) -> EffortName | None:
+        """The knob that trades speed for recall."""
+        if self._ivf is not None:
+            return "nprobe"
+        return "efSearch" if self._graph is not None else None
+
+    @property
+    def max_effort(self) -> int:
+        """Effort beyond which nothing changes."""
+        if self._ivf is not None:
+            return int(self._ivf.nlist)
+        return max(self.rows, 1)
+
+    # ------------------------------------------------------------------------------------------- filling
+    def prepare_training(self, seed: int, rows: int) -> None:
+        """Seed k-means, and make training on ``rows`` vectors fit for others that come later.
+
+        K-means takes as few vectors as there are without FAISS's own warnings. Scalar quantisers clip at the range of
+        their training sample, so a small sample's range is widened: by a tenth each way at 10,000 rows, more below.
+        """
+        quantiser = getattr(self._ivf if self._ivf is not None else self.raw, "sq", None)
+        if quantiser is not None:
+            quantiser.rangestat = faiss.ScalarQuantizer.RS_minmax
+            quantiser.rangestat_arg = min(1.0, 10.0 / max(rows, 1) ** 0.5)
+        for clustering in _clusterings(self._ivf if self._ivf is not None else self.raw):
+            clustering.seed = seed % (1 << 31)
+            clustering.min_points_per_centroid = 1
+
+    def train(self, sample: Vectors) -> None:
+        """Fit quantisers; does nothing for kinds that need none.
+
+        Raises:
+            SearchError: too few vectors for the kind.
+        """
+        try:
+            self.raw.train(self._coded(sample))
+        except RuntimeError as error:
+            raise SearchError(f"training on {len(sample)} vectors failed: {_reason(error)}") from None
+
+    def add(self, vectors: Vectors) -> None:
+        """Append rows."""
+        self.raw.add(self._coded(vectors))
+
+    def can_copy_from(self, other: VectorIndex) -> bool:
+        """Whether ``copy_from`` can take the other's codes (both made from one trained template)."""
+        if type(self.raw) is not type(other.raw) or self.is_binary:
+            return False
+        if self._ivf is not None:
+            return not isinstance(self._ivf, faiss.IndexIVFFastScan)
+        return isinstance(self.raw, faiss.IndexFlatCodes) and not isinstance(self.raw, faiss.IndexFastScan)
+
+    def copy_from(self, other: VectorIndex, rows: NDArray[np.int64]) -> None:
+        """Append the given rows (ascending) of another index of the same template, code for code."""
+        if self._ivf is None:
+            size = int(other.raw.code_size)
+            codes = faiss.rev_swig_ptr(other.raw.codes.data(), other.rows * size).reshape(other.rows, size)
+            for start in range(0, len(rows), COPIED):
+                some = np.ascontiguousarray(codes[rows[start : start + COPIED]])
+                self.raw.add_sa_codes(some)
+            return
+        place = np.full(other.rows, -1, dtype=np.int64)
+        place[rows] = self.rows + np.arange(len(rows))
+        theirs: Any = other._ivf
+        source, target = theirs.invlists, self._ivf.invlists
+        size = int(source.code_size)
+        for number in range(int(theirs.nlist)):
+            count = int(source.list_size(number))
+            if not count:
+                continue
+            ids, codes = _list(source, number, count, size)
+            moved = place[ids]
+            keep = moved >= 0
+            if keep.any():
+                # named, because swig_ptr does not keep an array alive
+                kept_ids, kept_codes = np.ascontiguousarray(moved[keep]), np.ascontiguousarray(codes[keep])
+                target.add_entries(number, len(kept_ids), faiss.swig_ptr(kept_ids), faiss.swig_ptr(kept_codes))
+        total = self.rows + len(rows)
+        self._ivf.ntotal = total
+        self.raw.ntotal = total  # of the transform around it, where there is one
+
+    def write(self, sink: Callable[[bytes], int]) -> None:
+        """Serialise through ``sink``, which takes each block and may raise."""
+        fault: list[BaseException] = []
+
+        def guarded(block: bytes) -> int:
+            try:
+                return sink(block)
+            except BaseException as error:
+                fault.append(error)
+                return 0
+
+        try:
+            writer = faiss.PyCallbackIOWriter(guarded, IO_BLOCK)
+            (faiss.write_index_binary if self.is_binary else faiss.write_index)(self.raw, writer)
+        except RuntimeError as error:
+            if fault:
+                raise fault[0] from None
+            raise SearchError(f"FAISS cannot write this index: {_reason(error)}") from None
+        if fault:
+            raise fault[0]
+
+    # ----------------------------------------------------------------------------------------- searching
+    def search(
+        self, queries: Vectors, k: int, *, effort: int | None = None, allowed: Mask | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and rows (queries, k), best first; missing places have row -1.
+
+        Args:
+            effort: nprobe or efSearch; the index's own where None.
+            allowed: rows that may be found, (rows,); all where None. Applied inside FAISS where the kind can.
+        """
+        if allowed is None:
+            scores, rows = self._raw_search(queries, k, effort, None)
+        elif self._can_select():
+            scores, rows = self._raw_search(queries, k, effort, _selector(allowed))
+        else:
+            scores, rows = self._search_wider(queries, k, effort, allowed)
+        return self._score(scores), rows
+
+    def scan(
+        self, queries: Vectors, k: int, allowed: Mask | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Like ``search``, but a graph's own vectors are compared one by one."""
+        is_graph = self._graph is not None and self._graph is self.raw
+        storage = faiss.downcast_index(self.raw.storage) if is_graph else self.raw
+        parameters = None if allowed is None else faiss.SearchParameters(sel=_selector(allowed))
+        scores, rows = storage.search(queries, k, params=parameters)
+        return scores, rows
+
+    def range(
+        self, queries: Vectors, threshold: float, *, effort: int | None = None, allowed: Mask | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        """Everything at least as good as ``threshold``: (offsets (queries + 1,), scores, rows), not sorted.
+
+        Raises:
+            SearchError: this kind has no range search.
+        """
+        selector = _selector(allowed) if allowed is not None and self._can_select() else None
+        limit: float = threshold
+        if self.is_binary:
+            limit = int(np.floor(np.arccos(np.clip(threshold, -1.0, 1.0)) / np.pi * self.dimension)) + 1
+        elif self.metric != "l2":
+            limit = float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))  # FAISS leaves out the limit itself
+        try:
+            if self.is_binary:
+                offsets, scores, rows = self.raw.range_search(self._coded(queries), limit)
+                selector = None
+            else:
+                offsets, scores, rows = self.raw.range_search(queries, limit, params=self._parameters(effort, selector))
+        except RuntimeError as error:
+            raise SearchError(f"this kind of index has no range search: {_reason(error)}") from None
+        offsets = offsets.astype(np.int64)
+        if allowed is not None and selector is None and len(rows):
+            keep = allowed[rows]
+            counts = np.add.reduceat(np.append(keep, 0), offsets[:-1]) * (np.diff(offsets) > 0)
+            offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+            scores, rows = scores[keep], rows[keep]
+        return offsets, self._score(scores), rows
+
+    def vectors_of(self, rows: NDArray[np.int64]) -> Vectors:
+        """Vectors of the rows as the index keeps them (quantised kinds give approximations).
+
+        Raises:
+            SearchError: the kind cannot give vectors back.
+        """
+        if self.is_binary:
+            raise SearchError("a binary index keeps signs only; build with rescore to keep vectors")
+        if isinstance(self._ivf, faiss.IndexIVFFastScan):  # FAISS crashes here
+            raise SearchError("fast-scan codes cannot be read back; build with rescore to keep vectors")
+        try:
+            if self._ivf is not None:
+                self._ivf.make_direct_map()
+            return np.asarray(self.raw.reconstruct_batch(np.ascontiguousarray(rows, dtype=np.int64)), dtype=np.float32)
+        except RuntimeError as error:
+            raise SearchError(f"this kind of index cannot give vectors back: {_reason(error)}") from None
+
+    # ------------------------------------------------------------------------------------------- inside
+    def _coded(self, vectors: Vectors) -> NDArray[Any]:
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        return np.packbits(vectors > 0, axis=1, bitorder="little") if self.is_binary else vectors
+
+    def _score(self, scores: NDArray[Any]) -> NDArray[np.float32]:
+        if not self.is_binary:
+            return np.asarray(scores, dtype=np.float32)
+        return np.cos(np.pi * scores.astype(np.float32) / self.dimension).astype(np.float32)
+
+    def _parameters(self, effort: int | None, selector: Any) -> Any:
+        if self._ivf is not None:
+            nprobe = min(effort or self._ivf.nprobe, self._ivf.nlist)
+            if isinstance(self._ivf, faiss.IndexIVFPQ):
+                return faiss.IVFPQSearchParameters(nprobe=nprobe, sel=selector)
+            if isinstance(self._ivf, faiss.IndexIVFRaBitQ):
+                return faiss.IVFRaBitQSearchParameters(nprobe=nprobe, sel=selector)
+            return faiss.SearchParametersIVF(nprobe=nprobe, sel=selector)
+        if self._graph is not None:
+            return faiss.SearchParametersHNSW(efSearch=effort or self._graph.hnsw.efSearch, sel=selector)
+        return None if selector is None else faiss.SearchParameters(sel=selector)
+
+    def _raw_search(
+        self, queries: Vectors, k: int, effort: int | None, selector: Any
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        parameters = self._parameters(effort, selector) if not self.is_binary else (
+            None if selector is None else faiss.SearchParameters(sel=selector)
+        )
+        scores, rows = self.raw.search(self._coded(queries), k, params=parameters)
+        return scores, rows
+
+    def _can_select(self) -> bool:
+        """Whether this kind applies an id selector inside its search; asked of FAISS once."""
+        if self._takes_selector is None:
+            probe = np.zeros((1, self.dimension), dtype=np.float32)
+            try:
+                self._raw_search(probe, 1, 1, _selector(np.zeros(self.rows, dtype=bool)))
+                self._takes_selector = True
+            except RuntimeError:
+                self._takes_selector = False
+        return self._takes_selector
+
+    def _search_wider(
+        self, queries: Vectors, k: int, effort: int | None, allowed: Mask
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """For kinds whose FAISS search takes no selector: ask for more until k allowed ones are there, or all are."""
+        wanted = min(k, int(allowed.sum()))
+        asked = min(self.rows, 2 * k)
+        while True:
+            scores, rows = self._raw_search(queries, asked, effort, None)
+            keep = (rows >= 0) & allowed[rows]
+            if asked >= self.rows or int(keep.sum(axis=1).min()) >= wanted:
+                break
+            asked = min(self.rows, asked * 4)
+        order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
+        kept = np.take_along_axis(keep, order, axis=1)
+        out_rows = np.full((len(queries), k), -1, dtype=np.int64)
+        out_scores = np.full((len(queries), k), np.inf if self.metric == "l2" else -np.inf, dtype=scores.dtype) \
+            if scores.dtype.kind == "f" else np.full((len(queries), k), self.dimension, dtype=scores.dtype)
+        width = order.shape[1]
+        out_rows[:, :width] = np.where(kept, np.take_along_axis(rows, order, axis=1), -1)
+        out_scores[:, :width] = np.where(kept, np.take_along_axis(scores, order, axis=1), out_scores[:, :width])
+        return out_scores, out_rows
+
+
+def _selector(allowed: Mask) -> Any:
+    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+
+
+def _metric(metric: Metric) -> int:
+    return int(faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+
+
+def _inner_ivf(raw: Any) -> Any:
+    """The inverted-file index inside transforms, or None."""
+    found = faiss.try_extract_index_ivf(raw)
+    return None if found is None else faiss.downcast_index(found)
+
+
+def _list(lists: Any, number: int, count: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Ids and codes of one inverted list, copied."""
+    ids, codes = lists.get_ids(number), lists.get_codes(number)
+    try:
+        return (
+            faiss.rev_swig_ptr(ids, count).copy(),
+            faiss.rev_swig_ptr(codes, count * size).reshape(count, size).copy(),
+        )
+    finally:
+        lists.release_ids(number, ids)
+        lists.release_codes(number, codes)
+
+
+def _clusterings(raw: Any) -> list[Any]:
+    found = [raw.cp] if isinstance(raw, (faiss.IndexIVF, faiss.IndexBinaryIVF)) else []
+    if isinstance(raw, (faiss.IndexIVFPQ, faiss.IndexPQ)):
+        found.append(raw.pq.cp)
+    return found
+
+
+def _inner_graph(raw: Any) -> Any:
+    while isinstance(raw, faiss.IndexPreTransform):
+        raw = faiss.downcast_index(raw.index)
+    return raw if isinstance(raw, faiss.IndexHNSW) else None
+
+
+def _reason(error: RuntimeError) -> str:
+    """FAISS's own words without its C++ signature."""
+    text = str(error).strip()
+    for mark in ("failed: ", "' failed", "Error: "):
+        if mark in text:
+            text = text.rsplit(mark, 1)[-1]
+    return " ".join(text.split())[:200] or "no reason given"

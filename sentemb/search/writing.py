@@ -1,0 +1,169 @@
+"""Making the immutable files of segments, and the lock and commit around every change."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sentemb.errors import IndexLocked, SearchError
+from sentemb.progress import Progress
+from sentemb.search import manifest as manifests
+from sentemb.search.disk import Disk, HashedFile
+from sentemb.search.documents import DocumentWriter
+from sentemb.search.faiss_vectors import Mask, VectorIndex
+from sentemb.search.manifest import Manifest, SegmentEntry, StoredFile
+from sentemb.search.segment import TAIL, verify_file
+from sentemb.search.spool import BLOCK, VectorSource
+
+LOCK = ".lock"
+STAGING = "building"  # a build's spool, kept for --resume
+CHANGES = "changing"  # an addition's spool, worthless after a crash
+
+
+@contextmanager
+def write_lock(folder: Path) -> Iterator[None]:
+    """Hold the index's write lock; the kernel frees it when the process ends, however it ends.
+
+    Raises:
+        IndexLocked: another process (or handle) holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(descriptor, 100, 0).decode(errors="replace").strip() or "unknown"
+            raise IndexLocked(
+                f"{folder}: process {holder} is writing to this index; one writer at a time: wait until it is done "
+                "(searching needs no lock)"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path, current: Manifest | None, disk: Disk) -> None:
+    """Remove what a killed writer left: files that the manifest does not name. Only under the lock."""
+    named = {manifests.NAME, LOCK} | ({file.name for file in current.files} if current else set())
+    for entry in folder.iterdir():
+        if entry.name == CHANGES and entry.is_dir():
+            remove_folder(entry, disk)
+        elif entry.is_file() and entry.name not in named and _is_ours(entry.name):
+            disk.remove(entry)
+
+
+def _is_ours(name: str) -> bool:
+    return (name.startswith("g") and name.split(".")[0][1:9].isdigit()) or name.startswith(manifests.NAME)
+
+
+def remove_folder(folder: Path, disk: Disk) -> None:
+    """Remove a flat folder and its files."""
+    if folder.is_dir():
+        for entry in folder.iterdir():
+            disk.remove(entry)
+        folder.rmdir()
+
+
+def commit(folder: Path, disk: Disk, new: Manifest, old: Manifest | None) -> None:
+    """Make ``new`` the index, then remove what only ``old`` named. The rename inside is the commit point."""
+    disk.sync_folder(folder)  # the names of the new files are on the disk before anything refers to them
+    disk.replace_text(folder / manifests.NAME, manifests.to_text(new))
+    kept = {file.name for file in new.files}
+    for file in old.files if old else ():
+        if file.name not in kept:
+            with suppress(OSError):  # the change holds; the next writer sweeps again
+                disk.remove(folder / file.name)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a new segment is made with."""
+
+    folder: Path
+    disk: Disk
+    manifest: Manifest  # of the generation being made
+    title: str = "indexing"
+
+    def empty(self, *, is_tail: bool) -> VectorIndex:
+        """An empty index that takes vectors: trained where the kind needs it.
+
+        Raises:
+            SearchError: the trained template was altered.
+        """
+        made = self.manifest
+        if is_tail:
+            return VectorIndex.create(TAIL, made.dimension, made.metric)
+        if made.template is None:
+            return VectorIndex.create(made.factory, made.dimension, made.metric)
+        verify_file(self.folder, made.template)
+        return VectorIndex.read(self.folder / made.template.name, made.factory, made.metric)
+
+    def name(self, number: int, suffix: str) -> str:
+        """A file name no other generation has."""
+        return f"g{self.manifest.generation:08d}-{number:04d}.{suffix}"
+
+    def segment(
+        self, number: int, source: VectorSource, documents: DocumentWriter, *, is_tail: bool,
+        index: VectorIndex | None = None,
+    ) -> SegmentEntry:
+        """Write one segment from vectors and a filled documents file (which is moved).
+
+        Args:
+            index: already filled with the source's rows, where codes were copied instead of vectors added.
+        """
+        stored = self._store_vectors(number, index if index is not None else self._fill(source, is_tail=is_tail))
+        half = None
+        if self.manifest.rescored and not is_tail:
+            half = self.disk.store(self.folder / self.name(number, "half"), lambda file: _write_half(file, source))
+        documents.close()
+        adopted = self.disk.adopt(documents.path)
+        name = self.name(number, "documents")
+        self.disk.rename(documents.path, self.folder / name)
+        return SegmentEntry(
+            rows=source.rows, is_tail=is_tail, index=stored,
+            documents=StoredFile(name, adopted.bytes, adopted.sha256), half=half,
+        )
+
+    def deletions(self, number: int, entry: SegmentEntry, live: Mask) -> SegmentEntry:
+        """The entry with other deletions."""
+        deleted = int((~live).sum())
+        if deleted == 0:
+            return replace(entry, deleted=None, deleted_rows=0)
+        bits = np.packbits(~live, bitorder="little").tobytes()
+        stored = self.disk.store(self.folder / self.name(number, "deleted"), lambda file: _discard(file.write(bits)))
+        return replace(entry, deleted=stored, deleted_rows=deleted)
+
+    def _store_vectors(self, number: int, index: VectorIndex) -> StoredFile:
+        return self.disk.store(self.folder / self.name(number, "faiss"), lambda file: index.write(file.write))
+
+    def _fill(self, source: VectorSource, *, is_tail: bool) -> VectorIndex:
+        made = self.empty(is_tail=is_tail)
+        if source.dimension != made.dimension:
+            raise SearchError(f"vectors of width {source.dimension}; the index keeps {made.dimension}")
+        with Progress(self.title, total=source.rows, unit="vectors") as bar:
+            for start in range(0, source.rows, BLOCK):
+                block = source.block(start, min(start + BLOCK, source.rows))
+                made.add(block)
+                bar.advance(len(block))
+        return made
+
+
+def _write_half(file: HashedFile, source: VectorSource) -> None:
+    for start in range(0, source.rows, BLOCK):
+        block = source.block(start, min(start + BLOCK, source.rows))
+        if np.abs(block).max(initial=0) > np.finfo(np.float16).max:
+            raise SearchError("re-scoring keeps half precision, and a value is beyond 65504; build without rescore")
+        file.write(block.astype(np.float16).tobytes())
+
+
+def _discard(_: int) -> None:
+    """The number of bytes is of no use."""

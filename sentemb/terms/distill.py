@@ -1,0 +1,60 @@
+"""Distillation: the table's rows follow those of a frozen reference."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sentemb.companions.find import find_companion
+from sentemb.companions.reference import Reference
+from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, table_logits
+from sentemb.types import Batch, PairScores, Term
+
+
+class Distill(Term):
+    """Divergence of an anchor's distribution over its candidates from that of a reference encoder.
+
+        p_i = softmax_j(s_ij / τ + w_ij),  q_i = softmax_j(r_ij / τ_r)
+        L = 1/n Σ_i Σ_j q_ij log(q_ij / p_ij)
+
+    over the candidates that the reference knows and no edit has removed; r are the cosines of the companion
+    ``reference``. Unlike ``info_nce`` it has soft labels: candidates near the anchor in the reference are not
+    pushed away.
+
+    Args:
+        temperature: τ of the encoder that learns.
+        reference_temperature: τ_r of the reference; a smaller one makes sharper labels.
+    Returns: a scalar, the same on every device; anchors with fewer than two known candidates are not counted, and
+        a batch without any other gives 0.
+    Raises: ValueError for temperatures that are not positive; RecipeError where there is no companion ``reference``.
+    Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2; over rows of similarities: Fang et al. 2021,
+        ICLR (SEED), section 3.
+    Deviations: candidates are the table's, where SEED has a queue (add the edit ``queue`` and a precomputed
+        reference for it).
+    """
+
+    needs = frozenset({"companion:reference"})
+
+    def __init__(self, *, temperature: float = 0.05, reference_temperature: float = 0.05) -> None:
+        super().__init__()
+        for name, value in (("temperature", temperature), ("reference_temperature", reference_temperature)):
+            if not value > 0:
+                raise ValueError(f"{name} = {value}; allowed: above 0")
+        self.temperature, self.reference_temperature = temperature, reference_temperature
+
+    def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
+        """The loss of the whole batch."""
+        reference = find_companion(batch.companions, "reference", Reference, "terms: distill")
+        cosine, is_known = reference.similarity(table.anchor, table.candidate, batch.outputs)
+        shared = live_pairs(table) & is_known
+        log_p = _log_softmax(table_logits(table, self.temperature), shared)
+        log_q = _log_softmax(cosine.detach().to(log_p.dtype) / self.reference_temperature, shared)
+        divergence = (log_q.exp() * (log_q - log_p) * shared).sum(dim=1)
+        return mean_over(divergence, shared.sum(dim=1) > 1)
+
+
+def _log_softmax(logits: Float[Tensor, "n m"], mask: Tensor) -> Float[Tensor, "n m"]:
+    """Over every row's chosen entries; 0 elsewhere."""
+    normaliser = masked_logsumexp(logits, mask, empty=0.0)
+    return torch.where(mask, logits.masked_fill(~mask, 0.0) - normaliser[:, None], 0.0)

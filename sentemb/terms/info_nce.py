@@ -1,0 +1,89 @@
+"""InfoNCE: softmax cross-entropy of every anchor over its row of the table."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sentemb.maths.softmax import live_pairs, masked_logsumexp, table_logits
+from sentemb.terms.diagnosis import explain_table
+from sentemb.types import Batch, Build, PairScores, Term
+
+MIN_TEMPERATURE = 0.01
+
+
+class InfoNCE(Term):
+    """Pull every anchor to its positive, away from all other candidates of its row.
+
+        ℓ_ij = s_ij / τ + w_ij
+        L = -1/n Σ_i log( Σ_{p ∈ P(i)} exp ℓ_ip / Σ_j exp ℓ_ij )
+
+    With ``directions = "both"`` the mean of L and of the same loss from candidate to anchor, over the in-batch
+    square of the table (columns 0…n-1) transposed. Several positives of one anchor are summed inside the
+    logarithm: one good match is enough; ``supervised_contrast``, its sibling, asks for all of them.
+
+    Args:
+        temperature: τ; 0.05 in SimCSE (table D.1).
+        directions: from anchors only (SimCSE), or both ways (retrieval pairs, CLIP).
+        learnable_temperature: learn log τ, starting from ``temperature``, τ kept at 0.01 or above (CLIP).
+    Returns: a scalar, the same on every device. One example with no other candidate gives 0.
+    Raises: ValueError for a temperature that is not positive; NumericError (by ``diagnose``) where no positive of
+        an anchor is left: its loss is +inf.
+    Source: van den Oord et al. 2018, arXiv:1807.03748, eq. 4; Gao, Yao & Chen 2021, EMNLP, eq. 1 and 5;
+        both ways and the learned τ: Radford et al. 2021, ICML, section 2.5.
+    Deviations: none for one positive. The released SimCSE gives gradients 1/(number of devices) as large when
+        several devices share a batch; here they are those of the whole batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.05,
+        directions: Literal["one", "both"] = "one",
+        learnable_temperature: bool = False,
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature = {temperature}; allowed: above 0")
+        if directions not in ("one", "both"):
+            raise ValueError(f'directions = "{directions}"; allowed: one, both')
+        if learnable_temperature and temperature < MIN_TEMPERATURE:
+            raise ValueError(f"temperature = {temperature}; a learnable one starts at {MIN_TEMPERATURE} or above")
+        self.start, self.directions, self.learnable_temperature = temperature, directions, learnable_temperature
+        self.log_temperature: nn.Parameter | None = None
+
+    def bind(self, build: Build) -> None:
+        """Make the temperature's parameter where it is learned."""
+        if self.learnable_temperature:
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(self.start)))
+
+    @property
+    def temperature(self) -> float | Float[Tensor, ""]:
+        """τ as it is now."""
+        if self.log_temperature is None:
+            return self.start
+        return self.log_temperature.clamp(min=math.log(MIN_TEMPERATURE)).exp()
+
+    def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
+        """The loss of the whole batch."""
+        logits, positive = table_logits(table, self.temperature), table.positive
+        live = live_pairs(table)
+        loss = _cross_entropy(logits, positive, live)
+        if self.directions == "both":
+            n = len(table.anchor)
+            loss = (loss + _cross_entropy(logits[:, :n].T, positive[:, :n].T, live[:, :n].T)) / 2
+        return loss
+
+    def diagnose(self, table: PairScores, batch: Batch) -> None:
+        """Raise the NumericError that says why the loss is not finite."""
+        explain_table("info_nce", table, batch)
+
+
+def _cross_entropy(
+    logits: Float[Tensor, "n m"], positive: Bool[Tensor, "n m"], live: Bool[Tensor, "n m"]
+) -> Float[Tensor, ""]:
+    return (masked_logsumexp(logits, live) - masked_logsumexp(logits, positive & live)).mean()

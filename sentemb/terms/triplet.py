@@ -1,0 +1,52 @@
+"""Triplet hinge: negatives stay a margin below the positive."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sentemb.maths.similarity import at_least_float32
+from sentemb.maths.softmax import live_pairs
+from sentemb.terms.diagnosis import explain_table
+from sentemb.types import Batch, PairScores, Term
+
+
+class Triplet(Term):
+    """Hinge on every negative of a row against the row's least similar positive.
+
+        L = Σ_i Σ_{j ∉ P(i)} e^{w_ij} max(0, margin + s_ij - min_{p ∈ P(i)} s_ip) / Σ_i Σ_{j ∉ P(i)} e^{w_ij}
+
+    Negatives that already keep the margin give no gradient, where ``info_nce`` keeps pushing. Log-weights of the
+    table weight the mean; with only given hard negatives in the table's row it is the classic triplet loss.
+
+    Args:
+        margin: in units of the similarity; 0.2 in FaceNet (section 3.3).
+    Returns: a scalar, the same on every device; 0 where no row has a negative.
+    Raises: ValueError for a margin that is not positive; NumericError (by ``diagnose``) where no positive of an
+        anchor is left: the loss is +inf.
+    Source: Schroff, Kalenichenko & Philbin 2015, CVPR, section 3.1.
+    Deviations: similarities in place of squared distances (‖u - v‖² = 2 - 2 s on the unit sphere, so that a margin
+        here is half of one there); all negatives of the batch in place of semi-hard ones, averaged.
+    """
+
+    def __init__(self, *, margin: float = 0.2) -> None:
+        super().__init__()
+        if not margin > 0:
+            raise ValueError(f"margin = {margin}; allowed: above 0")
+        self.margin = margin
+
+    def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
+        """The loss of the whole batch."""
+        sim, live = at_least_float32(table.sim), live_pairs(table)
+        positive, negative = table.positive & live, ~table.positive & live
+        worst = sim.masked_fill(~positive, torch.inf).amin(dim=1)
+        lonely = ~positive.any(dim=1)
+        hinge = (self.margin + sim - torch.where(lonely, 0.0, worst)[:, None]).clamp(min=0)
+        weight = torch.where(negative, table.log_weight, -torch.inf).exp()
+        loss = (weight * torch.where(negative, hinge, 0.0)).sum() / weight.sum().clamp(min=1e-12)
+        return torch.where(lonely.any(), torch.inf, loss)
+
+    def diagnose(self, table: PairScores, batch: Batch) -> None:
+        """Raise the NumericError that says why the loss is not finite."""
+        explain_table("triplet", table, batch)

@@ -1,0 +1,53 @@
+"""Uniformity: embeddings spread over the sphere. The second half of align + uniform."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sentemb.maths.similarity import pairwise
+from sentemb.types import Batch, PairScores, Term
+
+
+class Uniformity(Term):
+    """Logarithm of the mean Gaussian potential between the embeddings of a view.
+
+        L = mean over views of log( 2 / (n (n-1)) Σ_{i<j} exp(-t ‖u_i - u_j‖²) ),  ‖u_i - u_j‖² = 2 - 2 u_i·u_j
+
+    Reads the views themselves, not the table: anchors are held apart from anchors, positives from positives, and
+    the table's edits do not matter. Its sibling is ``alignment``.
+
+    Args:
+        sharpness: t; 2 in the paper.
+        of: the views; anchor and positive by default.
+    Returns: a scalar, the same on every device; 0 where there is only one example.
+    Raises: ValueError for a sharpness that is not positive or repeated views.
+    Source: Wang & Isola 2020, ICML, section 4.2 (L_uniform, over pairs of different examples).
+    Deviations: none.
+    """
+
+    def __init__(self, *, sharpness: float = 2.0, of: list[str] | None = None) -> None:
+        super().__init__()
+        if not sharpness > 0:
+            raise ValueError(f"sharpness = {sharpness}; allowed: above 0")
+        self.sharpness = sharpness
+        self.of = ("anchor", "positive") if of is None else tuple(of)
+        if not self.of or len(set(self.of)) != len(self.of):
+            raise ValueError(f"of = {of}; allowed: one or more different names of views")
+        self.needs = frozenset(f"view:{name}" for name in self.of)
+
+    def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
+        """The loss of the whole batch."""
+        return torch.stack([self._of_view(batch.views[name].embedding) for name in self.of]).mean()
+
+    def _of_view(self, embedding: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+        n = embedding.shape[0]
+        if n == 1:
+            return F.normalize(embedding, dim=-1).sum() * 0.0
+        row, column = torch.triu_indices(n, n, offset=1, device=embedding.device)
+        squared = 2 - 2 * pairwise(embedding, embedding, "cosine")[row, column]
+        return torch.logsumexp(-self.sharpness * squared, dim=0) - math.log(len(row))

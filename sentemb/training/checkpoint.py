@@ -1,0 +1,253 @@
+"""Checkpoints of a run: whole or absent, verified, rotated; only safetensors and JSON.
+
+    RUN/checkpoints/step-00000250/
+        objective.safetensors    parameters and buffers of encoder, heads and terms
+        companions.safetensors   what companions want kept
+        optimizer.safetensors    moments; its numbers are in state.json
+        generators-<rank>.safetensors
+        state.json               step, epoch, batch, best-so-far, schedule, recipe hash
+        SHA256.json              of every file above; a folder that does not match it is damaged
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sentemb.errors import CheckpointError
+from sentemb.files import atomic_file, atomic_folder, sha256_of
+from sentemb.training.device import part_like, whole
+from sentemb.training.objective import Objective
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands."""
+
+    step: int  # optimiser steps done
+    micro_step: int  # batches done, all epochs together
+    best_score: float | None
+    best_step: int | None
+    evaluations_since_best: int
+    recipe_hash: str
+    devices: int
+    skipped: int = 0  # steps left out because their loss was not finite
+    is_finished: bool = False
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds beside the run's state, gathered from all devices where it is sharded."""
+
+    objective: Mapping[str, Tensor]
+    companions: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    numbers: Mapping[str, Any]  # of the optimizer
+    schedule: Mapping[str, Any]
+
+
+def take_snapshot(objective: Objective, optimizer: torch.optim.Optimizer, schedule: Any) -> Snapshot:
+    """Collect the state; every device must call it."""
+    tensors, numbers = _flatten_optimizer(optimizer.state_dict())
+    return Snapshot(
+        objective_state(objective), companion_state(objective), tensors, numbers, _plain(schedule.state_dict())
+    )
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:08d}"
+
+
+def save_checkpoint(
+    folder: Path, snapshot: Snapshot, *, state: RunState, generators: Mapping[int, Mapping[str, Tensor]]
+) -> Path:
+    """Write ``step-…`` under ``folder``; returns its path.
+
+    Raises:
+        OSError: it could not be written; what lay there before is untouched.
+    """
+    path = checkpoint_path(folder, state.step)
+    _sweep(folder)
+    with atomic_folder(path) as temporary:
+        _save(snapshot.objective, temporary / "objective.safetensors")
+        _save(snapshot.companions, temporary / "companions.safetensors")
+        _save(snapshot.optimizer, temporary / "optimizer.safetensors")
+        for rank, rank_state in generators.items():
+            _save(dict(rank_state), temporary / f"generators-{rank}.safetensors")
+        content = {"state": asdict(state), "optimizer": snapshot.numbers, "schedule": snapshot.schedule}
+        (temporary / "state.json").write_text(json.dumps(content, indent=1))
+        sums = {entry.name: sha256_of(entry) for entry in sorted(temporary.iterdir())}
+        (temporary / "SHA256.json").write_text(json.dumps(sums, indent=1))
+    return path
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left of a checkpoint that it was writing."""
+    for left in folder.glob(".step-*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def load_checkpoint(
+    path: Path, *, objective: Objective, optimizer: torch.optim.Optimizer, schedule: Any
+) -> tuple[RunState, dict[int, dict[str, Tensor]]]:
+    """Restore everything from a verified checkpoint; returns the run's state and each device's generators."""
+    content = json.loads((path / "state.json").read_text())
+    state = RunState(**content["state"])
+    _restore(objective, load_file(path / "objective.safetensors"), path)
+    kept: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in load_file(path / "companions.safetensors").items():
+        name, _, rest = key.partition("/")
+        kept.setdefault(name, {})[rest] = tensor
+    for name, companion in objective.companions.items():
+        current = companion.state_dict()
+        mine = {key: part_like(tensor, current.get(key, tensor)) for key, tensor in kept.get(name, {}).items()}
+        companion.load_checkpoint_state(mine)  # type: ignore[operator]
+    optimizer.load_state_dict(
+        _unflatten_optimizer(load_file(path / "optimizer.safetensors"), content["optimizer"], optimizer)
+    )
+    schedule.load_state_dict(content["schedule"])
+    generators = {
+        int(file.stem.partition("-")[2]): load_file(file) for file in sorted(path.glob("generators-*.safetensors"))
+    }
+    return state, generators
+
+
+def fault_of(path: Path) -> str | None:
+    """Why a checkpoint cannot be used, or None."""
+    try:
+        sums = json.loads((path / "SHA256.json").read_text())
+    except (OSError, ValueError):
+        return "SHA256.json is missing or not readable"
+    for name, expected in sums.items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if sha256_of(file) != expected:
+            return f"{name} does not match its checksum"
+    try:
+        version = json.loads((path / "state.json").read_text())["state"]["format"]
+    except (OSError, ValueError, KeyError):
+        return "state.json is not readable"
+    if version > FORMAT:
+        return f"format {version} is newer than this sentemb reads ({FORMAT}); upgrade sentemb"
+    return None
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest usable checkpoint and a warning for every newer one that is damaged."""
+    warnings: list[str] = []
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        fault = fault_of(path)
+        if fault is None:
+            return path, warnings
+        warnings.append(f"{path}: {fault}; falling back to the checkpoint before it")
+    return None, warnings
+
+
+def rotate(folder: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` checkpoints."""
+    for path in sorted(folder.glob("step-*"))[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def objective_state(objective: Objective) -> dict[str, Tensor]:
+    """Parameters and buffers outside the companions; every device must call it where they are sharded."""
+    return {key: whole(value) for key, value in objective.state_dict().items() if not key.startswith("companions.")}
+
+
+def companion_state(objective: Objective) -> dict[str, Tensor]:
+    """``companion/key`` → tensor; every device must call it where they are sharded."""
+    return {
+        f"{name}/{key}": whole(value)
+        for name, companion in objective.companions.items()
+        for key, value in companion.checkpoint_state().items()  # type: ignore[operator]
+    }
+
+
+def _restore(objective: Objective, tensors: Mapping[str, Tensor], path: Path) -> None:
+    expected = set(objective_state(objective))
+    if expected != set(tensors):
+        some = sorted(expected ^ set(tensors))[:3]
+        raise CheckpointError(
+            f"{path}: holds other parameters than this recipe builds (e.g. {', '.join(some)}); "
+            "resume with the recipe that started the run"
+        )
+    current = objective.state_dict()
+    objective.load_state_dict({key: part_like(tensor, current[key]) for key, tensor in tensors.items()}, strict=False)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors atomically."""
+    with atomic_file(path) as temporary:
+        _save(tensors, temporary)
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Tied tensors are written once under each name (safetensors refuses shared memory)."""
+    seen: set[int] = set()
+    separate: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        separate[key] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    try:
+        save_file(separate, path)
+    except SafetensorError as error:  # a full disk arrives as this, not as OSError
+        raise OSError(f"cannot write {path}: {error}") from error
+
+
+def _flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors = {
+        f"{index}.{key}": whole(value) if isinstance(value, Tensor) else torch.tensor(value)
+        for index, entries in state["state"].items()
+        for key, value in entries.items()
+    }
+    groups = [{key: _plain(value) for key, value in group.items()} for group in state["param_groups"]]
+    return tensors, {"param_groups": groups}
+
+
+def _unflatten_optimizer(
+    tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for place, parameter in enumerate(parameters):
+        if place in state:
+            state[place] = {
+                name: part_like(value, parameter) if value.shape == parameter.shape else value
+                for name, value in state[place].items()
+            }
+    groups = [dict(group) for group in numbers["param_groups"]]
+    for group, current in zip(groups, optimizer.param_groups, strict=True):
+        group["betas"] = tuple(group["betas"])
+        if len(group["params"]) != len(current["params"]):
+            raise CheckpointError("the checkpoint's optimiser has other parameter groups than this recipe builds")
+    return {"state": state, "param_groups": groups}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold of schedule and group numbers."""
+    if isinstance(value, Tensor):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items() if not callable(entry)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value if not callable(entry)]
+    return value

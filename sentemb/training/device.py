@@ -1,0 +1,112 @@
+"""Where and how precisely a run computes; how the model is spread over devices."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sentemb.encoder.precision import multiplies_bfloat16
+from sentemb.errors import MissingExtra, RecipeError
+from sentemb.maths.gather import devices
+from sentemb.training.objective import Objective
+from sentemb.training.optim import build_optimizer
+from sentemb.training.settings import Precision, TrainSettings
+
+if TYPE_CHECKING:
+    from sentemb.training.plan import Plan
+
+
+def resolve_precision(asked: Precision) -> str:
+    """fp32, bf16 or fp16; ``auto`` is bf16 where the processor multiplies it natively."""
+    if asked == "fp16" and not torch.cuda.is_available():
+        raise RecipeError('train.precision = "fp16" needs a CUDA device; here: fp32, bf16 or auto')
+    if asked != "auto":
+        return asked
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if multiplies_bfloat16(torch.device("cpu")) else "fp32"
+
+
+def build_accelerator(settings: TrainSettings, precision: str, plan: Plan) -> Any:
+    """accelerate's ``Accelerator`` for this run, with its trackers started."""
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    for name in settings.trackers:  # accelerate only warns, and trains without
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtra(name, "trackers")
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="no" if precision == "fp32" else precision,
+        log_with=list(settings.trackers) or None,
+        project_dir=str(plan.run_dir),
+        # buffers change alike on every device: they see the whole batch
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    if settings.trackers:
+        flat = {f"{table}.{key}": str(value) for table, entries in plan.recipe.items()
+                if isinstance(entries, dict) for key, value in entries.items()}
+        accelerator.init_trackers("sentemb", config=flat)
+    return accelerator
+
+
+def prepare(objective: Objective, settings: TrainSettings, accelerator: Any) -> tuple[Any, torch.optim.Optimizer, Any]:
+    """The objective inside DDP (or its backbones sharded), the optimizer, and the optimizer as accelerate wraps it."""
+    if settings.shard and devices() > 1:
+        shard(objective)
+        optimizer = build_optimizer(objective, settings)
+        model = accelerator.prepare_model(objective, evaluation_mode=True)  # autocast, no DDP
+        return model, optimizer, accelerator.prepare_optimizer(optimizer)
+    optimizer = build_optimizer(objective, settings)
+    with warnings.catch_warnings():
+        # newer torch prefers another name, which older torch does not know
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+        model, wrapped = accelerator.prepare(objective, optimizer)
+    return model, optimizer, wrapped
+
+
+# ------------------------------------------------------------------------------------------------- sharding
+def shard(objective: Objective) -> None:
+    """Deal the weights of every encoder's backbone (the trained one's, a momentum copy's, …) to the devices.
+
+    Each backbone is a root of its own, so it gathers its weights whenever it is called, by whichever part. Everything
+    else (heads, terms, a detector) is small beside it and stays whole; ``Step`` averages its gradients.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    from sentemb.encoder.module import EncoderModule
+
+    for module in [module for module in objective.modules() if isinstance(module, EncoderModule)]:
+        for layers in [part for part in module.backbone.modules() if isinstance(part, nn.ModuleList)]:
+            for layer in layers:
+                fully_shard(layer)
+        # a root would stay whole after a forward without backward (a momentum copy's)
+        fully_shard(module.backbone, reshard_after_forward=True)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a device holds only its part."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor; every device must call it for a sharded one."""
+    gathered: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return gathered
+
+
+def part_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """This device's part of a whole tensor, dealt as ``like`` is."""
+    if not is_sharded(like):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)  # type: ignore[attr-defined]

@@ -1,0 +1,156 @@
+"""GradCache: any batch size in the memory of a chunk, with the gradients of the whole batch.
+
+    every chunk      ─► pooled rows, without graph (or with it, while the budget for kept graphs lasts)
+    all pooled rows  ─► the objective's right side ─► loss ─► gradient of every pooled row
+    every chunk      ─► again, with the same dropout ─► backward from its rows' gradient
+
+The chain rule makes the sum of the chunks' gradients the batch's, because rows do not see each other left of the
+cache boundary (``Objective``).
+
+Source: Gao, Zhang, Han & Callan 2021, RepL4NLP, "Scaling deep contrastive learning batch size under memory limited
+setup".
+Deviations: graphs are kept where memory allows; heads run behind the cache, so they may couple rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sentemb.errors import RecipeError
+from sentemb.training import generators
+from sentemb.training.inputs import LengthGroup, StepInput
+from sentemb.training.objective import EncodedViews, Losses, Objective, merged_rows
+
+MIB = 2**20
+
+
+def cache_faults(parts: Sequence[tuple[str, frozenset[str]]], backbone: nn.Module | None = None) -> list[str]:
+    """Why chunks would give wrong gradients, part by part; empty where they are exact.
+
+    Args:
+        parts: name and needs of every part.
+        backbone: looked at for layers that couple rows, where it is at hand.
+    """
+    faults = [
+        f"train.chunk_size: {name} reads {' and '.join(sorted(needs & {'hidden', 'attentions'}))}, whose gradients do "
+        "not pass through the cached embeddings; leave one of them out (train.gradient_checkpointing saves memory "
+        "with every part)"
+        for name, needs in parts
+        if needs & {"hidden", "attentions"}
+    ]
+    coupling = [] if backbone is None else [
+        name for name, module in backbone.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    ]
+    if coupling:
+        faults.append(
+            f"train.chunk_size: the backbone's {coupling[0]} is a BatchNorm, which couples the rows of a batch, so "
+            "chunks would change the embeddings; leave train.chunk_size out"
+        )
+    return faults
+
+
+def check_chunks(objective: Objective) -> None:
+    """Raise ``RecipeError`` naming the parts whose gradients would be wrong in chunks."""
+    named = [
+        *zip(objective.term_names, objective.terms, strict=True),
+        *zip(objective.edit_names, objective.edits, strict=True),
+        *objective.companions.items(),
+    ]
+    encoder: Any = objective.encoder
+    faults = cache_faults([(name, part.needs) for name, part in named], encoder.backbone)  # type: ignore[misc]
+    if faults:
+        raise RecipeError(faults)
+
+
+@dataclass
+class _Chunk:
+    group: LengthGroup
+    pooled: Tensor  # with a graph where that is kept
+    replay: dict[str, Tensor] | None  # generator states before the first pass, where it is not
+
+
+class GradCache:
+    """Forward and backward of one batch, chunk by chunk; gradients stay on this device (no synchronisation).
+
+    Chunks are the input's groups (``InputMaker.chunk_size``). ``model`` is the objective as accelerate wrapped it.
+    """
+
+    def __init__(self, model: Any, accelerator: Any, *, kept_graphs_mib: float = 0.0) -> None:
+        self.model, self.accelerator = model, accelerator
+        self.budget = kept_graphs_mib * MIB
+        self.kept = 0  # chunks of the last batch whose graphs were kept
+        self._rate = 0.0  # bytes a token of padded input leaves in a graph …
+        self._longest = 0  # … measured on rows of this length
+
+    def __call__(self, inputs: StepInput, share: float) -> Losses:
+        """Add ``share`` times the loss's gradients to the parameters' ``grad``."""
+        device = inputs.groups[0].rows.device
+        chunks = self._first_pass(inputs, device)
+        leaf = merged_rows([chunk.pooled.detach() for chunk in chunks], [chunk.group for chunk in chunks])
+        leaf.requires_grad_()
+        views = Objective.in_views(leaf, inputs).transpose(0, 1)
+        losses: Losses = self.model(Objective.finish, EncodedViews(views, {}), inputs)
+        self.accelerator.backward(losses.total * share)
+        if leaf.grad is not None:
+            self._second_pass(chunks, leaf.grad, device)
+        return losses
+
+    def _first_pass(self, inputs: StepInput, device: torch.device) -> list[_Chunk]:
+        """Encode all chunks, the longest rows first; ``kept`` of them with their graphs."""
+        left, chunks = self.budget, []
+        for group in reversed(inputs.groups):
+            cost = self._cost(group)
+            if cost is not None and cost <= left:
+                left -= cost
+                chunks.append(_Chunk(group, self.model(Objective.encode_group, group).pooled, None))
+                continue
+            replay = generators.states(device)
+            with torch.no_grad():
+                chunks.append(_Chunk(group, self.model(Objective.encode_group, group).pooled, replay))
+        self.kept = sum(chunk.replay is None for chunk in chunks)
+        return chunks
+
+    def _second_pass(self, chunks: Sequence[_Chunk], gradient: Tensor, device: torch.device) -> None:
+        """Backward through every chunk: kept graphs first, which frees them, then the others anew."""
+        after = generators.states(device)
+        for chunk in sorted(chunks, key=lambda chunk: chunk.replay is not None):
+            if chunk.replay is not None:
+                generators.restore(chunk.replay, device)
+                chunk.pooled = self._measured(chunk.group)
+            torch.autograd.backward(chunk.pooled, gradient[chunk.group.rows].to(chunk.pooled.dtype))
+            chunk.pooled = chunk.pooled.detach()
+        generators.restore(after, device)
+
+    # -------------------------------------------------------------------------------------- graph memory
+    def _cost(self, group: LengthGroup) -> float | None:
+        """Bytes that a group's graph will hold, or None before the first one was measured."""
+        if not self._rate or not self.budget:
+            return None
+        rows, length = group.tokens.input_ids.shape
+        # attention's share grows with the square of the length
+        return self._rate * rows * length * max(1.0, length / self._longest)
+
+    def _measured(self, group: LengthGroup) -> Tensor:
+        """Encode a group with its graph; longer rows than ever before are measured on the way."""
+        rows, length = group.tokens.input_ids.shape
+        if not self.budget or length <= self._longest:
+            pooled: Tensor = self.model(Objective.encode_group, group).pooled
+            return pooled
+        sizes: dict[int, int] = {}
+        weights = {parameter.untyped_storage().data_ptr() for parameter in self.model.parameters()}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            pooled = self.model(Objective.encode_group, group).pooled
+        self._rate, self._longest = sum(sizes.values()) / (rows * length), length
+        return pooled

@@ -1,0 +1,311 @@
+"""What passes between rooms: frozen dataclasses with shapes, and the protocols that parts keep.
+
+Sizes: n examples (anchors) of the whole batch over all devices, b of them on this device, m candidates,
+d width of an embedding, t tokens of the longest row.
+
+Host side (numpy)    ``TokenColumn`` → ``Examples`` → ``View``
+Device side (torch)  ``Tokens`` → ``Encoded`` → ``Rows`` → ``PairScores`` → scalar
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Similarity = Literal["cosine", "dot"]
+
+
+# ------------------------------------------------------------------------------------------- host side
+@dataclass(frozen=True)
+class TokenColumn:
+    """Ragged token ids of one column: row i is ``flat[offsets[i]:offsets[i + 1]]``, special tokens included."""
+
+    flat: NDArray[np.int32]
+    offsets: NDArray[np.int64]  # (rows + 1,)
+    text: NDArray[np.int64]  # (rows,) content hash of the source text: equal texts have equal hashes
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of every row, (rows,)."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: NDArray[np.int64]) -> TokenColumn:
+        """The given rows, in the given order (vectorised)."""
+        lengths = self.lengths[rows]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        index = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
+        return TokenColumn(self.flat[index], offsets, self.text[rows])
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A data set, or a batch of it: tokenised columns that share their rows."""
+
+    ids: NDArray[np.int64]  # (rows,) position in the data set; equal ids are the same example
+    columns: Mapping[str, TokenColumn]  # "anchor", "positive", "negative_1", … in this order
+    label: NDArray[np.int64] | None = None  # (rows,) class of the anchor
+    score: NDArray[np.float32] | None = None  # (rows,) graded similarity of anchor and positive
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: NDArray[np.int64]) -> Examples:
+        """The given rows, in the given order."""
+        return Examples(
+            self.ids[rows],
+            {name: column.take(rows) for name, column in self.columns.items()},
+            None if self.label is None else self.label[rows],
+            None if self.score is None else self.score[rows],
+        )
+
+
+@dataclass(frozen=True)
+class View:
+    """What is encoded (or only read) for every example under one name."""
+
+    column: TokenColumn
+    ids: NDArray[np.int64]  # (rows,) example ids the texts come from
+    targets: NDArray[np.int32] | None = None  # flat like column.flat: original token, or -100 where none is asked
+
+
+Views = Mapping[str, View]  # "anchor", "positive", "negative_1", …, and copies such as "anchor.masked"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What parts must know of a tokenizer."""
+
+    size: int
+    pad: int
+    mask: int | None
+    special: frozenset[int]  # never masked, replaced or counted: [CLS], [SEP], [PAD], …
+
+
+# ----------------------------------------------------------------------------------------- device side
+@dataclass(frozen=True)
+class Tokens:
+    """One padded batch of token ids on a device (right padding)."""
+
+    input_ids: Int[Tensor, "b t"]
+    attention_mask: Int[Tensor, "b t"]
+    targets: Int[Tensor, "b t"] | None = None  # see View.targets; -100 at padding
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the backbone and the pooling make of ``Tokens``; everything is row-wise (no row sees another)."""
+
+    pooled: Float[Tensor, "b d"]  # before any head
+    hidden: Float[Tensor, "b t d"] | None = None  # last hidden states, when asked for
+    attentions: tuple[Float[Tensor, "b h t t"], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Embeddings with what is known of the texts behind them."""
+
+    embedding: Float[Tensor, "n d"]  # after the heads; not normalised
+    ids: Int[Tensor, " n"]  # example ids; -1 where a row is no example (noise, centroid)
+    text: Int[Tensor, " n"]  # content hashes; -1 likewise
+    label: Int[Tensor, " n"] | None = None
+
+    def __len__(self) -> int:
+        return int(self.embedding.shape[0])
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """The score table. Columns 0…n-1 are the in-batch candidates, row i's own positive at column i."""
+
+    sim: Float[Tensor, "n m"]  # cosine or dot similarity
+    positive: Bool[Tensor, "n m"]
+    log_weight: Float[Tensor, "n m"]  # added to the logit sim / temperature; -inf removes the pair
+    anchor: Rows
+    candidate: Rows
+    similarity: Similarity = "cosine"
+
+    def with_(self, **changes: Any) -> PairScores:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A device's part of a loss that is a ratio of sums: the loss is Σ total / Σ count over devices."""
+
+    total: Float[Tensor, ""]
+    count: Float[Tensor, ""]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything an edit, a term or a companion may look at during one step.
+
+    ``views`` and ``outputs`` cover the whole batch over all devices (equal on every device, gradients reach
+    every device's rows); ``tokens`` and ``encoded`` cover this device's rows, which are ``views[…][local]``.
+    """
+
+    views: Mapping[str, Rows]
+    local: slice
+    tokens: Mapping[str, Tokens]
+    encoded: Mapping[str, Encoded]
+    outputs: Mapping[str, Tensor] = field(default_factory=dict)  # "companion/name" → (n, …), no gradient
+    score: Float[Tensor, " n"] | None = None
+    companions: Mapping[str, Companion] = field(default_factory=dict)
+    generator: torch.Generator | None = None  # CPU generator, the same state on every device
+    step: int = 0
+
+
+# ------------------------------------------------------------------------------------------- protocols
+class SentenceModule(Protocol):
+    """The trainable module inside an ``Encoder``, as parts see it (an ``nn.Module``)."""
+
+    width: int  # of project()'s output
+
+    def __call__(self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False) -> Encoded: ...
+
+    def project(self, pooled: Tensor, *, exported: bool = False) -> Tensor:
+        """Heads. ``exported`` leaves out the heads that serve training only. May couple rows (BatchNorm)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a part may use when its modules are made, after the recipe was validated."""
+
+    backbone: str  # path or id that the encoder was loaded from
+    width: int  # of the embeddings that terms see
+    vocabulary: Vocabulary
+    encoder: SentenceModule
+    load_encoder: Callable[[str], SentenceModule]  # a second, frozen encoder (its tokenizer must be the same)
+    seed: int = 42
+    trust_remote_code: bool = False
+    folder_of: Callable[[str], Path] = Path  # the local folder of a path, hub id or package:… source
+
+
+@dataclass(frozen=True)
+class Services:
+    """What ``Companion.prepare`` may call: the rooms above hand it down."""
+
+    # embeddings (rows, d) float32, unit length, of a column by an encoder
+    embed: Callable[[SentenceModule, TokenColumn], NDArray[np.float32]]
+    # k nearest rows by inner product: (vectors, k) -> (indices (rows, k) int64, similarities (rows, k) float32);
+    # a row's own entry is left out
+    nearest: Callable[[NDArray[np.float32], int], tuple[NDArray[np.int64], NDArray[np.float32]]]
+    decode: Callable[[TokenColumn], list[str]]  # token ids back to text, for surface statistics
+    say: Callable[[str], None]  # a line for the user
+
+
+@dataclass(frozen=True)
+class ViewContext:
+    """What a view maker may use beside the examples."""
+
+    generator: np.random.Generator  # same on every device: views are made for the whole batch, then sliced
+    dataset: Examples  # all examples, for makers that fetch other rows
+    vocabulary: Vocabulary
+    companions: Mapping[str, Companion]
+
+
+@runtime_checkable
+class ViewMaker(Protocol):
+    """Says what is encoded for one example. Keyword-only, light constructor (no loading)."""
+
+    columns: frozenset[str]  # columns of the data it must have
+    needs: frozenset[str]  # e.g. {"companion:propensity"}
+
+    def __call__(self, examples: Examples, context: ViewContext) -> Views: ...
+
+
+class Part(nn.Module):
+    """Base of terms, edits and companions: keyword-only, light constructors; ``bind`` makes modules.
+
+    ``needs`` is a set of claims that ``sentemb check`` verifies before anything is loaded:
+    ``labels`` ``scores`` ``tokens`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
+    ``encodes`` names views beyond anchor/positive/negatives that the encoder must encode (``anchor.masked``).
+    """
+
+    needs: frozenset[str] = frozenset()
+    encodes: frozenset[str] = frozenset()
+
+    def bind(self, build: Build) -> None:
+        """Make the modules and buffers that depend on the encoder. The default makes none."""
+
+
+class Edit(Part):
+    """``(table, batch) -> table``."""
+
+    def forward(self, table: PairScores, batch: Batch) -> PairScores:
+        raise NotImplementedError
+
+
+class Term(Part):
+    """One loss: a scalar that is equal on every device, or this device's ``Share`` of a ratio of sums."""
+
+    def forward(self, table: PairScores, batch: Batch) -> Tensor | Share:
+        raise NotImplementedError
+
+    def diagnose(self, table: PairScores, batch: Batch) -> None:
+        """Called by the step only after this term's loss was not finite: raise the NumericError that says why.
+
+        So ``forward`` needs no check that would make the device wait. The default knows no reason and returns.
+        """
+
+
+class Companion(Part):
+    """Something stateful beside the encoder. State changes only in ``prepare`` and ``after_step``.
+
+    What must survive a restart is in parameters and buffers; ``checkpoint_state`` may leave out what ``bind`` or
+    ``prepare`` rebuild exactly (a frozen checkpoint's weights).
+    """
+
+    def prepare(self, dataset: Examples, services: Services) -> None:
+        """Once before training, on the whole tokenised data set; deterministic. The default does nothing."""
+
+    def observe(self, tokens: Mapping[str, Tokens], views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Per-row outputs (b, …) for this device's rows, without gradient; ``views`` holds example ids (b,).
+
+        The step gathers them over devices into ``Batch.outputs["<companion>/<key>"]``.
+        """
+        return {}
+
+    def after_step(self, batch: Batch, encoder: SentenceModule) -> None:
+        """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing."""
+
+    def summary(self) -> dict[str, Any]:
+        """What ``prepare`` found, as JSON can hold it; written into the run folder. The default has nothing to say."""
+        return {}
+
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """Tensors to save in a checkpoint."""
+        return dict(self.state_dict())
+
+    def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what ``checkpoint_state`` gave."""
+        self.load_state_dict(dict(state))
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Anything that can be evaluated or can fill an index."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Search results, best first; positions with no hit have id -1 and score -inf (or +inf for L2)."""
+
+    ids: NDArray[np.int64]  # (queries, k)
+    scores: NDArray[np.float32]  # (queries, k)

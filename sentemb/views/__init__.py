@@ -1,0 +1,23 @@
+"""View makers: what is encoded for one example.
+
+``PARTS`` holds the makers (``[views] use``), called ``maker(examples, context) -> Views``. ``COPIES`` holds the copy
+makers (``[views] copies``), called in the recipe's order after the maker, ``copy(views, context) -> Views``; they
+return only the views that they add (``makes`` names them) and leave the given ones as they are.
+"""
+
+from sentemb.views.columns import Columns
+from sentemb.views.masked import Masked
+from sentemb.views.mined import Mined
+from sentemb.views.propensity_positives import PropensityPositives
+from sentemb.views.twice import Twice
+
+PARTS: dict[str, type] = {
+    "columns": Columns,
+    "propensity_positives": PropensityPositives,
+    "twice": Twice,
+}
+
+COPIES: dict[str, type] = {
+    "masked": Masked,
+    "mined": Mined,
+}

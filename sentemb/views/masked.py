@@ -1,0 +1,70 @@
+"""Masked copies of views, for masked-language modelling and for generators that fill them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sentemb.errors import ModelError
+from sentemb.types import TokenColumn, View, ViewContext, Views
+
+
+class Masked:
+    """A copy ``NAME.masked`` of every named view with a share of its tokens hidden.
+
+    Every token that is not special is chosen independently with ``probability``; a chosen one becomes [MASK]
+    with ``mask_share``, another random token with ``random_share``, and stays as it is otherwise.
+    ``targets`` holds the original token where one was chosen and -100 elsewhere.
+
+    Args:
+        of: names of the views to copy; each is masked on its own, also where two of them are one sentence.
+        probability: share of tokens chosen; 0.15 in BERT (section 3.1), 0.30 in DiffCSE (released run_diffcse.sh).
+        mask_share: share of the chosen that become [MASK].
+        random_share: share of the chosen that become a random token.
+    Returns: the copies only.
+    Raises: ValueError for shares outside their range; ModelError where the tokenizer has no mask token.
+    Source: Devlin et al. 2019, NAACL, section 3.1; Chuang et al. 2022, NAACL, section 3.
+    Deviations: random tokens are never special ones (the released code of both draws from the whole vocabulary),
+        since a stray [SEP] or [PAD] would count as an end or as padding further on.
+    """
+
+    columns: frozenset[str] = frozenset()
+
+    def __init__(
+        self, *, of: list[str], probability: float = 0.15, mask_share: float = 0.8, random_share: float = 0.1,
+    ) -> None:
+        if not of or len(set(of)) != len(of):
+            raise ValueError(f"of = {of}; allowed: one or more different names of views, e.g. [\"anchor\"]")
+        if not 0 < probability < 1:
+            raise ValueError(f"probability = {probability}; allowed: between 0 and 1, both excluded")
+        if mask_share < 0 or random_share < 0 or mask_share + random_share > 1 + 1e-9:
+            raise ValueError(
+                f"mask_share = {mask_share}, random_share = {random_share}; allowed: not negative, sum at most 1"
+            )
+        self.of = tuple(of)
+        self.probability, self.mask_share, self.random_share = probability, mask_share, random_share
+        self.needs = frozenset(f"view:{name}" for name in of)
+        self.makes = tuple(f"{name}.masked" for name in of)
+
+    def __call__(self, views: Views, context: ViewContext) -> Views:
+        """``NAME.masked`` for every name in ``of``, in that order."""
+        mask = context.vocabulary.mask
+        if mask is None:
+            raise ModelError(
+                '[views] copies use = "masked": the tokenizer has no mask token; '
+                "use a backbone that was trained by masked-language modelling (BERT, RoBERTa, MPNet, …)"
+            )
+        return {made: self._copy(views[name], mask, context) for name, made in zip(self.of, self.makes, strict=True)}
+
+    def _copy(self, view: View, mask: int, context: ViewContext) -> View:
+        original, vocabulary = view.column.flat, context.vocabulary
+        special = np.fromiter(vocabulary.special, dtype=np.int32)
+        chosen = (context.generator.random(len(original)) < self.probability) & ~np.isin(original, special)
+        index = np.flatnonzero(chosen)
+        fate = context.generator.random(len(index))
+        flat = original.copy()
+        flat[index[fate < self.mask_share]] = mask
+        randomised = index[(fate >= self.mask_share) & (fate < self.mask_share + self.random_share)]
+        ordinary = np.setdiff1d(np.arange(vocabulary.size, dtype=np.int32), special, assume_unique=True)
+        flat[randomised] = context.generator.choice(ordinary, size=len(randomised))
+        targets = np.where(chosen, original, np.int32(-100)).astype(np.int32, copy=False)
+        return View(TokenColumn(flat, view.column.offsets, view.column.text), view.ids, targets)

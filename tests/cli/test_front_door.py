@@ -1,0 +1,95 @@
+"""The command's front door: help, exit codes, messages without tracebacks, nothing heavy imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sentemb.cli import VERBS, main
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "sentemb", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_help_names_every_verb(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert all(verb in said for verb in VERBS)
+
+
+def test_unknown_verb_and_option_say_what_is_known(capsys):
+    for arguments, words in ([["trian"], "did you mean train?"], [["--verbos"], "--help lists them"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    assert len(capsys.readouterr().out) > 100
+
+
+def test_a_mistake_is_one_message_and_debug_shows_the_traceback():
+    plain = run("check", "no-such-recipe")
+    assert plain.returncode == 2
+    assert plain.stderr.startswith("sentemb: ")
+    assert "Traceback" not in plain.stderr
+    assert "RecipeError" in run("--debug", "check", "no-such-recipe").stderr
+
+
+def test_help_and_import_load_nothing_heavy():
+    code = (
+        "import sys, sentemb\n"
+        "from sentemb.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'faiss', 'mteb', 'datasets', 'numpy', 'pandas', 'sklearn', 'typer'}\n"
+        "print('LOADED', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("LOADED []")
+
+
+def test_the_function_train_is_not_shadowed_by_a_room():
+    code = (
+        "import sentemb\nfrom sentemb import check\nimport sentemb.recipe.run\n"
+        "from sentemb import train\nassert callable(train) and callable(check)\n"
+        "assert all(callable(getattr(sentemb, name)) for name in sentemb.__all__ if name != '__version__')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_list_gives_json():
+    done = run("list", "terms", "--json")
+    assert "info_nce" in json.loads(done.stdout)
+    assert "did you mean" in run("list", "term").stderr or run("list", "term").returncode == 2
+
+
+def test_show_prints_formula_source_and_place():
+    said = run("show", "diffcse-bert-base-sts").stdout
+    for words in ("terms[1]", "0.005 × replaced_token_detection", "source", ".py:", "exp"):
+        assert words in said
+
+
+def test_show_toml_is_a_recipe(tmp_path):
+    (tmp_path / "copy.toml").write_text(run("show", "simcse-sup-minilm", "--toml").stdout)
+    said = run("show", str(tmp_path / "copy.toml")).stdout
+    assert "given" in said
+    assert "columns" in said
+
+
+def test_train_says_what_is_missing(tmp_path):
+    missing = f"data.path={tmp_path / 'none.txt'}"
+    done = run("train", "simcse-unsup-minilm", "--set", missing, "-o", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

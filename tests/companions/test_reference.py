@@ -1,0 +1,141 @@
+"""The frozen reference encoder, alone and behind the edit ``false_negative``."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_module import TinyModule, build_of, column_of, examples_of, services_of, tokens_of
+
+from sentemb.companions import PARTS
+from sentemb.companions.reference import Reference, distinct_texts
+from sentemb.edits.false_negative import FalseNegative
+from sentemb.errors import CheckpointError, RecipeError
+from sentemb.maths.table import add_candidates, score_table
+from sentemb.types import Batch, Rows
+
+WORDS = [f"w{i}" for i in range(40)]
+
+
+def bound(frozen: TinyModule | None = None, **options: object) -> Reference:
+    companion = Reference(**options)
+    companion.bind(build_of(TinyModule(), frozen or TinyModule(seed=7)))
+    return companion
+
+
+def by_hand(module: TinyModule, rows: list[list[int]]) -> torch.Tensor:
+    module = module.eval()
+    return F.normalize(module.project(module(tokens_of(rows)).pooled), dim=1).detach()
+
+
+def test_is_a_part():
+    assert PARTS["reference"] is Reference
+    assert Reference().needs == {"tokens"}
+    assert Reference(precompute=True).needs == frozenset()
+
+
+def test_loads_what_is_named_else_the_start():
+    seen: list[str] = []
+    for options in ({}, {"model": "other"}):
+        Reference(**options).bind(build_of(TinyModule(), seen=seen))
+    assert seen == ["start", "other"]
+
+
+def test_observes_unit_embeddings_without_dropout_or_gradient():
+    frozen = TinyModule(seed=7)
+    companion = bound(frozen)
+    companion.train()
+    anchor, positive = [[5, 6], [7]], [[8], [9, 10, 11]]
+    outputs = companion.observe({"anchor": tokens_of(anchor), "positive": tokens_of(positive)}, {})
+    torch.testing.assert_close(outputs["anchor"], by_hand(frozen, anchor))
+    torch.testing.assert_close(outputs["positive"], by_hand(frozen, positive))
+    assert not outputs["anchor"].requires_grad
+    twin = companion.observe({"anchor": tokens_of(anchor), "positive": tokens_of(anchor)}, {})
+    assert twin["anchor"] is twin["positive"]  # encoded once
+
+
+def test_distinct_texts_of_all_columns():
+    dataset = examples_of(
+        anchor=column_of([[5], [6], [5]], [30, 10, 30]), positive=column_of([[7], [6], [8]], [40, 10, 20])
+    )
+    column = distinct_texts(dataset)
+    assert column.text.tolist() == [10, 20, 30, 40]
+    assert column.flat.tolist() == [6, 8, 5, 7]
+
+
+def test_precomputed_table_knows_every_text_of_the_data():
+    frozen = TinyModule(seed=7)
+    companion = bound(frozen, precompute=True)
+    rows = [[5, 6], [7], [8, 9], [10]]
+    companion.prepare(examples_of(anchor=column_of(rows, [40, 10, 30, 20])), services_of(WORDS))
+    found, known = companion.lookup(torch.tensor([10, 30, 99]))
+    assert known.tolist() == [True, True, False]
+    torch.testing.assert_close(found[:2], by_hand(frozen, [[7], [8, 9]]), atol=1e-3, rtol=0)
+    assert companion.observe({}, {}) == {}
+
+
+def batch_with(companion: Reference, outputs: dict[str, torch.Tensor] | None = None) -> Batch:
+    companions = {"reference": companion}
+    return Batch(views={}, local=slice(0), tokens={}, encoded={}, outputs=outputs or {}, companions=companions)
+
+
+def rows_of(n: int, seed: int, text: list[int]) -> Rows:
+    return Rows(torch.randn(n, 4, generator=torch.Generator().manual_seed(seed)), torch.arange(n), torch.tensor(text))
+
+
+def test_false_negative_by_reference_in_the_batch_only():
+    anchor = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), dim=1)
+    outputs = {"reference/anchor": anchor, "reference/positive": anchor}
+    table = add_candidates(score_table(rows_of(3, 0, [1, 2, 3]), rows_of(3, 1, [4, 5, 6])), rows_of(1, 2, [7]))
+    edit = FalseNegative(by=["reference"], threshold=0.9)
+    assert edit.needs == {"companion:reference"}
+    edited = edit(table, batch_with(bound(), outputs))
+    gone = -math.inf
+    assert edited.log_weight.tolist() == [[0, gone, 0, 0], [gone, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_false_negative_by_precomputed_reference_equals_the_loop():
+    frozen = TinyModule(seed=7)
+    companion = bound(frozen, precompute=True)
+    tokens = [[token] for token in range(5, 12)]
+    companion.prepare(examples_of(anchor=column_of(tokens, range(7))), services_of(WORDS))
+    table = score_table(rows_of(4, 0, [0, 1, 2, 3]), rows_of(4, 1, [0, 1, 2, 3]))
+    table = add_candidates(table, rows_of(4, 2, [4, 5, 6, 77]))  # 77 is no text of the data
+    edited = FalseNegative(by=["reference"], threshold=0.2)(table, batch_with(companion))
+    vectors = by_hand(frozen, tokens)
+    for i in range(4):
+        for j, text in enumerate([0, 1, 2, 3, 4, 5, 6, 77]):
+            is_false = text != 77 and i != j and float(vectors[i] @ vectors[text]) > 0.2
+            assert edited.log_weight[i, j] == (-math.inf if is_false else 0)
+    assert 0 < int(edited.log_weight.isinf().sum()) < 24
+
+
+def test_threshold_goes_with_reference():
+    for options in ({"by": ["reference"]}, {"threshold": 0.9}, {"by": ["reference"], "threshold": 1.5}):
+        with pytest.raises(ValueError, match="threshold"):
+            FalseNegative(**options)
+
+
+def test_checkpoint_holds_the_fingerprint_and_refuses_another_model():
+    state = bound(TinyModule(seed=7)).checkpoint_state()
+    assert set(state) == {"fingerprint"}
+    bound(TinyModule(seed=7)).load_checkpoint_state(state)
+    with pytest.raises(CheckpointError, match="another frozen model"):
+        bound(TinyModule(seed=8)).load_checkpoint_state(state)
+    with pytest.raises(CheckpointError, match="no fingerprint"):
+        bound().load_checkpoint_state({})
+
+
+def test_lookup_without_a_table_says_what_to_do():
+    with pytest.raises(RecipeError, match="precompute = true"):
+        bound(precompute=True).lookup(torch.tensor([1]))
+
+
+def test_a_bfloat16_model_has_a_fingerprint_too():
+    one = bound(TinyModule(seed=7).to(torch.bfloat16)).checkpoint_state()["fingerprint"]
+    other = bound(TinyModule(seed=7)).checkpoint_state()["fingerprint"]
+    assert one.dtype == torch.uint8
+    assert np.any(one.numpy() != other.numpy())

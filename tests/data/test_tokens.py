@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from sentemb.data.hashing import text_hashes
+from sentemb.data.table import Table
+from sentemb.data.token_cache import TokenCache, default_cache_dir
+from sentemb.data.tokens import tokenise
+from sentemb.errors import DataError
+from sentemb.types import TokenColumn
+
+
+class Counting:
+    """A tokenizer's backend as the encoder room wraps it, counting the texts it is given."""
+
+    def __init__(self, hub, max_tokens):
+        self.hub, self.max_tokens, self.seen = hub, max_tokens, 0
+
+    def __call__(self, texts):
+        self.seen += len(texts)
+        self.hub.backend_tokenizer.no_padding()
+        self.hub.backend_tokenizer.enable_truncation(self.max_tokens)
+        ids = [encoding.ids for encoding in self.hub.backend_tokenizer.encode_batch(texts)]
+        offsets = np.cumsum([0, *map(len, ids)])
+        return TokenColumn(np.array([i for row in ids for i in row], dtype=np.int32), offsets, text_hashes(texts))
+
+    def fingerprint(self):
+        rules = json.loads(self.hub.backend_tokenizer.to_str())
+        return json.dumps({**rules, "truncation": None, "padding": None})
+
+
+@pytest.fixture
+def tokeniser(tiny_bert: Path) -> Counting:
+    return Counting(AutoTokenizer.from_pretrained(tiny_bert), 6)
+
+
+TABLE = Table({
+    "anchor": ["the dog runs", "a cat", "the dog runs", "the man plays the guitar and the music"],
+    "positive": ["a cat", "the dog runs", "a blue car", "one"],
+}, label=np.arange(4), score=np.ones(4, dtype=np.float32))  # fmt: skip
+
+
+def rows(column: TokenColumn) -> list[list[int]]:
+    return [column.flat[a:b].tolist() for a, b in zip(column.offsets[:-1], column.offsets[1:], strict=True)]
+
+
+def test_equals_the_tokenizer_row_by_row(tokeniser, tmp_path):
+    examples = tokenise(TABLE, tokeniser, cache_dir=tmp_path)
+    for role, texts in TABLE.columns.items():
+        expected = tokeniser.hub(texts, truncation=True, max_length=6)["input_ids"]
+        assert rows(examples.columns[role]) == expected
+        assert examples.columns[role].text.tolist() == text_hashes(texts).tolist()
+    assert examples.ids.tolist() == [0, 1, 2, 3]
+    assert examples.label is TABLE.label
+    assert examples.score is TABLE.score
+
+
+def test_every_distinct_text_is_tokenised_once(tokeniser, tmp_path):
+    tokenise(TABLE, tokeniser, cache_dir=tmp_path)
+    assert tokeniser.seen == 5
+    assert not list(tmp_path.iterdir())  # few texts are not worth a file
+
+
+def test_prefixes_are_tokenised_and_leave_the_identity_of_a_text_alone(tokeniser, tmp_path):
+    table = Table(TABLE.columns, prefixes={"anchor": "two "})
+    examples = tokenise(table, tokeniser, cache_dir=tmp_path)
+    assert rows(examples.columns["anchor"]) == rows(tokeniser(["two " + text for text in TABLE.columns["anchor"]]))
+    assert rows(examples.columns["positive"]) == rows(tokeniser(TABLE.columns["positive"]))
+    assert examples.columns["anchor"].text[1] == examples.columns["positive"].text[0]
+    with pytest.raises(DataError, match="prefixes for negative_1; columns: anchor, positive"):
+        tokenise(Table(TABLE.columns, prefixes={"negative_1": "x"}), tokeniser, cache_dir=tmp_path)
+
+
+def test_the_encoders_own_tokenizer_fits(tiny_bert, tmp_path):
+    from sentemb.encoder import Encoder
+
+    own = Encoder.load(tiny_bert, max_tokens=6).tokeniser
+    first = tokenise(TABLE, own, cache_dir=tmp_path, cached_from=1)
+    assert rows(first.columns["anchor"]) == rows(own(TABLE.columns["anchor"]))
+    second = tokenise(TABLE, own, cache_dir=tmp_path, cached_from=1)
+    assert rows(second.columns["anchor"]) == rows(first.columns["anchor"])
+
+
+def test_a_second_time_comes_from_the_cache(tokeniser, tmp_path):
+    first = tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
+    tokeniser.seen = 0
+    second = tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
+    assert tokeniser.seen == 0
+    for role in TABLE.columns:
+        assert rows(first.columns[role]) == rows(second.columns[role])
+        assert (first.columns[role].text == second.columns[role].text).all()
+
+
+@pytest.mark.parametrize("change", ["text", "order", "max_tokens", "prefix", "tokenizer"])
+def test_the_cache_answers_for_nothing_else(tokeniser, tmp_path, tiny_bert, change):
+    tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
+    table = TABLE
+    if change == "text":
+        table = Table({**TABLE.columns, "positive": ["a cat", "the dog runs", "a blue car", "two"]})
+    elif change == "order":
+        table = Table({role: texts[::-1] for role, texts in TABLE.columns.items()})
+    elif change == "max_tokens":
+        tokeniser.max_tokens = 5
+    elif change == "prefix":
+        table = Table(TABLE.columns, prefixes=dict.fromkeys(TABLE.columns, "one "))
+    else:
+        hub = AutoTokenizer.from_pretrained(tiny_bert)
+        hub.add_tokens(["guitarist"])
+        tokeniser = Counting(hub, 6)
+    tokeniser.seen = 0
+    examples = tokenise(table, tokeniser, cache_dir=tmp_path, cached_from=1)
+    assert tokeniser.seen == 5
+    prefix = table.prefixes.get("anchor", "")
+    assert rows(examples.columns["anchor"]) == rows(tokeniser([prefix + text for text in table.columns["anchor"]]))
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "json", "absent", "pickle", "other-rows"])
+def test_a_damaged_entry_is_made_anew(tokeniser, tmp_path, damage):
+    good = tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
+    (entry,) = tmp_path.iterdir()
+    flat = entry / "flat.npy"
+    data = bytearray(flat.read_bytes())
+    if damage == "flip":
+        data[-1] ^= 1
+        flat.write_bytes(data)
+    elif damage == "cut":
+        flat.write_bytes(data[:-4])
+    elif damage == "json":
+        (entry / "entry.json").write_text("{")
+    elif damage == "absent":
+        flat.unlink()
+    else:
+        from sentemb.files import sha256_of
+
+        if damage == "pickle":  # an object array needs unpickling, which np.load must refuse
+            np.save(flat, np.array([{}], dtype=object), allow_pickle=True)
+        else:
+            np.save(entry / "offsets.npy", np.array([0, len(np.load(flat))]))
+        sums = {name: sha256_of(entry / name) for name in ("flat.npy", "offsets.npy")}
+        (entry / "entry.json").write_text(json.dumps(sums))
+    tokeniser.seen = 0
+    again = tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
+    assert tokeniser.seen == 5
+    assert rows(again.columns["positive"]) == rows(good.columns["positive"])
+    tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
+    assert tokeniser.seen == 5  # the entry is whole again
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tokeniser, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    examples = tokenise(TABLE, tokeniser, cache_dir=blocked / "tokens", cached_from=1)
+    assert len(examples) == 4
+
+
+def test_the_least_recently_used_entries_go(tmp_path):
+    column = TokenColumn(np.zeros(1000, dtype=np.int32), np.array([0, 1000]), np.array([1]))
+    cache = TokenCache(tmp_path, capacity_bytes=10_000)
+    import os
+
+    for i, key in enumerate("ab"):
+        cache.store(key, column)
+        os.utime(tmp_path / key, (i, i))
+    assert cache.load("a", column.text) is not None  # now the younger of the two
+    cache.store("c", column)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
+
+
+def test_a_text_of_which_nothing_is_left(tmp_path):
+    class Silent:
+        max_tokens = 4
+
+        def fingerprint(self):
+            return "silent"
+
+        def __call__(self, texts):
+            return TokenColumn(np.zeros(0, np.int32), np.zeros(len(texts) + 1, np.int64), text_hashes(texts))
+
+    with pytest.raises(DataError, match=r"leaves nothing of 1 texts, e\.g\. of row 1"):
+        tokenise(Table({"anchor": ["\u200b"]}), Silent(), cache_dir=tmp_path)
+
+
+def test_where_the_cache_lies(monkeypatch, tmp_path):
+    monkeypatch.setenv("SENTEMB_CACHE", str(tmp_path))
+    assert default_cache_dir() == tmp_path / "tokens"
+    monkeypatch.delenv("SENTEMB_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert default_cache_dir() == Path("/cache/sentemb/tokens")

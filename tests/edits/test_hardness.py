@@ -1,0 +1,132 @@
+"""Hard-negative weights and the debiased estimate."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from edit_tables import contrast, permuted
+
+from sentemb.edits import PARTS
+from sentemb.edits.hardness import Hardness
+from sentemb.maths.table import score_table
+from sentemb.types import Rows
+
+TAU = 0.5
+
+
+def loss_by_loop(table, beta: float, prior: float) -> float:
+    """Robinson et al. 2021, equations 3 to 5, with plain numbers, for tables with one positive a row."""
+    n, m = table.sim.shape
+    losses = []
+    for i in range(n):
+        positive = next(j for j in range(m) if table.positive[i, j])
+        live = [j for j in range(m) if not table.positive[i, j] and math.isfinite(table.log_weight[i, j])]
+        base = [math.exp(table.log_weight[i, j]) for j in live]
+        exp_sim = [math.exp(float(table.sim[i, j]) / TAU) for j in live]
+        tilt = [b * e**beta for b, e in zip(base, exp_sim, strict=True)]
+        weights = [t * sum(base) / sum(tilt) for t in tilt]
+        reweighted = sum(w * e for w, e in zip(weights, exp_sim, strict=True))
+        plus = math.exp(float(table.sim[i, positive]) / TAU)
+        count = sum(base)
+        estimate = max((reweighted - prior * count * plus) / (1 - prior), count * math.exp(-1 / TAU))
+        losses.append(-math.log(plus / (plus + estimate)))
+    return sum(losses) / n
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("prior", [0.0, 0.05, 0.5])
+def test_equals_the_loop(beta, prior, make_table, make_batch):
+    table = make_table(6, 3)
+    before = torch.rand(6, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    before[0, 3] = before[4, 1] = -math.inf
+    before[torch.eye(6, dtype=torch.bool)] = 0.0
+    table = table.with_(log_weight=before)
+    edited = Hardness(beta=beta, temperature=TAU, class_prior=prior)(table, make_batch())
+    torch.testing.assert_close(float(contrast(edited, TAU)), loss_by_loop(table, beta, prior), rtol=1e-10, atol=0)
+    assert edited.log_weight[0, 3] == edited.log_weight[4, 1] == -math.inf
+    assert (edited.log_weight[edited.positive] == 0).all()
+
+
+def test_two_by_three_by_hand(make_table, make_batch):
+    table = make_table(3).with_(
+        sim=torch.tensor([[1.0, math.log(1), math.log(3)]] * 3, dtype=torch.float64),
+        positive=torch.tensor([[True, False, False]] * 3),
+    )
+    edited = Hardness(beta=1.0, temperature=1.0)(table, make_batch())
+    # weights ∝ exp(sim) = 1, 3 with mean 1: 1/2 and 3/2
+    torch.testing.assert_close(edited.log_weight[0].exp(), torch.tensor([1, 0.5, 1.5], dtype=torch.float64))
+
+
+def test_weights_carry_no_gradient(make_table, make_batch):
+    sim = make_table(4).sim.requires_grad_()
+    edited = Hardness(beta=1.0)(make_table(4).with_(sim=sim), make_batch())
+    assert not edited.log_weight.requires_grad
+    debiased = Hardness(beta=1.0, temperature=TAU, class_prior=0.1)(make_table(4).with_(sim=sim), make_batch())
+    # the correction is part of the estimate, so it does: each negative's gradient is that of log G
+    estimate = (debiased.sim / TAU + debiased.log_weight).masked_fill(debiased.positive, -math.inf).logsumexp(1)
+    gradient, = torch.autograd.grad(estimate.sum(), sim)
+    weight = Hardness(beta=1.0, temperature=TAU)(make_table(4), make_batch()).log_weight.exp()
+    unnormalised = weight * (make_table(4).sim / TAU).exp()
+    share = unnormalised / (1 - 0.1) / estimate.detach().exp()[:, None] / TAU
+    negative = ~debiased.positive
+    torch.testing.assert_close(gradient[negative], share[negative])
+    assert (gradient[debiased.positive] < 0).all()
+
+
+def test_gradcheck(make_rows, make_batch):
+    anchor, positive = make_rows(4), make_rows(4, seed=1)
+    fixed = score_table(anchor, positive)
+    part = Hardness(beta=0.0, temperature=TAU, class_prior=0.1)  # beta > 0 detaches, which finite differences see
+
+    def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+        table = score_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
+        return contrast(part(table, make_batch()), TAU)
+
+    assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])
+    weight = Hardness(beta=1.0, temperature=TAU)(fixed, make_batch()).log_weight.detach()
+
+    def weighted(a: torch.Tensor) -> torch.Tensor:
+        return contrast(score_table(Rows(a, anchor.ids, anchor.text), positive).with_(log_weight=weight), TAU)
+
+    leaf = anchor.embedding.detach().clone().requires_grad_()
+    contrast(Hardness(beta=1.0, temperature=TAU)(
+        score_table(Rows(leaf, anchor.ids, anchor.text), positive), make_batch()), TAU).backward()
+    other = anchor.embedding.detach().clone().requires_grad_()
+    weighted(other).backward()
+    torch.testing.assert_close(leaf.grad, other.grad)  # the gradient of constant weights
+
+
+def test_follows_a_permutation_of_the_examples(make_rows, make_batch):
+    anchor, positive = make_rows(5), make_rows(5, seed=1)
+    order = torch.tensor([3, 1, 0, 4, 2])
+    part = Hardness(beta=1.0, class_prior=0.1)
+    one = part(score_table(anchor, positive), make_batch())
+    other = part(score_table(permuted(anchor, order), permuted(positive, order)), make_batch())
+    torch.testing.assert_close(one.log_weight[order][:, order], other.log_weight)
+
+
+@pytest.mark.parametrize("prior", [0.0, 0.1])
+def test_edges(prior, make_table, make_batch):
+    part = Hardness(beta=1.0, class_prior=prior)
+    assert part(make_table(1), make_batch()).log_weight.tolist() == [[0.0]]
+    lonely = make_table(3)
+    lonely = lonely.with_(log_weight=torch.zeros(3, 3, dtype=torch.float64).masked_fill(~lonely.positive, -math.inf))
+    assert part(lonely, make_batch()).log_weight.tolist() == lonely.log_weight.tolist()
+    half = part(make_table(3, dtype=torch.bfloat16), make_batch())
+    assert half.log_weight.dtype == torch.float32
+    assert torch.isfinite(half.log_weight).all()
+    sim = lonely.sim.clone().requires_grad_()
+    contrast(part(lonely.with_(sim=sim), make_batch())).backward()
+    assert torch.isfinite(sim.grad).all()
+
+
+@pytest.mark.parametrize("bad", [{"beta": -1.0}, {"temperature": 0.0}, {"class_prior": 1.0}, {"class_prior": -0.1}])
+def test_refuses_values_out_of_range(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Hardness(**bad)
+
+
+def test_is_a_part():
+    assert PARTS["hardness"] is Hardness

@@ -1,0 +1,87 @@
+"""Heads: what they compute, their shape, and their form as dense layers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from sentemb.encoder import make_heads
+from sentemb.encoder.heads import HEADS, MLP, Dense, Head, LayerNorm, Projector
+from sentemb.encoder.heads.dense import ACTIVATIONS
+from sentemb.errors import ModelError
+
+OPTIONS: dict[str, dict[str, object]] = {"dense": {"out_features": 5, "residual": True}}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_is_documented_and_binds(name: str) -> None:
+    head = HEADS[name](**OPTIONS.get(name, {}))
+    assert HEADS[name].__doc__
+    width = head.bind(8)
+    assert head(torch.randn(4, 8)).shape == (4, width)
+
+
+def test_mlp_is_tanh_of_a_linear_map() -> None:
+    head = MLP()
+    head.bind(2)
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.tensor([[1.0, 0.0], [1.0, -1.0]]))
+        head.linear.bias.copy_(torch.tensor([0.0, 0.5]))
+    out = head(torch.tensor([[1.0, 2.0]]))
+    torch.testing.assert_close(out, torch.tensor([[0.76159416, -0.46211716]]))  # tanh(1), tanh(-0.5)
+
+
+def test_projector_by_formula() -> None:
+    torch.manual_seed(0)
+    head = Projector()
+    head.bind(4)
+    x = torch.randn(6, 4)
+
+    def standardised(values: torch.Tensor) -> torch.Tensor:
+        return (values - values.mean(0)) / (values.var(0, unbiased=False) + 1e-5).sqrt()
+
+    expected = standardised(standardised(x @ head.first.weight.T).relu() @ head.second.weight.T)
+    torch.testing.assert_close(head(x), expected, rtol=1e-4, atol=1e-5)
+    assert Projector.couples_rows
+    assert not torch.allclose(head(x)[:3], head(x[:3]))  # rows are coupled
+
+
+@pytest.mark.parametrize("head", [
+    MLP(train_only=False), Projector(train_only=False), Dense(out_features=6, activation="gelu"),
+    Dense(out_features=8, activation="identity", residual=True), Dense(out_features=3, bias=False, residual=True),
+])
+def test_dense_layers_compute_the_same(head: Head) -> None:
+    torch.manual_seed(1)
+    head.bind(8)
+    for _ in range(5):
+        head(torch.randn(32, 8) * 2 + 1)  # running statistics
+    head.eval()
+    x = torch.randn(7, 8)
+    expected, found = head(x), x
+    activations = {path: kind() for kind, path in ACTIVATIONS.values()}
+    layers = head.dense_layers()
+    assert layers is not None
+    for layer in layers:
+        out = activations[layer.activation](nn.functional.linear(found, layer.weight, layer.bias))
+        if layer.residual:
+            out = out + (found if layer.residual_weight is None else found @ layer.residual_weight.T)
+        found = out
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_layer_norm_has_no_dense_form() -> None:
+    assert LayerNorm().dense_layers() is None
+
+
+def test_making_heads() -> None:
+    made = make_heads(["mlp", {"use": "dense", "out_features": 4}, Projector()])
+    assert [type(head) for head in made] == [MLP, Dense, Projector]
+    assert make_heads(None) == []
+    for wrong, message in (
+        ("mpl", "did you mean mlp"), ({"use": "mlp", "depth": 2}, "depth"),
+        ({"use": "dense", "out_features": 4, "activation": "tan"}, "did you mean tanh"),
+        ({"use": "dense", "out_features": 0}, "at least 1"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            make_heads(wrong)

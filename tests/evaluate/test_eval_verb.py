@@ -1,0 +1,446 @@
+"""`sentemb eval`, `eval compare` and `data` from the command line, on small real files; suites, reports, results."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from functools import partial
+from hashlib import sha1
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import hub_data
+import numpy as np
+import pytest
+
+from sentemb.cli import main
+from sentemb.errors import DataError, EvaluationError
+from sentemb.evaluate.compare import compare, load_side
+from sentemb.evaluate.report import latex, markdown, report_rows
+from sentemb.evaluate.results import Items, Results, TaskResult, read_results, results_name, write_results
+from sentemb.evaluate.suites import Published, load_suite, published_scores, suite_names
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+CODE = """
+import numpy as np
+
+def encode(texts, width=128, noise=0.0):
+    out = np.zeros((len(texts), width), dtype=np.float32)
+    for row, text in enumerate(texts):
+        for a, b in zip(text, text[1:]):
+            out[row, (ord(a) * 31 + ord(b)) % width] += 1
+        out[row, 0] += 0.01
+    return out
+
+def coarse(texts):
+    return encode(texts, width=5)
+
+def broken(texts):
+    return encode(texts) * (np.nan if any("sort" in t for t in texts) else 1.0)
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working folder with data of three kinds and a module of embedders."""
+    (tmp_path / "embed.py").write_text(CODE)
+    for make in (hub_data.sts, hub_data.retrieval, hub_data.classification):
+        make(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "embed", raising=False)
+    for name in ("SENTEMB_DATA", "SENTEMB_MTEB_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SENTEMB_QUIET", "1")
+    (tmp_path / "suite.toml").write_text(
+        'title = "Three kinds"\n'
+        '[[tasks]]\nkind = "sts"\nprotocol = "mteb"\nsets = ["STSBenchmark"]\n'
+        '[[tasks]]\nkind = "retrieval"\nname = "NFCorpus"\npath = "mteb/nfcorpus"\n'
+        '[[tasks]]\nkind = "transfer"\npath = "mteb/banking77"\nmethod = "knn"\n'
+        '[[averages]]\nname = "mean"\n'
+    )
+    return tmp_path
+
+
+def call(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    return end.value.code or 0, said.out, said.err
+
+
+def test_a_suite_end_to_end(place, capsys):
+    code, out, err = call(
+        capsys,
+        "eval",
+        "embed:encode",
+        "--suite",
+        "suite.toml",
+        "-d",
+        "data",
+        "-o",
+        "out",
+        "--markdown",
+        "t.md",
+        "--latex",
+        "t.tex",
+    )
+    assert code == 0, err
+    for word in ("STSBenchmark", "NFCorpus", "banking77", "BM25", "RRF(embed:encode, BM25)", "mean", "texts encoded"):
+        assert word in out
+    results = read_results(place / "out/suite--embed_encode.json")
+    assert [task.task for task in results.tasks] == ["STSBenchmark", "NFCorpus", "banking77"]
+    assert results.averages["mean"] == pytest.approx(np.mean([task.main for task in results.tasks]))
+    for task in results.tasks:
+        assert task.interval.low <= task.main <= task.interval.high
+        assert task.seconds > 0
+    assert results.versions["mteb"]
+    assert results.texts_per_s > 0
+    assert (place / "out/runs/NFCorpus.test.trec").read_text().startswith("q0 Q0 d")
+    assert "| STSBenchmark | mteb |" in (place / "t.md").read_text()
+    assert r"\toprule" in (place / "t.tex").read_text()
+
+
+def test_json_is_pure_and_complete(place, capsys):
+    code, out, _ = call(capsys, "eval", "embed:encode", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["model"]["name"] == "embed:encode"
+    assert found["tasks"][0]["metrics"].keys() >= {"manhattan_pearson", "dot_spearman"}
+
+
+def test_own_and_mteb_agree(place, capsys):
+    call(
+        capsys,
+        "eval",
+        "embed:encode",
+        "--suite",
+        "suite.toml",
+        "--task",
+        "STSBenchmark",
+        "--task",
+        "NFCorpus",
+        "-d",
+        "data",
+        "-o",
+        "out",
+    )
+    own = {task.task: task.main for task in read_results(place / "out/suite--embed_encode.json").tasks}
+    theirs = {task.task: task.main for task in read_results(place / "out/tasks--embed_encode.json").tasks}
+    for name in ("STSBenchmark", "NFCorpus"):
+        assert own[name] == pytest.approx(theirs[name], abs=2e-3)
+
+
+def test_missing_data_is_listed_and_nothing_runs(place, capsys):
+    (place / "more.toml").write_text(
+        '[[tasks]]\nkind = "sts"\nprotocol = "mteb"\n[[tasks]]\nkind = "retrieval"\npath = "mteb/scifact"\n'
+        '[[tasks]]\nkind = "mteb"\ntasks = ["STSBenchmark", "STS13"]\n'
+    )
+    code, out, err = call(capsys, "eval", "embed:encode", "--suite", "more.toml", "-d", "data", "-o", "out")
+    assert code == 2
+    assert not out
+    for word in ("nothing was run", "mteb/sickr-sts/test", "mteb/scifact", "STS13: mteb/sts13-sts", "--skip-missing"):
+        assert word in err
+    assert not (place / "out").exists()
+    code, out, err = call(capsys, "eval", "embed:encode", "--suite", "more.toml", "-d", "data", "--skip-missing")
+    assert code == 1
+    assert "STSBenchmark" in out
+    assert out.count("FAILED") == 3
+
+
+def test_one_failing_task_does_not_lose_the_others(place, capsys):
+    rows = [{"sentence1": "sort this", "sentence2": "sort that", "score": i} for i in range(3)]
+    hub_data.jsonl(place / "bad.jsonl", rows)
+    code, out, _ = call(
+        capsys, "eval", "embed:broken", "--sts", "bad.jsonl", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl"
+    )
+    assert code == 1
+    assert "FAILED bad: embed:broken returned NaN or infinite values" in out
+    assert "test " in out
+
+
+def test_constant_scores_are_said(place, capsys):
+    hub_data.jsonl(place / "flat.jsonl", [{"sentence1": str(i), "sentence2": "x", "score": 2} for i in range(5)])
+    code, out, _ = call(capsys, "eval", "embed:encode", "--sts", "flat.jsonl")
+    assert code == 1
+    assert "Spearman does not exist" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["embed:encode"], "nothing to evaluate: give --suite (known: "),
+        (["embed:encode", "--suite", "stss"], 'no suite "stss"'),
+        (["embed:nothing", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl"], 'has no "nothing"'),
+        (["embed:encode", "--sts", "absent.csv"], "absent.csv"),
+        (["embed:encode", "--suite", "sts"], "--data-dir"),
+        (["embed:encode", "--task", "STS99"], 'mteb has no task "STS99"'),
+        (["embed:encode", "--transfer", "data/mteb/banking77", "--method", "svm"], '--method "svm"; known'),
+        (["embed:encode", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl", "--prompt", "query"], "NAME=TEXT"),
+        (
+            ["embed:encode", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl", "--published", "nobody"],
+            "no published scores",
+        ),
+        (["embed:encode", "--task", "STS12", "-d", "absent"], "no such data folder"),
+        (["compare", "absent.json", "absent.json"], "no such results file"),
+    ],
+)
+def test_mistakes_are_one_message(place, capsys, arguments, message):
+    code, _, err = call(capsys, "eval", *arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_help_and_list(capsys):
+    assert "compare" in call(capsys, "eval", "--help")[1]
+    assert "Welch" in call(capsys, "eval", "compare", "--help")[1]
+    listed = call(capsys, "eval", "--list")[1]
+    assert all(name in listed for name in suite_names())
+
+
+# ------------------------------------------------------------------------------------------------ compare
+def test_compare_two_runs(place, capsys):
+    for name in ("encode", "coarse"):
+        call(capsys, "eval", f"embed:{name}", "--suite", "suite.toml", "-d", "data", "-o", "out")
+    files = ["out/suite--embed_coarse.json", "out/suite--embed_encode.json"]
+    code, out, _ = call(capsys, "eval", "compare", *files, "--markdown", "c.md")
+    assert code == 0
+    assert "paired permutation" in out
+    assert "paired bootstrap" in out
+    assert "B − A" in (place / "c.md").read_text()
+    rows = json.loads(call(capsys, "eval", "compare", *files, "--json")[1])
+    by_task = {row["task"]: row for row in rows}
+    assert by_task["banking77"]["b"] - by_task["banking77"]["a"] == pytest.approx(
+        by_task["banking77"]["result"]["difference"]
+    )
+    assert all(row["result"]["p"] <= row["result"]["p_holm"] for row in rows)
+
+
+def made(score, *, seed=0, task="T", items=None, name="m"):
+    return Results(
+        {"name": name, "recipe_seed": seed},
+        "suite",
+        [TaskResult(task, "STS", "mteb", "x", score, items=items)],
+        averages={"avg": score},
+    )
+
+
+def test_seeds_are_mean_and_sd(tmp_path):
+    for side, scores in (("a", [70.0, 71.0, 72.0]), ("b", [75.0, 76.5, 76.0])):
+        for seed, score in enumerate(scores):
+            write_results(tmp_path / side / f"{seed}.json", made(score, seed=seed))
+    (row,) = compare(load_side(tmp_path / "a"), load_side(tmp_path / "b"))
+    assert (row.a, row.a_sd) == (pytest.approx(71.0), pytest.approx(1.0))
+    assert row.result.test == "Welch over seeds"
+    assert row.result.p < 0.05
+    (cells, average) = report_rows(load_side(tmp_path / "a"))
+    assert cells.score == "71.00 ± 1.00"
+    assert average.score == "71.00 ± 1.00"
+
+
+def test_what_cannot_be_tested_is_said(tmp_path):
+    one, two = Items("aa", values=[1.0, 0.0]), Items("bb", values=[1.0, 1.0])
+    assert "different data" in compare([made(1, items=one)], [made(2, items=two)])[0].note
+    assert "no values per item" in compare([made(1)], [made(2)])[0].note
+    assert "run more seeds" in compare([made(1), made(2)], [made(3)])[0].note
+    with pytest.raises(EvaluationError, match="no task in common"):
+        compare([made(1, task="T")], [made(1, task="U")])
+
+
+def test_results_files(tmp_path):
+    results = made(float("nan"), items=Items("f", [], predicted=[0.1], gold=[1.0]))
+    write_results(tmp_path / "r.json", results)
+    assert np.isnan(read_results(tmp_path / "r.json").tasks[0].main)
+    assert read_results(tmp_path / "r.json").tasks[0].items == Items("f", [], predicted=[0.1], gold=[1.0])
+    assert results_name(results, set()) == "suite--m.json"
+    assert results_name(results, {"suite--m.json"}) == "suite--m-2.json"
+    for content, message in (
+        ("{", "not a readable"),
+        ("[]", "not a results file"),
+        ('{"format": 9, "tasks": [], "model": {}}', "format"),
+        ('{"format": 1, "tasks": [{}], "model": {}}', "damaged"),
+    ):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(DataError, match=message):
+            read_results(tmp_path / "bad.json")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no results file"):
+        load_side(tmp_path / "empty")
+
+
+# ------------------------------------------------------------------------------- suites, published, tables
+@pytest.mark.parametrize("name", suite_names())
+def test_every_suite_loads(name):
+    suite = load_suite(name)
+    assert suite.title != name
+    assert suite.jobs
+
+
+def test_all_faults_of_a_suite_at_once(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text(
+        'titel = "x"\n[[tasks]]\nkind = "stss"\n[[tasks]]\nkind = "sts"\nprotocol = "simces"\nsets = "STS12"\n'
+        '[[tasks]]\nkind = "retrieval"\n[[tasks]]\nkind = "mteb"\n[[averages]]\n'
+    )
+    with pytest.raises(EvaluationError) as error:
+        load_suite(path)
+    for fault in (
+        "did you mean title",
+        "tasks[0].kind",
+        "did you mean simcse",
+        ".sets = 'STS12'",
+        ".path is missing",
+        "tasks or benchmark is needed",
+        "averages[0] has no name",
+    ):
+        assert fault in str(error.value)
+
+
+def test_published_beside_ours_with_the_difference():
+    published = [
+        Published("x/m", "STS12", "mteb", 72.37, "s"),
+        Published("x/m", "STS12", "simcse", 70.0, "s"),
+        Published("x/m", "Banking77Classification", "mteb", 80.0, "s"),
+    ]
+    tasks = [
+        TaskResult("STS12", "STS", "mteb", "cosine_spearman", 72.4),
+        TaskResult("STS12", "STS", "simcse", "cosine_spearman", 71.0),
+        TaskResult("STS12", "STS", "simcse mean", "cosine_spearman", 71.5),
+        TaskResult("Banking77", "Classification", "fewshot (8 a label, 10 draws)", "accuracy", 80.2),
+        TaskResult("mine", "STS", "file", "cosine_spearman", 50.0),
+    ]
+    rows = report_rows([Results({"name": "m"}, "s", tasks)], published)
+    assert [(row.published, row.difference) for row in rows] == [
+        ("72.37", "+0.03"),
+        ("70.00", "+1.00"),
+        ("", ""),
+        ("80.00", "+0.20"),
+        ("", ""),
+    ]
+    assert r"\_" in latex(rows, "a_b")
+    assert markdown(rows).count("\n") == 2 + len(rows)
+
+
+def test_published_files_are_well_formed():
+    assert {entry.task for entry in published_scores("sentence-transformers/all-MiniLM-L6-v2")} >= {
+        "STS12",
+        "NFCorpus",
+    }
+    assert published_scores("all-minilm-l6-v2") == published_scores("sentence-transformers/all-MiniLM-L6-v2")
+    assert published_scores("nobody/nothing") == []
+
+
+# --------------------------------------------------------------------------------------------- data verbs
+class Hub(BaseHTTPRequestHandler):
+    """A stand-in of the hub: the API's file list, and files with etag and commit headers."""
+
+    commit = "0" * 39 + "1"
+
+    def __init__(self, root, *arguments):
+        self.root = root
+        super().__init__(*arguments)
+
+    def do_GET(self):
+        self._answer(with_body=True)
+
+    def do_HEAD(self):
+        self._answer(with_body=False)
+
+    def _answer(self, *, with_body):
+        parts = self.path.split("?")[0].strip("/").split("/")
+        if parts[:2] == ["api", "datasets"]:
+            folder = self.root / parts[2] / parts[3]
+            files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+            names = [str(path.relative_to(folder)) for path in files]
+            about = {
+                "id": "/".join(parts[2:4]),
+                "sha": self.commit,
+                "siblings": [{"rfilename": name} for name in names],
+            }
+            tree = [
+                {
+                    "type": "file",
+                    "path": name,
+                    "size": path.stat().st_size,
+                    "oid": sha1(path.read_bytes()).hexdigest(),
+                }
+                for name, path in zip(names, files, strict=True)
+            ]
+            body = json.dumps(tree if "tree" in parts else about).encode()
+            self._send(200 if names else 404, body, with_body)
+            return
+        path = self.root.joinpath(*parts[1:3], *parts[5:])  # datasets/ORG/NAME/resolve/REVISION/FILE
+        body = path.read_bytes() if path.is_file() else b""
+        self._send(200 if path.is_file() else 404, body, with_body)
+
+    def _send(self, status, body, with_body):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{sha1(body).hexdigest()}"')
+        self.send_header("X-Repo-Commit", self.commit)
+        if status == 404:
+            self.send_header("X-Error-Code", "RepoNotFound")
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The address of a hub that has the data of three tasks."""
+    import huggingface_hub.constants
+
+    for make in (hub_data.sts, hub_data.retrieval):
+        make(tmp_path / "hub")
+    (tmp_path / "hub/mteb/nfcorpus/evil.py").write_text("raise SystemExit")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, tmp_path / "hub"))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_fetch_then_verify_then_evaluate(place, hub, capsys):
+    tasks = ["--task", "STSBenchmark", "--task", "NFCorpus"]
+    code, out, err = call(capsys, "data", "fetch", *tasks, "-d", "mirror", "--endpoint", hub)
+    assert code == 0, err
+    assert "mteb/stsbenchmark-sts: 1 files" in out
+    assert not (place / "mirror/mteb/nfcorpus/evil.py").exists()
+    assert call(capsys, "data", "verify", *tasks, "-d", "mirror")[:2] == (0, "2 tasks are ready\n")
+    assert (
+        "(was here)" in call(capsys, "data", "fetch", *tasks, "-d", "mirror", "--endpoint", "http://127.0.0.1:9")[1]
+    )
+    assert call(capsys, "eval", "embed:encode", *tasks, "-d", "mirror")[0] == 0
+
+    path = place / "mirror/mteb/nfcorpus/corpus.jsonl"
+    path.write_text(path.read_text() + "\n")
+    code, out, _ = call(capsys, "data", "verify", *tasks, "-d", "mirror")
+    assert code == 1
+    assert "corpus.jsonl: altered since it was fetched" in out
+    assert call(capsys, "data", "fetch", *tasks, "-d", "mirror", "--endpoint", hub)[0] == 0
+    assert call(capsys, "data", "verify", *tasks, "-d", "mirror")[0] == 0
+
+
+def test_fetch_goes_on_after_a_failure(place, hub, capsys):
+    code, out, err = call(
+        capsys, "data", "fetch", "--task", "STS13", "--task", "STSBenchmark", "-d", "mirror", "--endpoint", hub
+    )
+    assert code == 1
+    assert "FAILED mteb/sts13-sts (for STS13)" in err
+    assert "mteb/stsbenchmark-sts: 1 files" in out
+
+
+def test_verify_lists_what_is_missing(place, capsys):
+    code, out, _ = call(capsys, "data", "verify", "--suite", "suite.toml", "--task", "STS13", "-d", "data")
+    assert code == 1
+    assert "STS13: mteb/sts13-sts: no folder" in out
+    assert "3 tasks are ready, 1 faults" in out
+    assert call(capsys, "data", "verify", "-d", "data")[0] == 2

@@ -1,0 +1,84 @@
+"""Correlations against scipy, similarities against a plain loop and mteb's own evaluator's functions."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sentemb.evaluate.metrics import correlation, pair_similarities, pearson, spearman
+
+values = st.integers(-5, 5) | st.floats(-1e6, 1e6, allow_nan=False).filter(lambda x: x == 0 or abs(x) > 1e-6)
+
+
+@given(st.lists(st.tuples(values, values), min_size=2, max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_as_scipy_with_ties_and_constants(pairs):
+    x, y = (np.array(side, dtype=np.float64) for side in zip(*pairs, strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+        rho, r = stats.spearmanr(x, y).statistic, stats.pearsonr(x, y).statistic
+    assert spearman(x, y) == pytest.approx(rho, abs=1e-9, nan_ok=True)
+    assert pearson(x, y) == pytest.approx(r, abs=1e-9, nan_ok=True)
+
+
+def test_random_large():
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(2, 10_000))
+    y += 0.3 * x
+    assert abs(spearman(x, y) - stats.spearmanr(x, y).statistic) < 1e-9
+    assert abs(pearson(x, y) - stats.pearsonr(x, y).statistic) < 1e-9
+
+
+@pytest.mark.parametrize("kind", ["spearman", "pearson"])
+def test_does_not_exist(kind):
+    assert np.isnan(correlation(kind, [0.3], [1.0]))
+    assert np.isnan(correlation(kind, [], []))
+    assert np.isnan(correlation(kind, [0.1, 0.1, 0.1], [1.0, 2.0, 3.0]))
+    assert np.isnan(correlation(kind, [1.0, 2.0, 3.0], [5, 5, 5]))
+    assert np.isnan(correlation(kind, [1.0, np.nan, 3.0], [1, 2, 3]))
+
+
+def test_tiny_and_huge_values():
+    x = np.array([1.0, 2.0, 4.0])
+    assert pearson(x * 1e-200, x) == pytest.approx(1.0, abs=1e-12)
+    assert pearson(x * 1e200, x) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="one length"):
+        pearson([1.0, 2.0], [1.0])
+
+
+def test_similarities_by_loop():
+    generator = np.random.default_rng(1)
+    first, second = generator.normal(size=(2, 7, 5)).astype(np.float32)
+    second[3] = 0
+    found = pair_similarities(first, second)
+    for i, (x, y) in enumerate(zip(first.astype(float), second.astype(float), strict=True)):
+        dot = sum(a * b for a, b in zip(x, y, strict=True))
+        norms = sum(a * a for a in x) ** 0.5 * sum(b * b for b in y) ** 0.5
+        assert found["dot"][i] == pytest.approx(dot, abs=1e-12)
+        assert found["cosine"][i] == pytest.approx(dot / norms if norms else 0.0, abs=1e-12)
+        assert found["euclidean"][i] == pytest.approx(-(sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) ** 0.5))
+        assert found["manhattan"][i] == pytest.approx(-sum(abs(a - b) for a, b in zip(x, y, strict=True)))
+
+
+def test_blocks_do_not_show(monkeypatch):
+    first, second = np.random.default_rng(2).normal(size=(2, 11, 4)).astype(np.float32)
+    whole = pair_similarities(first, second)
+    monkeypatch.setattr("sentemb.evaluate.metrics._BLOCK_ROWS", 3)
+    for name, block in pair_similarities(first, second).items():
+        np.testing.assert_array_equal(block, whole[name])
+
+
+def test_equal_vectors_have_one_similarity():
+    """A collapsed encoder must give NaN, not the correlation of rounding errors."""
+    vectors = np.repeat(np.random.default_rng(3).normal(size=(1, 384)).astype(np.float32), 50, axis=0)
+    for similarity in pair_similarities(vectors, vectors).values():
+        assert np.isnan(spearman(similarity, np.arange(50)))

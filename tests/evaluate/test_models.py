@@ -1,0 +1,188 @@
+"""Everything that can be opened for evaluation, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sentemb.errors import DataError, EvaluationError, ModelError, NumericError
+from sentemb.evaluate.memo import Memo
+from sentemb.evaluate.model import open_model
+from sentemb.evaluate.prompts import prompt_for
+
+TEXTS = ["a cat", "a dog", "a river and a song"]
+
+
+def lengths(texts):
+    return np.array([[len(text), 1.0] for text in texts], dtype=np.float32)
+
+
+class Namespace:
+    encode = staticmethod(lengths)
+
+
+def test_function_object_and_class(monkeypatch, tmp_path):
+    (tmp_path / "somewhere.py").write_text(
+        "import numpy as np\ndef encode(texts):\n    return np.ones((len(texts), 3))\n"
+        "class Model:\n    encode = staticmethod(encode)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for source in ("somewhere:encode", "somewhere:Model", lengths, Namespace(), Namespace.encode):
+        vectors = open_model(source).encode(TEXTS)
+        assert vectors.dtype == np.float32
+        assert vectors.shape[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("no_such_module:encode", "module:function"),
+        ("json:dumpz", 'has no "dumpz"; .*did you mean dumps|has no "dumpz"'),
+        ("/nowhere/at/all", "/nowhere/at/all"),
+        (3, "neither callable"),
+    ],
+)
+def test_what_cannot_be_opened(source, message):
+    with pytest.raises(ModelError, match=message):
+        open_model(source)
+
+
+def test_unknown_backend(tiny_bert):
+    with pytest.raises(ModelError, match="did you mean sentemb"):
+        open_model(str(tiny_bert), backend="sentem")
+
+
+def test_both_backends_give_the_same_vectors(tiny_bert, tmp_path):
+    from sentemb.encoder import Encoder
+
+    folder = Encoder.load(tiny_bert).save(tmp_path / "saved")
+    ours = open_model(str(folder), precision="fp32")
+    theirs = open_model(str(folder), backend="sentence-transformers", precision="fp32")
+    np.testing.assert_allclose(ours.encode(TEXTS), theirs.encode(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(ours.encode(TEXTS, prompt="two "), theirs.encode(TEXTS, prompt="two "), atol=1e-5)
+    assert ours.provenance.digest
+    assert theirs.provenance.digest
+    assert ours.provenance.max_tokens == theirs.provenance.max_tokens
+
+
+def test_recipe_and_seed_beside_the_model(tiny_bert, tmp_path):
+    from sentemb.encoder import Encoder
+
+    encoder = Encoder.load(tiny_bert)
+    found = []
+    for seed in (1, 2):
+        encoder.save(tmp_path / f"run{seed}" / "model")
+        (tmp_path / f"run{seed}" / "recipe.toml").write_text(f"# resolved\n[train]\nseed = {seed}\nepochs = 1\n")
+        found.append(open_model(str(tmp_path / f"run{seed}" / "model")).provenance)
+    assert found[0].recipe == found[1].recipe is not None
+    assert [one.recipe_seed for one in found] == [1, 2]
+
+
+# --------------------------------------------------------------------------------------- vectors on disk
+def test_vectors_by_text(tmp_path):
+    np.save(tmp_path / "v.npy", lengths(TEXTS))
+    (tmp_path / "v.txt").write_text("\n".join(TEXTS) + "\n")
+    pq.write_table(pa.table({"text": TEXTS, "embedding": lengths(TEXTS).tolist()}), tmp_path / "v.parquet")
+    for source in ("v.npy", "v.parquet"):
+        model = open_model(tmp_path / source)
+        np.testing.assert_array_equal(model.encode(TEXTS[::-1]), lengths(TEXTS[::-1]))
+        assert model.provenance.digest
+        with pytest.raises(EvaluationError, match=r"1 of 1 texts have no vector, the first is 'unknown'"):
+            model.encode(["unknown"])
+
+
+def test_vectors_as_the_encode_verb_writes_them(tmp_path, tiny_bert):
+    from typer.testing import CliRunner
+
+    from sentemb.cli.encode import app
+
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS))
+    out = CliRunner().invoke(
+        app, [str(tmp_path / "t.txt"), "-o", str(tmp_path / "v.parquet"), "-m", str(tiny_bert), "--precision", "fp32"]
+    )
+    assert out.exit_code == 0, out.output
+    expected = open_model(str(tiny_bert), precision="fp32").encode(TEXTS)
+    np.testing.assert_allclose(open_model(tmp_path / "v.parquet").encode(TEXTS), expected, atol=1e-6)
+
+
+def test_malformed_vector_files(tmp_path):
+    path = tmp_path / "v.npy"
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"not a plain \.npy"):  # never unpickled
+        open_model(path)
+    np.save(path, np.arange(4))
+    with pytest.raises(DataError, match="floating point"):
+        open_model(path)
+    np.save(path, np.ones((2, 3)))
+    with pytest.raises(DataError, match="texts of its rows are not known"):
+        open_model(path)
+    (tmp_path / "v.txt").write_text("a\nb\nc\n")
+    with pytest.raises(DataError, match="2 vectors, but 3 texts"):
+        open_model(path)
+    with pytest.raises(DataError, match="no such file"):
+        open_model(tmp_path / "absent.npy")
+    pq.write_table(pa.table({"words": ["a"]}), tmp_path / "v.parquet")
+    with pytest.raises(DataError, match='columns words; needed are "text"'):
+        open_model(tmp_path / "v.parquet")
+    pq.write_table(pa.table({"text": ["a", "b"], "embedding": [[1.0, 2.0], [1.0]]}), tmp_path / "v.parquet")
+    with pytest.raises(DataError, match="differ in length"):
+        open_model(tmp_path / "v.parquet")
+
+
+# -------------------------------------------------------------------------------------- checks and memory
+def test_width_must_not_change():
+    widths = iter([3, 4])
+    model = open_model(lambda texts: np.ones((len(texts), next(widths))))
+    model.encode(["a"])
+    with pytest.raises(EvaluationError, match="width 4; its width is 3"):
+        model.encode(["b"])
+
+
+def test_nan_names_the_text():
+    model = open_model(lambda texts: np.array([[np.nan if "dog" in text else 1.0] for text in texts]))
+    with pytest.raises(NumericError, match="text 1: 'a dog'"):
+        model.encode(TEXTS)
+
+
+@pytest.mark.parametrize("limit", [10**9, 40, 0])
+def test_memory_never_changes_a_vector(limit):
+    calls = []
+
+    def encode(texts):
+        calls.append(list(texts))
+        return lengths(texts)
+
+    memo = Memo(limit)
+    generator = np.random.default_rng(0)
+    words = ["x" * n for n in range(1, 12)]
+    for _ in range(30):
+        texts = list(generator.choice(words, 6))
+        np.testing.assert_array_equal(memo.vectors(texts, None, encode), lengths(texts))
+        assert len(set(calls[-1])) == len(calls[-1])
+    if limit > 10**6:
+        assert sum(map(len, calls)) == len(words)
+
+
+def test_a_prompt_makes_another_text():
+    model = open_model(lambda texts: lengths(texts))
+    assert model.encode(["cat"], prompt="a ")[0, 0] == 5
+    assert model.encode(["cat"])[0, 0] == 3
+
+
+def test_prompt_priority_as_mteb():
+    from mteb.models.abs_encoder import get_prompt
+    from mteb.types import PromptType
+
+    class Task:
+        name, type = "NFCorpus", "Retrieval"
+
+    names = ["NFCorpus-query", "NFCorpus", "Retrieval-query", "Retrieval", "query"]
+    for start in range(len(names) + 1):
+        prompts = {name: f"{name}: " for name in names[start:]}
+        for role in (PromptType.query, PromptType.document, None):
+            ours = prompt_for(prompts, task="NFCorpus", task_type="Retrieval", role=role.value if role else None)
+            assert ours == get_prompt(prompts, Task, role)
+    assert prompt_for({"passage": "p: "}, role="document") == "p: "

@@ -1,0 +1,286 @@
+"""Every kind of mteb task from local folders, through our encoder and search, against mteb's own plain wrapper."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import hub_data
+import numpy as np
+import pytest
+
+from sentemb.errors import EvaluationError
+from sentemb.evaluate.model import open_model
+from sentemb.evaluate.mteb_data import (
+    data_folder,
+    local_data,
+    missing_data,
+    quiet_libraries,
+    repositories,
+    resolve_tasks,
+)
+from sentemb.evaluate.mteb_encoder import MtebEncoder
+from sentemb.evaluate.mteb_run import run_task
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # mteb, datasets and scikit-learn warn about each other
+
+
+def letters(texts):
+    """Letter pairs, hashed: a real embedder without a checkpoint."""
+    out = np.zeros((len(texts), 128), dtype=np.float32)
+    for row, text in enumerate(texts):
+        for a, b in pairwise(text):
+            out[row, (ord(a) * 31 + ord(b)) % 128] += 1
+        out[row, 0] += 0.01
+    return out
+
+
+class Plain:
+    """The shortest encoder that mteb's documentation describes; mteb searches with its own wrapper."""
+
+    def __init__(self, prompts=None):
+        from mteb.models.model_meta import ModelMeta
+
+        self.mteb_model_meta = ModelMeta.create_empty({"name": "test/plain"})
+        self.prompts = prompts or {}
+
+    def encode(self, inputs, *, task_metadata, hf_split, hf_subset, prompt_type=None, **kwargs):
+        from mteb.models.abs_encoder import get_prompt
+
+        prompt = get_prompt(self.prompts, task_metadata, prompt_type) or ""
+        return letters([prompt + text for batch in inputs for text in batch["text"]])
+
+    def similarity(self, embeddings1, embeddings2):
+        from mteb.similarity_functions import cos_sim
+
+        return cos_sim(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1, embeddings2):
+        from mteb.similarity_functions import pairwise_cos_sim
+
+        return pairwise_cos_sim(embeddings1, embeddings2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """datasets' cache must not survive the test, nor meet the user's."""
+    import datasets
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
+    patch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    yield
+    patch.undo()
+
+
+def prepared(name: str, root: Path):
+    make, subsets = hub_data.TASKS[name]
+    make(root)
+    return resolve_tasks([name], subsets=subsets)[0]
+
+
+PROMPTS = {"query": "ask: ", "Classification": "sort: ", "STS17": "two: "}
+# one task of every way of loading at once, the others (k-means and ten classifiers each) among the slow tests
+QUICK = ("STS17", "SprintDuplicateQuestions", "MIRACLRetrievalHardNegatives", "AskUbuntuDupQuestions")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in hub_data.TASKS]
+)
+def test_as_mteb(tmp_path, name):
+    import mteb
+
+    # with prompts where the task has any: without, they would not be seen to be asked for
+    prompts = PROMPTS if name not in ("STSBenchmark", "NFCorpus") else {}
+
+    task = prepared(name, tmp_path)
+    assert missing_data([task], tmp_path) == []
+    ours = run_task(task, MtebEncoder(open_model(letters, prompts=prompts)), root=tmp_path)
+
+    again = resolve_tasks([name], subsets=hub_data.TASKS[name][1])[0]
+    with quiet_libraries():
+        with local_data(tmp_path, again.metadata.dataset["path"]):
+            again.load_data()
+        found = mteb.evaluate(Plain(prompts), again, cache=None, show_progress_bar=False, co2_tracker=False)
+    theirs = found.task_results[0]
+    assert ours.main == pytest.approx(100 * theirs.get_score(), abs=1e-3)
+    for split, rows in theirs.scores.items():
+        for row in rows:
+            mine = ours.scores[split][row["hf_subset"]]
+            for metric, value in row.items():
+                # nAUC sorts by confidence, where float rounding of tied scores decides; everything else must agree
+                if isinstance(value, float) and not metric.startswith("nauc"):
+                    assert mine[metric] == pytest.approx(value, abs=1e-4, nan_ok=True), metric
+
+
+def test_prompts_reach_the_texts(tmp_path):
+    asked = []
+
+    def remembering(texts):
+        asked.extend(texts)
+        return letters(texts)
+
+    task = prepared("NFCorpus", tmp_path)
+    run_task(task, MtebEncoder(open_model(remembering, prompts={"query": "Q: ", "passage": "P: "})), root=tmp_path)
+    queries = [text for text in asked if text.startswith("Q: ")]
+    assert len(queries) == 12
+    assert len(asked) == 62
+    assert all(text.startswith("P: ") for text in asked if text not in queries)
+
+
+def test_each_text_once(tmp_path):
+    asked = []
+
+    def remembering(texts):
+        asked.extend(texts)
+        return letters(texts)
+
+    encoder = MtebEncoder(open_model(remembering))
+    run_task(prepared("STSBenchmark", tmp_path), encoder, root=tmp_path)
+    run_task(prepared("STS17", tmp_path), encoder, root=tmp_path)
+    assert len(asked) == len(set(asked))
+
+
+def test_faiss_search_gives_the_same(tmp_path):
+    from sentemb.evaluate.faiss_search import index_search
+
+    task = prepared("NFCorpus", tmp_path)
+    model = open_model(letters)
+    exact = run_task(task, MtebEncoder(model), root=tmp_path)
+    indexed = run_task(task, MtebEncoder(model, search=index_search("flat", "cosine")), root=tmp_path)
+    assert indexed.main == pytest.approx(exact.main, abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------ what is missing
+def test_missing_repository(tmp_path):
+    (tmp_path / "mteb").mkdir()
+    tasks = resolve_tasks(["STS12", "NFCorpus"])
+    found = missing_data(tasks, tmp_path)
+    assert [(entry.task, entry.repository) for entry in found] == [
+        ("STS12", "mteb/sts12-sts"),
+        ("NFCorpus", "mteb/nfcorpus"),
+    ]
+
+
+def test_missing_split(tmp_path):
+    task = prepared("Banking77Classification", tmp_path)
+    (tmp_path / "mteb/banking77/train.jsonl").unlink()
+    (entry,) = missing_data([task], tmp_path)
+    assert 'no split "train"' in str(entry)
+
+
+def test_missing_language(tmp_path):
+    task = prepared("MTOPDomainClassification", tmp_path)
+    folder = tmp_path / "mteb/MTOPDomainClassification"
+    shutil.rmtree(folder / "de")
+    hub_data.card(folder, {"en": {s: f"en/{s}.jsonl" for s in ("train", "validation", "test")}})
+    assert any('no configuration "de"' in str(entry) for entry in missing_data([task], tmp_path))
+
+
+def test_missing_qrels(tmp_path):
+    task = prepared("NFCorpus", tmp_path)
+    folder = tmp_path / "mteb/nfcorpus"
+    hub_data.card(folder, {"corpus": {"corpus": "corpus.jsonl"}, "queries": {"queries": "queries.jsonl"}})
+    assert [entry.what for entry in missing_data([task], tmp_path)] == [
+        'no configuration "default" (found: corpus, queries)'
+    ]
+
+
+def test_damaged_card(tmp_path):
+    task = prepared("NFCorpus", tmp_path)
+    (tmp_path / "mteb/nfcorpus/corpus.jsonl").unlink()
+    (entry,) = missing_data([task], tmp_path)
+    assert entry.task == "NFCorpus"
+
+
+def test_aggregates_are_their_parts():
+    (task,) = resolve_tasks(["CQADupstackRetrieval"])
+    names = [repository.name for repository in repositories([task])]
+    assert len(names) == 12
+    assert all(name.lower().startswith("mteb/cqadupstack") for name in names)
+
+
+def test_unknown_names():
+    with pytest.raises(EvaluationError, match="did you mean STS12"):
+        resolve_tasks(["STS-12"])
+    with pytest.raises(EvaluationError, match="did you mean"):
+        resolve_tasks(benchmark="MTEB(eng,v2)")
+
+
+def test_data_folder(tmp_path, monkeypatch):
+    for name in ("SENTEMB_MTEB_DATA", "SENTEMB_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    assert data_folder(None) is None
+    monkeypatch.setenv("SENTEMB_DATA", str(tmp_path))
+    assert data_folder(None) == tmp_path
+    (tmp_path / "hub").mkdir()
+    assert data_folder(tmp_path) == tmp_path / "hub"
+    with pytest.raises(EvaluationError, match="no such data folder"):
+        data_folder(tmp_path / "absent")
+
+
+# ------------------------------------------------------------------------------------------------- running
+def test_resumes_from_the_results_tree(tmp_path, tiny_bert):
+    task = prepared("STSBenchmark", tmp_path / "data")
+    first = open_model(str(tiny_bert), precision="fp32")
+    done = run_task(task, MtebEncoder(first), root=tmp_path / "data", results=tmp_path / "out")
+    tree = list((tmp_path / "out/results").rglob("STSBenchmark.json"))
+    assert len(tree) == 1
+    assert tree[0].parent.name == first.provenance.digest[:40]
+    shutil.rmtree(tmp_path / "data")  # not even the data is needed again
+    second = open_model(str(tiny_bert), precision="fp32")
+    again = run_task(task, MtebEncoder(second), root=None, results=tmp_path / "out")
+    assert again.is_cached
+    assert second.texts == 0
+    assert again.main == pytest.approx(done.main)
+
+
+def test_a_callable_is_never_resumed(tmp_path):
+    task = prepared("STSBenchmark", tmp_path / "data")
+    for _ in range(2):
+        model = open_model(letters)
+        score = run_task(task, MtebEncoder(model), root=tmp_path / "data", results=tmp_path / "out")
+        assert model.texts > 0
+        assert not score.is_cached
+
+
+def test_needs_a_network(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    (task,) = resolve_tasks(["STS12"])
+    with pytest.raises(EvaluationError, match="sentemb data fetch --task STS12"):
+        run_task(task, MtebEncoder(open_model(letters)), root=None)
+
+
+def test_unknown_candidates_of_a_reranking_task(tmp_path):
+    task = prepared("AskUbuntuDupQuestions", tmp_path)
+    path = tmp_path / "mteb/AskUbuntuDupQuestions/top_ranked.jsonl"
+    path.write_text(path.read_text().replace('"d4"', '"nowhere"'))
+    with pytest.raises(EvaluationError, match="unknown documents"):
+        run_task(task, MtebEncoder(open_model(letters)), root=tmp_path)
+
+
+def test_another_mirror_is_read_anew(tmp_path):
+    """datasets' cache knows a folder with a card by its name only."""
+    scores = []
+    for place in ("one", "two"):
+        task = prepared("NFCorpus", tmp_path / place)
+        if place == "two":
+            path = tmp_path / "two/mteb/nfcorpus/qrels/test.jsonl"
+            path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[1::2]))
+        scores.append(run_task(task, MtebEncoder(open_model(letters)), root=tmp_path / place).main)
+    assert scores[0] > scores[1]  # the easy judgements were taken away
+
+
+def test_items_give_the_main_score(tmp_path):
+    for name in ("STSBenchmark", "NFCorpus"):
+        score = run_task(prepared(name, tmp_path), MtebEncoder(open_model(letters)), root=tmp_path)
+        assert score.items is not None, name
+        if score.items.gold:
+            from sentemb.evaluate.metrics import spearman
+
+            assert 100 * spearman(score.items.predicted, score.items.gold) == pytest.approx(score.main, abs=1e-3)
+        else:
+            assert 100 * np.mean(score.items.values) == pytest.approx(score.main, abs=1e-3), name

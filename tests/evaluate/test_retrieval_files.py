@@ -1,0 +1,184 @@
+"""Retrieval folders in BEIR's and the hub's layout, BM25 beside the model, runs of other systems; SentEval's files."""
+
+from __future__ import annotations
+
+import json
+
+import hub_data
+import numpy as np
+import pytest
+
+from sentemb.cli import main
+from sentemb.errors import DataError, EvaluationError
+from sentemb.evaluate.bm25 import bm25_search
+from sentemb.evaluate.model import open_model
+from sentemb.evaluate.results import read_results
+from sentemb.evaluate.retrieval import evaluate_retrieval, read_retrieval, to_run
+from sentemb.evaluate.sts import sts_sets
+from sentemb.types import Hits
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+
+
+def words(texts):
+    """Bags of words."""
+    table = {word: i for i, word in enumerate(hub_data.WORDS)}
+    return np.array([[text.split().count(word) for word in table] + [0.01] for text in texts], dtype=np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    hub_data.retrieval(tmp_path)
+    return tmp_path / "mteb/nfcorpus"
+
+
+def test_the_same_from_every_format(folder, tmp_path):
+    whole = read_retrieval(folder)
+    assert whole.documents["d1"].startswith("about ")
+    assert not whole.documents["d0"].startswith(" ")
+    beir = tmp_path / "beir"
+    (beir / "qrels").mkdir(parents=True)
+    for name in ("corpus", "queries"):
+        (beir / f"{name}.jsonl").write_bytes((folder / f"{name}.jsonl").read_bytes())
+    rows = [json.loads(line) for line in (folder / "qrels/test.jsonl").read_text().splitlines()]
+    (beir / "qrels/test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(f"{r['query-id']}\t{r['corpus-id']}\t{r['score']}\n" for r in rows)
+    )
+    again = read_retrieval(beir, name="nfcorpus")
+    assert (again.documents, again.queries, again.qrels) == (whole.documents, whole.queries, whole.qrels)
+
+
+def test_baselines_and_fusion(folder):
+    ours, sparse, fused = evaluate_retrieval(open_model(words), read_retrieval(folder))
+    assert (sparse.system, fused.system) == ("BM25", "RRF(words, BM25)")
+    for score in (ours, sparse, fused):
+        assert score.values["mrr@10"].mean() > 0.9  # every query shares all but one word with its document
+        assert set(score.run) == set(score.queries)
+
+
+def test_own_id_is_left_out(folder):
+    data = read_retrieval(folder)
+    renamed = {("q0" if name == "d0" else name): text for name, text in data.documents.items()}
+    same = type(data)(data.name, renamed, data.queries, {"q0": {"q0": 1, "d20": 1}}, data.split)
+    (with_own,) = evaluate_retrieval(open_model(words), same, baselines=False)
+    (without,) = evaluate_retrieval(open_model(words), same, baselines=False, ignore_identical_ids=True)
+    assert "q0" in with_own.run["q0"]
+    assert "q0" not in without.run["q0"]
+    assert len(without.run["q0"]) == len(renamed) - 1
+
+
+def test_hits_without_a_document_are_left_out():
+    hits = Hits(np.array([[1, -1]]), np.array([[0.5, -np.inf]], dtype=np.float32))
+    assert to_run(hits, ["q"], ["a", "b"]) == {"q": {"b": 0.5}}
+    assert to_run(hits, ["q"], ["a", "b"], floor=0.6) == {"q": {}}
+
+
+def test_bm25_of_nothing():
+    assert (bm25_search(["the of", "and"], ["river"], 2).ids == -1).all()
+    assert bm25_search([], ["river"], 2).ids.shape == (1, 0)
+    found = bm25_search(["a river", "a house", "a river by the house"], ["house"], 3)
+    assert found.ids[0, 0] == 1
+    assert found.scores[0, 2] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("corpus.jsonl", None, "no corpus.jsonl"),
+        ("qrels/test.jsonl", None, 'no judgements for split "test"; found under qrels/: nothing'),
+        (
+            "corpus.jsonl",
+            '{"_id": "d0", "text": "x"}\n{"_id": "d0", "text": "y"}\n',
+            r'corpus.jsonl:2: the id "d0" occurs twice',
+        ),
+        ("corpus.jsonl", '{"_id": "d0", "text": null}\n', r'corpus.jsonl:1: column "text" holds None'),
+        ("corpus.jsonl", '{"text": "x"}\n', r'corpus.jsonl:1: no column "_id"'),
+        ("corpus.jsonl", "", "no rows"),
+        ("corpus.jsonl", '{"_id": "d0", "text": "x"}\n', "relevant documents are not in the corpus"),
+        ("queries.jsonl", '{"_id": "q0", "text": "x"}\n', "11 of 12 judged queries are not among the queries"),
+        (
+            "qrels/test.jsonl",
+            '{"query-id": "q0", "corpus-id": "d0", "score": 0}\n',
+            "no query has a relevant document",
+        ),
+    ],
+)
+def test_malformed_folders(folder, name, change, message):
+    if change is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(change)
+    with pytest.raises(DataError, match=message):
+        read_retrieval(folder)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        read_retrieval(tmp_path / "absent")
+
+
+def call(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    return end.value.code or 0, said.out, said.err
+
+
+def test_runs_of_other_systems(tmp_path, capsys):
+    (tmp_path / "test.qrels").write_text("q1 0 d1 1\nq2 0 d2 1\nq3 0 d3 0\n")
+    (tmp_path / "good.trec").write_text("q1 Q0 d1 1 2.0 x\nq2 Q0 d2 1 2.0 x\n")
+    (tmp_path / "bad.trec").write_text("q1 Q0 d9 1 2.0 x\nq1 Q0 d1 2 1.0 x\n")
+    where = [tmp_path / "good.trec", tmp_path / "bad.trec", "--qrels", tmp_path / "test.qrels"]
+    code, out, _ = call(capsys, "eval", "trec", *where, "-o", tmp_path / "out")
+    assert code == 0
+    assert "100.00" in out
+    bad = read_results(tmp_path / "out/test--bad.json")
+    assert bad.tasks[0].main == pytest.approx(100 * (1 / np.log2(3)) / 2)
+    code, out, _ = call(capsys, "eval", "compare", tmp_path / "out/test--bad.json", tmp_path / "out/test--good.json")
+    assert code == 0
+    assert "paired permutation" in out
+    assert call(capsys, "eval", "trec", *where, "--metric", "ndcg")[0] == 2
+    (tmp_path / "other.trec").write_text("x Q0 d1 1 2.0 x\n")
+    code, _, err = call(capsys, "eval", "trec", tmp_path / "other.trec", "--qrels", tmp_path / "test.qrels")
+    assert code == 2
+    assert "none of its 1 queries is judged" in err
+
+
+# ----------------------------------------------------------------------------------------- SentEval's files
+def senteval(root):
+    year = root / "downstream/STS/STS12-en-test"
+    year.mkdir(parents=True)
+    (year / "STS.input.MSRpar.txt").write_text("a b .\tc d .\ne\tf\nunrated\tpair\n")
+    (year / "STS.gs.MSRpar.txt").write_text("4.400\n0.8\n\n")
+    (year / "STS.input.OnWN.txt").write_text("g\th\n")
+    (year / "STS.gs.OnWN.txt").write_text("5\n")
+    benchmark = root / "downstream/STS/STSBenchmark"
+    benchmark.mkdir()
+    (benchmark / "sts-dev.csv").write_text('main-captions\tMSRvid\t2012\t1\t5.000\tA "man" .\tA man .\n')
+    sick = root / "downstream/SICK"
+    sick.mkdir()
+    (sick / "SICK_test_annotated.txt").write_text(
+        "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n6\tx y\tz\t3.3\tNEUTRAL\n"
+    )
+
+
+def test_senteval_layout(tmp_path):
+    senteval(tmp_path)
+    year, sick = sts_sets(tmp_path, "simcse", names=["STS12", "SICK-R"])
+    assert list(year.score) == [4.4, 0.8, 5.0]
+    assert year.subset == ["MSRpar", "MSRpar", "OnWN"]
+    assert year.sentence2[0] == "c d ."
+    assert (list(sick.sentence1), list(sick.score)) == (["x y"], [3.3])
+    (dev,) = sts_sets(tmp_path, "simcse", names=["STSBenchmark"], split="dev")
+    assert dev.sentence1[0] == 'A "man" .'
+    with pytest.raises(EvaluationError, match="STS13"):
+        sts_sets(tmp_path, "simcse", names=["STS12", "STS13"])
+
+
+def test_malformed_senteval(tmp_path):
+    senteval(tmp_path)
+    gold = tmp_path / "downstream/STS/STS12-en-test/STS.gs.OnWN.txt"
+    for content, message in (("x\n", r"OnWN.txt:1: the score 'x'"), ("1\n2\n", "1 pairs, but 2 scores")):
+        gold.write_text(content)
+        with pytest.raises(DataError, match=message):
+            sts_sets(tmp_path, "simcse", names=["STS12"])

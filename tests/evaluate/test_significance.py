@@ -1,0 +1,134 @@
+"""Resampling against loops, exact tests and known distributions."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sentemb.evaluate.significance import (
+    WeightedRanks,
+    _weighted_rho,
+    bootstrap_mean,
+    bootstrap_spearman,
+    holm,
+    paired_bootstrap_spearman,
+    paired_permutation,
+    welch,
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=30))
+@settings(max_examples=150, deadline=None)
+def test_weighted_ranks_are_those_of_the_repeated_list(rows):
+    values, counts = (np.array(side, dtype=np.float64) for side in zip(*rows, strict=True))
+    if counts.sum() == 0:
+        return
+    ranks = WeightedRanks(values)(counts[None])[0]
+    repeated = stats.rankdata(np.repeat(values, counts.astype(int)))
+    np.testing.assert_allclose(np.repeat(ranks, counts.astype(int)), repeated)
+
+
+def test_weighted_rho_is_spearman_of_the_resample():
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=50).round(1), generator.integers(0, 6, 50).astype(float)
+    picks = generator.integers(0, 50, 50)
+    counts = np.bincount(picks, minlength=50).astype(float)[None]
+    found = _weighted_rho(WeightedRanks(x), WeightedRanks(y), counts)[0]
+    assert found == pytest.approx(stats.spearmanr(x[picks], y[picks]).statistic, abs=1e-12)
+
+
+def test_intervals_cover():
+    """Of 200 intervals of 90 % about 180 hold the true mean."""
+    generator = np.random.default_rng(1)
+    held = 0
+    for seed in range(200):
+        interval = bootstrap_mean(generator.normal(size=80), level=0.9, resamples=300, seed=seed)
+        held += interval.low <= 0 <= interval.high
+    assert 165 <= held <= 195
+
+
+def test_interval_of_spearman_as_scipy():
+    generator = np.random.default_rng(2)
+    x = generator.normal(size=300)
+    y = x + generator.normal(size=300)
+    ours = bootstrap_spearman(x, y, resamples=2000)
+    theirs = stats.bootstrap(
+        (x, y),
+        lambda a, b: stats.spearmanr(a, b).statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    assert ours.low == pytest.approx(theirs.low, abs=0.01)
+    assert ours.high == pytest.approx(theirs.high, abs=0.01)
+
+
+def test_same_seed_same_interval():
+    values = np.random.default_rng(0).normal(size=40)
+    assert bootstrap_mean(values, seed=5) == bootstrap_mean(values, seed=5)
+    assert bootstrap_mean(values, seed=5) != bootstrap_mean(values, seed=6)
+
+
+def test_permutation_is_exact_for_few_items():
+    a, b = np.zeros(6), np.array([0.4, -0.1, 0.5, 0.3, 0.2, 0.6])
+    means = [abs(np.mean(np.array(signs) * (b - a))) for signs in itertools.product([1, -1], repeat=6)]
+    expected = np.mean(np.array(means) >= abs((b - a).mean()) - 1e-12)
+    assert paired_permutation(a, b).p == pytest.approx(expected)
+
+
+def test_no_difference_has_p_one():
+    values = np.random.default_rng(0).random(100)
+    assert paired_permutation(values, values).p == 1.0
+    gold = np.random.default_rng(1).random(100)
+    assert paired_bootstrap_spearman(values, values, gold, resamples=200).p == 1.0
+
+
+def test_false_alarms_are_as_rare_as_they_should_be():
+    generator = np.random.default_rng(4)
+    alarms = 0
+    for seed in range(200):
+        a, b = generator.random((2, 60))
+        alarms += paired_permutation(a, b, resamples=199, seed=seed).p <= 0.1
+    assert 8 <= alarms <= 34  # 20 expected, sd 4.2
+
+
+def test_a_real_difference_is_found():
+    generator = np.random.default_rng(5)
+    gold = generator.random(400)
+    good, bad = gold + 0.2 * generator.normal(size=400), gold + generator.normal(size=400)
+    found = paired_bootstrap_spearman(bad, good, gold, resamples=500)
+    assert found.difference == pytest.approx(
+        stats.spearmanr(good, gold)[0] - stats.spearmanr(bad, gold)[0], abs=1e-12
+    )
+    assert found.p < 0.01
+    assert found.interval is not None
+    assert 0 < found.interval.low < found.difference < found.interval.high
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    corrected = holm([0.5, float("nan"), 0.9])
+    assert corrected[0] == 1.0
+    assert np.isnan(corrected[1])
+    assert holm([]) == []
+
+
+def test_welch_as_scipy():
+    a, b = [70.1, 70.9, 70.4], [71.5, 72.4, 71.0]
+    assert welch(a, b).p == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    assert welch(a, b).difference == pytest.approx(np.mean(b) - np.mean(a))
+    assert np.isnan(welch([1.0, 1.0], [2.0, 2.0]).p)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match="one shape"):
+        paired_permutation(np.zeros(3), np.zeros(4))
+    with pytest.raises(ValueError, match="one shape"):
+        paired_bootstrap_spearman(np.zeros(3), np.zeros(3), np.zeros(4))

@@ -1,0 +1,55 @@
+"""Small data files and the overrides that put any shipped recipe on a tiny random model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+_WORDS = "the a man woman dog cat runs eats plays music red blue green river house song film book city team".split()
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    """Different sentences of random words."""
+    generator = np.random.default_rng(seed)
+    return [" ".join(generator.choice(_WORDS, size=generator.integers(4, 12))) + f" {i}" for i in range(count)]
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """lines.txt, triplets.jsonl and dev.tsv."""
+    folder = tmp_path_factory.mktemp("data")
+    first, second, third = (sentences(60, seed) for seed in (1, 2, 3))
+    (folder / "lines.txt").write_text("\n".join(first) + "\n")
+    rows = zip(first, second, third, strict=True)
+    (folder / "triplets.jsonl").write_text(
+        "".join(json.dumps({"anchor": a, "positive": b, "negative": c}) + "\n" for a, b, c in rows)
+    )
+    (folder / "pairs.jsonl").write_text(
+        "".join(json.dumps({"anchor": a, "positive": b}) + "\n" for a, b in zip(first, second, strict=True))
+    )
+    lines = [f"{a}\t{b}\t{i % 5}" for i, (a, b) in enumerate(zip(first[:20], second[:20], strict=True))]
+    (folder / "dev.tsv").write_text("sentence1\tsentence2\tscore\n" + "\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def on_tiny_model(data_dir: Path, tiny_bert: Path):
+    """Recipe tree → overrides that train it for two steps of eight on the tiny model."""
+
+    def overrides(tree: dict) -> list[str]:
+        file = {"lines": "lines.txt", "triplets": "triplets.jsonl", "pairs": "pairs.jsonl"}[tree["data"]["use"]]
+        result = [
+            f"encoder.backbone={tiny_bert}", f"data.path={data_dir / file}", "train.batch_size=8",
+            "train.max_steps=2", "train.precision=fp32",
+        ]
+        for place, companion in enumerate(tree.get("companions", [])):
+            if "generator" in companion:
+                result.append(f"companions.{place}.generator={tiny_bert}")
+        if "dev" in tree:
+            result += [f"dev.path={data_dir / 'dev.tsv'}", "train.eval_every=1"]
+        return result
+
+    return overrides

@@ -1,0 +1,137 @@
+"""A wrong recipe is told everything that is wrong, at once, in words that help."""
+
+from __future__ import annotations
+
+import pytest
+
+from sentemb.errors import RecipeError
+from sentemb.recipe import check, load_recipe, train
+from sentemb.recipe.load import apply_override, hash_of, merge, parse_value, read_tree
+
+GOOD = "simcse-unsup-minilm"
+
+
+def faults(overrides: list[str]) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(GOOD, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("terms.0.use=infonce", ["terms[0].use", "did you mean info_nce?"]),
+        ("terms.0.temprature=0.1", ["terms[0].temprature", "did you mean temperature?"]),
+        ("terms.0.temperature=-1", ["temperature", "above 0"]),
+        ('terms.0.temperature="hot"', ["terms[0].temperature", "number"]),
+        ("terms.0.weight=heavy", ["terms[0].weight", "number"]),
+        ("train.batch_size=0", ["train.batch_size", "greater than or equal to 1"]),
+        ("train.learningrate=1", ["did you mean learning_rate?"]),
+        ("train.patience=3", ["patience needs eval_every"]),
+        ("encoder.pooling=clss", ["encoder.pooling", "did you mean cls?"]),
+        ("views.use=twise", ["did you mean twice?"]),
+        ("edits.0.use=propensity", ["there is no entry 0"]),
+        ("similarity=cosin", ["did you mean cosine?"]),
+        ("trian.batch_size=3", ["trian", "did you mean train?"]),
+        ("dev.path=x.tsv", ["train.eval_every"]),
+        ("train.eval_every=5", ["needs a [dev] table"]),
+        ("terms.0.use=nowhere:Thing", ["nowhere cannot be imported"]),
+        ("terms.0.use=json:Thing", ["json has no class Thing"]),
+        ("no-equals-sign", ["key.path=value"]),
+        ("terms.7.weight=1", ["there is no entry 7"]),
+    ],
+)
+def test_each_fault_is_named_with_what_is_allowed(override, words):
+    if override == "dev.path=x.tsv":  # alone it is no fault
+        assert load_recipe(GOOD, [override]).dev is not None
+        return
+    message = faults([override])
+    for word in words:
+        assert word in message
+
+
+def test_all_faults_come_at_once():
+    message = faults(["terms.0.temperature=-1", "train.batch_size=0", "encoder.pooling=x", "views.use=y"])
+    assert len(message.splitlines()) == 4
+
+
+def test_missing_companion_and_view_are_named(tmp_path):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        'extends = "simcse-unsup-minilm"\n[[terms]]\nuse = "replaced_token_detection"\n[[edits]]\nuse = "queue"\n'
+    )
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe)
+    message = str(caught.value)
+    assert 'add [[companions]] use = "detector"' in message
+    assert 'add [[companions]] use = "momentum"' in message
+    assert 'use = "masked", of = ["anchor"]' in message
+
+
+def test_toml_errors_name_the_place(tmp_path):
+    recipe = tmp_path / "broken.toml"
+    recipe.write_text("[train\nbatch_size = 3\n")
+    with pytest.raises(RecipeError, match="line 1"):
+        load_recipe(recipe)
+
+
+def test_extending_twice_is_refused(tmp_path):
+    (tmp_path / "a.toml").write_text('extends = "simcse-unsup-minilm"\n')
+    (tmp_path / "b.toml").write_text('extends = "a"\n')
+    with pytest.raises(RecipeError, match="only one level"):
+        load_recipe(tmp_path / "b.toml")
+
+
+def test_check_reads_data_and_checkpoint_without_loading(data_dir, tiny_bert, tmp_path):
+    common = [f"encoder.backbone={tiny_bert}"]
+    with pytest.raises(RecipeError, match="no such file"):
+        check(GOOD, [*common, "data.path=nowhere.txt"])
+    with pytest.raises(RecipeError, match="negative_1"):
+        check("simcse-sup-minilm", [*common, f"data.path={data_dir / 'lines.txt'}"])
+    empty = tmp_path / "model"
+    empty.mkdir()
+    with pytest.raises(RecipeError) as caught:
+        check(GOOD, [f"encoder.backbone={empty}", "data.path=nowhere.txt"])
+    assert "config.json" in str(caught.value)
+    assert "no such file" in str(caught.value)
+    report = check(GOOD, [*common, f"data.path={data_dir / 'lines.txt'}"])
+    assert not report.unverified
+    assert "hub" in check(GOOD, [f"data.path={data_dir / 'lines.txt'}"]).unverified[0]
+
+
+def test_merge_replaces_a_part_with_another_use_and_appends_tables():
+    base = {"views": {"use": "twice", "x": 1}, "terms": [{"use": "a"}], "train": {"seed": 1, "epochs": 2}}
+    over = {"views": {"use": "columns"}, "terms": [{"use": "b"}], "train": {"seed": 3}}
+    assert merge(base, over) == {
+        "views": {"use": "columns"}, "terms": [{"use": "a"}, {"use": "b"}], "train": {"seed": 3, "epochs": 2},
+    }
+    assert base["train"]["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("1e-5", 1e-5), ("true", True), ("wiki.txt", "wiki.txt"), ('"3"', "3"), ("[1, 2]", [1, 2]), ("", "")],
+)
+def test_override_values_are_toml_or_words(text, value):
+    assert parse_value(text) == value
+
+
+def test_override_reaches_into_arrays_and_makes_tables():
+    tree = {"terms": [{"use": "a"}]}
+    apply_override(tree, "terms.0.weight=2")
+    apply_override(tree, "dev.path=x.tsv")
+    assert tree == {"terms": [{"use": "a", "weight": 2}], "dev": {"path": "x.tsv"}}
+
+
+def test_hash_ignores_what_does_not_train():
+    tree, _ = read_tree(GOOD)
+    assert hash_of(tree) == hash_of({**tree, "note": "hello", "source": "me"})
+    assert hash_of(tree) != hash_of({**tree, "train": {**tree["train"], "seed": 1}})
+
+
+def test_a_run_folder_is_not_overwritten(data_dir, on_tiny_model, tmp_path):
+    tree, _ = read_tree(GOOD)
+    overrides = on_tiny_model(tree)
+    train(GOOD, overrides=overrides, output=tmp_path / "run")
+    with pytest.raises(RecipeError, match="--resume"):
+        train(GOOD, overrides=overrides, output=tmp_path / "run")

@@ -1,0 +1,192 @@
+"""Kills, full disks and failing flushes: nothing acknowledged is lost, nothing else appears half."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import killed_writer
+import numpy as np
+import pytest
+from killed_writer import FIRST
+from killed_writer import contents as _contents
+from toy import ToyEncoder
+
+from sentemb.errors import SearchError
+from sentemb.search import Document, SearchIndex
+from sentemb.search.care import verify
+from sentemb.search.disk import Disk
+
+
+def _kill_often(folder: Path, kills: int, seed: int, kind: str) -> None:
+    script = Path(killed_writer.__file__)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SENTEMB_QUIET": "1"}
+    arguments = [sys.executable, str(script), str(folder), str(kills), str(seed), kind]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert f"'kills': {kills}" in done.stdout
+
+
+def test_killed_writer_loses_nothing(tmp_path: Path) -> None:
+    _kill_often(tmp_path / "ix", 30, 1, "flat")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "kind"), [(11, "flat"), (12, "IVF4,Flat"), (13, "hnsw"), (14, "sq8")])
+def test_killed_writer_loses_nothing_many_times(seed: int, kind: str, tmp_path: Path) -> None:
+    _kill_often(tmp_path / "ix", 60, seed, kind)
+
+
+class FaultyDisk(Disk):
+    """Counts its operations and fails from one of them on: full, or with flushes that report an error."""
+
+    def __init__(self, fail_at: int, fault: str) -> None:
+        self.fail_at, self.fault = fail_at, fault
+        self.count = 0
+        self.failed = False
+
+    def _next(self, what: str) -> None:
+        self.count += 1
+        kinds = {"full": ("write", "connect"), "fsync": ("fsync", "sync_folder"), "rename": ("rename",),
+                 "killed": ("write", "fsync", "sync_folder", "rename", "connect", "remove")}  # fmt: skip
+        if what in kinds[self.fault] and self.count >= self.fail_at:
+            self.failed = True
+            raise OSError(errno.ENOSPC if self.fault == "full" else errno.EIO, "injected", what)
+
+    def write(self, file: BinaryIO, view: memoryview) -> int:
+        self._next("write")
+        # a disk may also take only a part of what it is given
+        return super().write(file, view[: len(view) // 2] if len(view) > 1000 else view)
+
+    def fsync(self, descriptor: int) -> None:
+        self._next("fsync")
+        super().fsync(descriptor)
+
+    def sync_folder(self, folder: Path) -> None:
+        self._next("sync_folder")
+        super().sync_folder(folder)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self._next("rename")
+        super().rename(old, new)
+
+    def remove(self, path: Path) -> None:
+        self._next("remove")
+        super().remove(path)
+
+    def connect(self, path: Path) -> sqlite3.Connection:
+        connection = super().connect(path)
+        self.count += 1
+        if self.fault == "full" and self.count >= self.fail_at:
+            self.failed = True
+            connection.execute("PRAGMA max_page_count=1")  # SQLite's own "database or disk is full"
+        return connection
+
+
+CHANGES = {
+    "add": lambda index: index.add([Document(1000 + i, f"new {i}") for i in range(5)]),
+    "upsert": lambda index: index.upsert([Document(i, f"other {i}") for i in range(5)]),
+    "delete": lambda index: index.delete([1, 2, 3]),
+    "compact": lambda index: index.compact(),
+}
+
+
+@pytest.mark.parametrize("fault", ["full", "fsync", "rename", "killed"])
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_failing_disk_leaves_the_old_state(change: str, fault: str, tmp_path: Path) -> None:
+    index = SearchIndex.build(tmp_path, [Document(i, f"first {i}") for i in range(40)], encoder=ToyEncoder())
+    index.delete([9])
+    failures = 0
+    for fail_at in range(1, 100):
+        disk = FaultyDisk(fail_at, fault)
+        before = _contents(SearchIndex.open(tmp_path, encoder=ToyEncoder()))
+        writer = SearchIndex.open(tmp_path, encoder=ToyEncoder(), disk=disk)
+        try:
+            CHANGES[change](writer)
+        except (OSError, SearchError):
+            failures += 1
+            # what is reported as failed did not happen, in the folder and in the handle
+            assert _contents(SearchIndex.open(tmp_path, encoder=ToyEncoder())) == before
+            assert _contents(writer) == before
+            continue
+        break
+    # only clean-up after the commit may fail unnoticed
+    assert not disk.failed or fault == "killed"
+    assert failures >= 1
+    changed = SearchIndex.open(tmp_path, encoder=ToyEncoder())
+    assert _contents(changed) == _contents(writer)
+    verify(changed)
+
+
+@pytest.mark.parametrize("fault", ["full", "fsync", "rename"])
+def test_failing_disk_during_a_build_leaves_no_index_or_the_old_one(fault: str, tmp_path: Path) -> None:
+    documents = [Document(i, f"first {i}") for i in range(40)]
+    for fail_at in range(1, 100):
+        disk = FaultyDisk(fail_at, fault)
+        try:
+            index = SearchIndex.build(tmp_path, documents, encoder=ToyEncoder(), overwrite=True, disk=disk)
+        except (OSError, SearchError):
+            with pytest.raises(SearchError):
+                SearchIndex.open(tmp_path)
+            continue
+        break
+    assert fail_at > 2
+    assert _contents(index) == FIRST
+
+
+def _random_life(seed: int, steps: int, kind: str, folder: Path) -> None:
+    """Random operations against a plain dictionary."""
+    draw = random.Random(seed)
+    encoder = ToyEncoder()
+    model: dict[int, str] = {i: f"first {i}" for i in range(30)}
+    documents = [Document(i, text) for i, text in model.items()]
+    index = SearchIndex.build(folder, documents, encoder=encoder, kind=kind, target_recall=1.0)
+    for number in range(steps):
+        ids = draw.sample(range(50), draw.randint(1, 6))
+        operation = draw.choice(["add", "upsert", "upsert", "delete", "delete", "compact", "open", "refuse"])
+        texts = {name: f"w{draw.randint(0, 9)} step {number} id {name}" for name in ids}
+        if operation == "add":
+            fresh = {name: text for name, text in texts.items() if name not in model}
+            assert index.add([Document(name, text) for name, text in fresh.items()]) == len(fresh)
+            model.update(fresh)
+        elif operation == "upsert":
+            assert index.upsert([Document(name, text) for name, text in texts.items()]) == len(texts)
+            model.update(texts)
+        elif operation == "delete":
+            assert index.delete(ids) == len(model.keys() & set(ids))
+            model = {name: text for name, text in model.items() if name not in ids}
+        elif operation == "compact":
+            index.compact()
+        elif operation == "open":
+            index = SearchIndex.open(folder, encoder=encoder, mapped=draw.random() < 0.5)
+        elif model:
+            with pytest.raises(Exception, match="in the index already"):
+                index.add([Document(999, "x"), Document(draw.choice(list(model)), "y")])
+        assert _contents(index) == model
+        assert len(index) == len(model)
+        query = f"w{draw.randint(0, 9)} step id"
+        hits = index.search(query, 5)
+        vectors = {name: encoder.encode([text])[0] for name, text in model.items()}
+        wanted = encoder.encode([query])[0]
+        cosines = {n: float(v @ wanted / np.linalg.norm(v) / np.linalg.norm(wanted)) for n, v in vectors.items()}
+        best = sorted(cosines.values(), reverse=True)[:5]
+        tolerance = 0.02 if kind == "sq8" else 1e-4
+        assert [hit.score for hit in hits] == pytest.approx(best, abs=tolerance)
+        assert all(hit.text == model[int(hit.id)] for hit in hits)
+
+
+@pytest.mark.parametrize(("seed", "kind"), [(1, "flat"), (2, "IVF4,Flat"), (3, "hnsw"), (4, "sq8")])
+def test_random_operations_match_a_dictionary(seed: int, kind: str, tmp_path: Path) -> None:
+    _random_life(seed, 25, kind, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 112))
+def test_long_random_lives_match_a_dictionary(seed: int, tmp_path: Path) -> None:
+    _random_life(seed, 120, ["flat", "IVF4,Flat", "hnsw", "sq8"][seed % 4], tmp_path)

@@ -1,0 +1,256 @@
+"""Building, searching and changing an index of every kind, against brute force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy import DIMENSION, ToyEncoder, vectors
+
+from sentemb.errors import DataError, IndexLocked, NumericError, SearchError
+from sentemb.search import BuildOptions, Document, SearchIndex
+from sentemb.search import manifest as manifests
+from sentemb.search.kinds import KINDS
+from sentemb.search.writing import write_lock
+
+ROWS = 1200
+KIND_NAMES = [*KINDS, "OPQ8,IVF8,PQ8", "PQ8", "HNSW16,SQ8", "IVF8,PQ8x4fs"]
+DOCUMENTS = [{"id": f"d{i}", "text": f"text {i}", "year": 2000 + i % 20} for i in range(ROWS)]
+
+
+def _recall(found: Any, truth: Any) -> float:
+    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.tolist(), truth.tolist(), strict=True)]))
+
+
+def _truth(queries: Any, rows: Any, metric: str, k: int = 10) -> Any:
+    if metric == "l2":
+        return np.argsort(((queries[:, None] - rows[None]) ** 2).sum(-1), axis=1, kind="stable")[:, :k]
+    if metric == "cosine":
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.argsort(-queries @ rows.T, axis=1, kind="stable")[:, :k]
+
+
+@pytest.mark.parametrize("kind", KIND_NAMES)
+def test_every_kind_lives_a_whole_life(kind: str, tmp_path: Path) -> None:
+    rows, queries = np.split(vectors(ROWS + 20), [ROWS])
+    index = SearchIndex.build(tmp_path / "ix", DOCUMENTS, vectors=rows, kind=kind, target_recall=0.9)
+    coarse = kind in ("PQ8", "OPQ8,IVF8,PQ8")
+    assert _recall(index.search_vectors(queries, 10).ids, _truth(queries, rows, "cosine")) >= (0.3 if coarse else 0.85)
+
+    filtered = index.search(queries, 10, where="year >= 2018")
+    assert all(len(hits) == 10 and all(hit.metadata["year"] >= 2018 for hit in hits) for hits in filtered)
+    recent = np.array([i for i in range(ROWS) if i % 20 >= 18])
+    if not coarse:
+        found = np.array([[int(hit.id[1:]) for hit in hits] for hits in filtered])  # type: ignore[index]
+        assert _recall(found, recent[_truth(queries, rows[recent], "cosine")]) >= 0.85
+
+    assert index.add([{"id": "new", "text": "new"}], vectors=rows[:1] * 3) == 1
+    assert index.delete(["d0", "nobody"]) == 1
+    assert index.search(rows[:1], 1)[0][0].id == "new"
+    assert index.upsert([{"id": "new", "text": "newer"}, {"id": "d6", "text": "six"}], vectors=rows[5:7]) == 2
+    assert len(index) == ROWS
+    assert "d0" not in index
+    assert index.get(["new"])["new"].text == "newer"
+    deepest = index.search(rows[:1], ROWS + 5)[0]
+    assert "d0" not in [hit.id for hit in deepest]
+
+    index.compact()
+    assert len(index.segments) == 1
+    assert index.manifest.live == index.manifest.rows == ROWS
+    if not coarse:
+        now = rows.copy()
+        now[6], names = rows[6], [f"d{i}" for i in range(ROWS)]
+        now[0], names[0] = rows[5], "new"  # d0 went, new came
+        hits = [[names.index(hit.id) for hit in row] for row in index.search(queries, 10)]  # type: ignore[arg-type]
+        assert _recall(np.array(hits), _truth(queries, now, "cosine")) >= 0.85
+    with SearchIndex.open(tmp_path / "ix", mapped=True) as again:
+        assert [h.id for h in again.search(queries[0:1], 5)[0]] == [h.id for h in index.search(queries[0:1], 5)[0]]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_flat_is_exact_whatever_the_segments_and_deletions(metric: Any, tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    rows = generator.normal(size=(500, DIMENSION)).astype(np.float32)
+    queries = generator.normal(size=(30, DIMENSION)).astype(np.float32)
+    index = SearchIndex.build(tmp_path, None, vectors=rows[:300], kind="flat", metric=metric)
+    for start in range(300, 500, 40):
+        index.add(range_documents(start, 40), vectors=rows[start : start + 40])
+    gone = list(range(0, 500, 7))
+    index.delete(gone)
+    left = np.setdiff1d(np.arange(500), gone)
+    expected = left[_truth(queries, rows[left], metric)]
+    hits = index.search(queries, 10)
+    assert [[hit.id for hit in row] for row in hits] == expected.tolist()
+    best = [[hit.score for hit in row] for row in hits]
+    sign = 1 if metric == "l2" else -1
+    assert (np.diff(sign * np.array(best), axis=1) >= 0).all()
+    index.compact()
+    assert [[hit.id for hit in row] for row in index.search(queries, 10)] == expected.tolist()
+
+
+def range_documents(start: int, count: int) -> list[Document]:
+    return [Document(start + i, None) for i in range(count)]
+
+
+def test_text_is_encoded_once_and_found(tmp_path: Path) -> None:
+    encoder = ToyEncoder()
+    texts = ["a red cat", "a blue dog", "a red cat", "the old house"]
+    index = SearchIndex.build(tmp_path, texts, encoder=encoder)
+    assert sorted(encoder.encoded) == sorted(set(texts))
+    hits = index.search("red cat", k=2)
+    assert [hit.id for hit in hits] == [0, 2]
+    assert hits[0].text == "a red cat"
+    assert hits[0].score == pytest.approx(hits[1].score)
+    index.add(["a grey wolf"])
+    assert index.search("grey wolf", k=1)[0].id == 4
+
+
+def test_integer_and_text_ids_are_different(tmp_path: Path) -> None:
+    index = SearchIndex.build(tmp_path, [Document(1, "a"), Document("1", "b")], vectors=vectors(2), kind="flat")
+    assert index.get([1])[1].text == "a"
+    assert index.get(["1"])["1"].text == "b"
+    assert index.delete([1]) == 1
+    assert 1 not in index
+    assert "1" in index
+
+
+def test_truncated_vectors_are_normalised_again(tmp_path: Path) -> None:
+    rows = vectors(50)
+    index = SearchIndex.build(tmp_path, None, vectors=rows, dim=4, kind="flat")
+    hits = index.search(rows[:1], 1)[0]
+    assert index.manifest.dimension == 4
+    assert hits[0].score == pytest.approx(1.0)
+
+
+def test_segments_of_a_build_are_searched_as_one(tmp_path: Path) -> None:
+    rows, queries = vectors(1000), vectors(10, seed=5)
+    whole = SearchIndex.build(tmp_path / "a", None, vectors=rows, kind="ivf-sq8", target_recall=1.0)
+    parts = SearchIndex.build(tmp_path / "b", None, vectors=rows, kind="ivf-sq8", target_recall=1.0, segment_rows=300)
+    assert len(parts.segments) == 4
+    np.testing.assert_array_equal(whole.search_vectors(queries, 10).ids, parts.search_vectors(queries, 10).ids)
+    parts.compact()
+    np.testing.assert_array_equal(whole.search_vectors(queries, 10).ids, parts.search_vectors(queries, 10).ids)
+
+
+def test_resumed_build_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    from sentemb.search.spool import BLOCK
+
+    texts = [f"word{i % 977} word{i % 13} number{i}" for i in range(BLOCK + 500)]
+
+    def interrupted() -> Any:
+        yield from texts[: BLOCK + 100]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SearchIndex.build(tmp_path / "ix", interrupted(), encoder=ToyEncoder(), kind="flat")
+    with pytest.raises(SearchError, match=r"did not finish.*--resume"):
+        SearchIndex.open(tmp_path / "ix")
+    with pytest.raises(SearchError, match="unfinished build"):
+        SearchIndex.build(tmp_path / "ix", texts, encoder=ToyEncoder(), kind="flat")
+    with pytest.raises(SearchError, match="digest"):
+        SearchIndex.build(tmp_path / "ix", texts, encoder=ToyEncoder(1), kind="flat", resume=True)
+    second = ToyEncoder()
+    index = SearchIndex.build(tmp_path / "ix", texts, encoder=second, kind="flat", resume=True)
+    assert len(second.encoded) == 500
+    plain = SearchIndex.build(tmp_path / "plain", texts, encoder=ToyEncoder(), kind="flat")
+    queries = ToyEncoder().encode(["word3 number8", "word900"])
+    np.testing.assert_array_equal(index.search_vectors(queries, 20).ids, plain.search_vectors(queries, 20).ids)
+    assert not (tmp_path / "ix" / "building").exists()
+
+
+def test_merge_moves_documents_and_refuses_other_models(tmp_path: Path) -> None:
+    first = SearchIndex.build(tmp_path / "a", [Document("a", "red cat")], encoder=ToyEncoder(), kind="flat")
+    second = SearchIndex.build(tmp_path / "b", [Document("b", "blue dog")], encoder=ToyEncoder(), kind="flat")
+    assert first.merge([second]) == 1
+    assert first.search("blue dog", 1)[0].id == "b"
+    with pytest.raises(DataError, match="'b' is in"):
+        first.merge([second])
+    assert len(first) == 2
+    other = SearchIndex.build(tmp_path / "c", [Document("c", "x")], encoder=ToyEncoder(1), kind="flat")
+    with pytest.raises(SearchError, match="its model is"):
+        first.merge([other])
+
+
+def test_index_of_another_model_is_refused(tmp_path: Path) -> None:
+    SearchIndex.build(tmp_path, ["a", "b"], encoder=ToyEncoder())
+    with pytest.raises(SearchError, match="built by toy"):
+        SearchIndex.open(tmp_path, encoder=ToyEncoder(1))
+    SearchIndex.open(tmp_path, encoder=ToyEncoder(0))
+
+
+def test_second_writer_is_told_who_writes(tmp_path: Path) -> None:
+    index = SearchIndex.build(tmp_path, ["a b", "c"], encoder=ToyEncoder())
+    with write_lock(tmp_path), pytest.raises(IndexLocked, match=r"process \d+ is writing"):
+        index.delete([0])
+    assert index.delete([0]) == 1
+
+
+def test_reader_keeps_its_generation_until_refresh(tmp_path: Path) -> None:
+    writer = SearchIndex.build(tmp_path, [Document(i, f"word{i}") for i in range(20)], encoder=ToyEncoder())
+    reader = SearchIndex.open(tmp_path, encoder=ToyEncoder())
+    writer.delete([3])
+    writer.compact()
+    assert reader.search("word3", 1)[0].id == 3
+    assert reader.refresh()
+    assert 3 not in [hit.id for hit in reader.search("word3", 20)]
+    assert not reader.refresh()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda i: i.add([Document(0, "again")]), DataError, "0 is in the index already"),
+        (lambda i: i.add([Document(9, "x"), Document(9, "y")]), DataError, "9 occurs 2 times"),
+        (lambda i: i.add([Document(9, "  ")]), DataError, "no text to encode"),
+        (lambda i: i.add([Document(True, "x")]), DataError, "True"),
+        (lambda i: i.add([Document(9, "x", {"a": float("nan")})]), DataError, "JSON"),
+        (lambda i: i.add([Document(9, "x")], vectors=np.full((1, DIMENSION), np.nan, np.float32)), NumericError, "NaN"),
+        (lambda i: i.add([Document(9, "x")], vectors=np.zeros((1, DIMENSION), np.float32)), NumericError, "zeros"),
+        (lambda i: i.add([Document(9, "x")], vectors=vectors(2)), SearchError, "only 1 documents"),
+        (lambda i: i.add([Document(9, "x")], vectors=vectors(1, 8)), SearchError, "needs 16"),
+        (lambda i: i.search(vectors(1), 0), SearchError, "k = 0"),
+        (lambda i: i.search(vectors(1), 3, where="year >"), SearchError, "ends where a value"),
+    ],
+)
+def test_mistakes_are_refused_and_change_nothing(
+    change: Any, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    index = SearchIndex.build(tmp_path, ["a b", "c d"], encoder=ToyEncoder())
+    before = (tmp_path / manifests.NAME).read_bytes()
+    with pytest.raises(error, match=message):
+        change(index)
+    assert (tmp_path / manifests.NAME).read_bytes() == before
+    files = {path.name for path in tmp_path.iterdir() if path.name[0] == "g"}
+    assert files == {file.name for file in index.manifest.files}
+    assert index.add([Document(9, "e f")]) == 1
+
+
+def test_all_documents_can_go_and_new_ones_come(tmp_path: Path) -> None:
+    index = SearchIndex.build(tmp_path, ["a b", "c d"], encoder=ToyEncoder())
+    assert index.delete([0, 1]) == 2
+    assert index.search("a", 3) == []
+    assert len(SearchIndex.open(tmp_path, encoder=ToyEncoder())) == 0
+    index.add(["e f"])
+    assert [hit.id for hit in index.search("a", 3)] == [2]
+
+
+def test_build_over_an_index_needs_permission_and_replaces_it_whole(tmp_path: Path) -> None:
+    SearchIndex.build(tmp_path, ["a b"], encoder=ToyEncoder())
+    with pytest.raises(SearchError, match="holds an index already"):
+        SearchIndex.build(tmp_path, ["c"], encoder=ToyEncoder())
+    index = SearchIndex.build(tmp_path, ["c", "d"], encoder=ToyEncoder(), overwrite=True)
+    assert len(index) == 2
+    assert index.manifest.generation == 2
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {file.name for file in index.manifest.files} | {manifests.NAME, ".lock"}
+
+
+def test_options_are_checked_before_anything_is_encoded(tmp_path: Path) -> None:
+    encoder = ToyEncoder()
+    with pytest.raises(SearchError, match="did you mean flat"):
+        SearchIndex.build(tmp_path, ["a"], encoder=encoder, options=BuildOptions(kind="flatt"))
+    with pytest.raises(SearchError, match="metric"):
+        SearchIndex.build(tmp_path, ["a"], encoder=encoder, options=BuildOptions(metric="cos"))  # type: ignore[arg-type]
+    assert encoder.encoded == []

@@ -1,0 +1,171 @@
+"""Hybrid, diverse, range, set and more-like queries; re-ranking, care, kinds, and the retriever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy import ToyEncoder, vectors
+
+from sentemb.errors import SearchError
+from sentemb.search import Document, SearchIndex, choosing
+from sentemb.search.care import stats, tune_on, verify
+from sentemb.search.hybrid import fuse
+from sentemb.search.kinds import choose
+from sentemb.search.retriever import IndexRetriever
+from sentemb.search.rewriting import MAX_SEGMENTS, to_merge
+
+TEXTS = ["red cat", "red dog", "blue cat", "blue dog", "old house", "red red cat"]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> SearchIndex:
+    documents = [Document(i, text, {"n": i}) for i, text in enumerate(TEXTS)]
+    return SearchIndex.build(tmp_path / "ix", documents, encoder=ToyEncoder())
+
+
+def test_fusion_by_hand() -> None:
+    found = fuse([np.array([[3, 1, 2]]), np.array([[1, 9, -1]])], 3)
+    assert found.ids.tolist() == [[1, 3, 9]]
+    expected = [1 / 62 + 1 / 61, 1 / 61, 1 / 62]
+    np.testing.assert_allclose(found.scores[0], expected, rtol=1e-6)
+
+
+def test_hybrid_honours_filters_and_deletions(index: SearchIndex) -> None:
+    assert index.hits(index.search_hybrid(["house"], 1))[0][0].text == "old house"
+    filtered = index.hits(index.search_hybrid(["red cat"], 6, where="n in (0, 2)"))[0]
+    assert sorted(hit.id for hit in filtered) == [0, 2]
+    index.delete([0])
+    assert 0 not in [hit.id for hit in index.hits(index.search_hybrid(["red cat"], 6))[0]]
+
+
+def test_diverse_results_equal_a_loop(index: SearchIndex) -> None:
+    query = index.vectors_of_texts(["red cat"])
+    found = choosing.diverse(index, query, 4, weight=0.4)
+    all_vectors = index.vectors_at(np.arange(6))
+    relevance, similar = all_vectors @ query[0], all_vectors @ all_vectors.T
+    picked: list[int] = []
+    while len(picked) < 4:
+        value = {
+            d: 0.4 * relevance[d] - 0.6 * max((similar[d, p] for p in picked), default=0)
+            for d in range(6) if d not in picked
+        }
+        picked.append(max(value, key=lambda d: value[d]))
+    assert found.ids[0].tolist() == picked
+    plain = choosing.diverse(index, query, 4, weight=1.0)
+    np.testing.assert_array_equal(plain.ids, index.search_vectors(query, 4).ids)
+
+
+@pytest.mark.parametrize("kind", ["flat", "binary", "IVF2,Flat"])
+def test_range_gives_everything_within(kind: str, tmp_path: Path) -> None:
+    rows, queries = np.split(vectors(305), [300])
+    index = SearchIndex.build(tmp_path, None, vectors=rows, kind=kind, target_recall=1.0)
+    index.delete(list(range(0, 300, 3)))
+    for query, (places, scores) in zip(queries, choosing.within(index, queries, 0.5), strict=True):
+        assert (np.diff(scores) <= 0).all()
+        assert (scores >= 0.5).all()
+        assert all(place % 3 for place in places)
+        if kind != "binary":
+            live = [i for i in range(300) if i % 3 and float(rows[i] @ query) >= 0.5]
+            assert sorted(places.tolist()) == live
+
+
+def test_set_queries(index: SearchIndex) -> None:
+    like = index.vectors_of_texts(["red", "cat"])
+    both = index.hits(choosing.combined(index, like, None, 2))[0]
+    assert {hit.text for hit in both} == {"red cat", "red red cat"}
+    without = index.hits(choosing.combined(index, like[1:], index.vectors_of_texts(["red"]), 1))[0]
+    assert without[0].text == "blue cat"
+    with pytest.raises(SearchError, match="at least one text"):
+        choosing.combined(index, like[:0], None, 2)
+
+
+def test_more_like_leaves_the_document_out(index: SearchIndex) -> None:
+    hits = index.hits(choosing.like_documents(index, [0], 2))[0]
+    assert hits[0].text == "red red cat"
+    assert 0 not in [hit.id for hit in hits]
+    with pytest.raises(SearchError, match="no document with id 77"):
+        choosing.like_documents(index, [77], 2)
+
+
+def test_reranking_orders_by_the_other_model(index: SearchIndex) -> None:
+    hits = index.search("red", 4)
+    ranked = index.rerank("red", hits, lambda pairs: [-len(text) for _, text in pairs], 2)
+    assert [hit.score for hit in ranked] == sorted((-float(len(hit.text or "")) for hit in hits), reverse=True)[:2]
+    with pytest.raises(SearchError, match="not finite"):
+        index.rerank("red", hits, lambda pairs: [float("nan")] * len(pairs))
+
+
+def test_verification_finds_altered_files(index: SearchIndex) -> None:
+    assert verify(index) == 2
+    path = index.folder / index.manifest.segments[0].documents.name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SearchError, match="SHA-256"):
+        verify(index)
+
+
+def test_tuning_on_queries_is_stored(tmp_path: Path) -> None:
+    rows, queries = np.split(vectors(1040), [1000])
+    index = SearchIndex.build(tmp_path, None, vectors=rows, kind="IVF16,Flat", target_recall=0.2)
+    low = index.manifest.tuned
+    index.delete([1, 2, 3])
+    found = tune_on(index, queries, 1.0)
+    assert low is not None
+    assert low.effort is not None
+    assert found.effort is not None
+    assert found.effort > low.effort
+    assert found.recall == 1.0
+    assert SearchIndex.open(tmp_path).manifest.tuned == found
+    assert stats(index).deleted == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "memory", "recall", "kind"),
+    [(1000, 1 << 30, 0.95, "flat"), (100_000, 1 << 30, 1.0, "flat"), (1_000_000, 4 << 30, 0.95, "ivf-flat"),
+     (1_000_000, 600 << 20, 0.95, "ivf-sq8"), (1_000_000, 100 << 20, 0.9, "ivf-pq")],
+)  # fmt: skip
+def test_automatic_choice_says_why(rows: int, memory: int, recall: float, kind: str) -> None:
+    choice = choose("auto", rows=rows, dimension=384, memory_bytes=memory, target_recall=recall, rescore=None)
+    assert choice.kind == kind
+    assert f"{rows:,}" in choice.reason
+
+
+def test_automatic_choice_refuses_the_impossible() -> None:
+    with pytest.raises(SearchError, match="raise the budget"):
+        choose("auto", rows=10**9, dimension=384, memory_bytes=1 << 30, target_recall=0.9, rescore=None)
+    with pytest.raises(SearchError, match="target recall 1"):
+        choose("auto", rows=10**7, dimension=384, memory_bytes=1 << 30, target_recall=1.0, rescore=None)
+
+
+def test_merging_keeps_segments_few_and_rewrites_little() -> None:
+    rows: list[int] = [100_000]
+    written = 0
+    for _ in range(2000):
+        rows.append(50)
+        chosen = to_merge(rows, [size <= 10_000 for size in rows])
+        if chosen:
+            merged = sum(rows[place] for place in chosen)
+            written += merged
+            rows = [size for place, size in enumerate(rows) if place not in chosen] + [merged]
+        assert len(rows) <= MAX_SEGMENTS
+    assert sum(rows) == 200_000
+    assert written < 20 * 100_000  # each added row about log2(2000) times
+
+
+def test_retriever_answers_like_mteb_asks(tmp_path: Path) -> None:
+    retriever = IndexRetriever(ToyEncoder(), folder=tmp_path / "r")
+    with pytest.raises(SearchError, match="before index"):
+        retriever.search([], top_k=1)
+    rows: list[dict[str, Any]] = [{"id": f"d{i}", "title": "", "text": text} for i, text in enumerate(TEXTS)]
+    retriever.index(rows, task_metadata=None, hf_split="test", hf_subset="default", encode_kwargs={})
+    queries = [{"id": "q", "text": "blue dog"}]
+    found = retriever.search(queries, top_k=2)
+    assert next(iter(found["q"])) == "d3"
+    assert len(found["q"]) == 2
+    limited = retriever.search(queries, top_k=5, top_ranked={"q": ["d0", "d4"]})
+    assert set(limited["q"]) == {"d0", "d4"}
+    retriever.close()

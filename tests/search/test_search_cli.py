@@ -1,0 +1,67 @@
+"""The verbs index, search and mine with a real (tiny, random) encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sentemb.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--quiet", *arguments])
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out, said.err
+
+
+def test_a_whole_life_on_the_command_line(
+    tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "d.jsonl"
+    rows = [{"id": f"d{i}", "text": f"the dog runs {i}", "year": 2000 + i} for i in range(30)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = str(tmp_path / "ix")
+    code, out, err = run(capsys, "index", str(data), "-o", folder, "-m", str(tiny_bert), "--json")
+    assert code == 0, err
+    assert json.loads(out)["documents"] == 30
+    code, out, _ = run(capsys, "search", folder, "the dog runs 7", "-k", "3", "--json", "--where", "year <= 2010")
+    hits = json.loads(out)["hits"]
+    assert code == 0
+    assert hits[0]["id"] == "d7"
+    assert hits[0]["metadata"] == {"year": 2007}
+    code, out, _ = run(capsys, "search", folder, "--more-like", "d7", "-k", "2")
+    assert code == 0
+    assert "d7" not in out.splitlines()[1]
+    code, out, _ = run(capsys, "index", "delete", folder, "d7", "nobody")
+    assert (code, out.strip()) == (0, f"{folder}: deleted 1 documents; 29 left")
+    code, out, err = run(capsys, "index", "upsert", folder, str(data))
+    assert code == 0, err
+    assert "30 now" in out
+    for verb in ("compact", "verify", "stats"):
+        code, out, err = run(capsys, "index", verb, folder)
+        assert code == 0, err
+        assert "30 documents" in out
+    code, _, err = run(capsys, "search", folder, "x", "--where", "year >")
+    assert code == 2
+    assert "ends where a value is expected" in err
+    assert "Traceback" not in err
+
+
+def test_mining_on_the_command_line(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out_file = tmp_path / "p.jsonl", tmp_path / "m.jsonl"
+    rows = [{"anchor": f"the cat {i}", "positive": f"a cat {i}"} for i in range(20)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = run(
+        capsys, "mine", str(data), "-o", str(out_file), "-m", str(tiny_bert), "-n", "2", "--dense", "1", "--bm25", "1",
+        "--json",
+    )
+    assert code == 0, err
+    assert json.loads(out)["kept"] == 20
+    mined = [json.loads(line) for line in out_file.read_text().splitlines()]
+    assert len(mined) == 20
+    assert all(row["positive"] not in (row["negative_1"], row["negative_2"]) for row in mined)
+    assert json.loads(Path(f"{out_file}.report.json").read_text())["report"]["eci"] > 0

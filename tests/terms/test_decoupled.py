@@ -1,0 +1,103 @@
+"""decoupled against a loop over pairs, by hand, and at its edges."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sentemb.errors import NumericError
+from sentemb.terms.decoupled import Decoupled
+
+INF = float("inf")
+
+
+def loop_reference(sim, positive, log_weight, temperature):
+    """1/n Σ_i ( -mean_p ℓ_ip + log Σ_{j ∉ P} exp ℓ_ij ), over rows that have a negative."""
+    n, m = sim.shape
+    losses = []
+    for i in range(n):
+        logits = [float(sim[i, j]) / temperature + float(log_weight[i, j]) for j in range(m)]
+        positives = [logits[j] for j in range(m) if positive[i, j] and logits[j] > -INF]
+        negatives = [logits[j] for j in range(m) if not positive[i, j] and logits[j] > -INF]
+        if negatives:
+            losses.append(-sum(positives) / len(positives) + math.log(sum(map(math.exp, negatives))))
+    return sum(losses) / max(len(losses), 1)
+
+
+@pytest.fixture
+def case(random_sim):
+    """One row with two positives, one removed pair, and a row whose negatives are all removed."""
+    positive = torch.eye(4, 6, dtype=torch.bool)
+    positive[0, 5] = True
+    log_weight = random_sim(4, 6, seed=1).detach()
+    log_weight[1, 4] = -INF
+    log_weight[3] = torch.where(positive[3], 0.0, -INF)
+    return random_sim(4, 6), positive, log_weight
+
+
+def test_equals_the_loop(case, table_of, batch_of):
+    sim, positive, log_weight = case
+    loss = Decoupled(temperature=0.3)(table_of(sim, positive, log_weight), batch_of(4))
+    assert loss.item() == pytest.approx(loop_reference(sim.detach(), positive, log_weight, 0.3), rel=1e-12)
+
+
+def test_hand_worked_two_by_two(table_of, batch_of):
+    # τ = 0.5: -2 + 0 and -1.2 + 1
+    table = table_of(torch.tensor([[1.0, 0.0], [0.5, 0.6]], dtype=torch.float64))
+    assert Decoupled(temperature=0.5)(table, batch_of()).item() == pytest.approx(-1.1)
+
+
+def test_the_positives_gradient_does_not_fade(table_of, batch_of):
+    # a row that is solved: under InfoNCE its gradient would be e^-40; here it is -1/(τ n)
+    sim = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    Decoupled(temperature=0.05)(table_of(sim), batch_of()).backward()
+    assert sim.grad[0, 0].item() == pytest.approx(-1 / 0.05 / 2)
+
+
+def test_order_of_examples_and_candidates_does_not_matter(case, table_of, batch_of):
+    sim, positive, log_weight = (tensor.detach() for tensor in case)
+    rows, columns = [2, 0, 3, 1], [5, 2, 0, 4, 1, 3]
+    before = Decoupled()(table_of(sim, positive, log_weight), batch_of(4))
+    shuffled = [tensor[rows][:, columns] for tensor in (sim, positive, log_weight)]
+    assert Decoupled()(table_of(*shuffled), batch_of(4)).item() == pytest.approx(before.item(), rel=1e-12)
+
+
+def test_gradcheck(case, table_of, batch_of):
+    sim, positive, log_weight = case
+    term = Decoupled(temperature=0.4)
+    assert torch.autograd.gradcheck(lambda s: term(table_of(s, positive, log_weight), batch_of(4)), (sim,))
+
+
+def test_one_example_alone_gives_zero_and_no_gradient(table_of, batch_of):
+    sim = torch.tensor([[0.3]], requires_grad=True)
+    loss = Decoupled()(table_of(sim), batch_of(1))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert sim.grad.item() == 0.0
+
+
+@pytest.mark.parametrize("also_no_negative", [False, True])
+def test_anchor_without_a_positive_is_infinite_and_diagnosed(table_of, batch_of, random_sim, also_no_negative):
+    log_weight = torch.zeros(3, 3, dtype=torch.float64)
+    log_weight[1, 1] = -INF
+    if also_no_negative:
+        log_weight[1] = -INF
+    table = table_of(random_sim(3, 3), log_weight=log_weight)
+    assert Decoupled()(table, batch_of(3)).item() == INF
+    with pytest.raises(NumericError, match="decoupled, step 7: every positive of example 101"):
+        Decoupled().diagnose(table, batch_of(3))
+
+
+def test_bfloat16_table_is_scored_in_float32(case, table_of, batch_of):
+    sim, positive, _ = case
+    sim = sim.detach().bfloat16()
+    loss = Decoupled()(table_of(sim, positive, torch.zeros(4, 6)), batch_of(4))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(loop_reference(sim.double(), positive, torch.zeros(4, 6), 0.1), rel=1e-5)
+
+
+def test_temperature_must_be_positive():
+    with pytest.raises(ValueError, match="allowed: above 0"):
+        Decoupled(temperature=-1.0)

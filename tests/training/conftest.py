@@ -1,0 +1,58 @@
+"""Data, an encoder without dropout, and processes that train together."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ranks import Ranks
+
+WORDS = (
+    "the a an of and to in is was for on with as by at from man woman dog cat child runs eats plays music guitar red "
+    "blue green big small river house song film book year world team game school people found made called"
+).split()
+
+
+@pytest.fixture(scope="session")
+def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_bert`` without dropout, which no two devices share."""
+    folder = tmp_path_factory.mktemp("still") / "bert"
+    shutil.copytree(tiny_bert, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["hidden_dropout_prob"] = config["attention_probs_dropout_prob"] = 0.0
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Anchor, positive, two hard negatives, a class and a score; some texts recur."""
+    draw = random.Random(5)
+
+    def text() -> str:
+        return " ".join(draw.choices(WORDS, k=draw.randint(2, 11)))
+
+    rows = []
+    for row in range(36):
+        anchor = text()
+        rows.append({
+            "anchor": anchor, "positive": text() if row % 5 else anchor, "negative_1": text(),
+            "negative_2": rows[-1]["anchor"] if row % 4 == 3 else text(), "label": row % 4,
+            "score": draw.randint(0, 10) / 10,
+        })
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Ranks]]:
+    """One, two and three processes."""
+    pools = {world: Ranks(world, tmp_path_factory.mktemp(f"ranks-{world}")) for world in (1, 2, 3)}
+    yield pools
+    for pool in pools.values():
+        pool.close()

@@ -1,0 +1,32 @@
+"""``torchrun … faulty_train.py TREE.json OUTPUT MARK``: trains; the second process kills itself once, at step 5."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from sentemb.recipe.recipe import validate
+from sentemb.recipe.run import train
+from sentemb.training.monitor import Monitor
+
+
+def main() -> None:
+    tree, output, mark = map(Path, sys.argv[1:])
+    after = Monitor.step
+
+    def step(self: Monitor, number: int, *arguments: Any) -> None:
+        after(self, number, *arguments)
+        if number == 5 and os.environ["RANK"] == "1" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Monitor.step = step  # type: ignore[method-assign]
+    train(validate(json.loads(tree.read_text()), Path("test.toml")), output=output, resume=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""One small recipe for every part of the catalogue: what the exactness matrix runs.
+
+A new part is covered by being listed in its room's ``PARTS``; it needs an entry here only where it has required
+parameters or needs other parts beside it. ``test_matrix`` fails for a part that neither builds bare nor has one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+INFO_NCE = {"use": "info_nce", "temperature": 0.1}
+MASKED = {"use": "masked", "of": ["anchor", "positive"], "probability": 0.4}
+DETECTOR = {"use": "detector", "generator": "BACKBONE"}
+
+MINED: dict[str, Any] = {
+    "views": {"use": "columns", "copies": [{"use": "mined"}]}, "edits": [{"use": "mined", "threshold": 0.9}],
+    "companions": [{"use": "neighbours", "count": 4}],
+}
+
+# (room, name) -> tables that replace the recipe's
+EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
+    ("terms", "masked_lm"): {
+        "terms": [INFO_NCE, {"use": "masked_lm", "weight": 0.5, "of": ["anchor", "positive"]}],
+        "views": {"use": "columns", "copies": [MASKED]},
+    },
+    ("terms", "replaced_token_detection"): {
+        "terms": [INFO_NCE, {"use": "replaced_token_detection", "weight": 0.5}],
+        "views": {"use": "columns", "copies": [MASKED]}, "companions": [DETECTOR],
+    },
+    ("terms", "distill"): {
+        "terms": [{"use": "distill", "temperature": 0.1}], "companions": [{"use": "reference"}],
+    },
+    ("terms", "supervised_contrast"): {
+        "terms": [{"use": "supervised_contrast", "temperature": 0.1}], "edits": [{"use": "same_label"}],
+    },
+    ("terms", "info_nce"): {
+        "terms": [{**INFO_NCE, "directions": "both", "learnable_temperature": True}], "edits": [{"use": "given"}],
+    },
+    ("edits", "queue"): {
+        "edits": [{"use": "queue"}, {"use": "false_negative"}],
+        "companions": [{"use": "momentum", "momentum": 0.5, "queue_size": 15}],
+    },
+    ("edits", "mixed"): {"edits": [{"use": "given"}, {"use": "mixed", "count": 3, "with_anchor": 2}]},
+    ("edits", "noise"): {"edits": [{"use": "noise", "count": 7, "steps": 2}]},
+    ("edits", "false_negative"): {
+        "edits": [{"use": "false_negative", "by": ["ids", "text", "reference"], "threshold": 0.97}],
+        "companions": [{"use": "reference", "precompute": True}],
+    },
+    ("edits", "hardness"): {"edits": [{"use": "given", "weight": 2.0}, {"use": "hardness", "class_prior": 0.05}]},
+    ("edits", "given"): {"edits": [{"use": "given", "weight": 3.0}]},
+    ("edits", "propensity"): {
+        "edits": [{"use": "propensity"}], "companions": [{"use": "propensity", "neighbours": 3, "random": 3}],
+    },
+    ("companions", "detector"): {
+        "terms": [INFO_NCE, {"use": "replaced_token_detection"}],
+        "views": {"use": "columns", "copies": [MASKED]}, "companions": [DETECTOR],
+        "encoder": {"head": {"use": "projector"}},
+    },
+    ("companions", "momentum"): {
+        "edits": [{"use": "queue"}], "companions": [{"use": "momentum", "momentum": 0.9, "queue_size": 7}],
+        "encoder": {"head": {"use": "mlp", "train_only": True}},
+    },
+    ("companions", "propensity"): {
+        "views": {"use": "propensity_positives"}, "edits": [{"use": "propensity"}],
+        "companions": [
+            {"use": "propensity", "neighbours": 3, "random": 3, "positive_threshold": 0.5, "negative_threshold": 0.5}
+        ],
+    },
+    ("companions", "reference"): {
+        "terms": [{"use": "distill", "temperature": 0.1}], "edits": [{"use": "given"}],
+        "companions": [{"use": "reference", "precompute": True}],
+    },
+    ("edits", "mined"): MINED,
+    ("views", "mined"): MINED,
+    ("companions", "neighbours"): {
+        **MINED, "companions": [{"use": "neighbours", "column": "positive", "count": 3, "skip": 1}],
+    },
+    ("views", "masked"): {
+        "terms": [INFO_NCE, {"use": "masked_lm", "of": ["anchor"]}],
+        "views": {"use": "twice", "copies": [{"use": "masked", "of": ["anchor"]}]},
+    },
+    ("views", "propensity_positives"): {
+        "views": {"use": "propensity_positives"},
+        "companions": [
+            {"use": "propensity", "neighbours": 3, "random": 3, "positive_threshold": 0.5, "negative_threshold": 0.5}
+        ],
+    },
+    ("encoder", "lora"): {
+        "encoder": {"lora": {"rank": 2, "alpha": 4, "targets": ["query", "dense"]}, "head": {"use": "mlp"}},
+    },
+    ("train", "nested_dims"): {
+        "edits": [{"use": "given"}, {"use": "queue"}, {"use": "mixed", "count": 2}],
+        "terms": [INFO_NCE, {"use": "uniformity"}], "companions": [{"use": "momentum"}],
+    },
+    ("heads", "dense"): {"encoder": {"head": {"use": "dense", "out_features": 12}}},
+}
+
+
+def tree_of(room: str, name: str, backbone: str, data: str, **train: Any) -> dict[str, Any]:
+    """The recipe's tree for a part."""
+    bare: dict[str, dict[str, Any]] = {
+        "terms": {"terms": [{"use": name}]},
+        "edits": {"edits": [{"use": name}]},
+        "companions": {"companions": [{"use": name}]},
+        "views": {"views": {"use": name}},
+        "heads": {"encoder": {"head": {"use": name}}},
+    }
+    example = EXAMPLES.get((room, name)) or bare[room]
+    tree: dict[str, Any] = {
+        "data": {"use": "table", "path": data},
+        "views": {"use": "columns"},
+        "terms": [INFO_NCE],
+        **{key: value for key, value in example.items() if key != "encoder"},
+        "encoder": {"backbone": backbone, "pooling": "mean", **example.get("encoder", {})},
+        "train": {
+            "batch_size": 7, "precision": "fp32", "no_duplicates": False, "learning_rate": 1e-3,
+            **({"nested_dims": [8, 20]} if room == "train" else {}), **train,
+        },
+    }
+    return _with_backbone(tree, backbone)
+
+
+def _with_backbone(value: Any, backbone: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_backbone(entry, backbone) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_backbone(entry, backbone) for entry in value]
+    return backbone if value == "BACKBONE" else value

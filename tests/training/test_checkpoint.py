@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from part_examples import tree_of
+from rank_work import open_run
+from safetensors.torch import load_file
+
+from sentemb.encoder import Encoder
+from sentemb.encoder.lora import has_lora
+from sentemb.errors import MissingExtra, RecipeError
+from sentemb.recipe.recipe import validate
+from sentemb.training.checkpoint import fault_of, newest_checkpoint, rotate, save_tensors
+from sentemb.training.monitor import Monitor, read_metrics
+from sentemb.training.optim import parameter_groups, rate_factor
+from sentemb.training.settings import TrainSettings
+
+
+def test_tied_tensors_are_written_under_each_name(tmp_path: Path) -> None:
+    tensor = torch.arange(6.0).view(2, 3)
+    save_tensors({"a": tensor, "b": tensor, "c": tensor.T}, tmp_path / "x.safetensors")
+    found = load_file(tmp_path / "x.safetensors")
+    assert torch.equal(found["a"], tensor)
+    assert torch.equal(found["b"], tensor)
+    assert torch.equal(found["c"], tensor.T)
+
+
+def test_rotation_keeps_the_newest(tmp_path: Path) -> None:
+    for step in (1, 20, 3, 100):
+        (tmp_path / f"step-{step:08d}").mkdir()
+    rotate(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000020", "step-00000100"]
+
+
+def test_no_checkpoint_and_a_newer_format(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path / "none") == (None, [])
+    folder = tmp_path / "step-00000001"
+    folder.mkdir()
+    (folder / "SHA256.json").write_text("{}")
+    (folder / "state.json").write_text('{"state": {"format": 99}}')
+    assert "upgrade sentemb" in str(fault_of(folder))
+
+
+def test_parameter_groups_and_schedule(still_bert: Path, pairs_file: Path, tmp_path: Path) -> None:
+    tree = tree_of("heads", "mlp", str(still_bert), str(pairs_file), weight_decay=0.1, head_learning_rate=0.5)
+    run = open_run(tree, str(tmp_path), dtype=torch.float32)
+    groups = parameter_groups(run.plan.objective, run.settings)
+    assert sum(len(group["params"]) for group in groups) == len(list(run.plan.objective.parameters()))
+    rates = {(group["lr"], group["weight_decay"]) for group in groups}
+    assert rates == {(1e-3, 0.1), (1e-3, 0.0), (0.5, 0.1), (0.5, 0.0)}
+    for group in groups:
+        assert all(parameter.ndim >= 2 for parameter in group["params"]) == (group["weight_decay"] > 0)
+    factor = rate_factor(TrainSettings(warmup_fraction=0.2, schedule="cosine"), 10)
+    assert [round(factor(step), 3) for step in (0, 1, 2, 6, 10)] == [0.333, 0.667, 1.0, 0.5, 0.0]
+
+
+def test_settings_that_exclude_each_other() -> None:
+    for values, match in (
+        ({"kept_graphs_mib": 1.0}, "needs chunk_size"),
+        ({"kept_graphs_mib": 1.0, "chunk_size": 2, "shard": True}, "exclude each other"),
+        ({"patience": 1}, "needs eval_every"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            TrainSettings(**values)
+
+
+class _Accelerator:
+    trackers: tuple[Any, ...] = ()
+
+
+def test_monitor_forgets_steps_that_will_be_done_again(tmp_path: Path) -> None:
+    def monitor(first: int) -> Monitor:
+        return Monitor(tmp_path, total_steps=9, first_step=first, log_every=2, accelerator=_Accelerator(), is_main=True)
+
+    with monitor(0) as first:
+        for step in range(1, 6):
+            first.step(step, {"loss": torch.tensor(float(step))}, 0.1)
+        first.dev(5, 50.0, is_best=True)
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [2, 4, 5, 5]
+    assert [entry.get("loss/loss") for entry in read_metrics(tmp_path)] == [1.5, 3.5, 5.0, None]
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')  # killed while writing
+    with monitor(4):
+        pass
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [2, 4]
+
+
+# ------------------------------------------------------------------------------------------------- adapters
+def test_adapters_alone_learn_and_are_merged_on_export(tiny_bert: Path, pairs_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason='pip install "sentemb[peft]"')
+    run = open_run(tree_of("encoder", "lora", str(tiny_bert), str(pairs_file), learning_rate=0.05), str(tmp_path),
+                   dtype=torch.float32)
+    backbone = run.plan.encoder.module.backbone
+    assert has_lora(backbone)
+    frozen = {name: parameter.clone() for name, parameter in backbone.named_parameters() if "lora_" not in name}
+    before = run.plan.encoder.encode(["a red dog runs", "music"])
+    for step in range(3):
+        run.step([run.make_input(np.arange(7), step)])
+    after = run.plan.encoder.encode(["a red dog runs", "music"])
+    assert np.abs(after - before).max() > 1e-2
+    assert all(torch.equal(frozen[name], value) for name, value in backbone.named_parameters() if name in frozen)
+    digest = run.plan.encoder.digest()
+    run.plan.encoder.save(tmp_path / "model")
+    assert not any("lora" in name for name in load_file(tmp_path / "model" / "model.safetensors"))
+    loaded = Encoder.load(tmp_path / "model")
+    np.testing.assert_allclose(loaded.encode(["a red dog runs", "music"]), after, atol=1e-5)
+    assert loaded.digest() == digest
+    assert has_lora(backbone)
+
+
+@pytest.mark.parametrize(
+    ("lora", "match"),
+    [({"rank": 0}, "rank = 0"), ({"rnk": 2}, "rank"), ({"targets": 3}, "targets"), ([], "must be a table")],
+)
+def test_wrong_adapters_are_told(lora: Any, match: str, tiny_bert: Path, pairs_file: Path) -> None:
+    tree = tree_of("heads", "mlp", str(tiny_bert), str(pairs_file))
+    tree["encoder"]["lora"] = lora
+    with pytest.raises(RecipeError, match=match):
+        validate(tree, Path("r.toml"))
+
+
+def test_missing_peft_is_told(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from sentemb.encoder.lora import Lora, add_lora
+
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingExtra, match=r"sentemb\[peft\]"):
+        add_lora(Encoder.load(tiny_bert).module.backbone, Lora())

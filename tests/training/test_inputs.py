@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from part_examples import tree_of
+from rank_work import open_run
+
+from sentemb.training.inputs import chunk_starts, prefetch
+
+
+@pytest.fixture(scope="module")
+def run(still_bert: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    tree = tree_of("edits", "given", str(still_bert), str(pairs_file))
+    return open_run(tree, str(tmp_path_factory.mktemp("run")), dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("size", "tokens"), [(3, None), (None, 24), (4, 30), (1, None), (100, None), (None, 1)])
+def test_chunks_cover_all_rows_within_the_bounds(size: int | None, tokens: int | None) -> None:
+    lengths = np.sort(np.random.default_rng(0).integers(2, 12, size=29))
+    starts = chunk_starts(lengths, size, tokens)
+    assert starts[0] == 0
+    ends = [*starts[1:], len(lengths)]
+    for start, end in zip(starts, ends, strict=True):
+        assert end > start
+        assert size is None or end - start <= size
+        if tokens is not None:
+            assert (end - start) * lengths[end - 1] <= tokens or end - start == 1
+    # none but the first (the shortest rows) could take its neighbour's longest row as well
+    if size is not None and tokens is None:
+        assert all(end - start == min(size, len(lengths)) for start, end in list(zip(starts, ends, strict=True))[1:])
+
+
+def test_devices_deal_the_same_views(run: Any) -> None:
+    rows = np.arange(11)
+    whole = run.make_input(rows, 3)
+    parts = [run.make_input(rows, 3, rank=rank, devices=3) for rank in range(3)]
+    assert [part.sizes for part in parts] == [(4, 4, 3)] * 3
+    for part in parts:
+        assert all(torch.equal(part.ids[name], whole.ids[name]) for name in whole.ids)
+        assert part.seed == whole.seed
+        assert all(torch.equal(part.text[name], whole.text[name]) for name in whole.text)
+
+    def rows_of(batch: Any) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = {}
+        for group in batch.groups:
+            for place, ids, mask in zip(group.rows, group.tokens.input_ids, group.tokens.attention_mask, strict=True):
+                found[int(place)] = ids[mask.bool()].tolist()
+        return found
+
+    everything = rows_of(whole)
+    for part in parts:
+        width = part.local.stop - part.local.start
+        for place, ids in rows_of(part).items():
+            view, row = divmod(place, width)
+            assert ids == everything[view * 11 + part.local.start + row]
+
+
+def test_sharded_devices_get_as_many_groups(run: Any) -> None:
+    from dataclasses import replace
+
+    make = replace(run.make_input, chunk_size=2, equal_groups=True)
+    parts = [make(np.arange(7), 0, rank=rank, devices=2) for rank in range(2)]
+    assert [sum(len(group.rows) for group in part.groups) for part in parts] == [16, 12]
+    assert len(parts[0].groups) == len(parts[1].groups) == 8
+
+
+def test_seeds_differ_by_step_only(run: Any) -> None:
+    assert run.make_input(np.arange(5), 1).seed == run.make_input(np.arange(5), 1).seed
+    assert run.make_input(np.arange(5), 1).seed != run.make_input(np.arange(5), 2).seed
+
+
+def test_prefetch_keeps_order_and_hands_on_faults() -> None:
+    def numbers() -> Any:
+        yield from range(5)
+        raise ValueError("no more")
+
+    stream = prefetch(numbers())
+    found = [next(stream) for _ in range(5)]
+    assert found == list(range(5))
+    with pytest.raises(ValueError, match="no more"):
+        next(stream)
+
+
+def test_prefetch_ends_its_thread_when_closed() -> None:
+    def forever() -> Any:
+        while True:
+            yield 0
+
+    before = threading.active_count()
+    stream = prefetch(forever())
+    next(stream)
+    stream.close()
+    assert threading.active_count() == before

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from part_examples import INFO_NCE, tree_of
+from rank_work import open_run
+from torch import nn
+
+from sentemb.errors import NumericError, RecipeError
+from sentemb.maths.nested import narrow_table
+from sentemb.maths.similarity import pairwise
+from sentemb.training.gradcache import cache_faults, check_chunks
+from sentemb.training.objective import Objective, WeightedTerm, check_needs
+from sentemb.types import Batch, Share, Term
+
+Open = Any
+
+
+@pytest.fixture
+def make(still_bert: Path, pairs_file: Path, tmp_path: Path) -> Open:
+    def run(room: str, name: str, **train: Any) -> Any:
+        return open_run(tree_of(room, name, str(still_bert), str(pairs_file), **train), str(tmp_path))
+
+    return run
+
+
+def test_loss_is_the_weighted_sum_of_its_parts(make: Open) -> None:
+    run = make("terms", "masked_lm")
+    losses = run.plan.objective.losses(run.make_input(np.arange(7), 0))
+    parts = losses.parts
+    assert set(parts) == {"info_nce", "masked_lm"}
+    torch.testing.assert_close(losses.total.detach(), parts["info_nce"] + 0.5 * parts["masked_lm"])
+
+
+def test_table_by_hand(make: Open) -> None:
+    run = make("views", "columns")
+    objective = run.plan.objective
+    batch = run.make_input(np.arange(5), 0)
+    losses = objective.losses(batch)
+    encode = run.plan.encoder
+    columns = run.plan.dataset.columns
+    rows = np.arange(5)
+    unit = {name: torch.from_numpy(encode.encode(columns[name].take(rows), normalise=True)).double()
+            for name in ("anchor", "positive")}
+    logits = unit["anchor"] @ unit["positive"].T / INFO_NCE["temperature"]
+    expected = nn.functional.cross_entropy(logits, torch.arange(5))
+    assert float(losses.parts["info_nce"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("edit", ["queue", "mixed", "noise", "given", "hardness", "false_negative"])
+def test_edited_tables_hold_the_rows_behind_their_similarities(make: Open, edit: str) -> None:
+    """``narrow_table`` relies on it."""
+    run = make("edits", edit)
+    for step in range(2):
+        losses = run.plan.objective.losses(run.make_input(np.arange(7), step))
+        run.plan.objective.after_step(losses.batch)
+    table = losses.table
+    torch.testing.assert_close(
+        table.sim, pairwise(table.anchor.embedding, table.candidate.embedding, table.similarity)
+    )
+    narrow = narrow_table(table, 8)
+    assert narrow.sim.shape == table.sim.shape
+    assert torch.equal(narrow.log_weight, table.log_weight)
+
+
+def test_nested_loss_is_the_mean_over_widths(make: Open) -> None:
+    whole = make("train", "nested_dims", nested_dims=[])
+    batch = whole.make_input(np.arange(7), 0)
+    pooled = whole.plan.objective.encode(batch)
+    losses = whole.plan.objective.finish(pooled, batch)
+    term = whole.plan.objective.terms[0]
+    by_hand = [term(narrow_table(losses.table, width), losses.batch) for width in (8, 20, 32)]
+    nested = make("train", "nested_dims")
+    found = nested.plan.objective.losses(nested.make_input(np.arange(7), 0)).parts["info_nce"]
+    torch.testing.assert_close(found, torch.stack(by_hand).mean().detach())
+
+
+@pytest.mark.parametrize("dims", [[32], [40]])
+def test_nested_widths_are_below_the_embeddings(make: Open, dims: list[int]) -> None:
+    with pytest.raises(RecipeError, match=r"nested_dims.*below the embeddings' 32"):
+        make("train", "nested_dims", nested_dims=dims)
+
+
+class _Broken(Term):
+    def forward(self, table: Any, batch: Batch) -> Share:
+        return Share(table.sim.sum() * torch.nan, table.sim.new_ones(()))
+
+
+def test_non_finite_loss_names_the_part_and_the_step(make: Open) -> None:
+    run = make("views", "columns")
+    objective = Objective(
+        run.plan.encoder.module,
+        terms=[*[WeightedTerm("good", run.plan.objective.terms[0], 1.0)], WeightedTerm("broken", _Broken(), 1.0)],
+    ).double()
+    losses = objective.losses(run.make_input(np.arange(4), 17))
+    error = objective.explain_non_finite(losses)
+    assert isinstance(error, NumericError)
+    assert "step 17" in str(error)
+    assert "part: broken" in str(error)
+
+
+def test_missing_needs_are_told(make: Open) -> None:
+    run = make("edits", "queue")
+    with pytest.raises(RecipeError, match="companion:momentum"):
+        check_needs(run.plan.objective, ("anchor", "positive"), ())
+
+
+def test_chunks_refuse_parts_that_read_hidden_states(make: Open) -> None:
+    with pytest.raises(RecipeError, match=r"train\.chunk_size: .*masked_lm.* reads hidden"):
+        make("terms", "masked_lm", chunk_size=4)
+
+
+def test_chunks_refuse_a_backbone_that_couples_rows(make: Open) -> None:
+    run = make("views", "columns")
+    assert cache_faults([], run.plan.encoder.module.backbone) == []
+    run.plan.encoder.module.backbone.extra = nn.BatchNorm1d(3)
+    with pytest.raises(RecipeError, match="BatchNorm, which couples the rows"):
+        check_chunks(run.plan.objective)
