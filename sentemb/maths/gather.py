@@ -13,7 +13,10 @@ devices divides by W. Losses that differ by device (``Share``) are covered by th
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
+import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -22,6 +25,8 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float, Shaped
 from torch import Tensor
+
+from sentemb.errors import DeviceLost
 
 
 def devices() -> int:
@@ -139,14 +144,46 @@ def join(timeout_s: float) -> bool:
     """Join the other processes that torchrun started, if it started any; whether this call did so.
 
     A collective that is not answered within ``timeout_s`` then raises (see ``is_lost``).
+
+    Raises:
+        DeviceLost: the others did not come within ``timeout_s``.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return False
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    timeout = timedelta(seconds=timeout_s)
+    try:
+        store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
+        store.set_timeout(timeout)
+        store = dist.PrefixStore(_agree(store, rank, world, timeout_s), store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+    except (dist.DistError, RuntimeError) as error:
+        raise DeviceLost(
+            f"the {os.environ['WORLD_SIZE']} processes of this run did not find each other within {timeout_s:g} seconds "
+            f"(train.device_timeout_s): {str(error).splitlines()[0]}"
+        ) from error
     return True
+
+
+def _agree(store: dist.Store, rank: int, world: int, timeout_s: float) -> str:
+    """A prefix of the store that these processes share and that no earlier start of them used.
+
+    torchrun keeps one store over its restarts, so the addresses of processes that ended still stand in it; whoever
+    reads one of them connects to nobody. Here everyone writes a name that was never used and then repeats what names
+    it sees. Where all say the same, all have seen this process's new name, so all are of the same start.
+    """
+    store.set(f"sentemb/name/{rank}", uuid.uuid4().hex)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        names = store.multi_get([f"sentemb/name/{index}" for index in range(world)])
+        seen = hashlib.sha256(b"".join(names)).hexdigest()
+        store.set(f"sentemb/seen/{rank}", seen)
+        if all(said == seen.encode() for said in store.multi_get([f"sentemb/seen/{index}" for index in range(world)])):
+            return f"sentemb/start/{seen}"
+        time.sleep(0.05)
+    raise dist.DistNetworkError("not all wrote to the rendezvous store")
 
 
 def leave() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -205,11 +204,6 @@ def test_torchrun_restarts_from_the_last_checkpoint(tiny_bert: Path, pairs_file:
     tree = tree_of("heads", "mlp", str(tiny_bert), str(pairs_file), **train)
     (tmp_path / "tree.json").write_text(json.dumps(tree))
     done = torchrun(tmp_path)
-    # on a busy machine gloo itself may not get its loopback sockets in time
-    if "connectFullMesh failed" in done.stderr:
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        (tmp_path / "mark").unlink(missing_ok=True)
-        done = torchrun(tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mark").exists()
     assert "resumed at step 4 of 8" in done.stderr
