@@ -25,6 +25,8 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float, Shaped
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from sentemb.errors import DeviceLost
 
@@ -155,19 +157,18 @@ def join(timeout_s: float) -> bool:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     timeout = timedelta(seconds=timeout_s)
     try:
-        store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
-        store.set_timeout(timeout)
-        store = dist.PrefixStore(_agree(store, rank, world, timeout_s), store)
+        store, rank, world = next(rendezvous("env://", timeout=timeout))
+        store = PrefixStore(_agree(store, rank, world, timeout_s), store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
     except (dist.DistError, RuntimeError) as error:
         raise DeviceLost(
-            f"the {os.environ['WORLD_SIZE']} processes of this run did not find each other within {timeout_s:g} seconds "
-            f"(train.device_timeout_s): {str(error).splitlines()[0]}"
+            f"the {os.environ['WORLD_SIZE']} processes of this run did not find each other within {timeout_s:g} "
+            f"seconds (train.device_timeout_s): {str(error).splitlines()[0]}"
         ) from error
     return True
 
 
-def _agree(store: dist.Store, rank: int, world: int, timeout_s: float) -> str:
+def _agree(store: Store, rank: int, world: int, timeout_s: float) -> str:
     """A prefix of the store that these processes share and that no earlier start of them used.
 
     torchrun keeps one store over its restarts, so the addresses of processes that ended still stand in it; whoever

@@ -38,7 +38,7 @@ def _start(rank: int, port: int, after_s: float) -> Any:
     return ours
 
 
-@pytest.fixture()
+@pytest.fixture
 def store() -> dist.TCPStore:
     """What torchrun's agent keeps over all restarts."""
     return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
