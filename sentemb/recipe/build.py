@@ -18,6 +18,7 @@ from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
 from sentemb.recipe.recipe import DevSpec, NamedPart, Recipe
 from sentemb.recipe.schema import PartSpec
+from sentemb.training.device import resolve_precision
 from sentemb.training.objective import Objective, WeightedTerm
 from sentemb.training.plan import Plan
 from sentemb.training.services import EncoderShelf
@@ -30,6 +31,7 @@ def build(recipe: Recipe, run_dir: Path) -> Plan:
     Raises:
         ModelError, DataError, RecipeError: with what does not fit.
     """
+    resolve_precision(recipe.train.precision)  # one that this machine lacks is told before anything is loaded
     torch.manual_seed(recipe.train.seed)  # new heads and parts start the same in every run
     encoder = build_encoder(recipe)
     dev = build_dev(recipe.dev)

@@ -32,14 +32,20 @@ def check(recipe: str | Path, overrides: Sequence[str] = ()) -> Report:
     verified = [f"{len(loaded.parts)} parts: names, values and needs"]
     unverified: list[str] = []
     faults: list[str] = []
-    for look in (_look_at_encoder, _look_at_data, _look_at_dev, _look_at_memory):
+    for look in (_look_at_precision, _look_at_encoder, _look_at_data, _look_at_dev, _look_at_memory):
         try:
             look(loaded, verified, unverified)
         except (ModelError, DataError, EvaluationError, RecipeError) as error:
             faults.extend(getattr(error, "faults", None) or [f"{loaded.path}: {error}"])
     if faults:
-        raise RecipeError(faults)
+        raise RecipeError(list(dict.fromkeys(faults)))
     return Report(loaded, tuple(verified), tuple(unverified))
+
+
+def _look_at_precision(recipe: Recipe, verified: list[str], unverified: list[str]) -> None:
+    from sentemb.training.device import resolve_precision
+
+    resolve_precision(recipe.train.precision)
 
 
 def _look_at_encoder(recipe: Recipe, verified: list[str], unverified: list[str]) -> None:

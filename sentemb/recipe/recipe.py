@@ -138,6 +138,8 @@ def validate(tree: Mapping[str, Any], path: Path) -> Recipe:
     dev = _read_dev(faults, tree.get("dev"))
     if train is not None and train.eval_every and dev is None and not tree.get("dev"):
         faults.add("train.eval_every", "needs a [dev] table (use, path) to evaluate on")
+    if train is not None and train.nested_dims and encoder is not None:
+        _check_nested(faults, encoder.heads)
     if data is not None and maker is not None:
         parts = [*copies, *(entry.spec for entry in companions), *edits, *(entry.spec for entry in terms)]
         _check_needs(faults, maker, parts, companions)
@@ -269,6 +271,19 @@ def _check_names(faults: Faults, room: str, entries: Sequence[NamedPart]) -> Non
     names = [entry.name for entry in entries]
     for name in {name for name in names if names.count(name) > 1}:
         faults.add(room, f'has two parts named "{name}"; give one of them another name = "…"')
+
+
+def _check_nested(faults: Faults, heads: Sequence[PartSpec]) -> None:
+    """Nested widths are trained behind the heads; behind one that is left out later they are not the exported ones."""
+    for spec in heads:
+        head = spec.make()
+        if head.train_only and not head.keeps_dimensions:
+            faults.add(
+                "train.nested_dims",
+                f"trains leading dimensions of what the head {spec.use} makes, but {spec.where}.train_only = true "
+                "keeps that head out of the model, whose own leading dimensions nothing then trains: set train_only = "
+                "false, or leave out the head or train.nested_dims",
+            )
 
 
 def _check_needs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from sentemb.errors import RecipeError
 from sentemb.recipe import check, load_recipe, train
@@ -48,6 +49,36 @@ def test_each_fault_is_named_with_what_is_allowed(override, words):
     message = faults([override])
     for word in words:
         assert word in message
+
+
+def test_nested_widths_behind_a_head_that_is_not_exported_are_refused():
+    # the head mixes dimensions: what is trained at 64 is not the exported embeddings' first 64
+    message = faults(["train.nested_dims=[64,128]"])
+    assert len(message.splitlines()) == 1
+    for word in ("train.nested_dims", "head mlp", "encoder.heads[0].train_only = true", "set train_only"):
+        assert word in message
+    assert "head dense" in faults(["train.nested_dims=[64]", 'encoder.heads=[{use="dense",out_features=96,'
+                                                              'train_only=true},{use="mlp",train_only=false}]'])
+
+
+@pytest.mark.parametrize(
+    "heads", ["[]", '[{use="mlp",train_only=false}]', '[{use="layer_norm",train_only=true}]'],
+    ids=["none", "exported", "keeps dimensions"],
+)
+def test_nested_widths_are_trained_where_they_are_the_exported_ones(heads):
+    assert load_recipe(GOOD, ["train.nested_dims=[64,128]", f"encoder.heads={heads}"]).train.nested_dims == (64, 128)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is fine on this machine")
+def test_half_precision_is_refused_on_a_cpu(tiny_bert, data_dir, tmp_path):
+    overrides = ["train.precision=fp16", f"encoder.backbone={tiny_bert}", f"data.path={data_dir / 'lines.txt'}"]
+    with pytest.raises(RecipeError, match=r'train\.precision = "fp16" needs a CUDA device') as checked:
+        check(GOOD, overrides)
+    assert len(str(checked.value).splitlines()) == 1
+    overrides[1] = "encoder.backbone=nobody/nothing"  # told before anything is loaded
+    with pytest.raises(RecipeError, match="needs a CUDA device; here: fp32, bf16 or auto"):
+        train(GOOD, overrides=overrides, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_all_faults_come_at_once():

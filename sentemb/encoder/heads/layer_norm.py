@@ -15,6 +15,8 @@ class LayerNorm(Head):
         train_only: left out at test time.
     """
 
+    keeps_dimensions = True
+
     def __init__(self, *, train_only: bool = False) -> None:
         super().__init__(train_only=train_only)
 
