@@ -13,6 +13,14 @@ from pathlib import Path
 from typing import Any
 
 
+def cache_dir() -> Path:
+    """``$SENTEMB_CACHE``, or ``sentemb`` in the user's cache folder: what may be lost and is made again."""
+    root = os.environ.get("SENTEMB_CACHE")
+    if root:
+        return Path(root)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sentemb"
+
+
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:

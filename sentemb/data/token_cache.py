@@ -17,14 +17,6 @@ CAPACITY_BYTES = 10 * 2**30
 _FILES = ("flat.npy", "offsets.npy")
 
 
-def default_cache_dir() -> Path:
-    """``$SENTEMB_CACHE/tokens``, or ``sentemb/tokens`` in the user's cache folder."""
-    root = os.environ.get("SENTEMB_CACHE")
-    if root:
-        return Path(root) / "tokens"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sentemb" / "tokens"
-
-
 class TokenCache:
     """One folder an entry: ``flat.npy``, ``offsets.npy``, ``entry.json`` with their checksums.
 

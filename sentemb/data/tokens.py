@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb import files
 from sentemb.data.hashing import text_hashes
 from sentemb.data.table import Table
-from sentemb.data.token_cache import TokenCache, default_cache_dir
+from sentemb.data.token_cache import TokenCache
 from sentemb.errors import DataError
 from sentemb.progress import Progress
 from sentemb.types import Examples, TokenColumn
@@ -41,7 +42,7 @@ def tokenise(
     are the same text.
 
     Args:
-        cache_dir: where token ids are kept; the default is ``default_cache_dir()``.
+        cache_dir: where token ids are kept; the default is ``tokens`` in sentemb's cache folder.
         cached_from: distinct texts from which on they are kept.
 
     Raises: DataError for a text of which the tokenizer leaves nothing.
@@ -50,7 +51,7 @@ def tokenise(
     if unknown:
         known = ", ".join(table.columns)
         raise DataError(f"{table.source}: prefixes for {', '.join(sorted(unknown))}; columns: {known}")
-    cache = TokenCache(cache_dir or default_cache_dir())
+    cache = TokenCache(cache_dir or files.cache_dir() / "tokens")
     hashes = {role: text_hashes(texts) for role, texts in table.columns.items()}
     columns: dict[str, TokenColumn] = {}
     for prefix in dict.fromkeys(table.prefixes.get(role, "") for role in table.columns):

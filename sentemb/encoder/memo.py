@@ -16,8 +16,7 @@ from pathlib import Path
 
 import torch
 
-from sentemb.data.token_cache import default_cache_dir
-from sentemb.files import write_json
+from sentemb.files import cache_dir, write_json
 from sentemb.types import Vocabulary
 
 _READ = (".json", ".safetensors", ".txt", ".model")
@@ -53,7 +52,7 @@ def memo_path(folder: Path) -> Path:
         except PackageNotFoundError:
             facts.append("source")
     key = sha256(json.dumps(facts).encode()).hexdigest()[:32]
-    return default_cache_dir().parent / "encoders" / f"{key}.json"
+    return cache_dir() / "encoders" / f"{key}.json"
 
 
 def read_memo(path: Path) -> Memo | None:

@@ -1,6 +1,6 @@
 """Exact top-k by inner product with torch: tiles on a GPU, and a certified half-precision pass on CPUs that have one.
 
-On a CPU with bfloat16 units (AMX) the product of all pairs is computed from bfloat16 copies, a few more candidates
+On a CPU where bfloat16 is fast the product of all pairs is computed from bfloat16 copies, a few more candidates
 than asked are kept, and those are compared again in float32. Each row is then checked: rounding changes an inner
 product by at most ``‖q - q̃‖·‖v‖ + ‖q̃‖·‖v - ṽ‖`` (Cauchy-Schwarz) plus the rounding of the result, so if the best
 candidate left out is worse than the k-th kept one by more than that, nothing can have been missed. Rows that cannot be
@@ -15,16 +15,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sentemb.maths.product import has_fast_bfloat16, linear
+
 GROUPS = 16  # columns whose maximum stands for them in the first selection
 QUERY_ROWS = 512
 COLUMNS = 65_536
 BF16_ROUNDING = 2.0**-8  # of a stored result, relative; round to nearest would be half of it
 FLOAT32_SLACK = 1e-5  # for sums taken in another order, relative to the longest vectors
-
-
-def has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware."""
-    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def best_device() -> str:
@@ -39,7 +36,7 @@ def top(
     store = _tensor(vectors).to(device)
     scores = np.empty((len(queries), k), dtype=np.float32)
     rows = np.empty((len(queries), k), dtype=np.int64)
-    is_half = device == "cpu" and has_fast_bf16() and len(vectors) > 4 * (2 * k + 32)
+    is_half = device == "cpu" and has_fast_bfloat16() and len(vectors) > 4 * (2 * k + 32)
     half = _Half(store) if is_half else None
     with torch.no_grad():
         for start in range(0, len(queries), QUERY_ROWS):
@@ -97,7 +94,7 @@ def _tiled(queries: Tensor, store: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Values and rows of the k largest products, column tile by column tile; best first within the result."""
     best: tuple[Tensor, Tensor] | None = None
     for start in range(0, len(store), COLUMNS):
-        products = queries @ store[start : start + COLUMNS].T
+        products = linear(queries, store[start : start + COLUMNS])
         values, rows = _grouped_top(products, min(k, products.shape[1]))
         rows = rows + start
         if best is not None:

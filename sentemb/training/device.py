@@ -22,14 +22,12 @@ if TYPE_CHECKING:
 
 
 def resolve_precision(asked: Precision) -> str:
-    """fp32, bf16 or fp16; ``auto`` is bf16 where the processor multiplies it natively."""
+    """fp32, bf16 or fp16; ``auto`` is bf16 where that is fast."""
     if asked == "fp16" and not torch.cuda.is_available():
         raise RecipeError('train.precision = "fp16" needs a CUDA device; here: fp32, bf16 or auto')
     if asked != "auto":
         return asked
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if multiplies_bfloat16(torch.device("cpu")) else "fp32"
+    return "bf16" if multiplies_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else "fp32"
 
 
 def build_accelerator(settings: TrainSettings, precision: str, plan: Plan) -> Any:

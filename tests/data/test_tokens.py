@@ -9,9 +9,10 @@ from transformers import AutoTokenizer
 
 from sentemb.data.hashing import text_hashes
 from sentemb.data.table import Table
-from sentemb.data.token_cache import TokenCache, default_cache_dir
+from sentemb.data.token_cache import TokenCache
 from sentemb.data.tokens import tokenise
 from sentemb.errors import DataError
+from sentemb.files import cache_dir
 from sentemb.types import TokenColumn
 
 
@@ -187,7 +188,7 @@ def test_a_text_of_which_nothing_is_left(tmp_path):
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):
     monkeypatch.setenv("SENTEMB_CACHE", str(tmp_path))
-    assert default_cache_dir() == tmp_path / "tokens"
+    assert cache_dir() == tmp_path
     monkeypatch.delenv("SENTEMB_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert default_cache_dir() == Path("/cache/sentemb/tokens")
+    assert cache_dir() == Path("/cache/sentemb")

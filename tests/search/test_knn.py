@@ -17,7 +17,7 @@ from sentemb.search.faiss_knn import nearest
 def test_top_is_exact_with_or_without_bfloat16(
     rows: int, k: int, is_half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch_knn, "has_fast_bf16", lambda: is_half)
+    monkeypatch.setattr(torch_knn, "has_fast_bfloat16", lambda: is_half)
     monkeypatch.setattr(torch_knn, "COLUMNS", 1000)
     store, queries = vectors(rows, 32), vectors(70, 32, seed=2)
     scores, found = torch_knn.top(queries, store, k)
@@ -30,7 +30,7 @@ def test_top_is_exact_with_or_without_bfloat16(
 
 def test_rounding_that_could_hide_a_neighbour_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors that bfloat16 cannot tell apart: the certificate fails and float32 decides."""
-    monkeypatch.setattr(torch_knn, "has_fast_bf16", lambda: True)
+    monkeypatch.setattr(torch_knn, "has_fast_bfloat16", lambda: True)
     generator = np.random.default_rng(0)
     base = generator.normal(size=32)
     store = (base + 1e-4 * generator.normal(size=(2000, 32))).astype(np.float32)

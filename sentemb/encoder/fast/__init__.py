@@ -11,8 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from sentemb.encoder.fast.families import FAMILIES
 from sentemb.encoder.fast.packed import Packed, pack
-from sentemb.encoder.fast.post_norm import FAMILIES, PostNormEncoder
+from sentemb.encoder.fast.post_norm import PostNormEncoder
 from sentemb.encoder.fast.pre_norm import ModernBertEncoder
 from sentemb.encoder.fast.unsupported import Unsupported
 

@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentemb.encoder.fast.attention import Bias, attend
+from sentemb.encoder.fast.families import FAMILIES, LayerModules
 from sentemb.encoder.fast.linear import FastLinear
 from sentemb.encoder.fast.packed import Packed
 from sentemb.encoder.fast.unsupported import Unsupported
-
-_ACTIVATIONS = {"gelu": "gelu", "relu": "relu"}
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ class PostNormEncoder:
     """
 
     def __init__(self, backbone: nn.Module, dtype: torch.dtype) -> None:
-        read = FAMILIES[_config(backbone).model_type]
         model: Any = backbone
+        stack = FAMILIES[model.config.model_type](model)
         embeddings = model.embeddings
         self.words = embeddings.word_embeddings.weight.detach().to(dtype)
         table: Tensor = embeddings.position_embeddings.weight.detach()
@@ -63,8 +62,8 @@ class PostNormEncoder:
         self.norm = norm(embeddings.LayerNorm, dtype)
         projection = getattr(model, "embeddings_project", None)
         self.projection = None if projection is None else FastLinear([projection], dtype)
-        self.heads, layers = read(model, dtype)
-        self.layers: list[Layer] = layers
+        self.heads = stack.heads
+        self.layers = [_layer(parts, stack.activation, dtype) for parts in stack.layers]
         self.relative = _relative(model, dtype)
 
     def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]:
@@ -91,62 +90,13 @@ def norm(module: nn.Module, dtype: torch.dtype) -> Norm:
                 module.eps)
 
 
-def activation_of(name: str) -> str:
-    """The fused activation for a configuration's name."""
-    if name not in _ACTIVATIONS:
-        raise Unsupported(f"activation {name}")
-    return _ACTIVATIONS[name]
-
-
-def _config(backbone: nn.Module) -> Any:
-    return backbone.config
-
-
-def _bert(model: Any, dtype: torch.dtype) -> tuple[int, list[Layer]]:
-    config = model.config
-    if getattr(config, "position_embedding_type", "absolute") != "absolute":
-        raise Unsupported(f"position embeddings {config.position_embedding_type}")
-    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
-        raise Unsupported("a decoder")
-    activation = activation_of(config.hidden_act)
-    layers = [
-        Layer(
-            FastLinear([layer.attention.self.query, layer.attention.self.key, layer.attention.self.value], dtype),
-            FastLinear([layer.attention.output.dense], dtype), norm(layer.attention.output.LayerNorm, dtype),
-            FastLinear([layer.intermediate.dense], dtype, activation),
-            FastLinear([layer.output.dense], dtype), norm(layer.output.LayerNorm, dtype),
-        )
-        for layer in model.encoder.layer
-    ]
-    return config.num_attention_heads, layers
-
-
-def _distilbert(model: Any, dtype: torch.dtype) -> tuple[int, list[Layer]]:
-    activation = activation_of(model.config.activation)
-    layers = [
-        Layer(
-            FastLinear([layer.attention.q_lin, layer.attention.k_lin, layer.attention.v_lin], dtype),
-            FastLinear([layer.attention.out_lin], dtype), norm(layer.sa_layer_norm, dtype),
-            FastLinear([layer.ffn.lin1], dtype, activation),
-            FastLinear([layer.ffn.lin2], dtype), norm(layer.output_layer_norm, dtype),
-        )
-        for layer in model.transformer.layer
-    ]
-    return model.config.n_heads, layers
-
-
-def _mpnet(model: Any, dtype: torch.dtype) -> tuple[int, list[Layer]]:
-    activation = activation_of(model.config.hidden_act)
-    layers = [
-        Layer(
-            FastLinear([layer.attention.attn.q, layer.attention.attn.k, layer.attention.attn.v], dtype),
-            FastLinear([layer.attention.attn.o], dtype), norm(layer.attention.LayerNorm, dtype),
-            FastLinear([layer.intermediate.dense], dtype, activation),
-            FastLinear([layer.output.dense], dtype), norm(layer.output.LayerNorm, dtype),
-        )
-        for layer in model.encoder.layer
-    ]
-    return model.config.num_attention_heads, layers
+def _layer(parts: LayerModules, activation: str, dtype: torch.dtype) -> Layer:
+    return Layer(
+        FastLinear([parts.query, parts.key, parts.value], dtype),
+        FastLinear([parts.out], dtype), norm(parts.first_norm, dtype),
+        FastLinear([parts.up], dtype, activation),
+        FastLinear([parts.down], dtype), norm(parts.second_norm, dtype),
+    )
 
 
 def _relative(model: Any, dtype: torch.dtype) -> Any:
@@ -164,9 +114,3 @@ def _relative(model: Any, dtype: torch.dtype) -> Any:
         return lambda length: bias[None, :, :length, :length]
 
     return for_longest
-
-
-FAMILIES = {
-    "bert": _bert, "roberta": _bert, "xlm-roberta": _bert, "camembert": _bert, "electra": _bert,
-    "distilbert": _distilbert, "mpnet": _mpnet,
-}

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentemb.encoder.fast.attention import attend
+from sentemb.encoder.fast.families import activation_of
 from sentemb.encoder.fast.linear import FastLinear
 from sentemb.encoder.fast.packed import Packed
-from sentemb.encoder.fast.post_norm import Norm, activation_of, norm
+from sentemb.encoder.fast.post_norm import Norm, norm
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""Where the BERT family's architectures keep their layers: the modules that the lean forward passes compute with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from sentemb.encoder.fast.unsupported import Unsupported
+
+_ACTIVATIONS = {"gelu": "gelu", "relu": "relu"}
+
+
+@dataclass(frozen=True)
+class LayerModules:
+    """One transformer layer's modules; a dropout is the module, a probability's holder, or None for none."""
+
+    query: nn.Module
+    key: nn.Module
+    value: nn.Module
+    out: nn.Module
+    first_norm: nn.Module
+    up: nn.Module
+    down: nn.Module
+    second_norm: nn.Module
+    attention_dropout: nn.Module | None  # of the attention weights
+    out_dropout: nn.Module | None
+    down_dropout: nn.Module | None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The layers of a backbone."""
+
+    heads: int
+    activation: str
+    layers: list[LayerModules]
+
+
+def activation_of(name: str) -> str:
+    """The fused activation for a configuration's name."""
+    if name not in _ACTIVATIONS:
+        raise Unsupported(f"activation {name}")
+    return _ACTIVATIONS[name]
+
+
+def _bert(model: Any) -> Stack:
+    config = model.config
+    if getattr(config, "position_embedding_type", "absolute") != "absolute":
+        raise Unsupported(f"position embeddings {config.position_embedding_type}")
+    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+        raise Unsupported("a decoder")
+    return Stack(config.num_attention_heads, activation_of(config.hidden_act), [
+        LayerModules(
+            layer.attention.self.query, layer.attention.self.key, layer.attention.self.value,
+            layer.attention.output.dense, layer.attention.output.LayerNorm,
+            layer.intermediate.dense, layer.output.dense, layer.output.LayerNorm,
+            getattr(layer.attention.self, "dropout", None), getattr(layer.attention.output, "dropout", None),
+            getattr(layer.output, "dropout", None),
+        )
+        for layer in model.encoder.layer
+    ])
+
+
+def _distilbert(model: Any) -> Stack:
+    return Stack(model.config.n_heads, activation_of(model.config.activation), [
+        LayerModules(
+            layer.attention.q_lin, layer.attention.k_lin, layer.attention.v_lin, layer.attention.out_lin,
+            layer.sa_layer_norm, layer.ffn.lin1, layer.ffn.lin2, layer.output_layer_norm,
+            getattr(layer.attention, "dropout", None), None, getattr(layer.ffn, "dropout", None),
+        )
+        for layer in model.transformer.layer
+    ])
+
+
+def _mpnet(model: Any) -> Stack:
+    return Stack(model.config.num_attention_heads, activation_of(model.config.hidden_act), [
+        LayerModules(
+            layer.attention.attn.q, layer.attention.attn.k, layer.attention.attn.v, layer.attention.attn.o,
+            layer.attention.LayerNorm, layer.intermediate.dense, layer.output.dense, layer.output.LayerNorm,
+            getattr(layer.attention.attn, "dropout", None), getattr(layer.attention, "dropout", None),
+            getattr(layer.output, "dropout", None),
+        )
+        for layer in model.encoder.layer
+    ])
+
+
+FAMILIES: dict[str, Callable[[Any], Stack]] = {
+    "bert": _bert, "roberta": _bert, "xlm-roberta": _bert, "camembert": _bert, "electra": _bert,
+    "distilbert": _distilbert, "mpnet": _mpnet,
+}
