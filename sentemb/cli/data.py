@@ -53,8 +53,9 @@ def verify(data_dir: Root, suite: Suites = None, task: Tasks = None) -> None:
     """Whether everything that suites and tasks need is in a folder, unaltered; lists what is missing."""
     from sentemb.evaluate.fetch import damage
     from sentemb.evaluate.mteb_data import data_folder, repositories
-    from sentemb.evaluate.plan import Settings, plan_suite
+    from sentemb.evaluate.plan import plan_suite
     from sentemb.evaluate.suites import Job, Suite
+    from sentemb.evaluate.work import Settings
 
     suites = _suites(suite)
     if task:

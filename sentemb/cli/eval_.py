@@ -116,8 +116,9 @@ def run(
     Exit code 0: all tasks have a score; 1: some failed (the report says why); 2: nothing was run.
     """
     from sentemb.evaluate.model import open_model
-    from sentemb.evaluate.plan import Settings, plan_suite
+    from sentemb.evaluate.plan import plan_suite
     from sentemb.evaluate.run import refuse_missing, run_plan
+    from sentemb.evaluate.work import Settings
 
     suites = _chosen(suite, task, subset, sts, retrieval, transfer, method, geometry, aggregation)
     prompts = _prompts(prompt or [])

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from sentemb.evaluate.model import EvalModel, open_model
     from sentemb.evaluate.mteb_encoder import MtebEncoder
     from sentemb.evaluate.pairs import PairSet, read_pairs
-    from sentemb.evaluate.plan import Settings
     from sentemb.evaluate.results import Results, read_results, write_results
     from sentemb.evaluate.retrieval import evaluate_retrieval, read_retrieval
     from sentemb.evaluate.run import run_suite
     from sentemb.evaluate.sts import evaluate_sts, sts_dev, sts_sets
     from sentemb.evaluate.suites import Suite, load_suite
     from sentemb.evaluate.transfer import evaluate_transfer
+    from sentemb.evaluate.work import Settings
 
 _HOME = {
     "EvalModel": "model",
     "MtebEncoder": "mteb_encoder",
     "PairSet": "pairs",
     "Results": "results",
-    "Settings": "plan",
+    "Settings": "work",
     "Suite": "suites",
     "evaluate_retrieval": "retrieval",
     "evaluate_sts": "sts",

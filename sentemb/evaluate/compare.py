@@ -122,7 +122,7 @@ def _paired(
     one, two = a[0].items, b[0].items
     if one is None or two is None:
         return None, "no values per item were kept"
-    if one.fingerprint != two.fingerprint or len(one) != len(two):
+    if one.fingerprint != two.fingerprint or len(one) != len(two) or list(one.strata) != list(two.strata):
         return None, "the two saw different data"
     return _in_points(_test(one, two, resamples, seed)), ""
 
@@ -130,9 +130,15 @@ def _paired(
 def _test(one: Items, two: Items, resamples: int, seed: int) -> Comparison:
     if len(one.gold):
         return paired_bootstrap_spearman(
-            np.asarray(one.predicted), np.asarray(two.predicted), np.asarray(one.gold), resamples=resamples, seed=seed
+            np.asarray(one.predicted),
+            np.asarray(two.predicted),
+            np.asarray(one.gold),
+            strata=one.parts(),
+            resamples=resamples,
+            seed=seed,
         )
-    return paired_permutation(np.asarray(one.values), np.asarray(two.values), resamples=resamples, seed=seed)
+    values = np.asarray(one.values), np.asarray(two.values)
+    return paired_permutation(*values, strata=one.parts(), resamples=resamples, seed=seed)
 
 
 def _in_points(result: Comparison) -> Comparison:

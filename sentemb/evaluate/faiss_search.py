@@ -1,20 +1,24 @@
-"""A FAISS index of any kind in place of the exact search, to see what its approximation costs on a task."""
+"""A search index of any kind in place of the exact search, to see what its approximation costs on a task.
+
+``MtebEncoder(model, search=index_search("hnsw", "cosine"))`` is the ``SearchProtocol`` of mteb on a ``SearchIndex``.
+"""
 
 from __future__ import annotations
+
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.evaluate.mteb_encoder import Search
-from sentemb.search.faiss_vectors import VectorIndex
-from sentemb.search.kinds import choose, training_rows
+from sentemb.search import SearchIndex
 from sentemb.types import Hits, Similarity
 
 Vectors = NDArray[np.float32]
 
 
 def index_search(kind: str, similarity: Similarity, *, seed: int = 42) -> Search:
-    """A search through an index that is built for every corpus anew.
+    """A search through an index that is built, and its effort tuned, for every corpus anew.
 
     Args:
         kind: A kind of ``sentemb index`` (flat, sq8, hnsw, ivf-pq, …), ``auto``, or a FAISS factory string.
@@ -26,19 +30,13 @@ def index_search(kind: str, similarity: Similarity, *, seed: int = 42) -> Search
     """
 
     def search(queries: Vectors, documents: Vectors, k: int) -> Hits:
-        if similarity == "cosine":
+        if similarity == "cosine":  # here, because the index refuses zero vectors, which a task's empty text may be
             queries, documents = _unit(queries), _unit(documents)
-        rows, width = documents.shape
-        chosen = choose(kind, rows=rows, dimension=width, memory_bytes=None, target_recall=0.95, rescore=False)
-        index = VectorIndex.create(chosen.factory, width, "dot")
-        if not index.is_trained:
-            most = training_rows(chosen.factory, rows, width)
-            index.prepare_training(seed, most)
-            sample = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-            index.train(documents[sample])
-        index.add(documents)
-        scores, found = index.search(queries, min(k, rows))
-        return Hits(found, np.where(found >= 0, scores, -np.inf).astype(np.float32))
+        with (
+            TemporaryDirectory(prefix="sentemb-eval-") as folder,
+            SearchIndex.build(folder, None, vectors=documents, kind=kind, metric="dot", seed=seed) as index,
+        ):
+            return index.search_vectors(queries, min(k, len(documents)))
 
     return search
 

@@ -171,6 +171,7 @@ def geometry_task(model: EvalModel, path: Path, *, panel: Path | None = None, se
         split="",
         count=len(texts),
         notes=str(panel) if panel else "",
+        interval_note="no interval: a description of one space, not an estimate",
     )
 
 

@@ -1,7 +1,8 @@
 """Runs mteb's own tasks, one after the other; a task that fails does not lose the others.
 
 Results are written in mteb's JSON tree (``<folder>/results/<model>/<revision>/<task>.json``), which its leaderboard
-tools read, and a later run continues with what is missing there.
+tools read, and a later run continues with what is missing there. What a score was computed from lies beside the tree
+(``<folder>/items/…``), so that a resumed task keeps its interval and its paired tests.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from typing import Any
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.mteb_data import leaves, local_data, quiet_libraries
 from sentemb.evaluate.mteb_encoder import MtebEncoder
-from sentemb.evaluate.mteb_items import items_of
-from sentemb.evaluate.results import Items
+from sentemb.evaluate.mteb_items import Evidence, evidence_of, read_items, write_items
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class MtebScore:
     seconds: float
     is_cached: bool = False
     languages: tuple[str, ...] = field(default=())
-    items: Items | None = field(default=None, repr=False)
+    evidence: Evidence = field(default_factory=Evidence, repr=False)
 
 
 def run_task(
@@ -80,14 +80,28 @@ def run_task(
                 encode_kwargs={"show_progress_bar": False, "batch_size": 512},
                 prediction_folder=predictions,
             )
-            items = None if is_cached else items_of(task, Path(predictions))
+            if not found.task_results:
+                raise EvaluationError(f"{task.metadata.name}: mteb gave no result")
+            result = found.task_results[0]
+            kept = _items_path(task, encoder, results, cache)
+            if is_cached:
+                evidence = evidence_of(task, read_items(kept), result.scores)
+            else:
+                evidence = evidence_of(task, Path(predictions), result.scores)
+                write_items(kept, evidence.items)
         finally:
             for part in parts:
                 if part.data_loaded:
                     part.unload_data()
-    if not found.task_results:
-        raise EvaluationError(f"{task.metadata.name}: mteb gave no result")
-    return _score(task, found.task_results[0], time.perf_counter() - start, is_cached, items)
+    return _score(task, result, time.perf_counter() - start, is_cached, evidence)
+
+
+def _items_path(task: Any, encoder: MtebEncoder, results: Path | None, cache: Any) -> Path | None:
+    """``<folder>/items/<model>/<revision>/<task>.json``, as the tree has it under ``results``."""
+    if results is None or not _is_identified(encoder):
+        return None
+    place: Path = cache.get_task_result_path(task.metadata.name, encoder.mteb_model_meta)
+    return results / "items" / place.relative_to(results.resolve() / "results")
 
 
 def _is_identified(encoder: MtebEncoder) -> bool:
@@ -138,7 +152,7 @@ def _is_offline(error: BaseException) -> bool:
     return False
 
 
-def _score(task: Any, result: Any, seconds: float, is_cached: bool, items: Items | None) -> MtebScore:
+def _score(task: Any, result: Any, seconds: float, is_cached: bool, evidence: Evidence) -> MtebScore:
     scores = {split: {row["hf_subset"]: _numbers(row) for row in rows} for split, rows in result.scores.items()}
     main = [metrics["main_score"] for subsets in scores.values() for metrics in subsets.values()]
     if not main:
@@ -154,7 +168,7 @@ def _score(task: Any, result: Any, seconds: float, is_cached: bool, items: Items
         seconds,
         is_cached,
         tuple(sorted({language for rows in result.scores.values() for row in rows for language in row["languages"]})),
-        items,
+        evidence,
     )
 
 

@@ -34,6 +34,7 @@ class Row:
     published: str
     difference: str
     is_average: bool = False
+    note: str = ""  # of the interval
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -71,6 +72,7 @@ def report_rows(results: Sequence[Results], published: Sequence[Published] = ())
                 _interval(first) if len(runs) == 1 else f"{len(runs)} runs",
                 number(other) if other is not None else "",
                 signed(score - other) if other is not None else "",
+                note=first.interval_note if len(runs) == 1 else "",
             )
         )
         for system in first.baselines:
@@ -99,7 +101,19 @@ def _score(values: Sequence[float], runs: int) -> str:
 
 
 def _interval(task: TaskResult) -> str:
-    return f"{task.interval.low:.2f} – {task.interval.high:.2f}" if task.interval is not None else ""
+    if task.interval is None:
+        return "none" if task.interval_note else ""
+    return f"{task.interval.low:.2f} – {task.interval.high:.2f}" + (" ¹" if task.interval_note else "")
+
+
+def interval_notes(rows: Sequence[Row]) -> list[str]:
+    """What was resampled where it was not a task's items, and why an interval is missing: a line a reason."""
+    tasks: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note:
+            mark = "" if row.interval == "none" else "¹ "
+            tasks.setdefault(mark + row.note, []).append(row.task)
+    return [f"{note}: {', '.join(names)}" for note, names in tasks.items()]
 
 
 def _published(task: TaskResult, published: Sequence[Published]) -> float | None:
@@ -125,10 +139,12 @@ def _plain(name: str) -> str:
 
 def table(rows: Sequence[Row], title: str) -> Table:
     """A rich table."""
+    from rich.markup import escape
     from rich.table import Table as RichTable
 
     shown = _shown(rows)
-    out = RichTable(title=title, title_justify="left")
+    notes = escape("\n".join(interval_notes(rows))) or None
+    out = RichTable(title=title, title_justify="left", caption=notes, caption_justify="left")
     for index in shown:
         out.add_column(HEADERS[index], justify="left" if index < 3 else "right")
     for row in rows:
@@ -143,7 +159,8 @@ def markdown(rows: Sequence[Row]) -> str:
     for row in rows:
         texts = [row.cells[index].strip() for index in shown]
         cells.append(tuple(f"**{text}**" if row.is_average and text else text for text in texts))
-    return markdown_table([HEADERS[index] for index in shown], cells, left=sum(index < 3 for index in shown))
+    lines = markdown_table([HEADERS[index] for index in shown], cells, left=sum(index < 3 for index in shown))
+    return lines + "".join(f"\n{note}\n" for note in interval_notes(rows))
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
@@ -166,6 +183,7 @@ _LATEX = {
     "±": r"$\pm$",
     "–": "--",
     "−": "$-$",
+    "¹": "$^1$",
 }
 
 
@@ -186,7 +204,9 @@ def latex(rows: Sequence[Row], caption: str) -> str:
             lines.append(r"\midrule")
             averages_begun = True
         lines.append(" & ".join(_escaped(row.cells[index].strip()) for index in shown) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_escaped(caption)}}}", r"\end{table}"]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par{{\footnotesize {_escaped(note)}}}" for note in interval_notes(rows)]
+    lines += [rf"\caption{{{_escaped(caption)}}}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 

@@ -14,7 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError
-from sentemb.evaluate.significance import Interval
+from sentemb.evaluate.significance import Interval, Strata
 from sentemb.files import write_json
 
 FORMAT = 1
@@ -31,15 +31,29 @@ _DIGITS = 7  # significant digits kept of an item: far below any score's second 
 
 @dataclass(frozen=True)
 class Items:
-    """What a main score was computed from: ``values`` (their mean), or ``predicted`` against ``gold`` (Spearman)."""
+    """What a main score was computed from: ``values`` (their mean), or ``predicted`` against ``gold`` (Spearman).
+
+    With ``strata`` (subsets of a task) it is the weighted mean of their scores.
+    """
 
     fingerprint: str
     values: Sequence[float] = ()
     predicted: Sequence[float] = ()
     gold: Sequence[float] = ()
+    strata: Sequence[int] = ()  # items of every subset, in order; empty: there is one
+    weights: Sequence[float] = ()  # of the subsets' scores; empty: equal
 
     def __len__(self) -> int:
         return len(self.values) or len(self.gold)
+
+    def rounded(self) -> Items:
+        """With the digits that a results file keeps."""
+        values, predicted, gold = (rounded(np.asarray(one)) for one in (self.values, self.predicted, self.gold))
+        return replace(self, values=values, predicted=predicted, gold=gold)
+
+    def parts(self) -> Strata | None:
+        """The strata as what resamples them wants them; None where there is one."""
+        return Strata(self.strata, self.weights) if self.strata else None
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,7 @@ class TaskResult:
     seconds: float = 0.0
     notes: str = ""
     baselines: Mapping[str, float] = field(default_factory=dict)  # other systems on the same task: name -> main score
+    interval_note: str = ""  # what was resampled where it is not the items; where there is no interval, why
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -12,10 +12,11 @@ import numpy as np
 
 from sentemb.errors import EvaluationError, SentembError
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.plan import Plan, Settings, Work, plan_suite
+from sentemb.evaluate.plan import plan_suite
 from sentemb.evaluate.prompts import prompt_for
 from sentemb.evaluate.results import Results, TaskFailure, TaskResult, machine, now, versions
 from sentemb.evaluate.suites import Suite
+from sentemb.evaluate.work import Plan, Settings, Work
 from sentemb.progress import is_quiet
 
 

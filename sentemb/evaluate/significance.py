@@ -38,32 +38,76 @@ class Comparison:
     p_holm: float = float("nan")
 
 
+@dataclass(frozen=True)
+class Strata:
+    """Runs of items, one after the other, that are resampled apart: the score is the weighted mean of theirs.
+
+    A multilingual task is the mean over its languages however many pairs each has, so drawing from all pairs at once
+    would resample another score.
+    """
+
+    sizes: Sequence[int]
+    weights: Sequence[float] = ()  # of the runs' scores; equal if not given
+
+    def parts(self) -> list[tuple[slice, float]]:
+        """Rows and share of every run; the shares sum to 1."""
+        weights = self.weights or [1.0] * len(self.sizes)
+        ends = np.cumsum(self.sizes).tolist()
+        total = sum(weights)
+        return [
+            (slice(end - size, end), weight / total)
+            for size, end, weight in zip(self.sizes, ends, weights, strict=True)
+        ]
+
+
 def in_points(interval: Interval) -> Interval:
     """The interval ×100, as scores are reported."""
     return Interval(100 * interval.low, 100 * interval.high, interval.level)
 
 
-def bootstrap_mean(values: Values, *, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0) -> Interval:
-    """Interval of the mean of values, one an item."""
-    return _interval(_resampled(len(values), resamples, seed, lambda counts: counts @ values / len(values)), level)
+def bootstrap_mean(
+    values: Values, *, strata: Strata | None = None, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Interval of the mean of values, one an item; with ``strata`` of the weighted mean of their means."""
+
+    def mean_of(rows: slice) -> Callable[[Values], Values]:
+        part = values[rows]
+        return lambda counts: counts @ part / len(part)
+
+    return _interval(_resampled_apart(len(values), strata, resamples, seed, mean_of), level)
 
 
 def bootstrap_spearman(
-    predicted: Values, gold: Values, *, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0
+    predicted: Values,
+    gold: Values,
+    *,
+    strata: Strata | None = None,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Interval:
-    """Interval of Spearman's ρ over pairs."""
-    x, y = WeightedRanks(predicted), WeightedRanks(gold)
-    return _interval(_resampled(len(gold), resamples, seed, lambda counts: _weighted_rho(x, y, counts)), level)
+    """Interval of Spearman's ρ over pairs; with ``strata`` of the weighted mean of their ρ."""
+
+    def rho_of(rows: slice) -> Callable[[Values], Values]:
+        x, y = WeightedRanks(predicted[rows]), WeightedRanks(gold[rows])
+        return lambda counts: _weighted_rho(x, y, counts)
+
+    return _interval(_resampled_apart(len(gold), strata, resamples, seed, rho_of), level)
 
 
-def paired_permutation(a: Values, b: Values, *, resamples: int = 10_000, seed: int = 0) -> Comparison:
+def paired_permutation(
+    a: Values, b: Values, *, strata: Strata | None = None, resamples: int = 10_000, seed: int = 0
+) -> Comparison:
     """Whether two models' values of the same items differ in mean: signs of the differences are flipped at random.
 
-    Exact (all sign patterns) up to 13 items.
+    With ``strata`` the mean is the weighted one of their means. Exact (all sign patterns) up to 13 items.
     """
     if a.shape != b.shape:
         raise ValueError(f"paired values need one shape; found {a.shape} and {b.shape}")
+    interval = bootstrap_mean(b - a, strata=strata, seed=seed)
     d = b - a
+    for rows, weight in (strata or Strata([len(d)])).parts():
+        d[rows] *= weight * len(d) / (rows.stop - rows.start)  # so that the plain mean is the weighted one
     observed = abs(float(d.mean()))
     if len(d) <= 13:
         signs = 1.0 - 2.0 * ((np.arange(2 ** len(d))[:, None] >> np.arange(len(d))) & 1)
@@ -76,21 +120,31 @@ def paired_permutation(a: Values, b: Values, *, resamples: int = 10_000, seed: i
             signs = 1.0 - 2.0 * generator.integers(0, 2, (size, len(d)))
             hits += int(np.sum(np.abs(signs @ d / len(d)) >= observed * (1 - 1e-12)))
         extreme = (hits + 1) / (resamples + 1)
-    return Comparison(float(d.mean()), extreme, bootstrap_mean(d, seed=seed), "paired permutation")
+    return Comparison(float(d.mean()), extreme, interval, "paired permutation")
 
 
 def paired_bootstrap_spearman(
-    a: Values, b: Values, gold: Values, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
+    a: Values,
+    b: Values,
+    gold: Values,
+    *,
+    strata: Strata | None = None,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Comparison:
     """Whether two models' correlations with the same gold scores differ: the pairs are resampled, for both at once."""
     if not a.shape == b.shape == gold.shape:
         raise ValueError(f"paired values need one shape; found {a.shape}, {b.shape} and {gold.shape}")
-    x, y, z = WeightedRanks(a), WeightedRanks(b), WeightedRanks(gold)
-    ones = np.ones((1, len(gold)))
-    observed = float((_weighted_rho(y, z, ones) - _weighted_rho(x, z, ones))[0])
-    drawn = _resampled(
-        len(gold), resamples, seed, lambda counts: _weighted_rho(y, z, counts) - _weighted_rho(x, z, counts)
-    )
+
+    def difference_of(rows: slice) -> Callable[[Values], Values]:
+        x, y, z = WeightedRanks(a[rows]), WeightedRanks(b[rows]), WeightedRanks(gold[rows])
+        return lambda counts: _weighted_rho(y, z, counts) - _weighted_rho(x, z, counts)
+
+    observed = 0.0
+    for rows, weight in (strata or Strata([len(gold)])).parts():
+        observed += weight * float(difference_of(rows)(np.ones((1, rows.stop - rows.start)))[0])
+    drawn = _resampled_apart(len(gold), strata, resamples, seed, difference_of)
     drawn = drawn[np.isfinite(drawn)]
     # two-sided: the share of resamples on the other side of no difference
     tail = min(int(np.sum(drawn <= 0)), int(np.sum(drawn >= 0)))
@@ -157,7 +211,22 @@ def _weighted_rho(x: WeightedRanks, y: WeightedRanks, counts: Values) -> Values:
     return out
 
 
-def _resampled(items: int, resamples: int, seed: int, score: Callable[[Values], Values]) -> Values:
+def _resampled_apart(
+    items: int,
+    strata: Strata | None,
+    resamples: int,
+    seed: int,
+    score_of: Callable[[slice], Callable[[Values], Values]],
+) -> Values:
+    """Weighted means (resamples,) of the strata's scores, each resampled by itself."""
+    total = np.zeros(resamples)
+    for number, (rows, weight) in enumerate((strata or Strata([items])).parts()):
+        key = [seed, number] if number else seed
+        total += weight * _resampled(rows.stop - rows.start, resamples, key, score_of(rows))
+    return total
+
+
+def _resampled(items: int, resamples: int, seed: int | list[int], score: Callable[[Values], Values]) -> Values:
     """Scores of multinomial resamples, in blocks."""
     generator = np.random.default_rng(seed)
     drawn = []

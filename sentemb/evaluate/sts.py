@@ -192,7 +192,7 @@ def score_pairs(
 ) -> StsScore:
     """The scores of one set from its vectors, both (pairs, d)."""
     similarity = pair_similarities(first, second)
-    parts = _parts(pairs)
+    parts = subset_rows(pairs)
     subsets = (
         {
             name: 100 * correlation("spearman", similarity["cosine"][rows], pairs.score[rows])
@@ -208,7 +208,8 @@ def score_pairs(
     )
 
 
-def _parts(pairs: PairSet) -> dict[str, NDArray[np.int64]]:
+def subset_rows(pairs: PairSet) -> dict[str, NDArray[np.int64]]:
+    """Rows of every subset; all of them under the set's name where it has none."""
     if pairs.subset is None:
         return {pairs.name: np.arange(len(pairs))}
     names = np.array(pairs.subset)

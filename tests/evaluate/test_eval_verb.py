@@ -16,8 +16,9 @@ import pytest
 from sentemb.cli import main
 from sentemb.errors import DataError, EvaluationError
 from sentemb.evaluate.compare import compare, load_side
-from sentemb.evaluate.report import latex, markdown, report_rows
+from sentemb.evaluate.report import latex, markdown, report_rows, table
 from sentemb.evaluate.results import Items, Results, TaskResult, read_results, results_name, write_results
+from sentemb.evaluate.significance import Interval
 from sentemb.evaluate.suites import Published, load_suite, published_scores, suite_names
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -250,10 +251,11 @@ def test_what_cannot_be_tested_is_said(tmp_path):
 
 
 def test_results_files(tmp_path):
-    results = made(float("nan"), items=Items("f", [], predicted=[0.1], gold=[1.0]))
+    items = Items("f", [], predicted=[0.1, 0.2], gold=[1.0, 2.0], strata=[1, 1], weights=[1.0, 3.0])
+    results = made(float("nan"), items=items)
     write_results(tmp_path / "r.json", results)
     assert np.isnan(read_results(tmp_path / "r.json").tasks[0].main)
-    assert read_results(tmp_path / "r.json").tasks[0].items == Items("f", [], predicted=[0.1], gold=[1.0])
+    assert read_results(tmp_path / "r.json").tasks[0].items == items
     assert results_name(results, set()) == "suite--m.json"
     assert results_name(results, {"suite--m.json"}) == "suite--m-2.json"
     for content, message in (
@@ -321,6 +323,39 @@ def test_published_beside_ours_with_the_difference():
     ]
     assert r"\_" in latex(rows, "a_b")
     assert markdown(rows).count("\n") == 2 + len(rows)
+
+
+def test_reports_say_what_an_interval_is_of():
+    tasks = [
+        TaskResult("A_1", "Clustering", "mteb", "v_measure", 50, interval=Interval(49, 51), interval_note="over runs"),
+        TaskResult("B", "PairClassification", "mteb", "max_ap", 60.0, interval_note="no interval: [why]"),
+    ]
+    rows = report_rows([Results({"name": "m"}, "s", tasks)])
+    assert [row.interval for row in rows] == ["49.00 – 51.00 ¹", "none"]
+    text = markdown(rows)
+    assert "¹ over runs: A_1" in text
+    assert "no interval: [why]: B" in text
+    assert r"$^1$ over runs: A\_1" in latex(rows, "c")
+    assert str(table(rows, "t").caption) == "¹ over runs: A_1\nno interval: \\[why]: B"
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "wmean"])
+def test_means_over_sts_subsets_have_intervals(place, capsys, aggregation):
+    rows = [{**row, "subset": "ab"[i > 25]} for i, row in enumerate(hub_data.pairs())]
+    hub_data.jsonl(place / "parts.jsonl", rows)
+    code, out, err = call(
+        capsys, "eval", "embed:coarse", "--sts", "parts.jsonl", "--aggregation", aggregation, "--json"
+    )
+    assert code == 0, err
+    (task,) = json.loads(out)["tasks"]
+    assert task["interval"]["low"] < task["main"] < task["interval"]["high"]
+    assert task["items"]["strata"] == [26, 14]
+
+
+def test_repeated_draws_have_an_interval_that_says_so(place, capsys):
+    code, out, err = call(capsys, "eval", "embed:coarse", "--transfer", "data/mteb/banking77", "--method", "fewshot")
+    assert code == 0, err
+    assert "¹ interval over the repetitions (8 a label, 10 draws), not over its texts: banking77" in out
 
 
 def test_published_files_are_well_formed():

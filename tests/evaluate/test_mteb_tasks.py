@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sentemb.errors import EvaluationError
+from sentemb.evaluate.metrics import spearman
 from sentemb.evaluate.model import open_model
 from sentemb.evaluate.mteb_data import (
     data_folder,
@@ -21,7 +22,12 @@ from sentemb.evaluate.mteb_data import (
     resolve_tasks,
 )
 from sentemb.evaluate.mteb_encoder import MtebEncoder
+from sentemb.evaluate.mteb_items import evidence_of
 from sentemb.evaluate.mteb_run import run_task
+from sentemb.evaluate.run import run_suite
+from sentemb.evaluate.significance import Strata, bootstrap_mean
+from sentemb.evaluate.suites import Job, Suite
+from sentemb.evaluate.work import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mteb, datasets and scikit-learn warn about each other
 
@@ -274,13 +280,76 @@ def test_another_mirror_is_read_anew(tmp_path):
     assert scores[0] > scores[1]  # the easy judgements were taken away
 
 
-def test_items_give_the_main_score(tmp_path):
-    for name in ("STSBenchmark", "NFCorpus"):
-        score = run_task(prepared(name, tmp_path), MtebEncoder(open_model(letters)), root=tmp_path)
-        assert score.items is not None, name
-        if score.items.gold:
-            from sentemb.evaluate.metrics import spearman
+# --------------------------------------------------------------------------------------------- intervals
+SURE = ("STSBenchmark", "STS17", "NFCorpus", "MIRACLRetrievalHardNegatives", "AskUbuntuDupQuestions", "Tatoeba",
+        "SummEvalSummarization.v2", "TwentyNewsgroupsClustering")  # fmt: skip
 
-            assert 100 * spearman(score.items.predicted, score.items.gold) == pytest.approx(score.main, abs=1e-3)
-        else:
-            assert 100 * np.mean(score.items.values) == pytest.approx(score.main, abs=1e-3), name
+
+def scored(name: str, root: Path, settings: Settings | None = None, model=letters):
+    make, subsets = hub_data.TASKS[name]
+    make(root)
+    suite = Suite("s", "", [Job("mteb", {"tasks": [name], "subsets": list(subsets)})])
+    found = run_suite(open_model(model), suite, settings or Settings(data_dir=root, resamples=200))
+    assert not found.failures, found.failures
+    return found.tasks[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in SURE else pytest.mark.slow) for name in hub_data.TASKS],
+)
+def test_every_score_has_an_interval_or_says_why(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("SENTEMB_QUIET", "1")
+    task = scored(name, tmp_path)
+    if task.metric == "max_ap":
+        assert task.interval is None
+        assert "no mean over items" in task.interval_note
+        return
+    assert task.interval.low - 1e-3 <= task.main <= task.interval.high + 1e-3
+    subsets = len(hub_data.TASKS[name][1] or ["one"])
+    if task.items is None:
+        assert "repetitions of mteb's experiment, not over its texts" in task.interval_note
+        return
+    assert task.interval_note == ""
+    parts = (task.items.parts() or Strata([len(task.items)])).parts()
+    assert len(parts) % subsets == 0
+    scores = [
+        spearman(task.items.predicted[rows], task.items.gold[rows])
+        if task.items.gold
+        else np.mean(task.items.values[rows])
+        for rows, _ in parts
+    ]
+    weights = [weight for _, weight in parts]
+    assert sum(weights) == pytest.approx(1)
+    assert 100 * np.average(scores, weights=weights) == pytest.approx(task.main, abs=1e-2)
+
+
+def test_clustering_is_resampled_over_its_repetitions():
+    """Two levels of three repetitions: the score is their mean, and every level keeps its share in a resample."""
+    (task,) = resolve_tasks(["TwentyNewsgroupsClustering.v2"])
+    levels = {"Level 0": [0.1, 0.2, 0.3], "Level 1": [0.5, 0.5, 0.5]}
+    row = {"hf_subset": "default", "main_score": 0.35, "v_measures": levels}
+    found = evidence_of(task, None, {"test": [row]})
+    assert found.items is None
+    assert "6 repetitions" in found.note
+    interval = bootstrap_mean(found.repetitions, strata=found.strata, resamples=4000)
+    assert (interval.low, interval.high) == pytest.approx((0.3, 0.4))
+
+    other = evidence_of(task, None, {"test": [{**row, "main_score": 0.9}]})
+    assert other.repetitions is None
+    assert other.note.startswith("no interval: ")
+    single = evidence_of(task, None, {"test": [{**row, "main_score": 0.1, "v_measures": [0.1]}]})
+    assert single.repetitions is None
+
+
+def test_a_resumed_task_keeps_its_interval(tmp_path, tiny_bert, monkeypatch):
+    monkeypatch.setenv("SENTEMB_QUIET", "1")
+    settings = Settings(data_dir=tmp_path / "data", results_dir=tmp_path / "out", resamples=100)
+    first = scored("STS17", tmp_path / "data", settings, str(tiny_bert))
+    again = scored("STS17", tmp_path / "data", settings, str(tiny_bert))
+    assert again.notes == "from mteb's results tree"
+    assert (again.interval, list(again.items.predicted)) == (first.interval, list(first.items.predicted))
+    shutil.rmtree(tmp_path / "out/items")
+    without = scored("STS17", tmp_path / "data", settings, str(tiny_bert))
+    assert without.interval is None
+    assert "no items were kept" in without.interval_note

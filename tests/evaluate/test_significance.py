@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sentemb.evaluate.significance import (
+    Strata,
     WeightedRanks,
     _weighted_rho,
     bootstrap_mean,
@@ -132,3 +133,45 @@ def test_shapes_must_agree():
         paired_permutation(np.zeros(3), np.zeros(4))
     with pytest.raises(ValueError, match="one shape"):
         paired_bootstrap_spearman(np.zeros(3), np.zeros(3), np.zeros(4))
+
+
+def test_strata_are_drawn_apart_and_weighted():
+    """A large constant subset and a small varied one: only the small one varies, by its share of the score."""
+    small = np.array([0.0, 1.0])
+    values = np.concatenate([np.full(98, 0.5), small])
+    equal = bootstrap_mean(values, strata=Strata([98, 2]), resamples=2000)
+    assert (equal.low, equal.high) == pytest.approx((0.25, 0.75))
+    weighted = bootstrap_mean(values, strata=Strata([98, 2], [98, 2]), resamples=2000)
+    assert (weighted.low, weighted.high) == pytest.approx((0.49, 0.51))
+
+
+def test_strata_of_correlations_by_loop():
+    generator = np.random.default_rng(5)
+    x, y = generator.normal(size=(2, 60))
+    y[:40] += x[:40]
+    strata = Strata([40, 20])
+    found = bootstrap_spearman(x, y, strata=strata, resamples=4000)
+    drawn = []
+    for _ in range(1500):
+        one, two = generator.integers(0, 40, 40), generator.integers(40, 60, 20)
+        drawn.append((stats.spearmanr(x[one], y[one]).statistic + stats.spearmanr(x[two], y[two]).statistic) / 2)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.03)
+
+
+def test_paired_tests_compare_the_mean_over_strata():
+    """B is better in the small subset and worse, pair by pair less, in the large one."""
+    a = np.zeros(110)
+    b = np.concatenate([np.full(100, -0.1), np.full(10, 0.9)])
+    plain, apart = paired_permutation(a, b), paired_permutation(a, b, strata=Strata([100, 10]))
+    assert plain.difference == pytest.approx(b.mean())
+    assert apart.difference == pytest.approx(0.4)
+    assert (apart.interval.low, apart.interval.high) == pytest.approx((0.4, 0.4))
+
+    generator = np.random.default_rng(6)
+    gold = generator.normal(size=90)
+    one, two = gold + generator.normal(size=(2, 90))
+    observed = paired_bootstrap_spearman(one, two, gold, strata=Strata([60, 30]), resamples=200).difference
+    halves = [stats.spearmanr(two[r], gold[r]).statistic - stats.spearmanr(one[r], gold[r]).statistic
+              for r in (slice(60), slice(60, 90))]  # fmt: skip
+    assert observed == pytest.approx(np.mean(halves), abs=1e-12)
