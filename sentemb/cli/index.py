@@ -60,7 +60,8 @@ def build(
     seed: Annotated[int, typer.Option(help="of samples and k-means")] = 42,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted build")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what lies there")] = False,
-    engine: Annotated[str, typer.Option(help="local: encode here; ray: on the workers of a Ray cluster")] = "local",
+    engine: Annotated[str, typer.Option(help="local: all here; ray: encode, and fill segments, on the "
+                                            "workers of a Ray cluster")] = "local",
     address: Annotated[
         str, typer.Option(help="with --engine ray: auto, HOST:6379, ray://HOST:10001, or local (start one here)"),
     ] = "auto",
@@ -70,7 +71,8 @@ def build(
 ) -> None:
     """Encode documents and build an index, in bounded memory.
 
-    With --engine ray, finished parts lie in OUT.shards until the index is whole: the same command continues.
+    With --engine ray, each worker fills one segment at a time (so give --segment-rows), and finished parts lie in
+    OUT.shards until the index is whole: the same command continues.
     """
     from sentemb.encoder import Encoder
     from sentemb.errors import SearchError, did_you_mean

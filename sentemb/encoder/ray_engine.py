@@ -15,7 +15,7 @@ import json
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,7 @@ class Shards:
             MissingExtra: Ray is not installed.
             ModelError: there is no cluster, or a worker failed for another reason than being lost.
         """
-        ray = _ray()  # before a long reading of texts
+        _ray()  # before a long reading of texts
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(".*.tmp"):
             left.unlink(missing_ok=True)
@@ -106,7 +106,10 @@ class Shards:
             self.names.append(name)
         missing = [name for name in self.names if not (self.folder / f"vectors-{name}").exists()]
         if missing:
-            self._run(ray, missing)
+            spread(
+                self.cluster, ShardEncoder, {"folder": str(self.folder), "job": self.job}, missing, title="encoding",
+                unit="shards", done=len(self.names) - len(missing), kept=self.folder,
+            )
 
     def read(self) -> Iterator[tuple[list[str], Vectors]]:
         """Texts and vectors of every window, in order."""
@@ -121,49 +124,6 @@ class Shards:
     def remove(self) -> None:
         """Remove the folder, after everything was read."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _run(self, ray: Any, missing: Sequence[str]) -> None:
-        try:
-            _knock(self.cluster.address)
-            address = None if self.cluster.address == "local" else self.cluster.address
-            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ModelError(
-                f"--address {self.cluster.address}: no Ray cluster there ({str(error).splitlines()[0]}); start one "
-                "with `ray start --head` (and `ray start --address=HOST:6379` on further machines), or use --address "
-                "local"
-            ) from error
-        try:
-            rows = self._pipeline(ray, missing)
-            with Progress("encoding", total=len(self.names), unit="shards", done=len(self.names) - len(missing)) as bar:
-                for _ in rows.iter_rows():
-                    bar.advance(1)
-        except ray.exceptions.RayError as error:
-            raise ModelError(
-                f"encoding on the cluster failed: {_reason(str(error))}. Finished shards stay in "
-                f"{self.folder}; the same command continues"
-            ) from error
-        finally:
-            ray.shutdown()
-
-    def _pipeline(self, ray: Any, missing: Sequence[str]) -> Any:
-        data_context = ray.data.DataContext.get_current()
-        data_context.enable_progress_bars = False
-        resources = ray.cluster_resources()
-        gpus = self.cluster.gpus
-        if gpus is None:
-            gpus = 1.0 if resources.get("GPU", 0) else 0.0
-        room = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / self.cluster.cpus
-        workers = max(1, min(self.cluster.workers or int(room), len(missing)))
-        shards = ray.data.from_items([{"shard": name} for name in missing], override_num_blocks=len(missing))
-        return shards.map_batches(
-            ShardEncoder,
-            fn_constructor_kwargs={"folder": str(self.folder), "job": self.job},
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=self.cluster.cpus,
-            num_gpus=gpus,
-        )
 
 
 class ShardEncoder:
@@ -186,10 +146,10 @@ class ShardEncoder:
         return self._encoder
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Make the shards named in ``batch["shard"]``."""
+        """Make the shards named in ``batch["item"]``."""
         import pyarrow.parquet as pq
 
-        for name in batch["shard"]:
+        for name in batch["item"]:
             texts = pq.read_table(self.folder / f"texts-{name}")["text"].to_pylist()
             job = self.job
             vectors = self._loaded().encode(
@@ -198,6 +158,69 @@ class ShardEncoder:
             )
             _write_vectors(self.folder / f"vectors-{name}", vectors)
         return batch
+
+def spread(
+    cluster: Cluster, worker: type, arguments: Mapping[str, Any], items: Sequence[str], *, title: str, unit: str,
+    done: int, kept: Path,
+) -> None:
+    """Have actors do all items, each item once; an actor that is lost is replaced and its item done again.
+
+    Args:
+        cluster: where.
+        worker: class of the actors; called with ``{"item": names}``, it does them and gives the same back.
+        arguments: of its constructor. It should do little: Ray takes a failure there for a lost actor, for ever.
+        items: what is left to do.
+        title: of the work, for the progress bar and messages.
+        unit: what an item is, for the progress bar.
+        done: items that were done before.
+        kept: where finished items lie.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        ModelError: there is no cluster, or an actor failed for another reason than being lost.
+    """
+    ray = _ray()
+    try:
+        _knock(cluster.address)
+        address = None if cluster.address == "local" else cluster.address
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"--address {cluster.address}: no Ray cluster there ({str(error).splitlines()[0]}); start one "
+            "with `ray start --head` (and `ray start --address=HOST:6379` on further machines), or use --address "
+            "local"
+        ) from error
+    try:
+        rows = _pipeline(ray, cluster, worker, arguments, items)
+        with Progress(title, total=done + len(items), unit=unit, done=done) as bar:
+            for _ in rows.iter_rows():
+                bar.advance(1)
+    except ray.exceptions.RayError as error:
+        raise ModelError(
+            f"{title} on the cluster failed: {_reason(str(error))}. Finished {unit} stay in {kept}; the same command "
+            "continues"
+        ) from error
+    finally:
+        ray.shutdown()
+
+
+def _pipeline(ray: Any, cluster: Cluster, worker: type, arguments: Mapping[str, Any], items: Sequence[str]) -> Any:
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    resources = ray.cluster_resources()
+    gpus = cluster.gpus
+    if gpus is None:
+        gpus = 1.0 if resources.get("GPU", 0) else 0.0
+    room = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / cluster.cpus
+    workers = max(1, min(cluster.workers or int(room), len(items)))
+    named = ray.data.from_items([{"item": name} for name in items], override_num_blocks=len(items))
+    return named.map_batches(
+        worker,
+        fn_constructor_kwargs=dict(arguments),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=cluster.cpus,
+        num_gpus=gpus,
+    )
 
 
 def _reason(said: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,25 @@ from sentemb.search.writing import STAGING, Recipe, commit, remove_folder, sweep
 from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
+MakeSegments = Callable[[Recipe, Sequence[VectorSource], Sequence[DocumentWriter]], list[SegmentEntry]]
+
+
+def make_segments(
+    recipe: Recipe, sources: Sequence[VectorSource], documents: Sequence[DocumentWriter]
+) -> list[SegmentEntry]:
+    """One segment a source, one after the other."""
+    return [
+        recipe.segment(number, source, writer, is_tail=False)
+        for number, (source, writer) in enumerate(zip(sources, documents, strict=True))
+    ]
 
 
 def build(
     folder: Path, records: Iterable[Any] | None, options: BuildOptions, *, encoder: Embedder | None,
     vectors: Vectors | None, source_name: str, resume: bool, overwrite: bool, disk: Disk,
+    segments: MakeSegments = make_segments,
 ) -> None:
-    """Build the index in ``folder``; see ``SearchIndex.build``."""
+    """Build the index in ``folder``; see ``SearchIndex.build``. ``segments`` is who makes them, and how."""
     options.check()
     with write_lock(folder):
         old = manifests.read(folder) if (folder / manifests.NAME).exists() else None
@@ -53,11 +65,13 @@ def build(
             spooled = Collected.from_texts(staging, disk, records, encoder, options, source_name)
         else:
             raise SearchError("build needs documents and an encoder, or vectors")
-        _finish(folder, disk, spooled, options, old)
+        _finish(folder, disk, spooled, options, old, segments)
         remove_folder(staging, disk)
 
 
-def _finish(folder: Path, disk: Disk, spooled: Collected, options: BuildOptions, old: Manifest | None) -> None:
+def _finish(
+    folder: Path, disk: Disk, spooled: Collected, options: BuildOptions, old: Manifest | None, segments: MakeSegments
+) -> None:
     rows = sum(source.rows for source in spooled.sources)
     choice = choose(options.kind, rows=rows, dimension=spooled.dimension, memory_bytes=options.memory_bytes,
                     target_recall=options.target_recall, rescore=options.rescore)
@@ -68,11 +82,7 @@ def _finish(folder: Path, disk: Disk, spooled: Collected, options: BuildOptions,
     )
     _check_ids(spooled.documents, options.indexed_fields)
     made = replace(made, template=_train(Recipe(folder, disk, made), spooled.sources, choice, options.seed))
-    recipe = Recipe(folder, disk, made)
-    entries = [
-        recipe.segment(number, source, documents, is_tail=False)
-        for number, (source, documents) in enumerate(zip(spooled.sources, spooled.documents, strict=True))
-    ]
+    entries = segments(Recipe(folder, disk, made), spooled.sources, spooled.documents)
     made = replace(made, segments=tuple(entries))
     made = _tuned(folder, made, entries, spooled.sources, options)
     commit(folder, disk, made, old)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from sentemb.files import fsync_path, sha256_of
 from sentemb.search.manifest import StoredFile
 
 MAX_UNHASHED = 16  # chunks that may wait for the hashing thread
+COPIED = 1 << 20  # bytes copied at a time
 
 
 class HashedFile:
@@ -79,6 +81,14 @@ class Disk:
     def rename(self, old: Path, new: Path) -> None:
         """Give a file its final name, replacing what has it."""
         old.replace(new)
+
+    def take(self, old: Path, new: Path) -> None:
+        """Give a file of another folder a second name, or copy it where the file system has no links."""
+        try:
+            os.link(old, new)
+        except OSError:
+            with old.open("rb") as source:
+                self.store(new, lambda file: shutil.copyfileobj(source, file, COPIED))
 
     def remove(self, path: Path) -> None:
         """Remove a file if it is there."""

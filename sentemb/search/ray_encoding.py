@@ -1,7 +1,7 @@
-"""Building an index whose texts a Ray cluster encodes: the same windows, so the same index bit for bit.
+"""Building an index on a Ray cluster: it encodes the same windows and fills the same segments, so the same index.
 
 The documents are read twice: first to see which texts will be encoded together, then, with their vectors made, for
-the build itself.
+the build itself, which leaves the segments to the cluster again (``ray_build``).
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from sentemb.encoder import Encoder
 from sentemb.encoder.ray_engine import Cluster, EncodeJob, Shards
 from sentemb.errors import SearchError
+from sentemb.search.build import build
+from sentemb.search.disk import Disk
 from sentemb.search.embedding import VectorRule, prompts_of
 from sentemb.search.encoding import EncodedStream
 from sentemb.search.manifest import NAME
 from sentemb.search.options import BuildOptions
+from sentemb.search.ray_build import ClusterSegments
 
 if TYPE_CHECKING:
     from sentemb.search import SearchIndex
@@ -59,10 +62,10 @@ def build_on_cluster(
     out: Path, records: Callable[[], Iterable[Any]], encoder: Encoder, options: BuildOptions, *, precision: str,
     cluster: Cluster, overwrite: bool, name: str,
 ) -> SearchIndex:
-    """Have the cluster encode the documents, then build the index from their vectors.
+    """Have the cluster encode the documents and make the index's segments.
 
-    Finished vectors lie beside ``out`` until the index is whole, so an interrupted call continues there; what it left
-    in ``out`` itself is made anew.
+    Finished vectors and segments lie beside ``out`` until the index is whole, so an interrupted call continues there;
+    what it left in ``out`` itself is made anew.
 
     Args:
         out: folder of the index.
@@ -70,24 +73,25 @@ def build_on_cluster(
         encoder: the model, as the workers can load it from ``encoder.source``.
         options: of the index.
         precision: of encoding.
-        cluster: whose workers encode.
+        cluster: whose workers do it.
         overwrite: replace an index that lies there.
         name: of the documents, for messages.
     """
     from sentemb.search import SearchIndex
 
-    has_index = (out / NAME).exists()
+    has_index, out = (out / NAME).exists(), out.resolve()
     if has_index and not overwrite:
         raise SearchError(f"{out}: holds an index already; add to it, or build over it with overwrite")
     prompt = prompts_of(encoder, options.query_prompt, options.document_prompt)[1]
     job = EncodeJob(encoder.source, encoder.digest(), precision=precision, prompt=prompt or None)
     shards = Shards(out.with_name(f"{out.name}.shards"), job, cluster)
     shards.encode(encoded_windows(records(), options))
-    index = SearchIndex.build(
-        out, records(), encoder=ClusterEncoder(encoder, shards), options=options, overwrite=True, name=name
+    build(
+        out, records(), options, encoder=ClusterEncoder(encoder, shards), vectors=None, source_name=name, resume=False,
+        overwrite=True, disk=Disk(), segments=ClusterSegments(shards.folder / "segments", cluster),
     )
     shards.remove()
-    return index
+    return SearchIndex.open(out, encoder=encoder, verify=False)
 
 
 def encoded_windows(records: Iterable[Any], options: BuildOptions) -> Iterator[list[str]]:

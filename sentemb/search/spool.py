@@ -58,18 +58,18 @@ class FileSource:
     """Float32 rows of a file, read with plain reads (a memory map would count as memory in use)."""
 
     def __init__(self, path: Path, dimension: int, rows: int) -> None:
-        self._path = path
+        self.path = path
         self.rows, self.dimension = rows, dimension
 
     def block(self, start: int, stop: int) -> Vectors:
         """Rows start … stop - 1."""
         count = max(min(stop, self.rows) - start, 0)
-        found = np.fromfile(self._path, np.float32, count * self.dimension, offset=start * self.dimension * 4)
+        found = np.fromfile(self.path, np.float32, count * self.dimension, offset=start * self.dimension * 4)
         return found.reshape(count, self.dimension)
 
     def take(self, rows: NDArray[np.int64]) -> Vectors:
         """The given rows."""
-        mapped = np.memmap(self._path, np.float32, mode="r", shape=(self.rows, self.dimension))
+        mapped = np.memmap(self.path, np.float32, mode="r", shape=(self.rows, self.dimension))
         return np.array(mapped[rows])
 
 

@@ -85,6 +85,14 @@ def commit(folder: Path, disk: Disk, new: Manifest, old: Manifest | None) -> Non
 
 
 @dataclass(frozen=True)
+class VectorFiles:
+    """A segment's files that are made of its vectors."""
+
+    index: StoredFile
+    half: StoredFile | None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What a new segment is made with."""
 
@@ -120,17 +128,31 @@ class Recipe:
         Args:
             index: already filled with the source's rows, where codes were copied instead of vectors added.
         """
-        stored = self._store_vectors(number, index if index is not None else self._fill(source, is_tail=is_tail))
+        vectors = self.vectors(number, source, is_tail=is_tail, index=index)
+        return self.entry(number, source.rows, vectors, documents, is_tail=is_tail)
+
+    def vectors(
+        self, number: int, source: VectorSource, *, is_tail: bool, index: VectorIndex | None = None
+    ) -> VectorFiles:
+        """Write a segment's FAISS file and, where the index re-scores, its half-precision file."""
+        made = index if index is not None else self.filled(source, is_tail=is_tail)
+        stored = self.disk.store(self.folder / self.name(number, "faiss"), lambda file: made.write(file.write))
         half = None
         if self.manifest.rescored and not is_tail:
             half = self.disk.store(self.folder / self.name(number, "half"), lambda file: _write_half(file, source))
+        return VectorFiles(stored, half)
+
+    def entry(
+        self, number: int, rows: int, vectors: VectorFiles, documents: DocumentWriter, *, is_tail: bool
+    ) -> SegmentEntry:
+        """A segment of vector files that lie in the folder and a filled documents file (which is moved)."""
         documents.close()
         adopted = self.disk.adopt(documents.path)
         name = self.name(number, "documents")
         self.disk.rename(documents.path, self.folder / name)
         return SegmentEntry(
-            rows=source.rows, is_tail=is_tail, index=stored,
-            documents=StoredFile(name, adopted.bytes, adopted.sha256), half=half,
+            rows=rows, is_tail=is_tail, index=vectors.index,
+            documents=StoredFile(name, adopted.bytes, adopted.sha256), half=vectors.half,
         )
 
     def deletions(self, number: int, entry: SegmentEntry, live: Mask) -> SegmentEntry:
@@ -142,10 +164,12 @@ class Recipe:
         stored = self.disk.store(self.folder / self.name(number, "deleted"), lambda file: _discard(file.write(bits)))
         return replace(entry, deleted=stored, deleted_rows=deleted)
 
-    def _store_vectors(self, number: int, index: VectorIndex) -> StoredFile:
-        return self.disk.store(self.folder / self.name(number, "faiss"), lambda file: index.write(file.write))
+    def filled(self, source: VectorSource, *, is_tail: bool) -> VectorIndex:
+        """An index with the source's vectors.
 
-    def _fill(self, source: VectorSource, *, is_tail: bool) -> VectorIndex:
+        Raises:
+            SearchError: they have another width than the index.
+        """
         made = self.empty(is_tail=is_tail)
         if source.dimension != made.dimension:
             raise SearchError(f"vectors of width {source.dimension}; the index keeps {made.dimension}")
