@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -158,6 +160,30 @@ def test_an_interrupted_build_makes_only_what_is_missing(cluster: Running, one_t
 
 
 @on_ray
+def test_a_killed_command_continues(cluster: Running, tiny_bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("".join(f"a dog plays song {row}\n" for row in range(9000)))
+
+    def command(name: str, *engine: str) -> list[str]:
+        return [sys.executable, "-m", "sentemb", "index", str(tmp_path / "texts.txt"), "-o", str(tmp_path / name), "-m",
+                str(tiny_bert), "--precision", "fp32", "--kind", "hnsw", "--segment-rows", "1000", *engine]
+
+    on_cluster = command("many", "--engine", "ray", "--address", cluster.address)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    parts = tmp_path / "many.shards" / "segments"
+    process = subprocess.Popen(on_cluster, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(parts.glob("segment-*")):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "many" / "manifest.json").exists()
+    for told in (on_cluster, command("one")):
+        done = subprocess.run(told, env=environment, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr
+    assert not parts.parent.exists()
+    assert_same(*(SearchIndex.open(tmp_path / name) for name in ("one", "many")))
+
+
+@on_ray
 def test_a_worker_says_why_it_failed(cluster: Running, tmp_path: Path) -> None:
     options = BuildOptions(kind="sq8", metric="dot", rescore=True, segment_rows=20_000)
     with pytest.raises(ModelError, match="indexing on the cluster failed: SearchError: re-scoring keeps half"):
@@ -179,3 +205,17 @@ def test_vectors_of_an_array_stay_here(tmp_path: Path) -> None:
             tmp_path / "many", None, BuildOptions(), encoder=None, vectors=vectors(10), source_name="", resume=False,
             overwrite=False, disk=Disk(), segments=ClusterSegments(tmp_path / "parts", Cluster()),
         )
+
+
+def test_a_file_system_without_links_gets_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "old").write_bytes(os.urandom(3_000_000))
+    Disk().take(tmp_path / "old", tmp_path / "linked")
+    assert (tmp_path / "linked").samefile(tmp_path / "old")
+
+    def refuse(*_: object) -> None:
+        raise OSError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    Disk().take(tmp_path / "old", tmp_path / "copied")
+    assert not (tmp_path / "copied").samefile(tmp_path / "old")
+    assert (tmp_path / "copied").read_bytes() == (tmp_path / "old").read_bytes()
