@@ -28,8 +28,9 @@ def contenders(tasks: list[str], model: str) -> list[Contender]:
     common = {"tasks": tasks, "data": os.environ["SENTEMB_DATA"], "model": model}
     found = []
     for precision in ("fp32", "auto"):
-        found.append(Contender(f"sentemb {precision}", FILE, "own", {**common, "precision": precision}))
-        found.append(Contender(f"mteb + sentemb {precision}", FILE, "through_mteb", {**common, "precision": precision}))
+        for label, path in (("sentemb", "own"), ("mteb + sentemb", "mteb")):
+            options = {**common, "precision": precision, "path": path}
+            found.append(Contender(f"{label} {precision}", FILE, "ours", options))
     return [*found, Contender(PEER, FILE, "peer", common)]
 
 

@@ -9,53 +9,37 @@ from typing import Any
 Work = Callable[[], dict[str, Any]]
 
 
-def own(tasks: list[str], data: str, model: str, precision: str) -> Work:
-    """`sentemb eval` on its own protocols, intervals included; a fresh memory every round."""
+def ours(tasks: list[str], data: str, model: str, precision: str, path: str) -> Work:
+    """sentemb's encoder and search, intervals included, a fresh memory every round; ``path`` is ``own`` (sentemb's
+    protocols) or ``mteb`` (under mteb.evaluate)."""
     from sentemb.evaluate.memo import Memo
-    from sentemb.evaluate.model import open_model
-    from sentemb.evaluate.plan import Settings
+    from sentemb.evaluate.model import ModelOptions, open_model
     from sentemb.evaluate.run import run_suite
-    from sentemb.evaluate.sts import SEVEN
     from sentemb.evaluate.suites import Job, Suite
+    from sentemb.evaluate.work import Settings
 
-    opened = open_model(model, precision=precision)
+    opened = open_model(model, ModelOptions(precision=precision))
+    suite = Suite("bench", "", _own_jobs(tasks) if path == "own" else [Job("mteb", {"tasks": tasks})])
+
+    def work() -> dict[str, Any]:
+        opened.memo = Memo()
+        before = opened.seconds
+        found = run_suite(opened, suite, Settings(data_dir=Path(data)))
+        assert not found.failures, found.failures
+        return {"scores": {task.task: task.main for task in found.tasks}, "texts": found.texts,
+                "encode_s": opened.seconds - before}
+
+    return work
+
+
+def _own_jobs(tasks: list[str]) -> list[Any]:
+    from sentemb.evaluate.sts import SEVEN
+    from sentemb.evaluate.suites import Job
+
     sts = [name for name in tasks if name in SEVEN]
     jobs = [Job("sts", {"protocol": "mteb", "sets": sts})] if sts else []
-    jobs += [Job("retrieval", {"path": f"mteb/{name.lower()}", "name": name, "baselines": False})
-             for name in tasks if name not in SEVEN]
-    suite = Suite("bench", "", jobs)
-
-    def work() -> dict[str, Any]:
-        opened.memo = Memo()
-        before = opened.seconds
-        found = run_suite(opened, suite, Settings(data_dir=Path(data)))
-        assert not found.failures, found.failures
-        return {"scores": {task.task: task.main for task in found.tasks}, "texts": found.texts,
-                "encode_s": opened.seconds - before}
-
-    return work
-
-
-def through_mteb(tasks: list[str], data: str, model: str, precision: str) -> Work:
-    """mteb.evaluate with sentemb's encoder and search; a fresh memory every round."""
-    from sentemb.evaluate.memo import Memo
-    from sentemb.evaluate.model import open_model
-    from sentemb.evaluate.plan import Settings
-    from sentemb.evaluate.run import run_suite
-    from sentemb.evaluate.suites import Job, Suite
-
-    opened = open_model(model, precision=precision)
-    suite = Suite("bench", "", [Job("mteb", {"tasks": tasks})])
-
-    def work() -> dict[str, Any]:
-        opened.memo = Memo()
-        before = opened.seconds
-        found = run_suite(opened, suite, Settings(data_dir=Path(data)))
-        assert not found.failures, found.failures
-        return {"scores": {task.task: task.main for task in found.tasks}, "texts": found.texts,
-                "encode_s": opened.seconds - before}
-
-    return work
+    return jobs + [Job("retrieval", {"path": f"mteb/{name.lower()}", "name": name, "baselines": False})
+                   for name in tasks if name not in SEVEN]
 
 
 def peer(tasks: list[str], data: str, model: str) -> Work:

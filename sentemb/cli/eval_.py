@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from typer.core import TyperGroup
 
+from sentemb.cli.eval_output import Output, console, print_json, report_all, write_all
+
 if TYPE_CHECKING:
     from sentemb.evaluate.results import Results
-    from sentemb.evaluate.suites import Published, Suite
+    from sentemb.evaluate.suites import Job
 
 
 class _ModelByDefault(TyperGroup):
@@ -115,33 +118,44 @@ def run(
 
     Exit code 0: all tasks have a score; 1: some failed (the report says why); 2: nothing was run.
     """
-    from sentemb.evaluate.model import open_model
+    from sentemb.errors import EvaluationError
+    from sentemb.evaluate.model import ModelOptions, open_model
     from sentemb.evaluate.plan import plan_suite
     from sentemb.evaluate.run import refuse_missing, run_plan
+    from sentemb.evaluate.suites import Job, Suite, load_suite, suite_names
     from sentemb.evaluate.work import Settings
 
-    suites = _chosen(suite, task, subset, sts, retrieval, transfer, method, geometry, aggregation)
-    prompts = _prompts(prompt or [])
+    options = ModelOptions(
+        backend=backend,
+        precision=precision,
+        device=device,
+        revision=revision,
+        max_tokens=max_tokens,
+        prompts=_prompts(prompt or []),
+        texts=texts,
+        trust_remote_code=trust_remote_code,
+    )
+    suites = [load_suite(name) for name in suite or []]
+    jobs = _file_jobs(sts or [], retrieval or [], transfer or [], geometry or [], method, aggregation)
+    if task:
+        jobs.append(Job("mteb", {"tasks": list(task), "subsets": list(subset or ())}))
+    if jobs:
+        suites.append(Suite("tasks", "chosen tasks", jobs))
+    if not suites:
+        raise EvaluationError(
+            f"nothing to evaluate: give --suite (known: {', '.join(suite_names())}), --task, --sts, --retrieval, "
+            "--transfer or --geometry"
+        )
     settings = Settings(data_dir, output, resamples, seed, overwrite, baselines, index, skip_missing)
     plans = [plan_suite(one, settings) for one in suites]
     refuse_missing(plans, settings)
     by_suite: list[list[Results]] = [[] for _ in suites]
     for source in model:
-        opened = open_model(
-            source,
-            backend=backend,
-            precision=precision,
-            device=device,
-            revision=revision,
-            max_tokens=max_tokens,
-            prompts=prompts,
-            texts=texts,
-            trust_remote_code=trust_remote_code,
-        )
+        opened = open_model(source, options)
         for held, one, plan in zip(by_suite, suites, plans, strict=True):
             held.append(run_plan(opened, one, plan, settings))
-    _write(by_suite, output)
-    _report(suites, by_suite, published, json, markdown, latex)
+    write_all(by_suite, output)
+    report_all(suites, by_suite, Output(json, markdown, latex, published))
     if any(results.failures for held in by_suite for results in held):
         raise typer.Exit(1)
 
@@ -167,12 +181,7 @@ def compare(
 
         write_text(markdown, markdown_table(HEADERS, cells, left=2))
     if json:
-        import dataclasses
-        import json as to_json
-
-        from sentemb.evaluate.results import without_nan
-
-        typer.echo(to_json.dumps(without_nan([dataclasses.asdict(row) for row in rows]), indent=2))
+        print_json([dataclasses.asdict(row) for row in rows], indent=2)
         return
     from rich.table import Table
 
@@ -181,7 +190,7 @@ def compare(
         table.add_column(header, justify="left" if number < 2 else "right")
     for row in cells:
         table.add_row(*row)
-    _console().print(table)
+    console().print(table)
 
 
 @app.command()
@@ -199,19 +208,9 @@ def trec(
     from sentemb.evaluate.trec_score import score_trec
 
     held = [[score_trec(path, qrels, metric=metric, resamples=resamples, seed=seed)] for path in runs]
-    _write(held, output)
-    _report([Suite(qrels.name, f"{path.name} against {qrels.name}", []) for path in runs], held, None, json, None, None)
-
-
-def _console() -> Any:
-    import shutil
-    import sys
-
-    from rich.console import Console
-
-    # piped output is read by programs and people later: never cut it to 80 columns
-    width = None if sys.stdout.isatty() else max(200, shutil.get_terminal_size().columns)
-    return Console(width=width, soft_wrap=False)
+    write_all(held, output)
+    suites = [Suite(qrels.name, f"{path.name} against {qrels.name}", []) for path in runs]
+    report_all(suites, held, Output(json))
 
 
 def _list(value: bool) -> None:
@@ -224,41 +223,22 @@ def _list(value: bool) -> None:
     raise typer.Exit(0)
 
 
-def _chosen(
-    suite: list[str] | None,
-    task: list[str] | None,
-    subset: list[str] | None,
-    sts: list[Path] | None,
-    retrieval: list[Path] | None,
-    transfer: list[Path] | None,
-    method: str,
-    geometry: list[Path] | None,
-    aggregation: str,
-) -> list[Suite]:
+def _file_jobs(
+    sts: list[Path], retrieval: list[Path], transfer: list[Path], geometry: list[Path], method: str, aggregation: str
+) -> list[Job]:
     from sentemb.errors import EvaluationError, did_you_mean
     from sentemb.evaluate.sts import AGGREGATIONS
-    from sentemb.evaluate.suites import Job, Suite, load_suite, suite_names
+    from sentemb.evaluate.suites import Job
     from sentemb.evaluate.transfer import METHODS
 
     if method not in METHODS:
         raise EvaluationError(f'--method "{method}"{did_you_mean(method, METHODS)}')
     if aggregation not in AGGREGATIONS:
         raise EvaluationError(f'--aggregation "{aggregation}"{did_you_mean(aggregation, AGGREGATIONS)}')
-    jobs = [Job("pairs", {"path": str(path), "aggregation": aggregation}) for path in sts or []]
-    jobs += [Job("retrieval", {"path": str(path)}) for path in retrieval or []]
-    jobs += [Job("transfer", {"path": str(path), "method": method}) for path in transfer or []]
-    jobs += [Job("geometry", {"path": str(path)}) for path in geometry or []]
-    if task:
-        jobs.append(Job("mteb", {"tasks": list(task), "subsets": list(subset or ())}))
-    suites = [load_suite(name) for name in suite or []]
-    if jobs:
-        suites.append(Suite("tasks", "chosen tasks", jobs))
-    if not suites:
-        raise EvaluationError(
-            f"nothing to evaluate: give --suite (known: {', '.join(suite_names())}), --task, --sts, --retrieval, "
-            "--transfer or --geometry"
-        )
-    return suites
+    jobs = [Job("pairs", {"path": str(path), "aggregation": aggregation}) for path in sts]
+    jobs += [Job("retrieval", {"path": str(path)}) for path in retrieval]
+    jobs += [Job("transfer", {"path": str(path), "method": method}) for path in transfer]
+    return jobs + [Job("geometry", {"path": str(path)}) for path in geometry]
 
 
 def _prompts(given: list[str]) -> dict[str, str]:
@@ -271,64 +251,3 @@ def _prompts(given: list[str]) -> dict[str, str]:
             raise EvaluationError(f'--prompt "{entry}": NAME=TEXT is needed, e.g. --prompt "query=query: "')
         prompts[name] = text
     return prompts
-
-
-def _write(by_suite: list[list[Results]], output: Path | None) -> None:
-    from sentemb.evaluate.results import results_name, write_results
-
-    if output is None:
-        return
-    taken: set[str] = set()
-    for held in by_suite:
-        for results in held:
-            path = output / results_name(results, taken)
-            taken.add(path.name)
-            write_results(path, results)
-            typer.echo(f"wrote {path}", err=True)
-
-
-def _report(
-    suites: list[Suite],
-    by_suite: list[list[Results]],
-    published: str | None,
-    json: bool,
-    markdown: Path | None,
-    latex: Path | None,
-) -> None:
-    from sentemb.evaluate import report
-    from sentemb.files import write_text
-
-    pages: list[tuple[str, list[report.Row], list[Results]]] = []
-    for suite, held in zip(suites, by_suite, strict=True):
-        pages.append((suite.title, report.report_rows(held, _published(published, held)), held))
-    if markdown is not None:
-        write_text(markdown, "\n".join(f"### {title}\n\n{report.markdown(rows)}" for title, rows, _ in pages))
-    if latex is not None:
-        write_text(latex, "\n".join(report.latex(rows, title) for title, rows, _ in pages))
-    if json:
-        import dataclasses
-        import json as to_json
-
-        from sentemb.evaluate.results import without_nan
-
-        found = [without_nan(dataclasses.asdict(results)) for held in by_suite for results in held]
-        typer.echo(to_json.dumps(found[0] if len(found) == 1 else found, ensure_ascii=False))
-        return
-    console = _console()
-    for title, rows, held in pages:
-        if rows:
-            console.print(report.table(rows, title))
-        for line in report.summary(held):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _published(name: str | None, held: list[Results]) -> list[Published]:
-    from sentemb.errors import EvaluationError, did_you_mean
-    from sentemb.evaluate.suites import published_models, published_scores
-
-    if name is None:
-        return published_scores(str(held[0].model["name"]))
-    found = published_scores(name)
-    if not found:
-        raise EvaluationError(f'--published "{name}": no published scores{did_you_mean(name, published_models())}')
-    return found

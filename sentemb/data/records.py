@@ -24,21 +24,26 @@ class Record:
 
 
 def iter_records(
-    path: str | Path, *, split: str | None = None, format: Format | None = None, skip_faulty: bool = False
+    path: str | Path,
+    *,
+    split: str | None = None,
+    format: Format | None = None,
+    skip_faulty: bool = False,
+    advice: str = "correct these rows, or skip faulty ones",
 ) -> Iterator[Record]:
-    """All rows with all their columns, in order; a txt file's column is ``text``.
+    """All rows with all their columns, in order; a txt file's column is ``text``. ``advice`` ends the error.
 
     Raises: DataError for rows that cannot be read (see ``read_table``), once the rows before them have been given.
     """
     faults = Faults()
     for block in Source(path, split, format).blocks(faults):
         if not skip_faulty:
-            faults.raise_if_any("correct these rows, or skip faulty ones")
+            faults.raise_if_any(advice)
         for i, values in enumerate(zip(*block.columns, strict=True)):
             fields = {name: value for name, value in zip(block.names, values, strict=True) if value is not MISSING}
             yield Record(block.where(i), fields)
     if not skip_faulty:
-        faults.raise_if_any("correct these rows, or skip faulty ones")
+        faults.raise_if_any(advice)
 
 
 def iter_texts(

@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sentemb.evaluate.model import EvalModel, open_model
+    from sentemb.evaluate.model import EvalModel, ModelOptions, open_model
     from sentemb.evaluate.mteb_encoder import MtebEncoder
     from sentemb.evaluate.pairs import PairSet, read_pairs
     from sentemb.evaluate.results import Results, read_results, write_results
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "EvalModel": "model",
+    "ModelOptions": "model",
     "MtebEncoder": "mteb_encoder",
     "PairSet": "pairs",
     "Results": "results",
@@ -46,6 +47,7 @@ _HOME = {
 
 __all__ = [
     "EvalModel",
+    "ModelOptions",
     "MtebEncoder",
     "PairSet",
     "Results",

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.pairs import read_rows
 from sentemb.evaluate.results import TaskResult
+from sentemb.evaluate.tables import number_of, read_rows
 from sentemb.evaluate.topk import top_k
 
 Vectors = NDArray[np.float32]
@@ -179,15 +179,17 @@ def _read(path: Path, seed: int) -> tuple[list[str], list[str], list[tuple[str, 
     texts: list[str] = []
     labels: list[str] = []
     rated: list[tuple[float, str, str]] = []
-    for number, row in read_rows(path):
-        if isinstance(row.get("sentence1"), str) and isinstance(row.get("sentence2"), str):
-            texts += [row["sentence1"], row["sentence2"]]
-            rated.append((float(row.get("score") or 0), row["sentence1"], row["sentence2"]))
-        elif isinstance(row.get("text"), str):
-            texts.append(row["text"])
-            labels.append(str(row.get("label", "")))
+    for row in read_rows(path):
+        cells = row.fields
+        if isinstance(cells.get("sentence1"), str) and isinstance(cells.get("sentence2"), str):
+            texts += [cells["sentence1"], cells["sentence2"]]
+            score = number_of(row, "score") if cells.get("score") is not None else 0.0
+            rated.append((score, cells["sentence1"], cells["sentence2"]))
+        elif isinstance(cells.get("text"), str):
+            texts.append(cells["text"])
+            labels.append(str(cells.get("label", "")))
         else:
-            raise EvaluationError(f'{path}:{number}: needed is "text", or "sentence1" and "sentence2"')
+            raise EvaluationError(f'{row.where}: needed is "text", or "sentence1" and "sentence2"')
     best = max((score for score, _, _ in rated), default=0.0)
     # the usual choice: pairs of STS rated above 4 of 5
     positives = [(a, b) for score, a, b in rated if score > 0.8 * best]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sentemb.errors import DataError
-from sentemb.evaluate.pairs import FORMATS, read_rows, text_of
+from sentemb.evaluate.tables import FORMATS, read_rows, text_of
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ def read_labelled(path: Path | str, *, name: str | None = None) -> LabelledTexts
     path = Path(path)
     texts: list[str] = []
     labels: list[str] = []
-    for number, row in read_rows(path):
-        texts.append(text_of(path, number, row, "sentence" if "sentence" in row and "text" not in row else "text"))
-        label = row.get("label", row.get("labels"))
+    for row in read_rows(path):
+        texts.append(text_of(row, "sentence" if "sentence" in row.fields and "text" not in row.fields else "text"))
+        label = row.fields.get("label", row.fields.get("labels"))
         if isinstance(label, list | dict) or label is None or str(label) == "":
-            raise DataError(f'{path}:{number}: column "label" holds {label!r}; one label a row is needed')
+            raise DataError(f'{row.where}: column "label" holds {label!r}; one label a row is needed')
         labels.append(str(label))
     if not labels:
         raise DataError(f"{path}: no rows in it")

@@ -9,9 +9,7 @@ vectors.parquet, vectors.npy           precomputed vectors with their texts
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import os
 import sys
 import time
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 from sentemb.errors import ModelError, did_you_mean
 from sentemb.evaluate.memo import Memo
 from sentemb.evaluate.once import checked_vectors
+from sentemb.evaluate.provenance import Provenance, folder_digest, recipe_beside, revision_of, short_name
 from sentemb.evaluate.vectors import StoredVectors
 from sentemb.types import Similarity
 
@@ -33,21 +32,6 @@ Backend = Literal["auto", "sentemb", "sentence-transformers"]
 BACKENDS: tuple[Backend, ...] = ("auto", "sentemb", "sentence-transformers")
 
 EncodeFunction = Callable[[list[str], str | None], Any]  # (texts, prompt) -> (texts, d)
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What identifies a model in a report."""
-
-    name: str
-    source: str
-    revision: str | None = None  # commit of a hub repository
-    digest: str | None = None  # SHA-256 over what decides an embedding
-    recipe: str | None = None  # SHA-256, without the seed, of the resolved recipe beside a model that sentemb trained
-    recipe_seed: int | None = None
-    backend: str = "callable"
-    precision: str | None = None
-    max_tokens: int | None = None
 
 
 @dataclass
@@ -83,22 +67,11 @@ class EvalModel:
         return vectors
 
 
-def open_model(
-    source: str | Path | Any,
-    *,
-    backend: str = "auto",
-    precision: str = "auto",
-    device: str | None = None,
-    revision: str | None = None,
-    max_tokens: int | None = None,
-    prompts: Mapping[str, str] | None = None,
-    texts: Path | None = None,
-    trust_remote_code: bool = False,
-) -> EvalModel:
-    """Open ``source`` for evaluation; see the module's list of what it may be.
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is opened; what does not apply to its kind is left aside.
 
     Args:
-        source: A path, an id, ``module:function``, or an object: a callable or anything with ``encode``.
         backend: ``sentemb`` or ``sentence-transformers`` for folders and ids; ``auto`` is sentemb.
         precision: fp32, bf16, fp16 or auto.
         device: ``cpu``, ``cuda``, …
@@ -107,60 +80,71 @@ def open_model(
         prompts: Named prompts, added to the model's own.
         texts: For ``.npy`` vectors: the file with their texts, one row a text.
         trust_remote_code: Run code that comes with the model.
+    """
+
+    backend: str = "auto"
+    precision: str = "auto"
+    device: str | None = None
+    revision: str | None = None
+    max_tokens: int | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    texts: Path | None = None
+    trust_remote_code: bool = False
+
+
+DEFAULTS = ModelOptions()
+
+
+def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> EvalModel:
+    """Open ``source`` for evaluation; see the module's list of what it may be.
+
+    Args:
+        source: A path, an id, ``module:function``, or an object: a callable or anything with ``encode``.
+        options: How.
 
     Raises:
         ModelError: Nothing there, or it cannot be opened.
     """
-    if backend not in BACKENDS:
-        raise ModelError(f'no backend "{backend}"{did_you_mean(backend, BACKENDS)}')
+    if options.backend not in BACKENDS:
+        raise ModelError(f'no backend "{options.backend}"{did_you_mean(options.backend, BACKENDS)}')
     if not isinstance(source, str | Path):
-        return _from_object(source, prompts or {})
+        return _from_object(source, options.prompts)
     text = str(source)
     if text.endswith((".npy", ".parquet")):
-        stored = StoredVectors.read(Path(text), texts)
+        stored = StoredVectors.read(Path(text), options.texts)
         named = Provenance(Path(text).name, text, digest=stored.digest, backend="vectors")
         return EvalModel(named, lambda rows, prompt: stored.encode(rows), {}, width=stored.width)
     if ":" in text and not text.startswith("package:") and not Path(text).exists():
-        return _from_object(_imported(text), prompts or {}, name=text)
-    if backend == "sentence-transformers":
-        return _from_sentence_transformers(
-            text, precision, device, revision, max_tokens, prompts or {}, trust_remote_code
-        )
-    return _from_sentemb(text, precision, device, revision, max_tokens, prompts or {}, trust_remote_code)
+        return _from_object(_imported(text), options.prompts, name=text)
+    if options.backend == "sentence-transformers":
+        return _from_sentence_transformers(text, options)
+    return _from_sentemb(text, options)
 
 
-def _from_sentemb(
-    source: str,
-    precision: str,
-    device: str | None,
-    revision: str | None,
-    max_tokens: int | None,
-    prompts: Mapping[str, str],
-    trust_remote_code: bool,
-) -> EvalModel:
+def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
     from sentemb.encoder import Encoder
     from sentemb.encoder.precision import check_precision, resolve_precision
 
     try:
         encoder = Encoder.load(
             source,
-            precision=precision,
-            device=device,
-            revision=revision,
-            max_tokens=max_tokens,
-            prompts=prompts,
-            trust_remote_code=trust_remote_code,
+            precision=options.precision,
+            device=options.device,
+            revision=options.revision,
+            max_tokens=options.max_tokens,
+            prompts=options.prompts,
+            trust_remote_code=options.trust_remote_code,
         )
     except ModelError as error:
         raise ModelError(
             f"{error}\n(a model that only sentence-transformers can open: --backend sentence-transformers)"
         ) from None
-    dtype = str(resolve_precision(check_precision(precision), encoder.device)).removeprefix("torch.")
-    recipe, seed = _recipe_beside(Path(source))
+    dtype = str(resolve_precision(check_precision(options.precision), encoder.device)).removeprefix("torch.")
+    recipe, seed = recipe_beside(Path(source))
     provenance = Provenance(
-        _short_name(source),
+        short_name(source),
         source,
-        _revision(source, revision, trust_remote_code),
+        revision_of(source, options.revision, options.trust_remote_code),
         encoder.digest(),
         recipe,
         seed,
@@ -177,40 +161,30 @@ def _from_sentemb(
     )
 
 
-def _from_sentence_transformers(
-    source: str,
-    precision: str,
-    device: str | None,
-    revision: str | None,
-    max_tokens: int | None,
-    prompts: Mapping[str, str],
-    trust_remote_code: bool,
-) -> EvalModel:
+def _from_sentence_transformers(source: str, options: ModelOptions) -> EvalModel:
     import torch
     from sentence_transformers import SentenceTransformer
 
     from sentemb.encoder.source import locate
 
-    folder = locate(source, revision=revision, trust_remote_code=trust_remote_code)
-    model = SentenceTransformer(str(folder), device=device, trust_remote_code=trust_remote_code)
-    if precision in ("bf16", "fp16"):
-        model = model.to(torch.bfloat16 if precision == "bf16" else torch.float16)
-    if max_tokens is not None:
-        model.max_seq_length = max_tokens
-    recipe, seed = _recipe_beside(folder)
-    opened = _from_object(model, prompts, name=_short_name(source))
-    dtype = (
-        str(next(model.parameters()).dtype).removeprefix("torch.") if any(True for _ in model.parameters()) else None
-    )
+    folder = locate(source, revision=options.revision, trust_remote_code=options.trust_remote_code)
+    model = SentenceTransformer(str(folder), device=options.device, trust_remote_code=options.trust_remote_code)
+    if options.precision in ("bf16", "fp16"):
+        model = model.to(torch.bfloat16 if options.precision == "bf16" else torch.float16)
+    if options.max_tokens is not None:
+        model.max_seq_length = options.max_tokens
+    recipe, seed = recipe_beside(folder)
+    opened = _from_object(model, options.prompts, name=short_name(source))
+    weights = next(model.parameters(), None)
     opened.provenance = Provenance(
-        _short_name(source),
+        short_name(source),
         source,
-        _revision(source, revision, trust_remote_code),
-        _folder_digest(folder),
+        revision_of(source, options.revision, options.trust_remote_code),
+        folder_digest(folder),
         recipe,
         seed,
         "sentence-transformers",
-        dtype,
+        None if weights is None else str(weights.dtype).removeprefix("torch."),
         model.max_seq_length,
     )
     return opened
@@ -250,7 +224,7 @@ def _is_sentence_transformer(model: Any) -> bool:
 
 def _name_of(model: Any) -> str:
     name = getattr(model, "source", None) or getattr(model, "__name__", None) or type(model).__name__
-    return _short_name(str(name))
+    return short_name(str(name))
 
 
 def _imported(source: str) -> Any:
@@ -270,49 +244,3 @@ def _imported(source: str) -> Any:
     if isinstance(found, type):
         found = found()
     return found
-
-
-def _short_name(source: str) -> str:
-    source = source.removeprefix("package:")
-    path = Path(source)
-    if path.is_dir() and path.name in ("model", "best", "final"):  # runs/simcse/model
-        return f"{path.resolve().parent.name}/{path.name}"
-    return source.rstrip("/").rsplit("/", 1)[-1] if path.is_dir() else source
-
-
-def _revision(source: str, revision: str | None, trust_remote_code: bool) -> str | None:
-    if Path(source).is_dir() or source.startswith("package:"):
-        return None
-    from sentemb.encoder.source import locate
-
-    folder = locate(source, revision=revision, trust_remote_code=trust_remote_code)  # the cache's snapshots/<commit>
-    return folder.name if folder.parent.name == "snapshots" else revision
-
-
-def _recipe_beside(folder: Path) -> tuple[str | None, int | None]:
-    """SHA-256 (of all but the seed) and seed of the resolved recipe in a model's folder or its run's."""
-    import tomllib
-
-    for place in (folder, folder.parent):
-        path = place / "recipe.toml"
-        if path.is_file():
-            try:
-                tree = tomllib.loads(path.read_text(encoding="utf-8"))
-            except (UnicodeDecodeError, tomllib.TOMLDecodeError):
-                continue
-            train = dict(tree.get("train", {}))
-            seed = train.pop("seed", None)
-            # without the seed, so that several seeds of one recipe are known as such
-            content = json.dumps({**tree, "train": train}, sort_keys=True, default=str)
-            return hashlib.sha256(content.encode()).hexdigest(), seed
-    return None, None
-
-
-def _folder_digest(folder: Path) -> str:
-    from sentemb.files import sha256_of
-
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".safetensors", ".txt", ".model") and path.is_file():
-            total.update(f"{path.relative_to(folder)} {sha256_of(path)}\n".encode())
-    return total.hexdigest()

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sentemb.errors import DataError
 from sentemb.evaluate.bm25 import bm25_search
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.pairs import FORMATS, read_rows
 from sentemb.evaluate.prompts import prompt_for
 from sentemb.evaluate.ranking import CUTS, Qrels, check_ids, fuse, judged_queries, ranking_scores
+from sentemb.evaluate.tables import FORMATS, read_rows, text_of
 from sentemb.evaluate.topk import top_k
 from sentemb.evaluate.trec import read_qrels
 from sentemb.types import Hits
@@ -111,18 +111,15 @@ def _qrels_file(folder: Path, split: str) -> Path:
 
 def _texts(path: Path) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for number, row in read_rows(path):
-        key = next((name for name in ("_id", "id") if name in row), None)
+    for row in read_rows(path):
+        key = next((name for name in ("_id", "id") if name in row.fields), None)
         if key is None:
-            raise DataError(f'{path}:{number}: no column "_id"; found: {", ".join(map(str, row))}')
-        if not isinstance(row.get("text"), str):
-            raise DataError(f'{path}:{number}: column "text" holds {row.get("text")!r}; text is needed')
-        name = str(row[key])
+            raise DataError(f'{row.where}: no column "_id"; found: {", ".join(map(str, row.fields))}')
+        text, title, name = text_of(row, "text"), row.fields.get("title"), str(row.fields[key])
         if name in texts:
-            raise DataError(f'{path}:{number}: the id "{name}" occurs twice')
-        title = row.get("title")
+            raise DataError(f'{row.where}: the id "{name}" occurs twice')
         # as BEIR and MTEB join them
-        texts[name] = f"{title} {row['text']}".strip() if isinstance(title, str) and title else row["text"].strip()
+        texts[name] = f"{title} {text}".strip() if isinstance(title, str) and title else text.strip()
     if not texts:
         raise DataError(f"{path}: no rows in it")
     return texts

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from sentemb.errors import DataError
-from sentemb.evaluate.pairs import PairSet, open_text
+from sentemb.evaluate.pairs import PairSet
+from sentemb.evaluate.tables import read_lines
 
 _FILES = {
     ("STSBenchmark", "test"): "STS/STSBenchmark/sts-test.csv",
@@ -96,13 +97,7 @@ def _made(
 
 
 def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        with open_text(path) as file:
-            return file.read().splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason})") from None
+    return [line for _, line in read_lines(path)]
 
 
 def _number(path: Path, number: int, text: str) -> float:

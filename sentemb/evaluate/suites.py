@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from sentemb.errors import DataError, EvaluationError, did_you_mean
-from sentemb.evaluate.pairs import number_of, read_rows, text_of
 from sentemb.evaluate.ranking import CUTS
 from sentemb.evaluate.sts import AGGREGATIONS, PROTOCOLS
+from sentemb.evaluate.tables import number_of, read_rows, text_of
 from sentemb.evaluate.transfer import METHODS
 from sentemb.resources import share_dir
 
@@ -182,15 +182,15 @@ def published_scores(model: str, folder: Path | None = None) -> list[Published]:
     found = []
     place = folder or share_dir("eval", "published")
     for path in sorted(place.glob("*.csv")):
-        for number, row in read_rows(path):
-            if _base_name(text_of(path, number, row, "model")) == wanted:
+        for row in read_rows(path):
+            if _base_name(text_of(row, "model")) == wanted:
                 found.append(
                     Published(
-                        row["model"],
-                        text_of(path, number, row, "task"),
-                        text_of(path, number, row, "protocol"),
-                        number_of(path, number, row, "score"),
-                        str(row.get("source", path.stem)),
+                        text_of(row, "model"),
+                        text_of(row, "task"),
+                        text_of(row, "protocol"),
+                        number_of(row, "score"),
+                        str(row.fields.get("source", path.stem)),
                     )
                 )
     return found
@@ -199,7 +199,7 @@ def published_scores(model: str, folder: Path | None = None) -> list[Published]:
 def published_models(folder: Path | None = None) -> list[str]:
     """Models that ``eval/published`` knows."""
     place = folder or share_dir("eval", "published")
-    return sorted({str(row["model"]) for path in place.glob("*.csv") for _, row in read_rows(path) if "model" in row})
+    return sorted({text_of(row, "model") for path in place.glob("*.csv") for row in read_rows(path)})
 
 
 def _base_name(model: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
 
 from sentemb.errors import DataError
-from sentemb.evaluate.pairs import open_text, read_rows
 from sentemb.evaluate.ranking import Qrels, Run
+from sentemb.evaluate.tables import read_lines, read_rows
 from sentemb.files import atomic_file
 
 
@@ -36,13 +37,13 @@ def read_run(path: Path) -> dict[str, dict[str, float]]:
         DataError: Malformed lines or none; names file and line.
     """
     run: dict[str, dict[str, float]] = {}
-    for number, fields in _lines(path, 6, "query Q0 document rank score tag"):
+    for where, fields in _lines(path, 6, "query Q0 document rank score tag"):
         try:
             score = float(fields[4])
         except ValueError:
             score = math.nan
         if math.isnan(score):
-            raise DataError(f"{path}:{number}: the score {fields[4]!r} is no number")
+            raise DataError(f"{where}: the score {fields[4]!r} is no number")
         run.setdefault(fields[0], {})[fields[2]] = score
     if not run:
         raise DataError(f"{path}: empty; lines as `query Q0 document rank score tag` are needed")
@@ -57,49 +58,45 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
         DataError: Malformed lines or none; names file and line.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for number, query, document, relevance in _judgements(path):
+    for where, query, document, relevance in _judgements(path):
         try:
             value = float(relevance)
         except (TypeError, ValueError):
             value = math.nan
         if value != value or value != int(value):
-            raise DataError(f"{path}:{number}: the relevance {relevance!r} is no whole number")
+            raise DataError(f"{where}: the relevance {relevance!r} is no whole number")
         qrels.setdefault(query, {})[document] = int(value)
     if not qrels:
         raise DataError(f"{path}: no judgements in it")
     return qrels
 
 
-def _judgements(path: Path) -> list[tuple[int, str, str, Any]]:
+def _judgements(path: Path) -> list[tuple[str, str, str, Any]]:
     name = path.name.removesuffix(".gz").removesuffix(".zst")
     if name.endswith((".jsonl", ".parquet", ".csv")) or (name.endswith(".tsv") and _has_header(path)):
         out = []
-        for number, row in read_rows(path):
-            missing = [column for column in ("query-id", "corpus-id", "score") if column not in row]
+        for row in read_rows(path):
+            cells = row.fields
+            missing = [column for column in ("query-id", "corpus-id", "score") if column not in cells]
             if missing:
-                raise DataError(f'{path}:{number}: no column "{missing[0]}"; found: {", ".join(map(str, row))}')
-            out.append((number, str(row["query-id"]), str(row["corpus-id"]), row["score"]))
+                raise DataError(f'{row.where}: no column "{missing[0]}"; found: {", ".join(map(str, cells))}')
+            out.append((row.where, str(cells["query-id"]), str(cells["corpus-id"]), cells["score"]))
         return out
-    return [(n, fields[0], fields[2], fields[3]) for n, fields in _lines(path, 4, "query 0 document relevance")]
+    return [(where, fields[0], fields[2], fields[3]) for where, fields in _lines(path, 4, "query 0 document relevance")]
 
 
 def _has_header(path: Path) -> bool:
-    with open_text(path) as file:
-        return "query-id" in file.readline()
+    return any("query-id" in line for _, line in itertools.islice(read_lines(path), 1))
 
 
-def _lines(path: Path, width: int, form: str) -> list[tuple[int, list[str]]]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
+def _lines(path: Path, width: int, form: str) -> list[tuple[str, list[str]]]:
     out = []
-    with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            fields = line.split()
-            if not fields:
-                continue
-            if len(fields) != width:
-                raise DataError(f"{path}:{number}: {len(fields)} fields; needed are {width}: {form}")
-            out.append((number, fields))
+    for number, line in read_lines(path):
+        fields = line.split()
+        if fields and len(fields) != width:
+            raise DataError(f"{path}:{number}: {len(fields)} fields; needed are {width}: {form}")
+        if fields:
+            out.append((f"{path}:{number}", fields))
     return out
 
 

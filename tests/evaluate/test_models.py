@@ -9,7 +9,7 @@ import pytest
 
 from sentemb.errors import DataError, EvaluationError, ModelError, NumericError
 from sentemb.evaluate.memo import Memo
-from sentemb.evaluate.model import open_model
+from sentemb.evaluate.model import ModelOptions, open_model
 from sentemb.evaluate.prompts import prompt_for
 
 TEXTS = ["a cat", "a dog", "a river and a song"]
@@ -52,15 +52,15 @@ def test_what_cannot_be_opened(source, message):
 
 def test_unknown_backend(tiny_bert):
     with pytest.raises(ModelError, match="did you mean sentemb"):
-        open_model(str(tiny_bert), backend="sentem")
+        open_model(str(tiny_bert), ModelOptions(backend="sentem"))
 
 
 def test_both_backends_give_the_same_vectors(tiny_bert, tmp_path):
     from sentemb.encoder import Encoder
 
     folder = Encoder.load(tiny_bert).save(tmp_path / "saved")
-    ours = open_model(str(folder), precision="fp32")
-    theirs = open_model(str(folder), backend="sentence-transformers", precision="fp32")
+    ours = open_model(str(folder), ModelOptions(precision="fp32"))
+    theirs = open_model(str(folder), ModelOptions(backend="sentence-transformers", precision="fp32"))
     np.testing.assert_allclose(ours.encode(TEXTS), theirs.encode(TEXTS), atol=1e-5)
     np.testing.assert_allclose(ours.encode(TEXTS, prompt="two "), theirs.encode(TEXTS, prompt="two "), atol=1e-5)
     assert ours.provenance.digest
@@ -104,7 +104,7 @@ def test_vectors_as_the_encode_verb_writes_them(tmp_path, tiny_bert):
         app, [str(tmp_path / "t.txt"), "-o", str(tmp_path / "v.parquet"), "-m", str(tiny_bert), "--precision", "fp32"]
     )
     assert out.exit_code == 0, out.output
-    expected = open_model(str(tiny_bert), precision="fp32").encode(TEXTS)
+    expected = open_model(str(tiny_bert), ModelOptions(precision="fp32")).encode(TEXTS)
     np.testing.assert_allclose(open_model(tmp_path / "v.parquet").encode(TEXTS), expected, atol=1e-6)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.metrics import spearman
-from sentemb.evaluate.model import open_model
+from sentemb.evaluate.model import ModelOptions, open_model
 from sentemb.evaluate.mteb_data import (
     data_folder,
     local_data,
@@ -102,7 +102,7 @@ def test_as_mteb(tmp_path, name):
 
     task = prepared(name, tmp_path)
     assert missing_data([task], tmp_path) == []
-    ours = run_task(task, MtebEncoder(open_model(letters, prompts=prompts)), root=tmp_path)
+    ours = run_task(task, MtebEncoder(open_model(letters, ModelOptions(prompts=prompts))), root=tmp_path)
 
     again = resolve_tasks([name], subsets=hub_data.TASKS[name][1])[0]
     with quiet_libraries():
@@ -128,7 +128,8 @@ def test_prompts_reach_the_texts(tmp_path):
         return letters(texts)
 
     task = prepared("NFCorpus", tmp_path)
-    run_task(task, MtebEncoder(open_model(remembering, prompts={"query": "Q: ", "passage": "P: "})), root=tmp_path)
+    options = ModelOptions(prompts={"query": "Q: ", "passage": "P: "})
+    run_task(task, MtebEncoder(open_model(remembering, options)), root=tmp_path)
     queries = [text for text in asked if text.startswith("Q: ")]
     assert len(queries) == 12
     assert len(asked) == 62
@@ -229,13 +230,13 @@ def test_data_folder(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------- running
 def test_resumes_from_the_results_tree(tmp_path, tiny_bert):
     task = prepared("STSBenchmark", tmp_path / "data")
-    first = open_model(str(tiny_bert), precision="fp32")
+    first = open_model(str(tiny_bert), ModelOptions(precision="fp32"))
     done = run_task(task, MtebEncoder(first), root=tmp_path / "data", results=tmp_path / "out")
     tree = list((tmp_path / "out/results").rglob("STSBenchmark.json"))
     assert len(tree) == 1
     assert tree[0].parent.name == first.provenance.digest[:40]
     shutil.rmtree(tmp_path / "data")  # not even the data is needed again
-    second = open_model(str(tiny_bert), precision="fp32")
+    second = open_model(str(tiny_bert), ModelOptions(precision="fp32"))
     again = run_task(task, MtebEncoder(second), root=None, results=tmp_path / "out")
     assert again.is_cached
     assert second.texts == 0

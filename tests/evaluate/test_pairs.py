@@ -68,12 +68,15 @@ def test_byte_order_mark_and_blank_lines(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.txt", "a", "unknown ending; known"),
+        ("p.xlsx", "a", "unknown ending; known"),
+        ("p.txt", "a\n", r'p.txt:1: no column "sentence1"; found: text'),
+        ("p.jsonl.gz", "no gzip", r"p.jsonl.gz: the file is damaged"),
+        ("p.jsonl", "{oops\n" * 12, "and 2 more faulty rows\ncorrect these rows$"),
         ("p.jsonl", "", "no pairs"),
-        ("p.csv", "", "header line"),
+        ("p.csv", "", "no pairs in it; rows with the columns sentence1"),
         ("p.jsonl", '{"sentence1": "a", "sentence2": "b"}\n', r'jsonl:1: no column "score"; found: sentence1, '),
-        ("p.jsonl", '{"sentence1": "a", "sentence2": "b", "score": 1}\n{oops\n', r"p.jsonl:2: not JSON"),
-        ("p.jsonl", "[1]\n", r"p.jsonl:1: a JSON list"),
+        ("p.jsonl", '{"sentence1": "a", "sentence2": "b", "score": 1}\n{oops\n', "p.jsonl:2: no JSON object: .* 2"),
+        ("p.jsonl", "[1]\n", r"p.jsonl:1: found an array; one JSON object a line"),
         (
             "p.jsonl",
             '{"sentence1": null, "sentence2": "b", "score": 1}\n',
@@ -81,8 +84,8 @@ def test_byte_order_mark_and_blank_lines(tmp_path):
         ),
         ("p.tsv", "sentence1\tsentence2\tscore\na\tb\tmany\n", r"p.tsv:2: column \"score\" holds 'many'"),
         ("p.tsv", "sentence1\tsentence2\tscore\na\tb\tnan\n", r"p.tsv:2: column \"score\" holds 'nan'"),
-        ("p.tsv", "sentence1\tsentence2\tscore\na\tb\n", r"p.tsv:2: 2 fields; the header has 3"),
-        ("p.parquet", "no parquet", "not a readable parquet"),
+        ("p.tsv", "sentence1\tsentence2\tscore\na\tb\n", "p.tsv:2: 2 fields, but the columns are 3: sent"),
+        ("p.parquet", "no parquet", r"p.parquet: the file is damaged or not of this format"),
         (
             "p.jsonl",
             '{"sentence1": "a", "sentence2": "b", "score": 1, "subset": "x"}\n'
@@ -101,7 +104,7 @@ def test_malformed(tmp_path, name, content, message):
 def test_not_utf8(tmp_path):
     path = tmp_path / "p.csv"
     path.write_bytes(b"sentence1,sentence2,score\ncaf\xe9,b,1\n")
-    with pytest.raises(DataError, match="not UTF-8"):
+    with pytest.raises(DataError, match=r"p.csv:2: byte 0xe9 .* not UTF-8"):
         read_pairs(path)
 
 
