@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 if TYPE_CHECKING:
-    from sentemb.search.index import Hit, SearchIndex
+    from sentemb.search import Hit, SearchIndex
 
 app = typer.Typer(add_completion=False)
 
@@ -34,13 +34,14 @@ def search(
     effort: Annotated[Optional[int], typer.Option(help="nprobe or efSearch; default as tuned")] = None,  # noqa: UP045
     model: Annotated[Optional[str], typer.Option("--model", "-m", help="where the index's model lies now")] = None,  # noqa: UP045
     mapped: Annotated[bool, typer.Option("--mapped", help="map vectors instead of loading them")] = False,
+    device: Annotated[str, typer.Option(help="cpu, or cuda: exact search and, with faiss-gpu, IVF kinds")] = "cpu",
     trust: Annotated[bool, typer.Option("--trust", help="skip the checksums of large indexes")] = False,
     json: Annotated[bool, typer.Option("--json", help="a line of JSON a query")] = False,
 ) -> None:
     """Find documents by meaning."""
     from sentemb.search import SearchIndex
 
-    opened = SearchIndex.open(index, encoder=model, mapped=mapped, verify=not trust)
+    opened = SearchIndex.open(index, encoder=model, mapped=mapped, device=device, verify=not trust)
     asked = Request(opened, k, where, hybrid, mmr, within, rerank, effort)
     if more_like:
         from sentemb.search.choosing import like_documents

@@ -6,12 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sentemb.search.index import Hit, SearchIndex
+    from sentemb.search.generation import Hit
+    from sentemb.search.index import SearchIndex
     from sentemb.search.manifest import Document
     from sentemb.search.options import BuildOptions
 
 __all__ = ["BuildOptions", "Document", "Hit", "SearchIndex"]
-_HOME = {"BuildOptions": "options", "Document": "manifest", "Hit": "index", "SearchIndex": "index"}
+_HOME = {"BuildOptions": "options", "Document": "manifest", "Hit": "generation", "SearchIndex": "index"}
 
 
 def __getattr__(name: str) -> Any:

