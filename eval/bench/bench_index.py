@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> None:
     """Race and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--kinds", nargs="+", default=["flat", "sq8", "ivf-flat", "ivf-sq8", "hnsw"])
+    parser.add_argument("--kinds", nargs="+", default=["flat", "sq8", "ivf-flat", "ivf-sq8", "hnsw", "binary"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--base-texts", type=int, default=20_000)

@@ -86,20 +86,30 @@ def build_faiss(base: str, rows: int, kind: str, queries: int) -> Work:
     def work() -> dict[str, Any]:
         before = peak_mib()
         factory = _factory(kind, rows, vectors.shape[1])
-        index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        is_binary = factory.startswith("B")
+        if is_binary:
+            index = faiss.index_binary_factory(vectors.shape[1], factory)
+        else:
+            index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
             count = training_rows(factory, rows, vectors.shape[1])
             chosen = np.sort(np.random.default_rng(SEED).choice(rows, size=count, replace=False))
             index.train(np.asarray(vectors[chosen]))
         for start in range(0, rows, 8192):
-            index.add(np.ascontiguousarray(vectors[start : start + 8192]))
+            block = np.ascontiguousarray(vectors[start : start + 8192])
+            index.add(_signs(block) if is_binary else block)
         with tempfile.NamedTemporaryFile() as file:
-            faiss.write_index(index, file.name)
+            (faiss.write_index_binary if is_binary else faiss.write_index)(index, file.name)
             os.fsync(file.fileno())
             size = os.path.getsize(file.name)
         return {"bytes_per_vector": size / rows, "growth_mib": peak_mib() - before}
 
     return work
+
+
+def _signs(vectors: Any) -> Any:
+    """What a binary index keeps of vectors: a bit a value, (rows, d / 8)."""
+    return np.packbits(vectors > 0, axis=1, bitorder="little")
 
 
 def _opened(base: str, rows: int, kind: str, queries: int) -> tuple[Any, Any]:
@@ -152,10 +162,12 @@ def search_faiss(base: str, rows: int, kind: str, queries: int, single: bool) ->
     import faiss
 
     index, asked = _opened(base, rows, kind, queries)
-    raw = faiss.read_index(str(index.folder / index.manifest.segments[0].index.name))
+    path = str(index.folder / index.manifest.segments[0].index.name)
+    is_binary = index.manifest.factory.startswith("B")
+    raw = faiss.read_index_binary(path) if is_binary else faiss.read_index(path)
     effort = index.effort().effort
     parameters = None
-    if raw and "IVF" in index.manifest.factory:
+    if "IVF" in index.manifest.factory:
         parameters = faiss.SearchParametersIVF(nprobe=effort)
     elif "HNSW" in index.manifest.factory:
         parameters = faiss.SearchParametersHNSW(efSearch=max(effort, 10))
@@ -163,10 +175,13 @@ def search_faiss(base: str, rows: int, kind: str, queries: int, single: bool) ->
     truth = _truth(base, rows, queries)
 
     def work() -> dict[str, Any]:
+        # packing is part of a query's work
+        coded = _signs if is_binary else np.asarray
         if single:
-            found = np.concatenate([raw.search(asked[i : i + 1], 10, params=parameters)[1] for i in range(len(asked))])
+            each = [raw.search(coded(asked[i : i + 1]), 10, params=parameters)[1] for i in range(len(asked))]
+            found = np.concatenate(each)
         else:
-            found = raw.search(asked, 10, params=parameters)[1]
+            found = raw.search(coded(asked), 10, params=parameters)[1]
         return {"recall": _recall(found, truth)}
 
     return work
