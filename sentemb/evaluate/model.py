@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import ModelError, did_you_mean
+from sentemb.errors import EvaluationError, ModelError, SentembError, did_you_mean
 from sentemb.evaluate.memo import Memo
 from sentemb.evaluate.once import checked_vectors
 from sentemb.evaluate.provenance import Provenance, folder_digest, recipe_beside, revision_of, short_name
@@ -60,11 +60,20 @@ class EvalModel:
 
     def _fresh(self, rows: list[str], prompt: str | None) -> NDArray[np.float32]:
         start = time.perf_counter()
-        vectors = checked_vectors(self.function(rows, prompt), rows, source=self.provenance.name, width=self.width)
+        vectors = checked_vectors(self._called(rows, prompt), rows, source=self.provenance.name, width=self.width)
         self.seconds += time.perf_counter() - start
         self.texts += len(rows)
         self.width = int(vectors.shape[1])
         return vectors
+
+    def _called(self, rows: list[str], prompt: str | None) -> Any:
+        try:
+            return self.function(rows, prompt)
+        except SentembError:
+            raise
+        except Exception as error:  # whatever a user's own function raises: say whose it is
+            name = self.provenance.name
+            raise EvaluationError(f"{name} failed on {len(rows):,} texts: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ def summary(results: Sequence[Results]) -> list[str]:
         if model.get("recipe_seed") is not None:
             facts.append(f"seed {model['recipe_seed']}")
         lines.append(", ".join(facts))
-        if result.wall_s:
+        if result.wall_s and result.texts:
             lines.append(f"{result.texts:,} texts encoded at {result.texts_per_s:,.0f}/s, {result.wall_s:.1f} s in all")
         lines += [f"FAILED {failure.task}: {failure.error}" for failure in result.failures]
     return lines

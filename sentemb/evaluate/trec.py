@@ -63,7 +63,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
             value = float(relevance)
         except (TypeError, ValueError):
             value = math.nan
-        if value != value or value != int(value):
+        if not value.is_integer():  # neither NaN nor infinity is
             raise DataError(f"{where}: the relevance {relevance!r} is no whole number")
         qrels.setdefault(query, {})[document] = int(value)
     if not qrels:

@@ -91,8 +91,10 @@ def _from_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
 def _from_npy(path: Path, texts: Path | None) -> tuple[list[str], NDArray[np.float32]]:
     try:
         vectors = np.load(path, allow_pickle=False)
-    except ValueError as error:
-        raise DataError(f"{path}: not a plain .npy matrix: {error}") from None
+    except (ValueError, EOFError) as error:
+        # numpy takes anything that it does not know for a pickle, and advises to load it unsafely
+        why = "no numbers in numpy's format" if "pickle" in str(error) or isinstance(error, EOFError) else error
+        raise DataError(f"{path}: not a plain .npy matrix: {why}") from None
     if not np.issubdtype(vectors.dtype, np.floating):
         raise DataError(f"{path}: holds {vectors.dtype}; floating point is needed")
     beside = [path.with_suffix(ending) for ending in (".txt", ".jsonl", ".csv", ".tsv")]

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sentemb.errors import EvaluationError
+from sentemb.errors import EvaluationError, did_you_mean
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.results import Items, TaskFailure, TaskResult
 from sentemb.evaluate.significance import Interval, bootstrap_mean, bootstrap_spearman, in_points
 from sentemb.evaluate.sts import data_root
+
+OVERWRITE = ("only-missing", "always", "never", "only-cache")  # mteb's names
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,14 @@ class Settings:
     results_dir: Path | None = None  # of mteb's JSON tree and TREC runs
     resamples: int = 1000
     seed: int = 42
-    overwrite: str = "only-missing"
+    overwrite: str = OVERWRITE[0]
     baselines: bool = True
     index: str | None = None  # kind of FAISS index for mteb's retrieval; None: exact search
     skip_missing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.overwrite not in OVERWRITE:
+            raise EvaluationError(f'overwrite = "{self.overwrite}"{did_you_mean(self.overwrite, OVERWRITE)}')
 
     def place(self, path: str) -> Path:
         """A path of a suite: as it is, or under the data folder (or its ``hub``)."""

@@ -161,6 +161,24 @@ def test_one_failing_task_does_not_lose_the_others(place, capsys):
     assert "test " in out
 
 
+def test_a_function_that_raises_is_named(place, capsys):
+    (place / "embed.py").write_text(CODE + "\n\ndef crashing(texts):\n    raise KeyError('oops')\n")
+    code, out, _ = call(capsys, "eval", "embed:crashing", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl")
+    assert code == 1
+    assert "FAILED test: embed:crashing failed on" in out
+    assert "texts: KeyError: 'oops'" in out
+    assert "0 texts encoded" not in out
+
+
+def test_damaged_vectors_are_one_message(place, capsys):
+    """numpy takes them for a pickle and advises to load it unsafely."""
+    (place / "v.npy").write_text("hello")
+    (place / "v.txt").write_text("a\n")
+    code, _, err = call(capsys, "eval", "v.npy", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl")
+    assert code == 2
+    assert err.strip() == "sentemb: v.npy: not a plain .npy matrix: no numbers in numpy's format"
+
+
 def test_constant_scores_are_said(place, capsys):
     hub_data.jsonl(place / "flat.jsonl", [{"sentence1": str(i), "sentence2": "x", "score": 2} for i in range(5)])
     code, out, _ = call(capsys, "eval", "embed:encode", "--sts", "flat.jsonl")
@@ -184,6 +202,9 @@ def test_constant_scores_are_said(place, capsys):
             "no published scores",
         ),
         (["embed:encode", "--task", "STS12", "-d", "absent"], "no such data folder"),
+        (["embed:encode", "--task", "STSBenchmark", "-d", "data", "--overwrite", "often"], 'overwrite = "often"'),
+        (["package:scikit-learn/model", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl"], "holds no Python package"),
+        (["package:mteb-nothing/model", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl"], "is not installed"),
         (["compare", "absent.json", "absent.json"], "no such results file"),
     ],
 )

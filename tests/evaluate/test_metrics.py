@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.spatial.distance import cityblock
 
 from sentemb.evaluate.metrics import correlation, pair_similarities, pearson, spearman
 
@@ -82,3 +83,51 @@ def test_equal_vectors_have_one_similarity():
     vectors = np.repeat(np.random.default_rng(3).normal(size=(1, 384)).astype(np.float32), 50, axis=0)
     for similarity in pair_similarities(vectors, vectors).values():
         assert np.isnan(spearman(similarity, np.arange(50)))
+
+
+def _sides(kind):
+    generator = np.random.default_rng(4)
+    if kind == "one pair":
+        return generator.normal(size=(2, 1, 8))
+    if kind == "constant vectors":
+        return np.ones((2, 20, 8))
+    if kind == "ties":
+        return generator.integers(-1, 2, size=(2, 60, 3)) + np.array([0.0, 0.0, 2.0])
+    return generator.normal(size=(2, 60, 8))
+
+
+@pytest.mark.parametrize("kind", ["random", "ties", "one pair", "constant vectors"])
+def test_similarities_as_mteb_and_correlations_as_scipy(kind):
+    import torch
+    from mteb.similarity_functions import pairwise_cos_sim, pairwise_dot_score, pairwise_euclidean_sim
+
+    first, second = _sides(kind)
+    found = pair_similarities(first.astype(np.float32), second.astype(np.float32))
+    a, b = (torch.from_numpy(side.astype(np.float32).astype(np.float64)) for side in (first, second))
+    manhattan = -np.array([cityblock(x, y) for x, y in zip(a.numpy(), b.numpy(), strict=True)])
+    theirs = {
+        "cosine": pairwise_cos_sim(a, b).numpy(),
+        "dot": pairwise_dot_score(a, b).numpy(),
+        "euclidean": pairwise_euclidean_sim(a, b).numpy(),
+        "manhattan": manhattan,
+    }
+    gold = np.arange(len(first)) % 7 / 2.0
+    for name, values in theirs.items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-9, err_msg=name)
+        if len(gold) < 2 or np.ptp(found[name]) == 0:
+            assert np.isnan(spearman(found[name], gold)), name  # scipy refuses one pair and gives NaN for constants
+            assert np.isnan(pearson(found[name], gold)), name
+        else:
+            # of the same values: float rounding breaks other ties in theirs, which is why ours are exact
+            assert spearman(found[name], gold) == pytest.approx(stats.spearmanr(found[name], gold).statistic, abs=1e-9)
+            assert pearson(found[name], gold) == pytest.approx(stats.pearsonr(found[name], gold).statistic, abs=1e-9)
+
+
+def test_two_pairs_and_constants_as_scipy():
+    found = spearman([1.0, 2.0], [3.0, 1.0])
+    assert found == pytest.approx(stats.spearmanr([1.0, 2.0], [3.0, 1.0]).statistic, abs=1e-9)
+    assert found == pytest.approx(-1, abs=1e-9)
+    for x, y in (([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]), ([0.0, 0.0], [0.0, 0.0])):
+        with pytest.warns(stats.ConstantInputWarning):
+            assert np.isnan(stats.spearmanr(x, y).statistic)
+        assert np.isnan(spearman(x, y))

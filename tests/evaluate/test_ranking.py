@@ -81,6 +81,37 @@ def test_as_mteb():
             )  # mteb rounds
 
 
+@pytest.mark.parametrize(
+    ("qrels", "run"),
+    [
+        ({"q": {"a": 1}}, {"q": {"a": 0.0}}),  # one query, one document
+        ({"q": {"a": 2, "b": 1, "c": 0}}, {"q": dict.fromkeys("abcdefghijkl", 0.5)}),  # all scores tie
+        ({"q": {"a": 1}, "p": {"b": 3}}, {"q": {"a": 1.0}, "p": {"x": 2.0, "y": 1.0}}),  # nothing relevant found
+        ({"q": {"a": 1}}, {"q": {f"d{i}": -float(i) for i in range(11)} | {"a": -99.0}}),  # relevant, below every cut
+        ({"q": {f"d{i}": 1 for i in range(20)}}, {"q": {f"d{i}": float(i % 2) for i in range(20)}}),  # all relevant
+    ],
+)
+def test_as_mteb_query_by_query(qrels, run):
+    """Its means are rounded, the values behind them are not."""
+    from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores, mrr
+
+    theirs = calculate_retrieval_scores(run, qrels, list(CUTS)).all_scores
+    reciprocal = mrr(qrels, run, list(CUTS))
+    ours = ranking_scores(qrels, run, CUTS)
+    names = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
+    for k in CUTS:
+        for name, trec in names.items():
+            expected = [theirs[query][f"{trec}_{k}"] for query in qrels]
+            np.testing.assert_allclose(ours[f"{name}@{k}"], expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(ours[f"mrr@{k}"], reciprocal[f"MRR@{k}"], rtol=0, atol=1e-9)
+
+
+def test_a_query_without_hits_scores_0():
+    """pytrec_eval leaves it out; a mean over the others would reward silence."""
+    found = ranking_scores({"q": {"a": 1}, "p": {"b": 1}}, {"q": {"a": 1.0}, "p": {}}, (10,))
+    assert all(values.tolist()[1] == 0.0 for values in found.values())
+
+
 def test_graded_gain_by_hand():
     # gains 3, 0, 1 at ranks 1, 2, 3; ideal 3, 1
     score = ranking_scores({"q": {"a": 3, "c": 1}}, {"q": {"a": 3.0, "b": 2.0, "c": 1.0}}, (3,))["ndcg@3"][0]
@@ -147,6 +178,7 @@ def test_judgements_in_every_form(tmp_path, name, content):
     [
         ("q.qrels", "q1 0 d1\n", r"q.qrels:1: 3 fields; needed are 4"),
         ("q.qrels", "q1 0 d1 much\n", r"q.qrels:1: the relevance 'much'"),
+        ("q.qrels", "q1 0 d1 inf\n", r"q.qrels:1: the relevance 'inf' is no whole number"),
         ("q.qrels", "q1 0 d1 0.5\n", r"q.qrels:1: the relevance '0.5' is no whole number"),
         ("q.qrels", "", "no judgements"),
         ("q.jsonl", '{"query-id": "q1", "score": 1}\n', r'q.jsonl:1: no column "corpus-id"'),
