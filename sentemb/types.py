@@ -176,6 +176,10 @@ class SentenceModule(Protocol):
 
     def __call__(self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False) -> Encoded: ...
 
+    def together(self, batches: Sequence[Tokens]) -> list[Encoded]:
+        """As calling it with every batch."""
+        ...
+
     def project(self, pooled: Tensor, *, exported: bool = False) -> Tensor:
         """Heads. ``exported`` leaves out the heads that serve training only. May couple rows (BatchNorm)."""
         ...

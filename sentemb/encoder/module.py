@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -9,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sentemb.encoder.backbone import eager_attention
+from sentemb.encoder.fast import Unsupported
+from sentemb.encoder.fast.trainable import TrainableEncoder
 from sentemb.encoder.heads import Head
 from sentemb.encoder.pooling import Pooling
 from sentemb.types import Encoded, Tokens
@@ -26,6 +30,7 @@ class EncoderModule(nn.Module):
         self.pooling = pooling
         self.heads = nn.ModuleList()
         self.pooled_width = self.width = self.exported_width = pooling.width
+        self._lean_form: tuple[nn.Module, TrainableEncoder | None] | None = None  # of which backbone
         for head in heads:
             self.add_head(head)
 
@@ -47,6 +52,10 @@ class EncoderModule(nn.Module):
             attentions: also give every layer's attention weights (switches to eager attention for this call).
             prompt_tokens: leading tokens that belong to a prompt; left out of the pooling where the model says so.
         """
+        if not attentions and prompt_tokens == 0 and self.training:
+            found = self._lean([tokens], hidden=hidden)
+            if found is not None:
+                return found[0]
         with eager_attention(self.backbone) if attentions else nullcontext():
             output: Any = self.backbone(
                 input_ids=tokens.input_ids, attention_mask=tokens.attention_mask,
@@ -56,6 +65,39 @@ class EncoderModule(nn.Module):
         pooled_from = self.pooling.combine(output.hidden_states) if self.pooling.needs_layers else last
         pooled = self.pooling(pooled_from, tokens.attention_mask, prompt_tokens)
         return Encoded(pooled, last if hidden else None, output.attentions if attentions else None)
+
+    def together(self, batches: Sequence[Tokens]) -> list[Encoded]:
+        """``forward`` of several padded batches, in one pass where there is one for this backbone."""
+        found = self._lean(batches, hidden=False) if self.training else None
+        return [self(tokens) for tokens in batches] if found is None else found
+
+    def _lean(self, batches: Sequence[Tokens], *, hidden: bool) -> list[Encoded] | None:
+        """By the lean training forward; None where there is none, or not now."""
+        run = self._trainable(batches)
+        if run is None:
+            return None
+        states = run(batches)
+        return [Encoded(self.pooling(state, tokens.attention_mask, 0), state if hidden else None)
+                for state, tokens in zip(states, batches, strict=True)]
+
+    def _trainable(self, batches: Sequence[Tokens]) -> TrainableEncoder | None:
+        if self.pooling.needs_layers:
+            return None
+        if self._lean_form is None or self._lean_form[0] is not self.backbone:
+            self._lean_form = self.backbone, self._checked(batches)
+        run = self._lean_form[1]
+        return run if run is not None and run.is_usable() else None
+
+    def _checked(self, batches: Sequence[Tokens]) -> TrainableEncoder | None:
+        try:
+            run = TrainableEncoder(self.backbone)
+        except Unsupported:
+            return None
+        if not run.is_usable() or run.agrees(min(batches, key=lambda tokens: tokens.input_ids.numel())):
+            return run
+        warnings.warn(f"sentemb's lean training forward of {type(self.backbone).__name__} differs from the plain one; "
+                      "the plain one is used", stacklevel=2)
+        return None
 
     def project(self, pooled: Float[Tensor, "n d"], *, exported: bool = False) -> Float[Tensor, "n o"]:
         """Run the heads; ``exported`` leaves out those that serve training only."""

@@ -33,6 +33,7 @@ def resolve_precision(asked: Precision) -> str:
 def build_accelerator(settings: TrainSettings, precision: str, plan: Plan) -> Any:
     """accelerate's ``Accelerator`` for this run, with its trackers started."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
     if settings.deterministic:
@@ -41,6 +42,8 @@ def build_accelerator(settings: TrainSettings, precision: str, plan: Plan) -> An
     for name in settings.trackers:  # accelerate only warns, and trains without
         if importlib.util.find_spec(name) is None:
             raise MissingExtra(name, "trackers")
+    # an earlier run of this process left its precision there, and accelerate refuses another one
+    AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,

@@ -140,7 +140,10 @@ class Objective(nn.Module):
         """Backbone and pooling over this device's rows."""
         found = []
         if inputs.merged:
-            parts = [self.encode_group(group).pooled for group in inputs.groups]
+            together = self.encoder.together([group.tokens for group in inputs.groups])
+            parts = [
+                encoded.pooled[: len(group.rows)] for encoded, group in zip(together, inputs.groups, strict=True)
+            ]
             found.append(self.in_views(merged_rows(parts, inputs.groups), inputs))
         alone: dict[str, Encoded] = {}
         for name, tokens in inputs.tokens.items():

@@ -166,3 +166,11 @@ def test_a_run_folder_is_not_overwritten(data_dir, on_tiny_model, tmp_path):
     train(GOOD, overrides=overrides, output=tmp_path / "run")
     with pytest.raises(RecipeError, match="--resume"):
         train(GOOD, overrides=overrides, output=tmp_path / "run")
+
+
+def test_runs_of_one_process_may_differ_in_precision(data_dir, on_tiny_model, tmp_path):
+    tree, _ = read_tree(GOOD)
+    for precision in ("bf16", "fp32", "bf16"):
+        overrides = [*on_tiny_model(tree), f"train.precision={precision}", "train.max_steps=1"]
+        result = train(GOOD, overrides=overrides, output=tmp_path / f"run-{precision}", resume=True)
+        assert result.steps == 1
