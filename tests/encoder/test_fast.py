@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sentemb.encoder.fast import Unsupported, build, pack
+from sentemb.encoder.fast.attention import attend
 from sentemb.encoder.fast.linear import FastLinear
 from sentemb.encoder.fast.packed import Run
 from sentemb.encoder.inference import FastInference, PlainInference, inference_for
@@ -150,3 +151,31 @@ def test_weights_that_change_are_noticed() -> None:
         with torch.inference_mode():
             after = inference_for(module, torch.float32, 0, rows)
             assert not torch.allclose(after(rows), vectors, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("extra", ["none", "bias", "window"])
+def test_attention_by_hand(dtype: torch.dtype, extra: str) -> None:
+    """Both kernels, short rows and long ones, against softmax(Q Kᵀ / √d + bias) V, row by row and head by head."""
+    lengths, heads, width = [300, 20, 20, 16, 5, 1], 3, 8
+    packed = pack(column(lengths), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(sum(lengths), 3 * heads * width, generator=generator).to(dtype)
+    table = torch.randn(1, heads, 300, 300, generator=generator).to(dtype)
+    bias = (lambda length: table[..., :length, :length]) if extra == "bias" else None
+    window = 3 if extra == "window" else None
+    found = attend(qkv, packed, heads, bias=bias, window=window)
+    start = 0
+    for length in lengths:
+        part = qkv[start : start + length].double().view(length, 3, heads, width)
+        for head in range(heads):
+            scores = part[:, 0, head] @ part[:, 1, head].T / width**0.5
+            if extra == "bias":
+                scores = scores + table[0, head, :length, :length].double()
+            if extra == "window":
+                apart = (torch.arange(length)[:, None] - torch.arange(length)).abs()
+                scores = scores.masked_fill(apart > 3, -torch.inf)
+            expected = scores.softmax(-1) @ part[:, 2, head]
+            ours = found[start : start + length, head * width : (head + 1) * width].double()
+            assert (ours - expected).abs().max() < (1e-5 if dtype == torch.float32 else 0.06)
+        start += length

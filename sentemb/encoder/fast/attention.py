@@ -37,9 +37,30 @@ def attend(
         mask = bias(run.length) if bias is not None else None
         if window is not None and run.length - 1 > window:
             mask = _band(run.length, window, qkv.device)
+        if _is_short(run.length, qkv):
+            parts.append(_by_products(split, mask))
+            continue
         out = F.scaled_dot_product_attention(split[0], split[1], split[2], attn_mask=mask)
         parts.append(out.transpose(1, 2).reshape(run.rows * run.length, d))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _is_short(length: int, qkv: Tensor) -> bool:
+    """Whether batched products beat PyTorch's tiled attention on this CPU: timed at 2 cores with fast bfloat16 (12
+    heads of 32, 4,096 tokens), 2.5 against 8 ms at 64 tokens, 16 against 20 at 240, 50 against 36 at 480."""
+    return qkv.device.type == "cpu" and length <= (256 if qkv.dtype == torch.bfloat16 else 16)
+
+
+def _by_products(split: Float[Tensor, "three rows heads length width"], mask: Tensor | None) -> Tensor:
+    _, rows, heads, length, width = split.shape
+    query, key, value = split.reshape(3, rows * heads, length, width).unbind(0)
+    scores = torch.bmm(query, key.transpose(1, 2)).mul_(width**-0.5)
+    if mask is not None:
+        scores = scores.view(rows, heads, length, length)
+        scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores.add_(mask)
+        scores = scores.view(rows * heads, length, length)
+    out = torch.bmm(torch.softmax(scores, -1), value).view(rows, heads, length, width)
+    return out.transpose(1, 2).reshape(rows * length, heads * width)
 
 
 def _attend_varlen(qkv: Tensor, packed: Packed, heads: int, window: int | None) -> Tensor:
