@@ -31,6 +31,7 @@ class EncoderModule(nn.Module):
         self.heads = nn.ModuleList()
         self.pooled_width = self.width = self.exported_width = pooling.width
         self._lean_form: tuple[nn.Module, TrainableEncoder | None] | None = None  # of which backbone
+        self._is_compared = False  # that form with the plain forward
         for head in heads:
             self.add_head(head)
 
@@ -84,20 +85,17 @@ class EncoderModule(nn.Module):
         if self.pooling.needs_layers:
             return None
         if self._lean_form is None or self._lean_form[0] is not self.backbone:
-            self._lean_form = self.backbone, self._checked(batches)
+            self._lean_form, self._is_compared = (self.backbone, _lean_form_of(self.backbone)), False
         run = self._lean_form[1]
-        return run if run is not None and run.is_usable() else None
-
-    def _checked(self, batches: Sequence[Tokens]) -> TrainableEncoder | None:
-        try:
-            run = TrainableEncoder(self.backbone)
-        except Unsupported:
+        if run is None or not run.is_usable():
             return None
-        if not run.is_usable() or run.agrees(min(batches, key=lambda tokens: tokens.input_ids.numel())):
-            return run
-        warnings.warn(f"sentemb's lean training forward of {type(self.backbone).__name__} differs from the plain one; "
-                      "the plain one is used", stacklevel=2)
-        return None
+        if not self._is_compared:
+            self._is_compared = True
+            if not run.agrees(min(batches, key=lambda tokens: tokens.input_ids.numel())):
+                self._lean_form = self.backbone, None
+                warnings.warn(f"sentemb's lean training forward of {type(self.backbone).__name__} differs from the "
+                              "plain one; the plain one is used", stacklevel=2)
+        return self._lean_form[1]
 
     def project(self, pooled: Float[Tensor, "n d"], *, exported: bool = False) -> Float[Tensor, "n o"]:
         """Run the heads; ``exported`` leaves out those that serve training only."""
@@ -111,3 +109,10 @@ class EncoderModule(nn.Module):
     def couples_rows(self) -> bool:
         """Whether a head mixes the rows of a batch while training (GradCache must then keep it outside)."""
         return any(isinstance(head, Head) and head.couples_rows for head in self.heads)
+
+
+def _lean_form_of(backbone: nn.Module) -> TrainableEncoder | None:
+    try:
+        return TrainableEncoder(backbone)
+    except Unsupported:
+        return None

@@ -159,6 +159,7 @@ class ShardEncoder:
             _write_vectors(self.folder / f"vectors-{name}", vectors)
         return batch
 
+
 def spread(
     cluster: Cluster, worker: type, arguments: Mapping[str, Any], items: Sequence[str], *, title: str, unit: str,
     done: int, kept: Path,

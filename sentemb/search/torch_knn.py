@@ -64,7 +64,7 @@ class _Half:
     def top(self, queries: Float[Tensor, "n d"], k: int) -> tuple[Tensor, Tensor]:
         kept = 2 * k + 32
         rounded = queries.bfloat16()
-        approximate, rows = _tiled(rounded, self.half, kept)
+        approximate, rows = tiled_top(rounded, self.half, kept)
         exact = torch.bmm(self.store[rows], queries[:, :, None])[:, :, 0]
         values, found = _ordered(exact, rows, k)
         lengths = torch.linalg.vector_norm(rounded.float(), dim=1)
@@ -78,7 +78,7 @@ class _Half:
 
 
 def _full_top(queries: Tensor, store: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    values, rows = _tiled(queries, store, k)
+    values, rows = tiled_top(queries, store, k)
     return _ordered(values, rows, k)
 
 
@@ -90,11 +90,18 @@ def _ordered(values: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values[:, :k], torch.gather(rows, 1, order)[:, :k]
 
 
-def _tiled(queries: Tensor, store: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Values and rows of the k largest products, column tile by column tile; best first within the result."""
+def tiled_top(
+    queries: Float[Tensor, "n d"], store: Float[Tensor, "m d"], k: int, bias: Float[Tensor, " m"] | None = None
+) -> tuple[Float[Tensor, "n k"], Tensor]:
+    """Values and rows of the k ≤ m largest products, column tile by column tile; best first within the result.
+
+    ``bias`` is added to every row's products.
+    """
     best: tuple[Tensor, Tensor] | None = None
     for start in range(0, len(store), COLUMNS):
         products = linear(queries, store[start : start + COLUMNS])
+        if bias is not None:
+            products += bias[start : start + COLUMNS]
         values, rows = _grouped_top(products, min(k, products.shape[1]))
         rows = rows + start
         if best is not None:

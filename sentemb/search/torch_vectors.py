@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sentemb.errors import SearchError
-from sentemb.maths.product import linear
 from sentemb.search.faiss_vectors import Mask, VectorIndex, Vectors
 from sentemb.search.manifest import Metric
-
-QUERIES = 512  # a tile of 512 × 65,536 products takes 128 MiB
-ROWS = 65_536
+from sentemb.search.torch_knn import COLUMNS, QUERY_ROWS, tiled_top
 
 
 def torch_device(name: str) -> str | None:
@@ -36,7 +33,8 @@ def torch_device(name: str) -> str | None:
 class TorchVectors:
     """Vectors of rows 0 … rows - 1 on a torch device.
 
-    Differs from ``torch_knn.top``, which is given both sides at once, in keeping its vectors where they are searched.
+    Differs from ``torch_knn.top``, which is given both sides at once, in keeping its vectors where they are searched,
+    and in the filter.
 
     Args:
         vectors: an index that can give its vectors back exactly.
@@ -57,8 +55,8 @@ class TorchVectors:
                 f'device = "{device}": {vectors.rows:,} vectors take {size:.1f} GiB, which are not free there; search '
                 "on the cpu, or build an index of a smaller kind"
             ) from None
-        for start in range(0, vectors.rows, ROWS):
-            rows = np.arange(start, min(start + ROWS, vectors.rows))
+        for start in range(0, vectors.rows, COLUMNS):
+            rows = np.arange(start, min(start + COLUMNS, vectors.rows))
             self._store[start : start + len(rows)] = torch.from_numpy(vectors.vectors_of(rows))
         # ‖q - v‖² = ‖q‖² - 2(q·v - ‖v‖²/2): the nearest have the largest products with this subtracted
         self._offset = -self._store.square().sum(dim=1) / 2 if self.metric == "l2" else None
@@ -71,9 +69,10 @@ class TorchVectors:
         bias = self._bias(allowed)
         scores = np.empty((len(queries), k), dtype=np.float32)
         rows = np.empty((len(queries), k), dtype=np.int64)
-        for start in range(0, len(queries), QUERIES):
-            some = torch.from_numpy(np.ascontiguousarray(queries[start : start + QUERIES])).to(self.device)
-            values, found = self._top(some, k, bias)
+        for start in range(0, len(queries), QUERY_ROWS):
+            some = torch.from_numpy(np.ascontiguousarray(queries[start : start + QUERY_ROWS])).to(self.device)
+            values, found = tiled_top(some, self._store, k, bias)
+            found = found.masked_fill(values == -torch.inf, -1)
             if self.metric == "l2":
                 values, found = self._by_distance(some, values, found)
             scores[start : start + len(some)] = values.cpu().numpy()
@@ -85,25 +84,6 @@ class TorchVectors:
             return self._offset
         base = torch.zeros(len(self._store), device=self.device) if self._offset is None else self._offset
         return base.masked_fill(~torch.from_numpy(allowed).to(self.device), -torch.inf)
-
-    def _top(
-        self, queries: Float[Tensor, "n d"], k: int, bias: Float[Tensor, " rows"] | None
-    ) -> tuple[Float[Tensor, "n k"], Tensor]:
-        best: tuple[Tensor, Tensor] | None = None
-        for start in range(0, len(self._store), ROWS):
-            products = linear(queries, self._store[start : start + ROWS])
-            if bias is not None:
-                products += bias[start : start + ROWS]
-            values, rows = torch.topk(products, min(k, products.shape[1]), dim=1)
-            rows += start
-            if best is not None:
-                values, rows = torch.cat([best[0], values], dim=1), torch.cat([best[1], rows], dim=1)
-                values, order = torch.topk(values, min(k, values.shape[1]), dim=1)
-                rows = torch.gather(rows, 1, order)
-            best = values, rows
-        assert best is not None  # k ≤ rows, so there is at least one tile
-        values, rows = best
-        return values, rows.masked_fill(values == -torch.inf, -1)
 
     def _by_distance(self, queries: Tensor, values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Squared distances from the differences themselves, where the products' digits cancel; nearest first."""

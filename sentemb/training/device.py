@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sentemb.encoder.precision import multiplies_bfloat16
+from sentemb.encoder.precision import find_device, multiplies_bfloat16
 from sentemb.errors import MissingExtra, RecipeError
 from sentemb.maths.gather import devices
 from sentemb.training.objective import Objective
@@ -27,7 +27,7 @@ def resolve_precision(asked: Precision) -> str:
         raise RecipeError('train.precision = "fp16" needs a CUDA device; here: fp32, bf16 or auto')
     if asked != "auto":
         return asked
-    return "bf16" if multiplies_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else "fp32"
+    return "bf16" if multiplies_bfloat16(find_device(None)) else "fp32"
 
 
 def build_accelerator(settings: TrainSettings, precision: str, plan: Plan) -> Any:

@@ -140,10 +140,7 @@ class Objective(nn.Module):
         """Backbone and pooling over this device's rows."""
         found = []
         if inputs.merged:
-            together = self.encoder.together([group.tokens for group in inputs.groups])
-            parts = [
-                encoded.pooled[: len(group.rows)] for encoded, group in zip(together, inputs.groups, strict=True)
-            ]
+            parts = [encoded.pooled for encoded in self._encode_groups(inputs.groups)]
             found.append(self.in_views(merged_rows(parts, inputs.groups), inputs))
         alone: dict[str, Encoded] = {}
         for name, tokens in inputs.tokens.items():
@@ -154,8 +151,14 @@ class Objective(nn.Module):
 
     def encode_group(self, group: LengthGroup) -> Encoded:
         """Pooled rows of one group of the merged views."""
-        encoded = self.encoder(group.tokens)
-        return replace(encoded, pooled=encoded.pooled[: len(group.rows)])
+        return self._encode_groups([group])[0]
+
+    def _encode_groups(self, groups: Sequence[LengthGroup]) -> list[Encoded]:
+        together = self.encoder.together([group.tokens for group in groups])
+        return [
+            replace(encoded, pooled=encoded.pooled[: len(group.rows)])
+            for encoded, group in zip(together, groups, strict=True)
+        ]
 
     @staticmethod
     def in_views(merged: Float[Tensor, "r d"], inputs: StepInput) -> Float[Tensor, "v b d"]:

@@ -11,7 +11,7 @@ from toy import DIMENSION, vectors
 
 from sentemb.cli import main
 from sentemb.errors import ModelError, SearchError
-from sentemb.search import Document, SearchIndex, torch_vectors
+from sentemb.search import Document, SearchIndex, torch_knn, torch_vectors
 from sentemb.search.faiss_vectors import VectorIndex
 from sentemb.search.torch_vectors import TorchVectors
 
@@ -49,8 +49,9 @@ def assert_same(index: SearchIndex, other: SearchIndex, k: int, where: str | Non
 @pytest.mark.parametrize("tile", [65_536, 64])
 @pytest.mark.usefixtures("on_torch")
 def test_torch_finds_what_faiss_finds(metric: str, tile: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_vectors, "ROWS", tile)
-    monkeypatch.setattr(torch_vectors, "QUERIES", 32)
+    monkeypatch.setattr(torch_knn, "COLUMNS", tile)
+    monkeypatch.setattr(torch_vectors, "COLUMNS", tile)
+    monkeypatch.setattr(torch_vectors, "QUERY_ROWS", 32)
     built(tmp_path, metric)
     faiss, torched = SearchIndex.open(tmp_path), SearchIndex.open(tmp_path, device="cuda", mapped=True)
     assert all(segment.exact is not None for segment in torched.segments)

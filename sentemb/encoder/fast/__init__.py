@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from sentemb.encoder.fast.families import FAMILIES
+from sentemb.encoder.fast.families import FAMILIES, kind_of
 from sentemb.encoder.fast.packed import Packed, pack
 from sentemb.encoder.fast.post_norm import PostNormEncoder
 from sentemb.encoder.fast.pre_norm import ModernBertEncoder
@@ -35,13 +35,9 @@ def build(backbone: nn.Module, dtype: torch.dtype) -> FastEncoder:
     Raises:
         Unsupported: the architecture, or something in it, is not known here.
     """
-    config = getattr(backbone, "config", None)
-    kind = getattr(config, "model_type", type(backbone).__name__)
+    kind = kind_of(backbone, "transformers.models.", "sentemb.encoder.skeleton")
     if kind not in _MAKERS:
         raise Unsupported(f"architecture {kind}")
-    # a subclass (remote code) may compute something else under the same name
-    if not type(backbone).__module__.startswith(("transformers.models.", "sentemb.encoder.skeleton")):
-        raise Unsupported(f"{type(backbone).__name__} from outside transformers")
     try:
         return _MAKERS[kind](backbone, dtype)
     except AttributeError as error:  # another release of transformers names a layer differently

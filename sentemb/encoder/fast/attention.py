@@ -32,8 +32,7 @@ def attend(
     d = qkv.shape[1] // 3
     parts = []
     for run in packed.runs:
-        # (3, rows, heads, length, head width), without a copy
-        split = qkv[run.begin : run.end].view(run.rows, run.length, 3, heads, d // heads).permute(2, 0, 3, 1, 4)
+        split = split_heads(qkv[run.begin : run.end].view(run.rows, run.length, -1), heads)
         mask = bias(run.length) if bias is not None else None
         if window is not None and run.length - 1 > window:
             mask = _band(run.length, window, qkv.device)
@@ -55,13 +54,34 @@ def _is_short(length: int, qkv: Tensor) -> bool:
 def _by_products(split: Float[Tensor, "three rows heads length width"], mask: Tensor | None) -> Tensor:
     _, rows, heads, length, width = split.shape
     query, key, value = split.reshape(3, rows * heads, length, width).unbind(0)
-    scores = torch.bmm(query, key.transpose(1, 2)).mul_(width**-0.5)
+    return join_heads(torch.bmm(softmax_weights(query, key, mask, rows), value), rows).flatten(0, 1)
+
+
+def split_heads(qkv: Float[Tensor, "rows length three_d"], heads: int) -> Float[Tensor, "three rows heads length w"]:
+    """Queries, keys and values by head, without a copy."""
+    rows, length, width = qkv.shape
+    return qkv.view(rows, length, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4)
+
+
+def join_heads(out: Float[Tensor, "rows_heads length w"], rows: int) -> Float[Tensor, "rows length d"]:
+    """Heads side by side again."""
+    size, length, width = out.shape
+    return out.view(rows, size // rows, length, width).transpose(1, 2).reshape(rows, length, -1)
+
+
+def softmax_weights(
+    query: Float[Tensor, "rows_heads length w"], key: Float[Tensor, "rows_heads length w"], mask: Tensor | None,
+    rows: int,
+) -> Float[Tensor, "rows_heads length length"]:
+    """softmax(Q Kᵀ / √w + mask); the mask broadcasts to (rows, heads, length, length): added, or who is seen."""
+    scores = torch.bmm(query, key.transpose(1, 2)).mul_(query.shape[-1] ** -0.5)
     if mask is not None:
-        scores = scores.view(rows, heads, length, length)
-        scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores.add_(mask)
-        scores = scores.view(rows * heads, length, length)
-    out = torch.bmm(torch.softmax(scores, -1), value).view(rows, heads, length, width)
-    return out.transpose(1, 2).reshape(rows * length, heads * width)
+        by_row = scores.view(rows, -1, *scores.shape[1:])
+        if mask.dtype == torch.bool:
+            by_row.masked_fill_(~mask, -torch.inf)
+        else:
+            by_row.add_(mask.to(scores.dtype))
+    return torch.softmax(scores, -1)
 
 
 def _attend_varlen(qkv: Tensor, packed: Packed, heads: int, window: int | None) -> Tensor:

@@ -18,7 +18,9 @@ class Masks:
     def __init__(self) -> None:
         self._generator: np.random.SFC64 | None = None  # nothing is drawn where nothing is dropped
 
-    def draw(self, dropout: nn.Module | None, shape: Sequence[int], dtype: torch.dtype) -> Float[Tensor, ...] | None:
+    def draw(
+        self, dropout: nn.Module | None, shape: Sequence[int], dtype: torch.dtype
+    ) -> Float[Tensor, "*shape"] | None:
         """Factors 0 or 1 / (1 - p), independent; None where nothing is dropped."""
         steps = round(dropout.p * _STEPS) if isinstance(dropout, nn.Dropout) and dropout.training else 0
         if steps == 0:

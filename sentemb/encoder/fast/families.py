@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sentemb.encoder.fast.unsupported import Unsupported
 
@@ -44,6 +44,30 @@ def activation_of(name: str) -> str:
     if name not in _ACTIVATIONS:
         raise Unsupported(f"activation {name}")
     return _ACTIVATIONS[name]
+
+
+def kind_of(backbone: nn.Module, *homes: str) -> str:
+    """The architecture's name.
+
+    Raises:
+        Unsupported: the class is of none of these packages: a subclass (remote code) may compute something else
+            under the same name.
+    """
+    if not type(backbone).__module__.startswith(homes):
+        raise Unsupported(f"{type(backbone).__name__} from outside {homes[0].partition('.')[0]}")
+    config = getattr(backbone, "config", None)
+    return str(getattr(config, "model_type", type(backbone).__name__))
+
+
+def position_table(embeddings: Any) -> Tensor:
+    """What is added to the word vectors, by position from 0 on."""
+    table: Tensor = embeddings.position_embeddings.weight
+    padding = embeddings.position_embeddings.padding_idx
+    # RoBERTa and MPNet leave out the positions up to the padding's
+    table = table if padding is None else table[padding + 1 :]
+    types = getattr(embeddings, "token_type_embeddings", None)
+    # every token has type 0, so its vector joins the positions'
+    return table if types is None else table + types.weight[0]
 
 
 def _bert(model: Any) -> Stack:

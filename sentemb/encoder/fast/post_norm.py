@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentemb.encoder.fast.attention import Bias, attend
-from sentemb.encoder.fast.families import FAMILIES, LayerModules
+from sentemb.encoder.fast.families import FAMILIES, LayerModules, position_table
 from sentemb.encoder.fast.linear import FastLinear
 from sentemb.encoder.fast.packed import Packed
 from sentemb.encoder.fast.unsupported import Unsupported
@@ -52,13 +52,7 @@ class PostNormEncoder:
         stack = FAMILIES[model.config.model_type](model)
         embeddings = model.embeddings
         self.words = embeddings.word_embeddings.weight.detach().to(dtype)
-        table: Tensor = embeddings.position_embeddings.weight.detach()
-        padding = embeddings.position_embeddings.padding_idx
-        # RoBERTa and MPNet leave out the positions up to the padding's
-        table = table if padding is None else table[padding + 1 :]
-        types = getattr(embeddings, "token_type_embeddings", None)
-        # every token has type 0, so its vector joins the positions'
-        self.positions = (table if types is None else table + types.weight[0].detach()).to(dtype)
+        self.positions = position_table(embeddings).detach().to(dtype)
         self.norm = norm(embeddings.LayerNorm, dtype)
         projection = getattr(model, "embeddings_project", None)
         self.projection = None if projection is None else FastLinear([projection], dtype)

@@ -17,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sentemb.encoder.fast.attention import join_heads, softmax_weights, split_heads
 from sentemb.encoder.fast.dropout import Masks
-from sentemb.encoder.fast.families import FAMILIES, LayerModules
+from sentemb.encoder.fast.families import FAMILIES, LayerModules, kind_of, position_table
 from sentemb.encoder.fast.unsupported import Unsupported
 from sentemb.maths.product import linear
 from sentemb.types import Tokens
@@ -37,16 +38,14 @@ class TrainableEncoder:
 
     def __init__(self, backbone: nn.Module) -> None:
         model: Any = backbone
-        kind = getattr(getattr(model, "config", None), "model_type", type(backbone).__name__)
+        kind = kind_of(backbone, "transformers.models.")
         if kind not in FAMILIES or kind == "mpnet":  # MPNet's learned attention bias wants a gradient of its own
             raise Unsupported(f"architecture {kind}")
-        if not type(backbone).__module__.startswith("transformers.models."):
-            raise Unsupported(f"{type(backbone).__name__} from outside transformers")
         try:
             self.stack = FAMILIES[kind](model)
             self.embeddings = model.embeddings
             self.projection: nn.Module | None = getattr(model, "embeddings_project", None)
-            self._first_position()
+            position_table(self.embeddings)
         except AttributeError as error:  # another release of transformers names a layer differently
             raise Unsupported(str(error)) from error
         if any(part.bias is None for layer in self.stack.layers for part in (layer.query, layer.key, layer.value)):
@@ -115,23 +114,13 @@ class TrainableEncoder:
         return bool(gap <= _TOLERANCE * plain.abs().max())
 
     # -------------------------------------------------------------------------------------------- embeddings
-    def _first_position(self) -> int:
-        padding = self.embeddings.position_embeddings.padding_idx
-        return 0 if padding is None else int(padding) + 1
-
     def _embed(self, batches: Sequence[Tokens], masks: Sequence[Masks]) -> Tensor:
-        found, first = self.embeddings, self._first_position()
+        found, words = self.embeddings, self.embeddings.word_embeddings
         ids = torch.cat([tokens.input_ids.flatten() for tokens in batches])
-        longest = max(tokens.input_ids.shape[1] for tokens in batches)
-        # every token has type 0, so its vector joins the positions'
-        table = found.position_embeddings.weight[first : first + longest]
-        types = getattr(found, "token_type_embeddings", None)
-        if types is not None:
-            table = table + types.weight[0]
-        rows = [table[:length].expand(count, length, -1).reshape(count * length, -1)
-                for count, length in (tokens.input_ids.shape for tokens in batches)]
-        x = _norm(found.LayerNorm, F.embedding(ids, found.word_embeddings.weight,
-                                               found.word_embeddings.padding_idx) + torch.cat(rows))
+        table = position_table(found)
+        positions = [table[:length].expand(count, length, -1).reshape(count * length, -1)
+                     for count, length in (tokens.input_ids.shape for tokens in batches)]
+        x = _norm(found.LayerNorm, F.embedding(ids, words.weight, words.padding_idx) + torch.cat(positions))
         mask = _mask(found.dropout, x, [tokens.input_ids.numel() for tokens in batches], masks)
         x = x if mask is None else x * mask
         return x if self.projection is None else _map(self.projection, x)
@@ -158,20 +147,15 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, heads: int, bias: Tensor | None, keep: Tensor | None) -> Tensor:
-        rows, length, width = qkv.shape
-        split = qkv.view(rows, length, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4)
-        query, key, value = split.reshape(3, rows * heads, length, -1).unbind(0)
-        scale = query.shape[-1] ** -0.5
+        rows, length, _ = qkv.shape
+        query, key, value = split_heads(qkv, heads).reshape(3, rows * heads, length, -1).unbind(0)
         # autocast would take the softmax to float32; this keeps the format and sums in float32, as PyTorch's own does
         with torch.autocast("cpu", enabled=False):
-            scores = torch.bmm(query, key.transpose(1, 2)).mul_(scale)
-            if bias is not None:
-                scores.view(rows, heads, length, length).add_(bias.to(scores.dtype))
-            weights = torch.softmax(scores, -1)
+            weights = softmax_weights(query, key, bias, rows)
             out = torch.bmm(weights if keep is None else weights * keep, value)
         ctx.save_for_backward(query, key, value, weights, keep)
-        ctx.rows, ctx.scale = rows, scale
-        return out.view(rows, heads, length, -1).transpose(1, 2).reshape(rows, length, -1)
+        ctx.rows = rows
+        return join_heads(out, rows)
 
     @staticmethod
     @once_differentiable
@@ -186,7 +170,7 @@ class _Attention(torch.autograd.Function):
         of_weights = torch.bmm(gradient, value.transpose(1, 2))
         if keep is not None:
             of_weights.mul_(keep)
-        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(ctx.scale)
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(width**-0.5)
         torch.bmm(of_scores, key, out=out[0])
         torch.bmm(of_scores.transpose(1, 2), query, out=out[1])
         split = out.view(3, ctx.rows, heads, length, width).permute(1, 3, 0, 2, 4)
