@@ -275,7 +275,7 @@ def mine_ours(base: str, rows: int, negatives: int, margin: float, range_max: in
         for block in miner.mine():
             for anchor, row in zip(block.anchors.tolist(), block.negatives.tolist(), strict=True):
                 table[anchor] = [pairs.corpus[number] for number in row]
-        return {"triplets": sum(map(len, table.values())), "check": _digest(pairs.anchors, table)}
+        return {"triplets": sum(map(len, table.values())), "array": _sorted(table, rows, negatives)}
 
     return work
 
@@ -298,16 +298,14 @@ def mine_theirs(base: str, rows: int, negatives: int, margin: float, range_max: 
         table = {name: list(row) for name, *row in zip(mined["anchor"], *columns, strict=True)}
         order = {text: i for i, text in enumerate(anchors)}
         numbered = {order[name]: row for name, row in table.items()}
-        return {"triplets": len(table) * negatives, "check": _digest(anchors, numbered)}
+        return {"triplets": len(table) * negatives, "array": _sorted(numbered, rows, negatives)}
 
     return work
 
 
-def _digest(anchors: list[str], table: dict[int, list[str]]) -> str:
-    """A checksum of which negatives each anchor got (as sets: equal scores may come in another order)."""
-    import hashlib
-
-    content = hashlib.sha256()
-    for anchor in sorted(table):
-        content.update(f"{anchors[anchor]}|{'|'.join(sorted(table[anchor]))}\n".encode())
-    return content.hexdigest()[:16]
+def _sorted(table: dict[int, list[str]], rows: int, negatives: int) -> Any:
+    """Each anchor's negatives by number, ascending (equal scores may come in another order); -1 where it has none."""
+    found = np.full((rows, negatives), -1)
+    for anchor, texts in table.items():
+        found[anchor] = sorted(int(text.split()[-1]) for text in texts)
+    return found

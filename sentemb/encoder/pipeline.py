@@ -16,6 +16,7 @@ from sentemb.encoder.batching import budget_batches, length_order
 from sentemb.encoder.inference import inference_for
 from sentemb.encoder.module import EncoderModule
 from sentemb.errors import ModelError
+from sentemb.maths.allocation import keep_freed_memory
 from sentemb.progress import Progress, is_quiet
 from sentemb.types import TokenColumn
 
@@ -71,6 +72,8 @@ def embed_column(
     order = length_order(column.lengths)
     lengths = column.lengths[order]
     delivery = _Delivery(out)
+    if device.type == "cpu":
+        keep_freed_memory()
     with torch.inference_mode(), _evaluating(module), torch.autocast(device.type, enabled=False):
         infer = inference_for(module, options.dtype, options.pad_id, column)
         for begin, end in budget_batches(lengths, options.budget or TOKEN_BUDGET.get(device.type, 16_384)):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError, SearchError
-from sentemb.search.faiss_knn import inner_product_top
+from sentemb.search.faiss_knn import exact_search
 from sentemb.search.hybrid import Bm25
 from sentemb.search.mine_rules import MiningRules, Rows, Scores, members, refuse, take
 
@@ -134,7 +134,7 @@ class Miner:
             )
         self.pairs, self.rules = pairs, rules
         self._anchor_vectors, self._corpus_vectors = anchor_vectors, corpus_vectors
-        self._neighbours = neighbours or (lambda queries, k: _swap(inner_product_top(queries, corpus_vectors, k)))
+        self._neighbours = neighbours or exact_search(corpus_vectors)
         self._filter, self._reference = filter_model, reference
         self._words = Bm25(pairs.corpus) if rules.bm25 > 0 else None
         lists = np.diff(pairs.excluded_offsets)
@@ -243,10 +243,6 @@ class Miner:
         refused = np.zeros(rows.shape, dtype=bool)
         refused[places, columns] = values[len(owners) :] > bar[places] - self.rules.filter_margin
         return refused
-
-
-def _swap(found: tuple[Rows, Scores]) -> tuple[Scores, Rows]:
-    return found[1], found[0]
 
 
 def _slice(offsets: Rows, flat: Rows, anchors: Rows) -> tuple[Rows, Rows]:

@@ -1,11 +1,5 @@
-"""Exact top-k by inner product with torch: tiles on a GPU, and a certified half-precision pass on CPUs that have one.
-
-On a CPU where bfloat16 is fast the product of all pairs is computed from bfloat16 copies, a few more candidates
-than asked are kept, and those are compared again in float32. Each row is then checked: rounding changes an inner
-product by at most ``‖q - q̃‖·‖v‖ + ‖q̃‖·‖v - ṽ‖`` (Cauchy-Schwarz) plus the rounding of the result, so if the best
-candidate left out is worse than the k-th kept one by more than that, nothing can have been missed. Rows that cannot be
-certified are computed again in float32. The result is the float32 one either way.
-"""
+"""Exact top-k by inner product with torch: tiles of float32 products on any device, or the certified bfloat16 pass of
+``certified_knn`` on CPUs where that is faster."""
 
 from __future__ import annotations
 
@@ -15,13 +9,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sentemb.maths.allocation import keep_freed_memory
 from sentemb.maths.product import has_fast_bfloat16, linear
 
 GROUPS = 16  # columns whose maximum stands for them in the first selection
-QUERY_ROWS = 512
+QUERY_ROWS = 1024
 COLUMNS = 65_536
-BF16_ROUNDING = 2.0**-8  # of a stored result, relative; round to nearest would be half of it
-FLOAT32_SLACK = 1e-5  # for sums taken in another order, relative to the longest vectors
 
 
 def best_device() -> str:
@@ -29,22 +22,42 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+class ExactSearch:
+    """Vectors made ready for many exact searches.
+
+    Args:
+        vectors: (rows, d); not copied on a CPU where they are C-contiguous float32 and may be written to.
+        device: where products are computed.
+    """
+
+    def __init__(self, vectors: NDArray[np.float32], device: str = "cpu") -> None:
+        from sentemb.search.certified_knn import CertifiedStore
+
+        if device == "cpu":
+            keep_freed_memory()
+        self.device = device
+        self.store = _tensor(vectors).to(device)
+        self.certified = CertifiedStore(self.store) if device == "cpu" and has_fast_bfloat16() else None
+
+    def top(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and rows (queries, k) of the k ≤ rows largest inner products, best first; equal scores by row."""
+        scores = np.empty((len(queries), k), dtype=np.float32)
+        rows = np.empty((len(queries), k), dtype=np.int64)
+        certified = self.certified if self.certified is not None and self.certified.pays_for(k) else None
+        with torch.no_grad():
+            for start in range(0, len(queries), QUERY_ROWS):
+                some = _tensor(queries[start : start + QUERY_ROWS]).to(self.device)
+                values, found = full_top(some, self.store, k) if certified is None else certified.top(some, k)
+                scores[start : start + len(some)] = values.cpu().numpy()
+                rows[start : start + len(some)] = found.cpu().numpy()
+        return scores, rows
+
+
 def top(
     queries: NDArray[np.float32], vectors: NDArray[np.float32], k: int, *, device: str = "cpu"
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and rows (queries, k) of the k ≤ rows largest inner products, best first; equal scores by row."""
-    store = _tensor(vectors).to(device)
-    scores = np.empty((len(queries), k), dtype=np.float32)
-    rows = np.empty((len(queries), k), dtype=np.int64)
-    is_half = device == "cpu" and has_fast_bfloat16() and len(vectors) > 4 * (2 * k + 32)
-    half = _Half(store) if is_half else None
-    with torch.no_grad():
-        for start in range(0, len(queries), QUERY_ROWS):
-            some = _tensor(queries[start : start + QUERY_ROWS]).to(device)
-            values, found = _full_top(some, store, k) if half is None else half.top(some, k)
-            scores[start : start + len(some)] = values.cpu().numpy()
-            rows[start : start + len(some)] = found.cpu().numpy()
-    return scores, rows
+    """``ExactSearch(vectors, device).top(queries, k)``."""
+    return ExactSearch(vectors, device).top(queries, k)
 
 
 def _tensor(array: NDArray[np.float32]) -> Tensor:
@@ -52,37 +65,15 @@ def _tensor(array: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.require(array, dtype=np.float32, requirements=["C", "W"]))
 
 
-class _Half:
-    """The bfloat16 copy of the vectors with its rounding errors."""
-
-    def __init__(self, store: Float[Tensor, "m d"]) -> None:
-        self.store = store
-        self.half = store.bfloat16()
-        self.error = float(torch.linalg.vector_norm(store - self.half.float(), dim=1).max())
-        self.norm = float(torch.linalg.vector_norm(store, dim=1).max())
-
-    def top(self, queries: Float[Tensor, "n d"], k: int) -> tuple[Tensor, Tensor]:
-        kept = 2 * k + 32
-        rounded = queries.bfloat16()
-        approximate, rows = tiled_top(rounded, self.half, kept)
-        exact = torch.bmm(self.store[rows], queries[:, :, None])[:, :, 0]
-        values, found = _ordered(exact, rows, k)
-        lengths = torch.linalg.vector_norm(rounded.float(), dim=1)
-        off = torch.linalg.vector_norm(queries - rounded.float(), dim=1) * self.norm + lengths * self.error
-        worst = approximate[:, -1].float()
-        bound = worst + off + worst.abs() * BF16_ROUNDING + FLOAT32_SLACK * self.norm * lengths
-        again = torch.nonzero(values[:, -1] <= bound)[:, 0]
-        if len(again):
-            values[again], found[again] = _full_top(queries[again], self.store, k)
-        return values, found
-
-
-def _full_top(queries: Tensor, store: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def full_top(
+    queries: Float[Tensor, "n d"], store: Float[Tensor, "m d"], k: int
+) -> tuple[Float[Tensor, "n k"], Tensor]:
+    """Values and rows of the k ≤ m largest float32 products, best first; equal values by row."""
     values, rows = tiled_top(queries, store, k)
-    return _ordered(values, rows, k)
+    return ordered(values, rows, k)
 
 
-def _ordered(values: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def ordered(values: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best, best first, equal scores by row: first by row, then stably by score."""
     rows, order = torch.sort(rows, dim=1)
     values = torch.gather(values, 1, order)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sentemb.encoder.precision import find_device, multiplies_bfloat16
 from sentemb.errors import MissingExtra, RecipeError
+from sentemb.maths.allocation import keep_freed_memory
 from sentemb.maths.gather import devices
 from sentemb.training.objective import Objective
 from sentemb.training.optim import build_optimizer
@@ -52,6 +53,8 @@ def build_accelerator(settings: TrainSettings, precision: str, plan: Plan) -> An
         # buffers change alike on every device: they see the whole batch
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     if settings.trackers:
         flat = {f"{table}.{key}": str(value) for table, entries in plan.recipe.items()
                 if isinstance(entries, dict) for key, value in entries.items()}

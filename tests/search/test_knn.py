@@ -9,6 +9,7 @@ from toy import vectors
 
 from sentemb.errors import NumericError, SearchError
 from sentemb.search import torch_knn
+from sentemb.search.certified_knn import CertifiedStore
 from sentemb.search.faiss_knn import nearest
 
 
@@ -18,7 +19,7 @@ def test_top_is_exact_with_or_without_bfloat16(
     rows: int, k: int, is_half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch_knn, "has_fast_bfloat16", lambda: is_half)
-    monkeypatch.setattr(torch_knn, "COLUMNS", 1000)
+    monkeypatch.setattr(torch_knn, "COLUMNS", 1500)
     store, queries = vectors(rows, 32), vectors(70, 32, seed=2)
     scores, found = torch_knn.top(queries, store, k)
     products = queries.astype(np.float64) @ store.T.astype(np.float64)
@@ -39,6 +40,26 @@ def test_rounding_that_could_hide_a_neighbour_is_noticed(monkeypatch: pytest.Mon
     scores, _ = torch_knn.top(queries, store, 3)
     exact = np.sort(queries @ store.T, axis=1)[:, ::-1][:, :3]
     np.testing.assert_allclose(scores, exact, atol=2e-7)
+
+
+def test_the_bfloat16_pass_looks_at_few_products_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random directions are far apart: the certified pass must not fall back to float32 for any query."""
+    monkeypatch.setattr(torch_knn, "full_top", None)
+    store, queries = torch.from_numpy(vectors(20_000, 64)), torch.from_numpy(vectors(300, 64, seed=2))
+    values, rows = CertifiedStore(store).top(queries, 10)
+    best = torch.topk(queries @ store.T, 10)
+    torch.testing.assert_close(values, best.values, atol=1e-6, rtol=0)
+    assert (rows == best.indices).float().mean() > 0.999  # float32 sums in another order may swap neighbours
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_bfloat16_pass_is_exact_at_any_scale(scale: float) -> None:
+    store = torch.from_numpy(vectors(4000, 32)) * torch.linspace(0.01, 1, 4000)[:, None]
+    queries = -store[:20]
+    values, rows = CertifiedStore(store * scale).top(queries, 5)
+    best = torch.topk(queries @ store.T, 5)
+    torch.testing.assert_close(values / scale, best.values, atol=1e-6, rtol=1e-5)
+    assert (rows == best.indices).float().mean() > 0.99
 
 
 def test_own_row_is_left_out_and_equal_rows_are_not() -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sentemb.encoder.fast.attention import join_heads, softmax_weights, split_heads
+from sentemb.encoder.fast.attention import join_heads, softmax_parts, split_heads
 from sentemb.encoder.fast.dropout import Masks
 from sentemb.encoder.fast.families import FAMILIES, LayerModules, kind_of, position_table
 from sentemb.encoder.fast.unsupported import Unsupported
@@ -151,7 +151,8 @@ class _Attention(torch.autograd.Function):
         query, key, value = split_heads(qkv, heads).reshape(3, rows * heads, length, -1).unbind(0)
         # autocast would take the softmax to float32; this keeps the format and sums in float32, as PyTorch's own does
         with torch.autocast("cpu", enabled=False):
-            weights = softmax_weights(query, key, bias, rows)
+            powers, totals = softmax_parts(query, key, bias, rows)
+            weights = powers.div_(totals)
             out = torch.bmm(weights if keep is None else weights * keep, value)
         ctx.save_for_backward(query, key, value, weights, keep)
         ctx.rows = rows
