@@ -38,12 +38,13 @@ def _queries(base: str, count: int) -> Any:
 
 def _data(base: str, rows: int, queries: int) -> tuple[Any, Any]:
     real = np.load(base, mmap_mode="r")
-    kept = Path(base).with_name(f"{Path(base).stem}-{rows}.npy")
+    kept = Path(base).with_name(f"{Path(base).stem}-{rows}-without-{queries}.npy")
     if not kept.exists():
-        held = Path(base).with_name("held-in.npy")
-        np.save(held, real[:-queries])
         part = kept.with_suffix(f".{os.getpid()}.npy")
+        held = part.with_suffix(".held.npy")
+        np.save(held, real[:-queries])
         np.save(part, _vectors(str(held), rows))
+        held.unlink()
         part.replace(kept)
     return np.load(kept, mmap_mode="r"), _queries(base, queries)
 
@@ -117,7 +118,7 @@ def _opened(base: str, rows: int, kind: str, queries: int) -> tuple[Any, Any]:
     from sentemb.search import SearchIndex
 
     vectors, asked = _data(base, rows, queries)
-    folder = Path(base).with_name(f"index-{rows}-{kind}")
+    folder = Path(base).with_name(f"index-{rows}-without-{queries}-{kind}")
     if not (folder / "manifest.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
         records = ({"id": i, "text": f"document number {i}", "part": i % 10} for i in range(rows))
