@@ -126,15 +126,18 @@ def _opened(base: str, rows: int, kind: str, queries: int) -> tuple[Any, Any]:
     return SearchIndex.open(folder, verify=False), asked
 
 
-def _truth(base: str, rows: int, queries: int) -> Any:
+def _truth(base: str, rows: int, queries: int, parts: int = 10) -> Any:
+    """The exact top 10 among the rows whose ``part`` is below ``parts`` (10: all of them)."""
     from sentemb.search.embedding import VectorRule
     from sentemb.search.spool import ArraySource
     from sentemb.search.tune import exact_top
 
     vectors, asked = _data(base, rows, queries)
-    kept = Path(base).with_name(f"truth-{rows}-{queries}.npy")
+    kept = Path(base).with_name(f"truth-{rows}-{queries}-{parts}.npy")
     if not kept.exists():
-        np.save(kept, exact_top([ArraySource(vectors, VectorRule("cosine", None))], asked, 10, "cosine").ids)
+        allowed = np.flatnonzero(np.arange(rows) % 10 < parts)
+        source = ArraySource(vectors if parts == 10 else vectors[allowed], VectorRule("cosine", None))
+        np.save(kept, allowed[exact_top([source], asked, 10, "cosine").ids])
     return np.load(kept)
 
 
@@ -142,10 +145,11 @@ def _recall(found: Any, truth: Any) -> float:
     return float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean())
 
 
-def search_ours(base: str, rows: int, kind: str, queries: int, single: bool, where: str | None = None) -> Work:
+def search_ours(base: str, rows: int, kind: str, queries: int, single: bool, parts: int = 10) -> Work:
     """All queries as one batch, or one after the other, each to finished results (documents left to ``hits``)."""
     index, asked = _opened(base, rows, kind, queries)
-    truth = None if where else _truth(base, rows, queries)
+    truth = _truth(base, rows, queries, parts)
+    where = None if parts == 10 else f"part < {parts}"
 
     def work() -> dict[str, Any]:
         if single:
@@ -153,7 +157,7 @@ def search_ours(base: str, rows: int, kind: str, queries: int, single: bool, whe
             found = np.concatenate(each)
         else:
             found = index.search_vectors(asked, 10, where=where).ids
-        return {"recall": None if truth is None else _recall(found, truth)}
+        return {"recall": _recall(found, truth)}
 
     return work
 
