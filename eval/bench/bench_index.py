@@ -4,7 +4,8 @@
         [--base-texts 20000] [--queries 200] [--cache FOLDER] [--name index]
 
 Vectors are real embeddings (all-MiniLM-L6-v2 of Wikipedia sentences), tiled with noise where they run out. Both sides
-use the same training sample, block size and search effort; FAISS's file is flushed to the disk like ours.
+use the same training sample, block size and search effort, which is tuned to recall@10 of 0.95 on real queries that are
+neither indexed nor measured (hnswlib's too); FAISS's file is flushed to the disk like ours.
 """
 
 from __future__ import annotations
