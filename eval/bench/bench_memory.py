@@ -1,18 +1,15 @@
 """Peak memory and time of training steps, with and without chunks (GradCache).
 
-    python eval/bench/bench_memory.py            # BERT-base's size, batches 64 to 4,096 in chunks of 64; ~15 minutes
-    python eval/bench/bench_memory.py --small    # MiniLM's size, to see that it works; ~2 minutes
+    python eval/bench/run.py memory            # BERT-base's size, batches 64 to 4,096 in chunks of 64; ~15 minutes
+    python eval/bench/run.py memory --small    # MiniLM's size, to see that it works; ~2 minutes
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from contenders_memory import base_model
 from harness import Contender, machine, machine_line, markdown_table, race, ratio, write_report
@@ -25,14 +22,15 @@ def contender(name: str, **arguments: Any) -> Contender:
     return Contender(name, FILE, "steps", arguments)
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> None:
+    """Race, then write eval/results/memory.md and .json."""
+    options = argparse.ArgumentParser(prog="run.py memory", description=__doc__.splitlines()[0])
     options.add_argument("--small", action="store_true", help="MiniLM, batches to 1,024")
     options.add_argument("--backbone", help="another model")
     options.add_argument("--tokens", type=int, default=16)
     options.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     options.add_argument("--rounds", type=int, default=5, help="of the time comparison")
-    asked = options.parse_args()
+    asked = options.parse_args(arguments)
     facts = machine()
     with tempfile.TemporaryDirectory() as folder:
         backbone = asked.backbone or (
@@ -70,7 +68,3 @@ def main() -> None:
     print(text)
     print(write_report("memory-small" if asked.small else "memory", text, facts,
                        {"growing batch": growing, "time": compared}))
-
-
-if __name__ == "__main__":
-    main()

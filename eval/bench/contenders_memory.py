@@ -1,4 +1,4 @@
-"""Training steps of one batch size, for bench_memory.py: each contender is a process with its own peak."""
+"""Training steps of one batch size, for `run.py memory`: each contender is a process with its own peak."""
 
 from __future__ import annotations
 
