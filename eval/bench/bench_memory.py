@@ -55,11 +55,12 @@ def main(arguments: list[str]) -> None:
     first = growing[f"batch {sizes[0]}"].peak_mib
     rows = [[name, f"{lane.peak_mib:,.0f}", f"{lane.peak_mib / first:.2f}×", f"{lane.median_s:.1f}"]
             for name, lane in growing.items()]
+    model = backbone if asked.small or asked.backbone else "A model of BERT-base's size"
     full = compared["full batch"]
     times = [[name, f"{lane.peak_mib:,.0f}", f"{lane.median_s:.2f}", str(ratio(lane, full)),
               lane.facts["kept_chunks"]] for name, lane in compared.items()]
     text = (
-        f"# Memory of training steps\n\n{machine_line(facts)}\n\n{backbone}, SimCSE, texts of {asked.tokens} tokens, "
+        f"# Memory of training steps\n\n{machine_line(facts)}\n\n{model}, SimCSE, texts of {asked.tokens} tokens, "
         f"{asked.precision}, chunks of {CHUNK} texts.\n\n"
         + markdown_table(["in chunks", "peak MiB", "of batch 64", "seconds a step"], rows)
         + f"\nBatch of {fits} examples ({2 * fits} texts); median time of a step against the full batch's:\n\n"

@@ -37,8 +37,8 @@ def _tuning(base: str, count: int) -> Any:
     return np.ascontiguousarray(np.load(base, mmap_mode="r")[-2 * count : -count])
 
 
-def _data(base: str, rows: int, queries: int) -> tuple[Any, Any]:
-    """Vectors to index, and queries: the last real embeddings, which are not indexed."""
+def _file(base: str, rows: int, queries: int) -> Path:
+    """The vectors to index, in a file."""
     real = np.load(base, mmap_mode="r")
     kept = Path(base).with_name(f"{Path(base).stem}-{rows}-without-{2 * queries}.npy")
     if not kept.exists():
@@ -48,7 +48,13 @@ def _data(base: str, rows: int, queries: int) -> tuple[Any, Any]:
         np.save(part, _vectors(str(held), rows))
         held.unlink()
         part.replace(kept)
-    return np.load(kept, mmap_mode="r"), np.ascontiguousarray(real[-queries:])
+    return kept
+
+
+def _data(base: str, rows: int, queries: int) -> tuple[Any, Any]:
+    """Vectors to index, and queries: the last real embeddings, which are not indexed."""
+    asked = np.ascontiguousarray(np.load(base, mmap_mode="r")[-queries:])
+    return np.load(_file(base, rows, queries), mmap_mode="r"), asked
 
 
 def _factory(kind: str, rows: int, dimension: int) -> str:
@@ -62,8 +68,9 @@ def build_ours(base: str, rows: int, kind: str, queries: int, with_documents: bo
     from sentemb.search import SearchIndex
     from sentemb.search import build as building
 
-    vectors, _ = _data(base, rows, queries)
+    vectors = np.load(_file(base, rows, queries))  # in memory: a mapped file's pages would count as the build's
     building._tuned = lambda folder, made, entries, sources, options: made
+    growth: list[float] = []  # of every round; the first one is telling, later ones find the peak reached
 
     def work() -> dict[str, Any]:
         folder = Path(tempfile.mkdtemp())
@@ -73,7 +80,8 @@ def build_ours(base: str, rows: int, kind: str, queries: int, with_documents: bo
         size = index.manifest.segments[0].index.bytes
         index.close()
         shutil.rmtree(folder)
-        return {"bytes_per_vector": size / rows, "growth_mib": peak_mib() - before}
+        growth.append(peak_mib() - before)
+        return {"bytes_per_vector": size / rows, "growth_mib": growth[0]}
 
     return work
 
@@ -84,10 +92,9 @@ def build_faiss(base: str, rows: int, kind: str, queries: int) -> Work:
 
     from sentemb.search.kinds import training_rows
 
-    vectors, _ = _data(base, rows, queries)
+    vectors = np.load(_file(base, rows, queries))
 
     def work() -> dict[str, Any]:
-        before = peak_mib()
         factory = _factory(kind, rows, vectors.shape[1])
         is_binary = factory.startswith("B")
         if is_binary:
@@ -105,7 +112,7 @@ def build_faiss(base: str, rows: int, kind: str, queries: int) -> Work:
             (faiss.write_index_binary if is_binary else faiss.write_index)(index, file.name)
             os.fsync(file.fileno())
             size = os.path.getsize(file.name)
-        return {"bytes_per_vector": size / rows, "growth_mib": peak_mib() - before}
+        return {"bytes_per_vector": size / rows}
 
     return work
 

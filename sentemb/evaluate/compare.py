@@ -1,8 +1,8 @@
 """Compares two models, or two recipes over several seeds, task by task.
 
-One results file a side: a paired test on the items of each task (permutation for means, bootstrap for correlations).
-Several seeds on both sides: Welch's test on the seeds' scores, because the spread over seeds is what a new run would
-meet. p-values are corrected over the tasks by Holm's method.
+One results file a side: a paired test on the items of each task (permutation for means, bootstrap for statistics of
+pairs). Several seeds on both sides: Welch's test on the seeds' scores, because the spread over seeds is what a new run
+would meet. p-values are corrected over the tasks by Holm's method.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sentemb.evaluate.significance import (
     Comparison,
     holm,
     in_points,
-    paired_bootstrap_spearman,
+    paired_bootstrap,
     paired_permutation,
     welch,
 )
@@ -122,17 +122,19 @@ def _paired(
     one, two = a[0].items, b[0].items
     if one is None or two is None:
         return None, "no values per item were kept"
-    if one.fingerprint != two.fingerprint or len(one) != len(two) or list(one.strata) != list(two.strata):
+    if one.fingerprint != two.fingerprint or len(one) != len(two) or list(one.strata) != list(two.strata) \
+            or one.statistic != two.statistic:
         return None, "the two saw different data"
     return _in_points(_test(one, two, resamples, seed)), ""
 
 
 def _test(one: Items, two: Items, resamples: int, seed: int) -> Comparison:
     if len(one.gold):
-        return paired_bootstrap_spearman(
+        return paired_bootstrap(
             np.asarray(one.predicted),
             np.asarray(two.predicted),
             np.asarray(one.gold),
+            statistic=one.statistic,
             strata=one.parts(),
             resamples=resamples,
             seed=seed,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sentemb.evaluate.metrics import spearman
 from sentemb.evaluate.mteb_data import leaves
 from sentemb.evaluate.ranking import judged_queries, ranking_scores
+from sentemb.evaluate.resampling import STATISTICS, average_precision_of
 from sentemb.evaluate.results import Items, fingerprint
 from sentemb.evaluate.significance import Strata
 from sentemb.files import write_json
@@ -74,8 +75,11 @@ def _gives(items: Items, main: float) -> bool:
     """Whether the items' score is the one that mteb reports: else they are not what it was computed from."""
     total = 0.0
     for rows, weight in (items.parts() or Strata([len(items)])).parts():
-        total += weight * (spearman(items.predicted[rows], items.gold[rows]) if len(items.gold)
-                           else float(np.mean(items.values[rows])))
+        if len(items.gold):
+            score = STATISTICS[items.statistic](np.asarray(items.predicted[rows]), np.asarray(items.gold[rows]))
+            total += weight * float(score(np.ones((1, len(items.gold[rows]))))[0])
+        else:
+            total += weight * float(np.mean(items.values[rows]))
     return abs(total - main) <= _TOLERANCE
 
 
@@ -114,6 +118,8 @@ def _items_of_subset(task: Any, data: Any, predicted: Any) -> Items | None:
         rated = list(zip(predicted["human_scores"], predicted["cosine_scores"], strict=True))
         rho = np.array([spearman(ours, human) for human, ours in rated])
         return Items(fingerprint([human for human, _ in rated]), values=rho.tolist())
+    if metric == "max_ap" and kind == "PairClassification":
+        return _paired(task, data, predicted)
     if metric == "accuracy" and hasattr(task, "label_column_name") and isinstance(predicted, list):
         return _classified(np.asarray(data[task.label_column_name], dtype=object), predicted)
     if metric == "f1" and kind == "BitextMining" and "gold" not in data:
@@ -123,6 +129,17 @@ def _items_of_subset(task: Any, data: Any, predicted: Any) -> Items | None:
         if metric.startswith(prefix) and isinstance(data, dict) and "relevant_docs" in data:
             return _ranked(data["relevant_docs"], predicted, name, int(metric.removeprefix(prefix)))
     return None
+
+
+def _paired(task: Any, data: Any, predicted: Mapping[str, Any]) -> Items:
+    """Pairs under the similarity whose average precision is the highest, which is the score."""
+    column = task.label_column_name
+    gold = np.asarray(data[0][column] if len(data) == 1 else data[column], dtype=np.float64).ravel()
+    sides = [np.asarray(values, dtype=np.float64) * (-1 if name.endswith("_distances") else 1)
+             for name, values in predicted.items()]
+    once = np.ones((1, len(gold)))
+    best = max(sides, key=lambda side: float(average_precision_of(side, gold)(once)[0]))
+    return Items(fingerprint(gold.tolist()), predicted=best.tolist(), gold=gold.tolist(), statistic="average precision")
 
 
 def _classified(labels: NDArray[Any], predicted: list[Any]) -> Items | None:
@@ -161,6 +178,7 @@ def _joined(found: Sequence[Items], weights: Sequence[float]) -> Items:
         gold=[value for items in found for value in items.gold],
         strata=[len(items) for items in found],
         weights=list(weights) if len(set(weights)) > 1 else (),
+        statistic=found[0].statistic,
     )
 
 

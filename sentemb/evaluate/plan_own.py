@@ -111,6 +111,9 @@ def plan_retrieval(job: Job, settings: Settings, plan: Plan) -> None:
             write_run(settings.results_dir / "runs" / f"{name}.{split}.trec", ours.run)
         items = Items(fingerprint(ours.queries), values=ours.values[metric].tolist())
         interval, note = settings.interval(items)
+        theirs = {
+            other.system: settings.interval(replace(items, values=other.values[metric].tolist()))[0] for other in others
+        }
         return [
             TaskResult(
                 name,
@@ -124,6 +127,7 @@ def plan_retrieval(job: Job, settings: Settings, plan: Plan) -> None:
                 split=split,
                 count=len(ours.queries),
                 baselines={other.system: other.metrics[metric] for other in others},
+                baseline_intervals={system: found for system, found in theirs.items() if found is not None},
                 interval_note=note,
             )
         ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sentemb.evaluate.results import Results, TaskResult
+from sentemb.evaluate.significance import Interval
 from sentemb.evaluate.suites import Published
 
 if TYPE_CHECKING:
@@ -77,11 +78,20 @@ def report_rows(results: Sequence[Results], published: Sequence[Published] = ())
         )
         for system in first.baselines:
             values = [run.baselines[system] for run in runs if system in run.baselines]
-            rows.append(Row(f"  {system}", first.protocol, first.metric, "", _score(values, len(results)), "", "", ""))
-    for name in dict.fromkeys(name for result in results for name in result.averages):
-        means = [result.averages[name] for result in results if name in result.averages]
-        rows.append(Row(name, "", "mean", "", _score(means, len(results)), "", "", "", is_average=True))
-    return rows
+            interval = _shown_interval(first.baseline_intervals.get(system)) if len(runs) == 1 else ""
+            score_text = _score(values, len(results))
+            rows.append(Row(f"  {system}", first.protocol, first.metric, "", score_text, interval, "", ""))
+    return rows + [
+        _average_row(name, results) for name in dict.fromkeys(name for result in results for name in result.averages)
+    ]
+
+
+def _average_row(name: str, results: Sequence[Results]) -> Row:
+    means = [result.averages[name] for result in results if name in result.averages]
+    interval = results[0].average_intervals.get(name) if len(results) == 1 else None
+    shown = _shown_interval(interval) + (" ¹" if interval else "")
+    note = "interval over the items of these tasks, from the tasks' own intervals" if interval else ""
+    return Row(name, "", "mean", "", _score(means, len(results)), shown, "", "", is_average=True, note=note)
 
 
 def number(value: float) -> str:
@@ -103,7 +113,11 @@ def _score(values: Sequence[float], runs: int) -> str:
 def _interval(task: TaskResult) -> str:
     if task.interval is None:
         return "none" if task.interval_note else ""
-    return f"{task.interval.low:.2f} – {task.interval.high:.2f}" + (" ¹" if task.interval_note else "")
+    return _shown_interval(task.interval) + (" ¹" if task.interval_note else "")
+
+
+def _shown_interval(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.low:.2f} – {interval.high:.2f}"
 
 
 def interval_notes(rows: Sequence[Row]) -> list[str]:

@@ -31,7 +31,7 @@ _DIGITS = 7  # significant digits kept of an item: far below any score's second 
 
 @dataclass(frozen=True)
 class Items:
-    """What a main score was computed from: ``values`` (their mean), or ``predicted`` against ``gold`` (Spearman).
+    """What a main score was computed from: ``values`` (their mean), or ``statistic`` of ``predicted`` and ``gold``.
 
     With ``strata`` (subsets of a task) it is the weighted mean of their scores.
     """
@@ -42,6 +42,7 @@ class Items:
     gold: Sequence[float] = ()
     strata: Sequence[int] = ()  # items of every subset, in order; empty: there is one
     weights: Sequence[float] = ()  # of the subsets' scores; empty: equal
+    statistic: str = "spearman"  # or "average precision" (gold 0 and 1)
 
     def __len__(self) -> int:
         return len(self.values) or len(self.gold)
@@ -74,6 +75,7 @@ class TaskResult:
     seconds: float = 0.0
     notes: str = ""
     baselines: Mapping[str, float] = field(default_factory=dict)  # other systems on the same task: name -> main score
+    baseline_intervals: Mapping[str, Interval] = field(default_factory=dict)
     interval_note: str = ""  # what was resampled where it is not the items; where there is no interval, why
 
     @property
@@ -99,6 +101,7 @@ class Results:
     tasks: Sequence[TaskResult]
     failures: Sequence[TaskFailure] = ()
     averages: Mapping[str, float] = field(default_factory=dict)
+    average_intervals: Mapping[str, Interval] = field(default_factory=dict)  # none where a task has none
     seed: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
@@ -194,20 +197,26 @@ def read_results(path: Path) -> Results:
     try:
         tasks = [_task(row) for row in data.pop("tasks")]
         failures = [TaskFailure(**row) for row in data.pop("failures")]
-        return Results(tasks=tasks, failures=failures, **data)
+        intervals = _intervals(data.pop("average_intervals", {}))
+        return Results(tasks=tasks, failures=failures, average_intervals=intervals, **data)
     except (TypeError, AttributeError, KeyError) as error:
         raise DataError(f"{path}: damaged: {error}") from None
 
 
 def _task(row: dict[str, Any]) -> TaskResult:
     interval, items = row.pop("interval"), row.pop("items")
-    main = row.pop("main")
+    main, baseline_intervals = row.pop("main"), _intervals(row.pop("baseline_intervals", {}))
     return TaskResult(
         **row,
+        baseline_intervals=baseline_intervals,
         main=math.nan if main is None else main,
-        interval=None if interval is None or interval["low"] is None else Interval(**interval),
+        interval=_intervals({"": interval}).get(""),
         items=None if items is None else Items(**items),
     )
+
+
+def _intervals(rows: Mapping[str, Any]) -> dict[str, Interval]:
+    return {name: Interval(**row) for name, row in rows.items() if row is not None and row["low"] is not None}
 
 
 def without_nan(value: Any) -> Any:

@@ -15,6 +15,7 @@ from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.plan import plan_suite
 from sentemb.evaluate.prompts import prompt_for
 from sentemb.evaluate.results import Results, TaskFailure, TaskResult, machine, now, versions
+from sentemb.evaluate.significance import Interval, interval_of_mean
 from sentemb.evaluate.suites import Suite
 from sentemb.evaluate.work import Plan, Settings, Work
 from sentemb.progress import is_quiet
@@ -61,13 +62,15 @@ def run_plan(model: EvalModel, suite: Suite, plan: Plan, settings: Settings) -> 
         except Exception as error:  # of mteb, a task's own code or the model: one task must not lose the others
             failures.append(TaskFailure(work.name, _message(error)))
             _say(f"{said}: failed")
+    found = averages(suite, tasks)
     encoded, encoding = model.texts - texts, model.seconds - seconds
     return Results(
         model={**asdict(model.provenance), "width": model.width, "similarity": model.similarity},
         suite=suite.name,
         tasks=tasks,
         failures=failures,
-        averages=averages(suite, tasks),
+        averages={name: mean for name, (mean, _) in found.items()},
+        average_intervals={name: interval for name, (_, interval) in found.items() if interval is not None},
         seed=settings.seed,
         versions=versions(),
         machine=machine(),
@@ -106,11 +109,18 @@ def _encode_ahead(model: EvalModel, work: Sequence[Work]) -> None:
             continue
 
 
-def averages(suite: Suite, tasks: Sequence[TaskResult]) -> dict[str, float]:
-    """Means of main scores; an average with a task missing is NaN, not a mean of the rest."""
-    found: dict[str, float] = {}
-    scores: dict[str, float] = {task.task: task.main for task in tasks}
+def averages(suite: Suite, tasks: Sequence[TaskResult]) -> dict[str, tuple[float, Interval | None]]:
+    """Means of main scores; an average with a task missing is NaN, not a mean of the rest. A mean has an interval where
+    each of its tasks has one."""
+    found: dict[str, tuple[float, Interval | None]] = {}
+    by_name = {task.task: task for task in tasks}
     for average in suite.averages:
-        names = list(average.tasks) or list(scores)
-        found[average.name] = float(np.mean([scores.get(name, np.nan) for name in names])) if names else float("nan")
+        names = list(average.tasks) or list(by_name)
+        if not names or any(name not in by_name for name in names):
+            found[average.name] = float("nan"), None
+            continue
+        mean = float(np.mean([by_name[name].main for name in names]))
+        parts = [interval for name in names if (interval := by_name[name].interval) is not None]
+        is_known = len(parts) == len(names) and not np.isnan(mean)
+        found[average.name] = mean, interval_of_mean(mean, parts) if is_known else None
     return found

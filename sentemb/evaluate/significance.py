@@ -1,7 +1,6 @@
 """How sure a score is, and whether two models differ: bootstrap, permutation, Holm, seeds.
 
-Everything is vectorised and seeded. A correlation is resampled by weights: drawing pairs with replacement is giving
-every pair a count, and mid-ranks under counts are cumulative sums over the once-sorted values, so no resample sorts.
+Everything is vectorised and seeded. A resample gives every item a count (see ``resampling``).
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Values = NDArray[np.float64]
+from sentemb.evaluate.resampling import STATISTICS, Values
 
 RESAMPLES = 1000
 _BLOCK = 64  # resamples at once: bounds memory
@@ -77,22 +75,28 @@ def bootstrap_mean(
     return _interval(_resampled_apart(len(values), strata, resamples, seed, mean_of), level)
 
 
-def bootstrap_spearman(
+def bootstrap_pairs(
     predicted: Values,
     gold: Values,
     *,
+    statistic: str = "spearman",
     strata: Strata | None = None,
     resamples: int = RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Interval of Spearman's ρ over pairs; with ``strata`` of the weighted mean of their ρ."""
+    """Interval of a statistic of pairs (a name of ``STATISTICS``); with ``strata`` of the weighted mean of theirs."""
 
-    def rho_of(rows: slice) -> Callable[[Values], Values]:
-        x, y = WeightedRanks(predicted[rows]), WeightedRanks(gold[rows])
-        return lambda counts: _weighted_rho(x, y, counts)
+    def score_of(rows: slice) -> Callable[[Values], Values]:
+        return STATISTICS[statistic](predicted[rows], gold[rows])
 
-    return _interval(_resampled_apart(len(gold), strata, resamples, seed, rho_of), level)
+    return _interval(_resampled_apart(len(gold), strata, resamples, seed, score_of), level)
+
+
+def interval_of_mean(center: float, parts: Sequence[Interval]) -> Interval:
+    """Interval of the mean of independent scores from their own intervals: spreads add up as those of normal errors."""
+    half = float(np.sqrt(sum((part.high - part.low) ** 2 for part in parts))) / (2 * len(parts))
+    return Interval(center - half, center + half, parts[0].level)
 
 
 def paired_permutation(
@@ -123,23 +127,25 @@ def paired_permutation(
     return Comparison(float(d.mean()), extreme, interval, "paired permutation")
 
 
-def paired_bootstrap_spearman(
+def paired_bootstrap(
     a: Values,
     b: Values,
     gold: Values,
     *,
+    statistic: str = "spearman",
     strata: Strata | None = None,
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Whether two models' correlations with the same gold scores differ: the pairs are resampled, for both at once."""
+    """Whether two models' statistics of the same pairs (a name of ``STATISTICS``: their predictions against one gold)
+    differ: the pairs are resampled, for both at once."""
     if not a.shape == b.shape == gold.shape:
         raise ValueError(f"paired values need one shape; found {a.shape}, {b.shape} and {gold.shape}")
 
     def difference_of(rows: slice) -> Callable[[Values], Values]:
-        x, y, z = WeightedRanks(a[rows]), WeightedRanks(b[rows]), WeightedRanks(gold[rows])
-        return lambda counts: _weighted_rho(y, z, counts) - _weighted_rho(x, z, counts)
+        first, second = (STATISTICS[statistic](side[rows], gold[rows]) for side in (a, b))
+        return lambda counts: second(counts) - first(counts)
 
     observed = 0.0
     for rows, weight in (strata or Strata([len(gold)])).parts():
@@ -177,38 +183,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, float((len(order) - rank) * p[index]))
         corrected[index] = min(1.0, largest)
     return [float(value) for value in corrected]
-
-
-class WeightedRanks:
-    """Mid-ranks of values when every item occurs a given number of times."""
-
-    def __init__(self, values: Values) -> None:
-        order = np.argsort(values, kind="stable")
-        ordered = values[order]
-        self._order = order
-        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-        self._starts = starts
-        group = np.empty(len(values), dtype=np.int64)
-        group[order] = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
-        self._group = group
-
-    def __call__(self, counts: Values) -> Values:
-        """Ranks (resamples, items) under counts (resamples, items)."""
-        sums = np.add.reduceat(counts[:, self._order], self._starts, axis=1)
-        last = np.cumsum(sums, axis=1)
-        middle: Values = (last - (sums - 1) / 2)[:, self._group]
-        return middle
-
-
-def _weighted_rho(x: WeightedRanks, y: WeightedRanks, counts: Values) -> Values:
-    """Spearman (resamples,) under counts; NaN where a resample holds one value only."""
-    n = counts.sum(axis=1, keepdims=True)
-    rx, ry = x(counts) - (n + 1) / 2, y(counts) - (n + 1) / 2
-    covariance = np.einsum("rn,rn,rn->r", counts, rx, ry)
-    square = np.einsum("rn,rn,rn->r", counts, rx, rx) * np.einsum("rn,rn,rn->r", counts, ry, ry)
-    out = np.full(len(counts), np.nan)
-    np.divide(covariance, np.sqrt(square), out=out, where=square > 0)
-    return out
 
 
 def _resampled_apart(

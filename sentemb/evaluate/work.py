@@ -11,7 +11,7 @@ import numpy as np
 from sentemb.errors import EvaluationError, did_you_mean
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.results import Items, TaskFailure, TaskResult
-from sentemb.evaluate.significance import Interval, bootstrap_mean, bootstrap_spearman, in_points
+from sentemb.evaluate.significance import Interval, bootstrap_mean, bootstrap_pairs, in_points
 from sentemb.evaluate.sts import data_root
 
 OVERWRITE = ("only-missing", "always", "never", "only-cache")  # mteb's names
@@ -51,7 +51,8 @@ class Settings:
             return None, "no interval: a single item"
         if len(items.gold):
             pairs = np.asarray(items.predicted), np.asarray(items.gold)
-            found = bootstrap_spearman(*pairs, strata=items.parts(), resamples=self.resamples, seed=self.seed)
+            found = bootstrap_pairs(*pairs, statistic=items.statistic, strata=items.parts(),
+                                    resamples=self.resamples, seed=self.seed)
         else:
             values = np.asarray(items.values)
             found = bootstrap_mean(values, strata=items.parts(), resamples=self.resamples, seed=self.seed)

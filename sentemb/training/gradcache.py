@@ -96,6 +96,7 @@ class GradCache:
         views = Objective.in_views(leaf, inputs).transpose(0, 1)
         losses: Losses = self.model(Objective.finish, EncodedViews(views, {}), inputs)
         self.accelerator.backward(losses.total * share)
+        losses = losses.without_needless_table()  # n × m values, several times, that the second pass needs not hold
         if leaf.grad is not None:
             self._second_pass(chunks, leaf.grad, device)
         return losses

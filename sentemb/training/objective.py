@@ -70,15 +70,20 @@ class Losses:
     total: Tensor  # averaged over devices this is the whole batch's loss
     parts: Mapping[str, Tensor]  # unweighted, whole batch, detached
     batch: Batch  # detached; for the companions' after_step
-    table: PairScores
+    table: PairScores | None  # says which examples are at fault where the loss is not finite
 
     def without_graph(self) -> Losses:
         """The same for looking at later."""
-        table = self.table.with_(
+        table = self.table and self.table.with_(
             sim=self.table.sim.detach(), log_weight=self.table.log_weight.detach(),
             anchor=_detached_rows(self.table.anchor), candidate=_detached_rows(self.table.candidate),
         )
         return replace(self, total=self.total.detach(), table=table)
+
+    def without_needless_table(self) -> Losses:
+        """The same without the table where the loss is known to be finite (asking a GPU would make it wait)."""
+        is_fine = self.total.device.type == "cpu" and bool(torch.isfinite(self.total))
+        return replace(self, table=None) if is_fine else self
 
 
 class Objective(nn.Module):
@@ -238,7 +243,7 @@ class Objective(nn.Module):
         """Which part is not finite, for which examples, and what to do."""
         bad = [name for name, value in losses.parts.items() if not torch.isfinite(value)]
         for name, term in zip(self.term_names, self.terms, strict=True):
-            if name in bad:
+            if name in bad and losses.table is not None:
                 try:
                     term.diagnose(losses.table, losses.batch)  # type: ignore[operator]
                 except NumericError as error:

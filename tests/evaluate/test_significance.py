@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.metrics import average_precision_score
 
+from sentemb.evaluate.resampling import WeightedRanks, average_precision_of, spearman_of
 from sentemb.evaluate.significance import (
     Strata,
-    WeightedRanks,
-    _weighted_rho,
     bootstrap_mean,
-    bootstrap_spearman,
+    bootstrap_pairs,
     holm,
-    paired_bootstrap_spearman,
+    interval_of_mean,
+    paired_bootstrap,
     paired_permutation,
     welch,
 )
@@ -39,8 +40,31 @@ def test_weighted_rho_is_spearman_of_the_resample():
     x, y = generator.normal(size=50).round(1), generator.integers(0, 6, 50).astype(float)
     picks = generator.integers(0, 50, 50)
     counts = np.bincount(picks, minlength=50).astype(float)[None]
-    found = _weighted_rho(WeightedRanks(x), WeightedRanks(y), counts)[0]
+    found = spearman_of(x, y)(counts)[0]
     assert found == pytest.approx(stats.spearmanr(x[picks], y[picks]).statistic, abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), min_size=1, max_size=30))
+@settings(max_examples=150, deadline=None)
+def test_average_precision_is_scikit_learns_of_the_resample(rows):
+    scores, labels, counts = (np.array(side, dtype=np.float64) for side in zip(*rows, strict=True))
+    found = average_precision_of(scores, labels)(counts[None])[0]
+    if (counts * labels).sum() == 0:
+        assert np.isnan(found)
+        return
+    assert found == pytest.approx(average_precision_score(labels, scores, sample_weight=counts), abs=1e-12)
+
+
+def test_interval_of_a_mean_of_tasks_is_that_of_joint_resamples():
+    """Three tasks resampled together: the quantiles of their means are what their own intervals give."""
+    generator = np.random.default_rng(6)
+    tasks = [generator.normal(size=size) * scale for size, scale in ((300, 1), (500, 3), (200, 2))]
+    joint = bootstrap_mean(np.concatenate(tasks), strata=Strata([300, 500, 200]), resamples=20_000)
+    center = float(np.mean([task.mean() for task in tasks]))
+    found = interval_of_mean(center, [bootstrap_mean(task, resamples=20_000) for task in tasks])
+    width = joint.high - joint.low
+    assert (found.low, found.high) == (pytest.approx(joint.low, abs=0.03 * width),
+                                       pytest.approx(joint.high, abs=0.03 * width))
 
 
 def test_intervals_cover():
@@ -57,7 +81,7 @@ def test_interval_of_spearman_as_scipy():
     generator = np.random.default_rng(2)
     x = generator.normal(size=300)
     y = x + generator.normal(size=300)
-    ours = bootstrap_spearman(x, y, resamples=2000)
+    ours = bootstrap_pairs(x, y, resamples=2000)
     theirs = stats.bootstrap(
         (x, y),
         lambda a, b: stats.spearmanr(a, b).statistic,
@@ -88,7 +112,7 @@ def test_no_difference_has_p_one():
     values = np.random.default_rng(0).random(100)
     assert paired_permutation(values, values).p == 1.0
     gold = np.random.default_rng(1).random(100)
-    assert paired_bootstrap_spearman(values, values, gold, resamples=200).p == 1.0
+    assert paired_bootstrap(values, values, gold, resamples=200).p == 1.0
 
 
 def test_false_alarms_are_as_rare_as_they_should_be():
@@ -104,7 +128,7 @@ def test_a_real_difference_is_found():
     generator = np.random.default_rng(5)
     gold = generator.random(400)
     good, bad = gold + 0.2 * generator.normal(size=400), gold + generator.normal(size=400)
-    found = paired_bootstrap_spearman(bad, good, gold, resamples=500)
+    found = paired_bootstrap(bad, good, gold, resamples=500)
     assert found.difference == pytest.approx(
         stats.spearmanr(good, gold)[0] - stats.spearmanr(bad, gold)[0], abs=1e-12
     )
@@ -132,7 +156,7 @@ def test_shapes_must_agree():
     with pytest.raises(ValueError, match="one shape"):
         paired_permutation(np.zeros(3), np.zeros(4))
     with pytest.raises(ValueError, match="one shape"):
-        paired_bootstrap_spearman(np.zeros(3), np.zeros(3), np.zeros(4))
+        paired_bootstrap(np.zeros(3), np.zeros(3), np.zeros(4))
 
 
 def test_strata_are_drawn_apart_and_weighted():
@@ -150,7 +174,7 @@ def test_strata_of_correlations_by_loop():
     x, y = generator.normal(size=(2, 60))
     y[:40] += x[:40]
     strata = Strata([40, 20])
-    found = bootstrap_spearman(x, y, strata=strata, resamples=4000)
+    found = bootstrap_pairs(x, y, strata=strata, resamples=4000)
     drawn = []
     for _ in range(1500):
         one, two = generator.integers(0, 40, 40), generator.integers(40, 60, 20)
@@ -171,7 +195,7 @@ def test_paired_tests_compare_the_mean_over_strata():
     generator = np.random.default_rng(6)
     gold = generator.normal(size=90)
     one, two = gold + generator.normal(size=(2, 90))
-    observed = paired_bootstrap_spearman(one, two, gold, strata=Strata([60, 30]), resamples=200).difference
+    observed = paired_bootstrap(one, two, gold, strata=Strata([60, 30]), resamples=200).difference
     halves = [stats.spearmanr(two[r], gold[r]).statistic - stats.spearmanr(one[r], gold[r]).statistic
               for r in (slice(60), slice(60, 90))]  # fmt: skip
     assert observed == pytest.approx(np.mean(halves), abs=1e-12)
