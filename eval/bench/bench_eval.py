@@ -12,6 +12,7 @@ import argparse
 import os
 from pathlib import Path
 
+from bench_encode import token_work
 from harness import Contender, Lane, machine, machine_line, markdown_table, race, ratio, write_report
 
 FILE = str(Path(__file__).parent / "contenders_eval.py")
@@ -34,25 +35,55 @@ def contenders(tasks: list[str], model: str) -> list[Contender]:
     return [*found, Contender(PEER, FILE, "peer", common)]
 
 
-def rows_of(title: str, lanes: dict[str, Lane], *, is_whole: bool) -> list[list[object]]:
-    """One row a contender: seconds, how many times the peer's speed, the largest difference of a score."""
+def distinct_texts(tasks: list[str]) -> list[str]:
+    """What the tasks encode, every text once."""
+    from sentemb.evaluate.retrieval import read_retrieval
+    from sentemb.evaluate.sts import SEVEN, sts_sets
+
+    data = Path(os.environ["SENTEMB_DATA"])
+    sts = [name for name in tasks if name in SEVEN]
+    found = [text for pairs in (sts_sets(data, "mteb", names=sts) if sts else [])
+             for text in (*pairs.sentence1, *pairs.sentence2)]
+    for name in tasks:
+        if name not in SEVEN:
+            place = read_retrieval(data / "hub" / "mteb" / name.lower())
+            found += [*place.queries.values(), *place.documents.values()]
+    return list(dict.fromkeys(found))
+
+
+def rows_of(title: str, lanes: dict[str, Lane], gflop: float, *, is_whole: bool) -> list[list[object]]:
+    """One row a contender: seconds, how many times the peer's speed, share and rate of encoding, the largest difference
+    of a score."""
     peer = lanes[PEER]
     rows: list[list[object]] = []
     for name, lane in lanes.items():
         if lane.fault is not None:
-            rows.append([name, lane.fault, "", "", "", ""])
+            rows.append([name, lane.fault, "", "", "", "", ""])
             continue
         theirs = peer.facts.get("scores", {})
         scores = lane.facts["scores"]
         worst = max((abs(score - theirs[task]) for task, score in scores.items() if task in theirs), default=0)
         precision = name.split()[-1]
         target = TARGETS.get((title, precision)) if is_whole and name.startswith("sentemb") else None
-        share = f"{100 * lane.facts['encode_s'] / lane.seconds[-1]:.0f} %" if "encode_s" in lane.facts else ""
+        encoding = lane.facts.get("encode_s")
+        share = f"{100 * encoding / lane.seconds[-1]:.0f} %" if encoding else ""
         rows.append([
             name, f"{lane.median_s:.1f}", str(ratio(peer, lane)) if not peer.fault else "",
-            f"≥ {target:g}×" if target else "", share, f"{worst:.3f}",
+            f"≥ {target:g}×" if target else "", share, f"{gflop / encoding:.0f}" if encoding else "", f"{worst:.3f}",
         ])
     return rows
+
+
+def section(title: str, tasks: list[str], lanes: dict[str, Lane], model: str, *, is_whole: bool) -> str:
+    """A race's heading, what there is to encode, and its table."""
+    texts = distinct_texts(tasks)
+    tokens, gflop = token_work(texts, model)
+    header = ["", "seconds", f"times {PEER}", "expected", "share of encoding", "GFLOP/s", "largest score difference"]
+    return (
+        f"\n## {title}: {', '.join(tasks)}\n\n{len(texts):,} distinct texts, {tokens:,} tokens, {gflop / 1000:,.1f} "
+        "TFLOP in products and attention to encode them once\n\n"
+        + markdown_table(header, rows_of(title, lanes, gflop, is_whole=is_whole))
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -74,8 +105,6 @@ def main(arguments: list[str]) -> None:
             continue
         lanes = race(contenders(tasks, options.model), rounds=options.rounds, warmups=options.warmups)
         races[title] = lanes
-        header = ["", "seconds", f"times {PEER}", "expected", "share of encoding", "largest score difference"]
-        text += f"\n## {title}: {', '.join(tasks)}\n\n"
-        text += markdown_table(header, rows_of(title, lanes, is_whole=not options.tasks))
+        text += section(title, tasks, lanes, options.model, is_whole=not options.tasks)
     print(text)
     print(f"wrote {write_report(options.name, text, facts, races)}")

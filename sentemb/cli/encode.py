@@ -11,6 +11,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def encode(
+    context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(metavar="INPUT…", help="txt (a text a line), csv, tsv, jsonl or parquet, also .gz and .zst; a "
@@ -34,7 +35,10 @@ def encode(
     dim: Annotated[Optional[int], typer.Option(help="leading dimensions to keep")] = None,  # noqa: UP045
     max_tokens: Annotated[Optional[int], typer.Option(help="cut texts here; default the model's own limit")] = None,  # noqa: UP045
     batch_tokens: Annotated[Optional[int], typer.Option(help="tokens a batch")] = None,  # noqa: UP045
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, …; default the GPU if any")] = None,  # noqa: UP045
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="cpu, cuda, cuda:1, …; cuda:0,cuda:1 or all: a process on each; default the GPU if any"),
+    ] = None,
     engine: Annotated[str, typer.Option(help="local: this process; ray: the workers of a Ray cluster")] = "local",
     address: Annotated[
         str, typer.Option(help="with --engine ray: auto, HOST:6379, ray://HOST:10001, or local (start one here)"),
@@ -55,11 +59,18 @@ def encode(
 
     from sentemb.cli.vectors import vector_writer
     from sentemb.data import iter_texts
-    from sentemb.encoder import Encoder
+    from sentemb.encoder import DevicePool, Encoder
+    from sentemb.encoder.pool import device_names
     from sentemb.progress import Progress
 
     writer = vector_writer(output)
-    encoder = Encoder.load(model, max_tokens=max_tokens, device=device, precision=precision)
+    devices = device_names(device)
+    encoder: Encoder | DevicePool
+    if len(devices) > 1:
+        encoder = DevicePool(model, devices, max_tokens=max_tokens, precision=precision)
+        context.call_on_close(encoder.close)
+    else:
+        encoder = Encoder.load(model, max_tokens=max_tokens, device=next(iter(devices), None), precision=precision)
     texts = chain.from_iterable(
         iter_texts(path, text_column, split=split, skip_faulty=skip_faulty) for path in inputs
     )

@@ -48,7 +48,8 @@ def build(
     rescore: Annotated[Optional[bool], typer.Option(  # noqa: UP045
         "--rescore/--no-rescore", help="keep half-precision vectors and compare the best candidates exactly")] = None,
     memory: Annotated[Optional[float], typer.Option(help="GiB that auto may use; default half of what is free")] = None,  # noqa: UP045
-    target_recall: Annotated[float, typer.Option(help="recall@10 that the search effort is tuned to")] = 0.95,
+    target_recall: Annotated[float, typer.Option(help="recall@10 that the search effort is tuned to, with documents as "
+                                                      "queries; 'index tune' takes real ones")] = 0.95,
     segment_rows: Annotated[Optional[int], typer.Option(help="rows a segment, to bound memory")] = None,  # noqa: UP045
     field: Annotated[Optional[list[str]], typer.Option(help="metadata field to index for fast filters; repeat")] = None,  # noqa: UP045
     text_field: TextField = None,

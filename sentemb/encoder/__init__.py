@@ -7,9 +7,11 @@ from sentemb.encoder.heads import HEADS, Head
 from sentemb.encoder.loading import make_heads
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.pipeline import EncodeOptions, embed_column
+from sentemb.encoder.pool import DevicePool
 from sentemb.encoder.pooling import POOLINGS
 from sentemb.encoder.tokeniser import Tokeniser
 
 __all__ = [
-    "HEADS", "POOLINGS", "EncodeOptions", "Encoder", "EncoderModule", "Head", "Tokeniser", "embed_column", "make_heads",
+    "HEADS", "POOLINGS", "DevicePool", "EncodeOptions", "Encoder", "EncoderModule", "Head", "Tokeniser", "embed_column",
+    "make_heads",
 ]

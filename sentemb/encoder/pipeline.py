@@ -100,7 +100,7 @@ def embed_texts(
     Raises:
         ModelError: an entry is no string.
     """
-    unique, first, like = _distinct(texts)
+    unique, first, like = distinct_texts(texts)
     out = np.empty((len(texts), options.dim or module.exported_width), dtype=np.float32)
     for start, column in tokenise_ahead(unique, tokenise):
         embed_column(module, column, options, bar=bar, out=out, rows=first[start : start + len(column)])
@@ -183,7 +183,7 @@ def progress_bar(progress: bool | Progress | None, total: int) -> Iterator[Progr
         yield bar
 
 
-def _distinct(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+def distinct_texts(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
     """The different texts, the row where each first stands, and for every text its place among them."""
     for row, text in enumerate(texts):
         if not isinstance(text, str):

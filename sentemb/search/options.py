@@ -19,7 +19,8 @@ class BuildOptions:
         dim: leading values of a vector to keep, for models trained with nested dimensions.
         rescore: keep half-precision vectors and compare the best candidates exactly; None: for coarse kinds only.
         memory_bytes: memory budget that ``auto`` keeps to; None: half of what is free now.
-        target_recall: recall@10 against exact search that the search effort is tuned to.
+        target_recall: recall@10 against exact search that the search effort is tuned to, on 256 of the documents
+            themselves. Queries that are unlike documents can find less: ``tune_on`` tunes on real ones.
         seed: of the training sample, the tuning sample and k-means.
         query_prompt: put in front of queries; None: what the model itself says of queries.
         document_prompt: likewise of documents.
