@@ -1,7 +1,7 @@
 """The index against bare FAISS and hnswlib, in one run: build, batches, single queries, memory, recall.
 
     SENTEMB_DATA=… python eval/bench/run.py index [--rows 100000 1000000] [--kinds flat sq8 …] [--rounds 3]
-        [--base-texts 20000] [--queries 200] [--cache FOLDER] [--name index]
+        [--base-texts 20000] [--queries 200] [--parts build search] [--cache FOLDER] [--name index]
 
 Vectors are real embeddings (all-MiniLM-L6-v2 of Wikipedia sentences), tiled with noise where they run out. Both sides
 use the same training sample, block size and search effort, which is tuned to recall@10 of 0.95 on real queries that are
@@ -21,6 +21,19 @@ import numpy as np
 from harness import Contender, Lane, machine, machine_line, markdown_table, race, ratio, write_report
 
 FILE = str(Path(__file__).with_name("contenders_index.py"))
+
+BUILD = """
+Build, seconds, from vectors in memory to a flushed index; growth is the first build's peak memory over that before it.
+
+"""
+BUILD_HEADER = ["kind", "sentemb", "with documents", "bare FAISS", "sentemb / FAISS", "µs a vector more", "growth MiB",
+                "index MiB", "bytes a vector"]
+SEARCH = """
+Search, top 10 of real queries that are not indexed; approximate kinds are not re-scored.
+
+"""
+SEARCH_HEADER = ["kind", "batch q/s", "FAISS q/s", "sentemb / FAISS", "hnswlib q/s", "filtered q/s (30 %)", "single ms",
+                 "over FAISS ms", "recall@10", "FAISS recall@10", "filtered recall@10"]
 
 
 def base_vectors(texts: int, cache: Path) -> str:
@@ -101,6 +114,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--base-texts", type=int, default=20_000)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "sentemb-bench-index")
+    parser.add_argument("--parts", nargs="+", choices=["build", "search"], default=["build", "search"])
     parser.add_argument("--name", default="index", help="name of the report's files")
     asked = parser.parse_args(arguments)
     facts, lanes = machine(), {}
@@ -108,15 +122,13 @@ def main(arguments: list[str]) -> None:
     text = f"# Search index\n\n{machine_line(facts)}\n\n"
     text += f"384 dimensions; {asked.base_texts:,} real embeddings, tiled with noise.\n"
     for rows in asked.rows:
-        text += f"\n## {rows:,} vectors\n\nBuild, seconds; growth is the process's peak memory over its start.\n\n"
-        built = build_rows(base, rows, asked.kinds, asked.queries, asked.rounds, lanes)
-        text += markdown_table(["kind", "sentemb", "with documents", "bare FAISS", "sentemb / FAISS",
-                                "µs a vector more", "growth MiB", "index MiB", "bytes a vector"], built)
-        text += f"\nSearch, top 10 of {asked.queries} real queries that are not indexed.\n\n"
-        searched = search_rows(base, rows, asked.kinds, asked.queries, asked.rounds, lanes)
-        text += markdown_table(["kind", "batch q/s", "FAISS q/s", "sentemb / FAISS", "hnswlib q/s",
-                                "filtered q/s (30 %)", "single ms", "over FAISS ms", "recall@10",
-                                "FAISS recall@10", "filtered recall@10"], searched)
+        text += f"\n## {rows:,} vectors\n"
+        if "build" in asked.parts:
+            text += BUILD + markdown_table(BUILD_HEADER, build_rows(base, rows, asked.kinds, asked.queries,
+                                                                    asked.rounds, lanes))
+        if "search" in asked.parts:
+            text += SEARCH + markdown_table(SEARCH_HEADER, search_rows(base, rows, asked.kinds, asked.queries,
+                                                                       asked.rounds, lanes))
     print(write_report(asked.name, text, facts, lanes).read_text())
 
 

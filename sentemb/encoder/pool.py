@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -73,7 +72,7 @@ class DevicePool:
         for name in devices:
             places.put(name)
         on_cpu = sum(torch.device(name).type == "cpu" for name in devices)
-        threads = max(1, len(os.sched_getaffinity(0)) // on_cpu) if on_cpu else None
+        threads = max(1, torch.get_num_threads() // on_cpu) if on_cpu else None
         self._processes = ProcessPoolExecutor(
             len(devices), context, initializer=_start, initargs=(places, str(source), load, threads)
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch.nn.functional as F
 
 from sentemb.companions.masked_lm_head import MaskedLMHead, load_masked_lm_head
@@ -36,9 +38,16 @@ class MaskedLM(Term):
         self.head: MaskedLMHead | None = None
 
     def bind(self, build: Build) -> None:
-        """Load the head."""
+        """Load the head; a warning says where the checkpoint has none."""
         folder = build.folder_of(build.backbone)
-        self.head, _ = load_masked_lm_head(folder, seed=build.seed, trust_remote_code=build.trust_remote_code)
+        self.head, is_trained = load_masked_lm_head(
+            folder, seed=build.seed, trust_remote_code=build.trust_remote_code
+        )
+        if not is_trained:
+            warnings.warn(
+                f"masked_lm: {build.backbone} has no masked-language-model head, so a fresh one is trained; a "
+                "checkpoint saved with its head (BertForMaskedLM and the like) starts from what it knows", stacklevel=2,
+            )
 
     def forward(self, table: PairScores, batch: Batch) -> Share:
         """The share of this device's chosen tokens."""

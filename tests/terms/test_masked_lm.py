@@ -169,6 +169,12 @@ def test_a_checkpoint_without_a_head_gets_a_fresh_one_from_the_seed(tiny_bert, t
     assert torch.equal(first.decoder.weight, words)
 
 
+def test_a_fresh_head_is_said(tiny_bert, tmp_path, build_for):
+    BertModel(BertConfig.from_pretrained(tiny_bert)).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="no masked-language-model head, so a fresh one is trained"):
+        MaskedLM().bind(build_for(str(tmp_path)))
+
+
 def test_a_head_of_unknown_shape_is_named(tmp_path):
     ElectraForMaskedLM(ElectraConfig(**SMALL, **LAYERS, embedding_size=16)).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="head of an unknown shape"):
