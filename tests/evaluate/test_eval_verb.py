@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,8 +19,9 @@ from sentemb.errors import DataError, EvaluationError
 from sentemb.evaluate.compare import compare, load_side
 from sentemb.evaluate.report import latex, markdown, report_rows, table
 from sentemb.evaluate.results import Items, Results, TaskResult, read_results, results_name, write_results
+from sentemb.evaluate.run import averages
 from sentemb.evaluate.significance import Interval
-from sentemb.evaluate.suites import Published, load_suite, published_scores, suite_names
+from sentemb.evaluate.suites import Average, Published, Suite, load_suite, published_scores, suite_names
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -96,6 +98,13 @@ def test_a_suite_end_to_end(place, capsys):
     for task in results.tasks:
         assert task.interval.low <= task.main <= task.interval.high
         assert task.seconds > 0
+    mean, widths = results.average_intervals["mean"], [task.interval.high - task.interval.low for task in results.tasks]
+    assert mean.high - mean.low == pytest.approx(np.linalg.norm(widths) / 3)
+    retrieval = results.tasks[1]
+    assert set(retrieval.baseline_intervals) == {"BM25", "RRF(embed:encode, BM25)"}
+    for system, interval in retrieval.baseline_intervals.items():
+        assert interval.low <= retrieval.baselines[system] <= interval.high
+    assert "¹ interval over the items of these tasks, from the tasks' own intervals: mean" in out
     assert results.versions["mteb"]
     assert results.texts_per_s > 0
     assert (place / "out/runs/NFCorpus.test.trec").read_text().startswith("q0 Q0 d")
@@ -262,6 +271,16 @@ def test_seeds_are_mean_and_sd(tmp_path):
     assert average.score == "71.00 ± 1.00"
 
 
+def test_an_average_without_every_interval_has_none():
+    known = TaskResult("A", "STS", "mteb", "x", 50.0, interval=Interval(48.0, 52.0))
+    suite = Suite("s", "", [], [Average("both", ("A", "B")), Average("first", ("A",)), Average("gone", ("A", "C"))])
+    found = averages(suite, [known, TaskResult("B", "STS", "mteb", "x", 60.0)])
+    assert found["both"] == (55.0, None)
+    assert found["first"] == (50.0, Interval(48.0, 52.0))
+    assert np.isnan(found["gone"][0])
+    assert found["gone"][1] is None
+
+
 def test_what_cannot_be_tested_is_said(tmp_path):
     one, two = Items("aa", values=[1.0, 0.0]), Items("bb", values=[1.0, 1.0])
     assert "different data" in compare([made(1, items=one)], [made(2, items=two)])[0].note
@@ -273,10 +292,16 @@ def test_what_cannot_be_tested_is_said(tmp_path):
 
 def test_results_files(tmp_path):
     items = Items("f", [], predicted=[0.1, 0.2], gold=[1.0, 2.0], strata=[1, 1], weights=[1.0, 3.0])
-    results = made(float("nan"), items=items)
+    intervals = {"avg": Interval(1.0, 2.0)}
+    results = replace(made(float("nan"), items=items), average_intervals=intervals)
     write_results(tmp_path / "r.json", results)
     assert np.isnan(read_results(tmp_path / "r.json").tasks[0].main)
     assert read_results(tmp_path / "r.json").tasks[0].items == items
+    assert read_results(tmp_path / "r.json").average_intervals == intervals
+    older = json.loads((tmp_path / "r.json").read_text())
+    del older["average_intervals"], older["tasks"][0]["baseline_intervals"]
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    assert read_results(tmp_path / "older.json").average_intervals == {}
     assert results_name(results, set()) == "suite--m.json"
     assert results_name(results, {"suite--m.json"}) == "suite--m-2.json"
     for content, message in (
