@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.encoder.fast.packed import Packed
+
+_LOG2_E = math.log2(math.e)
 
 # (longest row) -> additive bias (heads or 1, longest, longest), or None
 Bias = Callable[[int], Tensor | None]
@@ -77,31 +80,43 @@ def softmax_parts(
     """Numerators and denominators of softmax(Q Kᵀ / √w + mask).
 
     PyTorch's softmax goes through its rows one at a time, and a row of 31 logits, which fills no whole vector register,
-    costs it twenty times what powers of e cost in one line. They are taken of the logits as they are; only where that
-    leaves the format's range is each row's maximum subtracted first.
+    costs it twenty times what powers cost in one line. They are powers of two, of logits times log2 e, which makes
+    attention as a whole 3 to 12 % faster than powers of e do (Zen 4). They are taken of the logits as they are; only
+    where that leaves the format's range is each row's maximum subtracted first.
 
     Args:
         mask: broadcasts to (rows, heads, length, length): added, or bool for who is seen.
     """
-    powers = _logits(query, key, mask, rows).exp_()
-    totals = powers.sum(-1, keepdim=True)
+    powers = _binary_logits(query, key, mask, rows).exp2_()
+    totals = _row_sums(powers)
     limits = torch.finfo(totals.dtype)  # with room for the products with the values
-    if bool(totals.amin() > limits.tiny**0.75) and bool(totals.amax() < limits.max**0.75):
+    least, most = torch.aminmax(totals)
+    if bool(least > limits.tiny**0.75) and bool(most < limits.max**0.75):
         return powers, totals
-    logits = _logits(query, key, mask, rows)
-    powers = logits.sub_(logits.amax(-1, keepdim=True)).exp_()
-    return powers, powers.sum(-1, keepdim=True)
+    logits = _binary_logits(query, key, mask, rows)
+    powers = logits.sub_(logits.amax(-1, keepdim=True)).exp2_()
+    return powers, _row_sums(powers)
 
 
-def _logits(query: Tensor, key: Tensor, mask: Tensor | None, rows: int) -> Tensor:
+def _row_sums(powers: Tensor) -> Tensor:
+    """Sums over the last dimension, which stays. Of short rows of bfloat16 a product with ones is two to three times
+    as fast, and adds in float32 as well."""
+    length = powers.shape[-1]
+    if powers.dtype != torch.bfloat16 or length > 128:
+        return powers.sum(-1, keepdim=True)
+    return (powers.view(-1, length) @ powers.new_ones(length, 1)).view(*powers.shape[:-1], 1)
+
+
+def _binary_logits(query: Tensor, key: Tensor, mask: Tensor | None, rows: int) -> Tensor:
+    """Logits times log2 e, whose powers of two are the logits' powers of e."""
     unused = query.new_empty(1, 1, 1)  # beta = 0 leaves it unread
-    found = torch.baddbmm(unused, query, key.transpose(1, 2), beta=0, alpha=query.shape[-1] ** -0.5)
+    found = torch.baddbmm(unused, query, key.transpose(1, 2), beta=0, alpha=query.shape[-1] ** -0.5 * _LOG2_E)
     if mask is not None:
         by_row = found.view(rows, -1, *found.shape[1:])
         if mask.dtype == torch.bool:
             by_row.masked_fill_(~mask, -torch.inf)
         else:
-            by_row.add_(mask.to(found.dtype))
+            by_row.add_(mask.to(found.dtype), alpha=_LOG2_E)
     return found
 
 
