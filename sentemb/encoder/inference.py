@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sentemb.data.padding import pad
-from sentemb.encoder.fast import FastEncoder, Unsupported, build, pack
+from sentemb.encoder.fast import FastEncoder, GraphedEncoder, Packed, Unsupported, build, pack
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.pooling import Pooling
 from sentemb.encoder.weights import weights_state
@@ -51,22 +51,43 @@ class PlainInference:
 
 @dataclass(frozen=True)
 class FastInference:
-    """Packed rows through the lean form; runs of equal length are pooled as rectangles."""
+    """Packed rows through the lean form."""
 
     fast: FastEncoder
     pooling: Pooling
     device: torch.device
 
     def __call__(self, column: TokenColumn, prompt_tokens: int = 0) -> Tensor:
-        packed = pack(column, self.device)
+        packed = pack(column).to(self.fast.home)
         states = self.fast(packed, all_layers=self.pooling.needs_layers)
-        parts = []
-        for run in packed.runs:
-            cut = [state[run.begin : run.end].view(run.rows, run.length, -1) for state in states]
-            hidden = self.pooling.combine(tuple(cut)) if self.pooling.needs_layers else cut[0]
-            mask = torch.ones(run.rows, run.length, dtype=torch.long, device=self.device)
-            parts.append(self.pooling(hidden, mask, prompt_tokens))
-        return torch.cat(parts)
+        # a GPU waits longer for many small kernels than for one over some padding
+        pool_rows = _as_one_rectangle if self.device.type == "cuda" else _by_runs
+        return pool_rows(self.pooling, states, packed.to(self.device), prompt_tokens)
+
+
+def _by_runs(pooling: Pooling, states: list[Tensor], packed: Packed, prompt_tokens: int) -> Tensor:
+    """Every run of equal length is pooled as a rectangle without padding."""
+    parts = []
+    for run in packed.runs:
+        cut = [state[run.begin : run.end].view(run.rows, run.length, -1) for state in states]
+        mask = torch.ones(run.rows, run.length, dtype=torch.long, device=cut[0].device)
+        parts.append(_pool(pooling, cut, mask, prompt_tokens))
+    return torch.cat(parts)
+
+
+def _as_one_rectangle(pooling: Pooling, states: list[Tensor], packed: Packed, prompt_tokens: int) -> Tensor:
+    """All rows at once, padded to the longest."""
+    starts, ends = packed.row_starts[:-1, None].long(), packed.row_starts[1:, None].long()
+    places = starts + torch.arange(packed.longest, device=starts.device)
+    is_inside = places < ends
+    places = torch.where(is_inside, places, starts)
+    return _pool(pooling, [state[places] for state in states], is_inside.long(), prompt_tokens)
+
+
+def _pool(pooling: Pooling, states: list[Tensor], mask: Tensor, prompt_tokens: int) -> Tensor:
+    hidden = pooling.combine(tuple(states)) if pooling.needs_layers else states[0]
+    pooled: Tensor = pooling(hidden, mask, prompt_tokens)
+    return pooled
 
 
 @dataclass
@@ -129,7 +150,10 @@ def _fast(module: EncoderModule, dtype: torch.dtype, pad_id: int, sample: TokenC
     if verdicts.get(name) is False:
         return None
     try:
-        run = FastInference(build(module.backbone, dtype), module.pooling, device)
+        fast = build(module.backbone, dtype)
+        if device.type == "cuda" and dtype != torch.float32 and fast.is_shape_only:
+            fast = GraphedEncoder(fast, device)
+        run = FastInference(fast, module.pooling, device)
         if name not in verdicts:
             verdicts[name] = _agrees(run, _plain(module, torch.float32, pad_id), dtype, sample)
     except Unsupported:

@@ -89,7 +89,7 @@ def test_bfloat16_stays_close_to_float32() -> None:
 
 
 def test_pack_joins_neighbours_of_equal_length() -> None:
-    packed = pack(column([4, 4, 2]), torch.device("cpu"))
+    packed = pack(column([4, 4, 2]))
     assert packed.runs == (Run(0, 2, 4), Run(8, 1, 2))
     assert packed.positions.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     assert packed.row_starts.tolist() == [0, 4, 8, 10]
@@ -158,7 +158,7 @@ def test_weights_that_change_are_noticed() -> None:
 def test_attention_by_hand(dtype: torch.dtype, extra: str) -> None:
     """Both kernels, short rows and long ones, against softmax(Q Kᵀ / √d + bias) V, row by row and head by head."""
     lengths, heads, width = [300, 20, 20, 16, 5, 1], 3, 8
-    packed = pack(column(lengths), torch.device("cpu"))
+    packed = pack(column(lengths))
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(sum(lengths), 3 * heads * width, generator=generator).to(dtype)
     table = torch.randn(1, heads, 300, 300, generator=generator).to(dtype)

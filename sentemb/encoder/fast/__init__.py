@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sentemb.encoder.fast.families import FAMILIES, kind_of
+from sentemb.encoder.fast.graphs import GraphedEncoder
 from sentemb.encoder.fast.packed import Packed, pack
 from sentemb.encoder.fast.post_norm import PostNormEncoder
 from sentemb.encoder.fast.pre_norm import ModernBertEncoder
@@ -19,7 +20,16 @@ from sentemb.encoder.fast.unsupported import Unsupported
 
 
 class FastEncoder(Protocol):
-    """Packed rows to hidden states (tokens, d): the last, or the embeddings' and every layer's."""
+    """Packed rows to hidden states (tokens, d): the last, or the embeddings' and every layer's.
+
+    Attributes:
+        is_shape_only: on a GPU in half precision, what is launched depends on the numbers of tokens and rows and the
+            longest row alone, so that a CUDA graph can repeat it.
+        home: where packed rows are expected.
+    """
+
+    is_shape_only: bool
+    home: torch.device
 
     def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]: ...
 
@@ -44,4 +54,4 @@ def build(backbone: nn.Module, dtype: torch.dtype) -> FastEncoder:
         raise Unsupported(str(error)) from error
 
 
-__all__ = ["FastEncoder", "Packed", "Unsupported", "build", "pack"]
+__all__ = ["FastEncoder", "GraphedEncoder", "Packed", "Unsupported", "build", "pack"]

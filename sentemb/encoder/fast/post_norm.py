@@ -59,6 +59,8 @@ class PostNormEncoder:
         self.heads = stack.heads
         self.layers = [_layer(parts, stack.activation, dtype) for parts in stack.layers]
         self.relative = _relative(model, dtype)
+        self.home = self.words.device
+        self.is_shape_only = self.relative is None  # a bias is cut to every run of rows
 
     def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]:
         """Hidden states (tokens, d): the last layer's, or the embeddings' and every layer's."""

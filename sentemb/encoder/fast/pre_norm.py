@@ -48,6 +48,8 @@ class ModernBertEncoder:
         self.head_width = config.hidden_size // self.heads
         self.window = config.local_attention // 2
         self.dtype = dtype
+        self.home = self.words.device
+        self.is_shape_only = True
         self.thetas = {kind: float(found["rope_theta"]) for kind, found in config.rope_parameters.items()}
         self.layers = [
             Layer(
