@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import DataError, SearchError
+from sentemb.errors import DataError, NumericError, SearchError
 from sentemb.search import manifest as manifests
-from sentemb.search.collecting import NOTE, Collected
+from sentemb.search.collecting import NOTE, Collected, kept_rows
 from sentemb.search.disk import Disk
 from sentemb.search.documents import Documents, DocumentWriter
 from sentemb.search.faiss_vectors import VectorIndex
@@ -59,14 +60,35 @@ def build(
             )
         if not (is_unfinished and resume) or vectors is not None:
             remove_folder(staging, disk)
-        if vectors is not None:
-            spooled = Collected.from_vectors(staging, disk, records, vectors, options)
-        elif encoder is not None and records is not None:
-            spooled = Collected.from_texts(staging, disk, records, encoder, options, source_name)
-        else:
-            raise SearchError("build needs documents and an encoder, or vectors")
-        _finish(folder, disk, spooled, options, old, segments)
+        try:
+            spooled = _collected(staging, disk, records, options, encoder, vectors, source_name)
+            _finish(folder, disk, spooled, options, old, segments)
+        except BaseException as error:
+            with suppress(OSError):  # a full disk may refuse even this; the next writer sweeps again
+                _tidy(folder, old, disk, error)
+            raise
         remove_folder(staging, disk)
+
+
+def _collected(
+    staging: Path, disk: Disk, records: Iterable[Any] | None, options: BuildOptions, encoder: Embedder | None,
+    vectors: Vectors | None, source_name: str,
+) -> Collected:
+    if vectors is not None:
+        return Collected.from_vectors(staging, disk, records, vectors, options)
+    if encoder is None or records is None:
+        raise SearchError("build needs documents and an encoder, or vectors")
+    return Collected.from_texts(staging, disk, records, encoder, options, source_name)
+
+
+def _tidy(folder: Path, old: Manifest | None, disk: Disk, error: BaseException) -> None:
+    """Leave what ``resume`` can go on from, and say so; nothing else."""
+    sweep(folder, old, disk)
+    kept = kept_rows(folder / STAGING)
+    if kept == 0:
+        remove_folder(folder / STAGING, disk)
+    elif isinstance(error, (SearchError, DataError, NumericError)):
+        error.args = (f"{error}; {kept:,} encoded documents are kept: the corrected command goes on with --resume",)
 
 
 def _finish(

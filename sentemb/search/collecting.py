@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import SearchError
+from sentemb.errors import DataError, SearchError
 from sentemb.files import write_json
 from sentemb.progress import Progress
 from sentemb.search.disk import Disk
 from sentemb.search.documents import DocumentWriter, as_document
 from sentemb.search.embedding import VectorRule, model_of, prompts_of
 from sentemb.search.encoding import EncodedStream, ids_of
+from sentemb.search.faiss_files import check_factory
 from sentemb.search.manifest import Document, Model
 from sentemb.search.options import BuildOptions
 from sentemb.search.spool import BLOCK, ArraySource, Spool, VectorSource
@@ -46,7 +47,7 @@ class Collected:
         if len(vectors) == 0:
             raise SearchError("there are no vectors to index")
         rule = VectorRule(options.metric, options.dim)
-        rule.apply(vectors[:1], "vectors")
+        check_factory(options.kind, rule.apply(vectors[:1], "vectors").shape[1], options.metric)
         step = options.segment_rows or len(vectors)
         sources: list[VectorSource] = []
         writers: list[DocumentWriter] = []
@@ -80,17 +81,20 @@ class Collected:
         spool = Spool(staging, disk, part_rows=options.segment_rows, is_durable=True)
         width = _take_up(spool, staging, model, options, source_name)
         stream = iter(records)
-        skipped = sum(1 for _ in islice(stream, spool.rows))
-        if skipped < spool.rows:
-            raise SearchError(
-                f"{source_name}: {skipped} records, but {spool.rows} were encoded before the interruption; it is not "
-                "the same input: start over with overwrite"
-            )
+        _skip(stream, spool, source_name)
         encoded = EncodedStream(encoder, VectorRule(options.metric, options.dim), prompts[1], spool)
+
+        def refuse_repeated(documents: list[Document]) -> None:
+            repeated = spool.row_of_repeated(ids_of(documents, spool.rows))
+            if repeated is not None:
+                name, earlier, later = repeated
+                raise DataError(f"id {name!r} occurs twice (documents {earlier + 1} and {later + 1}); ids are unique")
+
         with Progress("encoding", total=None, unit="texts", done=spool.rows) as bar:
-            for documents, vectors in encoded.blocks(stream):
+            for documents, vectors in encoded.blocks(stream, refuse_repeated):
                 if width is None and encoded.width is not None:
                     width = encoded.width
+                    check_factory(options.kind, vectors.shape[1], options.metric)
                     _note(staging, model, options, source_name, vectors.shape[1], width)
                 spool.append(documents, ids_of(documents, spool.rows), vectors)
                 bar.advance(len(documents))
@@ -100,6 +104,32 @@ class Collected:
             [spool.source(part) for part in spool.parts], [part.documents for part in spool.parts],
             spool.dimension, spool.rows, replace(model, width=width),
         )
+
+
+def _skip(stream: Iterator[Any], spool: Spool, source: str) -> None:
+    """Pass over the records that were encoded before an interruption, if they still are what was encoded."""
+    skipped = 0
+    for skipped, record in enumerate(islice(stream, spool.rows), start=1):
+        document = as_document(record)
+        if not spool.is_row(skipped - 1, document, ids_of([document], skipped - 1)[0]):
+            raise SearchError(
+                f"{source}: document {skipped} is not what was encoded before the interruption; resume with the data "
+                "as it was, or start over with overwrite"
+            )
+    if skipped < spool.rows:
+        raise SearchError(
+            f"{source}: {skipped} records, but {spool.rows} were encoded before the interruption; it is not "
+            "the same input: start over with overwrite"
+        )
+
+
+def kept_rows(staging: Path) -> int:
+    """Documents that a build encoded and that ``resume`` can go on from; 0 where there are none."""
+    try:
+        dimension = int(json.loads((staging / NOTE).read_bytes())["dimension"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    return sum(path.stat().st_size for path in staging.glob("vectors-*.f32")) // (4 * dimension)
 
 
 def _facts(model: Model, options: BuildOptions, source_name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -31,13 +31,21 @@ class EncodedStream:
         self._known: dict[bytes, int] = {}
         self.width: int | None = None
 
-    def blocks(self, records: Iterator[Any]) -> Iterator[tuple[list[Document], Vectors]]:
-        """Documents with their vectors; the caller appends each block to the spool before asking for the next."""
+    def blocks(
+        self, records: Iterator[Any], check: Callable[[list[Document]], None] | None = None
+    ) -> Iterator[tuple[list[Document], Vectors]]:
+        """Documents with their vectors; the caller appends each block to the spool before asking for the next.
+
+        Args:
+            check: sees a block before it is encoded, and may refuse it.
+        """
         while some := [as_document(record) for record in islice(records, BLOCK)]:
             texts = [document.text for document in some]
             empty = next((i for i, text in enumerate(texts) if not text or not text.strip()), None)
             if empty is not None:
                 raise DataError(f"document {self._spool.rows + empty + 1}, id {some[empty].id!r}: no text to encode")
+            if check is not None:
+                check(some)
             yield some, self._vectors([text for text in texts if text is not None])
 
     def _vectors(self, texts: Sequence[str]) -> Vectors:

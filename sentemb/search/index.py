@@ -90,6 +90,8 @@ class SearchIndex(Generation):
             IndexLocked: another process is writing there.
         """
         folder = Path(path)
+        if options is not None and choices:
+            raise SearchError(f"options are given, and {', '.join(choices)} beside them; put all into one of the two")
         settings = options or BuildOptions(**choices)
         made = load_encoder(encoder) if encoder is not None else None
         source = name or (str(data) if isinstance(data, (str, Path)) else "the given documents")

@@ -151,6 +151,28 @@ class Spool:
             first += part.rows
         return out
 
+    def row_of_repeated(self, ids: Sequence[Id]) -> tuple[Id, int, int] | None:
+        """The first of the next rows' ids that a row before it has: (id, earlier row, its row)."""
+        seen: dict[Id, int] = {}
+        first = 0
+        for part in self.parts:
+            for name, rows in part.documents.rows_of(ids).items():
+                seen.setdefault(name, first + rows[0])
+            first += part.rows
+        for row, name in enumerate(ids, start=first):
+            if name in seen:
+                return name, seen[name], row
+            seen[name] = row
+        return None
+
+    def is_row(self, row: int, document: Document, name: Id) -> bool:
+        """Whether that is what a row holds, counted over all parts."""
+        for part in self.parts:
+            if row < part.rows:
+                return part.documents.is_row(row, document, name)
+            row -= part.rows
+        return False
+
     def _part_with_room(self) -> Part:
         if not self.parts or (self._part_rows is not None and self.parts[-1].rows >= self._part_rows):
             number = len(self.parts)

@@ -33,6 +33,9 @@ def write_lock(folder: Path) -> Iterator[None]:
     Raises:
         IndexLocked: another process (or handle) holds it.
     """
+    if folder.exists() and not folder.is_dir():
+        raise SearchError(f"{folder}: is a file; an index is a folder: name another place")
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -44,11 +47,26 @@ def write_lock(folder: Path) -> Iterator[None]:
                 f"{folder}: process {holder} is writing to this index; one writer at a time: wait until it is done "
                 "(searching needs no lock)"
             ) from None
+        if not _is_same(descriptor, folder / LOCK):  # a failed first build removed it meanwhile
+            raise IndexLocked(f"{folder}: another process gave up writing here at this moment; try again")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            if os.listdir(folder) == [LOCK]:  # nothing came of it: leave nothing
+                (folder / LOCK).unlink()
+                if is_new:
+                    folder.rmdir()
     finally:
         os.close(descriptor)
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def sweep(folder: Path, current: Manifest | None, disk: Disk) -> None:

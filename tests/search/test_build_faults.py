@@ -1,0 +1,121 @@
+"""A build that fails leaves nothing, or encoded documents that ``resume`` goes on from, and says which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentemb.errors import DataError, SearchError
+from sentemb.search import SearchIndex
+from sentemb.search.manifest import Document
+from sentemb.search.options import BuildOptions
+from sentemb.search.spool import BLOCK
+from tests.search.toy import ToyEncoder, vectors
+
+
+def _documents(count: int = BLOCK + 50) -> list[Document]:
+    return [Document(f"d{i}", f"word{i % 97} number{i}", {"i": i}) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("data", "choices", "error"),
+    [
+        ([], {}, SearchError), (["  "], {}, DataError), ([{"title": "x"}], {}, DataError),
+        ([Document("a", "x"), Document("a", "y")], {}, DataError), (["a"], {"dim": 99}, SearchError),
+    ],
+)
+@pytest.mark.parametrize("exists", [True, False])
+def test_nothing_is_left_where_nothing_was_encoded(
+    data: Any, choices: dict[str, Any], error: type[Exception], exists: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "ix"
+    if exists:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+    with pytest.raises(error):
+        SearchIndex.build(folder, data, encoder=ToyEncoder(), kind="flat", **choices)
+    assert folder.exists() == exists
+    if exists:
+        assert {path.name for path in folder.iterdir()} <= {"notes.txt", ".lock"}
+    SearchIndex.build(folder, ["fine now"], encoder=ToyEncoder(), kind="flat")
+
+
+def test_vectors_at_fault_leave_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match="only 9 documents"):
+        SearchIndex.build(tmp_path / "ix", ["x"] * 9, vectors=vectors(10))
+    assert not (tmp_path / "ix").exists()
+
+
+def test_a_repeated_id_is_told_before_its_block_is_encoded_and_the_rest_is_kept(tmp_path: Path) -> None:
+    documents = _documents()
+    wrong = [*documents[:-1], Document("d7", "again")]
+    encoder = ToyEncoder()
+    places = rf"documents 8 and {BLOCK + 50}"
+    with pytest.raises(DataError, match=rf"'d7' occurs twice \({places}\).*8,192 encoded.*--resume"):
+        SearchIndex.build(tmp_path / "ix", wrong, encoder=encoder, kind="flat")
+    assert len(encoder.encoded) == BLOCK
+    second = ToyEncoder()
+    index = SearchIndex.build(tmp_path / "ix", documents, encoder=second, kind="flat", resume=True)
+    assert len(second.encoded) == 50
+    assert len(index) == BLOCK + 50
+
+
+@pytest.mark.parametrize("segment_rows", [None, 3000])
+@pytest.mark.parametrize("field", ["id", "text", "metadata"])
+def test_resume_refuses_documents_that_changed(field: str, segment_rows: int | None, tmp_path: Path) -> None:
+    documents = _documents()
+
+    def interrupted() -> Iterator[Document]:
+        yield from documents[: BLOCK + 1]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SearchIndex.build(
+            tmp_path / "ix", interrupted(), encoder=ToyEncoder(), kind="flat", segment_rows=segment_rows
+        )
+    changed = list(documents)
+    changed[5000] = Document(**{"id": "d5000", "text": documents[5000].text, "metadata": {"i": 5000}}
+                             | {field: {"i": 1} if field == "metadata" else "other"})
+    with pytest.raises(SearchError, match="document 5001 is not what was encoded"):
+        SearchIndex.build(
+            tmp_path / "ix", changed, encoder=ToyEncoder(), kind="flat", segment_rows=segment_rows, resume=True
+        )
+    index = SearchIndex.build(
+        tmp_path / "ix", documents, encoder=ToyEncoder(), kind="flat", segment_rows=segment_rows, resume=True
+    )
+    assert index.get(["d5000"])["d5000"] == documents[5000]
+
+
+def test_a_choice_that_fails_after_encoding_keeps_the_vectors(tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"at least as large as number of clusters.*50 encoded documents are kept"):
+        SearchIndex.build(tmp_path, _documents(50), encoder=ToyEncoder(), kind="IVF500,Flat")
+    encoder = ToyEncoder()
+    SearchIndex.build(tmp_path, _documents(50), encoder=encoder, kind="flat", resume=True)
+    assert encoder.encoded == []
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [({"seed": -1}, "seed = -1"), ({"memory_bytes": -5}, "memory = -5"), ({"indexed_fields": ('a"b',)}, "quotes")],
+)
+def test_impossible_options(choices: dict[str, Any], message: str) -> None:
+    with pytest.raises(SearchError, match=message):
+        BuildOptions(**choices).check()
+
+
+def test_options_are_given_in_one_way(tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match="kind"):
+        SearchIndex.build(tmp_path / "ix", None, vectors=vectors(3), options=BuildOptions(), kind="hnsw")
+
+
+def test_an_index_is_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(SearchError, match="is a file"):
+        SearchIndex.build(file, None, vectors=vectors(3))
+    with pytest.raises(SearchError, match="is a file"):
+        SearchIndex.open(file)
+    assert file.read_text() == "mine"
