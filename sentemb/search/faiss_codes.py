@@ -18,6 +18,13 @@ def inner_ivf(raw: Any) -> Any:
     return None if found is None else faiss.downcast_index(found)
 
 
+def inner_graph(raw: Any) -> Any:
+    """The graph inside transforms, or None."""
+    while isinstance(raw, faiss.IndexPreTransform):
+        raw = faiss.downcast_index(raw.index)
+    return raw if isinstance(raw, faiss.IndexHNSW) else None
+
+
 def can_copy_codes(target: Any, source: Any) -> bool:
     """Whether ``copy_codes`` can move rows of one float index to the other."""
     if type(target) is not type(source):
@@ -42,6 +49,18 @@ def copy_codes(source: Any, target: Any, rows: NDArray[np.int64]) -> None:
     for start in range(0, len(rows), COPIED):
         some = np.ascontiguousarray(codes[rows[start : start + COPIED]])
         target.add_sa_codes(some)
+
+
+def codes_of_binary(raw: Any, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Codes of the rows of a binary index, (rows, code bytes)."""
+    size = int(raw.code_size)
+    storage = faiss.downcast_IndexBinary(raw.storage) if isinstance(raw, faiss.IndexBinaryHNSW) else raw
+    if isinstance(storage, faiss.IndexBinaryFlat):
+        codes = faiss.rev_swig_ptr(storage.xb.data(), int(storage.ntotal) * size).reshape(-1, size)
+        return np.array(codes[rows])
+    if isinstance(storage, faiss.IndexBinaryIVF):
+        storage.make_direct_map()
+    return np.stack([storage.reconstruct(row) for row in rows.tolist()]) if len(rows) else np.empty((0, size), np.uint8)
 
 
 def _copy_lists(source: Any, target: Any, rows: NDArray[np.int64], source_rows: int, first: int) -> None:

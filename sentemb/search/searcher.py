@@ -83,9 +83,23 @@ def search_segment(
         scores, rows = index.scan(queries, asked, allowed)
     else:
         scores, rows = segment.search(queries, asked, effort=steps, allowed=allowed)
+        _fill_up(segment, queries, (scores, rows), min(k, round(share * segment.rows)), steps, allowed)
     if segment.half is not None:
         scores, rows = rescore(segment, queries, rows, min(k, asked), metric)
     return scores, rows
+
+
+def _fill_up(
+    segment: Segment, queries: Vectors, found: tuple[NDArray[np.float32], NDArray[np.int64]], wanted: int,
+    effort: int | None, allowed: Mask | None,
+) -> None:
+    """Look harder for the queries that found fewer than ``wanted`` rows, until they have them or all was seen."""
+    scores, rows = found
+    short = np.flatnonzero(rows[:, wanted - 1] < 0)
+    while effort is not None and effort < segment.vectors.max_effort and len(short):
+        effort = min(4 * effort, segment.vectors.max_effort)
+        scores[short], rows[short] = segment.search(queries[short], rows.shape[1], effort=effort, allowed=allowed)
+        short = short[rows[short, wanted - 1] < 0]
 
 
 def rescore(
