@@ -208,7 +208,7 @@ def _open(folder: Path, precision: str = "auto") -> SearchIndex:
 
 def _documents(data: list[str], split: str | None, text_field: str | None, id_field: str | None) -> Iterator[Any]:
     from sentemb.data import iter_records
-    from sentemb.search.documents import as_document
+    from sentemb.search.reading import as_document
 
     records = chain.from_iterable(iter_records(path, split=split) for path in data)
     return (as_document(record, text_field=text_field, id_field=id_field) for record in records)

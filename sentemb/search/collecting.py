@@ -16,12 +16,13 @@ from sentemb.errors import DataError, SearchError
 from sentemb.files import write_json
 from sentemb.progress import Progress
 from sentemb.search.disk import Disk
-from sentemb.search.documents import DocumentWriter, as_document
+from sentemb.search.documents import DocumentWriter
 from sentemb.search.embedding import VectorRule, model_of, prompts_of
 from sentemb.search.encoding import EncodedStream, ids_of
 from sentemb.search.faiss_files import check_factory
 from sentemb.search.manifest import Document, Model
 from sentemb.search.options import BuildOptions
+from sentemb.search.reading import as_document
 from sentemb.search.spool import BLOCK, ArraySource, Spool, VectorSource
 from sentemb.types import Embedder
 

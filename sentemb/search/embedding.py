@@ -73,6 +73,7 @@ class VectorRule:
 
     metric: Metric
     dimension: int | None  # leading values to keep; None: all
+    width: int | None = None  # of the model's own vectors, where it is known: others than these two are refused
 
     def apply(self, vectors: Vectors, what: str) -> Vectors:
         """Truncate and, for cosine, normalise again; a float32 C array.
@@ -86,6 +87,11 @@ class VectorRule:
             raise SearchError(f"{what}: an array of shape {vectors.shape}; expected (rows, dimension)")
         if self.dimension is not None and vectors.shape[1] < self.dimension:
             raise SearchError(f"{what}: {vectors.shape[1]} values a vector; the index needs {self.dimension}")
+        if self.width is not None and vectors.shape[1] not in (self.dimension, self.width):
+            raise SearchError(
+                f"{what}: {vectors.shape[1]} values a vector; the index's model gives {self.width} and the index keeps "
+                f"{self.dimension}"
+            )
         kept = np.ascontiguousarray(vectors[:, : self.dimension], dtype=np.float32)
         squares = np.einsum("ij,ij->i", kept, kept)
         if not np.isfinite(squares).all():

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError
-from sentemb.search.documents import Id, as_document
+from sentemb.search.documents import Id
 from sentemb.search.embedding import VectorRule, encode
 from sentemb.search.manifest import Document
+from sentemb.search.reading import as_document
 from sentemb.search.spool import BLOCK, MAX_KNOWN, Spool
 from sentemb.types import Embedder
 

@@ -212,7 +212,8 @@ class SearchIndex(Generation):
     @property
     def rule(self) -> VectorRule:
         """How raw vectors become those of the index."""
-        return VectorRule(self.manifest.metric, self.manifest.dimension)
+        model = self.manifest.model
+        return VectorRule(self.manifest.metric, self.manifest.dimension, None if model is None else model.width)
 
     def effort(self, effort: int | None = None) -> Effort:
         """The tuned effort, or the given one."""

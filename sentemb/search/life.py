@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from sentemb.errors import DataError, SearchError
 from sentemb.progress import Progress
-from sentemb.search.documents import DocumentWriter, Id, as_document
+from sentemb.search.documents import DocumentWriter, Id
 from sentemb.search.embedding import VectorRule
 from sentemb.search.encoding import EncodedStream, ids_of
 from sentemb.search.faiss_vectors import Mask
+from sentemb.search.generation import check_ids
 from sentemb.search.manifest import Document, Manifest, SegmentEntry
+from sentemb.search.reading import as_document
 from sentemb.search.rewriting import rewrite, to_merge
 from sentemb.search.segment import Segment
 from sentemb.search.spool import BLOCK, Part, Spool
@@ -136,7 +138,7 @@ def _collect(index: SearchIndex, spool: Spool, records: Iterable[Any], vectors: 
     """Fill the spool; gives the next free running number."""
     manifest = index.manifest
     next_id = manifest.next_id
-    rule = VectorRule(manifest.metric, manifest.dimension)
+    rule = index.rule
     stream = iter(records)
     if vectors is None:
         prompt = manifest.model.document_prompt if manifest.model else ""
@@ -184,6 +186,7 @@ def _settle_ids(change: Change, part: Part, *, replace_existing: bool) -> Mask:
 
 def delete(index: SearchIndex, ids: Sequence[Id]) -> int:
     """Delete documents; gives how many there were."""
+    check_ids(ids)
     with changing(index) as change:
         by_place: dict[int, list[int]] = {}
         for place, row in change.live_rows_of(list(ids)).values():

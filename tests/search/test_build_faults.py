@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy import ToyEncoder, vectors
 
 from sentemb.errors import DataError, SearchError
 from sentemb.search import SearchIndex
 from sentemb.search.manifest import Document
 from sentemb.search.options import BuildOptions
 from sentemb.search.spool import BLOCK
-from tests.search.toy import ToyEncoder, vectors
 
 
 def _documents(count: int = BLOCK + 50) -> list[Document]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy import DIMENSION, ToyEncoder, vectors
 
 from sentemb.errors import SearchError
 from sentemb.search import SearchIndex
 from sentemb.search.faiss_files import create_raw, reason
-from tests.search.toy import DIMENSION, ToyEncoder, vectors
 
 
 @pytest.mark.parametrize("kind", ["ivf-flat", "ivf-sq8", "rabitq", "hnsw"])

@@ -51,6 +51,33 @@ def test_a_whole_life_on_the_command_line(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["q", "--hybrid", "--mmr", "0.5"], "--hybrid and --mmr do not go together"),
+        (["q", "--mmr", "0", "--within", "0.5"], "--mmr and --within do not go together"),
+        (["q", "--like", "x"], "QUERY and --like are different questions"),
+        (["--more-like", "a", "--like", "x"], "--more-like and --like are different"),
+        (["--unlike", "x"], "give --like as well"), (["q", "--unlike", "x"], "give --like as well"),
+        (["--like", "x", "--rerank", "model"], "--rerank is for queries"),
+        (["--more-like", "x", "--within", "0.5"], "--within is for queries"),
+        (["q", "--hybrid", "--effort", "4"], "--effort does not go with --hybrid"),
+        (["q", "--where", "yeer > 3"], 'no document has the field "yeer"; known: id, text, year; did you mean year'),
+        (["q", "--file", "absent.txt"], "no such file"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    options: list[str], message: str, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, folder = tmp_path / "d.jsonl", str(tmp_path / "ix")
+    data.write_text(json.dumps({"id": "a", "text": "the dog", "year": 2000}))
+    assert run(capsys, "index", str(data), "-o", folder, "-m", str(tiny_bert))[0] == 0
+    code, out, err = run(capsys, "search", folder, *options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert run(capsys, "search", folder, "q", "--where", "year > 3000")[:2] == (0, "q\n")
+
+
 def test_mining_on_the_command_line(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out_file = tmp_path / "p.jsonl", tmp_path / "m.jsonl"
     rows = [{"anchor": f"the cat {i}", "positive": f"a cat {i}"} for i in range(20)]
