@@ -75,6 +75,7 @@ def build(
     With --engine ray, each worker fills one segment at a time (so give --segment-rows), and finished parts lie in
     OUT.shards until the index is whole: the same command continues.
     """
+    from sentemb.cli.stopping import stoppable
     from sentemb.encoder import Encoder
     from sentemb.errors import SearchError, did_you_mean
     from sentemb.search import SearchIndex
@@ -92,9 +93,10 @@ def build(
     if engine not in ("local", "ray"):
         raise SearchError(f'--engine {engine}{did_you_mean(engine, ("local", "ray"))}')
     if engine == "local":
-        index = SearchIndex.build(
-            out, records, encoder=encoder, options=options, resume=resume, overwrite=overwrite, name=", ".join(data)
-        )
+        with stoppable("the same command with --resume goes on from the last block"):
+            index = SearchIndex.build(
+                out, records, encoder=encoder, options=options, resume=resume, overwrite=overwrite, name=", ".join(data)
+            )
         return _report(index, json)
     from sentemb.encoder.ray_engine import Cluster
     from sentemb.search.ray_encoding import build_on_cluster

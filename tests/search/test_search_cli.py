@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,24 @@ def test_mining_on_the_command_line(tiny_bert: Path, tmp_path: Path, capsys: pyt
     assert len(mined) == 20
     assert all(row["positive"] not in (row["negative_1"], row["negative_2"]) for row in mined)
     assert json.loads(Path(f"{out_file}.report.json").read_text())["report"]["eci"] > 0
+
+
+@pytest.mark.parametrize("verb", ["index", "mine"])
+def test_stopping_says_how_to_go_on(
+    verb: str, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sentemb.encoder import Encoder
+
+    def stopped(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    data = tmp_path / "d.jsonl"
+    data.write_text("".join(json.dumps({"text": f"the dog {i}"}) + "\n" for i in range(9)))
+    line = [verb, str(data), "-o", str(tmp_path / "out.jsonl"), "-m", str(tiny_bert)]
+    line += ["--unlabelled", "--anchor", "text", "-n", "2"] if verb == "mine" else []
+    with monkeypatch.context() as patched:
+        patched.setattr(Encoder, "encode", stopped)
+        code, _, err = run(capsys, *line)
+    assert (code, err) == (130, "sentemb: stopped; the same command with --resume goes on from the last block\n")
+    code, _, err = run(capsys, *line, "--resume")
+    assert code == 0, err
