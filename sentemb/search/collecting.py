@@ -92,13 +92,12 @@ class Collected:
                 raise DataError(f"id {name!r} occurs twice (documents {earlier + 1} and {later + 1}); ids are unique")
 
         with Progress("encoding", total=None, unit="texts", done=spool.rows) as bar:
-            for documents, vectors in encoded.blocks(stream, refuse_repeated):
+            for documents, vectors in encoded.blocks(stream, refuse_repeated, bar):
                 if width is None and encoded.width is not None:
                     width = encoded.width
                     check_factory(options.kind, vectors.shape[1], options.metric)
                     _note(staging, model, options, source_name, vectors.shape[1], width)
                 spool.append(documents, ids_of(documents, spool.rows), vectors)
-                bar.advance(len(documents))
         if spool.rows == 0 or spool.dimension is None or width is None:
             raise SearchError(f"{source_name}: there are no documents to index")
         return cls(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import NumericError, SearchError
+from sentemb.progress import Progress
 from sentemb.search.manifest import Metric, Model
 from sentemb.types import Embedder
 
@@ -107,12 +109,22 @@ class VectorRule:
         return normalised
 
 
-def encode(encoder: Embedder, texts: Sequence[str], prompt: str) -> Vectors:
-    """Raw vectors of texts with a prompt in front (none: the encoder's own default)."""
+def encode(encoder: Embedder, texts: Sequence[str], prompt: str, bar: Progress | None = None) -> Vectors:
+    """Raw vectors of texts with a prompt in front (none: the encoder's own default).
+
+    Args:
+        bar: is advanced by the number of texts, bit by bit where the encoder takes a ``progress``.
+    """
+    before = 0 if bar is None else bar.done
+    options: dict[str, Any] = {}
+    if bar is not None and "progress" in signature(encoder.encode).parameters:
+        options["progress"] = bar
     if prompt and isinstance(encoder, Prompted):
-        found = encoder.encode(list(texts), prompt=prompt)
+        found = encoder.encode(list(texts), prompt=prompt, **options)
     else:
-        found = encoder.encode([prompt + text for text in texts] if prompt else list(texts))
+        found = encoder.encode([prompt + text for text in texts] if prompt else list(texts), **options)
+    if bar is not None:
+        bar.advance(before + len(texts) - bar.done)  # the encoder may not count what it met twice, or anything
     found = np.asarray(found)
     if found.ndim != 2 or len(found) != len(texts):
         raise SearchError(f"the encoder gave shape {found.shape} for {len(texts)} texts; expected ({len(texts)}, d)")

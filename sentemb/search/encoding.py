@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError
+from sentemb.progress import Progress
 from sentemb.search.documents import Id
 from sentemb.search.embedding import VectorRule, encode
 from sentemb.search.manifest import Document
@@ -33,12 +34,14 @@ class EncodedStream:
         self.width: int | None = None
 
     def blocks(
-        self, records: Iterator[Any], check: Callable[[list[Document]], None] | None = None
+        self, records: Iterator[Any], check: Callable[[list[Document]], None] | None = None,
+        bar: Progress | None = None,
     ) -> Iterator[tuple[list[Document], Vectors]]:
         """Documents with their vectors; the caller appends each block to the spool before asking for the next.
 
         Args:
             check: sees a block before it is encoded, and may refuse it.
+            bar: is advanced while a block is encoded.
         """
         while some := [as_document(record) for record in islice(records, BLOCK)]:
             texts = [document.text for document in some]
@@ -47,9 +50,9 @@ class EncodedStream:
                 raise DataError(f"document {self._spool.rows + empty + 1}, id {some[empty].id!r}: no text to encode")
             if check is not None:
                 check(some)
-            yield some, self._vectors([text for text in texts if text is not None])
+            yield some, self._vectors([text for text in texts if text is not None], bar)
 
-    def _vectors(self, texts: Sequence[str]) -> Vectors:
+    def _vectors(self, texts: Sequence[str], bar: Progress | None) -> Vectors:
         keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         fresh = [i for key, i in first.items() if key not in self._known]
@@ -57,11 +60,13 @@ class EncodedStream:
         base = self._spool.rows
         slot = {keys[i]: n for n, i in enumerate(fresh)}
         if fresh:
-            raw = encode(self._encoder, [texts[i] for i in fresh], self._prompt)
+            raw = encode(self._encoder, [texts[i] for i in fresh], self._prompt, bar)
             self.width = raw.shape[1]
             made = self._rule.apply(raw, "encoded texts")
         else:
             made = np.empty((0, self._spool.dimension or 0), dtype=np.float32)
+        if bar is not None:
+            bar.advance(len(texts) - len(fresh))
         out = np.empty((len(texts), made.shape[1]), dtype=np.float32)
         is_new = np.array([key in slot for key in keys])
         out[is_new] = made[[slot[key] for key in keys if key in slot]]

@@ -140,16 +140,16 @@ def _collect(index: SearchIndex, spool: Spool, records: Iterable[Any], vectors: 
     next_id = manifest.next_id
     rule = index.rule
     stream = iter(records)
-    if vectors is None:
-        prompt = manifest.model.document_prompt if manifest.model else ""
-        blocks = EncodedStream(index.encoder, rule, prompt, spool).blocks(stream)
-    else:
-        blocks = _given(stream, vectors, rule)
     with Progress("adding", total=None, unit="documents") as bar:
+        if vectors is None:
+            prompt = manifest.model.document_prompt if manifest.model else ""
+            blocks = EncodedStream(index.encoder, rule, prompt, spool).blocks(stream, bar=bar)
+        else:
+            blocks = _given(stream, vectors, rule)
         for documents, block in blocks:
             spool.append(documents, ids_of(documents, next_id), block)
             next_id += len(documents)
-            bar.advance(len(documents))
+            bar.advance(0 if vectors is None else len(documents))
     return next_id
 
 

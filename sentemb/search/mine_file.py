@@ -159,12 +159,11 @@ def _vectors(file: Path, encoder: Embedder, texts: list[str], rule: VectorRule, 
         with atomic_file(file) as temporary, Progress("encoding", total=len(texts), unit="texts") as bar:
             out: Any = None
             for start in range(0, len(texts), ENCODED):
-                block = rule.apply(encode(encoder, texts[start : start + ENCODED], prompt), "encoded texts")
+                block = rule.apply(encode(encoder, texts[start : start + ENCODED], prompt, bar), "encoded texts")
                 if out is None:
                     shape = (len(texts), block.shape[1])
                     out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
                 out[start : start + len(block)] = block
-                bar.advance(len(block))
             out.flush()
     # copy on write: torch takes only arrays that could be written
     return np.load(file, mmap_mode="c", allow_pickle=False)  # type: ignore[no-any-return]
