@@ -89,6 +89,8 @@ def _tidy(folder: Path, old: Manifest | None, disk: Disk, error: BaseException) 
         remove_folder(folder / STAGING, disk)
     elif isinstance(error, (SearchError, DataError, NumericError)):
         error.args = (f"{error}; {kept:,} encoded documents are kept: the corrected command goes on with --resume",)
+    elif isinstance(error, OSError):
+        error.strerror = f"{error.strerror}; encoded documents are kept: when that is mended, --resume goes on"
 
 
 def _finish(

@@ -24,6 +24,7 @@ class Effort:
 
     effort: int | None = None  # nprobe or efSearch
     oversample: int = 4  # candidates per asked neighbour that are re-scored exactly, where vectors are kept for it
+    can_grow: bool = True  # look harder for queries that find fewer than they could; tuning measures without
 
 
 def search_segments(
@@ -83,7 +84,8 @@ def search_segment(
         scores, rows = index.scan(queries, asked, allowed)
     else:
         scores, rows = segment.search(queries, asked, effort=steps, allowed=allowed)
-        _fill_up(segment, queries, (scores, rows), min(k, round(share * segment.rows)), steps, allowed)
+        if effort.can_grow:
+            _fill_up(segment, queries, (scores, rows), min(k, round(share * segment.rows)), steps, allowed)
     if segment.half is not None:
         scores, rows = rescore(segment, queries, rows, min(k, asked), metric)
     return scores, rows

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from toy import ToyEncoder, vectors
 
 from sentemb.errors import DataError, SearchError
 from sentemb.search import SearchIndex
+from sentemb.search.disk import Disk
 from sentemb.search.manifest import Document
 from sentemb.search.options import BuildOptions
 from sentemb.search.spool import BLOCK
@@ -95,6 +98,32 @@ def test_a_choice_that_fails_after_encoding_keeps_the_vectors(tmp_path: Path) ->
     encoder = ToyEncoder()
     SearchIndex.build(tmp_path, _documents(50), encoder=encoder, kind="flat", resume=True)
     assert encoder.encoded == []
+
+
+class _FullFile(io.FileIO):
+    def write(self, _: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class _FullAtTheSecondBlock(Disk):
+    def __init__(self) -> None:
+        self.blocks = 0
+
+    def write(self, file: BinaryIO, view: memoryview) -> int:
+        self.blocks += 1
+        if self.blocks == 1:
+            return super().write(file, view)
+        with _FullFile(file.name, "ab") as full:
+            return super().write(full, view)  # type: ignore[arg-type]
+
+
+def test_a_full_disk_is_named_and_what_was_encoded_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left on device; encoded documents are kept.*--resume") as caught:
+        SearchIndex.build(tmp_path, _documents(), encoder=ToyEncoder(), kind="flat", disk=_FullAtTheSecondBlock())
+    assert Path(caught.value.filename).name == "vectors-0000.f32"
+    second = ToyEncoder()
+    index = SearchIndex.build(tmp_path, _documents(), encoder=second, kind="flat", resume=True)
+    assert (len(second.encoded), len(index)) == (50, BLOCK + 50)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,14 @@ def test_k_beyond_the_tuned_effort_still_gives_k(kind: str, tmp_path: Path) -> N
     assert len(index.search(rows[:1], 5000)[0]) == 3000
 
 
+def test_tuning_does_not_count_what_looking_harder_fills_up(tmp_path: Path) -> None:
+    rows = vectors(30)  # four lists of about eight: one list never holds the ten that are asked for
+    index = SearchIndex.build(tmp_path, None, vectors=rows, kind="IVF4,Flat", target_recall=1.0)
+    assert index.manifest.tuned is not None
+    assert (index.manifest.tuned.effort or 0) > 1
+    assert index.manifest.tuned.recall == 1.0
+
+
 @pytest.mark.parametrize("kind", ["binary", "BHNSW8", "BIVF4"])
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_binary_codes_without_kept_vectors_live_on(kind: str, metric: Any, tmp_path: Path) -> None:
