@@ -75,7 +75,7 @@ def _collected(
     vectors: Vectors | None, source_name: str,
 ) -> Collected:
     if vectors is not None:
-        return Collected.from_vectors(staging, disk, records, vectors, options)
+        return Collected.from_vectors(staging, disk, records, np.asarray(vectors), options)
     if encoder is None or records is None:
         raise SearchError("build needs documents and an encoder, or vectors")
     return Collected.from_texts(staging, disk, records, encoder, options, source_name)

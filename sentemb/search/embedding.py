@@ -85,6 +85,8 @@ class VectorRule:
             NumericError: NaN, infinity, or (cosine) a vector without a direction.
         """
         vectors = np.asarray(vectors)
+        if vectors.dtype.kind not in "fiu":
+            raise SearchError(f"{what}: an array of {vectors.dtype}; expected numbers")
         if vectors.ndim != 2:
             raise SearchError(f"{what}: an array of shape {vectors.shape}; expected (rows, dimension)")
         if self.dimension is not None and vectors.shape[1] < self.dimension:

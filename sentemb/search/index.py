@@ -23,7 +23,7 @@ from sentemb.search.hybrid import WordSearch, fuse
 from sentemb.search.manifest import Manifest
 from sentemb.search.opening import open_segments
 from sentemb.search.options import BuildOptions
-from sentemb.search.searcher import Effort, search_segments
+from sentemb.search.searcher import Effort, check_k, merge, search_segments
 from sentemb.search.segment import Segment
 from sentemb.types import Embedder, Hits
 
@@ -203,8 +203,7 @@ class SearchIndex(Generation):
 
         A position stays what it is until ``refresh`` or a change; ``documents_of`` and ``ids_of`` resolve it.
         """
-        if k < 1:
-            raise SearchError(f"k = {k}; at least one result must be asked for")
+        check_k(k)
         queries = self.rule.apply(vectors, "queries")
         filter_ = where if isinstance(where, Condition) else condition(where)
         return search_segments(self.segments, queries, k, self.manifest.metric, self.effort(effort), filter_)
@@ -236,6 +235,9 @@ class SearchIndex(Generation):
 
         The word index is made in memory when first needed (about 10 µs a document) and kept for this generation.
         """
+        check_k(k)
+        if len(self) == 0:
+            return merge([], len(queries), k, "cosine")
         if self._words is None or self._words[0] != self.manifest.generation:
             self._words = (self.manifest.generation, WordSearch(self))
         filter_ = condition(where)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.errors import SearchError
 from sentemb.search.expression import Condition
 from sentemb.search.faiss_vectors import Mask, Vectors
 from sentemb.search.manifest import Metric
@@ -25,6 +26,16 @@ class Effort:
     effort: int | None = None  # nprobe or efSearch
     oversample: int = 4  # candidates per asked neighbour that are re-scored exactly, where vectors are kept for it
     can_grow: bool = True  # look harder for queries that find fewer than they could; tuning measures without
+
+
+def check_k(k: int) -> None:
+    """Refuse to look for no results.
+
+    Raises:
+        SearchError: k is below 1.
+    """
+    if k < 1:
+        raise SearchError(f"k = {k}; at least one result must be asked for")
 
 
 def search_segments(

@@ -135,6 +135,15 @@ def test_impossible_options(choices: dict[str, Any], message: str) -> None:
         BuildOptions(**choices).check()
 
 
+def test_vectors_may_be_lists_but_not_of_words(tmp_path: Path) -> None:
+    rows = vectors(5)
+    index = SearchIndex.build(tmp_path / "ix", None, vectors=rows.tolist(), kind="flat")  # type: ignore[arg-type]
+    assert index.search(rows[3:4], 1)[0][0].id == 3
+    for wrong in ([["a", "b"]], [[None, 1.0]]):
+        with pytest.raises(SearchError, match="expected numbers"):
+            SearchIndex.build(tmp_path / "other", None, vectors=wrong, kind="flat")  # type: ignore[arg-type]
+
+
 def test_options_are_given_in_one_way(tmp_path: Path) -> None:
     with pytest.raises(SearchError, match="kind"):
         SearchIndex.build(tmp_path / "ix", None, vectors=vectors(3), options=BuildOptions(), kind="hnsw")
