@@ -1,4 +1,4 @@
-"""Moving rows between FAISS indexes of one trained template as codes: nothing is decoded, so nothing is lost."""
+"""Inside FAISS indexes: their parts, and rows moved between them as codes, so that nothing is decoded or lost."""
 
 from __future__ import annotations
 
@@ -23,6 +23,26 @@ def inner_graph(raw: Any) -> Any:
     while isinstance(raw, faiss.IndexPreTransform):
         raw = faiss.downcast_index(raw.index)
     return raw if isinstance(raw, faiss.IndexHNSW) else None
+
+
+def clusterings(raw: Any) -> list[Any]:
+    """The k-means that an index trains with, but for those of rotations."""
+    found = [raw.cp] if isinstance(raw, (faiss.IndexIVF, faiss.IndexBinaryIVF)) else []
+    if isinstance(raw, (faiss.IndexIVFPQ, faiss.IndexPQ)):
+        found.append(raw.pq.cp)
+    return found
+
+
+def rotation_quantisers(raw: Any) -> list[Any]:
+    """A product quantiser for every OPQ rotation to train with in place of its own, so that it can be set."""
+    made = []
+    if isinstance(raw, faiss.IndexPreTransform):
+        for number in range(raw.chain.size()):
+            rotation = faiss.downcast_VectorTransform(raw.chain.at(number))
+            if isinstance(rotation, faiss.OPQMatrix):
+                made.append(faiss.ProductQuantizer(rotation.d_out, rotation.M, 8))
+                rotation.pq = made[-1]
+    return made
 
 
 def can_copy_codes(target: Any, source: Any) -> bool:

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
-from sentemb.search.faiss_codes import can_copy_codes, codes_of_binary, copy_codes, inner_graph, inner_ivf
+from sentemb.search.faiss_codes import (
+    can_copy_codes,
+    clusterings,
+    codes_of_binary,
+    copy_codes,
+    inner_graph,
+    inner_ivf,
+    rotation_quantisers,
+)
 from sentemb.search.faiss_files import create_raw, is_binary, read_raw, reason, write_raw
 from sentemb.search.manifest import Metric
 
@@ -36,6 +44,7 @@ class VectorIndex:
         self._ivf = None if is_binary else inner_ivf(raw)
         self._graph = None if is_binary else inner_graph(raw)
         self._takes_selector: bool | None = None
+        self._rotations: list[Any] = []  # FAISS keeps pointers to them
 
     @classmethod
     def create(cls, factory: str, dimension: int, metric: Metric) -> VectorIndex:
@@ -118,7 +127,10 @@ class VectorIndex:
         if quantiser is not None:
             quantiser.rangestat = faiss.ScalarQuantizer.RS_minmax
             quantiser.rangestat_arg = min(1.0, 10.0 / max(rows, 1) ** 0.5)
-        for clustering in _clusterings(self._ivf if self._ivf is not None else self.raw):
+        self._rotations = rotation_quantisers(self.raw)
+        for clustering in [
+            *clusterings(self._ivf if self._ivf is not None else self.raw), *(made.cp for made in self._rotations),
+        ]:
             clustering.seed = seed % (1 << 31)
             clustering.min_points_per_centroid = 1
 
@@ -301,10 +313,3 @@ class VectorIndex:
 
 def _selector(allowed: Mask) -> Any:
     return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-
-
-def _clusterings(raw: Any) -> list[Any]:
-    found = [raw.cp] if isinstance(raw, (faiss.IndexIVF, faiss.IndexBinaryIVF)) else []
-    if isinstance(raw, (faiss.IndexIVFPQ, faiss.IndexPQ)):
-        found.append(raw.pq.cp)
-    return found

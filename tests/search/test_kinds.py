@@ -93,6 +93,14 @@ def test_what_faiss_cannot_make_is_told_at_the_first_block(kind: str, message: s
         assert not (tmp_path / "ix").exists()
 
 
+def test_rotations_are_trained_quietly(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    index = SearchIndex.build(tmp_path, None, vectors=vectors(700), kind="OPQ4,IVF4,PQ4")
+    index.delete([0])
+    index.compact()
+    assert len(index.search(vectors(1), 5)[0]) == 5
+    assert "WARNING" not in "".join(capfd.readouterr())
+
+
 def test_reasons_are_faiss_own_words() -> None:
     index = create_raw("PQ4x4fs", DIMENSION, "l2")
     with pytest.raises(RuntimeError) as caught:
