@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError, NumericError, SearchError
-from sentemb.search import manifest as manifests
 from sentemb.search.collecting import NOTE, Collected, kept_rows
 from sentemb.search.disk import Disk
 from sentemb.search.documents import Documents, DocumentWriter
@@ -23,7 +22,7 @@ from sentemb.search.options import BuildOptions
 from sentemb.search.segment import Segment
 from sentemb.search.spool import BLOCK, VectorSource
 from sentemb.search.tune import K, exact_top, sample_rows, tune, without_own
-from sentemb.search.writing import STAGING, Recipe, commit, remove_folder, sweep, write_lock
+from sentemb.search.writing import STAGING, Recipe, commit, on_disk, remove_folder, sweep, write_lock
 from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
@@ -48,7 +47,7 @@ def build(
     """Build the index in ``folder``; see ``SearchIndex.build``. ``segments`` is who makes them, and how."""
     options.check()
     with write_lock(folder):
-        old = manifests.read(folder) if (folder / manifests.NAME).exists() else None
+        old = on_disk(folder)
         if old is not None and not overwrite:
             raise SearchError(f"{folder}: holds an index already; add to it, or build over it with overwrite")
         sweep(folder, old, disk)
@@ -64,7 +63,7 @@ def build(
             spooled = _collected(staging, disk, records, options, encoder, vectors, source_name)
             _finish(folder, disk, spooled, options, old, segments)
         except BaseException as error:
-            with suppress(OSError):  # a full disk may refuse even this; the next writer sweeps again
+            with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
                 _tidy(folder, old, disk, error)
             raise
         remove_folder(staging, disk)
@@ -82,9 +81,10 @@ def _collected(
 
 
 def _tidy(folder: Path, old: Manifest | None, disk: Disk, error: BaseException) -> None:
-    """Leave what ``resume`` can go on from, and say so; nothing else."""
-    sweep(folder, old, disk)
-    kept = kept_rows(folder / STAGING)
+    """Leave the index, or what ``resume`` can go on from, and say so; nothing else."""
+    now = on_disk(folder)
+    sweep(folder, now, disk)
+    kept = kept_rows(folder / STAGING) if now == old else 0  # else it was stopped after the commit
     if kept == 0:
         remove_folder(folder / STAGING, disk)
     elif isinstance(error, (SearchError, DataError, NumericError)):

@@ -24,7 +24,7 @@ from sentemb.search.reading import as_document
 from sentemb.search.rewriting import rewrite, to_merge
 from sentemb.search.segment import Segment
 from sentemb.search.spool import BLOCK, Part, Spool
-from sentemb.search.writing import CHANGES, Recipe, commit, remove_folder, sweep, write_lock
+from sentemb.search.writing import CHANGES, Recipe, commit, on_disk, remove_folder, sweep, write_lock
 
 if TYPE_CHECKING:
     from sentemb.search.index import SearchIndex
@@ -101,8 +101,8 @@ def changing(index: SearchIndex) -> Iterator[Change]:
         try:
             yield Change(index, Recipe(index.folder, index.disk, made, "adding"), list(index.segments))
         except BaseException:
-            with suppress(OSError):  # a full disk may refuse even this; the next writer sweeps again
-                sweep(index.folder, index.manifest, index.disk)
+            with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
+                sweep(index.folder, on_disk(index.folder), index.disk)  # the commit may have happened
             raise
 
 

@@ -69,6 +69,15 @@ def _is_same(descriptor: int, path: Path) -> bool:
         return False
 
 
+def on_disk(folder: Path) -> Manifest | None:
+    """The generation that holds now, also where its writer was stopped right after the commit.
+
+    Raises:
+        SearchError: the manifest is damaged.
+    """
+    return manifests.read(folder) if (folder / manifests.NAME).exists() else None
+
+
 def sweep(folder: Path, current: Manifest | None, disk: Disk) -> None:
     """Remove what a killed writer left: files that the manifest does not name. Only under the lock."""
     named = {manifests.NAME, LOCK} | ({file.name for file in current.files} if current else set())
