@@ -20,9 +20,9 @@ from sentemb.search.kinds import Choice, choose, training_rows
 from sentemb.search.manifest import Manifest, SegmentEntry, StoredFile
 from sentemb.search.options import BuildOptions
 from sentemb.search.segment import Segment
-from sentemb.search.spool import BLOCK, VectorSource
+from sentemb.search.spool import BLOCK, VectorSource, names_of
 from sentemb.search.tune import K, exact_top, sample_rows, tune, without_own
-from sentemb.search.writing import STAGING, Recipe, commit, on_disk, remove_folder, sweep, write_lock
+from sentemb.search.writing import STAGING, Recipe, commit, on_disk, remove_folder, segment_file, sweep, write_lock
 from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
@@ -50,6 +50,7 @@ def build(
         old = on_disk(folder)
         if old is not None and not overwrite:
             raise SearchError(f"{folder}: holds an index already; add to it, or build over it with overwrite")
+        _take_back(folder, old, disk)
         sweep(folder, old, disk)
         staging = folder / STAGING
         is_unfinished = (staging / NOTE).exists()
@@ -80,9 +81,23 @@ def _collected(
     return Collected.from_texts(staging, disk, records, encoder, options, source_name)
 
 
+def _take_back(folder: Path, old: Manifest | None, disk: Disk) -> None:
+    """Move documents of an unfinished build from the segments that nothing names to the vectors they belong to."""
+    for number in range(len(list((folder / STAGING).glob("vectors-*.f32")))):
+        documents, _ = names_of(folder / STAGING, number)
+        moved = folder / segment_file(_next(old), number, "documents")
+        if moved.exists() and not documents.exists():
+            disk.rename(moved, documents)
+
+
+def _next(old: Manifest | None) -> int:
+    return (old.generation if old else 0) + 1
+
+
 def _tidy(folder: Path, old: Manifest | None, disk: Disk, error: BaseException) -> None:
     """Leave the index, or what ``resume`` can go on from, and say so; nothing else."""
     now = on_disk(folder)
+    _take_back(folder, now, disk)
     sweep(folder, now, disk)
     kept = kept_rows(folder / STAGING) if now == old else 0  # else it was stopped after the commit
     if kept == 0:
@@ -100,7 +115,7 @@ def _finish(
     choice = choose(options.kind, rows=rows, dimension=spooled.dimension, memory_bytes=options.memory_bytes,
                     target_recall=options.target_recall, rescore=options.rescore)
     made = Manifest(
-        generation=(old.generation if old else 0) + 1, dimension=spooled.dimension, metric=options.metric,
+        generation=_next(old), dimension=spooled.dimension, metric=options.metric,
         kind=choice.kind, factory=choice.factory, reason=choice.reason, seed=options.seed, next_id=spooled.next_id,
         model=spooled.model, rescored=choice.rescored, indexed_fields=options.indexed_fields,
     )

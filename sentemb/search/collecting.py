@@ -23,7 +23,7 @@ from sentemb.search.faiss_files import check_factory
 from sentemb.search.manifest import Document, Model
 from sentemb.search.options import BuildOptions
 from sentemb.search.reading import as_document
-from sentemb.search.spool import BLOCK, ArraySource, Spool, VectorSource
+from sentemb.search.spool import BLOCK, ArraySource, Spool, VectorSource, names_of, pairs_in
 from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
@@ -56,7 +56,7 @@ class Collected:
         stream = iter(records) if records is not None else None
         for start in range(0, len(vectors), step):
             part = ArraySource(vectors[start : start + step], rule)
-            writer = DocumentWriter(staging / f"documents-{len(writers):04d}.sqlite", disk, is_durable=False)
+            writer = DocumentWriter(names_of(staging, len(writers))[0], disk, is_durable=False)
             for first in range(0, part.rows, BLOCK):
                 count = min(BLOCK, part.rows - first)
                 some = [Document(None, None)] * count
@@ -129,7 +129,7 @@ def kept_rows(staging: Path) -> int:
         dimension = int(json.loads((staging / NOTE).read_bytes())["dimension"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-    return sum(path.stat().st_size for path in staging.glob("vectors-*.f32")) // (4 * dimension)
+    return sum(vectors.stat().st_size // (4 * dimension) for _, vectors in pairs_in(staging))
 
 
 def _facts(model: Model, options: BuildOptions, source_name: str) -> dict[str, Any]:

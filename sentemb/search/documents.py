@@ -92,8 +92,11 @@ class DocumentWriter:
         return list(found.items())
 
     def make_lookup(self, indexed_fields: Sequence[str] = ()) -> None:
-        """Index ids, and the metadata fields that filters use most."""
+        """Index ids, and the metadata fields that filters use most; a build that is resumed does so again."""
+        made = "SELECT name FROM sqlite_master WHERE type = 'index' AND name GLOB 'field_*'"
         try:
+            for (name,) in self._database.execute(made).fetchall():
+                self._database.execute(f"DROP INDEX {name}")
             self._database.execute(_LOOKUP)
             for number, name in enumerate(indexed_fields):
                 self._database.execute(f"CREATE INDEX field_{number} ON documents({extract(name)})")

@@ -82,6 +82,21 @@ class Part:
     rows: int = 0
 
 
+def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
+    """Documents and vectors of the parts of a spool, from the first up to where a file is missing."""
+    found: list[tuple[Path, Path]] = []
+    while True:
+        documents, vectors = names_of(folder, len(found))
+        if not (documents.exists() and vectors.exists()):
+            return found
+        found.append((documents, vectors))
+
+
+def names_of(folder: Path, number: int) -> tuple[Path, Path]:
+    """Where the documents and vectors of a part lie."""
+    return folder / f"documents-{number:04d}.sqlite", folder / f"vectors-{number:04d}.f32"
+
+
 class Spool:
     """Parts on the disk, filled in order.
 
@@ -107,9 +122,11 @@ class Spool:
     def open_again(self, dimension: int) -> None:
         """Take up what an interrupted build left: whole blocks are kept, a torn one is cut off."""
         self.dimension = dimension
-        for path in sorted(self.folder.glob("documents-*.sqlite")):
-            vectors = path.with_name(path.name.replace("documents", "vectors")).with_suffix(".f32")
-            vectors.touch()
+        whole = pairs_in(self.folder)
+        for path in self.folder.glob("*-????.*"):  # vectors without their documents are of no use, nor what follows
+            if int(path.name.split("-")[1][:4]) >= len(whole):
+                self._disk.remove(path)
+        for path, vectors in whole:
             documents = DocumentWriter(path, self._disk, is_durable=self._is_durable)
             rows = min(documents.rows, vectors.stat().st_size // (4 * dimension))
             documents.truncate(rows)
@@ -176,9 +193,8 @@ class Spool:
     def _part_with_room(self) -> Part:
         if not self.parts or (self._part_rows is not None and self.parts[-1].rows >= self._part_rows):
             number = len(self.parts)
-            path = self.folder / f"documents-{number:04d}.sqlite"
+            path, vectors = names_of(self.folder, number)
             writer = DocumentWriter(path, self._disk, is_durable=self._is_durable)
-            vectors = self.folder / f"vectors-{number:04d}.f32"
             vectors.touch()
             self.parts.append(Part(vectors, writer))
         return self.parts[-1]

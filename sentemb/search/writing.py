@@ -88,6 +88,11 @@ def sweep(folder: Path, current: Manifest | None, disk: Disk) -> None:
             disk.remove(entry)
 
 
+def segment_file(generation: int, number: int, suffix: str) -> str:
+    """Name of a file of a segment that a generation added."""
+    return f"g{generation:08d}-{number:04d}.{suffix}"
+
+
 def _is_ours(name: str) -> bool:
     return (name.startswith("g") and name.split(".")[0][1:9].isdigit()) or name.startswith(manifests.NAME)
 
@@ -144,7 +149,7 @@ class Recipe:
 
     def name(self, number: int, suffix: str) -> str:
         """A file name no other generation has."""
-        return f"g{self.manifest.generation:08d}-{number:04d}.{suffix}"
+        return segment_file(self.manifest.generation, number, suffix)
 
     def segment(
         self, number: int, source: VectorSource, documents: DocumentWriter, *, is_tail: bool,

@@ -13,6 +13,8 @@ from toy import ToyEncoder, vectors
 
 from sentemb.errors import DataError, SearchError
 from sentemb.search import SearchIndex
+from sentemb.search import build as building
+from sentemb.search.care import verify
 from sentemb.search.disk import Disk
 from sentemb.search.manifest import Document
 from sentemb.search.options import BuildOptions
@@ -98,6 +100,56 @@ def test_a_choice_that_fails_after_encoding_keeps_the_vectors(tmp_path: Path) ->
     encoder = ToyEncoder()
     SearchIndex.build(tmp_path, _documents(50), encoder=encoder, kind="flat", resume=True)
     assert encoder.encoded == []
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("segment_rows", [None, 20])
+def test_a_build_that_ends_after_its_segments_keeps_what_was_encoded(
+    segment_rows: int | None, is_killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def attempt(documents: list[Document], encoder: ToyEncoder) -> SearchIndex:
+        return SearchIndex.build(
+            tmp_path / "ix", documents, encoder=encoder, kind="IVF4,Flat", segment_rows=segment_rows,
+            indexed_fields=("i",), resume=True,
+        )
+
+    documents = _documents(50)
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "tune", stopped)
+        if is_killed:
+            patched.setattr(building, "_tidy", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            attempt(documents, ToyEncoder())
+    with pytest.raises(SearchError, match=r"document 1 is not what was encoded.*50 encoded documents are kept"):
+        attempt(documents[::-1], ToyEncoder())
+    encoder = ToyEncoder()
+    index = attempt(documents, encoder)
+    assert encoder.encoded == []
+    assert index.search("word3 number3", 1)[0].id == "d3"
+    assert len(index.search("word3", 50, where="i < 7")) == 7
+    verify(index)
+
+
+def test_vectors_whose_documents_are_lost_are_encoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    documents = _documents(50)
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "_train", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            SearchIndex.build(tmp_path, documents, encoder=ToyEncoder(), kind="flat", segment_rows=20)
+    (tmp_path / "building" / "documents-0001.sqlite").unlink()
+    encoder = ToyEncoder()
+    index = SearchIndex.build(
+        tmp_path, documents[:20] + documents[:19:-1], encoder=encoder, kind="flat", segment_rows=20, resume=True
+    )
+    assert len(encoder.encoded) == 30
+    for i in (3, 21, 48):
+        assert index.search(documents[i].text or "", 1)[0].id == f"d{i}"
 
 
 class _FullFile(io.FileIO):
