@@ -17,6 +17,7 @@ from sentemb.search.disk import Disk
 from sentemb.search.documents import Documents, DocumentWriter
 from sentemb.search.faiss_vectors import VectorIndex
 from sentemb.search.kinds import Choice, choose, training_rows
+from sentemb.search.known_ids import KnownIds
 from sentemb.search.manifest import Manifest, SegmentEntry, StoredFile
 from sentemb.search.options import BuildOptions
 from sentemb.search.segment import Segment
@@ -134,6 +135,7 @@ def _check_ids(writers: Sequence[DocumentWriter], indexed: Sequence[str]) -> Non
         DataError: names the first repeated id.
     """
     seen: list[Documents] = []
+    known = KnownIds()
     for writer in writers:
         writer.make_lookup(indexed)
         repeated = writer.rows_of_repeated_ids()
@@ -141,12 +143,15 @@ def _check_ids(writers: Sequence[DocumentWriter], indexed: Sequence[str]) -> Non
             name, rows = repeated[0]
             places = f"documents {rows[0] + 1} and {rows[1] + 1}"
             raise DataError(f"id {name!r} occurs {len(rows)} times ({places}); ids are unique")
-        for other in seen:
-            for start in range(0, writer.rows, BLOCK):
-                clash = other.rows_of(writer.ids(start, start + BLOCK))
-                if clash:
-                    raise DataError(f"id {next(iter(clash))!r} occurs twice; ids are unique")
         if len(writers) > 1:
+            for start in range(0, writer.rows, BLOCK):
+                ids = writer.ids(start, start + BLOCK)
+                suspects = known.suspects(ids)
+                for other in seen:
+                    clash = other.rows_of(suspects)
+                    if clash:
+                        raise DataError(f"id {next(iter(clash))!r} occurs twice; ids are unique")
+                known.add(ids)
             seen.append(Documents(writer.path, writer.rows))
     for other in seen:
         other.close()

@@ -44,8 +44,6 @@ class DocumentWriter:
             self._database.execute(f"PRAGMA synchronous={flush}")
             if not self._database.execute("SELECT 1 FROM sqlite_master WHERE name='documents'").fetchone():
                 self._database.execute(_TABLE)
-            if is_durable:  # a build looks for repeated ids before it encodes their texts
-                self._database.execute(_LOOKUP)
             self.rows = int(self._database.execute("SELECT count(*) FROM documents").fetchone()[0])
         except sqlite3.Error as error:
             raise _failed(path, error) from error
@@ -104,7 +102,7 @@ class DocumentWriter:
             raise _failed(self.path, error) from error
 
     def rows_of(self, ids: Sequence[Id]) -> dict[Id, list[int]]:
-        """Rows that carry any of the ids; fast for a durable writer, or after ``make_lookup``."""
+        """Rows that carry any of the ids; fast after ``make_lookup``."""
         return _rows_of(lambda sql, values: self._database.execute(sql, values).fetchall(), ids)
 
     def is_row(self, row: int, document: Document, name: Id) -> bool:

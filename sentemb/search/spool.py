@@ -19,6 +19,7 @@ from sentemb.errors import SearchError
 from sentemb.search.disk import Disk
 from sentemb.search.documents import DocumentWriter, Id
 from sentemb.search.embedding import VectorRule
+from sentemb.search.known_ids import KnownIds
 from sentemb.search.manifest import Document
 
 Vectors = NDArray[np.float32]
@@ -110,6 +111,7 @@ class Spool:
         self.folder, self._disk = folder, disk
         self._part_rows = part_rows
         self._is_durable = is_durable
+        self._known = KnownIds()
         self.parts: list[Part] = []
         self.dimension: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,12 +134,16 @@ class Spool:
             documents.truncate(rows)
             os.truncate(vectors, rows * 4 * dimension)
             self.parts.append(Part(vectors, documents, rows))
+            for start in range(0, rows, BLOCK):
+                self._known.add(documents.ids(start, start + BLOCK))
 
     def append(self, documents: Sequence[Document], ids: Sequence[Id], vectors: Vectors) -> None:
         """Add one block of rows."""
         self.dimension = vectors.shape[1] if self.dimension is None else self.dimension
         if vectors.shape[1] != self.dimension:
             raise SearchError(f"vectors of width {vectors.shape[1]} after others of width {self.dimension}")
+        if self._is_durable:
+            self._known.add(ids)
         start = 0
         while start < len(documents):
             part = self._part_with_room()
@@ -169,11 +175,15 @@ class Spool:
         return out
 
     def row_of_repeated(self, ids: Sequence[Id]) -> tuple[Id, int, int] | None:
-        """The first of the next rows' ids that a row before it has: (id, earlier row, its row)."""
+        """The first of the next rows' ids that a row before it has: (id, earlier row, its row); for a durable spool."""
+        suspects = self._known.suspects(ids)
+        if not suspects:
+            return None
         seen: dict[Id, int] = {}
         first = 0
         for part in self.parts:
-            for name, rows in part.documents.rows_of(ids).items():
+            part.documents.make_lookup()
+            for name, rows in part.documents.rows_of(suspects).items():
                 seen.setdefault(name, first + rows[0])
             first += part.rows
         for row, name in enumerate(ids, start=first):
