@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -11,8 +11,11 @@ from sentemb.errors import Interrupted
 
 
 @contextmanager
-def stoppable(left: str) -> Iterator[None]:
+def stoppable(left: str | Callable[[], str]) -> Iterator[None]:
     """Turn either signal into ``Interrupted("stopped; " + left)``, after everything inside has cleaned up.
+
+    Args:
+        left: what is left and how to go on; a function is asked then.
 
     Raises:
         Interrupted: the user stopped the work.
@@ -25,6 +28,6 @@ def stoppable(left: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"stopped; {left}") from None
+        raise Interrupted(f"stopped; {left if isinstance(left, str) else left()}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
