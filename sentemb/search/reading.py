@@ -15,6 +15,7 @@ from sentemb.search.manifest import Document
 
 ID_FIELDS = ("id", "_id")
 TEXT_FIELDS = ("text", "_text", "sentence", "document", "passage")
+MAX_DIGITS = 100  # what is longer is some code, not a number (and Python refuses to read integers beyond 4300)
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 
 
@@ -76,7 +77,7 @@ def _check_id(found: Any) -> None:
 
 
 def _number_or_text(value: Any) -> Any:
-    if not isinstance(value, str) or _NUMBER.fullmatch(value) is None:
+    if not isinstance(value, str) or len(value) > MAX_DIGITS or _NUMBER.fullmatch(value) is None:
         return value
     found = json.loads(value)
     is_kept = math.isfinite(found) if isinstance(found, float) else -(2**63) <= found < 2**63

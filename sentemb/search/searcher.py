@@ -109,7 +109,7 @@ def _fill_up(
     """Look harder for the queries that found fewer than ``wanted`` rows, until they have them or all was seen."""
     scores, rows = found
     short = np.flatnonzero(rows[:, wanted - 1] < 0)
-    while effort is not None and effort < segment.vectors.max_effort and len(short):
+    while len(short) and effort is not None and effort < segment.vectors.max_effort:
         effort = min(4 * effort, segment.vectors.max_effort)
         scores[short], rows[short] = segment.search(queries[short], rows.shape[1], effort=effort, allowed=allowed)
         short = short[rows[short, wanted - 1] < 0]

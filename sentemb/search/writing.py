@@ -37,7 +37,10 @@ def write_lock(folder: Path) -> Iterator[None]:
         raise SearchError(f"{folder}: is a file; an index is a folder: name another place")
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:
+        raise _gave_up(folder) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,18 +51,23 @@ def write_lock(folder: Path) -> Iterator[None]:
                 "(searching needs no lock)"
             ) from None
         if not _is_same(descriptor, folder / LOCK):  # a failed first build removed it meanwhile
-            raise IndexLocked(f"{folder}: another process gave up writing here at this moment; try again")
+            raise _gave_up(folder)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         try:
             yield
         finally:
-            if os.listdir(folder) == [LOCK]:  # nothing came of it: leave nothing
-                (folder / LOCK).unlink()
-                if is_new:
-                    folder.rmdir()
+            with suppress(OSError):  # the next writer may be there already, or somebody removed all of it
+                if os.listdir(folder) == [LOCK]:  # nothing came of it: leave nothing
+                    (folder / LOCK).unlink()
+                    if is_new:
+                        folder.rmdir()
     finally:
         os.close(descriptor)
+
+
+def _gave_up(folder: Path) -> IndexLocked:
+    return IndexLocked(f"{folder}: another process gave up writing here at this moment; try again")
 
 
 def _is_same(descriptor: int, path: Path) -> bool:

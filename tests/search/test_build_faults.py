@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 import pytest
 from toy import ToyEncoder, vectors
 
-from sentemb.errors import DataError, SearchError
+from sentemb.errors import DataError, IndexLocked, SearchError
 from sentemb.search import SearchIndex
 from sentemb.search import build as building
 from sentemb.search.care import verify
@@ -19,6 +20,7 @@ from sentemb.search.disk import Disk
 from sentemb.search.manifest import Document
 from sentemb.search.options import BuildOptions
 from sentemb.search.spool import BLOCK
+from sentemb.search.writing import write_lock
 
 
 def _documents(count: int = BLOCK + 50) -> list[Document]:
@@ -185,6 +187,23 @@ def test_a_full_disk_is_named_and_what_was_encoded_is_kept(tmp_path: Path) -> No
 def test_impossible_options(choices: dict[str, Any], message: str) -> None:
     with pytest.raises(SearchError, match=message):
         BuildOptions(**choices).check()
+
+
+def test_a_folder_that_goes_away_meanwhile_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "ix"
+
+    def change() -> None:
+        with write_lock(folder):
+            shutil.rmtree(folder)
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        change()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", lambda *_, **__: None)  # it was there, and another writer removed it
+        with pytest.raises(IndexLocked, match="try again"), write_lock(folder):
+            pass
+    assert not folder.exists()
 
 
 def test_vectors_may_be_lists_but_not_of_words(tmp_path: Path) -> None:

@@ -22,14 +22,15 @@ from sentemb.search.reading import as_document
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 def test_numbers_of_csv_can_be_compared(suffix: str, tmp_path: Path) -> None:
     rows = ["id,text,year,zip,ratio,huge", "7,a cat,2019,01067,-1.5e3,1e999"]
-    rows.append("8,a dog,2021,10115,x,99999999999999999999")
+    rows += ["8,a dog,2021,10115,x,99999999999999999999", f"9,a cow,2022,{'1' * 5000},0.{'3' * 200},0"]
     path = tmp_path / f"d.{suffix}"
     path.write_text("\n".join(rows).replace(",", "," if suffix == "csv" else "\t"))
     index = SearchIndex.build(tmp_path / "ix", str(path), encoder=ToyEncoder())
-    assert [hit.id for hit in index.search("cat", where="year >= 2020")] == ["8"]
+    assert [hit.id for hit in index.search("cat", where="year >= 2020 and year < 2022")] == ["8"]
     assert [hit.id for hit in index.search("cat", where='zip = "01067" and ratio < 0')] == ["7"]
     assert index.get(["7"])["7"].metadata == {"year": 2019, "zip": "01067", "ratio": -1500.0, "huge": "1e999"}
     assert index.get(["8"])["8"].metadata["huge"] == "99999999999999999999"
+    assert index.get(["9"])["9"].metadata == {"year": 2022, "zip": "1" * 5000, "ratio": f"0.{'3' * 200}", "huge": 0}
 
 
 def test_texts_of_jsonl_stay_texts(tmp_path: Path) -> None:
