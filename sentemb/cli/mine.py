@@ -75,13 +75,14 @@ def mine(
         from dataclasses import asdict
         from json import dumps
 
-        typer.echo(dumps({"output": str(output), **asdict(report)}))
+        typer.echo(dumps({"output": str(output), **asdict(report), "eci_form": "sentemb"}))
         return
     typer.echo(f"{output}: {report.kept:,} of {report.anchors:,} anchors with {report.negatives} negatives each")
     typer.echo(f"  similarity to the anchor: positives {report.positive_similarity:.4f}, negatives "
                f"{report.negative_similarity:.4f}, hardest {report.hardest_similarity:.4f}")
     typer.echo(f"  ECI {report.eci:.3f} = capacity {report.capacity:.2f} × efficiency {report.efficiency:.3f} "
-               f"(hardness {report.hardness:.3f}, safety {report.safety:.3f})")
+               f"(hardness {report.hardness:.3f}, safety {report.safety:.3f}); sentemb's normalisation: compare only "
+               "sets mined with this encoder")
     typer.echo(f"  estimated false negatives {report.false_negative_rate:.2%}; "
                f"refused {report.refused:.2%} of candidates")
 

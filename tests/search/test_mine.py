@@ -176,6 +176,27 @@ def test_unlabelled_texts_are_their_own_positives(tmp_path: Path) -> None:
     assert all(row["positive"] == row["anchor"] not in (row["negative_1"], row["negative_2"]) for row in rows)
 
 
+def test_report_is_the_equations_of_its_docstring() -> None:
+    draw, margin = np.random.default_rng(3), 0.05
+    builder = ReportBuilder(safe_margin=margin)
+    positives, negatives = [], []
+    for rows in (7, 4):
+        positive, negative = draw.uniform(-0.2, 0.9, rows), draw.uniform(-0.4, 0.5, (rows, 3))
+        builder.add(np.float32(positive), np.float32(negative), considered=rows, refused=0, looked_at=9)
+        positives += positive.tolist()
+        negatives += negative.tolist()
+    hard, safe = [], []
+    for positive, row in zip(positives, negatives, strict=True):
+        hard += [min(max(s / max(positive, 1e-6), 0), 1) for s in row]
+        safe.append(min(max((positive - max(row)) / margin, 0), 1))
+    hardness, safety = sum(hard) / len(hard), sum(safe) / len(safe)
+    report = builder.report()
+    assert 0 < safety < 1
+    assert (report.hardness, report.safety) == pytest.approx((hardness, safety), abs=1e-5)
+    assert report.capacity == pytest.approx(np.log(1 + 11 * 3))
+    assert report.eci == pytest.approx(np.log(34) * 2 / (1 / hardness + 1 / safety), rel=1e-4)
+
+
 def test_report_by_hand() -> None:
     builder = ReportBuilder(safe_margin=0.1)
     builder.add(np.float32([0.8, 0.5]), np.float32([[0.4, 0.2], [0.5, 0.1]]), considered=3, refused=1, looked_at=4)
