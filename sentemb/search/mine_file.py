@@ -30,6 +30,7 @@ from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
 ENCODED = 65_536  # texts encoded at a time
+GATHERED = 32 << 20  # bytes of candidates\' vectors at a time
 
 
 def read_pairs(
@@ -170,7 +171,7 @@ def _vectors(file: Path, encoder: Embedder, texts: list[str], rule: VectorRule, 
 
 
 def _indexed(folder: Path, corpus_vectors: Vectors, kind: str, seed: int) -> Neighbours:
-    """Candidates from an index of the corpus, kept beside the other parts."""
+    """Candidates from an index of the corpus, kept beside the other parts; scores are exact, whatever it keeps."""
     from sentemb.search.index import SearchIndex
 
     if not (folder / MANIFEST).exists():
@@ -178,8 +179,16 @@ def _indexed(folder: Path, corpus_vectors: Vectors, kind: str, seed: int) -> Nei
     index = SearchIndex.open(folder)
 
     def search(vectors: Vectors, k: int) -> tuple[Scores, Rows]:
-        found = index.search_vectors(vectors, k)
-        return found.scores, found.ids
+        rows = index.search_vectors(vectors, k).ids
+        scores = np.full(rows.shape, -np.inf, dtype=np.float32)
+        step = max(1, GATHERED // (4 * k * corpus_vectors.shape[1]))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            gathered = corpus_vectors[np.maximum(some, 0)]
+            scores[start : start + step] = np.matmul(gathered, vectors[start : start + step, :, None])[:, :, 0]
+        scores[rows < 0] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
     return search
 

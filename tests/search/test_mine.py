@@ -251,6 +251,21 @@ def test_candidates_of_an_index(tmp_path: Path) -> None:
         mine_file(pairs, tmp_path / "o.jsonl", ToyEncoder(), rules, kind="hsnw")
 
 
+@pytest.mark.parametrize("kind", ["IVF4,PQ4", "sq8", "rabitq", "IVF4,Flat"])
+def test_scores_of_candidates_of_an_index_are_exact(kind: str, tmp_path: Path) -> None:
+    records = [{"anchor": f"red w{i}", "positive": f"red w{i} x{i}"} for i in range(300)]
+    pairs, encoder = read_pairs(records, anchor="anchor", positive="positive"), ToyEncoder()
+    mine_file(pairs, tmp_path / "o.jsonl", encoder, MiningRules(negatives=3), kind=kind)
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert len(rows) == 300
+    for row in rows[:20]:
+        texts = [row[name] for name in ("anchor", "positive", "negative_1", "negative_2", "negative_3")]
+        found = encoder.encode(texts)
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+        np.testing.assert_allclose(row["negative_scores"], found[2:] @ found[0], atol=1e-5)
+        assert row["negative_scores"] == sorted(row["negative_scores"], reverse=True)
+
+
 @pytest.mark.parametrize("choices", [{"negatives": 100}, {"min_score": 2.0}])
 def test_nothing_is_written_where_nothing_is_found(choices: dict[str, Any], tmp_path: Path) -> None:
     pairs = read_pairs([{"text": f"w{i} common"} for i in range(9)], anchor="text", positive=None)
