@@ -81,6 +81,8 @@ class Collected:
         model = model_of(encoder, 1, query_prompt=prompts[0], document_prompt=prompts[1])
         spool = Spool(staging, disk, part_rows=options.segment_rows, is_durable=True)
         width = _take_up(spool, staging, model, options, source_name)
+        if spool.dimension is not None:
+            check_factory(options.kind, spool.dimension, options.metric)
         stream = iter(records)
         _skip(stream, spool, source_name)
         encoded = EncodedStream(encoder, VectorRule(options.metric, options.dim), prompts[1], spool)

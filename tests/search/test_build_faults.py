@@ -100,6 +100,8 @@ def test_a_choice_that_fails_after_encoding_keeps_the_vectors(tmp_path: Path) ->
     with pytest.raises(SearchError, match=r"at least as large as number of clusters.*50 encoded documents are kept"):
         SearchIndex.build(tmp_path, _documents(50), encoder=ToyEncoder(), kind="IVF500,Flat")
     encoder = ToyEncoder()
+    with pytest.raises(SearchError, match=r"multiple of.*50 encoded documents are kept"):
+        SearchIndex.build(tmp_path, _documents(60), encoder=encoder, kind="IVF4,PQ7", resume=True)
     SearchIndex.build(tmp_path, _documents(50), encoder=encoder, kind="flat", resume=True)
     assert encoder.encoded == []
 
