@@ -10,10 +10,12 @@ field that a document lacks is not satisfied, and its ``not`` is: ``not year = 2
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from sentemb.errors import SearchError
 from sentemb.search.documents import extract
 
 MAX_DEPTH = 50
+MAX_MARKS = 1_000  # values bound one by one; SQLite takes 32,766 or more, as it was compiled
 MAX_PARENTHESES = 28  # of the SQL; SQLite's parser has room for 100 symbols, up to three a parenthesis
 OWN = ("id", "text")  # names that mean the document's own
 _TOKEN = re.compile(
@@ -138,6 +141,10 @@ def _one_of(name: str, values: list[Any]) -> Condition:
     bound = tuple(_bind(name, value) for value in values)
     if None in bound:
         raise SearchError(f"filter on {name}: null cannot be in a list; write: {name} = null or {name} in (…)")
+    if len(bound) > MAX_MARKS:
+        finite = [value for value in bound if not isinstance(value, float) or isfinite(value)]  # no field holds others
+        values_sql = "SELECT value FROM json_each(?)"
+        return Condition(f"coalesce({_field(name)} IN ({values_sql}), 0)", (json.dumps(finite),))
     return Condition(f"coalesce({_field(name)} IN ({','.join('?' * len(bound))}), 0)", bound)
 
 

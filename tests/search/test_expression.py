@@ -74,6 +74,8 @@ def test_faults_are_named(where: Any, message: str) -> None:
         (" or ".join(f"year = {year}" for year in range(3000)), "abc"),
         (" and ".join(["year = 2020", *(f"year != {year}" for year in range(3000, 6000))]), "b"),
         ("not " * 46 + "year = 2020", "b"), ("(" * 40 + "year = 2020" + ")" * 40, "b"),
+        ({"id": ["b", *range(300_000)]}, "b5"), ({"year": [2020.0, float("inf"), *range(3000, 6000)]}, "b"),
+        ({"draft": [True, *(f"x{i}" for i in range(2000))]}, "a"), ({"id": {"a", *map(str, range(1001))}}, "a"),
         ({"year": np.int64(2020)}, "b"), ({"score": np.float32(0.5)}, "a"),
     ],
 )
