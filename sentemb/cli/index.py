@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -75,6 +76,7 @@ def build(
     With --engine ray, each worker fills one segment at a time (so give --segment-rows), and finished parts lie in
     OUT.shards until the index is whole: the same command continues.
     """
+    from sentemb.cli.stopping import stoppable
     from sentemb.encoder import Encoder
     from sentemb.errors import SearchError, did_you_mean
     from sentemb.search import SearchIndex
@@ -92,19 +94,21 @@ def build(
     if engine not in ("local", "ray"):
         raise SearchError(f'--engine {engine}{did_you_mean(engine, ("local", "ray"))}')
     if engine == "local":
-        index = SearchIndex.build(
-            out, records, encoder=encoder, options=options, resume=resume, overwrite=overwrite, name=", ".join(data)
-        )
+        with stoppable("the same command with --resume goes on from the last block"):
+            index = SearchIndex.build(
+                out, records, encoder=encoder, options=options, resume=resume, overwrite=overwrite, name=", ".join(data)
+            )
         return _report(index, json)
     from sentemb.encoder.ray_engine import Cluster
     from sentemb.search.ray_encoding import build_on_cluster
 
     if "-" in data:
         raise SearchError("--engine ray reads the documents twice; standard input can be read once: name a file")
-    index = build_on_cluster(
-        out, lambda: _documents(data, split, text_field, id_field), encoder, options, precision=precision,
-        cluster=Cluster(address, workers, worker_cpus), overwrite=overwrite, name=", ".join(data),
-    )
+    with stoppable("the same command goes on from the finished parts"):
+        index = build_on_cluster(
+            out, lambda: _documents(data, split, text_field, id_field), encoder, options, precision=precision,
+            cluster=Cluster(address, workers, worker_cpus), overwrite=overwrite, name=", ".join(data),
+        )
     _report(index, json)
 
 
@@ -114,8 +118,8 @@ def add(
     precision: Precision = "auto",
 ) -> None:
     """Add documents with new ids: all of them, or none."""
-    opened = _open(index, precision)
-    count = opened.add(_documents(data, split, text_field, id_field))
+    with _changing(index, precision) as opened:
+        count = opened.add(_documents(data, split, text_field, id_field))
     typer.echo(f"{index}: added {count:,} documents; {len(opened):,} now")
 
 
@@ -125,8 +129,8 @@ def upsert(
     precision: Precision = "auto",
 ) -> None:
     """Add documents, replacing those of the same id: all of them, or none."""
-    opened = _open(index, precision)
-    count = opened.upsert(_documents(data, split, text_field, id_field))
+    with _changing(index, precision) as opened:
+        count = opened.upsert(_documents(data, split, text_field, id_field))
     typer.echo(f"{index}: wrote {count:,} documents; {len(opened):,} now")
 
 
@@ -136,16 +140,16 @@ def delete(
     ids: Annotated[list[str], typer.Argument(metavar="ID…", help="ids; a whole number also means the integer id")],
 ) -> None:
     """Delete documents by id."""
-    opened = _open(index)
-    count = opened.delete([name for text in ids for name in _both(text)])
+    with _changing(index) as opened:
+        count = opened.delete([name for text in ids for name in _both(text)])
     typer.echo(f"{index}: deleted {count:,} documents; {len(opened):,} left")
 
 
 @app.command()
 def compact(index: Folder) -> None:
     """Rewrite the index as one segment without deleted rows."""
-    opened = _open(index)
-    opened.compact()
+    with _changing(index) as opened:
+        opened.compact()
     _report(opened, False)
 
 
@@ -157,8 +161,8 @@ def merge(
     """Append the documents of other indexes to INDEX."""
     from sentemb.search import SearchIndex
 
-    opened = _open(index)
-    count = opened.merge([SearchIndex.open(other) for other in others])
+    with _changing(index) as opened:
+        count = opened.merge([SearchIndex.open(other) for other in others])
     typer.echo(f"{index}: took over {count:,} documents; {len(opened):,} now")
 
 
@@ -173,8 +177,8 @@ def tune(
     from sentemb.data import iter_texts
     from sentemb.search.care import tune_on
 
-    opened = _open(index)
-    found = tune_on(opened, opened.vectors_of_texts(list(iter_texts(queries, text_field))), target_recall)
+    with _changing(index) as opened:
+        found = tune_on(opened, opened.vectors_of_texts(list(iter_texts(queries, text_field))), target_recall)
     typer.echo(f"effort {found.effort}, oversample {found.oversample}: recall@10 {found.recall:.4f} on {found.queries} "
                f"queries{'' if found.reached else ' (target not reached)'}")
 
@@ -194,6 +198,23 @@ def verify(index: Folder) -> None:
     typer.echo(f"{index}: {check(opened)} files are as they were written; {len(opened):,} documents")
 
 
+@contextmanager
+def _changing(folder: Path, precision: str = "auto") -> Iterator[SearchIndex]:
+    """An index to change; where that is stopped, say what became of it."""
+    from sentemb.cli.stopping import stoppable
+    from sentemb.search.manifest import read
+
+    before = read(folder).generation
+
+    def left() -> str:
+        if read(folder).generation == before:
+            return f"{folder} is as it was. The same command starts again"
+        return f"{folder} has changed before that: sentemb index stats {folder} tells what it holds"
+
+    with stoppable(left):
+        yield _open(folder, precision)
+
+
 def _open(folder: Path, precision: str = "auto") -> SearchIndex:
     from sentemb.search import SearchIndex
 
@@ -208,7 +229,7 @@ def _open(folder: Path, precision: str = "auto") -> SearchIndex:
 
 def _documents(data: list[str], split: str | None, text_field: str | None, id_field: str | None) -> Iterator[Any]:
     from sentemb.data import iter_records
-    from sentemb.search.documents import as_document
+    from sentemb.search.reading import as_document
 
     records = chain.from_iterable(iter_records(path, split=split) for path in data)
     return (as_document(record, text_field=text_field, id_field=id_field) for record in records)

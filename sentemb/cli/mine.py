@@ -24,6 +24,8 @@ def mine(
     anchor_id: Annotated[Optional[str], typer.Option(help="column: never pair texts of one id")] = None,  # noqa: UP045
     positive_id: Annotated[Optional[str], typer.Option(help="likewise")] = None,  # noqa: UP045
     corpus_id: Annotated[Optional[str], typer.Option(help="likewise")] = None,  # noqa: UP045
+    kind: Annotated[str, typer.Option(help="of the search for candidates: flat is exact, others as in 'index build'")]
+    = "flat",
     split: Annotated[Optional[str], typer.Option(help="split of a folder or hub data set")] = None,  # noqa: UP045
     negatives: Annotated[int, typer.Option("-n", help="per anchor")] = 5,
     dense: Annotated[float, typer.Option(help="part of them from the encoder")] = 1.0,
@@ -45,6 +47,7 @@ def mine(
     json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Find hard negatives for training data, and say how good they are before anything is trained."""
+    from sentemb.cli.stopping import stoppable
     from sentemb.encoder import Encoder
     from sentemb.search.crossencoder import load_cross_encoder
     from sentemb.search.mine_file import mine_file, read_pairs
@@ -61,23 +64,25 @@ def mine(
         positive_id=positive_id, corpus_id=corpus_id,
     )
     encoder = Encoder.load(model, precision=precision)
-    report = mine_file(
-        pairs, output, encoder, rules, resume=resume, query_prompt=encoder.prompts.get("query", ""),
-        document_prompt=encoder.prompts.get("document", encoder.prompts.get("passage", "")),
-        filter_model=load_cross_encoder(cross_encoder) if cross_encoder else None,
-        reference=Encoder.load(reference, precision=precision) if reference else None,
-    )
+    with stoppable("the same command with --resume goes on from the last block"):
+        report = mine_file(
+            pairs, output, encoder, rules, resume=resume, kind=kind, query_prompt=encoder.prompts.get("query", ""),
+            document_prompt=encoder.prompts.get("document", encoder.prompts.get("passage", "")),
+            filter_model=load_cross_encoder(cross_encoder) if cross_encoder else None,
+            reference=Encoder.load(reference, precision=precision) if reference else None,
+        )
     if json:
         from dataclasses import asdict
         from json import dumps
 
-        typer.echo(dumps({"output": str(output), **asdict(report)}))
+        typer.echo(dumps({"output": str(output), **asdict(report), "eci_form": "sentemb"}))
         return
     typer.echo(f"{output}: {report.kept:,} of {report.anchors:,} anchors with {report.negatives} negatives each")
     typer.echo(f"  similarity to the anchor: positives {report.positive_similarity:.4f}, negatives "
                f"{report.negative_similarity:.4f}, hardest {report.hardest_similarity:.4f}")
     typer.echo(f"  ECI {report.eci:.3f} = capacity {report.capacity:.2f} × efficiency {report.efficiency:.3f} "
-               f"(hardness {report.hardness:.3f}, safety {report.safety:.3f})")
+               f"(hardness {report.hardness:.3f}, safety {report.safety:.3f}); sentemb's normalisation: compare only "
+               "sets mined with this encoder")
     typer.echo(f"  estimated false negatives {report.false_negative_rate:.2%}; "
                f"refused {report.refused:.2%} of candidates")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -41,29 +41,63 @@ def search(
     """Find documents by meaning."""
     from sentemb.search import SearchIndex
 
+    _check_together(
+        ways={"QUERY": queries or file, "--more-like": more_like, "--like": like},
+        kinds={"--hybrid": hybrid, "--mmr": mmr is not None, "--within": within is not None},
+        plain={"--effort": effort is not None}, queried={"--rerank": rerank}, unlike=unlike,
+    )
     opened = SearchIndex.open(index, encoder=model, mapped=mapped, device=device, verify=not trust)
     asked = Request(opened, k, where, hybrid, mmr, within, rerank, effort)
     if more_like:
         from sentemb.search.choosing import like_documents
 
         names = [_own_id(opened, name) for name in more_like]
-        _print(zip(more_like, opened.hits(like_documents(opened, names, k, where=where)), strict=True), json)
+        asked.show(zip(more_like, opened.hits(like_documents(opened, names, k, where=where)), strict=True), json)
     elif like:
         from sentemb.search.choosing import combined
 
         away = opened.vectors_of_texts(unlike) if unlike else None
         found = combined(opened, opened.vectors_of_texts(like), away, k, where=where)
         title = " ∩ ".join(like) + "".join(f" \\ {text}" for text in unlike or ())
-        _print([(title, opened.hits(found)[0])], json)
+        asked.show([(title, opened.hits(found)[0])], json)
     elif queries or file:
         texts = list(queries or ())
         if file:
             from sentemb.data import iter_texts
 
             texts += iter_texts(file)
-        _print(zip(texts, asked.answer(texts), strict=True), json)
+        asked.show(zip(texts, asked.answer(texts), strict=True), json)
     else:
         _interact(asked, json)
+
+
+def _check_together(
+    *, ways: Mapping[str, Any], kinds: Mapping[str, Any], plain: Mapping[str, Any], queried: Mapping[str, Any],
+    unlike: list[str] | None,
+) -> None:
+    """Refuse options of which one would be ignored.
+
+    Args:
+        ways: to ask, of which there is one; none is interactive.
+        kinds: of search for queries, of which there is at most one.
+        plain: options of the search that is none of them.
+        queried: further options that need queries.
+    """
+    from sentemb.errors import SearchError
+
+    asked, chosen = ([name for name, value in some.items() if value] for some in (ways, kinds))
+    if len(asked) > 1:
+        raise SearchError(f"{' and '.join(asked)} are different questions; ask one of them")
+    if unlike and asked != ["--like"]:
+        raise SearchError("--unlike says what results of --like should not be like; give --like as well")
+    if len(chosen) > 1:
+        raise SearchError(f"{' and '.join(chosen)} do not go together; take one of {', '.join(kinds)}")
+    extra = [*chosen, *(name for name, value in {**plain, **queried}.items() if value)]
+    if extra and asked and asked != ["QUERY"]:
+        raise SearchError(f"{extra[0]} is for queries; it does not go with {asked[0]}")
+    for name, value in plain.items():
+        if value and chosen:
+            raise SearchError(f"{name} does not go with {chosen[0]}, which looks as hard as the index was tuned to")
 
 
 class Request:
@@ -84,6 +118,18 @@ class Request:
         if self._score is None:
             return found
         return [self.index.rerank(text, hits, self._score, self.k) for text, hits in zip(texts, found, strict=True)]
+
+    def show(self, results: Iterable[tuple[str, list[Hit]]], as_json: bool) -> None:
+        """Print results; where a filter left none because of a field that does not exist, say so instead."""
+        from sentemb.errors import SearchError
+        from sentemb.search.care import absent_fields
+
+        found = list(results)
+        if self.where is not None and len(self.index) and not any(hits for _, hits in found):
+            told = absent_fields(self.index, self.where)
+            if told is not None:
+                raise SearchError(f"filter {self.where!r}: {told}")
+        _print(found, as_json)
 
     def _find(self, texts: list[str], count: int) -> list[list[Hit]]:
         from sentemb.search import choosing
@@ -111,7 +157,7 @@ def _interact(asked: Request, as_json: bool) -> None:
         line = sys.stdin.readline().strip()
         if not line:
             return
-        _print([(line, asked.answer([line])[0])], as_json)
+        asked.show([(line, asked.answer([line])[0])], as_json)
 
 
 def _print(results: Iterable[tuple[str, list[Hit]]], as_json: bool) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import DataError, Interrupted
+from sentemb.cli.stopping import stoppable
+from sentemb.errors import DataError
 from sentemb.files import atomic_file
 
 Write = Callable[[Sequence[str], NDArray[np.float32]], None]
@@ -49,7 +48,7 @@ class NpyWriter:
     def open(self, width: int) -> Iterator[Write]:
         """Yield the function that appends."""
         rows = 0
-        with _interruptible(self.path), atomic_file(self.path) as temporary, temporary.open("wb") as file:
+        with stoppable(_not_written(self.path)), atomic_file(self.path) as temporary, temporary.open("wb") as file:
             file.write(_npy_header(0, width))
 
             def write(texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
@@ -78,7 +77,7 @@ class ParquetWriter:
         schema = pa.schema([("text", pa.string()), ("embedding", kind)])
         # embeddings do not compress; a dictionary of them only costs time
         with (
-            _interruptible(self.path), atomic_file(self.path) as temporary,
+            stoppable(_not_written(self.path)), atomic_file(self.path) as temporary,
             pq.ParquetWriter(temporary, schema, compression={"text": "zstd", "embedding": "none"},
                              use_dictionary=False) as file,
         ):
@@ -96,17 +95,5 @@ def _npy_header(rows: int, width: int) -> bytes:
     return start + facts.encode("latin-1").ljust(_NPY_HEADER - 11) + b"\n"
 
 
-@contextmanager
-def _interruptible(path: Path) -> Iterator[None]:
-    """Ctrl-C and SIGTERM leave nothing behind and say so."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; {path} was not written. The same command starts again") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _not_written(path: Path) -> str:
+    return f"{path} was not written. The same command starts again"

@@ -32,6 +32,7 @@ class Block:
     lines: Sequence[int]  # where every row starts, from 1; row numbers where the format has no lines
     has_lines: bool = True
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # names of an integer column's classes
+    is_typed: bool = True  # false where the format has texts only
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -138,10 +139,10 @@ def separated_blocks(
         rows.append(row)
         lines.append(line)
         if len(rows) == BLOCK:
-            yield Block(file, names, tuple(map(list, zip(*rows, strict=True))), lines)
+            yield Block(file, names, tuple(map(list, zip(*rows, strict=True))), lines, is_typed=False)
             rows, lines = [], []
     columns = tuple(map(list, zip(*rows, strict=True))) if rows else tuple([] for _ in names)
-    yield Block(file, names, columns, lines)
+    yield Block(file, names, columns, lines, is_typed=False)
 
 
 def _numbered(reader: Any, file: str, faults: Faults, bad: set[int]) -> Iterator[tuple[int, list[str]]]:

@@ -21,6 +21,7 @@ class Record:
 
     where: str  # "file:line"
     fields: dict[str, Any]
+    is_typed: bool = True  # false in csv and tsv, where every value is a text
 
 
 def iter_records(
@@ -41,7 +42,7 @@ def iter_records(
             faults.raise_if_any(advice)
         for i, values in enumerate(zip(*block.columns, strict=True)):
             fields = {name: value for name, value in zip(block.names, values, strict=True) if value is not MISSING}
-            yield Record(block.where(i), fields)
+            yield Record(block.where(i), fields, block.is_typed)
     if not skip_faulty:
         faults.raise_if_any(advice)
 

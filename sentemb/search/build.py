@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import DataError, SearchError
-from sentemb.search import manifest as manifests
-from sentemb.search.collecting import NOTE, Collected
+from sentemb.errors import DataError, NumericError, SearchError
+from sentemb.search.collecting import NOTE, Collected, kept_rows
 from sentemb.search.disk import Disk
 from sentemb.search.documents import Documents, DocumentWriter
 from sentemb.search.faiss_vectors import VectorIndex
 from sentemb.search.kinds import Choice, choose, training_rows
+from sentemb.search.known_ids import KnownIds
 from sentemb.search.manifest import Manifest, SegmentEntry, StoredFile
 from sentemb.search.options import BuildOptions
 from sentemb.search.segment import Segment
-from sentemb.search.spool import BLOCK, VectorSource
+from sentemb.search.spool import BLOCK, VectorSource, names_of
 from sentemb.search.tune import K, exact_top, sample_rows, tune, without_own
-from sentemb.search.writing import STAGING, Recipe, commit, remove_folder, sweep, write_lock
+from sentemb.search.writing import STAGING, Recipe, commit, on_disk, remove_folder, segment_file, sweep, write_lock
 from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
@@ -47,9 +48,10 @@ def build(
     """Build the index in ``folder``; see ``SearchIndex.build``. ``segments`` is who makes them, and how."""
     options.check()
     with write_lock(folder):
-        old = manifests.read(folder) if (folder / manifests.NAME).exists() else None
+        old = on_disk(folder)
         if old is not None and not overwrite:
             raise SearchError(f"{folder}: holds an index already; add to it, or build over it with overwrite")
+        _take_back(folder, old, disk)
         sweep(folder, old, disk)
         staging = folder / STAGING
         is_unfinished = (staging / NOTE).exists()
@@ -59,14 +61,52 @@ def build(
             )
         if not (is_unfinished and resume) or vectors is not None:
             remove_folder(staging, disk)
-        if vectors is not None:
-            spooled = Collected.from_vectors(staging, disk, records, vectors, options)
-        elif encoder is not None and records is not None:
-            spooled = Collected.from_texts(staging, disk, records, encoder, options, source_name)
-        else:
-            raise SearchError("build needs documents and an encoder, or vectors")
-        _finish(folder, disk, spooled, options, old, segments)
+        try:
+            spooled = _collected(staging, disk, records, options, encoder, vectors, source_name)
+            _finish(folder, disk, spooled, options, old, segments)
+        except BaseException as error:
+            with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
+                _tidy(folder, old, disk, error)
+            raise
         remove_folder(staging, disk)
+
+
+def _collected(
+    staging: Path, disk: Disk, records: Iterable[Any] | None, options: BuildOptions, encoder: Embedder | None,
+    vectors: Vectors | None, source_name: str,
+) -> Collected:
+    if vectors is not None:
+        return Collected.from_vectors(staging, disk, records, np.asarray(vectors), options)
+    if encoder is None or records is None:
+        raise SearchError("build needs documents and an encoder, or vectors")
+    return Collected.from_texts(staging, disk, records, encoder, options, source_name)
+
+
+def _take_back(folder: Path, old: Manifest | None, disk: Disk) -> None:
+    """Move documents of an unfinished build from the segments that nothing names to the vectors they belong to."""
+    for number in range(len(list((folder / STAGING).glob("vectors-*.f32")))):
+        documents, _ = names_of(folder / STAGING, number)
+        moved = folder / segment_file(_next(old), number, "documents")
+        if moved.exists() and not documents.exists():
+            disk.rename(moved, documents)
+
+
+def _next(old: Manifest | None) -> int:
+    return (old.generation if old else 0) + 1
+
+
+def _tidy(folder: Path, old: Manifest | None, disk: Disk, error: BaseException) -> None:
+    """Leave the index, or what ``resume`` can go on from, and say so; nothing else."""
+    now = on_disk(folder)
+    _take_back(folder, now, disk)
+    sweep(folder, now, disk)
+    kept = kept_rows(folder / STAGING) if now == old else 0  # else it was stopped after the commit
+    if kept == 0:
+        remove_folder(folder / STAGING, disk)
+    elif isinstance(error, (SearchError, DataError, NumericError)):
+        error.args = (f"{error}; {kept:,} encoded documents are kept: the corrected command goes on with --resume",)
+    elif isinstance(error, OSError):
+        error.strerror = f"{error.strerror}; encoded documents are kept: when that is mended, --resume goes on"
 
 
 def _finish(
@@ -76,7 +116,7 @@ def _finish(
     choice = choose(options.kind, rows=rows, dimension=spooled.dimension, memory_bytes=options.memory_bytes,
                     target_recall=options.target_recall, rescore=options.rescore)
     made = Manifest(
-        generation=(old.generation if old else 0) + 1, dimension=spooled.dimension, metric=options.metric,
+        generation=_next(old), dimension=spooled.dimension, metric=options.metric,
         kind=choice.kind, factory=choice.factory, reason=choice.reason, seed=options.seed, next_id=spooled.next_id,
         model=spooled.model, rescored=choice.rescored, indexed_fields=options.indexed_fields,
     )
@@ -95,6 +135,7 @@ def _check_ids(writers: Sequence[DocumentWriter], indexed: Sequence[str]) -> Non
         DataError: names the first repeated id.
     """
     seen: list[Documents] = []
+    known = KnownIds()
     for writer in writers:
         writer.make_lookup(indexed)
         repeated = writer.rows_of_repeated_ids()
@@ -102,12 +143,15 @@ def _check_ids(writers: Sequence[DocumentWriter], indexed: Sequence[str]) -> Non
             name, rows = repeated[0]
             places = f"documents {rows[0] + 1} and {rows[1] + 1}"
             raise DataError(f"id {name!r} occurs {len(rows)} times ({places}); ids are unique")
-        for other in seen:
-            for start in range(0, writer.rows, BLOCK):
-                clash = other.rows_of(writer.ids(start, start + BLOCK))
-                if clash:
-                    raise DataError(f"id {next(iter(clash))!r} occurs twice; ids are unique")
         if len(writers) > 1:
+            for start in range(0, writer.rows, BLOCK):
+                ids = writer.ids(start, start + BLOCK)
+                suspects = known.suspects(ids)
+                for other in seen:
+                    clash = other.rows_of(suspects)
+                    if clash:
+                        raise DataError(f"id {next(iter(clash))!r} occurs twice; ids are unique")
+                known.add(ids)
             seen.append(Documents(writer.path, writer.rows))
     for other in seen:
         other.close()

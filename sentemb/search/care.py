@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import SearchError
+from sentemb.errors import SearchError, did_you_mean
 from sentemb.search import manifest as manifests
+from sentemb.search.expression import OWN, fields_of
 from sentemb.search.life import changing
 from sentemb.search.manifest import Tuned, damaged
 from sentemb.search.segment import verify_file
@@ -53,6 +55,20 @@ def stats(index: SearchIndex) -> Stats:
         model=made.model.source if made.model else None, digest=made.model.digest if made.model else None,
         bytes=sum(file.bytes for file in made.files), bytes_per_vector=vectors / max(made.rows, 1), tuned=made.tuned,
     )
+
+
+def absent_fields(index: SearchIndex, where: str | Mapping[str, Any] | None) -> str | None:
+    """What a filter names that no document has, beside what there is; None where all names are known.
+
+    A look through every document, so for filters that found nothing.
+    """
+    absent = [
+        name for name in fields_of(where) if not any(segment.documents.has_field(name) for segment in index.segments)
+    ]
+    if not absent:
+        return None
+    known = {name for segment in index.segments for name in segment.documents.fields()}
+    return f'no document has the field "{absent[0]}"{did_you_mean(absent[0], {*known, *OWN})}'
 
 
 def verify(index: SearchIndex) -> int:

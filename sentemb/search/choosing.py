@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
+from sentemb.search.searcher import check_k
 from sentemb.types import Hits
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def diverse(
 
     Source: Carbonell & Goldstein 1998, SIGIR, equation 1. Deviations: none.
     """
+    check_k(k)
     if not 0 <= weight <= 1:
         raise SearchError(f"diversity weight {weight}; allowed: 0 to 1")
     if index.manifest.metric == "l2":
@@ -76,6 +78,7 @@ def combined(
     Deviations: SetCSE ranks by sums and differences of similarities to fine-tuned set embeddings; the minimum here
     keeps one strong match from standing in for another, and no fine-tuning is done.
     """
+    check_k(k)
     if len(like) == 0:
         raise SearchError("a combined query needs at least one text that results should be like")
     if index.manifest.metric == "l2":
@@ -141,6 +144,7 @@ def like_documents(index: SearchIndex, ids: Sequence[int | str], k: int, *, wher
     Raises:
         SearchError: no such document.
     """
+    check_k(k)
     places = index.positions_of(ids)
     absent = [name for name in ids if name not in places]
     if absent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import SearchError
+from sentemb.errors import DataError, SearchError
 from sentemb.files import write_json
 from sentemb.progress import Progress
 from sentemb.search.disk import Disk
-from sentemb.search.documents import DocumentWriter, as_document
+from sentemb.search.documents import DocumentWriter
 from sentemb.search.embedding import VectorRule, model_of, prompts_of
 from sentemb.search.encoding import EncodedStream, ids_of
+from sentemb.search.faiss_files import check_factory
 from sentemb.search.manifest import Document, Model
 from sentemb.search.options import BuildOptions
-from sentemb.search.spool import BLOCK, ArraySource, Spool, VectorSource
+from sentemb.search.reading import as_document
+from sentemb.search.spool import BLOCK, ArraySource, Spool, VectorSource, names_of, pairs_in
 from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
@@ -46,7 +48,7 @@ class Collected:
         if len(vectors) == 0:
             raise SearchError("there are no vectors to index")
         rule = VectorRule(options.metric, options.dim)
-        rule.apply(vectors[:1], "vectors")
+        check_factory(options.kind, rule.apply(vectors[:1], "vectors").shape[1], options.metric)
         step = options.segment_rows or len(vectors)
         sources: list[VectorSource] = []
         writers: list[DocumentWriter] = []
@@ -54,7 +56,7 @@ class Collected:
         stream = iter(records) if records is not None else None
         for start in range(0, len(vectors), step):
             part = ArraySource(vectors[start : start + step], rule)
-            writer = DocumentWriter(staging / f"documents-{len(writers):04d}.sqlite", disk, is_durable=False)
+            writer = DocumentWriter(names_of(staging, len(writers))[0], disk, is_durable=False)
             for first in range(0, part.rows, BLOCK):
                 count = min(BLOCK, part.rows - first)
                 some = [Document(None, None)] * count
@@ -79,27 +81,57 @@ class Collected:
         model = model_of(encoder, 1, query_prompt=prompts[0], document_prompt=prompts[1])
         spool = Spool(staging, disk, part_rows=options.segment_rows, is_durable=True)
         width = _take_up(spool, staging, model, options, source_name)
+        if spool.dimension is not None:
+            check_factory(options.kind, spool.dimension, options.metric)
         stream = iter(records)
-        skipped = sum(1 for _ in islice(stream, spool.rows))
-        if skipped < spool.rows:
-            raise SearchError(
-                f"{source_name}: {skipped} records, but {spool.rows} were encoded before the interruption; it is not "
-                "the same input: start over with overwrite"
-            )
+        _skip(stream, spool, source_name)
         encoded = EncodedStream(encoder, VectorRule(options.metric, options.dim), prompts[1], spool)
+
+        def refuse_repeated(documents: list[Document]) -> None:
+            repeated = spool.row_of_repeated(ids_of(documents, spool.rows))
+            if repeated is not None:
+                name, earlier, later = repeated
+                raise DataError(f"id {name!r} occurs twice (documents {earlier + 1} and {later + 1}); ids are unique")
+
         with Progress("encoding", total=None, unit="texts", done=spool.rows) as bar:
-            for documents, vectors in encoded.blocks(stream):
+            for documents, vectors in encoded.blocks(stream, refuse_repeated, bar):
                 if width is None and encoded.width is not None:
                     width = encoded.width
+                    check_factory(options.kind, vectors.shape[1], options.metric)
                     _note(staging, model, options, source_name, vectors.shape[1], width)
                 spool.append(documents, ids_of(documents, spool.rows), vectors)
-                bar.advance(len(documents))
         if spool.rows == 0 or spool.dimension is None or width is None:
             raise SearchError(f"{source_name}: there are no documents to index")
         return cls(
             [spool.source(part) for part in spool.parts], [part.documents for part in spool.parts],
             spool.dimension, spool.rows, replace(model, width=width),
         )
+
+
+def _skip(stream: Iterator[Any], spool: Spool, source: str) -> None:
+    """Pass over the records that were encoded before an interruption, if they still are what was encoded."""
+    skipped = 0
+    for skipped, record in enumerate(islice(stream, spool.rows), start=1):
+        document = as_document(record)
+        if not spool.is_row(skipped - 1, document, ids_of([document], skipped - 1)[0]):
+            raise SearchError(
+                f"{source}: document {skipped} is not what was encoded before the interruption; resume with the data "
+                "as it was, or start over with overwrite"
+            )
+    if skipped < spool.rows:
+        raise SearchError(
+            f"{source}: {skipped} records, but {spool.rows} were encoded before the interruption; it is not "
+            "the same input: start over with overwrite"
+        )
+
+
+def kept_rows(staging: Path) -> int:
+    """Documents that a build encoded and that ``resume`` can go on from; 0 where there are none."""
+    try:
+        dimension = int(json.loads((staging / NOTE).read_bytes())["dimension"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    return sum(vectors.stat().st_size // (4 * dimension) for _, vectors in pairs_in(staging))
 
 
 def _facts(model: Model, options: BuildOptions, source_name: str) -> dict[str, Any]:

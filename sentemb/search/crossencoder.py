@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,22 @@ from numpy.typing import NDArray
 
 from sentemb.errors import ModelError
 
-PairScorer = Callable[[list[tuple[str, str]]], NDArray[np.float32]]
+
+class CrossEncoderScores:
+    """Scores of (query, text) pairs by a sentence-transformers cross-encoder."""
+
+    def __init__(self, source: str, model: Any, batch_size: int) -> None:
+        self.source = source
+        self._model, self._batch_size = model, batch_size
+
+    def __call__(self, pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
+        """One score a pair."""
+        found = self._model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False)
+        return np.asarray(found, dtype=np.float32)
 
 
-def load_cross_encoder(name: str | Path, *, batch_size: int = 64) -> PairScorer:
-    """Scores of (query, text) pairs by a sentence-transformers cross-encoder.
+def load_cross_encoder(name: str | Path, *, batch_size: int = 64) -> CrossEncoderScores:
+    """A sentence-transformers cross-encoder by path or id.
 
     Raises:
         ModelError: there is no such model.
@@ -27,8 +37,4 @@ def load_cross_encoder(name: str | Path, *, batch_size: int = 64) -> PairScorer:
         model: Any = CrossEncoder(str(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"{name}: no cross-encoder: {str(error).splitlines()[0]}") from None
-
-    def score(pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
-        return np.asarray(model.predict(pairs, batch_size=batch_size, show_progress_bar=False), dtype=np.float32)
-
-    return score
+    return CrossEncoderScores(str(name), model, batch_size)

@@ -67,8 +67,15 @@ class Disk:
     """Writing, flushing, renaming and removing files of an index."""
 
     def write(self, file: BinaryIO, view: memoryview) -> int:
-        """One write call."""
-        return file.write(view)
+        """One write call.
+
+        Raises:
+            OSError: the system's own, with the file's name, which the system leaves out.
+        """
+        try:
+            return file.write(view)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, file.name) from None
 
     def fsync(self, descriptor: int) -> None:
         """Flush one open file."""

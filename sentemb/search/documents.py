@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,65 +21,14 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.data.records import Record
 from sentemb.errors import DataError, SearchError
 from sentemb.search.disk import Disk
 from sentemb.search.manifest import Document, damaged
 
 Id = int | str
 MANY = 500  # values in one IN (…) list
-ID_FIELDS = ("id", "_id")
-TEXT_FIELDS = ("text", "_text", "sentence", "document", "passage")
 _TABLE = "CREATE TABLE documents (row INTEGER PRIMARY KEY, id, text TEXT, metadata TEXT)"
-
-
-def as_document(record: Any, *, text_field: str | None = None, id_field: str | None = None) -> Document:
-    """A string, a ``Document`` or a mapping as a ``Document``.
-
-    In a mapping the text is ``text_field`` (or the first of text, _text, sentence, document, passage; a ``title``
-    beside it is put in front, as BEIR's protocol does), the id is ``id_field`` (or id, _id) and the rest is metadata.
-
-    Raises:
-        DataError: no text, or an id or metadata value that cannot be stored.
-    """
-    if isinstance(record, Document):
-        document = record
-    elif isinstance(record, str):
-        document = Document(None, record)
-    elif isinstance(record, Record):
-        document = _from_mapping(record.fields, text_field, id_field)
-    elif isinstance(record, Mapping):
-        document = _from_mapping(record, text_field, id_field)
-    else:
-        raise DataError(f"a document is a text, a mapping or a Document; found {type(record).__name__}")
-    _check_id(document.id)
-    return document
-
-
-def _from_mapping(record: Mapping[str, Any], text_field: str | None, id_field: str | None) -> Document:
-    rest = dict(record)
-    text_name = text_field or next((name for name in TEXT_FIELDS if name in rest), None)
-    if text_name is None or text_name not in rest:
-        has = ", ".join(map(str, rest)) or "nothing"
-        raise DataError(f"a record has no text field {text_field or ''}; it has {has}; name it with text_field")
-    text = rest.pop(text_name)
-    if not isinstance(text, str):
-        raise DataError(f"field {text_name} holds {type(text).__name__}, not text")
-    title = rest.get("title")
-    if text_field is None and isinstance(title, str) and title:
-        text = f"{title} {text}".strip()
-    id_name = id_field or next((name for name in ID_FIELDS if name in rest), None)
-    if id_field is not None and id_field not in rest:
-        raise DataError(f"a record has no id field {id_field}; it has {', '.join(map(str, record))}")
-    found = rest.pop(id_name) if id_name is not None else None
-    return Document(found, text, rest)
-
-
-def _check_id(found: Any) -> None:
-    if found is None or isinstance(found, str):
-        return
-    if isinstance(found, bool) or not isinstance(found, int) or not -(2**63) <= found < 2**63:
-        raise DataError(f"document id {found!r}: an id is a text or a 64-bit integer")
+_LOOKUP = "CREATE INDEX IF NOT EXISTS by_id ON documents(id)"
 
 
 class DocumentWriter:
@@ -139,13 +90,26 @@ class DocumentWriter:
         return list(found.items())
 
     def make_lookup(self, indexed_fields: Sequence[str] = ()) -> None:
-        """Index ids, and the metadata fields that filters use most."""
+        """Index ids, and the metadata fields that filters use most; a build that is resumed does so again."""
+        made = "SELECT name FROM sqlite_master WHERE type = 'index' AND name GLOB 'field_*'"
         try:
-            self._database.execute("CREATE INDEX by_id ON documents(id)")
+            for (name,) in self._database.execute(made).fetchall():
+                self._database.execute(f"DROP INDEX {name}")
+            self._database.execute(_LOOKUP)
             for number, name in enumerate(indexed_fields):
                 self._database.execute(f"CREATE INDEX field_{number} ON documents({extract(name)})")
         except sqlite3.Error as error:
             raise _failed(self.path, error) from error
+
+    def rows_of(self, ids: Sequence[Id]) -> dict[Id, list[int]]:
+        """Rows that carry any of the ids; fast after ``make_lookup``."""
+        return _rows_of(lambda sql, values: self._database.execute(sql, values).fetchall(), ids)
+
+    def is_row(self, row: int, document: Document, name: Id) -> bool:
+        """Whether that is what a row holds."""
+        sql = "SELECT id, text, metadata FROM documents WHERE row = ?"
+        kept = self._database.execute(sql, (row,)).fetchone()
+        return bool(kept == (name, document.text, _json(document.metadata, name)))
 
     def ids(self, start: int, stop: int) -> list[Id]:
         """Ids of rows start … stop - 1."""
@@ -198,18 +162,21 @@ class Documents:
 
     def rows_of(self, ids: Sequence[Id]) -> dict[Id, list[int]]:
         """Rows (live or deleted) that carry any of the ids."""
-        found: dict[Id, list[int]] = {}
-        for start in range(0, len(ids), MANY):
-            some = ids[start : start + MANY]
-            marks = ",".join("?" * len(some))
-            for name, row in self.query(f"SELECT id, row FROM documents WHERE id IN ({marks}) ORDER BY row", some):  # noqa: S608 - values are bound
-                found.setdefault(name, []).append(row)
-        return found
+        return _rows_of(self.query, ids)
 
     def rows_where(self, condition: str, values: Sequence[Any]) -> NDArray[np.int64]:
         """Rows that satisfy an SQL condition (made by ``expression``, never by a user)."""
         rows = self.query(f"SELECT row FROM documents WHERE {condition}", values)  # noqa: S608 - values are bound
         return np.fromiter((row for (row,) in rows), dtype=np.int64, count=len(rows))
+
+    def has_field(self, name: str) -> bool:
+        """Whether any document has the metadata field."""
+        kind = extract(name).replace("json_extract", "json_type", 1)
+        return bool(self.query(f"SELECT 1 FROM documents WHERE {kind} IS NOT NULL LIMIT 1"))  # noqa: S608 - quotes are barred
+
+    def fields(self) -> list[str]:
+        """The metadata fields that there are."""
+        return [name for (name,) in self.query("SELECT DISTINCT key FROM documents, json_each(metadata) ORDER BY key")]
 
     def scan(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Document]]:
         """Row and document, in row order, a few thousand in memory at a time."""
@@ -240,6 +207,16 @@ class Documents:
         self._database.close()
 
 
+def _rows_of(query: Callable[[str, Sequence[Any]], list[tuple[Any, ...]]], ids: Sequence[Id]) -> dict[Id, list[int]]:
+    found: dict[Id, list[int]] = {}
+    for start in range(0, len(ids), MANY):
+        some = ids[start : start + MANY]
+        marks = ",".join("?" * len(some))
+        for name, row in query(f"SELECT id, row FROM documents WHERE id IN ({marks}) ORDER BY row", some):  # noqa: S608 - values are bound
+            found.setdefault(name, []).append(row)
+    return found
+
+
 def extract(name: str) -> str:
     """SQL expression of a metadata field; the name is quoted, so it can hold anything but a quote.
 
@@ -255,9 +232,20 @@ def _json(metadata: Mapping[str, Any], name: Id) -> str | None:
     if not metadata:
         return None
     try:
-        return json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
     except (TypeError, ValueError) as error:
         raise DataError(f"metadata of document {name!r} cannot be stored as JSON: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """What JSON keeps of a value that it does not know: dates as ISO 8601, which sorts; numpy's and decimal numbers."""
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no text, number, truth value, date, list or mapping")
 
 
 def _failed(path: Path, error: sqlite3.Error) -> SearchError:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import NumericError, SearchError
+from sentemb.progress import Progress
 from sentemb.search.manifest import Metric, Model
 from sentemb.types import Embedder
 
@@ -73,6 +75,7 @@ class VectorRule:
 
     metric: Metric
     dimension: int | None  # leading values to keep; None: all
+    width: int | None = None  # of the model's own vectors, where it is known: others than these two are refused
 
     def apply(self, vectors: Vectors, what: str) -> Vectors:
         """Truncate and, for cosine, normalise again; a float32 C array.
@@ -82,10 +85,17 @@ class VectorRule:
             NumericError: NaN, infinity, or (cosine) a vector without a direction.
         """
         vectors = np.asarray(vectors)
+        if vectors.dtype.kind not in "fiu":
+            raise SearchError(f"{what}: an array of {vectors.dtype}; expected numbers")
         if vectors.ndim != 2:
             raise SearchError(f"{what}: an array of shape {vectors.shape}; expected (rows, dimension)")
         if self.dimension is not None and vectors.shape[1] < self.dimension:
             raise SearchError(f"{what}: {vectors.shape[1]} values a vector; the index needs {self.dimension}")
+        if self.width is not None and vectors.shape[1] not in (self.dimension, self.width):
+            raise SearchError(
+                f"{what}: {vectors.shape[1]} values a vector; the index's model gives {self.width} and the index keeps "
+                f"{self.dimension}"
+            )
         kept = np.ascontiguousarray(vectors[:, : self.dimension], dtype=np.float32)
         squares = np.einsum("ij,ij->i", kept, kept)
         if not np.isfinite(squares).all():
@@ -101,12 +111,22 @@ class VectorRule:
         return normalised
 
 
-def encode(encoder: Embedder, texts: Sequence[str], prompt: str) -> Vectors:
-    """Raw vectors of texts with a prompt in front (none: the encoder's own default)."""
+def encode(encoder: Embedder, texts: Sequence[str], prompt: str, bar: Progress | None = None) -> Vectors:
+    """Raw vectors of texts with a prompt in front (none: the encoder's own default).
+
+    Args:
+        bar: is advanced by the number of texts, bit by bit where the encoder takes a ``progress``.
+    """
+    before = 0 if bar is None else bar.done
+    options: dict[str, Any] = {}
+    if bar is not None and "progress" in signature(encoder.encode).parameters:
+        options["progress"] = bar
     if prompt and isinstance(encoder, Prompted):
-        found = encoder.encode(list(texts), prompt=prompt)
+        found = encoder.encode(list(texts), prompt=prompt, **options)
     else:
-        found = encoder.encode([prompt + text for text in texts] if prompt else list(texts))
+        found = encoder.encode([prompt + text for text in texts] if prompt else list(texts), **options)
+    if bar is not None:
+        bar.advance(before + len(texts) - bar.done)  # the encoder may not count what it met twice, or anything
     found = np.asarray(found)
     if found.ndim != 2 or len(found) != len(texts):
         raise SearchError(f"the encoder gave shape {found.shape} for {len(texts)} texts; expected ({len(texts)}, d)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError
-from sentemb.search.documents import Id, as_document
+from sentemb.progress import Progress
+from sentemb.search.documents import Id
 from sentemb.search.embedding import VectorRule, encode
 from sentemb.search.manifest import Document
+from sentemb.search.reading import as_document
 from sentemb.search.spool import BLOCK, MAX_KNOWN, Spool
 from sentemb.types import Embedder
 
@@ -31,16 +33,26 @@ class EncodedStream:
         self._known: dict[bytes, int] = {}
         self.width: int | None = None
 
-    def blocks(self, records: Iterator[Any]) -> Iterator[tuple[list[Document], Vectors]]:
-        """Documents with their vectors; the caller appends each block to the spool before asking for the next."""
+    def blocks(
+        self, records: Iterator[Any], check: Callable[[list[Document]], None] | None = None,
+        bar: Progress | None = None,
+    ) -> Iterator[tuple[list[Document], Vectors]]:
+        """Documents with their vectors; the caller appends each block to the spool before asking for the next.
+
+        Args:
+            check: sees a block before it is encoded, and may refuse it.
+            bar: is advanced while a block is encoded.
+        """
         while some := [as_document(record) for record in islice(records, BLOCK)]:
             texts = [document.text for document in some]
             empty = next((i for i, text in enumerate(texts) if not text or not text.strip()), None)
             if empty is not None:
                 raise DataError(f"document {self._spool.rows + empty + 1}, id {some[empty].id!r}: no text to encode")
-            yield some, self._vectors([text for text in texts if text is not None])
+            if check is not None:
+                check(some)
+            yield some, self._vectors([text for text in texts if text is not None], bar)
 
-    def _vectors(self, texts: Sequence[str]) -> Vectors:
+    def _vectors(self, texts: Sequence[str], bar: Progress | None) -> Vectors:
         keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         fresh = [i for key, i in first.items() if key not in self._known]
@@ -48,11 +60,13 @@ class EncodedStream:
         base = self._spool.rows
         slot = {keys[i]: n for n, i in enumerate(fresh)}
         if fresh:
-            raw = encode(self._encoder, [texts[i] for i in fresh], self._prompt)
+            raw = encode(self._encoder, [texts[i] for i in fresh], self._prompt, bar)
             self.width = raw.shape[1]
             made = self._rule.apply(raw, "encoded texts")
         else:
             made = np.empty((0, self._spool.dimension or 0), dtype=np.float32)
+        if bar is not None:
+            bar.advance(len(texts) - len(fresh))
         out = np.empty((len(texts), made.shape[1]), dtype=np.float32)
         is_new = np.array([key in slot for key in keys])
         out[is_new] = made[[slot[key] for key in keys if key in slot]]

@@ -10,15 +10,23 @@ field that a document lacks is not satisfied, and its ``not`` is: ``not year = 2
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+from math import isfinite
 from typing import Any
+
+import numpy as np
 
 from sentemb.errors import SearchError
 from sentemb.search.documents import extract
 
 MAX_DEPTH = 50
+MAX_MARKS = 1_000  # values bound one by one; SQLite takes 32,766 or more, as it was compiled
+MAX_PARENTHESES = 28  # of the SQL; SQLite's parser has room for 100 symbols, up to three a parenthesis
+OWN = ("id", "text")  # names that mean the document's own
 _TOKEN = re.compile(
     r"""\s*(?:(?P<number>-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
     r"""|(?P<quoted>`[^`]+`)|(?P<name>[^\W\d][\w.-]*)|(?P<sign><=|>=|==|!=|<|>|=|\(|\)|,))""",
@@ -45,13 +53,43 @@ def condition(where: str | Mapping[str, Any] | None) -> Condition | None:
         return None
     if isinstance(where, str):
         return _Parser(where).parse()
+    if not isinstance(where, Mapping):
+        raise SearchError(f"a filter is an expression or a mapping of fields; found {where!r}")
     parts = [_from_pair(name, value) for name, value in where.items()]
     if not parts:
         return None
-    return Condition(" AND ".join(f"({part.sql})" for part in parts), tuple(v for part in parts for v in part.values))
+    return _joined(parts, "AND")
 
 
-def _from_pair(name: str, value: Any) -> Condition:
+def fields_of(where: str | Mapping[str, Any] | None) -> list[str]:
+    """Metadata fields that a filter names, each once, in order.
+
+    Raises:
+        SearchError: the expression cannot be read.
+    """
+    if isinstance(where, str):
+        parser = _Parser(where)
+        parser.parse()
+        names = parser.names
+    else:
+        names = list(where or ())
+    return [name for name in dict.fromkeys(names) if name not in OWN]
+
+
+def _joined(parts: list[Condition], word: str) -> Condition:
+    """Conditions under one word, as a balanced tree: SQLite refuses expressions deeper than 1000."""
+    while len(parts) > 1:
+        pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
+        parts = [
+            Condition(f"({pair[0].sql}) {word} ({pair[1].sql})", pair[0].values + pair[1].values)
+            if len(pair) == 2 else pair[0] for pair in pairs
+        ]
+    return parts[0]
+
+
+def _from_pair(name: Any, value: Any) -> Condition:
+    if not isinstance(name, str):
+        raise SearchError(f"a filter's fields are texts; found {name!r}")
     if isinstance(value, tuple):
         if len(value) != 2:
             raise SearchError(f"where[{name!r}]: a tuple is a range (low, high), either may be None; found {value!r}")
@@ -59,14 +97,14 @@ def _from_pair(name: str, value: Any) -> Condition:
         bounds = [_compare(name, sign, v) for sign, v in ((">=", low), ("<=", high)) if v is not None]
         if not bounds:
             return Condition("1", ())
-        return Condition(" AND ".join(b.sql for b in bounds), tuple(v for b in bounds for v in b.values))
+        return _joined(bounds, "AND")
     if isinstance(value, (list, set, frozenset)):
         return _one_of(name, list(value))
     return _compare(name, "=", value)
 
 
 def _field(name: str) -> str:
-    return name if name in ("id", "text") else extract(name)
+    return name if name in OWN else extract(name)
 
 
 def _typed(field: str, value: Scalar) -> str:
@@ -78,6 +116,8 @@ def _typed(field: str, value: Scalar) -> str:
 
 
 def _bind(name: str, value: Any) -> Scalar:
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, bool) or value is None or isinstance(value, (str, float)):
         return value
     if isinstance(value, int) and -(2**63) <= value < 2**63:
@@ -101,7 +141,17 @@ def _one_of(name: str, values: list[Any]) -> Condition:
     bound = tuple(_bind(name, value) for value in values)
     if None in bound:
         raise SearchError(f"filter on {name}: null cannot be in a list; write: {name} = null or {name} in (…)")
+    if len(bound) > MAX_MARKS:
+        finite = [value for value in bound if not isinstance(value, float) or isfinite(value)]  # no field holds others
+        values_sql = "SELECT value FROM json_each(?)"
+        return Condition(f"coalesce({_field(name)} IN ({values_sql}), 0)", (json.dumps(finite),))
     return Condition(f"coalesce({_field(name)} IN ({','.join('?' * len(bound))}), 0)", bound)
+
+
+def _parentheses(sql: str) -> int:
+    """Depth of nesting (names stand in quotes, values are bound)."""
+    steps = [1 if sign == "(" else -1 for sign in re.findall(r"[()]", re.sub(r"'[^']*'", "", sql))]
+    return max(accumulate(steps), default=0)
 
 
 class _Parser:
@@ -120,6 +170,7 @@ class _Parser:
             place = match.end()
         self.at = 0
         self.depth = 0
+        self.names: list[str] = []
 
     def parse(self) -> Condition:
         if not self.tokens:
@@ -127,6 +178,8 @@ class _Parser:
         found = self._any()
         if self.at < len(self.tokens):
             raise self._fault(self.tokens[self.at][2], "is left over; expected and, or, or the end")
+        if _parentheses(found.sql) > MAX_PARENTHESES:
+            raise SearchError("filter is nested deeper than SQLite reads; take brackets and nots away")
         return found
 
     def _any(self) -> Condition:
@@ -139,10 +192,7 @@ class _Parser:
         parts = [part()]
         while self._take_word(word):
             parts.append(part())
-        if len(parts) == 1:
-            return parts[0]  # type: ignore[no-any-return]
-        sql = f" {word.upper()} ".join(f"({part.sql})" for part in parts)
-        return Condition(sql, tuple(value for part in parts for value in part.values))
+        return _joined(parts, word.upper())
 
     def _not(self) -> Condition:
         self.depth += 1
@@ -150,6 +200,8 @@ class _Parser:
             raise SearchError(f"filter is nested deeper than {MAX_DEPTH}")
         try:
             if self._take_word("not"):
+                if self._take_word("not"):
+                    return self._not()
                 inner = self._not()
                 return Condition(f"NOT ({inner.sql})", inner.values)
             if self._take_sign("("):
@@ -190,10 +242,12 @@ class _Parser:
         kind, text, place = self._peek("a field name")
         if kind == "quoted":
             self.at += 1
+            self.names.append(text[1:-1])
             return text[1:-1]
         if kind != "name" or text.lower() in _WORDS:
             raise self._fault(place, "is not a field name")
         self.at += 1
+        self.names.append(text)
         return text
 
     def _value(self) -> Scalar:

@@ -1,4 +1,4 @@
-"""Moving rows between FAISS indexes of one trained template as codes: nothing is decoded, so nothing is lost."""
+"""Inside FAISS indexes: their parts, and rows moved between them as codes, so that nothing is decoded or lost."""
 
 from __future__ import annotations
 
@@ -16,6 +16,33 @@ def inner_ivf(raw: Any) -> Any:
     """The inverted-file index inside transforms, or None."""
     found = faiss.try_extract_index_ivf(raw)
     return None if found is None else faiss.downcast_index(found)
+
+
+def inner_graph(raw: Any) -> Any:
+    """The graph inside transforms, or None."""
+    while isinstance(raw, faiss.IndexPreTransform):
+        raw = faiss.downcast_index(raw.index)
+    return raw if isinstance(raw, faiss.IndexHNSW) else None
+
+
+def clusterings(raw: Any) -> list[Any]:
+    """The k-means that an index trains with, but for those of rotations."""
+    found = [raw.cp] if isinstance(raw, (faiss.IndexIVF, faiss.IndexBinaryIVF)) else []
+    if isinstance(raw, (faiss.IndexIVFPQ, faiss.IndexPQ)):
+        found.append(raw.pq.cp)
+    return found
+
+
+def rotation_quantisers(raw: Any) -> list[Any]:
+    """A product quantiser for every OPQ rotation to train with in place of its own, so that it can be set."""
+    made = []
+    if isinstance(raw, faiss.IndexPreTransform):
+        for number in range(raw.chain.size()):
+            rotation = faiss.downcast_VectorTransform(raw.chain.at(number))
+            if isinstance(rotation, faiss.OPQMatrix):
+                made.append(faiss.ProductQuantizer(rotation.d_out, rotation.M, 8))
+                rotation.pq = made[-1]
+    return made
 
 
 def can_copy_codes(target: Any, source: Any) -> bool:
@@ -42,6 +69,18 @@ def copy_codes(source: Any, target: Any, rows: NDArray[np.int64]) -> None:
     for start in range(0, len(rows), COPIED):
         some = np.ascontiguousarray(codes[rows[start : start + COPIED]])
         target.add_sa_codes(some)
+
+
+def codes_of_binary(raw: Any, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Codes of the rows of a binary index, (rows, code bytes)."""
+    size = int(raw.code_size)
+    storage = faiss.downcast_IndexBinary(raw.storage) if isinstance(raw, faiss.IndexBinaryHNSW) else raw
+    if isinstance(storage, faiss.IndexBinaryFlat):
+        codes = faiss.rev_swig_ptr(storage.xb.data(), int(storage.ntotal) * size).reshape(-1, size)
+        return np.array(codes[rows])
+    if isinstance(storage, faiss.IndexBinaryIVF):
+        storage.make_direct_map()
+    return np.stack([storage.reconstruct(row) for row in rows.tolist()]) if len(rows) else np.empty((0, size), np.uint8)
 
 
 def _copy_lists(source: Any, target: Any, rows: NDArray[np.int64], source_rows: int, first: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import faiss as _faiss
 
 from sentemb.errors import SearchError
+from sentemb.search.kinds import choose
 from sentemb.search.manifest import Metric, damaged
 
 faiss: Any = _faiss  # its own type stubs know half of its classes
@@ -37,9 +39,25 @@ def create_raw(factory: str, dimension: int, metric: Metric) -> Any:
             )
     except RuntimeError as error:
         raise SearchError(f'factory "{factory}" with dimension {dimension}: {reason(error)}') from None
-    if isinstance(raw, (faiss.IndexIDMap, faiss.IndexIDMap2)):
-        raise SearchError(f'factory "{factory}": leave out IDMap; sentemb keeps the ids itself')
+    for classes, why in (
+        ((faiss.IndexIDMap, faiss.IndexIDMap2), "leave out IDMap; sentemb keeps the ids itself"),
+        ((faiss.IndexRefine, faiss.IndexIVFPQR), "leave out the refinement; rescore compares the best ones exactly"),
+        (faiss.IndexNSG, "an NSG graph must get all vectors at once; HNSW graphs grow"),
+    ):
+        if isinstance(raw, classes):
+            raise SearchError(f'factory "{factory}": {why}')
     return raw
+
+
+def check_factory(kind: str, dimension: int, metric: Metric) -> None:
+    """Whether FAISS can make the kind for this dimension.
+
+    Raises:
+        SearchError: it cannot.
+    """
+    if kind != "auto":
+        choice = choose(kind, rows=1000, dimension=dimension, memory_bytes=None, target_recall=0.5, rescore=None)
+        create_raw(choice.factory, dimension, metric)
 
 
 def read_raw(path: Path, factory: str, *, is_mapped: bool) -> Any:
@@ -82,8 +100,9 @@ def write_raw(raw: Any, sink: Callable[[bytes], int], *, is_binary: bool) -> Non
 
 def reason(error: RuntimeError) -> str:
     """FAISS's own words without its C++ signature."""
-    text = str(error).strip()
-    for mark in ("failed: ", "' failed", "Error: "):
-        if mark in text:
-            text = text.rsplit(mark, 1)[-1]
-    return " ".join(text.split())[:200] or "no reason given"
+    text = " ".join(str(error).split())
+    text = re.split(r"^Error in .* at \S+:\d+: ", text)[-1]
+    broken = re.fullmatch(r"Error: '(.*?)' failed:? ?(.*)", text)
+    if broken is not None:
+        text = broken[2] or f"{broken[1]} does not hold"
+    return text[:200] or "no reason given"

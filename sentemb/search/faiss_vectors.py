@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
-from sentemb.search.faiss_codes import can_copy_codes, copy_codes, inner_ivf
+from sentemb.search.faiss_codes import (
+    can_copy_codes,
+    clusterings,
+    codes_of_binary,
+    copy_codes,
+    inner_graph,
+    inner_ivf,
+    rotation_quantisers,
+)
 from sentemb.search.faiss_files import create_raw, is_binary, read_raw, reason, write_raw
 from sentemb.search.manifest import Metric
 
@@ -25,7 +33,8 @@ class VectorIndex:
     """Vectors of rows 0 … rows - 1 and the search among them.
 
     For a binary factory (``B…``) a vector is kept as the signs of its values; scores are then the cosine that the
-    share of differing signs suggests, cos(π · differing / d) (Charikar 2002, STOC, eq. 3).
+    share of differing signs suggests, cos(π · differing / d) (Charikar 2002, STOC, eq. 3), or for l2 the squared
+    distance of the signs, 4 · differing.
     """
 
     def __init__(self, raw: Any, *, metric: Metric, is_binary: bool) -> None:
@@ -33,8 +42,9 @@ class VectorIndex:
         self.metric = metric
         self.is_binary = is_binary
         self._ivf = None if is_binary else inner_ivf(raw)
-        self._graph = None if is_binary else _inner_graph(raw)
+        self._graph = None if is_binary else inner_graph(raw)
         self._takes_selector: bool | None = None
+        self._rotations: list[Any] = []  # FAISS keeps pointers to them
 
     @classmethod
     def create(cls, factory: str, dimension: int, metric: Metric) -> VectorIndex:
@@ -117,7 +127,10 @@ class VectorIndex:
         if quantiser is not None:
             quantiser.rangestat = faiss.ScalarQuantizer.RS_minmax
             quantiser.rangestat_arg = min(1.0, 10.0 / max(rows, 1) ** 0.5)
-        for clustering in _clusterings(self._ivf if self._ivf is not None else self.raw):
+        self._rotations = rotation_quantisers(self.raw)
+        for clustering in [
+            *clusterings(self._ivf if self._ivf is not None else self.raw), *(made.cp for made in self._rotations),
+        ]:
             clustering.seed = seed % (1 << 31)
             clustering.min_points_per_centroid = 1
 
@@ -187,7 +200,10 @@ class VectorIndex:
         selector = _selector(allowed) if allowed is not None and self._can_select() else None
         limit: float = threshold
         if self.is_binary:
-            limit = int(np.floor(np.arccos(np.clip(threshold, -1.0, 1.0)) / np.pi * self.dimension)) + 1
+            differing = threshold / 4 if self.metric == "l2" else (
+                np.arccos(np.clip(threshold, -1.0, 1.0)) / np.pi * self.dimension
+            )
+            limit = int(np.floor(np.clip(differing, -1, self.dimension))) + 1
         elif self.metric != "l2":
             limit = float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))  # FAISS leaves out the limit itself
         try:
@@ -207,13 +223,13 @@ class VectorIndex:
         return offsets, self._score(scores), rows
 
     def vectors_of(self, rows: NDArray[np.int64]) -> Vectors:
-        """Vectors of the rows as the index keeps them (quantised kinds give approximations).
+        """Vectors of the rows as the index keeps them (quantised kinds give approximations, binary ones signs).
 
         Raises:
             SearchError: the kind cannot give vectors back.
         """
         if self.is_binary:
-            raise SearchError("a binary index keeps signs only; build with rescore to keep vectors")
+            return self._signs_of(rows)
         if isinstance(self._ivf, faiss.IndexIVFFastScan):  # FAISS crashes here
             raise SearchError("fast-scan codes cannot be read back; build with rescore to keep vectors")
         try:
@@ -224,6 +240,11 @@ class VectorIndex:
             raise SearchError(f"this kind of index cannot give vectors back: {reason(error)}") from None
 
     # ------------------------------------------------------------------------------------------- inside
+    def _signs_of(self, rows: NDArray[np.int64]) -> Vectors:
+        codes = codes_of_binary(self.raw, rows)
+        signs = np.unpackbits(codes, axis=1, count=self.dimension, bitorder="little").astype(np.float32) * 2 - 1
+        return signs / np.float32(np.sqrt(self.dimension)) if self.metric == "cosine" else signs
+
     def _coded(self, vectors: Vectors) -> NDArray[Any]:
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         return np.packbits(vectors > 0, axis=1, bitorder="little") if self.is_binary else vectors
@@ -231,6 +252,8 @@ class VectorIndex:
     def _score(self, scores: NDArray[Any]) -> NDArray[np.float32]:
         if not self.is_binary:
             return np.asarray(scores, dtype=np.float32)
+        if self.metric == "l2":
+            return 4 * scores.astype(np.float32)
         return np.cos(np.pi * scores.astype(np.float32) / self.dimension).astype(np.float32)
 
     def _parameters(self, effort: int | None, selector: Any) -> Any:
@@ -290,16 +313,3 @@ class VectorIndex:
 
 def _selector(allowed: Mask) -> Any:
     return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-
-
-def _clusterings(raw: Any) -> list[Any]:
-    found = [raw.cp] if isinstance(raw, (faiss.IndexIVF, faiss.IndexBinaryIVF)) else []
-    if isinstance(raw, (faiss.IndexIVFPQ, faiss.IndexPQ)):
-        found.append(raw.pq.cp)
-    return found
-
-
-def _inner_graph(raw: Any) -> Any:
-    while isinstance(raw, faiss.IndexPreTransform):
-        raw = faiss.downcast_index(raw.index)
-    return raw if isinstance(raw, faiss.IndexHNSW) else None

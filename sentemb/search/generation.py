@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.errors import SearchError
 from sentemb.search.documents import Id
 from sentemb.search.manifest import Document, Manifest
 from sentemb.search.segment import Segment
@@ -65,6 +66,7 @@ class Generation:
 
     def positions_of(self, ids: Sequence[Id]) -> dict[Id, int]:
         """Positions of the live documents among the ids."""
+        check_ids(ids)
         found: dict[Id, int] = {}
         for segment, first in zip(self.segments, self._starts, strict=True):
             for name, rows in segment.documents.rows_of(ids).items():
@@ -96,6 +98,19 @@ class Generation:
             ]
             for row, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
         ]
+
+
+def check_ids(ids: Sequence[Id]) -> None:
+    """Refuse what is no list of ids, above all one text, whose letters would count as ids.
+
+    Raises:
+        SearchError: says what was found.
+    """
+    if isinstance(ids, (str, bytes)):
+        raise SearchError(f"ids are a list; found {ids!r}; write [{ids!r}]")
+    wrong = [name for name in ids if isinstance(name, bool) or not isinstance(name, (str, int))]
+    if wrong:
+        raise SearchError(f"id {wrong[0]!r}: an id is a text or a whole number")
 
 
 def _known(name: Id | None) -> Id:

@@ -23,7 +23,7 @@ from sentemb.search.hybrid import WordSearch, fuse
 from sentemb.search.manifest import Manifest
 from sentemb.search.opening import open_segments
 from sentemb.search.options import BuildOptions
-from sentemb.search.searcher import Effort, search_segments
+from sentemb.search.searcher import Effort, check_k, merge, search_segments
 from sentemb.search.segment import Segment
 from sentemb.types import Embedder, Hits
 
@@ -90,6 +90,8 @@ class SearchIndex(Generation):
             IndexLocked: another process is writing there.
         """
         folder = Path(path)
+        if options is not None and choices:
+            raise SearchError(f"options are given, and {', '.join(choices)} beside them; put all into one of the two")
         settings = options or BuildOptions(**choices)
         made = load_encoder(encoder) if encoder is not None else None
         source = name or (str(data) if isinstance(data, (str, Path)) else "the given documents")
@@ -201,8 +203,7 @@ class SearchIndex(Generation):
 
         A position stays what it is until ``refresh`` or a change; ``documents_of`` and ``ids_of`` resolve it.
         """
-        if k < 1:
-            raise SearchError(f"k = {k}; at least one result must be asked for")
+        check_k(k)
         queries = self.rule.apply(vectors, "queries")
         filter_ = where if isinstance(where, Condition) else condition(where)
         return search_segments(self.segments, queries, k, self.manifest.metric, self.effort(effort), filter_)
@@ -210,7 +211,8 @@ class SearchIndex(Generation):
     @property
     def rule(self) -> VectorRule:
         """How raw vectors become those of the index."""
-        return VectorRule(self.manifest.metric, self.manifest.dimension)
+        model = self.manifest.model
+        return VectorRule(self.manifest.metric, self.manifest.dimension, None if model is None else model.width)
 
     def effort(self, effort: int | None = None) -> Effort:
         """The tuned effort, or the given one."""
@@ -233,6 +235,9 @@ class SearchIndex(Generation):
 
         The word index is made in memory when first needed (about 10 µs a document) and kept for this generation.
         """
+        check_k(k)
+        if len(self) == 0:
+            return merge([], len(queries), k, "cosine")
         if self._words is None or self._words[0] != self.manifest.generation:
             self._words = (self.manifest.generation, WordSearch(self))
         filter_ = condition(where)

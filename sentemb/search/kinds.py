@@ -49,7 +49,7 @@ KINDS: dict[str, tuple[Callable[[int, int], str], str]] = {
 }
 # kinds whose scores are so coarse that without exact re-scoring their order is poor
 COARSE = frozenset({"ivf-pq", "rabitq", "binary"})
-_FACTORY = re.compile(r"^(?=.*\d|B?Flat$)[A-Z][A-Za-z0-9_]*(\([^()]*\))?(,[A-Za-z0-9_()]+)*$")
+_FACTORY = re.compile(r"^(?=.*[\d,]|(?:B?Flat|LSH|RaBitQ)$)[A-Z][A-Za-z0-9_]*(\([^()]*\))?(,[A-Za-z0-9_()+]+)*$")
 
 
 def choose(
@@ -71,8 +71,8 @@ def choose(
         factory = KINDS[kind][0](rows, dimension)
         return Choice(kind, factory, "asked for", kind in COARSE if rescore is None else rescore)
     if _FACTORY.match(kind):
-        # fast-scan codes cannot be read back, so without kept vectors such an index could never be compacted
-        return Choice("factory", kind, "a factory string was given", bool(rescore) or "fs" in kind)
+        # these codes cannot be read back, so without kept vectors such an index could never be compacted
+        return Choice("factory", kind, "a factory string was given", bool(rescore) or "fs" in kind or "LSH" in kind)
     raise SearchError(
         f'kind = "{kind}"{did_you_mean(kind, ["auto", *KINDS])}; or a FAISS factory string such as "IVF1024,SQ8"'
     )

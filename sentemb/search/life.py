@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 
 from sentemb.errors import DataError, SearchError
 from sentemb.progress import Progress
-from sentemb.search.documents import DocumentWriter, Id, as_document
+from sentemb.search.documents import DocumentWriter, Id
 from sentemb.search.embedding import VectorRule
 from sentemb.search.encoding import EncodedStream, ids_of
 from sentemb.search.faiss_vectors import Mask
+from sentemb.search.generation import check_ids
 from sentemb.search.manifest import Document, Manifest, SegmentEntry
+from sentemb.search.reading import as_document
 from sentemb.search.rewriting import rewrite, to_merge
 from sentemb.search.segment import Segment
 from sentemb.search.spool import BLOCK, Part, Spool
-from sentemb.search.writing import CHANGES, Recipe, commit, remove_folder, sweep, write_lock
+from sentemb.search.writing import CHANGES, Recipe, commit, on_disk, remove_folder, sweep, write_lock
 
 if TYPE_CHECKING:
     from sentemb.search.index import SearchIndex
@@ -99,8 +101,8 @@ def changing(index: SearchIndex) -> Iterator[Change]:
         try:
             yield Change(index, Recipe(index.folder, index.disk, made, "adding"), list(index.segments))
         except BaseException:
-            with suppress(OSError):  # a full disk may refuse even this; the next writer sweeps again
-                sweep(index.folder, index.manifest, index.disk)
+            with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
+                sweep(index.folder, on_disk(index.folder), index.disk)  # the commit may have happened
             raise
 
 
@@ -136,18 +138,18 @@ def _collect(index: SearchIndex, spool: Spool, records: Iterable[Any], vectors: 
     """Fill the spool; gives the next free running number."""
     manifest = index.manifest
     next_id = manifest.next_id
-    rule = VectorRule(manifest.metric, manifest.dimension)
+    rule = index.rule
     stream = iter(records)
-    if vectors is None:
-        prompt = manifest.model.document_prompt if manifest.model else ""
-        blocks = EncodedStream(index.encoder, rule, prompt, spool).blocks(stream)
-    else:
-        blocks = _given(stream, vectors, rule)
     with Progress("adding", total=None, unit="documents") as bar:
+        if vectors is None:
+            prompt = manifest.model.document_prompt if manifest.model else ""
+            blocks = EncodedStream(index.encoder, rule, prompt, spool).blocks(stream, bar=bar)
+        else:
+            blocks = _given(stream, vectors, rule)
         for documents, block in blocks:
             spool.append(documents, ids_of(documents, next_id), block)
             next_id += len(documents)
-            bar.advance(len(documents))
+            bar.advance(0 if vectors is None else len(documents))
     return next_id
 
 
@@ -184,6 +186,7 @@ def _settle_ids(change: Change, part: Part, *, replace_existing: bool) -> Mask:
 
 def delete(index: SearchIndex, ids: Sequence[Id]) -> int:
     """Delete documents; gives how many there were."""
+    check_ids(ids)
     with changing(index) as change:
         by_place: dict[int, list[int]] = {}
         for place, row in change.live_rows_of(list(ids)).values():

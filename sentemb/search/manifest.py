@@ -133,7 +133,7 @@ def read(folder: Path) -> Manifest:
     path = folder / NAME
     try:
         record = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise SearchError(f"{folder}: {_why_absent(folder)}") from None
     except (ValueError, RecursionError):
         raise damaged(path, "not readable as JSON, so it was altered") from None
@@ -181,6 +181,8 @@ def _checksum(body: Any) -> str:
 def _why_absent(folder: Path) -> str:
     if not folder.exists():
         return "there is no such folder; build an index with: sentemb index build DATA --out FOLDER"
+    if not folder.is_dir():
+        return "is a file; an index is a folder; build one with: sentemb index build DATA --out FOLDER"
     if (folder / "building").is_dir():
         return "its build did not finish; continue it with the same command and --resume"
     return "holds no index (no manifest.json); build one with: sentemb index build DATA --out FOLDER"

@@ -7,16 +7,16 @@ however often either occurs. Anchors go through in blocks: memory is the corpus'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import DataError, SearchError
+from sentemb.errors import DataError, NumericError, SearchError
 from sentemb.search.faiss_knn import exact_search
 from sentemb.search.hybrid import Bm25
-from sentemb.search.mine_rules import MiningRules, Rows, Scores, members, refuse, take
+from sentemb.search.mine_rules import MiningRules, Rows, Scores, members, refuse, take, window
 
 Vectors = NDArray[np.float32]
 BLOCK = 4096  # anchors at a time
@@ -158,8 +158,7 @@ class Miner:
         chosen = np.empty((len(anchors), 0), dtype=np.int64)
         values = np.empty((len(anchors), 0), dtype=np.float32)
         refused_total = looked_at = 0
-        # what a source cannot give is taken from the next one, random last
-        owed = np.zeros(len(anchors), dtype=np.int64)
+        offered: list[tuple[Rows, Scores, NDArray[np.bool_]]] = []
         for source, count in counts.items():
             if count == 0:
                 continue
@@ -170,8 +169,9 @@ class Miner:
             looked_at += int(allowed.sum())
             picked, found = take(rows, scores, allowed & ~refused, count, rules, generator)
             chosen, values = np.concatenate([chosen, picked], axis=1), np.concatenate([values, found], axis=1)
-            owed += (picked < 0).sum(axis=1)
-        whole = owed == 0
+            offered.append((rows, scores, window(allowed & ~refused, rules)))
+        chosen, values = _topped_up(chosen, values, offered, rules, generator)
+        whole = (chosen >= 0).all(axis=1)
         return Mined(
             anchors[whole], chosen[whole], values[whole], positive[whole], len(anchors), refused_total, looked_at
         )
@@ -237,12 +237,32 @@ class Miner:
                 owners.append(place)
         places, columns = np.nonzero(asked)
         judged += [(texts[anchors[p]], corpus[rows[p, c]]) for p, c in zip(places, columns, strict=True)]
-        values = np.asarray(self._filter(judged), dtype=np.float32)
+        values = np.asarray(self._filter(judged), dtype=np.float32).reshape(-1)
+        if len(values) != len(judged) or not np.isfinite(values).all():
+            raise NumericError(f"the filter model gave {len(values)} scores of {len(judged)} pairs, or not finite ones")
         bar = np.full(len(anchors), np.inf, dtype=np.float32)
         np.minimum.at(bar, owners, values[: len(owners)])
         refused = np.zeros(rows.shape, dtype=bool)
         refused[places, columns] = values[len(owners) :] > bar[places] - self.rules.filter_margin
         return refused
+
+
+def _topped_up(
+    chosen: Rows, values: Scores, offered: Sequence[tuple[Rows, Scores, NDArray[np.bool_]]], rules: MiningRules,
+    generator: np.random.Generator,
+) -> tuple[Rows, Scores]:
+    """What one source could not give, from what the sources still have; -1 stays where none has more."""
+    rules = replace(rules, rank_min=0, rank_max=None)  # what is offered lies in the window
+    for rows, scores, inside in offered:
+        owed = (chosen < 0).sum(axis=1)
+        if not owed.any():
+            break
+        picked, found = take(rows, scores, inside & ~_seen(rows, chosen), int(owed.max()), rules, generator)
+        picked = np.where(np.arange(picked.shape[1]) < owed[:, None], picked, -1)
+        chosen, values = np.concatenate([chosen, picked], axis=1), np.concatenate([values, found], axis=1)
+        order = np.argsort(chosen < 0, axis=1, kind="stable")[:, : rules.negatives]
+        chosen, values = np.take_along_axis(chosen, order, axis=1), np.take_along_axis(values, order, axis=1)
+    return chosen, values
 
 
 def _slice(offsets: Rows, flat: Rows, anchors: Rows) -> tuple[Rows, Rows]:

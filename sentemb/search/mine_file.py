@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +19,18 @@ from numpy.typing import NDArray
 from sentemb.errors import DataError, SearchError
 from sentemb.files import atomic_file, write_json
 from sentemb.progress import Progress
+from sentemb.search.crossencoder import CrossEncoderScores
 from sentemb.search.embedding import Identified, VectorRule, encode
+from sentemb.search.manifest import NAME as MANIFEST
 from sentemb.search.mine import Mined, Miner, Neighbours, Pairs, PairScorer, pairs_of
 from sentemb.search.mine_report import MiningReport, ReportBuilder
-from sentemb.search.mine_rules import MiningRules
+from sentemb.search.mine_rules import MiningRules, Rows, Scores
+from sentemb.search.options import BuildOptions
 from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
 ENCODED = 65_536  # texts encoded at a time
+GATHERED = 32 << 20  # bytes of candidates\' vectors at a time
 
 
 def read_pairs(
@@ -38,6 +45,8 @@ def read_pairs(
     """
     anchors, positives = [], []
     ids: dict[str, list[Any]] = {"anchor": [], "positive": [], "corpus": []}
+    if corpus_id is not None and not corpus:
+        raise DataError(f'corpus_id = "{corpus_id}", but there is no corpus; give further texts, or leave it out')
     for number, record in enumerate(records, start=1):
         anchors.append(_text(record, anchor, number))
         if positive is not None:
@@ -59,25 +68,32 @@ def read_pairs(
 def mine_file(
     pairs: Pairs, output: Path, encoder: Embedder, rules: MiningRules, *, resume: bool = False,
     neighbours: Neighbours | None = None, filter_model: PairScorer | None = None, reference: Embedder | None = None,
-    corpus_vectors: Vectors | None = None, query_prompt: str = "", document_prompt: str = "",
+    corpus_vectors: Vectors | None = None, query_prompt: str = "", document_prompt: str = "", kind: str = "flat",
 ) -> MiningReport:
     """Mine and write ``output`` (.jsonl or .parquet): anchor, positive, negative_1…n, and their scores.
 
     Every pair of the input whose anchor has enough negatives becomes a row. The file appears when all is done; until
     then finished blocks lie in ``OUTPUT.parts`` and ``resume`` goes on from them. Same input, same output.
 
+    Args:
+        kind: of the search for dense candidates: flat is exact, any other kind of index approximate.
+
     Raises:
-        SearchError: unfinished parts lie there and resume was not asked for, or they are of other data or rules.
+        SearchError: unfinished parts lie there and resume was not asked for, they are of other data or rules, or no
+            anchor has enough negatives (nothing is written then).
     """
     rules.check()
+    BuildOptions(kind=kind).check()
     if output.suffix not in (".jsonl", ".parquet"):
         raise SearchError(f"{output}: write to a file that ends in .jsonl or .parquet")
     parts = output.with_name(output.name + ".parts")
-    _open_parts(parts, _facts(pairs, encoder, rules, reference, filter_model is not None), resume)
+    _open_parts(parts, _facts(pairs, encoder, rules, reference, filter_model, kind), resume)
     rule = VectorRule("cosine", None)
     anchor_vectors = _vectors(parts / "anchors.npy", encoder, pairs.anchors, rule, query_prompt)
     if corpus_vectors is None:
         corpus_vectors = _vectors(parts / "corpus.npy", encoder, pairs.corpus, rule, document_prompt)
+    if kind != "flat" and neighbours is None:
+        neighbours = _indexed(parts / "index", corpus_vectors, kind, rules.seed)
     other = None
     if reference is not None:
         other = (_vectors(parts / "reference-anchors.npy", reference, pairs.anchors, rule, ""),
@@ -94,6 +110,12 @@ def mine_file(
                 considered = mined.considered
             bar.advance(considered)
     report = _report(parts, miner.blocks)
+    if report.kept == 0:
+        shutil.rmtree(parts)
+        raise SearchError(
+            f"{output}: not written, because none of {report.anchors:,} anchors has {rules.negatives} negatives; the "
+            f"rules refused {report.refused:.1%} of the candidates: ask for fewer, loosen them, or give a corpus"
+        )
     rows = _rows(pairs, parts, miner.blocks)
     (_write_jsonl if output.suffix == ".jsonl" else _write_parquet)(output, rows, rules.negatives)
     write_json(output.with_name(output.name + ".report.json"), {"report": asdict(report), "rules": asdict(rules)})
@@ -102,7 +124,8 @@ def mine_file(
 
 
 def _facts(
-    pairs: Pairs, encoder: Embedder, rules: MiningRules, reference: Embedder | None, filtered: bool
+    pairs: Pairs, encoder: Embedder, rules: MiningRules, reference: Embedder | None,
+    filter_model: PairScorer | None, kind: str,
 ) -> dict[str, Any]:
     content = hashlib.sha256()
     for text in (*pairs.anchors, "\x00", *pairs.corpus):
@@ -110,7 +133,8 @@ def _facts(
     for rows in (pairs.positive_offsets, pairs.positive_rows, pairs.excluded_offsets, pairs.excluded_rows):
         content.update(rows.tobytes())
     names = [model.digest() if isinstance(model, Identified) else None for model in (encoder, reference)]
-    return {"data": content.hexdigest(), "models": names, "filtered": filtered, "rules": asdict(rules)}
+    filter_ = filter_model.source if isinstance(filter_model, CrossEncoderScores) else filter_model is not None
+    return {"data": content.hexdigest(), "models": names, "filter": filter_, "kind": kind, "rules": asdict(rules)}
 
 
 def _open_parts(parts: Path, facts: dict[str, Any], resume: bool) -> None:
@@ -118,7 +142,11 @@ def _open_parts(parts: Path, facts: dict[str, Any], resume: bool) -> None:
     if note.exists():
         if not resume:
             raise SearchError(f"{parts}: an unfinished mining lies here; continue it with resume, or remove the folder")
-        if json.loads(note.read_bytes()) != facts:
+        try:
+            kept = json.loads(note.read_bytes())
+        except ValueError:
+            raise SearchError(f"{note}: damaged; remove the folder {parts}") from None
+        if kept != facts:
             raise SearchError(f"{parts}: the unfinished mining had other data, models or rules; remove the folder")
         return
     shutil.rmtree(parts, ignore_errors=True)
@@ -132,15 +160,46 @@ def _vectors(file: Path, encoder: Embedder, texts: list[str], rule: VectorRule, 
         with atomic_file(file) as temporary, Progress("encoding", total=len(texts), unit="texts") as bar:
             out: Any = None
             for start in range(0, len(texts), ENCODED):
-                block = rule.apply(encode(encoder, texts[start : start + ENCODED], prompt), "encoded texts")
+                block = rule.apply(encode(encoder, texts[start : start + ENCODED], prompt, bar), "encoded texts")
                 if out is None:
                     shape = (len(texts), block.shape[1])
                     out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
                 out[start : start + len(block)] = block
-                bar.advance(len(block))
             out.flush()
     # copy on write: torch takes only arrays that could be written
     return np.load(file, mmap_mode="c", allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def _indexed(folder: Path, corpus_vectors: Vectors, kind: str, seed: int) -> Neighbours:
+    """Candidates from an index of the corpus, kept beside the other parts; scores are exact, whatever it keeps."""
+    from sentemb.search.index import SearchIndex
+
+    if not (folder / MANIFEST).exists():
+        SearchIndex.build(folder, None, vectors=corpus_vectors, kind=kind, seed=seed, overwrite=True).close()
+    index = SearchIndex.open(folder)
+
+    def search(vectors: Vectors, k: int) -> tuple[Scores, Rows]:
+        rows = index.search_vectors(vectors, k).ids
+        scores = np.full(rows.shape, -np.inf, dtype=np.float32)
+        step = max(1, GATHERED // (4 * k * corpus_vectors.shape[1]))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            gathered = corpus_vectors[np.maximum(some, 0)]
+            scores[start : start + step] = np.matmul(gathered, vectors[start : start + step, :, None])[:, :, 0]
+        scores[rows < 0] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+    return search
+
+
+@contextmanager
+def _block(file: Path) -> Iterator[Any]:
+    try:
+        with np.load(file, allow_pickle=False) as block:
+            yield block
+    except (ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        raise SearchError(f"{file}: damaged; remove the folder {file.parent}") from None
 
 
 def _write_block(file: Path, mined: Mined) -> None:
@@ -152,7 +211,7 @@ def _write_block(file: Path, mined: Mined) -> None:
 def _report(parts: Path, blocks: int) -> MiningReport:
     builder = ReportBuilder()
     for number in range(blocks):
-        with np.load(parts / f"block-{number:05d}.npz", allow_pickle=False) as block:
+        with _block(parts / f"block-{number:05d}.npz") as block:
             considered, refused, looked_at = block["counts"].tolist()
             builder.add(block["positive"], block["scores"], considered=considered, refused=refused, looked_at=looked_at)
     return builder.report()
@@ -160,7 +219,7 @@ def _report(parts: Path, blocks: int) -> MiningReport:
 
 def _rows(pairs: Pairs, parts: Path, blocks: int) -> Iterator[dict[str, Any]]:
     for number in range(blocks):
-        with np.load(parts / f"block-{number:05d}.npz", allow_pickle=False) as block:
+        with _block(parts / f"block-{number:05d}.npz") as block:
             columns = [block[name].tolist() for name in ("anchors", "negatives", "scores", "positive")]
         for anchor, negatives, scores, positive in zip(*columns, strict=True):
             for text in pairs.positives_of(anchor):

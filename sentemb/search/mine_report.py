@@ -1,4 +1,4 @@
-"""How good a mined set is, before anything is trained on it: ECI and the figures behind it."""
+"""How good a mined set is, before anything is trained on it: ECI (in a form of our own) and the figures behind it."""
 
 from __future__ import annotations
 
@@ -61,10 +61,15 @@ class ReportBuilder:
         * capacity C = ln(1 + n·k);
         * ECI = C · E.
 
-        Source: the trade-off of Effective Contrastive Information as this project's brief states it: capacity (log of
-        the set's size) times the harmonic balance of hardness and max-margin safety.
-        Deviations: the paper's own normalisations of hardness and safety were not at hand; those above are ours, so
-        values compare sets mined by sentemb with one encoder, not with published ECI values.
+        Source: Sinha, Seetharaman & Bansal 2026, "ECI: Effective Contrastive Information to Evaluate Hard-Negatives",
+        arXiv:2603.20990v1, abstract: the trade-off of information capacity (the logarithmic bound on mutual
+        information that the set's size gives) and discriminative efficiency (the harmonic balance of signal
+        magnitude, i.e. hardness, and max-margin safety).
+        Deviations: only that abstract was at hand, none of its equations. Ours are therefore that the trade-off is a
+        product; that hardness is divided by the positive's similarity and safety by a margin of 0.05, both clipped to
+        0 … 1; that means are taken over the whole set before the harmonic mean; and that the size counts all negatives
+        of the set. Values rank sets that sentemb mined with one encoder; they are not those of the paper. Its third
+        version (June 2026) replaces the figure by another, from a log-determinant of residuals, which is not this one.
         """
         if not self._positive or not sum(map(len, self._positive)):
             none = math.nan

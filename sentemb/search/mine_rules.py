@@ -20,7 +20,8 @@ class MiningRules:
 
     Args:
         negatives: per anchor; an anchor with fewer that pass is left out.
-        dense, bm25, random: parts of the negatives that come from each source, e.g. 3, 1, 1; 0 leaves it out.
+        dense, bm25, random: parts of the negatives that come from each source, e.g. 3, 1, 1; 0 leaves it out. What a
+            source cannot give (BM25 finds only texts with common words) comes from the others, in that order.
         rank_min: best candidates to skip, counted among those that pass the other rules.
         rank_max: candidates to look at per anchor and source; None: enough that some may be refused.
         max_score, min_score: bounds of a negative's similarity to the anchor.
@@ -56,6 +57,8 @@ class MiningRules:
                 f"rank_max = {self.rank_max}; with rank_min {self.rank_min} and {self.negatives} negatives it is at "
                 f"least {self.rank_min + self.negatives}"
             )
+        if self.seed < 0:
+            raise SearchError(f"seed = {self.seed}; at least 0")
         if self.sampling not in ("top", "random"):
             raise SearchError(f'sampling = "{self.sampling}"; allowed: top, random')
         parts = self.parts
@@ -103,6 +106,13 @@ def refuse(scores: Scores, positive: Scores | None, rules: MiningRules) -> NDArr
     if rules.min_score is not None:
         refused |= scores < rules.min_score
     return refused
+
+
+def window(passing: NDArray[np.bool_], rules: MiningRules) -> NDArray[np.bool_]:
+    """Those of the passing candidates (anchors, c; ordered best first) that lie in the rank window."""
+    rank = np.cumsum(passing, axis=1)
+    last = passing.shape[1] if rules.rank_max is None else rules.rank_max
+    return passing & (rank > rules.rank_min) & (rank <= last)
 
 
 def take(

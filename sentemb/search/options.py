@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sentemb.errors import SearchError
+from sentemb.search.documents import extract
 from sentemb.search.kinds import choose
 from sentemb.search.manifest import Metric
 
@@ -50,5 +51,12 @@ class BuildOptions:
             raise SearchError(f"target_recall = {self.target_recall}; allowed: above 0, up to 1")
         if self.segment_rows is not None and self.segment_rows < 1:
             raise SearchError(f"segment_rows = {self.segment_rows}; at least 1")
-        # a factory string or kind that does not exist is told before anything is encoded
+        if self.seed < 0:
+            raise SearchError(f"seed = {self.seed}; at least 0")
+        if self.memory_bytes is not None and self.memory_bytes < 1:
+            raise SearchError(f"memory = {self.memory_bytes} bytes; at least 1")
+        for name in self.indexed_fields:
+            extract(name)
+        # a kind that does not exist is told before anything is encoded; whether a factory string fits the vectors,
+        # as soon as the first of them are there
         choose(self.kind, rows=1000, dimension=self.dim or 64, memory_bytes=1 << 40, target_recall=0.5, rescore=None)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.errors import SearchError
 from sentemb.search.expression import Condition
 from sentemb.search.faiss_vectors import Mask, Vectors
 from sentemb.search.manifest import Metric
@@ -24,6 +25,17 @@ class Effort:
 
     effort: int | None = None  # nprobe or efSearch
     oversample: int = 4  # candidates per asked neighbour that are re-scored exactly, where vectors are kept for it
+    can_grow: bool = True  # look harder for queries that find fewer than they could; tuning measures without
+
+
+def check_k(k: int) -> None:
+    """Refuse to look for no results.
+
+    Raises:
+        SearchError: k is below 1.
+    """
+    if k < 1:
+        raise SearchError(f"k = {k}; at least one result must be asked for")
 
 
 def search_segments(
@@ -83,9 +95,24 @@ def search_segment(
         scores, rows = index.scan(queries, asked, allowed)
     else:
         scores, rows = segment.search(queries, asked, effort=steps, allowed=allowed)
+        if effort.can_grow:
+            _fill_up(segment, queries, (scores, rows), min(k, round(share * segment.rows)), steps, allowed)
     if segment.half is not None:
         scores, rows = rescore(segment, queries, rows, min(k, asked), metric)
     return scores, rows
+
+
+def _fill_up(
+    segment: Segment, queries: Vectors, found: tuple[NDArray[np.float32], NDArray[np.int64]], wanted: int,
+    effort: int | None, allowed: Mask | None,
+) -> None:
+    """Look harder for the queries that found fewer than ``wanted`` rows, until they have them or all was seen."""
+    scores, rows = found
+    short = np.flatnonzero(rows[:, wanted - 1] < 0)
+    while len(short) and effort is not None and effort < segment.vectors.max_effort:
+        effort = min(4 * effort, segment.vectors.max_effort)
+        scores[short], rows[short] = segment.search(queries[short], rows.shape[1], effort=effort, allowed=allowed)
+        short = short[rows[short, wanted - 1] < 0]
 
 
 def rescore(

@@ -19,6 +19,7 @@ from sentemb.errors import SearchError
 from sentemb.search.disk import Disk
 from sentemb.search.documents import DocumentWriter, Id
 from sentemb.search.embedding import VectorRule
+from sentemb.search.known_ids import KnownIds
 from sentemb.search.manifest import Document
 
 Vectors = NDArray[np.float32]
@@ -82,6 +83,21 @@ class Part:
     rows: int = 0
 
 
+def pairs_in(folder: Path) -> list[tuple[Path, Path]]:
+    """Documents and vectors of the parts of a spool, from the first up to where a file is missing."""
+    found: list[tuple[Path, Path]] = []
+    while True:
+        documents, vectors = names_of(folder, len(found))
+        if not (documents.exists() and vectors.exists()):
+            return found
+        found.append((documents, vectors))
+
+
+def names_of(folder: Path, number: int) -> tuple[Path, Path]:
+    """Where the documents and vectors of a part lie."""
+    return folder / f"documents-{number:04d}.sqlite", folder / f"vectors-{number:04d}.f32"
+
+
 class Spool:
     """Parts on the disk, filled in order.
 
@@ -95,6 +111,7 @@ class Spool:
         self.folder, self._disk = folder, disk
         self._part_rows = part_rows
         self._is_durable = is_durable
+        self._known = KnownIds()
         self.parts: list[Part] = []
         self.dimension: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,20 +124,26 @@ class Spool:
     def open_again(self, dimension: int) -> None:
         """Take up what an interrupted build left: whole blocks are kept, a torn one is cut off."""
         self.dimension = dimension
-        for path in sorted(self.folder.glob("documents-*.sqlite")):
-            vectors = path.with_name(path.name.replace("documents", "vectors")).with_suffix(".f32")
-            vectors.touch()
+        whole = pairs_in(self.folder)
+        for path in self.folder.glob("*-????.*"):  # vectors without their documents are of no use, nor what follows
+            if int(path.name.split("-")[1][:4]) >= len(whole):
+                self._disk.remove(path)
+        for path, vectors in whole:
             documents = DocumentWriter(path, self._disk, is_durable=self._is_durable)
             rows = min(documents.rows, vectors.stat().st_size // (4 * dimension))
             documents.truncate(rows)
             os.truncate(vectors, rows * 4 * dimension)
             self.parts.append(Part(vectors, documents, rows))
+            for start in range(0, rows, BLOCK):
+                self._known.add(documents.ids(start, start + BLOCK))
 
     def append(self, documents: Sequence[Document], ids: Sequence[Id], vectors: Vectors) -> None:
         """Add one block of rows."""
         self.dimension = vectors.shape[1] if self.dimension is None else self.dimension
         if vectors.shape[1] != self.dimension:
             raise SearchError(f"vectors of width {vectors.shape[1]} after others of width {self.dimension}")
+        if self._is_durable:
+            self._known.add(ids)
         start = 0
         while start < len(documents):
             part = self._part_with_room()
@@ -151,12 +174,37 @@ class Spool:
             first += part.rows
         return out
 
+    def row_of_repeated(self, ids: Sequence[Id]) -> tuple[Id, int, int] | None:
+        """The first of the next rows' ids that a row before it has: (id, earlier row, its row); for a durable spool."""
+        suspects = self._known.suspects(ids)
+        if not suspects:
+            return None
+        seen: dict[Id, int] = {}
+        first = 0
+        for part in self.parts:
+            part.documents.make_lookup()
+            for name, rows in part.documents.rows_of(suspects).items():
+                seen.setdefault(name, first + rows[0])
+            first += part.rows
+        for row, name in enumerate(ids, start=first):
+            if name in seen:
+                return name, seen[name], row
+            seen[name] = row
+        return None
+
+    def is_row(self, row: int, document: Document, name: Id) -> bool:
+        """Whether that is what a row holds, counted over all parts."""
+        for part in self.parts:
+            if row < part.rows:
+                return part.documents.is_row(row, document, name)
+            row -= part.rows
+        return False
+
     def _part_with_room(self) -> Part:
         if not self.parts or (self._part_rows is not None and self.parts[-1].rows >= self._part_rows):
             number = len(self.parts)
-            path = self.folder / f"documents-{number:04d}.sqlite"
+            path, vectors = names_of(self.folder, number)
             writer = DocumentWriter(path, self._disk, is_durable=self._is_durable)
-            vectors = self.folder / f"vectors-{number:04d}.f32"
             vectors.touch()
             self.parts.append(Part(vectors, writer))
         return self.parts[-1]

@@ -70,7 +70,7 @@ def tune(
     wide = K + (own is not None)
 
     def measure(effort: int | None, oversample: int) -> float:
-        hits = search_segments(segments, queries, wide, metric, Effort(effort, oversample))
+        hits = search_segments(segments, queries, wide, metric, Effort(effort, oversample, can_grow=False))
         return recall(without_own(hits.ids, own, K), truth)
 
     largest = max(segments, key=lambda segment: segment.rows).vectors

@@ -33,8 +33,14 @@ def write_lock(folder: Path) -> Iterator[None]:
     Raises:
         IndexLocked: another process (or handle) holds it.
     """
+    if folder.exists() and not folder.is_dir():
+        raise SearchError(f"{folder}: is a file; an index is a folder: name another place")
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:
+        raise _gave_up(folder) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,11 +50,40 @@ def write_lock(folder: Path) -> Iterator[None]:
                 f"{folder}: process {holder} is writing to this index; one writer at a time: wait until it is done "
                 "(searching needs no lock)"
             ) from None
+        if not _is_same(descriptor, folder / LOCK):  # a failed first build removed it meanwhile
+            raise _gave_up(folder)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # the next writer may be there already, or somebody removed all of it
+                if os.listdir(folder) == [LOCK]:  # nothing came of it: leave nothing
+                    (folder / LOCK).unlink()
+                    if is_new:
+                        folder.rmdir()
     finally:
         os.close(descriptor)
+
+
+def _gave_up(folder: Path) -> IndexLocked:
+    return IndexLocked(f"{folder}: another process gave up writing here at this moment; try again")
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def on_disk(folder: Path) -> Manifest | None:
+    """The generation that holds now, also where its writer was stopped right after the commit.
+
+    Raises:
+        SearchError: the manifest is damaged.
+    """
+    return manifests.read(folder) if (folder / manifests.NAME).exists() else None
 
 
 def sweep(folder: Path, current: Manifest | None, disk: Disk) -> None:
@@ -59,6 +94,11 @@ def sweep(folder: Path, current: Manifest | None, disk: Disk) -> None:
             remove_folder(entry, disk)
         elif entry.is_file() and entry.name not in named and _is_ours(entry.name):
             disk.remove(entry)
+
+
+def segment_file(generation: int, number: int, suffix: str) -> str:
+    """Name of a file of a segment that a generation added."""
+    return f"g{generation:08d}-{number:04d}.{suffix}"
 
 
 def _is_ours(name: str) -> bool:
@@ -117,7 +157,7 @@ class Recipe:
 
     def name(self, number: int, suffix: str) -> str:
         """A file name no other generation has."""
-        return f"g{self.manifest.generation:08d}-{number:04d}.{suffix}"
+        return segment_file(self.manifest.generation, number, suffix)
 
     def segment(
         self, number: int, source: VectorSource, documents: DocumentWriter, *, is_tail: bool,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from toy import vectors
 
 from sentemb.errors import SearchError
 from sentemb.search import SearchIndex
+from sentemb.search.care import absent_fields
 from sentemb.search.expression import condition
 
 DOCUMENTS: list[dict[str, Any]] = [
@@ -66,6 +68,52 @@ def test_faults_are_named(where: Any, message: str) -> None:
         condition(where)
 
 
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (" or ".join(f"year = {year}" for year in range(3000)), "abc"),
+        (" and ".join(["year = 2020", *(f"year != {year}" for year in range(3000, 6000))]), "b"),
+        ("not " * 46 + "year = 2020", "b"), ("(" * 40 + "year = 2020" + ")" * 40, "b"),
+        ({"id": ["b", *range(300_000)]}, "b5"), ({"year": [2020.0, float("inf"), *range(3000, 6000)]}, "b"),
+        ({"draft": [True, *(f"x{i}" for i in range(2000))]}, "a"), ({"id": {"a", *map(str, range(1001))}}, "a"),
+        ({"year": np.int64(2020)}, "b"), ({"score": np.float32(0.5)}, "a"),
+    ],
+)
+def test_long_filters_and_numpy_values(index: SearchIndex, where: Any, expected: str) -> None:
+    hits = index.search(vectors(1, seed=9), 5, where=where)[0]
+    assert sorted(str(hit.id) for hit in hits) == sorted(expected)
+
+
+def test_what_sqlite_cannot_nest_is_refused_here(index: SearchIndex) -> None:
+    refusals: list[str] = []
+    for depth in range(1, 45):
+        where = "year = 2020"
+        for level in range(depth):
+            where = f"(year = 2020 {'or' if level % 2 else 'and'} year = 1 or not ({where}))"
+        try:
+            index.search(vectors(1), 5, where=where)
+        except SearchError as error:
+            refusals.append(str(error))
+    assert refusals
+    assert all("nested deeper" in told for told in refusals)
+
+
+@pytest.mark.parametrize("where", [5, {5: 5}, ["year"]])
+def test_what_is_no_filter(where: Any) -> None:
+    with pytest.raises(SearchError, match="found"):
+        condition(where)
+
+
+def test_unknown_fields_are_told(index: SearchIndex) -> None:
+    told = absent_fields(index, 'yeer > 3 and text contains "x" and lang = "en"')
+    assert told is not None
+    assert told.startswith('no document has the field "yeer"; known: draft, id, lang, nested')
+    assert told.endswith("did you mean year?")
+    assert absent_fields(index, {"year": 1, "nope": 2}) is not None
+    assert absent_fields(index, "year > 3 or draft = true and id = 1") is None
+    assert absent_fields(index, None) is None
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.text(max_size=60))
 def test_any_text_is_a_condition_or_a_refusal(source: str) -> None:
@@ -83,4 +131,4 @@ def test_values_are_bound_never_pasted(value: Any) -> None:
     found = condition({"field": value})
     assert found is not None
     assert found.values == (value,)
-    assert found.sql == "(coalesce(json_extract(metadata, '$.\"field\"') = ?, 0))"
+    assert found.sql == "coalesce(json_extract(metadata, '$.\"field\"') = ?, 0)"

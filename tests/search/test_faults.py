@@ -124,6 +124,53 @@ def test_failing_disk_leaves_the_old_state(change: str, fault: str, tmp_path: Pa
     verify(changed)
 
 
+class StoppedDisk(FaultyDisk):
+    """Ctrl-C during one of the operations, also those that tidy up after the commit."""
+
+    def _next(self, what: str) -> None:
+        self.count += 1
+        if self.count == self.fail_at:
+            raise KeyboardInterrupt
+
+    def connect(self, path: Path) -> sqlite3.Connection:
+        self._next("connect")
+        return Disk.connect(self, path)
+
+
+@pytest.mark.parametrize("change", [*CHANGES, "build"])
+def test_stopping_anywhere_leaves_the_old_or_the_new_state(change: str, tmp_path: Path) -> None:
+    def first() -> SearchIndex:
+        documents = [Document(i, f"first {i}") for i in range(40)]
+        index = SearchIndex.build(tmp_path, documents, encoder=ToyEncoder(), overwrite=True)
+        index.delete([9])
+        return index
+
+    before = _contents(first())
+    states = []
+    for stop_at in range(1, 100):
+        disk = StoppedDisk(stop_at, "stopped")
+        writer = SearchIndex.open(tmp_path, encoder=ToyEncoder(), disk=disk)
+        try:
+            if change == "build":
+                SearchIndex.build(
+                    tmp_path, [Document(1, "other")], encoder=ToyEncoder(), overwrite=True, resume=True, disk=disk
+                )
+            else:
+                CHANGES[change](writer)
+        except KeyboardInterrupt:
+            now = SearchIndex.open(tmp_path, encoder=ToyEncoder())
+            verify(now)
+            states.append(_contents(now))
+            if states[-1] != before:
+                first()
+            continue
+        break
+    after = _contents(SearchIndex.open(tmp_path, encoder=ToyEncoder()))
+    assert all(state in (before, after) for state in states)
+    assert before in states
+    assert after in states
+
+
 @pytest.mark.parametrize("fault", ["full", "fsync", "rename"])
 def test_failing_disk_during_a_build_leaves_no_index_or_the_old_one(fault: str, tmp_path: Path) -> None:
     documents = [Document(i, f"first {i}") for i in range(40)]

@@ -107,6 +107,31 @@ def test_text_is_encoded_once_and_found(tmp_path: Path) -> None:
     assert index.search("grey wolf", k=1)[0].id == 4
 
 
+def test_progress_moves_inside_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sentemb.progress import Progress
+    from sentemb.search.embedding import encode
+
+    class Reporting(ToyEncoder):
+        def encode(self, texts: Any, *, progress: Any = None) -> Any:
+            if progress is not None:
+                for _ in texts:
+                    progress.advance(1)
+            return super().encode(texts)
+
+    done: list[int] = []
+    advance = Progress.advance
+    monkeypatch.setattr(Progress, "advance", lambda bar, amount=1: done.append(amount) or advance(bar, amount))
+    texts = [f"w{i % 30}" for i in range(40)]
+    for encoder, steps in ((Reporting(), [1] * 30 + [0, 10]), (ToyEncoder(), [30, 10])):
+        done.clear()
+        SearchIndex.build(tmp_path / type(encoder).__name__, texts, encoder=encoder, kind="flat").add(["x y"])
+        assert done[: len(steps)] == steps
+        assert sum(done) == 40 + 40 + 1 + 1  # encoding and indexing, twice
+    with Progress("encoding", total=None, unit="texts", enabled=False) as bar:
+        encode(Reporting(), ["a", "b"], "", bar)
+    assert bar.done == 2
+
+
 def test_integer_and_text_ids_are_different(tmp_path: Path) -> None:
     index = SearchIndex.build(tmp_path, [Document(1, "a"), Document("1", "b")], vectors=vectors(2), kind="flat")
     assert index.get([1])[1].text == "a"
@@ -211,6 +236,12 @@ def test_reader_keeps_its_generation_until_refresh(tmp_path: Path) -> None:
         (lambda i: i.add([Document(9, "x")], vectors=vectors(2)), SearchError, "only 1 documents"),
         (lambda i: i.add([Document(9, "x")], vectors=vectors(1, 8)), SearchError, "needs 16"),
         (lambda i: i.search(vectors(1), 0), SearchError, "k = 0"),
+        (lambda i: i.search(vectors(1, 2 * DIMENSION)), SearchError, "32 values a vector; the index's model gives 16"),
+        (lambda i: i.add(["x"], vectors=vectors(1, 2 * DIMENSION)), SearchError, "32 values"),
+        (lambda i: i.delete("01"), SearchError, "ids are a list"),
+        (lambda i: i.get("0"), SearchError, "ids are a list"),
+        (lambda i: i.delete([0.0]), SearchError, "id 0.0"),
+        (lambda i: i.delete([[1]]), SearchError, "an id is a text or a whole number"),
         (lambda i: i.search(vectors(1), 3, where="year >"), SearchError, "ends where a value"),
     ],
 )

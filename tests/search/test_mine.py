@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from toy import ToyEncoder, vectors
 
-from sentemb.errors import DataError, SearchError
+from sentemb.errors import DataError, NumericError, SearchError
 from sentemb.search import mine as mining
+from sentemb.search.crossencoder import CrossEncoderScores
 from sentemb.search.mine import Miner, pairs_of
 from sentemb.search.mine_file import mine_file, read_pairs
 from sentemb.search.mine_report import ReportBuilder
@@ -175,6 +176,27 @@ def test_unlabelled_texts_are_their_own_positives(tmp_path: Path) -> None:
     assert all(row["positive"] == row["anchor"] not in (row["negative_1"], row["negative_2"]) for row in rows)
 
 
+def test_report_is_the_equations_of_its_docstring() -> None:
+    draw, margin = np.random.default_rng(3), 0.05
+    builder = ReportBuilder(safe_margin=margin)
+    positives, negatives = [], []
+    for rows in (7, 4):
+        positive, negative = draw.uniform(-0.2, 0.9, rows), draw.uniform(-0.4, 0.5, (rows, 3))
+        builder.add(np.float32(positive), np.float32(negative), considered=rows, refused=0, looked_at=9)
+        positives += positive.tolist()
+        negatives += negative.tolist()
+    hard, safe = [], []
+    for positive, row in zip(positives, negatives, strict=True):
+        hard += [min(max(s / max(positive, 1e-6), 0), 1) for s in row]
+        safe.append(min(max((positive - max(row)) / margin, 0), 1))
+    hardness, safety = sum(hard) / len(hard), sum(safe) / len(safe)
+    report = builder.report()
+    assert 0 < safety < 1
+    assert (report.hardness, report.safety) == pytest.approx((hardness, safety), abs=1e-5)
+    assert report.capacity == pytest.approx(np.log(1 + 11 * 3))
+    assert report.eci == pytest.approx(np.log(34) * 2 / (1 / hardness + 1 / safety), rel=1e-4)
+
+
 def test_report_by_hand() -> None:
     builder = ReportBuilder(safe_margin=0.1)
     builder.add(np.float32([0.8, 0.5]), np.float32([[0.4, 0.2], [0.5, 0.1]]), considered=3, refused=1, looked_at=4)
@@ -187,10 +209,101 @@ def test_report_by_hand() -> None:
     assert (report.kept, report.anchors, report.refused) == (2, 3, 0.25)
 
 
+def test_what_bm25_cannot_give_comes_from_the_other_sources() -> None:
+    anchors = [f"same word{i}" if i < 20 else f"alone{i}" for i in range(40)]
+    pairs = pairs_of(anchors, [f"p{i} same" if i < 20 else f"p{i}" for i in range(40)])
+    anchor_vectors, corpus_vectors = vectors(40, seed=1), vectors(40, seed=2)
+    for sampling in ("top", "random"):
+        rules = MiningRules(negatives=4, dense=1, bm25=1, rank_min=1, rank_max=12, sampling=sampling)
+        (block,) = Miner(pairs, anchor_vectors, corpus_vectors, rules).mine()
+        assert len(block.anchors) == 40
+        every = np.argsort(-anchor_vectors @ corpus_vectors.T, axis=1)
+        for anchor, row, scores in zip(block.anchors, block.negatives, block.scores, strict=True):
+            ordered = [c for c in every[anchor].tolist() if c != anchor][1:12]  # the positive is row "anchor"
+            assert len(set(row.tolist())) == 4
+            np.testing.assert_allclose(scores, corpus_vectors[row] @ anchor_vectors[anchor], atol=1e-5)
+            if anchor >= 20:  # no common word: all four are dense, inside the window
+                assert set(row.tolist()) <= set(ordered)
+                assert sampling == "random" or set(row.tolist()) == set(ordered[:4])
+
+
+def test_a_filter_that_gives_no_number_is_refused() -> None:
+    pairs, anchor_vectors, corpus_vectors = _setup()
+    for wrong in (lambda asked: np.full(len(asked), np.nan), lambda asked: np.zeros(3)):
+        miner = Miner(pairs, anchor_vectors, corpus_vectors, MiningRules(negatives=1), filter_model=wrong)
+        with pytest.raises(NumericError, match="the filter model gave"):
+            list(miner.mine())
+
+
+def test_candidates_of_an_index(tmp_path: Path) -> None:
+    records = [{"anchor": f"red w{i}", "positive": f"red w{i} x{i}"} for i in range(300)]
+    pairs = read_pairs(records, anchor="anchor", positive="positive")
+    rules = MiningRules(negatives=2)
+    mine_file(pairs, tmp_path / "exact.jsonl", ToyEncoder(), rules)
+    mine_file(pairs, tmp_path / "graph.jsonl", ToyEncoder(), rules, kind="hnsw")
+    exact, graph = (
+        [json.loads(line)["negative_1"] for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("exact", "graph")
+    )
+    assert sum(a == b for a, b in zip(exact, graph, strict=True)) > 280
+    assert {path.name for path in tmp_path.iterdir() if ".report" not in path.name} == {"exact.jsonl", "graph.jsonl"}
+    with pytest.raises(SearchError, match="did you mean hnsw"):
+        mine_file(pairs, tmp_path / "o.jsonl", ToyEncoder(), rules, kind="hsnw")
+
+
+@pytest.mark.parametrize("kind", ["IVF4,PQ4", "sq8", "rabitq", "IVF4,Flat"])
+def test_scores_of_candidates_of_an_index_are_exact(kind: str, tmp_path: Path) -> None:
+    records = [{"anchor": f"red w{i}", "positive": f"red w{i} x{i}"} for i in range(300)]
+    pairs, encoder = read_pairs(records, anchor="anchor", positive="positive"), ToyEncoder()
+    mine_file(pairs, tmp_path / "o.jsonl", encoder, MiningRules(negatives=3), kind=kind)
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert len(rows) == 300
+    for row in rows[:20]:
+        texts = [row[name] for name in ("anchor", "positive", "negative_1", "negative_2", "negative_3")]
+        found = encoder.encode(texts)
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+        np.testing.assert_allclose(row["negative_scores"], found[2:] @ found[0], atol=1e-5)
+        assert row["negative_scores"] == sorted(row["negative_scores"], reverse=True)
+
+
+@pytest.mark.parametrize("choices", [{"negatives": 100}, {"min_score": 2.0}])
+def test_nothing_is_written_where_nothing_is_found(choices: dict[str, Any], tmp_path: Path) -> None:
+    pairs = read_pairs([{"text": f"w{i} common"} for i in range(9)], anchor="text", positive=None)
+    with pytest.raises(SearchError, match=r"none of 9 anchors has \d+ negatives.*refused"):
+        mine_file(pairs, tmp_path / "o.jsonl", ToyEncoder(), MiningRules(**choices))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_parts_and_another_filter_are_refused(tmp_path: Path) -> None:
+    pairs = read_pairs([{"text": f"w{i} common"} for i in range(9)], anchor="text", positive=None)
+    output, parts, rules = tmp_path / "o.jsonl", tmp_path / "o.jsonl.parts", MiningRules(negatives=1)
+
+    class Model:
+        def predict(self, asked: Any, **_: Any) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mine_file(pairs, output, ToyEncoder(), rules, filter_model=CrossEncoderScores("one", Model(), 8))
+    with pytest.raises(SearchError, match="other data, models or rules"):
+        mine_file(pairs, output, ToyEncoder(), rules, filter_model=CrossEncoderScores("two", Model(), 8), resume=True)
+    (parts / "block-00000.npz").write_bytes(b"PK not a block")
+    with pytest.raises(SearchError, match=r"block-00000\.npz: damaged; remove the folder"):
+        mine_file(pairs, output, ToyEncoder(), rules, filter_model=CrossEncoderScores("one", Model(), 8), resume=True)
+    (parts / "mine.json").write_text("{")
+    with pytest.raises(SearchError, match=r"mine\.json: damaged"):
+        mine_file(pairs, output, ToyEncoder(), rules, resume=True)
+    assert not output.exists()
+
+
+def test_ids_of_a_corpus_need_one() -> None:
+    with pytest.raises(DataError, match="there is no corpus"):
+        read_pairs([{"anchor": "a", "positive": "b"}], anchor="anchor", positive="positive", corpus_id="id")
+
+
 @pytest.mark.parametrize(
     ("choices", "message"),
     [({"negatives": 0}, "at least 1"), ({"rank_min": 5, "rank_max": 6}, "at least 10"), ({"dense": 0}, "parts"),
-     ({"sampling": "best"}, "allowed: top, random")],
+     ({"sampling": "best"}, "allowed: top, random"), ({"seed": -1}, "seed = -1")],
 )  # fmt: skip
 def test_impossible_rules_are_refused(choices: dict[str, Any], message: str) -> None:
     with pytest.raises(SearchError, match=message):

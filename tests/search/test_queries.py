@@ -11,6 +11,7 @@ from toy import ToyEncoder, vectors
 from sentemb.errors import SearchError
 from sentemb.search import Document, SearchIndex, choosing
 from sentemb.search.care import stats, tune_on, verify
+from sentemb.search.choosing import combined, diverse, like_documents
 from sentemb.search.hybrid import fuse
 from sentemb.search.kinds import choose
 from sentemb.search.rewriting import MAX_SEGMENTS, to_merge
@@ -152,3 +153,20 @@ def test_merging_keeps_segments_few_and_rewrites_little() -> None:
         assert len(rows) <= MAX_SEGMENTS
     assert sum(rows) == 200_000
     assert written < 20 * 100_000  # each added row about log2(2000) times
+
+
+def test_no_results_cannot_be_asked_for_and_an_empty_index_has_none(tmp_path: Path) -> None:
+    index = SearchIndex.build(tmp_path, ["a b", "c d"], encoder=ToyEncoder())
+    queries = index.vectors_of_texts(["a"])
+    for ask in (
+        lambda k: index.search_vectors(queries, k), lambda k: index.search_hybrid(["a"], k),
+        lambda k: diverse(index, queries, k, pool=9), lambda k: combined(index, queries, None, k),
+        lambda k: like_documents(index, [0], k),
+    ):
+        ask(1)
+        with pytest.raises(SearchError, match="k = 0"):
+            ask(0)
+    index.delete([0, 1])
+    for found in (index.search_vectors(queries, 3), index.search_hybrid(["a"], 3), diverse(index, queries, 3),
+                  combined(index, queries, None, 3)):
+        assert index.hits(found) == [[]]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +53,33 @@ def test_a_whole_life_on_the_command_line(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["q", "--hybrid", "--mmr", "0.5"], "--hybrid and --mmr do not go together"),
+        (["q", "--mmr", "0", "--within", "0.5"], "--mmr and --within do not go together"),
+        (["q", "--like", "x"], "QUERY and --like are different questions"),
+        (["--more-like", "a", "--like", "x"], "--more-like and --like are different"),
+        (["--unlike", "x"], "give --like as well"), (["q", "--unlike", "x"], "give --like as well"),
+        (["--like", "x", "--rerank", "model"], "--rerank is for queries"),
+        (["--more-like", "x", "--within", "0.5"], "--within is for queries"),
+        (["q", "--hybrid", "--effort", "4"], "--effort does not go with --hybrid"),
+        (["q", "--where", "yeer > 3"], 'no document has the field "yeer"; known: id, text, year; did you mean year'),
+        (["q", "--file", "absent.txt"], "no such file"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    options: list[str], message: str, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, folder = tmp_path / "d.jsonl", str(tmp_path / "ix")
+    data.write_text(json.dumps({"id": "a", "text": "the dog", "year": 2000}))
+    assert run(capsys, "index", str(data), "-o", folder, "-m", str(tiny_bert))[0] == 0
+    code, out, err = run(capsys, "search", folder, *options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert run(capsys, "search", folder, "q", "--where", "year > 3000")[:2] == (0, "q\n")
+
+
 def test_mining_on_the_command_line(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out_file = tmp_path / "p.jsonl", tmp_path / "m.jsonl"
     rows = [{"anchor": f"the cat {i}", "positive": f"a cat {i}"} for i in range(20)]
@@ -61,7 +90,66 @@ def test_mining_on_the_command_line(tiny_bert: Path, tmp_path: Path, capsys: pyt
     )
     assert code == 0, err
     assert json.loads(out)["kept"] == 20
+    assert json.loads(out)["eci_form"] == "sentemb"
     mined = [json.loads(line) for line in out_file.read_text().splitlines()]
     assert len(mined) == 20
     assert all(row["positive"] not in (row["negative_1"], row["negative_2"]) for row in mined)
     assert json.loads(Path(f"{out_file}.report.json").read_text())["report"]["eci"] > 0
+    code, out, err = run(capsys, "mine", str(data), "-o", str(tmp_path / "n.jsonl"), "-m", str(tiny_bert), "-n", "2")
+    assert code == 0, err
+    assert "sentemb's normalisation: compare only sets mined with this encoder" in out
+
+
+@pytest.mark.parametrize("verb", ["index", "mine"])
+def test_stopping_says_how_to_go_on(
+    verb: str, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sentemb.encoder import Encoder
+
+    def stopped(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    data = tmp_path / "d.jsonl"
+    data.write_text("".join(json.dumps({"text": f"the dog {i}"}) + "\n" for i in range(9)))
+    line = [verb, str(data), "-o", str(tmp_path / "out.jsonl"), "-m", str(tiny_bert)]
+    line += ["--unlabelled", "--anchor", "text", "-n", "2"] if verb == "mine" else []
+    with monkeypatch.context() as patched:
+        patched.setattr(Encoder, "encode", stopped)
+        code, _, err = run(capsys, *line)
+    assert (code, err) == (130, "sentemb: stopped; the same command with --resume goes on from the last block\n")
+    code, _, err = run(capsys, *line, "--resume")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("verb", ["add", "upsert", "delete", "compact", "merge"])
+def test_stopping_a_change_says_what_became_of_it(
+    verb: str, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sentemb.search import SearchIndex, life
+
+    commit = life.commit
+
+    def before(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    def after(*facts: Any) -> None:
+        commit(*facts)
+        signal.raise_signal(signal.SIGTERM)
+
+    folder, other, more = (str(tmp_path / name) for name in ("ix", "other", "more.jsonl"))
+    for name, out in (("a", folder), ("b", other)):
+        rows = [{"id": f"{name}{i}", "text": f"the dog {i}"} for i in range(3)]
+        Path(more).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert run(capsys, "index", more, "-o", out, "-m", str(tiny_bert))[0] == 0
+    assert run(capsys, "index", "delete", folder, "a1")[0] == 0
+    rest = {"delete": ["a2"], "compact": [], "merge": [other]}.get(verb, [more])
+    for stopped, told in (
+        (before, f"{folder} is as it was. The same command starts again"),
+        (after, f"{folder} has changed before that: sentemb index stats {folder} tells what it holds"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(life, "commit", stopped)
+            code, out, err = run(capsys, "index", verb, folder, *rest)
+        assert (code, out, err) == (130, "", f"sentemb: stopped; {told}\n")
+        assert run(capsys, "index", "verify", folder)[0] == 0
+    assert len(SearchIndex.open(folder)) == {"delete": 1, "compact": 2}.get(verb, 5)
