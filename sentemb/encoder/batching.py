@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,15 @@ def length_order(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def budget_batches(
-    lengths: NDArray[np.int64], budget: int, *, max_rows: int = 4096
+    lengths: NDArray[np.int64], budget: Callable[[], int], *, max_rows: int = 4096
 ) -> Iterator[tuple[int, int]]:
-    """Cut rows that are sorted from longest to shortest into (begin, end) of rows × longest ≤ ``budget`` tokens.
+    """Cut rows that are sorted from longest to shortest into (begin, end) of rows × longest ≤ ``budget()`` tokens.
 
     A row longer than the budget makes a batch of its own.
     """
     begin, rows = 0, len(lengths)
     while begin < rows:
-        take = max(1, min(max_rows, budget // max(int(lengths[begin]), 1)))
+        take = max(1, min(max_rows, budget() // max(int(lengths[begin]), 1)))
         end = min(rows, begin + take)
         yield begin, end
         begin = end

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sentemb.encoder.batching import budget_batches, length_order
+from sentemb.encoder.budget import Budget, budget_for
 from sentemb.encoder.inference import inference_for
 from sentemb.encoder.module import EncoderModule
 from sentemb.errors import ModelError
@@ -20,8 +21,6 @@ from sentemb.maths.allocation import keep_freed_memory
 from sentemb.progress import Progress, is_quiet
 from sentemb.types import TokenColumn
 
-# tokens a batch. On CPUs 1,024 to 4,096 are equally fast (measured); GPUs need more rows to fill
-TOKEN_BUDGET = {"cpu": 4096, "cuda": 65_536}
 # texts that are tokenised ahead while the ones before are computed
 WINDOW = 32_768
 
@@ -34,7 +33,7 @@ class EncodeOptions:
         pad_id: fills short rows, where rows are padded at all.
         dtype: of weights and activations; heads and what follows run in float32.
         normalise: to unit length.
-        budget: tokens a batch; None takes the device's default.
+        budget: tokens a batch; None takes what is fastest here (see ``encoder.budget``).
         dim: leading dimensions to keep (before normalising); None keeps all.
         prompt_tokens: leading tokens of every row that belong to a prompt.
     """
@@ -76,10 +75,14 @@ def embed_column(
         keep_freed_memory()
     with torch.inference_mode(), _evaluating(module), torch.autocast(device.type, enabled=False):
         infer = inference_for(module, options.dtype, options.pad_id, column)
-        for begin, end in budget_batches(lengths, options.budget or TOKEN_BUDGET.get(device.type, 16_384)):
+        budget = (Budget((options.budget,)) if options.budget is not None
+                  else budget_for(module.backbone, options.dtype, device, type(infer).__name__))
+        for begin, end in budget_batches(lengths, budget):
             batch = order[begin:end]
-            pooled = infer(column.take(batch), options.prompt_tokens).float()
-            embedding = finish(module.project(pooled, exported=True), width, options.normalise)
+            taken = column.take(batch)
+            with budget.timing(len(taken.flat), device):
+                pooled = infer(taken, options.prompt_tokens).float()
+                embedding = finish(module.project(pooled, exported=True), width, options.normalise)
             delivery.put(batch if rows is None else rows[batch], embedding)
             if bar is not None:
                 bar.advance(len(batch))

@@ -105,11 +105,11 @@ def rates() -> Rates:
 
 
 def _kept_at() -> Path:
-    facts = [_processor(), torch.__version__, torch.backends.cpu.get_cpu_capability()]
+    facts = [processor(), torch.__version__, torch.backends.cpu.get_cpu_capability()]
     return cache_dir() / "machine" / f"{sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, model and instructions."""
     try:
         described = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()

@@ -204,7 +204,7 @@ def test_a_package_is_located_without_running_it(tmp_path: Path, monkeypatch: py
 
 def test_budget_batches_cover_all_rows_within_the_budget() -> None:
     lengths = np.array([50, 20, 20, 10, 3, 3, 3, 1])
-    batches = list(budget_batches(lengths, 40))
+    batches = list(budget_batches(lengths, lambda: 40))
     assert batches == [(0, 1), (1, 3), (3, 7), (7, 8)]
     for begin, end in batches[1:]:
         assert lengths[begin:end].sum() <= (end - begin) * lengths[begin] <= 40
