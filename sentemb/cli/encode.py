@@ -34,7 +34,12 @@ def encode(
     ] = None,
     dim: Annotated[Optional[int], typer.Option(help="leading dimensions to keep")] = None,  # noqa: UP045
     max_tokens: Annotated[Optional[int], typer.Option(help="cut texts here; default the model's own limit")] = None,  # noqa: UP045
-    batch_tokens: Annotated[Optional[int], typer.Option(help="tokens a batch")] = None,  # noqa: UP045
+    batch_tokens: Annotated[
+        Optional[int], typer.Option(help="tokens a batch; default what is fastest here, tuned once")  # noqa: UP045
+    ] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="torch.compile for long work of architectures without a lean form"),
+    ] = False,
     device: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="cpu, cuda, cuda:1, …; cuda:0,cuda:1 or all: a process on each; default the GPU if any"),
@@ -84,7 +89,7 @@ def encode(
         from sentemb.encoder.ray_engine import Cluster, EncodeJob, Shards
 
         job = EncodeJob(
-            model, encoder.digest(), max_tokens, precision, prompt, prompt_name, normalise, batch_tokens, dim
+            model, encoder.digest(), max_tokens, precision, prompt, prompt_name, normalise, batch_tokens, dim, compile
         )
         shards = Shards(output.with_name(f"{output.name}.shards"), job, Cluster(address, workers, worker_cpus))
         shards.encode(windows)
@@ -99,7 +104,7 @@ def encode(
             for some in windows:
                 write(some, encoder.encode(
                     some, prompt=prompt, prompt_name=prompt_name, normalise=normalise, batch_tokens=batch_tokens,
-                    dim=dim, progress=bar,
+                    dim=dim, progress=bar, compile=compile,
                 ))
             count = bar.done
     seconds = perf_counter() - start

@@ -49,6 +49,10 @@ class PlainInference:
         return pooled
 
 
+class CompiledInference(PlainInference):
+    """The same with a compiled backbone."""
+
+
 @dataclass(frozen=True)
 class FastInference:
     """Packed rows through the lean form."""
@@ -94,6 +98,7 @@ def _pool(pooling: Pooling, states: list[Tensor], mask: Tensor, prompt_tokens: i
 class _Ready:
     state: int
     dtype: torch.dtype
+    is_compiled: bool
     run: Inference
 
 
@@ -102,18 +107,26 @@ _ready: WeakKeyDictionary[nn.Module, _Ready] = WeakKeyDictionary()
 _verdicts: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
 
 
-def inference_for(module: EncoderModule, dtype: torch.dtype, pad_id: int, sample: TokenColumn) -> Inference:
+def inference_for(
+    module: EncoderModule, dtype: torch.dtype, pad_id: int, sample: TokenColumn, *, compiled: bool = False
+) -> Inference:
     """The module ready to run in ``dtype``, kept until its weights change.
 
     On first use the lean form is compared with the plain path on a few rows of ``sample``; where they differ too
     much, a warning says so and the plain path is used from then on.
+
+    Args:
+        compiled: compile the plain path, where there is no lean form; compared in the same way.
     """
     state = weights_state(module)
     known = _ready.get(module)
-    if known is not None and known.state == state and known.dtype == dtype:
+    if known is not None and (known.state, known.dtype, known.is_compiled) == (state, dtype, compiled):
         return known.run
-    run = _fast(module, dtype, pad_id, sample) or _plain(module, dtype, pad_id)
-    _ready[module] = _Ready(state, dtype, run)
+    run: Inference | None = _fast(module, dtype, pad_id, sample)
+    if run is None and compiled:
+        run = _compiled(module, dtype, pad_id, sample)
+    run = run or _plain(module, dtype, pad_id)
+    _ready[module] = _Ready(state, dtype, compiled, run)
     return run
 
 
@@ -144,6 +157,20 @@ def _plain(module: EncoderModule, dtype: torch.dtype, pad_id: int) -> PlainInfer
     return PlainInference(EncoderModule(backbone, module.pooling, []).eval(), pad_id, device)
 
 
+def _compiled(module: EncoderModule, dtype: torch.dtype, pad_id: int, sample: TokenColumn) -> CompiledInference | None:
+    name = f"torch.compile of {type(module.backbone).__name__}"
+    # a copy: what is compiled must not stay on the module that is trained or saved
+    backbone = copy.deepcopy(module.backbone).to(dtype).requires_grad_(False)
+    backbone.compile(dynamic=True)
+    run = CompiledInference(EncoderModule(backbone, module.pooling, []).eval(), pad_id,
+                            next(module.parameters()).device)
+    try:
+        return run if _agrees(run, _plain(module, torch.float32, pad_id), dtype, sample, name) else None
+    except (RuntimeError, NotImplementedError, ImportError) as error:
+        warnings.warn(f"{name} fails here ({str(error).strip().splitlines()[0]}); it runs uncompiled", stacklevel=2)
+        return None
+
+
 def _fast(module: EncoderModule, dtype: torch.dtype, pad_id: int, sample: TokenColumn) -> FastInference | None:
     device = next(module.parameters()).device
     verdicts, name = _verdicts.setdefault(module, {}), verdict_name(dtype, device)
@@ -155,7 +182,8 @@ def _fast(module: EncoderModule, dtype: torch.dtype, pad_id: int, sample: TokenC
             fast = GraphedEncoder(fast, device)
         run = FastInference(fast, module.pooling, device)
         if name not in verdicts:
-            verdicts[name] = _agrees(run, _plain(module, torch.float32, pad_id), dtype, sample)
+            verdicts[name] = _agrees(run, _plain(module, torch.float32, pad_id), dtype, sample,
+                                     f"sentemb's lean forward pass of {type(module.backbone).__name__}")
     except Unsupported:
         verdicts[name] = False
     except (RuntimeError, NotImplementedError, ImportError) as error:
@@ -165,7 +193,7 @@ def _fast(module: EncoderModule, dtype: torch.dtype, pad_id: int, sample: TokenC
     return run if verdicts[name] else None
 
 
-def _agrees(run: FastInference, plain: PlainInference, dtype: torch.dtype, sample: TokenColumn) -> bool:
+def _agrees(run: Inference, plain: PlainInference, dtype: torch.dtype, sample: TokenColumn, name: str) -> bool:
     lengths = sample.lengths
     order = np.argsort(-lengths, kind="stable")
     fitting = order[lengths[order] <= _CHECKED_TOKENS]
@@ -180,6 +208,6 @@ def _agrees(run: FastInference, plain: PlainInference, dtype: torch.dtype, sampl
         gap = 1 - (ours * theirs).sum(-1).min().item()
         is_close = gap <= 1 - _HALF_COSINE
     if not is_close:
-        warnings.warn(f"sentemb's lean forward pass of {type(plain.module.backbone).__name__} differs from the plain "
-                      f"one by {gap:.2g} in {str(dtype).removeprefix('torch.')}; the plain one is used", stacklevel=2)
+        warnings.warn(f"{name} differs from the plain forward pass by {gap:.2g} in "
+                      f"{str(dtype).removeprefix('torch.')}; the plain one is used", stacklevel=2)
     return is_close

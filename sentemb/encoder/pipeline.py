@@ -23,6 +23,8 @@ from sentemb.types import TokenColumn
 
 # texts that are tokenised ahead while the ones before are computed
 WINDOW = 32_768
+# tokens in a window from which compiling (half a minute) is worth its time where it was asked for
+COMPILED_FROM = 200_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class EncodeOptions:
         budget: tokens a batch; None takes what is fastest here (see ``encoder.budget``).
         dim: leading dimensions to keep (before normalising); None keeps all.
         prompt_tokens: leading tokens of every row that belong to a prompt.
+        compile: run long work through torch.compile, where there is no lean form.
     """
 
     pad_id: int
@@ -44,6 +47,7 @@ class EncodeOptions:
     budget: int | None = None
     dim: int | None = None
     prompt_tokens: int = 0
+    compile: bool = False
 
 
 def embed_column(
@@ -74,7 +78,8 @@ def embed_column(
     if device.type == "cpu":
         keep_freed_memory()
     with torch.inference_mode(), _evaluating(module), torch.autocast(device.type, enabled=False):
-        infer = inference_for(module, options.dtype, options.pad_id, column)
+        infer = inference_for(module, options.dtype, options.pad_id, column,
+                              compiled=options.compile and len(column.flat) >= COMPILED_FROM)
         budget = (Budget((options.budget,)) if options.budget is not None
                   else budget_for(module.backbone, options.dtype, device, type(infer).__name__))
         for begin, end in budget_batches(lengths, budget):
