@@ -75,7 +75,7 @@ def mine(
         from dataclasses import asdict
         from json import dumps
 
-        typer.echo(dumps({"output": str(output), **asdict(report), "eci_form": "sentemb"}))
+        typer.echo(dumps({"output": str(output), **asdict(report)}))
         return
     typer.echo(f"{output}: {report.kept:,} of {report.anchors:,} anchors with {report.negatives} negatives each")
     typer.echo(f"  similarity to the anchor: positives {report.positive_similarity:.4f}, negatives "

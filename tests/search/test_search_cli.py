@@ -94,7 +94,9 @@ def test_mining_on_the_command_line(tiny_bert: Path, tmp_path: Path, capsys: pyt
     mined = [json.loads(line) for line in out_file.read_text().splitlines()]
     assert len(mined) == 20
     assert all(row["positive"] not in (row["negative_1"], row["negative_2"]) for row in mined)
-    assert json.loads(Path(f"{out_file}.report.json").read_text())["report"]["eci"] > 0
+    report = json.loads(Path(f"{out_file}.report.json").read_text())["report"]
+    assert report["eci"] > 0
+    assert {"output": str(out_file), **report} == json.loads(out)
     code, out, err = run(capsys, "mine", str(data), "-o", str(tmp_path / "n.jsonl"), "-m", str(tiny_bert), "-n", "2")
     assert code == 0, err
     assert "sentemb's normalisation: compare only sets mined with this encoder" in out
