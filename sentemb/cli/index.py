@@ -76,7 +76,6 @@ def build(
     With --engine ray, each worker fills one segment at a time (so give --segment-rows), and finished parts lie in
     OUT.shards until the index is whole: the same command continues.
     """
-    from sentemb.cli.stopping import stoppable
     from sentemb.encoder import Encoder
     from sentemb.errors import SearchError, did_you_mean
     from sentemb.search import SearchIndex
@@ -94,22 +93,23 @@ def build(
     if engine not in ("local", "ray"):
         raise SearchError(f'--engine {engine}{did_you_mean(engine, ("local", "ray"))}')
     if engine == "local":
-        with stoppable("the same command with --resume goes on from the last block"):
+        with _building(out, "the same command with --resume goes on from the last block"):
             index = SearchIndex.build(
                 out, records, encoder=encoder, options=options, resume=resume, overwrite=overwrite, name=", ".join(data)
             )
-        return _report(index, json)
+            _report(index, json)
+        return
     from sentemb.encoder.ray_engine import Cluster
     from sentemb.search.ray_encoding import build_on_cluster
 
     if "-" in data:
         raise SearchError("--engine ray reads the documents twice; standard input can be read once: name a file")
-    with stoppable("the same command goes on from the finished parts"):
+    with _building(out, "the same command goes on from the finished parts"):
         index = build_on_cluster(
             out, lambda: _documents(data, split, text_field, id_field), encoder, options, precision=precision,
             cluster=Cluster(address, workers, worker_cpus), overwrite=overwrite, name=", ".join(data),
         )
-    _report(index, json)
+        _report(index, json)
 
 
 @app.command()
@@ -196,6 +196,25 @@ def verify(index: Folder) -> None:
 
     opened = _open(index)
     typer.echo(f"{index}: {check(opened)} files are as they were written; {len(opened):,} documents")
+
+
+@contextmanager
+def _building(out: Path, how: str) -> Iterator[None]:
+    """An index in the making; where that is stopped, say ``how`` to go on, or that it is complete."""
+    from sentemb.cli.stopping import stoppable
+    from sentemb.search.manifest import parts_of
+    from sentemb.search.writing import on_disk
+
+    before = on_disk(out)
+
+    def left() -> str:
+        if on_disk(out) == before:
+            return how
+        rest = f"; {parts_of(out)} may be removed" if parts_of(out).exists() else ""
+        return f"{out} is complete: sentemb index stats {out} tells what it holds{rest}"
+
+    with stoppable(left):
+        yield
 
 
 @contextmanager

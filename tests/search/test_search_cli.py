@@ -123,6 +123,34 @@ def test_stopping_says_how_to_go_on(
     assert code == 0, err
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_build_stopped_after_its_commit_is_complete(
+    overwrite: bool, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from sentemb.search import build
+
+    commit = build.commit
+
+    def after(*facts: Any) -> None:
+        commit(*facts)
+        signal.raise_signal(signal.SIGTERM)
+
+    data, folder = tmp_path / "d.txt", str(tmp_path / "ix")
+    data.write_text("the dog\nthe cat\n")
+    line = ["index", str(data), "-o", folder, "-m", str(tiny_bert)]
+    if overwrite:
+        assert run(capsys, *line)[0] == 0
+        line.append("--overwrite")
+    monkeypatch.setattr(build, "commit", after)
+    code, out, err = run(capsys, *line)
+    told = f"sentemb: stopped; {folder} is complete: sentemb index stats {folder} tells what it holds\n"
+    assert (code, out, err) == (130, "", told)
+    assert not (tmp_path / "ix" / "building").exists()
+    code, out, _ = run(capsys, "index", "verify", folder)
+    assert (code, out.endswith("2 documents\n")) == (0, True)
+
+
 @pytest.mark.parametrize("verb", ["add", "upsert", "delete", "compact", "merge"])
 def test_stopping_a_change_says_what_became_of_it(
     verb: str, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
