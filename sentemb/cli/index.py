@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
+from sentemb.cli.stopping import NOT_BEGUN, stoppable
+
 if TYPE_CHECKING:
     from sentemb.search import SearchIndex
 
@@ -37,6 +39,7 @@ Precision = Annotated[str, typer.Option(help="of encoding: auto, fp32, bf16, fp1
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def build(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the index")],
@@ -113,6 +116,7 @@ def build(
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def add(
     index: Folder, data: Data, text_field: TextField = None, id_field: IdField = None, split: Split = None,
     precision: Precision = "auto",
@@ -120,10 +124,11 @@ def add(
     """Add documents with new ids: all of them, or none."""
     with _changing(index, precision) as opened:
         count = opened.add(_documents(data, split, text_field, id_field))
-    typer.echo(f"{index}: added {count:,} documents; {len(opened):,} now")
+        typer.echo(f"{index}: added {count:,} documents; {len(opened):,} now")
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def upsert(
     index: Folder, data: Data, text_field: TextField = None, id_field: IdField = None, split: Split = None,
     precision: Precision = "auto",
@@ -131,10 +136,11 @@ def upsert(
     """Add documents, replacing those of the same id: all of them, or none."""
     with _changing(index, precision) as opened:
         count = opened.upsert(_documents(data, split, text_field, id_field))
-    typer.echo(f"{index}: wrote {count:,} documents; {len(opened):,} now")
+        typer.echo(f"{index}: wrote {count:,} documents; {len(opened):,} now")
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def delete(
     index: Folder,
     ids: Annotated[list[str], typer.Argument(metavar="ID…", help="ids; a whole number also means the integer id")],
@@ -142,18 +148,20 @@ def delete(
     """Delete documents by id."""
     with _changing(index) as opened:
         count = opened.delete([name for text in ids for name in _both(text)])
-    typer.echo(f"{index}: deleted {count:,} documents; {len(opened):,} left")
+        typer.echo(f"{index}: deleted {count:,} documents; {len(opened):,} left")
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def compact(index: Folder) -> None:
     """Rewrite the index as one segment without deleted rows."""
     with _changing(index) as opened:
         opened.compact()
-    _report(opened, False)
+        _report(opened, False)
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def merge(
     index: Folder,
     others: Annotated[list[Path], typer.Argument(metavar="OTHER…", help="indexes of the same model, e.g. shards")],
@@ -163,10 +171,11 @@ def merge(
 
     with _changing(index) as opened:
         count = opened.merge([SearchIndex.open(other) for other in others])
-    typer.echo(f"{index}: took over {count:,} documents; {len(opened):,} now")
+        typer.echo(f"{index}: took over {count:,} documents; {len(opened):,} now")
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def tune(
     index: Folder,
     queries: Annotated[str, typer.Argument(metavar="QUERIES", help="file with real queries, one a row")],
@@ -179,17 +188,19 @@ def tune(
 
     with _changing(index) as opened:
         found = tune_on(opened, opened.vectors_of_texts(list(iter_texts(queries, text_field))), target_recall)
-    typer.echo(f"effort {found.effort}, oversample {found.oversample}: recall@10 {found.recall:.4f} on {found.queries} "
-               f"queries{'' if found.reached else ' (target not reached)'}")
+        typer.echo(f"effort {found.effort}, oversample {found.oversample}: recall@10 {found.recall:.4f} on "
+                   f"{found.queries} queries{'' if found.reached else ' (target not reached)'}")
 
 
 @app.command()
+@stoppable("nothing was changed")
 def stats(index: Folder, json: Json = False) -> None:
     """What the index holds and takes."""
     _report(_open(index), json)
 
 
 @app.command()
+@stoppable("nothing was changed")
 def verify(index: Folder) -> None:
     """Check every file's SHA-256, the document stores, ids and vectors."""
     from sentemb.search.care import verify as check
@@ -201,7 +212,6 @@ def verify(index: Folder) -> None:
 @contextmanager
 def _building(out: Path, how: str) -> Iterator[None]:
     """An index in the making; where that is stopped, say ``how`` to go on, or that it is complete."""
-    from sentemb.cli.stopping import stoppable
     from sentemb.search.manifest import parts_of
     from sentemb.search.writing import on_disk
 
@@ -220,7 +230,6 @@ def _building(out: Path, how: str) -> Iterator[None]:
 @contextmanager
 def _changing(folder: Path, precision: str = "auto") -> Iterator[SearchIndex]:
     """An index to change; where that is stopped, say what became of it."""
-    from sentemb.cli.stopping import stoppable
     from sentemb.search.manifest import read
 
     before = read(folder).generation

@@ -9,10 +9,14 @@ from types import FrameType
 
 from sentemb.errors import Interrupted
 
+NOT_BEGUN = "nothing was done yet: the same command starts again"  # while imports and models load
+
 
 @contextmanager
 def stoppable(left: str | Callable[[], str]) -> Iterator[None]:
     """Turn either signal into ``Interrupted("stopped; " + left)``, after everything inside has cleaned up.
+
+    Also decorates a verb. Where one is inside another, the inner one speaks.
 
     Args:
         left: what is left and how to go on; a function is asked then.

@@ -123,6 +123,35 @@ def test_stopping_says_how_to_go_on(
     assert code == 0, err
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("line", "loads"),
+    [(["index"], 1), (["index", "--engine", "ray"], 1), (["mine", "--unlabelled"], 1),
+     (["mine", "--unlabelled", "--reference", "absent"], 2)],
+)
+def test_stopping_while_a_model_loads_has_done_nothing(
+    line: list[str], loads: int, number: signal.Signals, tiny_bert: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from sentemb.encoder import Encoder
+
+    load, loaded = Encoder.load, []
+
+    def stopped(source: str, **choices: Any) -> Encoder:
+        loaded.append(source)
+        if len(loaded) == loads:
+            signal.raise_signal(number)
+        return load(source, **choices)
+
+    data = tmp_path / "d.txt"
+    data.write_text("the dog\nthe cat\n")
+    monkeypatch.setattr(Encoder, "load", stopped)
+    code, out, err = run(capsys, line[0], str(data), "-o", str(tmp_path / "out.jsonl"), "-m", str(tiny_bert), *line[1:])
+    told = "sentemb: stopped; nothing was done yet: the same command starts again\n"
+    assert (code, out, err) == (130, "", told)
+    assert list(tmp_path.iterdir()) == [data]
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_build_stopped_after_its_commit_is_complete(
     overwrite: bool, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
