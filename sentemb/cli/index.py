@@ -50,7 +50,8 @@ def build(
     metric: Annotated[str, typer.Option(help="cosine, dot or l2")] = "cosine",
     dim: Annotated[Optional[int], typer.Option(help="leading values of a vector to keep (Matryoshka)")] = None,  # noqa: UP045
     rescore: Annotated[Optional[bool], typer.Option(  # noqa: UP045
-        "--rescore/--no-rescore", help="keep half-precision vectors and compare the best candidates exactly")] = None,
+        "--rescore/--no-rescore",
+        help="keep half-precision vectors and compare the best candidates exactly; default for coarse codes")] = None,
     memory: Annotated[Optional[float], typer.Option(help="GiB that auto may use; default half of what is free")] = None,  # noqa: UP045
     target_recall: Annotated[float, typer.Option(help="recall@10 that the search effort is tuned to, with documents as "
                                                       "queries; 'index tune' takes real ones")] = 0.95,
@@ -59,12 +60,14 @@ def build(
     text_field: TextField = None,
     id_field: IdField = None,
     split: Split = None,
-    query_prompt: Annotated[Optional[str], typer.Option(help="put in front of queries")] = None,  # noqa: UP045
-    document_prompt: Annotated[Optional[str], typer.Option(help="put in front of documents")] = None,  # noqa: UP045
+    query_prompt: Annotated[Optional[str], typer.Option(help="put before queries; default the model's own")] = None,  # noqa: UP045
+    document_prompt: Annotated[Optional[str], typer.Option(help="put before documents; likewise")] = None,  # noqa: UP045
     precision: Precision = "auto",
     seed: Annotated[int, typer.Option(help="of samples and k-means")] = 42,
-    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted build")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what lies there")] = False,
+    resume: Annotated[bool, typer.Option(
+        "--resume", help="continue an interrupted build; with --engine ray, every build does")] = False,
+    overwrite: Annotated[bool, typer.Option(
+        "--overwrite", help="replace the index or unfinished build that lies there")] = False,
     engine: Annotated[str, typer.Option(help="local: all here; ray: encode, and fill segments, on the "
                                             "workers of a Ray cluster")] = "local",
     address: Annotated[

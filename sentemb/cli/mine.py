@@ -52,7 +52,11 @@ def mine(
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run")] = False,
     json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
-    """Find hard negatives for training data, and say how good they are before anything is trained."""
+    """Find hard negatives for training data, and say how good they are before anything is trained.
+
+    An anchor with fewer than -n negatives is left out; what one source lacks comes from the others. The report is also
+    in OUTPUT.report.json; until all is done, finished blocks lie in OUTPUT.parts, from which --resume goes on.
+    """
     from sentemb.encoder import Encoder
     from sentemb.search.crossencoder import load_cross_encoder
     from sentemb.search.mine_file import mine_file, read_pairs
