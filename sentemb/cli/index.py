@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
+from sentemb.cli.stopping import NOT_BEGUN, stoppable
+
 if TYPE_CHECKING:
     from sentemb.search import SearchIndex
 
@@ -37,6 +39,7 @@ Precision = Annotated[str, typer.Option(help="of encoding: auto, fp32, bf16, fp1
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def build(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the index")],
@@ -47,7 +50,8 @@ def build(
     metric: Annotated[str, typer.Option(help="cosine, dot or l2")] = "cosine",
     dim: Annotated[Optional[int], typer.Option(help="leading values of a vector to keep (Matryoshka)")] = None,  # noqa: UP045
     rescore: Annotated[Optional[bool], typer.Option(  # noqa: UP045
-        "--rescore/--no-rescore", help="keep half-precision vectors and compare the best candidates exactly")] = None,
+        "--rescore/--no-rescore",
+        help="keep half-precision vectors and compare the best candidates exactly; default for coarse codes")] = None,
     memory: Annotated[Optional[float], typer.Option(help="GiB that auto may use; default half of what is free")] = None,  # noqa: UP045
     target_recall: Annotated[float, typer.Option(help="recall@10 that the search effort is tuned to, with documents as "
                                                       "queries; 'index tune' takes real ones")] = 0.95,
@@ -56,12 +60,14 @@ def build(
     text_field: TextField = None,
     id_field: IdField = None,
     split: Split = None,
-    query_prompt: Annotated[Optional[str], typer.Option(help="put in front of queries")] = None,  # noqa: UP045
-    document_prompt: Annotated[Optional[str], typer.Option(help="put in front of documents")] = None,  # noqa: UP045
+    query_prompt: Annotated[Optional[str], typer.Option(help="put before queries; default the model's own")] = None,  # noqa: UP045
+    document_prompt: Annotated[Optional[str], typer.Option(help="put before documents; likewise")] = None,  # noqa: UP045
     precision: Precision = "auto",
     seed: Annotated[int, typer.Option(help="of samples and k-means")] = 42,
-    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted build")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what lies there")] = False,
+    resume: Annotated[bool, typer.Option(
+        "--resume", help="continue an interrupted build; with --engine ray, every build does")] = False,
+    overwrite: Annotated[bool, typer.Option(
+        "--overwrite", help="replace the index or unfinished build that lies there")] = False,
     engine: Annotated[str, typer.Option(help="local: all here; ray: encode, and fill segments, on the "
                                             "workers of a Ray cluster")] = "local",
     address: Annotated[
@@ -76,7 +82,6 @@ def build(
     With --engine ray, each worker fills one segment at a time (so give --segment-rows), and finished parts lie in
     OUT.shards until the index is whole: the same command continues.
     """
-    from sentemb.cli.stopping import stoppable
     from sentemb.encoder import Encoder
     from sentemb.errors import SearchError, did_you_mean
     from sentemb.search import SearchIndex
@@ -94,25 +99,27 @@ def build(
     if engine not in ("local", "ray"):
         raise SearchError(f'--engine {engine}{did_you_mean(engine, ("local", "ray"))}')
     if engine == "local":
-        with stoppable("the same command with --resume goes on from the last block"):
+        with _building(out, "the same command with --resume goes on from the last block"):
             index = SearchIndex.build(
                 out, records, encoder=encoder, options=options, resume=resume, overwrite=overwrite, name=", ".join(data)
             )
-        return _report(index, json)
+            _report(index, json)
+        return
     from sentemb.encoder.ray_engine import Cluster
     from sentemb.search.ray_encoding import build_on_cluster
 
     if "-" in data:
         raise SearchError("--engine ray reads the documents twice; standard input can be read once: name a file")
-    with stoppable("the same command goes on from the finished parts"):
+    with _building(out, "the same command goes on from the finished parts"):
         index = build_on_cluster(
             out, lambda: _documents(data, split, text_field, id_field), encoder, options, precision=precision,
             cluster=Cluster(address, workers, worker_cpus), overwrite=overwrite, name=", ".join(data),
         )
-    _report(index, json)
+        _report(index, json)
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def add(
     index: Folder, data: Data, text_field: TextField = None, id_field: IdField = None, split: Split = None,
     precision: Precision = "auto",
@@ -120,10 +127,11 @@ def add(
     """Add documents with new ids: all of them, or none."""
     with _changing(index, precision) as opened:
         count = opened.add(_documents(data, split, text_field, id_field))
-    typer.echo(f"{index}: added {count:,} documents; {len(opened):,} now")
+        typer.echo(f"{index}: added {count:,} documents; {len(opened):,} now")
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def upsert(
     index: Folder, data: Data, text_field: TextField = None, id_field: IdField = None, split: Split = None,
     precision: Precision = "auto",
@@ -131,10 +139,11 @@ def upsert(
     """Add documents, replacing those of the same id: all of them, or none."""
     with _changing(index, precision) as opened:
         count = opened.upsert(_documents(data, split, text_field, id_field))
-    typer.echo(f"{index}: wrote {count:,} documents; {len(opened):,} now")
+        typer.echo(f"{index}: wrote {count:,} documents; {len(opened):,} now")
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def delete(
     index: Folder,
     ids: Annotated[list[str], typer.Argument(metavar="ID…", help="ids; a whole number also means the integer id")],
@@ -142,18 +151,20 @@ def delete(
     """Delete documents by id."""
     with _changing(index) as opened:
         count = opened.delete([name for text in ids for name in _both(text)])
-    typer.echo(f"{index}: deleted {count:,} documents; {len(opened):,} left")
+        typer.echo(f"{index}: deleted {count:,} documents; {len(opened):,} left")
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def compact(index: Folder) -> None:
     """Rewrite the index as one segment without deleted rows."""
     with _changing(index) as opened:
         opened.compact()
-    _report(opened, False)
+        _report(opened, False)
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def merge(
     index: Folder,
     others: Annotated[list[Path], typer.Argument(metavar="OTHER…", help="indexes of the same model, e.g. shards")],
@@ -163,10 +174,11 @@ def merge(
 
     with _changing(index) as opened:
         count = opened.merge([SearchIndex.open(other) for other in others])
-    typer.echo(f"{index}: took over {count:,} documents; {len(opened):,} now")
+        typer.echo(f"{index}: took over {count:,} documents; {len(opened):,} now")
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def tune(
     index: Folder,
     queries: Annotated[str, typer.Argument(metavar="QUERIES", help="file with real queries, one a row")],
@@ -179,17 +191,19 @@ def tune(
 
     with _changing(index) as opened:
         found = tune_on(opened, opened.vectors_of_texts(list(iter_texts(queries, text_field))), target_recall)
-    typer.echo(f"effort {found.effort}, oversample {found.oversample}: recall@10 {found.recall:.4f} on {found.queries} "
-               f"queries{'' if found.reached else ' (target not reached)'}")
+        typer.echo(f"effort {found.effort}, oversample {found.oversample}: recall@10 {found.recall:.4f} on "
+                   f"{found.queries} queries{'' if found.reached else ' (target not reached)'}")
 
 
 @app.command()
+@stoppable("nothing was changed")
 def stats(index: Folder, json: Json = False) -> None:
     """What the index holds and takes."""
     _report(_open(index), json)
 
 
 @app.command()
+@stoppable("nothing was changed")
 def verify(index: Folder) -> None:
     """Check every file's SHA-256, the document stores, ids and vectors."""
     from sentemb.search.care import verify as check
@@ -199,9 +213,26 @@ def verify(index: Folder) -> None:
 
 
 @contextmanager
+def _building(out: Path, how: str) -> Iterator[None]:
+    """An index in the making; where that is stopped, say ``how`` to go on, or that it is complete."""
+    from sentemb.search.manifest import parts_of
+    from sentemb.search.writing import on_disk
+
+    before = on_disk(out)
+
+    def left() -> str:
+        if on_disk(out) == before:
+            return how
+        rest = f"; {parts_of(out)} may be removed" if parts_of(out).exists() else ""
+        return f"{out} is complete: sentemb index stats {out} tells what it holds{rest}"
+
+    with stoppable(left):
+        yield
+
+
+@contextmanager
 def _changing(folder: Path, precision: str = "auto") -> Iterator[SearchIndex]:
     """An index to change; where that is stopped, say what became of it."""
-    from sentemb.cli.stopping import stoppable
     from sentemb.search.manifest import read
 
     before = read(folder).generation

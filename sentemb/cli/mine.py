@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+
+from sentemb.cli.stopping import NOT_BEGUN, stoppable
+
+if TYPE_CHECKING:
+    from sentemb.search.mine_report import MiningReport
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
+@stoppable(NOT_BEGUN)
 def mine(
     data: Annotated[str, typer.Argument(metavar="DATA", help="pairs (anchor, positive) or unlabelled texts")],
     output: Annotated[Path, typer.Option("--output", "-o", help=".jsonl or .parquet with negative_1…n and scores")],
@@ -46,8 +52,11 @@ def mine(
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run")] = False,
     json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
-    """Find hard negatives for training data, and say how good they are before anything is trained."""
-    from sentemb.cli.stopping import stoppable
+    """Find hard negatives for training data, and say how good they are before anything is trained.
+
+    An anchor with fewer than -n negatives is left out; what one source lacks comes from the others. The report is also
+    in OUTPUT.report.json; until all is done, finished blocks lie in OUTPUT.parts, from which --resume goes on.
+    """
     from sentemb.encoder import Encoder
     from sentemb.search.crossencoder import load_cross_encoder
     from sentemb.search.mine_file import mine_file, read_pairs
@@ -64,18 +73,24 @@ def mine(
         positive_id=positive_id, corpus_id=corpus_id,
     )
     encoder = Encoder.load(model, precision=precision)
+    filter_model = load_cross_encoder(cross_encoder) if cross_encoder else None
+    refusing = Encoder.load(reference, precision=precision) if reference else None
     with stoppable("the same command with --resume goes on from the last block"):
         report = mine_file(
             pairs, output, encoder, rules, resume=resume, kind=kind, query_prompt=encoder.prompts.get("query", ""),
             document_prompt=encoder.prompts.get("document", encoder.prompts.get("passage", "")),
-            filter_model=load_cross_encoder(cross_encoder) if cross_encoder else None,
-            reference=Encoder.load(reference, precision=precision) if reference else None,
+            filter_model=filter_model, reference=refusing,
         )
-    if json:
+    with stoppable(f"{output} is complete"):
+        _tell(report, output, json)
+
+
+def _tell(report: MiningReport, output: Path, as_json: bool) -> None:
+    if as_json:
         from dataclasses import asdict
         from json import dumps
 
-        typer.echo(dumps({"output": str(output), **asdict(report), "eci_form": "sentemb"}))
+        typer.echo(dumps({"output": str(output), **asdict(report)}))
         return
     typer.echo(f"{output}: {report.kept:,} of {report.anchors:,} anchors with {report.negatives} negatives each")
     typer.echo(f"  similarity to the anchor: positives {report.positive_similarity:.4f}, negatives "

@@ -26,7 +26,8 @@ def search(
     file: Annotated[Optional[str], typer.Option(help="file with queries, one a row")] = None,  # noqa: UP045
     hybrid: Annotated[bool, typer.Option("--hybrid", help="fuse with BM25 by reciprocal ranks")] = False,
     mmr: Annotated[Optional[float], typer.Option(help="diverse results: weight of relevance, 0 to 1")] = None,  # noqa: UP045
-    within: Annotated[Optional[float], typer.Option(help="everything at least this similar, instead of k")] = None,  # noqa: UP045
+    within: Annotated[Optional[float], typer.Option(  # noqa: UP045
+        help="everything at least this similar (l2: at most this far), instead of k")] = None,
     more_like: Annotated[Optional[list[str]], typer.Option(help="documents like the one with this id; repeat")] = None,  # noqa: UP045
     like: Annotated[Optional[list[str]], typer.Option(help="set query: like all of these; repeat")] = None,  # noqa: UP045
     unlike: Annotated[Optional[list[str]], typer.Option(help="set query: and unlike these; repeat")] = None,  # noqa: UP045
@@ -35,10 +36,14 @@ def search(
     model: Annotated[Optional[str], typer.Option("--model", "-m", help="where the index's model lies now")] = None,  # noqa: UP045
     mapped: Annotated[bool, typer.Option("--mapped", help="map vectors instead of loading them")] = False,
     device: Annotated[str, typer.Option(help="cpu, or cuda: exact search and, with faiss-gpu, IVF kinds")] = "cpu",
-    trust: Annotated[bool, typer.Option("--trust", help="skip the checksums of large indexes")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="skip checksums, which take time on large indexes")] = False,
     json: Annotated[bool, typer.Option("--json", help="a line of JSON a query")] = False,
 ) -> None:
-    """Find documents by meaning."""
+    """Find documents by meaning.
+
+    Questions are QUERY… or --file, --more-like, or --like; --unlike goes with --like. --hybrid, --mmr, --within (one of
+    them), --effort (with none of them) and --rerank are for queries.
+    """
     from sentemb.search import SearchIndex
 
     _check_together(

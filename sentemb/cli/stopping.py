@@ -9,10 +9,15 @@ from types import FrameType
 
 from sentemb.errors import Interrupted
 
+NOT_BEGUN = "nothing was done yet: the same command starts again"  # while imports and models load
+
 
 @contextmanager
 def stoppable(left: str | Callable[[], str]) -> Iterator[None]:
     """Turn either signal into ``Interrupted("stopped; " + left)``, after everything inside has cleaned up.
+
+    Also decorates a verb. Where one is inside another, the inner one speaks; it does not begin where the outer one was
+    asked to stop, but the exception went down in a library's callback, as can happen while modules are imported.
 
     Args:
         left: what is left and how to go on; a function is asked then.
@@ -20,14 +25,32 @@ def stoppable(left: str | Callable[[], str]) -> Iterator[None]:
     Raises:
         Interrupted: the user stopped the work.
     """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if any(isinstance(outer, _Stop) and outer.is_asked for outer in before.values()):
+        raise _Stopped
+    stop = _Stop()
     try:
+        for number, outer in before.items():
+            if outer not in (None, signal.SIG_IGN):  # what nohup ignores stays ignored
+                signal.signal(number, stop)
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Stopped):
         raise Interrupted(f"stopped; {left if isinstance(left, str) else left()}") from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, outer in before.items():
+            if outer not in (None, signal.SIG_IGN):
+                signal.signal(number, outer)
+
+
+class _Stopped(BaseException):
+    """Not ``KeyboardInterrupt``: where that passes through an ``exec``, Python ends by the signal, not by our code."""
+
+
+class _Stop:
+    """Handles a signal, and remembers it."""
+
+    is_asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.is_asked = True
+        raise _Stopped

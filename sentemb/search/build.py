@@ -43,9 +43,14 @@ def make_segments(
 def build(
     folder: Path, records: Iterable[Any] | None, options: BuildOptions, *, encoder: Embedder | None,
     vectors: Vectors | None, source_name: str, resume: bool, overwrite: bool, disk: Disk,
-    segments: MakeSegments = make_segments,
+    segments: MakeSegments = make_segments, parts: Path | None = None,
 ) -> None:
-    """Build the index in ``folder``; see ``SearchIndex.build``. ``segments`` is who makes them, and how."""
+    """Build the index in ``folder``; see ``SearchIndex.build``.
+
+    Args:
+        segments: who makes them, and how.
+        parts: where a cluster's finished parts lie, from which a build goes on, so that none are kept in ``folder``.
+    """
     options.check()
     with write_lock(folder):
         old = on_disk(folder)
@@ -66,7 +71,7 @@ def build(
             _finish(folder, disk, spooled, options, old, segments)
         except BaseException as error:
             with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
-                _tidy(folder, old, disk, error)
+                _tidy(folder, old, disk, error, parts)
             raise
         remove_folder(staging, disk)
 
@@ -95,18 +100,25 @@ def _next(old: Manifest | None) -> int:
     return (old.generation if old else 0) + 1
 
 
-def _tidy(folder: Path, old: Manifest | None, disk: Disk, error: BaseException) -> None:
-    """Leave the index, or what ``resume`` can go on from, and say so; nothing else."""
+def _tidy(folder: Path, old: Manifest | None, disk: Disk, error: BaseException, parts: Path | None) -> None:
+    """Leave the index, or what the next build can go on from, and say so; nothing else."""
     now = on_disk(folder)
     _take_back(folder, now, disk)
     sweep(folder, now, disk)
-    kept = kept_rows(folder / STAGING) if now == old else 0  # else it was stopped after the commit
+    is_open = now == old  # else it was stopped after the commit
+    kept = kept_rows(folder / STAGING) if is_open and parts is None else 0
     if kept == 0:
         remove_folder(folder / STAGING, disk)
-    elif isinstance(error, (SearchError, DataError, NumericError)):
-        error.args = (f"{error}; {kept:,} encoded documents are kept: the corrected command goes on with --resume",)
+    if kept:
+        left, how = f"{kept:,} encoded documents are kept", "goes on with --resume"
+    elif is_open and parts is not None:
+        left, how = f"finished parts stay in {parts}", "goes on from them"
+    else:
+        return
+    if isinstance(error, (SearchError, DataError, NumericError)):
+        error.args = (f"{error}; {left}: the corrected command {how}",)
     elif isinstance(error, OSError):
-        error.strerror = f"{error.strerror}; encoded documents are kept: when that is mended, --resume goes on"
+        error.strerror = f"{error.strerror}; {left}: when that is mended, the same command {how}"
 
 
 def _finish(

@@ -21,6 +21,7 @@ from sentemb.search.faiss_codes import (
     rotation_quantisers,
 )
 from sentemb.search.faiss_files import create_raw, is_binary, read_raw, reason, write_raw
+from sentemb.search.faiss_filters import keep_allowed, search_wider, selector
 from sentemb.search.manifest import Metric
 
 faiss: Any = _faiss  # its own type stubs know half of its classes
@@ -174,9 +175,13 @@ class VectorIndex:
         if allowed is None:
             scores, rows = self._raw_search(queries, k, effort, None)
         elif self._can_select():
-            scores, rows = self._raw_search(queries, k, effort, _selector(allowed))
+            scores, rows = self._raw_search(queries, k, effort, selector(allowed))
         else:
-            scores, rows = self._search_wider(queries, k, effort, allowed)
+            missing = float("inf" if self.metric == "l2" else "-inf")
+            scores, rows = search_wider(
+                lambda asked: self._raw_search(queries, asked, effort, None), k, allowed,
+                self.dimension if self.is_binary else missing,
+            )
         return self._score(scores), rows
 
     def scan(
@@ -185,7 +190,7 @@ class VectorIndex:
         """Like ``search``, but a graph's own vectors are compared one by one."""
         is_graph = self._graph is not None and self._graph is self.raw
         storage = faiss.downcast_index(self.raw.storage) if is_graph else self.raw
-        parameters = None if allowed is None else faiss.SearchParameters(sel=_selector(allowed))
+        parameters = None if allowed is None else faiss.SearchParameters(sel=selector(allowed))
         scores, rows = storage.search(queries, k, params=parameters)
         return scores, rows
 
@@ -197,7 +202,7 @@ class VectorIndex:
         Raises:
             SearchError: this kind has no range search.
         """
-        selector = _selector(allowed) if allowed is not None and self._can_select() else None
+        selected = selector(allowed) if allowed is not None and self._can_select() else None
         limit: float = threshold
         if self.is_binary:
             differing = threshold / 4 if self.metric == "l2" else (
@@ -209,17 +214,14 @@ class VectorIndex:
         try:
             if self.is_binary:
                 offsets, scores, rows = self.raw.range_search(self._coded(queries), limit)
-                selector = None
+                selected = None
             else:
-                offsets, scores, rows = self.raw.range_search(queries, limit, params=self._parameters(effort, selector))
+                offsets, scores, rows = self.raw.range_search(queries, limit, params=self._parameters(effort, selected))
         except RuntimeError as error:
             raise SearchError(f"this kind of index has no range search: {reason(error)}") from None
         offsets = offsets.astype(np.int64)
-        if allowed is not None and selector is None and len(rows):
-            keep = allowed[rows]
-            counts = np.add.reduceat(np.append(keep, 0), offsets[:-1]) * (np.diff(offsets) > 0)
-            offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-            scores, rows = scores[keep], rows[keep]
+        if allowed is not None and selected is None and len(rows):
+            offsets, scores, rows = keep_allowed(offsets, scores, rows, allowed)
         return offsets, self._score(scores), rows
 
     def vectors_of(self, rows: NDArray[np.int64]) -> Vectors:
@@ -256,23 +258,23 @@ class VectorIndex:
             return 4 * scores.astype(np.float32)
         return np.cos(np.pi * scores.astype(np.float32) / self.dimension).astype(np.float32)
 
-    def _parameters(self, effort: int | None, selector: Any) -> Any:
+    def _parameters(self, effort: int | None, selected: Any) -> Any:
         if self._ivf is not None:
             nprobe = min(effort or self._ivf.nprobe, self._ivf.nlist)
             if isinstance(self._ivf, faiss.IndexIVFPQ):
-                return faiss.IVFPQSearchParameters(nprobe=nprobe, sel=selector)
+                return faiss.IVFPQSearchParameters(nprobe=nprobe, sel=selected)
             if isinstance(self._ivf, faiss.IndexIVFRaBitQ):
-                return faiss.IVFRaBitQSearchParameters(nprobe=nprobe, sel=selector)
-            return faiss.SearchParametersIVF(nprobe=nprobe, sel=selector)
+                return faiss.IVFRaBitQSearchParameters(nprobe=nprobe, sel=selected)
+            return faiss.SearchParametersIVF(nprobe=nprobe, sel=selected)
         if self._graph is not None:
-            return faiss.SearchParametersHNSW(efSearch=effort or self._graph.hnsw.efSearch, sel=selector)
-        return None if selector is None else faiss.SearchParameters(sel=selector)
+            return faiss.SearchParametersHNSW(efSearch=effort or self._graph.hnsw.efSearch, sel=selected)
+        return None if selected is None else faiss.SearchParameters(sel=selected)
 
     def _raw_search(
-        self, queries: Vectors, k: int, effort: int | None, selector: Any
+        self, queries: Vectors, k: int, effort: int | None, selected: Any
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        parameters = self._parameters(effort, selector) if not self.is_binary else (
-            None if selector is None else faiss.SearchParameters(sel=selector)
+        parameters = self._parameters(effort, selected) if not self.is_binary else (
+            None if selected is None else faiss.SearchParameters(sel=selected)
         )
         scores, rows = self.raw.search(self._coded(queries), k, params=parameters)
         return scores, rows
@@ -282,34 +284,8 @@ class VectorIndex:
         if self._takes_selector is None:
             probe = np.zeros((1, self.dimension), dtype=np.float32)
             try:
-                self._raw_search(probe, 1, 1, _selector(np.zeros(self.rows, dtype=bool)))
+                self._raw_search(probe, 1, 1, selector(np.zeros(self.rows, dtype=bool)))
                 self._takes_selector = True
             except RuntimeError:
                 self._takes_selector = False
         return self._takes_selector
-
-    def _search_wider(
-        self, queries: Vectors, k: int, effort: int | None, allowed: Mask
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """For kinds whose FAISS search takes no selector: ask for more until k allowed ones are there, or all are."""
-        wanted = min(k, int(allowed.sum()))
-        asked = min(self.rows, 2 * k)
-        while True:
-            scores, rows = self._raw_search(queries, asked, effort, None)
-            keep = (rows >= 0) & allowed[rows]
-            if asked >= self.rows or int(keep.sum(axis=1).min()) >= wanted:
-                break
-            asked = min(self.rows, asked * 4)
-        order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
-        kept = np.take_along_axis(keep, order, axis=1)
-        out_rows = np.full((len(queries), k), -1, dtype=np.int64)
-        out_scores = np.full((len(queries), k), np.inf if self.metric == "l2" else -np.inf, dtype=scores.dtype) \
-            if scores.dtype.kind == "f" else np.full((len(queries), k), self.dimension, dtype=scores.dtype)
-        width = order.shape[1]
-        out_rows[:, :width] = np.where(kept, np.take_along_axis(rows, order, axis=1), -1)
-        out_scores[:, :width] = np.where(kept, np.take_along_axis(scores, order, axis=1), out_scores[:, :width])
-        return out_scores, out_rows
-
-
-def _selector(allowed: Mask) -> Any:
-    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))

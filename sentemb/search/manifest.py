@@ -178,7 +178,15 @@ def _checksum(body: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def parts_of(folder: Path) -> Path:
+    """Where the parts that a cluster finished lie until the index is whole."""
+    folder = folder.resolve()
+    return folder.with_name(f"{folder.name}.shards")
+
+
 def _why_absent(folder: Path) -> str:
+    if parts_of(folder).is_dir() and not folder.is_file():
+        return f"its build on a cluster did not finish; the same command goes on from {parts_of(folder)}"
     if not folder.exists():
         return "there is no such folder; build an index with: sentemb index build DATA --out FOLDER"
     if not folder.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ class MiningReport:
     capacity: float
     eci: float
     refused: float  # share of looked-at candidates that the rules refused
+    eci_form: Literal["sentemb"] = "sentemb"  # whose normalisations ECI has; see ``ReportBuilder.report``
 
 
 class ReportBuilder:

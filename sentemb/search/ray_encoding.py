@@ -20,7 +20,7 @@ from sentemb.search.build import build
 from sentemb.search.disk import Disk
 from sentemb.search.embedding import VectorRule, prompts_of
 from sentemb.search.encoding import EncodedStream
-from sentemb.search.manifest import NAME
+from sentemb.search.manifest import NAME, parts_of
 from sentemb.search.options import BuildOptions
 from sentemb.search.ray_build import ClusterSegments
 
@@ -54,7 +54,7 @@ class ClusterEncoder:
         """
         found, vectors = next(self._windows, ([], np.empty((0, 0), dtype=np.float32)))
         if found != list(texts):
-            raise SearchError("the documents changed while they were encoded; run the same command again")
+            raise SearchError("the documents changed while they were encoded")
         return vectors
 
 
@@ -84,11 +84,12 @@ def build_on_cluster(
         raise SearchError(f"{out}: holds an index already; add to it, or build over it with overwrite")
     prompt = prompts_of(encoder, options.query_prompt, options.document_prompt)[1]
     job = EncodeJob(encoder.source, encoder.digest(), precision=precision, prompt=prompt or None)
-    shards = Shards(out.with_name(f"{out.name}.shards"), job, cluster)
+    shards = Shards(parts_of(out), job, cluster)
     shards.encode(encoded_windows(records(), options))
     build(
         out, records(), options, encoder=ClusterEncoder(encoder, shards), vectors=None, source_name=name, resume=False,
         overwrite=True, disk=Disk(), segments=ClusterSegments(shards.folder / "segments", cluster),
+        parts=shards.folder,
     )
     shards.remove()
     return SearchIndex.open(out, encoder=encoder, verify=False)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import io
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import pytest
 from toy import ToyEncoder, vectors
 
+from sentemb.encoder.ray_engine import Cluster
 from sentemb.errors import DataError, IndexLocked, SearchError
-from sentemb.search import SearchIndex
+from sentemb.search import SearchIndex, ray_encoding
 from sentemb.search import build as building
 from sentemb.search.care import verify
 from sentemb.search.disk import Disk
@@ -174,12 +176,69 @@ class _FullAtTheSecondBlock(Disk):
 
 
 def test_a_full_disk_is_named_and_what_was_encoded_is_kept(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"No space left on device; encoded documents are kept.*--resume") as caught:
+    with pytest.raises(OSError, match=r"No space left on device; 8,192 encoded.*--resume") as caught:
         SearchIndex.build(tmp_path, _documents(), encoder=ToyEncoder(), kind="flat", disk=_FullAtTheSecondBlock())
     assert Path(caught.value.filename).name == "vectors-0000.f32"
     second = ToyEncoder()
     index = SearchIndex.build(tmp_path, _documents(), encoder=second, kind="flat", resume=True)
     assert (len(second.encoded), len(index)) == (50, BLOCK + 50)
+
+
+class _Prompted(ToyEncoder):
+    prompts: ClassVar[dict[str, str]] = {}
+
+
+class _Encoded:
+    """As much of a cluster's shards as a build asks for: every window encoded, nothing left to do."""
+
+    def __init__(self, folder: Path, *_: object) -> None:
+        self.folder, self._windows = folder, list[list[str]]()
+
+    def encode(self, windows: Iterable[list[str]]) -> None:
+        self.folder.mkdir(exist_ok=True)
+        self._windows = list(windows)
+
+    def read(self) -> Iterator[tuple[list[str], Any]]:
+        encoder = ToyEncoder()
+        for texts in self._windows:
+            yield texts, encoder.encode(texts)
+
+    def remove(self) -> None:
+        self.folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [
+        ("id", DataError, "'d7' occurs twice.*; finished parts stay in {}: the corrected command goes on from them"),
+        ("disk", OSError, "No space left.*; finished parts stay in {}: when that is mended, the same command goes on"),
+    ],
+)
+def test_a_build_on_a_cluster_goes_on_from_its_parts_and_says_so(
+    fault: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_encoding, "Shards", _Encoded)
+    monkeypatch.setattr(ray_encoding, "ClusterSegments", lambda *_: building.make_segments)
+    folder, parts, documents = tmp_path / "ix", tmp_path / "ix.shards", _documents()
+
+    def make(records: list[Document]) -> SearchIndex:
+        return ray_encoding.build_on_cluster(
+            folder, lambda: records, _Prompted(), BuildOptions(kind="flat"),  # type: ignore[arg-type]
+            precision="fp32", cluster=Cluster(), overwrite=False, name="documents",
+        )
+
+    wrong = documents if fault == "disk" else [*documents[:-1], Document("d7", "again")]
+    with monkeypatch.context() as patched:
+        if fault == "disk":
+            patched.setattr(ray_encoding, "Disk", _FullAtTheSecondBlock)
+        with pytest.raises(error, match=message.format(re.escape(str(parts)))) as told:
+            make(wrong)
+    assert "--resume" not in str(told.value)
+    assert not folder.exists()
+    with pytest.raises(SearchError, match="did not finish; the same command goes on from"):
+        SearchIndex.open(folder)
+    assert len(make(documents)) == len(documents)
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize(

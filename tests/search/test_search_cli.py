@@ -94,7 +94,9 @@ def test_mining_on_the_command_line(tiny_bert: Path, tmp_path: Path, capsys: pyt
     mined = [json.loads(line) for line in out_file.read_text().splitlines()]
     assert len(mined) == 20
     assert all(row["positive"] not in (row["negative_1"], row["negative_2"]) for row in mined)
-    assert json.loads(Path(f"{out_file}.report.json").read_text())["report"]["eci"] > 0
+    report = json.loads(Path(f"{out_file}.report.json").read_text())["report"]
+    assert report["eci"] > 0
+    assert {"output": str(out_file), **report} == json.loads(out)
     code, out, err = run(capsys, "mine", str(data), "-o", str(tmp_path / "n.jsonl"), "-m", str(tiny_bert), "-n", "2")
     assert code == 0, err
     assert "sentemb's normalisation: compare only sets mined with this encoder" in out
@@ -119,6 +121,63 @@ def test_stopping_says_how_to_go_on(
     assert (code, err) == (130, "sentemb: stopped; the same command with --resume goes on from the last block\n")
     code, _, err = run(capsys, *line, "--resume")
     assert code == 0, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("line", "loads"),
+    [(["index"], 1), (["index", "--engine", "ray"], 1), (["mine", "--unlabelled"], 1),
+     (["mine", "--unlabelled", "--reference", "absent"], 2)],
+)
+def test_stopping_while_a_model_loads_has_done_nothing(
+    line: list[str], loads: int, number: signal.Signals, tiny_bert: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from sentemb.encoder import Encoder
+
+    load, loaded = Encoder.load, []
+
+    def stopped(source: str, **choices: Any) -> Encoder:
+        loaded.append(source)
+        if len(loaded) == loads:
+            signal.raise_signal(number)
+        return load(source, **choices)
+
+    data = tmp_path / "d.txt"
+    data.write_text("the dog\nthe cat\n")
+    monkeypatch.setattr(Encoder, "load", stopped)
+    code, out, err = run(capsys, line[0], str(data), "-o", str(tmp_path / "out.jsonl"), "-m", str(tiny_bert), *line[1:])
+    told = "sentemb: stopped; nothing was done yet: the same command starts again\n"
+    assert (code, out, err) == (130, "", told)
+    assert list(tmp_path.iterdir()) == [data]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_build_stopped_after_its_commit_is_complete(
+    overwrite: bool, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from sentemb.search import build
+
+    commit = build.commit
+
+    def after(*facts: Any) -> None:
+        commit(*facts)
+        signal.raise_signal(signal.SIGTERM)
+
+    data, folder = tmp_path / "d.txt", str(tmp_path / "ix")
+    data.write_text("the dog\nthe cat\n")
+    line = ["index", str(data), "-o", folder, "-m", str(tiny_bert)]
+    if overwrite:
+        assert run(capsys, *line)[0] == 0
+        line.append("--overwrite")
+    monkeypatch.setattr(build, "commit", after)
+    code, out, err = run(capsys, *line)
+    told = f"sentemb: stopped; {folder} is complete: sentemb index stats {folder} tells what it holds\n"
+    assert (code, out, err) == (130, "", told)
+    assert not (tmp_path / "ix" / "building").exists()
+    code, out, _ = run(capsys, "index", "verify", folder)
+    assert (code, out.endswith("2 documents\n")) == (0, True)
 
 
 @pytest.mark.parametrize("verb", ["add", "upsert", "delete", "compact", "merge"])
