@@ -66,7 +66,7 @@ class FastInference:
         states = self.fast(packed, all_layers=self.pooling.needs_layers)
         # a GPU waits longer for many small kernels than for one over some padding
         pool_rows = _as_one_rectangle if self.device.type == "cuda" else _by_runs
-        return pool_rows(self.pooling, states, packed.to(self.device), prompt_tokens)
+        return pool_rows(self.pooling, states, packed, prompt_tokens)
 
 
 def _by_runs(pooling: Pooling, states: list[Tensor], packed: Packed, prompt_tokens: int) -> Tensor:
@@ -81,7 +81,8 @@ def _by_runs(pooling: Pooling, states: list[Tensor], packed: Packed, prompt_toke
 
 def _as_one_rectangle(pooling: Pooling, states: list[Tensor], packed: Packed, prompt_tokens: int) -> Tensor:
     """All rows at once, padded to the longest."""
-    starts, ends = packed.row_starts[:-1, None].long(), packed.row_starts[1:, None].long()
+    row_starts = packed.row_starts.to(states[0].device).long()
+    starts, ends = row_starts[:-1, None], row_starts[1:, None]
     places = starts + torch.arange(packed.longest, device=starts.device)
     is_inside = places < ends
     places = torch.where(is_inside, places, starts)

@@ -109,6 +109,7 @@ def _kept_at() -> Path:
     return cache_dir() / "machine" / f"{sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
 
 
+@cache
 def processor() -> str:
     """The processor's name, model and instructions."""
     try:
