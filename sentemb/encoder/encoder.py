@@ -219,7 +219,7 @@ class Encoder:
             progress: show a bar; None: for more than 10,000 texts; a ``Progress`` is advanced.
             as_tensor: a tensor on the CPU instead of a numpy array (sharing its memory).
             compile: run an architecture without a lean form (BERT's family and ModernBERT have one) through
-                torch.compile, for long work: from 200,000 tokens on. Compiling takes about half a minute a process.
+                torch.compile, for long work: from 200,000 tokens on. Compiling takes 10 to 40 seconds a process.
 
         Raises:
             ModelError: an unknown prompt or precision, or an entry that is no string.

@@ -23,7 +23,7 @@ from sentemb.types import TokenColumn
 
 # texts that are tokenised ahead while the ones before are computed
 WINDOW = 32_768
-# tokens in a window from which compiling (half a minute) is worth its time where it was asked for
+# tokens in a window below which compiling (10 to 40 seconds) is not begun even where it was asked for
 COMPILED_FROM = 200_000
 
 
