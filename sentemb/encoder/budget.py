@@ -28,7 +28,7 @@ _ROUNDS = 5
 _CLEARLY = 1.03  # how much faster than the first another must be
 _FULL = 0.8  # of its budget: a batch of fewer tokens tells nothing
 
-_known: dict[Path, Budget] = {}
+_known: dict[tuple[object, ...], Budget] = {}
 
 
 class Budget:
@@ -101,19 +101,20 @@ def budget_for(backbone: nn.Module, dtype: torch.dtype, device: torch.device, fo
     Args:
         form: how they run (``lean``, ``plain`` …).
     """
-    path = _kept_at(backbone, dtype, device, form)
-    if path not in _known:
-        _known[path] = Budget(CANDIDATES.get(device.type, _OTHERS), path)
-    return _known[path]
+    facts = _facts(backbone, dtype, device, form)
+    if facts not in _known:  # every query comes by here; names and files are for the first alone
+        key = sha256(json.dumps(facts).encode()).hexdigest()[:32]
+        _known[facts] = Budget(CANDIDATES.get(device.type, _OTHERS), cache_dir() / "machine" / f"budget-{key}.json")
+    return _known[facts]
 
 
-def _kept_at(backbone: nn.Module, dtype: torch.dtype, device: torch.device, form: str) -> Path:
+def _facts(backbone: nn.Module, dtype: torch.dtype, device: torch.device, form: str) -> tuple[object, ...]:
+    """What decides which budget is fastest."""
     config: Any = backbone.config
     names = ("model_type", "hidden_size", "dim", "num_hidden_layers", "n_layers", "intermediate_size", "hidden_dim")
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-    facts = [machine, torch.__version__, torch.get_num_threads(), str(dtype), form,
-             *(str(getattr(config, name, None)) for name in names)]
-    return cache_dir() / "machine" / f"budget-{sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
+    return (machine, torch.__version__, torch.get_num_threads(), str(dtype), form,
+            *(str(getattr(config, name, None)) for name in names))
 
 
 def _read(path: Path | None, candidates: tuple[int, ...]) -> int | None:
