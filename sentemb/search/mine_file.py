@@ -30,7 +30,7 @@ from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
 ENCODED = 65_536  # texts encoded at a time
-GATHERED = 32 << 20  # bytes of candidates\' vectors at a time
+GATHERED = 32 << 20  # bytes of candidates' vectors at a time
 
 
 def read_pairs(
