@@ -27,7 +27,7 @@ def encode(
     split: Annotated[Optional[str], typer.Option(help="split of a folder or hub data set")] = None,  # noqa: UP045
     prompt: Annotated[Optional[str], typer.Option(help="put in front of every text")] = None,  # noqa: UP045
     prompt_name: Annotated[Optional[str], typer.Option(help="one of the model's named prompts")] = None,  # noqa: UP045
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8")] = "auto",
     normalise: Annotated[
         Optional[bool],  # noqa: UP045
         typer.Option("--normalise/--no-normalise", help="to unit length; default as the model was saved"),

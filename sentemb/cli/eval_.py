@@ -85,7 +85,7 @@ def run(
     published: Annotated[
         Optional[str], typer.Option(help="name of the model whose published scores stand beside ours; default MODEL's")  # noqa: UP045
     ] = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8")] = "auto",
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, …; default the GPU if any")] = None,  # noqa: UP045
     backend: Annotated[str, typer.Option(help="auto, sentemb, sentence-transformers")] = "auto",
     revision: Annotated[Optional[str], typer.Option(help="of a hub id")] = None,  # noqa: UP045

@@ -35,7 +35,7 @@ TextField = Annotated[Optional[str], typer.Option(help="column with the text; de
 IdField = Annotated[Optional[str], typer.Option(help="column with the id; default id or _id, else numbered")]  # noqa: UP045
 Split = Annotated[Optional[str], typer.Option(help="split of a folder or hub data set")]  # noqa: UP045
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-Precision = Annotated[str, typer.Option(help="of encoding: auto, fp32, bf16, fp16")]
+Precision = Annotated[str, typer.Option(help="of encoding: auto, fp32, bf16, fp16, int8")]
 
 
 @app.command()

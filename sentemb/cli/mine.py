@@ -47,7 +47,7 @@ def mine(
     cross_encoder: Annotated[Optional[str], typer.Option(help="refuses likely positives")] = None,  # noqa: UP045
     reference: Annotated[Optional[str], typer.Option(help="another encoder that refuses likely positives")] = None,  # noqa: UP045
     filter_margin: Annotated[float, typer.Option(help="how far below the positive their score must be")] = 0.0,
-    precision: Annotated[str, typer.Option(help="of encoding: auto, fp32, bf16, fp16")] = "auto",
+    precision: Annotated[str, typer.Option(help="of encoding: auto, fp32, bf16, fp16, int8")] = "auto",
     seed: Annotated[int, typer.Option(help="of every draw")] = 42,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run")] = False,
     json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,

@@ -82,7 +82,7 @@ class ModelOptions:
 
     Args:
         backend: ``sentemb`` or ``sentence-transformers`` for folders and ids; ``auto`` is sentemb.
-        precision: fp32, bf16, fp16 or auto.
+        precision: fp32, bf16, fp16, int8 or auto.
         device: ``cpu``, ``cuda``, …
         revision: Of a hub id.
         max_tokens: Overrides the model's own limit.
@@ -132,7 +132,7 @@ def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> Ev
 
 def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
     from sentemb.encoder import Encoder
-    from sentemb.encoder.precision import check_precision, resolve_precision
+    from sentemb.encoder.precision import check_precision, precision_told
 
     try:
         encoder = Encoder.load(
@@ -148,7 +148,6 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
         raise ModelError(
             f"{error}\n(a model that only sentence-transformers can open: --backend sentence-transformers)"
         ) from None
-    dtype = str(resolve_precision(check_precision(options.precision), encoder.device)).removeprefix("torch.")
     recipe, seed = recipe_beside(Path(source))
     provenance = Provenance(
         short_name(source),
@@ -158,7 +157,7 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
         recipe,
         seed,
         "sentemb",
-        dtype,
+        precision_told(check_precision(options.precision), encoder.device),
         encoder.max_tokens,
     )
     return EvalModel(

@@ -31,6 +31,7 @@ from sentemb.files import cache_dir, write_json
 _SIZE = 512  # of the matrices that are timed: large enough for full speed, a few milliseconds each
 _ROUNDS = 9
 _CLEARLY = 1.2  # how much faster something must be to be preferred
+_BYTES_CLEARLY = 1.5  # the same for bytes, which inputs must be rounded to first
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,19 @@ class Rates:
     blas_float32: float
     onednn_float32: float  # 0 where this PyTorch does not have it
     bfloat16: float
+    int8: float  # unsigned with signed bytes, to bfloat16; 0 where this PyTorch does not have it
 
 
 def has_fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices clearly faster than float32 ones."""
     found = rates()
     return found.bfloat16 > _CLEARLY * max(found.blas_float32, found.onednn_float32)
+
+
+def has_fast_int8() -> bool:
+    """Whether this CPU multiplies matrices of bytes clearly faster than everything else."""
+    found = rates()
+    return found.int8 > _BYTES_CLEARLY * max(found.blas_float32, found.onednn_float32, found.bfloat16)
 
 
 def is_onednn_faster() -> bool:
@@ -123,9 +131,15 @@ def processor() -> str:
 def _measured() -> Rates:
     left, right = torch.ones(_SIZE, _SIZE), torch.ones(_SIZE, _SIZE)
     half = left.bfloat16(), right.bfloat16()
+    factors, zeros = torch.ones(_SIZE), torch.zeros(_SIZE, dtype=torch.int64)
+    bytes_, whole = left.to(torch.uint8), right.to(torch.int8)
+    with suppress(RuntimeError, AttributeError, NotImplementedError):
+        whole = torch.ops.onednn.qlinear_prepack(whole, [_SIZE, _SIZE])
     works: dict[str, Callable[[], Tensor]] = {
         "blas_float32": lambda: F.linear(left, right), "onednn_float32": lambda: _onednn(left, right),
         "bfloat16": lambda: F.linear(*half),
+        "int8": lambda: torch.ops.onednn.qlinear_pointwise(
+            bytes_, 1.0, 0, whole, factors, zeros, factors, 1.0, 0, torch.bfloat16, "none", [], ""),
     }
     best = dict.fromkeys(works, float("inf"))
     threads = torch.get_num_threads()

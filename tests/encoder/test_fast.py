@@ -101,12 +101,12 @@ def test_joined_linear_maps_without_some_biases() -> None:
         torch.manual_seed(0)
         first, second, x = nn.Linear(16, 8), nn.Linear(16, 24, bias=False), torch.randn(5, 16)
     with torch.inference_mode():
-        joined = FastLinear([first, second], torch.float32)
+        joined = FastLinear.joining([first, second], torch.float32)
         torch.testing.assert_close(joined(x), torch.cat([first(x), second(x)], dim=1))
-        activated = FastLinear([first], torch.float32, "gelu")(x)
+        activated = FastLinear.joining([first], torch.float32, "gelu")(x)
         torch.testing.assert_close(activated, nn.functional.gelu(first(x)), rtol=1e-5, atol=1e-5)
         residual = torch.ones(5, 8)
-        torch.testing.assert_close(FastLinear([first], torch.float32).plus(x, residual), first(x) + 1)
+        torch.testing.assert_close(FastLinear.joining([first], torch.float32).plus(x, residual), first(x) + 1)
 
 
 def test_what_the_lean_form_does_not_know_goes_the_plain_way() -> None:

@@ -54,4 +54,4 @@ def build(backbone: nn.Module, dtype: torch.dtype) -> FastEncoder:
         raise Unsupported(str(error)) from error
 
 
-__all__ = ["FastEncoder", "GraphedEncoder", "Packed", "Unsupported", "build", "pack"]
+__all__ = ["FastEncoder", "GraphedEncoder", "Packed", "PostNormEncoder", "Unsupported", "build", "pack"]

@@ -89,9 +89,10 @@ def softmax_parts(
     """
     powers = _binary_logits(query, key, mask, rows).exp2_()
     totals = _row_sums(powers)
-    limits = torch.finfo(totals.dtype)  # with room for the products with the values
+    limits = torch.finfo(totals.dtype)
     least, most = torch.aminmax(totals)
-    if bool(least > limits.tiny**0.75) and bool(most < limits.max**0.75):
+    # with room for the products with the values: up to 2^12 of them for the largest, 2^-31 for the least
+    if bool(least > limits.tiny**0.75) and bool(most < limits.max**0.9):
         return powers, totals
     logits = _binary_logits(query, key, mask, rows)
     powers = logits.sub_(logits.amax(-1, keepdim=True)).exp2_()

@@ -19,29 +19,43 @@ _ONEDNN_ACTIVATIONS = {"gelu": ("gelu", "none"), "relu": ("relu", "")}
 
 
 class FastLinear:
-    """``activation(W x + b)`` for the rows of one or several ``nn.Linear`` joined side by side.
+    """``activation(W x + b)``.
 
     On a CPU with oneDNN the weights are reordered once (PyTorch reorders them in every call) and bias, activation
     and residual are added while a tile is in the cache.
 
     Args:
-        parts: linear maps of the same input.
-        dtype: of weights, input and output.
+        weight: W; its dtype is that of input and output as well.
+        bias: b, or None for none.
         activation: ``gelu`` (exact) or ``relu``; None for none.
     """
 
-    def __init__(self, parts: Sequence[nn.Module], dtype: torch.dtype, activation: str | None = None) -> None:
-        weights, biases = zip(*(_weights(part) for part in parts), strict=True)
-        self.weight: Tensor = torch.cat(weights).to(dtype)
-        self.bias: Tensor | None = None
-        if any(bias is not None for bias in biases):
-            filled = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
-            self.bias = torch.cat(filled).to(dtype)
-        self.activation = activation
+    def __init__(
+        self, weight: Float[Tensor, "o d"], bias: Float[Tensor, " o"] | None = None, activation: str | None = None
+    ) -> None:
+        self.weight, self.bias, self.activation = weight, bias, activation
         self._packed: Any = None
-        if self.weight.device.type == "cpu" and has_onednn_linear(dtype):
+        if self.weight.device.type == "cpu" and has_onednn_linear(weight.dtype):
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, _USUAL_ROWS)
             self.weight = self._packed  # the plain copy is not needed any more
+
+    @classmethod
+    def joining(cls, parts: Sequence[nn.Module], dtype: torch.dtype, activation: str | None = None) -> FastLinear:
+        """One or several ``nn.Linear`` of the same input side by side.
+
+        Raises:
+            Unsupported: a part is something else.
+        """
+        weights, biases = zip(*(_weights(part) for part in parts), strict=True)
+        bias: Tensor | None = None
+        if any(bias is not None for bias in biases):
+            filled = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
+            bias = torch.cat(filled).to(dtype)
+        return cls(torch.cat(weights).to(dtype), bias, activation)
+
+    def plain_weight(self) -> Float[Tensor, "o d"]:
+        """W in PyTorch's own layout."""
+        return self.weight.to_dense() if self._packed is not None else self.weight
 
     def __call__(self, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens o"]:
         if self._packed is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sentemb.encoder.fast.attention import Bias, attend
@@ -14,6 +17,8 @@ from sentemb.encoder.fast.families import FAMILIES, LayerModules, position_table
 from sentemb.encoder.fast.linear import FastLinear
 from sentemb.encoder.fast.packed import Packed
 from sentemb.encoder.fast.unsupported import Unsupported
+
+Map = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,15 +33,24 @@ class Norm:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
+class FeedForward:
+    """``x + down(activation(up(x)))``."""
+
+    def __init__(self, up: FastLinear, down: FastLinear) -> None:
+        self.up, self.down = up, down
+
+    def __call__(self, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens d"]:
+        return self.down.plus(self.up(x), x)
+
+
 @dataclass(frozen=True)
 class Layer:
-    """One transformer layer: attention, then the feed-forward pair."""
+    """One transformer layer: attention, then the feed-forward pair with its residual."""
 
-    qkv: FastLinear
+    qkv: Map
     out: FastLinear
     first_norm: Norm
-    up: FastLinear
-    down: FastLinear
+    feed_forward: Map
     second_norm: Norm
 
 
@@ -55,7 +69,7 @@ class PostNormEncoder:
         self.positions = position_table(embeddings).detach().to(dtype)
         self.norm = norm(embeddings.LayerNorm, dtype)
         projection = getattr(model, "embeddings_project", None)
-        self.projection = None if projection is None else FastLinear([projection], dtype)
+        self.projection = None if projection is None else FastLinear.joining([projection], dtype)
         self.heads = stack.heads
         self.layers = [_layer(parts, stack.activation, dtype) for parts in stack.layers]
         self.relative = _relative(model, dtype)
@@ -72,10 +86,16 @@ class PostNormEncoder:
         for layer in self.layers:
             context = attend(layer.qkv(x), packed, self.heads, bias=bias)
             x = layer.first_norm(layer.out.plus(context, x))
-            x = layer.second_norm(layer.down.plus(layer.up(x), x))
+            x = layer.second_norm(layer.feed_forward(x))
             if all_layers:
                 states.append(x)
         return states if all_layers else [x]
+
+    def with_layers(self, layers: list[Layer]) -> PostNormEncoder:
+        """The same around other layers."""
+        other = copy.copy(self)
+        other.layers = layers
+        return other
 
 
 def norm(module: nn.Module, dtype: torch.dtype) -> Norm:
@@ -88,10 +108,10 @@ def norm(module: nn.Module, dtype: torch.dtype) -> Norm:
 
 def _layer(parts: LayerModules, activation: str, dtype: torch.dtype) -> Layer:
     return Layer(
-        FastLinear([parts.query, parts.key, parts.value], dtype),
-        FastLinear([parts.out], dtype), norm(parts.first_norm, dtype),
-        FastLinear([parts.up], dtype, activation),
-        FastLinear([parts.down], dtype), norm(parts.second_norm, dtype),
+        FastLinear.joining([parts.query, parts.key, parts.value], dtype),
+        FastLinear.joining([parts.out], dtype), norm(parts.first_norm, dtype),
+        FeedForward(FastLinear.joining([parts.up], dtype, activation), FastLinear.joining([parts.down], dtype)),
+        norm(parts.second_norm, dtype),
     )
 
 

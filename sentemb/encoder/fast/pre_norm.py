@@ -54,8 +54,9 @@ class ModernBertEncoder:
         self.layers = [
             Layer(
                 None if isinstance(layer.attn_norm, nn.Identity) else norm(layer.attn_norm, dtype),
-                FastLinear([layer.attn.Wqkv], dtype), FastLinear([layer.attn.Wo], dtype),
-                norm(layer.mlp_norm, dtype), FastLinear([layer.mlp.Wi], dtype), FastLinear([layer.mlp.Wo], dtype),
+                FastLinear.joining([layer.attn.Wqkv], dtype), FastLinear.joining([layer.attn.Wo], dtype),
+                norm(layer.mlp_norm, dtype), FastLinear.joining([layer.mlp.Wi], dtype),
+                FastLinear.joining([layer.mlp.Wo], dtype),
                 kind,
             )
             for layer, kind in zip(model.layers, config.layer_types, strict=True)
