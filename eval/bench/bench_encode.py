@@ -72,6 +72,7 @@ def contenders(texts: str, model: str, cache: str, peers: str, infinity: str) ->
     name = "sentence_transformers"
     found = [
         Contender(REFERENCE, FILE, "sentemb", {**common, "model": model, "precision": "fp32"}),
+        Contender("sentemb bf16", FILE, "sentemb", {**common, "precision": "bf16"}),
         Contender("sentemb auto", FILE, "sentemb", {**common, "precision": "auto"}),
         Contender(BASE, FILE, name, common),
         Contender("sentence-transformers bf16, batch 32", FILE, name, {**common, "precision": "bf16"}),
@@ -80,7 +81,8 @@ def contenders(texts: str, model: str, cache: str, peers: str, infinity: str) ->
         Contender("plain HF bf16, token-sorted", FILE, "plain_transformers", {**common, "precision": "bf16"}),
     ]
     # in this order: fastembed takes the export that the ONNX contender makes
-    for backend, precision in (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")) if peers else ():
+    exports = (("onnx", "fp32"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
+    for backend, precision in exports if peers else ():
         found.append(Contender(
             f"sentence-transformers {backend} {precision}", FILE, name,
             {**common, "backend": backend, "precision": precision, "cache": cache},

@@ -1,10 +1,11 @@
-"""Whether some work runs in eight bits: prepared on a sample of its rows, compared on others."""
+"""How much of some work runs in eight bits: prepared on a sample of its rows, compared on others."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from weakref import WeakSet
 
 import numpy as np
 import torch.nn.functional as F
@@ -18,8 +19,13 @@ from sentemb.types import TokenColumn
 # mean cosine that the embeddings must keep to those without eight bits. bfloat16 costs another 0.00004 to 0.00005, and
 # a mean over a sample is uncertain by 0.00003: so 0.9995 is kept to float32
 LEAST_COSINE = 0.99955
+_CAREFUL = 0.9  # of what may change is planned with where only some maps can be rounded
+_LEAST_PAIRS = 1 / 2  # of the layers; fewer save less than preparing costs
 _PREPARED = 2048  # tokens to prepare on
 _COMPARED = 1536  # tokens to compare on
+
+
+_refused: WeakSet[PostNormEncoder] = WeakSet()  # they go with their weights
 
 
 class Int8Inference(FastInference):
@@ -27,17 +33,22 @@ class Int8Inference(FastInference):
 
 
 def in_eight_bits(run: Inference, column: TokenColumn, prompt_tokens: int, *, is_asked: bool = False) -> Inference:
-    """``run`` in eight bits; as it is where that is not built or would keep too little.
+    """``run`` with as many maps of eight bits as keep the embeddings; as it is where those are too few to pay.
 
-    What comes out depends on the model and ``column`` alone, never on earlier work. First everything that can be
-    rounded is, then the feed-forward maps alone.
+    What comes out depends on the model and ``column`` alone, not on earlier work; except that a model of which too
+    little could be rounded once is not tried again, unless that is asked for.
 
     Args:
         is_asked: warn where ``run`` goes on as it is.
     """
+    fast = run.fast if isinstance(run, FastInference) else None
+    if not is_asked and fast in _refused:
+        return run
     why = _try(run, column, prompt_tokens)
     if not isinstance(why, str):
         return why
+    if isinstance(fast, PostNormEncoder):
+        _refused.add(fast)
     if is_asked:
         warnings.warn(f"eight bits are not used: {why}", stacklevel=2)
     return run
@@ -53,24 +64,53 @@ def _try(run: Inference, column: TokenColumn, prompt_tokens: int) -> Int8Inferen
         return "one text alone cannot be prepared on and compared"
     prepared, compared = _samples(column)
     plain = F.normalize(run(compared, prompt_tokens).float(), dim=-1)
-    cosine = 0.0
+
+    def ready(form: PostNormEncoder) -> Int8Inference:
+        return Int8Inference(form, run.pooling, run.device)
+
+    def change(form: PostNormEncoder) -> float:
+        found = F.normalize(ready(form)(compared, prompt_tokens).float(), dim=-1)
+        return 1 - (found * plain).sum(-1).mean().item()
+
     try:
-        for form in _forms(run.fast, prepared):
-            rounded = Int8Inference(form, run.pooling, run.device)
-            found = F.normalize(rounded(compared, prompt_tokens).float(), dim=-1)
-            cosine = (found * plain).sum(-1).mean().item()
-            if cosine >= LEAST_COSINE:
-                return rounded
+        found = _within(run.fast, int8_form(run.fast, pack(prepared)), change)
     except RuntimeError as error:  # values that are not finite, for one
         return str(error).splitlines()[0]
-    return f"on a sample of these texts their mean cosine is {cosine:.5f}, less than {LEAST_COSINE}"
+    return ready(found) if isinstance(found, PostNormEncoder) else (
+        f"on a sample of these texts the mean cosine is {1 - found:.5f}, less than {LEAST_COSINE}")
 
 
-def _forms(fast: PostNormEncoder, prepared: TokenColumn) -> Iterator[PostNormEncoder]:
-    rounded = int8_form(fast, pack(prepared))
-    yield rounded
-    pairs = zip(fast.layers, rounded.layers, strict=True)
-    yield fast.with_layers([replace(plain, feed_forward=layer.feed_forward) for plain, layer in pairs])
+def _within(
+    plain: PostNormEncoder, rounded: PostNormEncoder, change: Callable[[PostNormEncoder], float]
+) -> PostNormEncoder | float:
+    """As many rounded maps as change the embeddings little enough; where those are few, what all of them change.
+
+    Layers change the embeddings about equally, and their changes add up. The feed-forward pairs come first: they save
+    more time for the same change.
+    """
+    layers, least = len(plain.layers), 1 - LEAST_COSINE
+
+    def mixed(pairs: int, qkvs: int) -> PostNormEncoder:
+        """The last layers' maps rounded."""
+        return plain.with_layers([
+            replace(old, feed_forward=new.feed_forward if layers - place <= pairs else old.feed_forward,
+                    qkv=new.qkv if layers - place <= qkvs else old.qkv)
+            for place, (old, new) in enumerate(zip(plain.layers, rounded.layers, strict=True))
+        ])
+
+    every = change(rounded)
+    if every <= least:
+        return rounded
+    of_pairs = change(mixed(layers, 0))
+    room = _CAREFUL * least
+    if of_pairs <= room < every:
+        pairs, qkvs = layers, int(layers * (room - of_pairs) / (every - of_pairs))
+    else:
+        pairs, qkvs = int(layers * min(room / of_pairs, 1)) if of_pairs > 0 else 0, 0  # 0 where it is not finite
+    if pairs < _LEAST_PAIRS * layers:
+        return every
+    found = mixed(pairs, qkvs)
+    return found if change(found) <= least else every
 
 
 def _samples(column: TokenColumn) -> tuple[TokenColumn, TokenColumn]:

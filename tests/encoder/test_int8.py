@@ -147,21 +147,55 @@ def test_a_narrow_pair_of_maps(inner: int) -> None:
         assert F.cosine_similarity(found, run(MANY)).mean() > 0.99
 
 
+def is_rounded(run: object) -> list[tuple[bool, bool]]:
+    """Of every layer: the queries', keys' and values' map, and the feed-forward pair."""
+    layers = run.fast.layers  # type: ignore[attr-defined]
+    return [(not isinstance(layer.qkv, FastLinear), not isinstance(layer.feed_forward, FeedForward))
+            for layer in layers]
+
+
+@pytest.mark.parametrize(("of_qkv", "of_pair", "expected"), [
+    (1, 2, [(True, True)] * 6),  # 18 in all
+    (2.1, 3, [(False, True)] * 2 + [(True, True)] * 4),  # 30.6 in all; the pairs' 18 leave room for 4.3 of the others
+    (2, 4, [(False, True)] * 5 + [(True, True)]),  # 24 leave 1.5
+    (3, 6, [(False, False)] * 2 + [(False, True)] * 4),  # 36: 4.5 pairs
+    (3, 9, [(False, False)] * 3 + [(False, True)] * 3),  # half of the pairs, the least that pays
+    (3, 9.1, None),
+    (float("nan"), 1, [(False, True)] * 6),
+    (float("nan"), float("nan"), None),
+])
+def test_as_much_is_rounded_as_may_change(
+    of_qkv: float, of_pair: float, expected: list[tuple[bool, bool]] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps that change the embeddings by known amounts, of which 30 may be used up and 27 are planned with."""
+    run = run_of("bert", num_hidden_layers=6)
+    monkeypatch.setattr(eight_bits, "LEAST_COSINE", 1 - 30)
+    with torch.inference_mode():
+        form = int8_form(run.fast, pack(MANY))  # type: ignore[arg-type]
+        found = eight_bits._within(
+            run.fast, form,  # type: ignore[arg-type]
+            lambda form: sum((of_qkv if qkv else 0.0) + (of_pair if pair else 0.0)
+                             for qkv, pair in is_rounded(FastInference(form, run.pooling, CPU))))
+    if expected is None:
+        assert isinstance(found, float)
+    else:
+        assert is_rounded(FastInference(found, run.pooling, CPU)) == expected  # type: ignore[arg-type]
+
+
 def test_what_keeps_too_little_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """First everything is rounded, then the feed-forward maps, then nothing."""
     run, exact = run_of("bert"), int8._ByteInput.__call__
-
-    def is_rounded(found: object) -> tuple[bool, bool]:
-        layer = found.fast.layers[0]  # type: ignore[attr-defined]
-        return not isinstance(layer.qkv, FastLinear), not isinstance(layer.feed_forward, FeedForward)
-
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert is_rounded(in_eight_bits(run, MANY, 0)) == (True, True)
+        assert is_rounded(in_eight_bits(run, MANY, 0)) == [(True, True)] * 3
         monkeypatch.setattr(int8._ByteInput, "__call__", lambda self, x: 3 * exact(self, x).flip(0))
-        assert is_rounded(in_eight_bits(run, MANY, 0)) == (False, True)
+        assert is_rounded(in_eight_bits(run, MANY, 0)) == [(False, True)] * 3
         monkeypatch.setattr(eight_bits, "LEAST_COSINE", 1.1)
         assert in_eight_bits(run, MANY, 0) is run
+        monkeypatch.setattr(eight_bits, "LEAST_COSINE", 0.9)
+        assert in_eight_bits(run, MANY, 0) is run  # not tried again
+        assert in_eight_bits(run, MANY, 0, is_asked=True) is not run
+        assert in_eight_bits(run_of("bert"), MANY, 0) is not run
+    monkeypatch.setattr(eight_bits, "LEAST_COSINE", 1.1)
     with pytest.warns(UserWarning, match=r"eight bits are not used: on a sample .* mean cosine is [01]\."), \
             torch.inference_mode():
         assert in_eight_bits(run, MANY, 0, is_asked=True) is run
