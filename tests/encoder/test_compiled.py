@@ -19,7 +19,8 @@ from sentemb.encoder.pooling import Pooling, pooling_spec
 
 # the compiler's own deprecations
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-              pytest.mark.filterwarnings("ignore::FutureWarning")]
+              pytest.mark.filterwarnings("ignore::FutureWarning"),
+              pytest.mark.filterwarnings("ignore:dynamo_pgo")]  # a cache that a test turns off
 ROWS = column([9, 9, 7, 4, 4, 2, 1])
 
 

@@ -46,7 +46,7 @@ def still(model: nn.Module) -> nn.Module:
 @pytest.fixture(params=["blas", "onednn"])
 def library(request, monkeypatch):
     fast = 200.0 if request.param == "onednn" else 0.0
-    monkeypatch.setattr(product, "rates", lambda: Rates(100.0, fast, 50.0))
+    monkeypatch.setattr(product, "rates", lambda: Rates(100.0, fast, 50.0, 0.0))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -130,8 +130,9 @@ class _ByteInput:
         plain, seen = watched.plain, watched.seen
         assert isinstance(plain, FastLinear)
         self._dtype = seen.dtype
-        self._rounding = _Rounding(seen, plain.plain_weight())
-        self._map = ByteLinear(*self._rounding.rounded(plain.plain_weight(), plain.bias, seen))
+        weight = plain.plain_weight()
+        self._rounding = _Rounding(seen, weight)
+        self._map = ByteLinear(*self._rounding.rounded(weight, plain.bias, seen))
 
     def __call__(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "tokens o"]:
         return self._map(self._rounding(x), self._dtype)
