@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,16 +139,17 @@ def main(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
     facts, encoder = machine(), Encoder.load(asked.model, precision="fp32")
     keep_freed_memory()
-    lines = [f"# Products of eight bits: {asked.model.removeprefix('package:').rsplit('/', 1)[-1]}\n\n"
+    title = "/".join(Path(asked.model.removeprefix("package:")).parts[-2:])
+    lines = [f"# Products of eight bits: {title}\n\n"
              f"{machine_line(facts)}\n\nCosines to float32, mean and least; tokens a second without tokenising, and "
              f"times as fast as bf16 (median of {asked.rounds} rounds in turn). Half of the texts are prepared on, the "
              "others compared on.\n"]
     report: dict[str, Any] = {}
     with torch.inference_mode():
-        for title, texts in (("sentences", short_texts(asked.short)), ("documents", long_texts(asked.long))):
-            rows, report[title] = measure(encoder, texts, asked.rounds)
-            preparing = statistics.median(report[title]["seconds"]["preparing"])
-            lines += [f"## {len(texts) // 2:,} {title}\n",
+        for kind, texts in (("sentences", short_texts(asked.short)), ("documents", long_texts(asked.long))):
+            rows, report[kind] = measure(encoder, texts, asked.rounds)
+            preparing = statistics.median(report[kind]["seconds"]["preparing"])
+            lines += [f"## {len(texts) // 2:,} {kind}\n",
                       markdown_table(["", "mean cosine", "least", "tokens/s", "× bf16"], rows),
                       f"\nPreparing and comparing, once a window of texts: {preparing:.2f} s.\n"]
     (RESULTS / f"{asked.name}.md").write_text("\n".join(lines), encoding="utf-8")

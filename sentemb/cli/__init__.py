@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
+
+_HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_SHOWN = warnings.formatwarning
 
 # verb -> (module, one line of help)
 VERBS: dict[str, tuple[str, str]] = {
@@ -79,6 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(verb: str, arguments: list[str], *, debug: bool) -> None:
     from sentemb.errors import SentembError
 
+    warnings.formatwarning = _one_line
     try:
         import typer
 
@@ -96,6 +101,15 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}")
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Our own warnings without the code's line, which tells a user nothing; others as Python shows them."""
+    if filename.startswith(_HERE):
+        return f"sentemb: warning: {message}\n"
+    return _SHOWN(message, category, filename, lineno, line)
 
 
 def _fail(message: str, code: int = 2) -> None:

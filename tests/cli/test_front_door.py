@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 
+from sentemb import cli
 from sentemb.cli import VERBS, main
 
 
@@ -93,3 +95,11 @@ def test_train_says_what_is_missing(tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_our_warnings_are_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # restored afterwards
+    with pytest.raises(SystemExit):
+        main(["list", "--help"])
+    assert warnings.formatwarning("it is so", UserWarning, cli.__file__, 3) == "sentemb: warning: it is so\n"
+    assert warnings.formatwarning("it is so", UserWarning, "other.py", 3) == "other.py:3: UserWarning: it is so\n"
