@@ -13,11 +13,11 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -48,23 +48,9 @@ def pairs_alone(plain: PostNormEncoder, sample: TokenColumn) -> PostNormEncoder:
     return plain.with_layers([replace(old, feed_forward=new.feed_forward) for old, new in both])
 
 
-@contextmanager
-def changed(**values: object) -> Iterator[None]:
-    """Other constants or functions in `int8` for a while."""
-    before = {name: getattr(int8, name) for name in values}
-    for name, value in values.items():
-        setattr(int8, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(int8, name, value)
-
-
 def nearest(weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Weights rounded without regard to the inputs."""
-    scale = int8._scale_of(weight)
-    return (weight / scale[:, None]).round(), scale
+    return int8._nearest(weight)
 
 
 VARIANTS: dict[str, tuple[Form, dict[str, Any]]] = {
@@ -102,10 +88,10 @@ def measure(encoder: Encoder, texts: list[str], rounds: int) -> tuple[list[list[
 
     found, forms = {"bf16": quality(plain)}, {"bf16": plain}
     for name, (make, values) in VARIANTS.items():
-        with changed(**values):
+        with mock.patch.dict(vars(int8), values):
             form = make(plain, sample)
         found[name] = quality(form)
-        if make is pairs_alone or not values:
+        if not values:
             forms[name] = form
     seconds: dict[str, list[float]] = {name: [] for name in [*forms, "preparing"]}
     for _ in range(rounds):

@@ -11,9 +11,11 @@ import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from sentemb.encoder.batching import length_order
 from sentemb.encoder.fast import PostNormEncoder, pack
-from sentemb.encoder.fast.int8 import has_int8, int8_form
+from sentemb.encoder.fast.int8 import int8_form
 from sentemb.encoder.inference import FastInference, Inference
+from sentemb.maths.product import has_int8
 from sentemb.types import TokenColumn
 
 # mean cosine that the embeddings must keep to those without eight bits. bfloat16 costs another 0.00004 to 0.00005, and
@@ -41,27 +43,29 @@ def in_eight_bits(run: Inference, column: TokenColumn, prompt_tokens: int, *, is
     Args:
         is_asked: warn where ``run`` goes on as it is.
     """
-    fast = run.fast if isinstance(run, FastInference) else None
-    if not is_asked and fast in _refused:
+    if not isinstance(run, FastInference) or not isinstance(run.fast, PostNormEncoder):
+        why = "no form of eight bits is built for this architecture"
+    elif run.fast.home.type != "cpu" or not has_int8():
+        why = "there are no exact products of bytes here"
+    elif len(column) < 2:
+        why = "one text alone cannot be prepared on and compared"
+    elif run.fast in _refused and not is_asked:
         return run
-    why = _try(run, column, prompt_tokens)
-    if not isinstance(why, str):
-        return why
-    if isinstance(fast, PostNormEncoder):
-        _refused.add(fast)
+    else:
+        found = _prepare(run, run.fast, column, prompt_tokens)
+        if isinstance(found, Int8Inference):
+            return found
+        _refused.add(run.fast)
+        why = found
     if is_asked:
         warnings.warn(f"eight bits are not used: {why}", stacklevel=2)
     return run
 
 
-def _try(run: Inference, column: TokenColumn, prompt_tokens: int) -> Int8Inference | str:
-    """``run`` in eight bits, or why not."""
-    if not isinstance(run, FastInference) or not isinstance(run.fast, PostNormEncoder):
-        return "no form of eight bits is built for this architecture"
-    if run.fast.home.type != "cpu" or not has_int8():
-        return "there are no exact products of bytes here"
-    if len(column) < 2:
-        return "one text alone cannot be prepared on and compared"
+def _prepare(
+    run: FastInference, fast: PostNormEncoder, column: TokenColumn, prompt_tokens: int
+) -> Int8Inference | str:
+    """``run``, whose form is ``fast``, in eight bits, or why not."""
     prepared, compared = _samples(column)
     plain = F.normalize(run(compared, prompt_tokens).float(), dim=-1)
 
@@ -73,7 +77,7 @@ def _try(run: Inference, column: TokenColumn, prompt_tokens: int) -> Int8Inferen
         return 1 - (found * plain).sum(-1).mean().item()
 
     try:
-        found = _within(run.fast, int8_form(run.fast, pack(prepared)), change)
+        found = _within(fast, int8_form(fast, pack(prepared)), change)
     except RuntimeError as error:  # values that are not finite, for one
         return str(error).splitlines()[0]
     return ready(found) if isinstance(found, PostNormEncoder) else (
@@ -115,7 +119,7 @@ def _within(
 
 def _samples(column: TokenColumn) -> tuple[TokenColumn, TokenColumn]:
     """Rows to prepare on and others to compare on, evenly over the lengths, longest first."""
-    order = np.argsort(-column.lengths, kind="stable")
+    order = length_order(column.lengths)
     turns = np.arange(len(order)) % 2
     return (column.take(_evenly(order[turns == 0], column, _PREPARED)),
             column.take(_evenly(order[turns == 1], column, _COMPARED)))

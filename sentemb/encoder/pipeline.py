@@ -27,7 +27,7 @@ from sentemb.types import TokenColumn
 WINDOW = 32_768
 # tokens in a window below which compiling (10 to 40 seconds) is not begun even where it was asked for
 COMPILED_FROM = 200_000
-# tokens in a window from which eight bits are worth preparing (as long as 5,000 to 10,000 tokens take)
+# tokens in a window from which eight bits are worth preparing (which takes as long as some 12,000 tokens)
 INT8_FROM = 100_000
 
 

@@ -7,7 +7,7 @@ from typing import Literal, cast, get_args
 import torch
 
 from sentemb.errors import ModelError, did_you_mean
-from sentemb.maths.product import has_fast_bfloat16, has_fast_int8
+from sentemb.maths.product import has_fast_bfloat16, has_fast_int8, has_int8
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 # whether long work runs in eight bits; "on" says so where it cannot
@@ -53,8 +53,6 @@ def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
             products of bytes.
     """
     if name == "int8":
-        from sentemb.encoder.fast.int8 import has_int8
-
         if device.type != "cpu":
             raise ModelError('precision = "int8" is for CPUs; on a GPU use "bf16", "fp16", "fp32" or "auto"')
         if not has_int8():

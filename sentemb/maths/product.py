@@ -1,10 +1,10 @@
-"""Matrix products on the CPU by whichever of PyTorch's two libraries is faster on this machine.
+"""Matrix products on the CPU by whichever of PyTorch's two libraries is faster on this machine, and products of bytes.
 
 PyTorch multiplies float32 matrices with the BLAS that it was built on (MKL in the wheels from PyPI), which takes its
 slower paths on processors of another maker; oneDNN, in the same wheels, does not. Which one is faster, and whether
-bfloat16 is faster still, cannot be read off a processor's list of instructions (one that has AVX-512's bfloat16
-multiplies it four times as fast as float32, another at half the rate), so a few small products are timed once per
-machine and the result is kept.
+bfloat16 or bytes are faster still, cannot be read off a processor's list of instructions (one that has AVX-512's
+bfloat16 multiplies it four times as fast as float32, another at half the rate), so a few small products are timed once
+per machine and the result is kept.
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int8, UInt8
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sentemb.files import cache_dir, write_json
 
+USUAL_ROWS = 2048  # oneDNN is told a usual number of rows when it lays out weights; any number works afterwards
+# activation -> oneDNN's name and algorithm
+ONEDNN_ACTIVATIONS: dict[str | None, tuple[str, str]] = {
+    None: ("none", ""), "gelu": ("gelu", "none"), "relu": ("relu", ""),
+}
 _SIZE = 512  # of the matrices that are timed: large enough for full speed, a few milliseconds each
 _ROUNDS = 9
 _CLEARLY = 1.2  # how much faster something must be to be preferred
@@ -41,7 +46,7 @@ class Rates:
     blas_float32: float
     onednn_float32: float  # 0 where this PyTorch does not have it
     bfloat16: float
-    int8: float  # unsigned with signed bytes, to bfloat16; 0 where this PyTorch does not have it
+    int8: float  # unsigned with signed bytes, to bfloat16; 0 where there are no exact ones
 
 
 def has_fast_bfloat16() -> bool:
@@ -98,6 +103,61 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return result
 
 
+# ---------------------------------------------------------------------------------------------------- bytes
+class ByteLinear:
+    """``W x + b`` for a weight and input of bytes, each a whole number times a scale.
+
+    Args:
+        weight: whole numbers.
+        weight_scale: of every output's weights.
+        bias: b.
+        scale: of the input.
+        zero: the input's byte for 0.
+    """
+
+    def __init__(
+        self, weight: Int8[Tensor, "o i"], weight_scale: Float[Tensor, " o"], bias: Float[Tensor, " o"], *,
+        scale: float = 1.0, zero: int = 128,
+    ) -> None:
+        self._weight = torch.ops.onednn.qlinear_prepack(weight.contiguous(), [USUAL_ROWS, weight.shape[1]])
+        self._weight_scale, self._bias = weight_scale.float(), bias.float()
+        self._weight_zero = torch.zeros(len(weight), dtype=torch.int64)
+        self._scale, self._zero = scale, zero
+
+    def __call__(
+        self, x: UInt8[Tensor, "tokens i"], dtype: torch.dtype, activation: str | None = None, *,
+        scale: float = 1.0, zero: int = 0,
+    ) -> Tensor:
+        """(tokens, o) in ``dtype``; ``scale`` and ``zero`` are those of the result where it is of bytes."""
+        name, algorithm = ONEDNN_ACTIVATIONS[activation]
+        found: Tensor = torch.ops.onednn.qlinear_pointwise(
+            x, self._scale, self._zero, self._weight, self._weight_scale, self._weight_zero, self._bias,
+            scale, zero, dtype, name, [], algorithm)
+        return found
+
+    def plus(self, x: UInt8[Tensor, "tokens i"], residual: Float[Tensor, "tokens o"]) -> Float[Tensor, "tokens o"]:
+        """``residual + W x + b``, in the residual's place."""
+        found: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
+            x, self._scale, self._zero, self._weight, self._weight_scale, self._weight_zero, residual, self._bias,
+            1.0, 0, residual.dtype, 1.0, 0, "sum", 1.0, "none", [], "")
+        return found
+
+
+@cache
+def has_int8() -> bool:
+    """Whether oneDNN multiplies bytes here, exactly: older processors add pairs of products in 16 bits, which
+    overflow (tried once)."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        x, ones = torch.full((2, 64), 255, dtype=torch.uint8), torch.ones(16)
+        tried = ByteLinear(torch.full((16, 64), 127, dtype=torch.int8), ones, ones, zero=0)
+        found = tried.plus(x, tried(x, torch.float32, "gelu"))
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return bool((found == 2 * (64 * 255 * 127 + 1)).all())
+
+
 # --------------------------------------------------------------------------------------------------- timing
 @cache
 def rates() -> Rates:
@@ -131,17 +191,14 @@ def processor() -> str:
 def _measured() -> Rates:
     left, right = torch.ones(_SIZE, _SIZE), torch.ones(_SIZE, _SIZE)
     half = left.bfloat16(), right.bfloat16()
-    factors, zeros = torch.ones(_SIZE), torch.zeros(_SIZE, dtype=torch.int64)
-    bytes_, whole = left.to(torch.uint8), right.to(torch.int8)
-    with suppress(RuntimeError, AttributeError, NotImplementedError):
-        whole = torch.ops.onednn.qlinear_prepack(whole, [_SIZE, _SIZE])
     works: dict[str, Callable[[], Tensor]] = {
         "blas_float32": lambda: F.linear(left, right), "onednn_float32": lambda: _onednn(left, right),
         "bfloat16": lambda: F.linear(*half),
-        "int8": lambda: torch.ops.onednn.qlinear_pointwise(
-            bytes_, 1.0, 0, whole, factors, zeros, factors, 1.0, 0, torch.bfloat16, "none", [], ""),
     }
-    best = dict.fromkeys(works, float("inf"))
+    best = dict.fromkeys(("int8", *works), float("inf"))
+    if has_int8():
+        rounded, map_ = left.to(torch.uint8), ByteLinear(right.to(torch.int8), left[0], left[0], zero=0)
+        works["int8"] = lambda: map_(rounded, torch.bfloat16)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # several would wait for one another where other programs run, and ratios are the same
     try:

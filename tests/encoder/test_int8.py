@@ -14,7 +14,7 @@ from sentemb import Encoder
 from sentemb.encoder import eight_bits, pipeline, precision
 from sentemb.encoder.eight_bits import Int8Inference, in_eight_bits
 from sentemb.encoder.fast import int8, pack
-from sentemb.encoder.fast.int8 import ByteLinear, has_int8, int8_form
+from sentemb.encoder.fast.int8 import int8_form
 from sentemb.encoder.fast.linear import FastLinear
 from sentemb.encoder.fast.post_norm import FeedForward
 from sentemb.encoder.heads import Dense
@@ -23,6 +23,7 @@ from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.pipeline import EncodeOptions, embed_column
 from sentemb.encoder.pooling import Pooling, pooling_spec
 from sentemb.errors import ModelError
+from sentemb.maths.product import ByteLinear, has_int8
 
 pytestmark = pytest.mark.skipif(not has_int8(), reason="no exact products of bytes on this processor")
 POST_NORM = [kind for kind in ARCHITECTURES if kind != "modernbert"]
@@ -276,7 +277,7 @@ def test_who_gets_eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert precision.precision_told("bf16", CPU) == "bfloat16"
     with pytest.raises(ModelError, match="for CPUs; on a GPU use"):
         precision.resolve_precision("int8", cuda)
-    monkeypatch.setattr(int8, "has_int8", lambda: False)
+    monkeypatch.setattr(precision, "has_int8", lambda: False)
     with pytest.raises(ModelError, match="no exact products of bytes; use"):
         precision.resolve_precision("int8", CPU)
 

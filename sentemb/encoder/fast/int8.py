@@ -17,7 +17,6 @@ The projection behind attention stays as it is: rounding its input takes as long
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 
 import torch
 from jaxtyping import Float, Int8, UInt8
@@ -26,6 +25,7 @@ from torch import Tensor
 from sentemb.encoder.fast.linear import FastLinear
 from sentemb.encoder.fast.packed import Packed
 from sentemb.encoder.fast.post_norm import FeedForward, Map, PostNormEncoder
+from sentemb.maths.product import ByteLinear
 
 _EVENED = 0.75  # the exponent of the range
 _FAR = 4  # one in so many inner neurons is not rounded
@@ -33,7 +33,6 @@ _ROOM = 1.15  # the bytes' range over the sample's, for texts that reach farther
 _DAMPING = 0.01  # of the mean diagonal, added to it: a small sample's second moments can be singular
 _BLOCK = 64  # input dimensions whose changes are passed on at once
 _LEAST = {"gelu": -0.17, "relu": 0.0}  # what the activation never goes below
-_USUAL_ROWS = 2048  # the kernel lays weights out for so many; any number works
 
 
 def int8_form(encoder: PostNormEncoder, sample: Packed) -> PostNormEncoder:
@@ -46,8 +45,7 @@ def int8_form(encoder: PostNormEncoder, sample: Packed) -> PostNormEncoder:
         RuntimeError: the sample is of no use (values that are not finite).
     """
     layers = encoder.layers
-    qkvs, pairs = ([_Watched(map_) for map_ in maps] for maps in (
-        [layer.qkv for layer in layers], [layer.feed_forward for layer in layers]))
+    qkvs, pairs = [_Watched(layer.qkv) for layer in layers], [_Watched(layer.feed_forward) for layer in layers]
     encoder.with_layers([
         replace(layer, qkv=qkv, feed_forward=pair) for layer, qkv, pair in zip(layers, qkvs, pairs, strict=True)
     ])(sample)
@@ -68,59 +66,6 @@ class _Watched:
     def __call__(self, x: Tensor) -> Tensor:
         self.seen = x
         return self.plain(x)
-
-
-class ByteLinear:
-    """``W x + b`` for a weight and input of bytes, each a whole number times a scale.
-
-    Args:
-        weight: whole numbers.
-        weight_scale: of every output's weights.
-        bias: b.
-        scale: of the input.
-        zero: the input's byte for 0.
-    """
-
-    def __init__(
-        self, weight: Int8[Tensor, "o i"], weight_scale: Float[Tensor, " o"], bias: Float[Tensor, " o"], *,
-        scale: float = 1.0, zero: int = 128,
-    ) -> None:
-        self._weight = torch.ops.onednn.qlinear_prepack(weight.contiguous(), [_USUAL_ROWS, weight.shape[1]])
-        self._weight_scale, self._bias = weight_scale.float(), bias.float()
-        self._weight_zero = torch.zeros(len(weight), dtype=torch.int64)
-        self._scale, self._zero = scale, zero
-
-    def __call__(
-        self, x: UInt8[Tensor, "tokens i"], dtype: torch.dtype, activation: str | None = None, *,
-        scale: float = 1.0, zero: int = 0,
-    ) -> Tensor:
-        """(tokens, o) in ``dtype``; ``scale`` and ``zero`` are those of the result where it is of bytes."""
-        found: Tensor = torch.ops.onednn.qlinear_pointwise(
-            x, self._scale, self._zero, self._weight, self._weight_scale, self._weight_zero, self._bias,
-            scale, zero, dtype, activation or "none", [], "none" if activation == "gelu" else "")
-        return found
-
-    def plus(self, x: UInt8[Tensor, "tokens i"], residual: Float[Tensor, "tokens o"]) -> Float[Tensor, "tokens o"]:
-        """``residual + W x + b``, in the residual's place."""
-        found: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
-            x, self._scale, self._zero, self._weight, self._weight_scale, self._weight_zero, residual, self._bias,
-            1.0, 0, residual.dtype, 1.0, 0, "sum", 1.0, "none", [], "")
-        return found
-
-
-@cache
-def has_int8() -> bool:
-    """Whether oneDNN multiplies bytes here, exactly: older processors add pairs of products in 16 bits, which
-    overflow (tried once)."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    try:
-        x, ones = torch.full((2, 64), 255, dtype=torch.uint8), torch.ones(16)
-        tried = ByteLinear(torch.full((16, 64), 127, dtype=torch.int8), ones, ones, zero=0)
-        found = tried.plus(x, tried(x, torch.float32, "gelu"))
-    except (RuntimeError, AttributeError, NotImplementedError):
-        return False
-    return bool((found == 2 * (64 * 255 * 127 + 1)).all())
 
 
 class _ByteInput:
@@ -146,7 +91,7 @@ class _ByteFeedForward:
         plain, seen = watched.plain, watched.seen
         assert isinstance(plain, FeedForward)
         self._dtype, self._activation = seen.dtype, plain.up.activation
-        inner = plain.up(seen).float()
+        inner = plain.up(seen).float()  # once more: watched as well, it would be kept of all layers at a time
         up, down = plain.up.plain_weight(), plain.down.plain_weight()
         order = _by_reach(inner, up)
         count = min(-(-len(order) // (32 * _FAR)) * 32, len(order) - 1)  # whole registers
@@ -159,8 +104,7 @@ class _ByteFeedForward:
         self._zero = round(-least / self._scale)
         self._down_far = FastLinear(down[:, far].contiguous())
         down = down[:, near].float()
-        scale = _scale_of(down)
-        weight = (down / scale[:, None]).round()
+        weight, scale = _nearest(down)
         bias = (down - weight * scale[:, None]) @ inner.mean(0)
         bias = bias if plain.down.bias is None else bias + plain.down.bias
         self._down_near = ByteLinear(weight.to(torch.int8), scale, bias, scale=self._scale, zero=self._zero)
@@ -213,6 +157,12 @@ def _by_reach(inner: Float[Tensor, "n inner"], up: Float[Tensor, "inner i"]) -> 
 
 def _scale_of(weight: Float[Tensor, "o i"]) -> Float[Tensor, " o"]:
     return (weight.abs().amax(1) / 127).clamp_min(1e-12)
+
+
+def _nearest(weight: Float[Tensor, "o i"]) -> tuple[Tensor, Tensor]:
+    """Whole numbers −127 … 127 (o, i) and scales (o), whatever the inputs."""
+    scale = _scale_of(weight)
+    return (weight / scale[:, None]).round(), scale
 
 
 def _rounded(weight: Float[Tensor, "o i"], inputs: Float[Tensor, "n i"]) -> tuple[Tensor, Tensor]:

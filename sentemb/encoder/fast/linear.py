@@ -12,10 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sentemb.encoder.fast.unsupported import Unsupported
-
-# the kernel is told a usual number of rows when it lays out the weights; any number works afterwards
-_USUAL_ROWS = 2048
-_ONEDNN_ACTIVATIONS = {"gelu": ("gelu", "none"), "relu": ("relu", "")}
+from sentemb.maths.product import ONEDNN_ACTIVATIONS, USUAL_ROWS
 
 
 class FastLinear:
@@ -36,7 +33,7 @@ class FastLinear:
         self.weight, self.bias, self.activation = weight, bias, activation
         self._packed: Any = None
         if self.weight.device.type == "cpu" and has_onednn_linear(weight.dtype):
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, _USUAL_ROWS)
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, USUAL_ROWS)
             self.weight = self._packed  # the plain copy is not needed any more
 
     @classmethod
@@ -59,7 +56,7 @@ class FastLinear:
 
     def __call__(self, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens o"]:
         if self._packed is not None:
-            name, algorithm = _ONEDNN_ACTIVATIONS[self.activation] if self.activation else ("none", "")
+            name, algorithm = ONEDNN_ACTIVATIONS[self.activation]
             out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, name, [], algorithm)
             return out
         out = F.linear(x, self.weight, self.bias)

@@ -33,11 +33,12 @@ class Norm:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
+@dataclass(frozen=True)
 class FeedForward:
     """``x + down(activation(up(x)))``."""
 
-    def __init__(self, up: FastLinear, down: FastLinear) -> None:
-        self.up, self.down = up, down
+    up: FastLinear
+    down: FastLinear
 
     def __call__(self, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens d"]:
         return self.down.plus(self.up(x), x)
