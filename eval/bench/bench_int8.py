@@ -31,7 +31,7 @@ from sentemb.encoder import eight_bits
 from sentemb.encoder.batching import budget_batches, length_order
 from sentemb.encoder.fast import PostNormEncoder, int8, pack
 from sentemb.encoder.inference import FastInference
-from sentemb.maths.allocation import keep_freed_memory
+from sentemb.machine.allocation import keep_freed_memory
 from sentemb.types import TokenColumn
 
 Form = Callable[[PostNormEncoder, TokenColumn], PostNormEncoder]

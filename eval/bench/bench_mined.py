@@ -85,8 +85,8 @@ class Task:
 
 def prepare(task: Task, place: Path, encoder: Embedder) -> tuple[Path, Path, dict[str, Any]]:
     """The in-batch and the mined training file, and the mined set's report."""
-    from sentemb.search.mine_file import mine_file, read_pairs
-    from sentemb.search.mine_rules import MiningRules
+    from sentemb.mining.files import mine_file, read_pairs
+    from sentemb.mining.rules import MiningRules
 
     plain, mined = place / "pairs.jsonl", place / "mined.jsonl"
     rules = MiningRules(negatives=1, relative_margin=0.05, rank_max=50, sampling="random")

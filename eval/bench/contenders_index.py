@@ -58,7 +58,7 @@ def _data(base: str, rows: int, queries: int) -> tuple[Any, Any]:
 
 
 def _factory(kind: str, rows: int, dimension: int) -> str:
-    from sentemb.search.kinds import KINDS
+    from sentemb.search.vectors.kinds import KINDS
 
     return KINDS[kind][0](rows, dimension)
 
@@ -66,7 +66,7 @@ def _factory(kind: str, rows: int, dimension: int) -> str:
 def build_ours(base: str, rows: int, kind: str, queries: int, with_documents: bool) -> Work:
     """Vectors to a finished, durable, verified-at-open index folder (tuning left out: bare FAISS has none)."""
     from sentemb.search import SearchIndex
-    from sentemb.search import build as building
+    from sentemb.search.store import build as building
 
     vectors = np.load(_file(base, rows, queries))  # in memory: a mapped file's pages would count as the build's
     building._tuned = lambda folder, made, entries, sources, options: made
@@ -90,7 +90,7 @@ def build_faiss(base: str, rows: int, kind: str, queries: int) -> Work:
     """Vectors to a FAISS file that was flushed to the disk."""
     import faiss
 
-    from sentemb.search.kinds import training_rows
+    from sentemb.search.vectors.kinds import training_rows
 
     vectors = np.load(_file(base, rows, queries))
 
@@ -125,7 +125,7 @@ def _signs(vectors: Any) -> Any:
 def _opened(base: str, rows: int, kind: str, queries: int) -> tuple[Any, Any]:
     """An index of ours, built and tuned (on other real queries) once per kind and kept beside the vectors."""
     from sentemb.search import SearchIndex
-    from sentemb.search.care import tune_on
+    from sentemb.search.store.maintenance import tune_on
 
     vectors, asked = _data(base, rows, queries)
     folder = Path(base).with_name(f"index-{rows}-without-{2 * queries}-{kind}")
@@ -140,9 +140,9 @@ def _opened(base: str, rows: int, kind: str, queries: int) -> tuple[Any, Any]:
 
 def _truth(base: str, rows: int, queries: int, parts: int = 10) -> Any:
     """The exact top 10 among the rows whose ``part`` is below ``parts`` (10: all of them)."""
-    from sentemb.search.embedding import VectorRule
-    from sentemb.search.spool import ArraySource
-    from sentemb.search.tune import exact_top
+    from sentemb.search.store.embedding import VectorRule
+    from sentemb.search.store.spool import ArraySource
+    from sentemb.search.vectors.tune import exact_top
 
     vectors, asked = _data(base, rows, queries)
     kept = Path(base).with_name(f"truth-{rows}-without-{2 * queries}-{parts}.npy")
@@ -208,9 +208,9 @@ def search_hnswlib(base: str, rows: int, queries: int, single: bool) -> Work:
     """hnswlib with the same M; its ef is tuned on the same other queries to the same recall."""
     import hnswlib
 
-    from sentemb.search.embedding import VectorRule
-    from sentemb.search.spool import ArraySource
-    from sentemb.search.tune import exact_top
+    from sentemb.search.store.embedding import VectorRule
+    from sentemb.search.store.spool import ArraySource
+    from sentemb.search.vectors.tune import exact_top
 
     vectors, asked = _data(base, rows, queries)
     truth = _truth(base, rows, queries)
@@ -292,8 +292,8 @@ def _mining(base: str, rows: int) -> tuple[list[str], list[str], Any]:
 
 def mine_ours(base: str, rows: int, negatives: int, margin: float, range_max: int) -> Work:
     """Our miner over given vectors, to arrays of negatives for every anchor and the texts of the triplets."""
-    from sentemb.search.mine import Miner, pairs_of
-    from sentemb.search.mine_rules import MiningRules
+    from sentemb.mining.mine import Miner, pairs_of
+    from sentemb.mining.rules import MiningRules
 
     anchors, positives, both = _mining(base, rows)
 

@@ -62,8 +62,8 @@ def encode(
     from itertools import chain, islice
     from time import perf_counter
 
-    from sentemb.cli.vectors import vector_writer
     from sentemb.data import iter_texts
+    from sentemb.data.vector_files import vector_writer
     from sentemb.encoder import DevicePool, Encoder
     from sentemb.encoder.pool import device_names
     from sentemb.progress import Progress

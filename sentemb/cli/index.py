@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from sentemb.cli.stopping import NOT_BEGUN, stoppable
+from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
     from sentemb.search import SearchIndex
@@ -85,7 +85,7 @@ def build(
     from sentemb.encoder import Encoder
     from sentemb.errors import SearchError, did_you_mean
     from sentemb.search import SearchIndex
-    from sentemb.search.options import BuildOptions
+    from sentemb.search.store.options import BuildOptions
 
     options = BuildOptions(
         kind=kind, metric=metric, dim=dim, rescore=rescore,  # type: ignore[arg-type]  # checked by BuildOptions
@@ -106,7 +106,7 @@ def build(
             _report(index, json)
         return
     from sentemb.encoder.ray_engine import Cluster
-    from sentemb.search.ray_encoding import build_on_cluster
+    from sentemb.search.store.ray_encoding import build_on_cluster
 
     if "-" in data:
         raise SearchError("--engine ray reads the documents twice; standard input can be read once: name a file")
@@ -187,7 +187,7 @@ def tune(
 ) -> None:
     """Tune the search effort to a target recall on real queries, and store it."""
     from sentemb.data import iter_texts
-    from sentemb.search.care import tune_on
+    from sentemb.search.store.maintenance import tune_on
 
     with _changing(index) as opened:
         found = tune_on(opened, opened.vectors_of_texts(list(iter_texts(queries, text_field))), target_recall)
@@ -206,7 +206,7 @@ def stats(index: Folder, json: Json = False) -> None:
 @stoppable("nothing was changed")
 def verify(index: Folder) -> None:
     """Check every file's SHA-256, the document stores, ids and vectors."""
-    from sentemb.search.care import verify as check
+    from sentemb.search.store.maintenance import verify as check
 
     opened = _open(index)
     typer.echo(f"{index}: {check(opened)} files are as they were written; {len(opened):,} documents")
@@ -215,8 +215,8 @@ def verify(index: Folder) -> None:
 @contextmanager
 def _building(out: Path, how: str) -> Iterator[None]:
     """An index in the making; where that is stopped, say ``how`` to go on, or that it is complete."""
-    from sentemb.search.manifest import parts_of
-    from sentemb.search.writing import on_disk
+    from sentemb.search.store.manifest import parts_of
+    from sentemb.search.store.writing import on_disk
 
     before = on_disk(out)
 
@@ -233,7 +233,7 @@ def _building(out: Path, how: str) -> Iterator[None]:
 @contextmanager
 def _changing(folder: Path, precision: str = "auto") -> Iterator[SearchIndex]:
     """An index to change; where that is stopped, say what became of it."""
-    from sentemb.search.manifest import read
+    from sentemb.search.store.manifest import read
 
     before = read(folder).generation
 
@@ -260,7 +260,7 @@ def _open(folder: Path, precision: str = "auto") -> SearchIndex:
 
 def _documents(data: list[str], split: str | None, text_field: str | None, id_field: str | None) -> Iterator[Any]:
     from sentemb.data import iter_records
-    from sentemb.search.reading import as_document
+    from sentemb.search.store.reading import as_document
 
     records = chain.from_iterable(iter_records(path, split=split) for path in data)
     return (as_document(record, text_field=text_field, id_field=id_field) for record in records)
@@ -275,7 +275,7 @@ def _report(index: SearchIndex, as_json: bool) -> None:
     from dataclasses import asdict
     from json import dumps
 
-    from sentemb.search.care import stats as figures
+    from sentemb.search.store.maintenance import stats as figures
 
     found = figures(index)
     if as_json:

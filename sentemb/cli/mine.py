@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from sentemb.cli.stopping import NOT_BEGUN, stoppable
+from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
-    from sentemb.search.mine_report import MiningReport
+    from sentemb.mining.report import MiningReport
 
 app = typer.Typer(add_completion=False)
 
@@ -58,9 +58,9 @@ def mine(
     in OUTPUT.report.json; until all is done, finished blocks lie in OUTPUT.parts, from which --resume goes on.
     """
     from sentemb.encoder import Encoder
-    from sentemb.search.crossencoder import load_cross_encoder
-    from sentemb.search.mine_file import mine_file, read_pairs
-    from sentemb.search.mine_rules import MiningRules
+    from sentemb.encoder.crossencoder import load_cross_encoder
+    from sentemb.mining.files import mine_file, read_pairs
+    from sentemb.mining.rules import MiningRules
 
     rules = MiningRules(
         negatives, dense, bm25, random, rank_min, rank_max, max_score, min_score, absolute_margin, relative_margin,

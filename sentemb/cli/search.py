@@ -54,12 +54,12 @@ def search(
     opened = SearchIndex.open(index, encoder=model, mapped=mapped, device=device, verify=not trust)
     asked = Request(opened, k, where, hybrid, mmr, within, rerank, effort)
     if more_like:
-        from sentemb.search.choosing import like_documents
+        from sentemb.search.query.choosing import like_documents
 
         names = [_own_id(opened, name) for name in more_like]
         asked.show(zip(more_like, opened.hits(like_documents(opened, names, k, where=where)), strict=True), json)
     elif like:
-        from sentemb.search.choosing import combined
+        from sentemb.search.query.choosing import combined
 
         away = opened.vectors_of_texts(unlike) if unlike else None
         found = combined(opened, opened.vectors_of_texts(like), away, k, where=where)
@@ -127,7 +127,7 @@ class Request:
     def show(self, results: Iterable[tuple[str, list[Hit]]], as_json: bool) -> None:
         """Print results; where a filter left none because of a field that does not exist, say so instead."""
         from sentemb.errors import SearchError
-        from sentemb.search.care import absent_fields
+        from sentemb.search.store.maintenance import absent_fields
 
         found = list(results)
         if self.where is not None and len(self.index) and not any(hits for _, hits in found):
@@ -137,7 +137,7 @@ class Request:
         _print(found, as_json)
 
     def _find(self, texts: list[str], count: int) -> list[list[Hit]]:
-        from sentemb.search import choosing
+        from sentemb.search.query import choosing
         from sentemb.types import Hits
 
         if self.hybrid:
@@ -188,6 +188,6 @@ def _own_id(index: SearchIndex, text: str) -> int | str:
 
 def _cross_encoder(name: str) -> Any:
     """``predict`` of a sentence-transformers cross-encoder."""
-    from sentemb.search.crossencoder import load_cross_encoder
+    from sentemb.encoder.crossencoder import load_cross_encoder
 
     return load_cross_encoder(name)

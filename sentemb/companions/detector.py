@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from sentemb.companions.pretrained import HEAD_LAYERS, check_same_tokenizer, load_bare, load_masked_lm
+from sentemb.encoder.pretrained import HEAD_LAYERS, check_same_tokenizer, load_bare, load_masked_lm
 from sentemb.errors import CheckpointError, ModelError
 from sentemb.types import Build, Companion, Tokens, Vocabulary
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from sentemb.maths.gather import gather_detached
+from sentemb.distributed import gather_detached
 from sentemb.types import Batch, Build, Companion, SentenceModule
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from sentemb.files import cache_dir, write_json
-from sentemb.maths.product import processor
+from sentemb.machine.rates import processor
 
 CANDIDATES = {"cpu": (4096, 1024, 2048, 8192), "cuda": (65_536, 16_384, 32_768, 131_072)}  # the first if in doubt
 _OTHERS = (16_384,)

@@ -15,7 +15,7 @@ from sentemb.encoder.batching import length_order
 from sentemb.encoder.fast import PostNormEncoder, pack
 from sentemb.encoder.fast.int8 import int8_form
 from sentemb.encoder.inference import FastInference, Inference
-from sentemb.maths.product import has_int8
+from sentemb.machine.rates import has_int8
 from sentemb.types import TokenColumn
 
 # mean cosine that the embeddings must keep to those without eight bits. bfloat16 costs another 0.00004 to 0.00005, and

@@ -23,13 +23,13 @@ from sentemb.encoder.loading import HeadChoice, Loaded, Request, load_full, load
 from sentemb.encoder.lora import merged
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.pipeline import EncodeOptions, embed_column, embed_texts, progress_bar
-from sentemb.encoder.precision import check_precision, find_device, resolve_int8, resolve_precision
 from sentemb.encoder.saving import write_backbone, write_model_config, write_modules
 from sentemb.encoder.source import locate
 from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.encoder.weights import weights_state
 from sentemb.errors import ModelError, did_you_mean
 from sentemb.files import atomic_folder
+from sentemb.machine.precision import check_precision, find_device, resolve_int8, resolve_precision
 from sentemb.maths.similarity import pairwise
 from sentemb.progress import Progress
 from sentemb.types import Similarity, TokenColumn, Vocabulary

@@ -17,9 +17,9 @@ from sentemb.encoder.budget import Budget, budget_for
 from sentemb.encoder.eight_bits import in_eight_bits
 from sentemb.encoder.inference import inference_for
 from sentemb.encoder.module import EncoderModule
-from sentemb.encoder.precision import Int8Use
 from sentemb.errors import ModelError
-from sentemb.maths.allocation import keep_freed_memory
+from sentemb.machine.allocation import keep_freed_memory
+from sentemb.machine.precision import Int8Use
 from sentemb.progress import Progress, is_quiet
 from sentemb.types import TokenColumn
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from sentemb.encoder.encoder import Encoder
 from sentemb.encoder.pipeline import distinct_texts, progress_bar
-from sentemb.encoder.precision import find_device
 from sentemb.errors import ModelError
+from sentemb.machine.precision import find_device
 from sentemb.progress import Progress
 
 _BLOCK = 8192  # texts sent to a process at a time, at most

@@ -132,7 +132,7 @@ def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> Ev
 
 def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
     from sentemb.encoder import Encoder
-    from sentemb.encoder.precision import check_precision, precision_told
+    from sentemb.machine.precision import check_precision, precision_told
 
     try:
         encoder = Encoder.load(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sentemb.distributed import broadcast_object, join, leave, rank
 from sentemb.errors import RecipeError
 from sentemb.files import write_json, write_text
-from sentemb.maths.gather import broadcast_object, join, leave, rank
 from sentemb.recipe.build import build, provenance
 from sentemb.recipe.recipe import Recipe, load_recipe
 from sentemb.training.loop import run

@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sentemb.search.generation import Hit
     from sentemb.search.index import SearchIndex
-    from sentemb.search.manifest import Document
-    from sentemb.search.options import BuildOptions
+    from sentemb.search.store.generation import Hit
+    from sentemb.search.store.manifest import Document
+    from sentemb.search.store.options import BuildOptions
 
 __all__ = ["BuildOptions", "Document", "Hit", "SearchIndex"]
-_HOME = {"BuildOptions": "options", "Document": "manifest", "Hit": "generation", "SearchIndex": "index"}
+_HOME = {"BuildOptions": "store.options", "Document": "store.manifest", "Hit": "generation", "SearchIndex": "index"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
-from sentemb.search import life
-from sentemb.search import manifest as manifests
-from sentemb.search.build import build
-from sentemb.search.disk import Disk
-from sentemb.search.documents import Id
-from sentemb.search.embedding import VectorRule, check_model, encode, load_encoder
-from sentemb.search.expression import Condition, condition
-from sentemb.search.generation import Generation, Hit
-from sentemb.search.hybrid import WordSearch, fuse
-from sentemb.search.manifest import Manifest
-from sentemb.search.opening import open_segments
-from sentemb.search.options import BuildOptions
-from sentemb.search.searcher import Effort, check_k, merge, search_segments
-from sentemb.search.segment import Segment
+from sentemb.search.query.expression import Condition, condition
+from sentemb.search.query.hybrid import WordSearch, fuse
+from sentemb.search.query.searcher import Effort, check_k, merge, search_segments
+from sentemb.search.store import changes as life
+from sentemb.search.store import manifest as manifests
+from sentemb.search.store.build import build
+from sentemb.search.store.disk import Disk
+from sentemb.search.store.documents import Id
+from sentemb.search.store.embedding import VectorRule, check_model, encode, load_encoder
+from sentemb.search.store.generation import Generation, Hit
+from sentemb.search.store.manifest import Manifest
+from sentemb.search.store.opening import open_segments
+from sentemb.search.store.options import BuildOptions
+from sentemb.search.store.segment import Segment
 from sentemb.types import Embedder, Hits
 
 Vectors = NDArray[np.float32]
@@ -123,7 +123,7 @@ class SearchIndex(Generation):
         folder = Path(path)
         at = None
         if device != "cpu":
-            from sentemb.search.torch_vectors import torch_device
+            from sentemb.search.vectors.torch_vectors import torch_device
 
             at = torch_device(device)
         made = load_encoder(encoder) if encoder is not None else None
@@ -188,7 +188,7 @@ class SearchIndex(Generation):
 
         Args:
             queries: texts, or vectors (queries, d); one text alone gives one list.
-            where: metadata filter, see ``sentemb.search.expression``; applied inside the vector search.
+            where: metadata filter, see ``sentemb.search.query.expression``; applied inside the vector search.
             effort: nprobe or efSearch; by default what the index was tuned to.
         """
         if isinstance(queries, str):

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sentemb.maths.allocation import keep_freed_memory
-from sentemb.maths.product import has_fast_bfloat16, linear
+from sentemb.machine.allocation import keep_freed_memory
+from sentemb.machine.rates import has_fast_bfloat16, linear
 
 GROUPS = 16  # columns whose maximum stands for them in the first selection
 QUERY_ROWS = 1024

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sentemb.encoder.precision import find_device, multiplies_bfloat16
+from sentemb.distributed import devices
 from sentemb.errors import MissingExtra, RecipeError
-from sentemb.maths.allocation import keep_freed_memory
-from sentemb.maths.gather import devices
+from sentemb.machine.allocation import keep_freed_memory
+from sentemb.machine.precision import find_device, multiplies_bfloat16
 from sentemb.training.objective import Objective
 from sentemb.training.optim import build_optimizer
 from sentemb.training.settings import Precision, TrainSettings

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from sentemb.maths.gather import all_objects, devices, rank
+from sentemb.distributed import all_objects, devices, rank
 
 
 def seed_all(seed: int, device_rank: int) -> None:

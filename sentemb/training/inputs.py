@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sentemb.data.padding import concatenate, pad
-from sentemb.maths.gather import split_sizes
+from sentemb.distributed import split_sizes
 from sentemb.types import Companion, Examples, TokenColumn, Tokens, View, ViewContext, ViewMaker, Views, Vocabulary
 
 # Sub-batches of similar length within one merged forward: rows never see each other in the backbone, so splitting

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from sentemb.data.batches import Batches
+from sentemb.distributed import any_device, broadcast_object, devices, is_lost, rank
 from sentemb.errors import CheckpointError, DeviceLost, Interrupted, RecipeError
 from sentemb.files import write_json
-from sentemb.maths.gather import any_device, broadcast_object, devices, is_lost, rank
 from sentemb.training import generators
 from sentemb.training.checkpoint import (
     RunState,

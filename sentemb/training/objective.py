@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sentemb.distributed import devices, gather_detached, gather_rows, sum_over_devices
 from sentemb.errors import NumericError, RecipeError
-from sentemb.maths.gather import devices, gather_detached, gather_rows, sum_over_devices
 from sentemb.maths.nested import narrow_batch, narrow_table
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.table import score_table

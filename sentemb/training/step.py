@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sentemb.maths.gather import any_device, average_gradients, devices, sum_over_devices, touch
+from sentemb.distributed import any_device, average_gradients, devices, sum_over_devices, touch
 from sentemb.training.device import is_sharded
 from sentemb.training.gradcache import GradCache
 from sentemb.training.inputs import StepInput

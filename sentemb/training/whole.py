@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 
+from sentemb.distributed import rank
 from sentemb.encoder import Encoder
-from sentemb.maths.gather import rank
 from sentemb.training.device import whole
 
 

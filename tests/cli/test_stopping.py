@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from sentemb.cli.stopping import stoppable
 from sentemb.errors import Interrupted
+from sentemb.stopping import stoppable
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
 

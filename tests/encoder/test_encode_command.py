@@ -13,7 +13,7 @@ import pytest
 
 from sentemb import Encoder
 from sentemb.cli import main
-from sentemb.cli.vectors import NpyWriter, ParquetWriter
+from sentemb.data.vector_files import NpyWriter, ParquetWriter
 from sentemb.errors import Interrupted
 
 TEXTS = ["the dog runs", "a cat plays music", "the dog runs"]

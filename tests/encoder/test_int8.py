@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from test_fast import ARCHITECTURES, LENGTHS, backbone, column
 
 from sentemb import Encoder
-from sentemb.encoder import eight_bits, pipeline, precision
+from sentemb.encoder import eight_bits, pipeline
 from sentemb.encoder.eight_bits import Int8Inference, in_eight_bits
 from sentemb.encoder.fast import int8, pack
 from sentemb.encoder.fast.int8 import int8_form
@@ -23,7 +23,8 @@ from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.pipeline import EncodeOptions, embed_column
 from sentemb.encoder.pooling import Pooling, pooling_spec
 from sentemb.errors import ModelError
-from sentemb.maths.product import ByteLinear, has_int8
+from sentemb.machine import precision
+from sentemb.machine.rates import ByteLinear, has_int8
 
 pytestmark = pytest.mark.skipif(not has_int8(), reason="no exact products of bytes on this processor")
 POST_NORM = [kind for kind in ARCHITECTURES if kind != "modernbert"]

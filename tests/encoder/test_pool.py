@@ -16,7 +16,7 @@ from sentemb.encoder import DevicePool
 from sentemb.encoder import pool as pools
 from sentemb.encoder.pool import device_names
 from sentemb.errors import ModelError
-from sentemb.search.embedding import Identified, Prompted
+from sentemb.search.store.embedding import Identified, Prompted
 
 WORDS = "the dog runs a cat plays music red river house and song".split()
 TEXTS = [" ".join(WORDS[: 1 + number % 11]) + f" {number % 110}" for number in range(200)]

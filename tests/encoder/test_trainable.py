@@ -16,8 +16,8 @@ from sentemb.encoder.fast.families import FAMILIES
 from sentemb.encoder.fast.trainable import TrainableEncoder
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.pooling import Pooling, pooling_spec
-from sentemb.maths import product
-from sentemb.maths.product import Rates
+from sentemb.machine import rates as product
+from sentemb.machine.rates import Rates
 from sentemb.types import Tokens
 
 KINDS = sorted(set(FAMILIES) - {"mpnet"})

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sentemb.maths import product
-from sentemb.maths.product import Rates, has_fast_bfloat16, has_fast_int8, is_onednn_faster, linear, rates
+from sentemb.machine import rates as product
+from sentemb.machine.rates import Rates, has_fast_bfloat16, has_fast_int8, is_onednn_faster, linear, rates
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from toy import ToyEncoder
 
 from sentemb.errors import SearchError
 from sentemb.search import Document, SearchIndex
-from sentemb.search.care import verify
+from sentemb.search.store.maintenance import verify
 
 FIRST: dict[int, str | None] = {i: f"first {i}" for i in range(40)}
 State = dict[int, str | None]

@@ -15,14 +15,15 @@ from toy import ToyEncoder, vectors
 
 from sentemb.encoder.ray_engine import Cluster
 from sentemb.errors import DataError, IndexLocked, SearchError
-from sentemb.search import SearchIndex, ray_encoding
-from sentemb.search import build as building
-from sentemb.search.care import verify
-from sentemb.search.disk import Disk
-from sentemb.search.manifest import Document
-from sentemb.search.options import BuildOptions
-from sentemb.search.spool import BLOCK
-from sentemb.search.writing import write_lock
+from sentemb.search import SearchIndex
+from sentemb.search.store import build as building
+from sentemb.search.store import ray_encoding
+from sentemb.search.store.disk import Disk
+from sentemb.search.store.maintenance import verify
+from sentemb.search.store.manifest import Document
+from sentemb.search.store.options import BuildOptions
+from sentemb.search.store.spool import BLOCK
+from sentemb.search.store.writing import write_lock
 
 
 def _documents(count: int = BLOCK + 50) -> list[Document]:

@@ -11,9 +11,10 @@ from toy import DIMENSION, vectors
 
 from sentemb.cli import main
 from sentemb.errors import ModelError, SearchError
-from sentemb.search import Document, SearchIndex, torch_knn, torch_vectors
-from sentemb.search.faiss_vectors import VectorIndex
-from sentemb.search.torch_vectors import TorchVectors
+from sentemb.search import Document, SearchIndex, torch_knn
+from sentemb.search.vectors import torch_vectors
+from sentemb.search.vectors.faiss_vectors import VectorIndex
+from sentemb.search.vectors.torch_vectors import TorchVectors
 
 METRICS = ["cosine", "dot", "l2"]
 

@@ -12,8 +12,8 @@ from toy import vectors
 
 from sentemb.errors import SearchError
 from sentemb.search import SearchIndex
-from sentemb.search.care import absent_fields
-from sentemb.search.expression import condition
+from sentemb.search.query.expression import condition
+from sentemb.search.store.maintenance import absent_fields
 
 DOCUMENTS: list[dict[str, Any]] = [
     {"id": "a", "text": "first", "year": 2019, "lang": "en", "score": 0.5, "draft": True},

@@ -20,8 +20,8 @@ from toy import ToyEncoder
 
 from sentemb.errors import SearchError
 from sentemb.search import Document, SearchIndex
-from sentemb.search.care import verify
-from sentemb.search.disk import Disk
+from sentemb.search.store.disk import Disk
+from sentemb.search.store.maintenance import verify
 
 
 def _kill_often(folder: Path, kills: int, seed: int, kind: str) -> None:

@@ -16,7 +16,7 @@ from toy import ToyEncoder
 
 from sentemb.errors import SearchError
 from sentemb.search import Document, SearchIndex
-from sentemb.search import manifest as manifests
+from sentemb.search.store import manifest as manifests
 
 CASES = 1050
 KINDS = ["flat", "hnsw", "IVF4,SQ8"]

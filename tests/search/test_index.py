@@ -11,9 +11,9 @@ from toy import DIMENSION, ToyEncoder, vectors
 
 from sentemb.errors import DataError, IndexLocked, NumericError, SearchError
 from sentemb.search import BuildOptions, Document, SearchIndex
-from sentemb.search import manifest as manifests
-from sentemb.search.kinds import KINDS
-from sentemb.search.writing import write_lock
+from sentemb.search.store import manifest as manifests
+from sentemb.search.store.writing import write_lock
+from sentemb.search.vectors.kinds import KINDS
 
 ROWS = 1200
 KIND_NAMES = [*KINDS, "OPQ8,IVF8,PQ8", "PQ8", "HNSW16,SQ8", "IVF8,PQ8x4fs"]
@@ -109,7 +109,7 @@ def test_text_is_encoded_once_and_found(tmp_path: Path) -> None:
 
 def test_progress_moves_inside_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sentemb.progress import Progress
-    from sentemb.search.embedding import encode
+    from sentemb.search.store.embedding import encode
 
     class Reporting(ToyEncoder):
         def encode(self, texts: Any, *, progress: Any = None) -> Any:
@@ -160,7 +160,7 @@ def test_segments_of_a_build_are_searched_as_one(tmp_path: Path) -> None:
 
 
 def test_resumed_build_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    from sentemb.search.spool import BLOCK
+    from sentemb.search.store.spool import BLOCK
 
     texts = [f"word{i % 977} word{i % 13} number{i}" for i in range(BLOCK + 500)]
 

@@ -11,7 +11,7 @@ from toy import DIMENSION, ToyEncoder, vectors
 
 from sentemb.errors import SearchError
 from sentemb.search import SearchIndex
-from sentemb.search.faiss_files import create_raw, reason
+from sentemb.search.vectors.faiss_files import create_raw, reason
 
 
 @pytest.mark.parametrize("kind", ["ivf-flat", "ivf-sq8", "rabitq", "hnsw"])
@@ -53,7 +53,7 @@ def test_binary_codes_without_kept_vectors_live_on(kind: str, metric: Any, tmp_p
 
 
 def test_binary_range_by_squared_distance_of_the_signs(tmp_path: Path) -> None:
-    from sentemb.search.choosing import within
+    from sentemb.search.query.choosing import within
 
     rows = vectors(200, 64)
     index = SearchIndex.build(tmp_path, None, vectors=rows, kind="binary", metric="l2", rescore=False)

@@ -13,8 +13,8 @@ from toy import ToyEncoder, vectors
 
 from sentemb.errors import DataError
 from sentemb.search import Document, SearchIndex
-from sentemb.search.known_ids import KnownIds
-from sentemb.search.spool import BLOCK
+from sentemb.search.store.known_ids import KnownIds
+from sentemb.search.store.spool import BLOCK
 
 IDS = st.lists(st.one_of(st.integers(-5, 5), st.integers(-(2**63), 2**63 - 1), st.text(max_size=2)), max_size=20)
 

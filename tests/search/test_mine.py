@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from toy import ToyEncoder, vectors
 
+from sentemb.encoder.crossencoder import CrossEncoderScores
 from sentemb.errors import DataError, NumericError, SearchError
-from sentemb.search import mine as mining
-from sentemb.search.crossencoder import CrossEncoderScores
-from sentemb.search.mine import Miner, pairs_of
-from sentemb.search.mine_file import mine_file, read_pairs
-from sentemb.search.mine_report import ReportBuilder
-from sentemb.search.mine_rules import MiningRules
+from sentemb.mining import mine as mining
+from sentemb.mining.files import mine_file, read_pairs
+from sentemb.mining.mine import Miner, pairs_of
+from sentemb.mining.report import ReportBuilder
+from sentemb.mining.rules import MiningRules
 
 
 def _setup(rows: int = 60) -> tuple[Any, Any, Any]:

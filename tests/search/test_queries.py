@@ -9,12 +9,13 @@ import pytest
 from toy import ToyEncoder, vectors
 
 from sentemb.errors import SearchError
-from sentemb.search import Document, SearchIndex, choosing
-from sentemb.search.care import stats, tune_on, verify
-from sentemb.search.choosing import combined, diverse, like_documents
-from sentemb.search.hybrid import fuse
-from sentemb.search.kinds import choose
-from sentemb.search.rewriting import MAX_SEGMENTS, to_merge
+from sentemb.search import Document, SearchIndex
+from sentemb.search.query import choosing
+from sentemb.search.query.choosing import combined, diverse, like_documents
+from sentemb.search.query.hybrid import fuse
+from sentemb.search.store.maintenance import stats, tune_on, verify
+from sentemb.search.store.rewriting import MAX_SEGMENTS, to_merge
+from sentemb.search.vectors.kinds import choose
 
 TEXTS = ["red cat", "red dog", "blue cat", "blue dog", "old house", "red red cat"]
 

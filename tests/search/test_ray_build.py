@@ -23,10 +23,10 @@ from toy import vectors
 from sentemb.encoder.ray_engine import Cluster
 from sentemb.errors import ModelError, SearchError
 from sentemb.search import SearchIndex
-from sentemb.search.build import build, make_segments
-from sentemb.search.disk import Disk
-from sentemb.search.options import BuildOptions
-from sentemb.search.ray_build import ClusterSegments, finished
+from sentemb.search.store.build import build, make_segments
+from sentemb.search.store.disk import Disk
+from sentemb.search.store.options import BuildOptions
+from sentemb.search.store.ray_build import ClusterSegments, finished
 
 ROWS, DIMENSION = 24_000, 32
 TEXTS = [f"{row}" for row in range(ROWS)]

@@ -15,8 +15,8 @@ from toy import ToyEncoder, vectors
 from sentemb.data import iter_records
 from sentemb.errors import DataError
 from sentemb.search import SearchIndex
-from sentemb.search.manifest import Document
-from sentemb.search.reading import as_document
+from sentemb.search.store.manifest import Document
+from sentemb.search.store.reading import as_document
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])

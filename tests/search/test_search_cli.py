@@ -157,7 +157,7 @@ def test_a_build_stopped_after_its_commit_is_complete(
     overwrite: bool, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from sentemb.search import build
+    from sentemb.search.store import build
 
     commit = build.commit
 
@@ -184,7 +184,8 @@ def test_a_build_stopped_after_its_commit_is_complete(
 def test_stopping_a_change_says_what_became_of_it(
     verb: str, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sentemb.search import SearchIndex, life
+    from sentemb.search import SearchIndex
+    from sentemb.search.store import changes as life
 
     commit = life.commit
 

@@ -41,7 +41,7 @@ def gradients(
 
 def observed_steps(run: Any) -> dict[str, Tensor]:
     """Two steps by plain gradient descent; everything that must be equal on any number of devices."""
-    from sentemb.maths.gather import devices, rank
+    from sentemb.distributed import devices, rank
     from sentemb.training.checkpoint import companion_state
     from sentemb.training.device import whole
 
@@ -116,7 +116,7 @@ def cached_and_plain(backbone: str, data: str, folder: str, room: str, name: str
 @contextmanager
 def planted(fault: str | None) -> Iterator[None]:
     """A mistake that published code bases make, for as long as the block lasts."""
-    from sentemb.maths import gather
+    from sentemb import distributed as gather
     from sentemb.training import objective as objectives
 
     if fault is None:

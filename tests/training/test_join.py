@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from ranks import context, settle_in
 
+from sentemb.distributed import join
 from sentemb.errors import DeviceLost
-from sentemb.maths.gather import join
 
 
 def _joined(rank: int, port: int, after_s: float, pipe: Any) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from sentemb.encoder.fast.linear import FastLinear
 from sentemb.encoder.fast.packed import Packed
 from sentemb.encoder.fast.post_norm import FeedForward, Map, PostNormEncoder
-from sentemb.maths.product import ByteLinear
+from sentemb.machine.rates import ByteLinear
 
 _EVENED = 0.75  # the exponent of the range
 _FAR = 4  # one in so many inner neurons is not rounded

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sentemb.encoder.fast.unsupported import Unsupported
-from sentemb.maths.product import ONEDNN_ACTIVATIONS, USUAL_ROWS
+from sentemb.machine.rates import ONEDNN_ACTIVATIONS, USUAL_ROWS
 
 
 class FastLinear:

@@ -21,7 +21,7 @@ from sentemb.encoder.fast.attention import join_heads, softmax_parts, split_head
 from sentemb.encoder.fast.dropout import Masks
 from sentemb.encoder.fast.families import FAMILIES, LayerModules, kind_of, position_table
 from sentemb.encoder.fast.unsupported import Unsupported
-from sentemb.maths.product import linear
+from sentemb.machine.rates import linear
 from sentemb.types import Tokens
 
 _CHECKED_ROWS = 4

@@ -1,0 +1,77 @@
+"""The head of a masked-language model, taken from a checkpoint that has one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sentemb.encoder.pretrained import HEAD_LAYERS, load_masked_lm
+from sentemb.errors import ModelError
+
+
+class MaskedLMHead(nn.Module):
+    """Logits over the vocabulary: ``decoder(norm(activation(dense(hidden))))``, as in BERT, RoBERTa and DistilBERT."""
+
+    def __init__(self, dense: nn.Linear, activation: nn.Module, norm: nn.LayerNorm, decoder: nn.Linear) -> None:
+        super().__init__()
+        self.dense, self.activation, self.norm, self.decoder = dense, activation, norm, decoder
+
+    def forward(self, hidden: Float[Tensor, "k h"]) -> Float[Tensor, "k vocabulary"]:
+        """One row a token."""
+        logits: Tensor = self.decoder(self.norm(self.activation(self.dense(hidden))))
+        return logits
+
+
+def load_masked_lm_head(folder: Path, *, seed: int, trust_remote_code: bool = False) -> tuple[MaskedLMHead, bool]:
+    """The head of the checkpoint in ``folder``, and whether it was trained.
+
+    Its decoder is a copy of the input embeddings where the checkpoint ties them; here the two then learn apart. A
+    checkpoint without a head gets a fresh one, drawn from the seed as BERT's is (normal, sd 0.02), whose decoder
+    starts from the input embeddings.
+
+    Raises: ModelError where the architecture's head is not of this shape.
+    """
+    model, missing = load_masked_lm(folder, trust_remote_code=trust_remote_code)
+    dense, norm = _layers(model, folder)
+    tied: Any = model.get_output_embeddings()  # type: ignore[operator]
+    decoder = nn.Linear(tied.in_features, tied.out_features)
+    trained = not any(name.startswith(layer) for name in missing for pair in HEAD_LAYERS for layer in pair)
+    with torch.no_grad():
+        decoder.weight.copy_(tied.weight)
+        decoder.bias.zero_()
+        if trained and tied.bias is not None:
+            decoder.bias.copy_(tied.bias)
+        if not trained:
+            dense.weight.normal_(0.0, 0.02, generator=torch.Generator().manual_seed(seed))
+            dense.bias.zero_()
+            norm.reset_parameters()
+    head = MaskedLMHead(dense, _activation(model), norm, decoder)
+    return head.requires_grad_(True).train(), trained
+
+
+def _layers(model: nn.Module, folder: Path) -> tuple[nn.Linear, nn.LayerNorm]:
+    for dense_name, norm_name in HEAD_LAYERS:
+        try:
+            dense, norm = model.get_submodule(dense_name), model.get_submodule(norm_name)
+        except AttributeError:
+            continue
+        if isinstance(dense, nn.Linear) and isinstance(norm, nn.LayerNorm):
+            return dense, norm
+    raise ModelError(
+        f"{folder}: {type(model).__name__} has a masked-language-model head of an unknown shape; known are those of "
+        "BERT, RoBERTa, XLM-RoBERTa, MPNet, DistilBERT and DeBERTa"
+    )
+
+
+def _activation(model: nn.Module) -> nn.Module:
+    from transformers.activations import ACT2FN
+
+    config: Any = model.config
+    # RoBERTa's and MPNet's heads have GELU whatever the layers have
+    name = "gelu" if hasattr(model, "lm_head") else getattr(config, "hidden_act", None) or config.activation
+    activation: nn.Module = ACT2FN[name]
+    return activation

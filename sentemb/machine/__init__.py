@@ -1,0 +1,1 @@
+"""What this computer is: rates, memory, allocation, number formats."""

@@ -1,0 +1,1 @@
+"""Hard negatives for training data."""

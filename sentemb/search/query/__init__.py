@@ -1,0 +1,1 @@
+"""Searching: filters, words, fusion, sets."""

@@ -1,0 +1,164 @@
+"""Searching several segments as one: filters, effort, exact re-scoring, merging."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import SearchError
+from sentemb.search.query.expression import Condition
+from sentemb.search.store.manifest import Metric
+from sentemb.search.store.segment import Segment
+from sentemb.search.vectors.faiss_vectors import Mask, Vectors
+from sentemb.types import Hits
+
+FEW = 2_000  # allowed rows up to which they are compared one by one, exactly
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to look."""
+
+    effort: int | None = None  # nprobe or efSearch
+    oversample: int = 4  # candidates per asked neighbour that are re-scored exactly, where vectors are kept for it
+    can_grow: bool = True  # look harder for queries that find fewer than they could; tuning measures without
+
+
+def check_k(k: int) -> None:
+    """Refuse to look for no results.
+
+    Raises:
+        SearchError: k is below 1.
+    """
+    if k < 1:
+        raise SearchError(f"k = {k}; at least one result must be asked for")
+
+
+def search_segments(
+    segments: Sequence[Segment], queries: Vectors, k: int, metric: Metric, effort: Effort,
+    condition: Condition | None = None,
+) -> Hits:
+    """The k best rows of all segments, as positions counted over them; best first."""
+    found: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
+    first = 0
+    for segment in segments:
+        allowed = segment.allowed(condition)
+        if allowed is None or allowed.any():
+            scores, rows = search_segment(segment, queries, k, metric, effort, allowed)
+            found.append((scores, np.where(rows >= 0, rows + first, -1) if first else rows))
+        first += segment.rows
+    return merge(found, len(queries), k, metric)
+
+
+def merge(
+    found: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]], queries: int, k: int, metric: Metric
+) -> Hits:
+    """The k best of several result lists."""
+    worst = np.float32(np.inf if metric == "l2" else -np.inf)
+    if len(found) == 1 and found[0][1].shape[1] == k:
+        scores, rows = found[0]
+        if rows.size and rows[:, -1].min() < 0:
+            scores = np.where(rows < 0, worst, scores)
+        if not (scores[:, 1:] == scores[:, :-1]).any():
+            return Hits(rows, scores)
+    scores = np.concatenate([s for s, _ in found] + [np.full((queries, k), worst, np.float32)], axis=1)
+    rows = np.concatenate([r for _, r in found] + [np.full((queries, k), -1, np.int64)], axis=1)
+    scores = np.where(rows < 0, worst, scores)
+    # by score, then by position, empty places last: equal scores come in one order whatever the segments are
+    badness = scores if metric == "l2" else -scores
+    order = np.lexsort((np.where(rows < 0, np.iinfo(np.int64).max, rows), badness), axis=1)[:, :k]
+    return Hits(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1))
+
+
+def search_segment(
+    segment: Segment, queries: Vectors, k: int, metric: Metric, effort: Effort, allowed: Mask | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores and rows (queries, k) of one segment."""
+    index = segment.vectors
+    if segment.exact is not None:
+        return segment.exact.search(queries, min(k, segment.rows), allowed)
+    if allowed is not None:
+        count = int(np.count_nonzero(allowed))
+        if count <= FEW and (segment.half is not None or index.keeps_vectors):
+            return _compare_all(segment, queries, k, metric, np.flatnonzero(allowed))
+        share = count / segment.rows
+    else:
+        share = 1.0
+    asked = min(k * effort.oversample, segment.rows) if segment.half is not None else min(k, segment.rows)
+    steps = _effort_for(segment, effort, asked, share)
+    if index.effort_name == "efSearch" and share < 0.1:
+        # a graph search meets few allowed rows when they are rare; a scan of them is exact and costs less
+        scores, rows = index.scan(queries, asked, allowed)
+    else:
+        scores, rows = segment.search(queries, asked, effort=steps, allowed=allowed)
+        if effort.can_grow:
+            _fill_up(segment, queries, (scores, rows), min(k, round(share * segment.rows)), steps, allowed)
+    if segment.half is not None:
+        scores, rows = rescore(segment, queries, rows, min(k, asked), metric)
+    return scores, rows
+
+
+def _fill_up(
+    segment: Segment, queries: Vectors, found: tuple[NDArray[np.float32], NDArray[np.int64]], wanted: int,
+    effort: int | None, allowed: Mask | None,
+) -> None:
+    """Look harder for the queries that found fewer than ``wanted`` rows, until they have them or all was seen."""
+    scores, rows = found
+    short = np.flatnonzero(rows[:, wanted - 1] < 0)
+    while len(short) and effort is not None and effort < segment.vectors.max_effort:
+        effort = min(4 * effort, segment.vectors.max_effort)
+        scores[short], rows[short] = segment.search(queries[short], rows.shape[1], effort=effort, allowed=allowed)
+        short = short[rows[short, wanted - 1] < 0]
+
+
+def rescore(
+    segment: Segment, queries: Vectors, rows: NDArray[np.int64], k: int, metric: Metric
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Candidates (queries, c) compared exactly with the half-precision store; the k best of each query."""
+    worst = np.float32(np.inf if metric == "l2" else -np.inf)
+    scores = np.empty(rows.shape, dtype=np.float32)
+    step = max(1, (16 << 20) // (rows.shape[1] * queries.shape[1] * 4))  # 16 MiB of gathered vectors at a time
+    for start in range(0, len(queries), step):
+        some = rows[start : start + step]
+        vectors = segment.exact_vectors(np.maximum(some, 0).ravel()).reshape(*some.shape, -1)
+        scores[start : start + step] = _compare(queries[start : start + step, None, :], vectors, metric)
+    scores[rows < 0] = worst
+    order = np.argsort(scores if metric == "l2" else -scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+
+def _compare(queries: Vectors, vectors: Vectors, metric: Metric) -> NDArray[np.float32]:
+    if metric == "l2":
+        difference = queries - vectors
+        squared: NDArray[np.float32] = np.einsum("qcd,qcd->qc", difference, difference)
+        return squared
+    products: NDArray[np.float32] = np.matmul(vectors, queries.transpose(0, 2, 1))[:, :, 0]
+    return products
+
+
+def _compare_all(
+    segment: Segment, queries: Vectors, k: int, metric: Metric, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    vectors = segment.exact_vectors(rows)
+    scores = queries @ vectors.T
+    if metric == "l2":
+        scores = (queries**2).sum(1)[:, None] + (vectors**2).sum(1)[None] - 2 * scores
+        np.maximum(scores, 0, out=scores)
+    count = min(k, len(rows))
+    order = np.argsort(scores if metric == "l2" else -scores, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(scores, order, axis=1), rows[order]
+
+
+def _effort_for(segment: Segment, effort: Effort, asked: int, share: float) -> int | None:
+    """Where only a share of the rows may be found, look at correspondingly more of them."""
+    index = segment.vectors
+    if index.effort_name is None:
+        return None
+    base = effort.effort or index.default_effort
+    if index.effort_name == "efSearch":
+        base = max(base, asked)  # a graph search cannot give more than it keeps
+    return min(math.ceil(base / max(share, 1e-9)), index.max_effort)

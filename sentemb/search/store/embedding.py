@@ -1,0 +1,143 @@
+"""Texts to the vectors that an index keeps: prompt, truncation, normalisation, and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import NumericError, SearchError
+from sentemb.progress import Progress
+from sentemb.search.store.manifest import Metric, Model
+from sentemb.types import Embedder
+
+Vectors = NDArray[np.float32]
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """An embedder that knows a checksum of everything that decides its vectors."""
+
+    source: str
+
+    def digest(self) -> str: ...
+
+
+@runtime_checkable
+class Prompted(Protocol):
+    """An embedder that puts prompts in front of texts itself."""
+
+    prompts: Mapping[str, str]
+
+    def encode(self, texts: Sequence[str], *, prompt: str | None = None) -> Vectors: ...
+
+
+def load_encoder(encoder: Embedder | str | Path) -> Embedder:
+    """The embedder itself, or the model that the path or id names."""
+    if isinstance(encoder, (str, Path)):
+        from sentemb.encoder import Encoder
+
+        return Encoder.load(encoder)
+    return encoder
+
+
+def model_of(encoder: Embedder, width: int, *, query_prompt: str, document_prompt: str) -> Model:
+    """What the manifest keeps of an embedder; one without a digest is known by its class only."""
+    name = type(encoder).__module__ + "." + type(encoder).__qualname__
+    source, digest = (encoder.source, encoder.digest()) if isinstance(encoder, Identified) else (f"object:{name}", "")
+    return Model(source, digest, width, query_prompt, document_prompt)
+
+
+def check_model(encoder: Embedder, model: Model | None, where: Path) -> None:
+    """Refuse an encoder other than the one that filled the index.
+
+    Raises:
+        SearchError: the digests differ.
+    """
+    if model is None or not model.digest or not isinstance(encoder, Identified):
+        return
+    digest = encoder.digest()
+    if digest != model.digest:
+        raise SearchError(
+            f"{where}: built by {model.source} (digest {model.digest[:12]}), opened with {encoder.source} "
+            f"(digest {digest[:12]}): their vectors cannot be compared; open it with the same model or build it again"
+        )
+
+
+@dataclass(frozen=True)
+class VectorRule:
+    """How raw vectors become those of the index."""
+
+    metric: Metric
+    dimension: int | None  # leading values to keep; None: all
+    width: int | None = None  # of the model's own vectors, where it is known: others than these two are refused
+
+    def apply(self, vectors: Vectors, what: str) -> Vectors:
+        """Truncate and, for cosine, normalise again; a float32 C array.
+
+        Raises:
+            SearchError: a wrong shape.
+            NumericError: NaN, infinity, or (cosine) a vector without a direction.
+        """
+        vectors = np.asarray(vectors)
+        if vectors.dtype.kind not in "fiu":
+            raise SearchError(f"{what}: an array of {vectors.dtype}; expected numbers")
+        if vectors.ndim != 2:
+            raise SearchError(f"{what}: an array of shape {vectors.shape}; expected (rows, dimension)")
+        if self.dimension is not None and vectors.shape[1] < self.dimension:
+            raise SearchError(f"{what}: {vectors.shape[1]} values a vector; the index needs {self.dimension}")
+        if self.width is not None and vectors.shape[1] not in (self.dimension, self.width):
+            raise SearchError(
+                f"{what}: {vectors.shape[1]} values a vector; the index's model gives {self.width} and the index keeps "
+                f"{self.dimension}"
+            )
+        kept = np.ascontiguousarray(vectors[:, : self.dimension], dtype=np.float32)
+        squares = np.einsum("ij,ij->i", kept, kept)
+        if not np.isfinite(squares).all():
+            row = int(np.argmin(np.isfinite(squares)))
+            raise NumericError(f"{what}: row {row} holds NaN, infinity or values whose squares overflow")
+        if self.metric != "cosine" or len(kept) == 0:
+            return kept
+        if squares.min() <= 0:
+            raise NumericError(f"{what}: row {int(np.argmin(squares))} is all zeros, so it has no cosine")
+        if np.abs(squares - 1).max() < 1e-6:
+            return kept  # unit length already: leave the bits alone
+        normalised: Vectors = kept / np.sqrt(squares)[:, None]
+        return normalised
+
+
+def encode(encoder: Embedder, texts: Sequence[str], prompt: str, bar: Progress | None = None) -> Vectors:
+    """Raw vectors of texts with a prompt in front (none: the encoder's own default).
+
+    Args:
+        bar: is advanced by the number of texts, bit by bit where the encoder takes a ``progress``.
+    """
+    before = 0 if bar is None else bar.done
+    options: dict[str, Any] = {}
+    if bar is not None and "progress" in signature(encoder.encode).parameters:
+        options["progress"] = bar
+    if prompt and isinstance(encoder, Prompted):
+        found = encoder.encode(list(texts), prompt=prompt, **options)
+    else:
+        found = encoder.encode([prompt + text for text in texts] if prompt else list(texts), **options)
+    if bar is not None:
+        bar.advance(before + len(texts) - bar.done)  # the encoder may not count what it met twice, or anything
+    found = np.asarray(found)
+    if found.ndim != 2 or len(found) != len(texts):
+        raise SearchError(f"the encoder gave shape {found.shape} for {len(texts)} texts; expected ({len(texts)}, d)")
+    return found
+
+
+def prompts_of(encoder: Embedder, query: str | None, document: str | None) -> tuple[str, str]:
+    """Prompts for queries and documents: those given, else what the model's own prompt names say."""
+    known = encoder.prompts if isinstance(encoder, Prompted) else {}
+    if query is None:
+        query = known.get("query", "")
+    if document is None:
+        document = next((known[name] for name in ("document", "passage", "corpus") if name in known), "")
+    return query, document

@@ -1,0 +1,118 @@
+"""One generation of an index: its segments as one row of positions, and the documents at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import SearchError
+from sentemb.search.store.documents import Id
+from sentemb.search.store.manifest import Document, Manifest
+from sentemb.search.store.segment import Segment
+from sentemb.types import Hits
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result. ``score`` is a cosine or inner product (larger is better), or for l2 a squared distance."""
+
+    id: Id
+    score: float
+    text: str | None
+    metadata: dict[str, Any]
+
+
+class Generation:
+    """What a manifest names, opened. A document's position counts the rows of all segments, deleted ones included."""
+
+    def __init__(self, manifest: Manifest, segments: list[Segment]) -> None:
+        self.adopt(manifest, segments)
+
+    def adopt(self, manifest: Manifest, segments: list[Segment]) -> None:
+        """Show another generation from now on (called by changes)."""
+        self.manifest, self.segments = manifest, segments
+        self._starts = [0, *np.cumsum([segment.rows for segment in segments]).tolist()][: len(segments)]
+
+    def close(self) -> None:
+        """Close the files."""
+        for segment in self.segments:
+            segment.close()
+
+    def __len__(self) -> int:
+        return self.manifest.live
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, (int, str)) and bool(self.positions_of([name]))
+
+    def documents_of(self, positions: Iterable[int]) -> dict[int, Document]:
+        """Documents by position."""
+        found: dict[int, Document] = {}
+        wanted = np.unique(np.fromiter(positions, dtype=np.int64))
+        for segment, first in zip(self.segments, self._starts, strict=True):
+            inside = wanted[(wanted >= first) & (wanted < first + segment.rows)] - first
+            for row, document in segment.documents.fetch(inside.tolist()).items():
+                found[row + first] = document
+        return found
+
+    def ids_of(self, positions: Iterable[int]) -> dict[int, Id]:
+        """Document ids by position."""
+        return {place: d.id for place, d in self.documents_of(positions).items() if d.id is not None}
+
+    def positions_of(self, ids: Sequence[Id]) -> dict[Id, int]:
+        """Positions of the live documents among the ids."""
+        check_ids(ids)
+        found: dict[Id, int] = {}
+        for segment, first in zip(self.segments, self._starts, strict=True):
+            for name, rows in segment.documents.rows_of(ids).items():
+                found.update((name, row + first) for row in rows if segment.live is None or segment.live[row])
+        return found
+
+    def get(self, ids: Sequence[Id]) -> dict[Id, Document]:
+        """Live documents by id; absent ones are left out."""
+        positions = self.positions_of(ids)
+        documents = self.documents_of(positions.values())
+        return {name: documents[place] for name, place in positions.items()}
+
+    def vectors_at(self, positions: NDArray[np.int64]) -> Vectors:
+        """Vectors of documents at the best precision that is kept, (positions, dimension)."""
+        out = np.empty((len(positions), self.manifest.dimension), dtype=np.float32)
+        for segment, first in zip(self.segments, self._starts, strict=True):
+            inside = (positions >= first) & (positions < first + segment.rows)
+            if inside.any():
+                out[inside] = segment.exact_vectors(positions[inside] - first)
+        return out
+
+    def hits(self, found: Hits) -> list[list[Hit]]:
+        """Results with their documents."""
+        documents = self.documents_of(found.ids[found.ids >= 0].ravel().tolist())
+        return [
+            [
+                Hit(_known(documents[place].id), score, documents[place].text, documents[place].metadata)
+                for place, score in zip(row, scores, strict=True) if place >= 0
+            ]
+            for row, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
+        ]
+
+
+def check_ids(ids: Sequence[Id]) -> None:
+    """Refuse what is no list of ids, above all one text, whose letters would count as ids.
+
+    Raises:
+        SearchError: says what was found.
+    """
+    if isinstance(ids, (str, bytes)):
+        raise SearchError(f"ids are a list; found {ids!r}; write [{ids!r}]")
+    wrong = [name for name in ids if isinstance(name, bool) or not isinstance(name, (str, int))]
+    if wrong:
+        raise SearchError(f"id {wrong[0]!r}: an id is a text or a whole number")
+
+
+def _known(name: Id | None) -> Id:
+    assert name is not None  # the store gives every document an id
+    return name

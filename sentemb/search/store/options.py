@@ -1,0 +1,62 @@
+"""Everything about an index that is decided when it is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sentemb.errors import SearchError
+from sentemb.search.store.documents import extract
+from sentemb.search.store.manifest import Metric
+from sentemb.search.vectors.kinds import choose
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Everything about an index that is decided when it is built.
+
+    Args:
+        kind: ``auto``, a name of ``kinds.KINDS``, or a FAISS factory string.
+        metric: cosine (vectors are normalised), dot, or l2 (squared Euclidean distance; smaller is better).
+        dim: leading values of a vector to keep, for models trained with nested dimensions.
+        rescore: keep half-precision vectors and compare the best candidates exactly; None: for coarse kinds only.
+        memory_bytes: memory budget that ``auto`` keeps to; None: half of what is free now.
+        target_recall: recall@10 against exact search that the search effort is tuned to, on 256 of the documents
+            themselves. Queries that are unlike documents can find less: ``tune_on`` tunes on real ones.
+        seed: of the training sample, the tuning sample and k-means.
+        query_prompt: put in front of queries; None: what the model itself says of queries.
+        document_prompt: likewise of documents.
+        segment_rows: rows after which a new segment begins, to bound the memory of building; None: one segment.
+        indexed_fields: metadata fields that get a database index, for fast filters.
+    """
+
+    kind: str = "auto"
+    metric: Metric = "cosine"
+    dim: int | None = None
+    rescore: bool | None = None
+    memory_bytes: int | None = None
+    target_recall: float = 0.95
+    seed: int = 42
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    segment_rows: int | None = None
+    indexed_fields: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raises SearchError for an impossible value."""
+        if self.metric not in ("cosine", "dot", "l2"):
+            raise SearchError(f'metric = "{self.metric}"; allowed: cosine, dot, l2')
+        if self.dim is not None and self.dim < 1:
+            raise SearchError(f"dim = {self.dim}; a dimension is at least 1")
+        if not 0 < self.target_recall <= 1:
+            raise SearchError(f"target_recall = {self.target_recall}; allowed: above 0, up to 1")
+        if self.segment_rows is not None and self.segment_rows < 1:
+            raise SearchError(f"segment_rows = {self.segment_rows}; at least 1")
+        if self.seed < 0:
+            raise SearchError(f"seed = {self.seed}; at least 0")
+        if self.memory_bytes is not None and self.memory_bytes < 1:
+            raise SearchError(f"memory = {self.memory_bytes} bytes; at least 1")
+        for name in self.indexed_fields:
+            extract(name)
+        # a kind that does not exist is told before anything is encoded; whether a factory string fits the vectors,
+        # as soon as the first of them are there
+        choose(self.kind, rows=1000, dimension=self.dim or 64, memory_bytes=1 << 40, target_recall=0.5, rescore=None)

@@ -1,0 +1,150 @@
+"""One opened segment: its vectors, documents, deletions and half-precision store."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import SearchError
+from sentemb.files import sha256_of
+from sentemb.search.query.expression import Condition
+from sentemb.search.store.documents import Documents
+from sentemb.search.store.manifest import Manifest, SegmentEntry, StoredFile, damaged
+from sentemb.search.vectors.faiss_vectors import Mask, VectorIndex, Vectors
+
+if TYPE_CHECKING:
+    from sentemb.search.vectors.faiss_gpu import GpuLists
+    from sentemb.search.vectors.torch_vectors import TorchVectors
+
+TAIL = "Flat"  # factory of small additions
+KEPT_FILTERS = 16
+
+
+def verify_file(folder: Path, file: StoredFile) -> None:
+    """Size and checksum of a file, before anything parses it.
+
+    Raises:
+        SearchError: it is missing or was altered.
+        FileNotFoundError: it is missing.
+    """
+    path = folder / file.name
+    size = path.stat().st_size
+    if size != file.bytes:
+        raise damaged(path, f"{size} bytes, the manifest says {file.bytes}")
+    if sha256_of(path) != file.sha256:
+        raise damaged(path, "its SHA-256 is not the manifest's, so it was altered")
+
+
+class Segment:
+    """Rows that were written together; immutable but for what the manifest says of deletions.
+
+    Args:
+        is_mapped: leave vectors in their file.
+        device: torch device for those searches that can run on one; None: FAISS on the CPU.
+    """
+
+    def __init__(
+        self, folder: Path, entry: SegmentEntry, manifest: Manifest, *, is_mapped: bool, verify: bool,
+        device: str | None = None,
+    ) -> None:
+        self.entry = entry
+        self.rows = entry.rows
+        self.factory = TAIL if entry.is_tail else manifest.factory
+        for file in (entry.index, entry.documents, entry.half, entry.deleted):
+            if file is not None and verify:
+                verify_file(folder, file)
+        path = folder / entry.index.name
+        self.vectors = VectorIndex.read(path, self.factory, manifest.metric, is_mapped=is_mapped)
+        if (self.vectors.rows, self.vectors.dimension) != (entry.rows, manifest.dimension):
+            raise SearchError(
+                f"{path}: {self.vectors.rows} vectors of dimension {self.vectors.dimension}, the manifest says "
+                f"{entry.rows} of {manifest.dimension}; restore the index from a copy"
+            )
+        self.documents = Documents(folder / entry.documents.name, entry.rows)
+        self.half = _open_half(folder, entry, manifest.dimension)
+        self.live = _open_live(folder, entry)
+        self.exact: TorchVectors | None = None
+        self.lists: GpuLists | None = None
+        if device is not None:
+            self._copy_to(device)
+        self._filters: OrderedDict[Condition, Mask] = OrderedDict()
+
+    def _copy_to(self, device: str) -> None:
+        from sentemb.search.vectors.faiss_gpu import GpuLists
+        from sentemb.search.vectors.torch_vectors import TorchVectors
+
+        if self.vectors.is_exact:
+            self.exact = TorchVectors(self.vectors, device)
+        else:
+            self.lists = GpuLists.of(self.vectors, device)
+
+    @property
+    def live_rows(self) -> int:
+        """Rows that are not deleted."""
+        return self.rows - self.entry.deleted_rows
+
+    def with_entry(self, entry: SegmentEntry, folder: Path) -> Segment:
+        """The same files under another set of deletions (nothing is opened again)."""
+        other = object.__new__(Segment)
+        other.__dict__.update(self.__dict__)
+        other.entry = entry
+        other.live = _open_live(folder, entry)
+        other._filters = OrderedDict()
+        return other
+
+    def allowed(self, condition: Condition | None) -> Mask | None:
+        """Rows that a search may find: live ones that satisfy the condition; None where that is every row."""
+        if condition is None:
+            return self.live
+        if condition not in self._filters:
+            mask = np.zeros(self.rows, dtype=bool)
+            mask[self.documents.rows_where(condition.sql, condition.values)] = True
+            if self.live is not None:
+                mask &= self.live
+            self._filters[condition] = mask
+            while len(self._filters) > KEPT_FILTERS:
+                self._filters.popitem(last=False)
+        self._filters.move_to_end(condition)
+        return self._filters[condition]
+
+    def search(
+        self, queries: Vectors, k: int, *, effort: int | None, allowed: Mask | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and rows (queries, k) of the FAISS index, by its copy on a GPU where that can answer."""
+        if self.lists is not None and allowed is None:
+            found = self.lists.search(queries, k, effort or self.vectors.default_effort)
+            if found is not None:
+                return found
+        return self.vectors.search(queries, k, effort=effort, allowed=allowed)
+
+    def exact_vectors(self, rows: NDArray[np.int64]) -> Vectors:
+        """Vectors at the best precision that is kept."""
+        if self.half is not None:
+            return self.half[rows].astype(np.float32)
+        return self.vectors.vectors_of(rows)
+
+    def close(self) -> None:
+        """Close the files."""
+        self.documents.close()
+
+
+def _open_half(folder: Path, entry: SegmentEntry, dimension: int) -> NDArray[np.float16] | None:
+    if entry.half is None:
+        return None
+    if entry.half.bytes != entry.rows * dimension * 2:
+        raise damaged(folder / entry.half.name, f"its size does not fit {entry.rows} rows")
+    return np.memmap(folder / entry.half.name, dtype=np.float16, mode="r", shape=(entry.rows, dimension))
+
+
+def _open_live(folder: Path, entry: SegmentEntry) -> Mask | None:
+    if entry.deleted is None:
+        return None
+    path = folder / entry.deleted.name
+    deleted = np.unpackbits(np.fromfile(path, dtype=np.uint8), bitorder="little").astype(bool)
+    if len(deleted) < entry.rows or int(deleted.sum()) != entry.deleted_rows:
+        raise damaged(path, "its deletions are not those of the manifest")
+    return ~deleted[: entry.rows]
