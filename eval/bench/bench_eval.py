@@ -37,8 +37,8 @@ def contenders(tasks: list[str], model: str) -> list[Contender]:
 
 def distinct_texts(tasks: list[str]) -> list[str]:
     """What the tasks encode, every text once."""
-    from sentemb.evaluate.retrieval import read_retrieval
-    from sentemb.evaluate.sts import SEVEN, sts_sets
+    from sentemb.evaluate.tasks.retrieval import read_retrieval
+    from sentemb.evaluate.tasks.sts import SEVEN, sts_sets
 
     data = Path(os.environ["SENTEMB_DATA"])
     sts = [name for name in tasks if name in SEVEN]

@@ -13,10 +13,11 @@ def ours(tasks: list[str], data: str, model: str, precision: str, path: str) -> 
     """sentemb's encoder and search, intervals included, a fresh memory every round; ``path`` is ``own`` (sentemb's
     protocols) or ``mteb`` (under mteb.evaluate)."""
     from sentemb.evaluate.memo import Memo
-    from sentemb.evaluate.model import ModelOptions, open_model
-    from sentemb.evaluate.run import run_suite
-    from sentemb.evaluate.suites import Job, Suite
     from sentemb.evaluate.work import Settings
+
+    from sentemb.evaluate.evaluation import run_suite
+    from sentemb.evaluate.opening import ModelOptions, open_model
+    from sentemb.evaluate.suites import Job, Suite
 
     opened = open_model(model, ModelOptions(precision=precision))
     suite = Suite("bench", "", _own_jobs(tasks) if path == "own" else [Job("mteb", {"tasks": tasks})])
@@ -33,8 +34,8 @@ def ours(tasks: list[str], data: str, model: str, precision: str, path: str) -> 
 
 
 def _own_jobs(tasks: list[str]) -> list[Any]:
-    from sentemb.evaluate.sts import SEVEN
     from sentemb.evaluate.suites import Job
+    from sentemb.evaluate.tasks.sts import SEVEN
 
     sts = [name for name in tasks if name in SEVEN]
     jobs = [Job("sts", {"protocol": "mteb", "sets": sts})] if sts else []
@@ -48,7 +49,7 @@ def peer(tasks: list[str], data: str, model: str) -> Work:
     from sentence_transformers import SentenceTransformer
 
     from sentemb.encoder.source import locate
-    from sentemb.evaluate.mteb_data import data_folder, local_data, quiet_libraries, resolve_tasks
+    from sentemb.evaluate.mteb.data import data_folder, local_data, quiet_libraries, resolve_tasks
 
     opened = SentenceTransformer(str(locate(model)), device="cpu")
     root = data_folder(data)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from sentemb import Encoder
-from sentemb.evaluate.sts import SEVEN, evaluate_sts, sts_sets
+from sentemb.evaluate.tasks.sts import SEVEN, evaluate_sts, sts_sets
 from sentemb.files import write_json, write_text
 from sentemb.recipe import train
 

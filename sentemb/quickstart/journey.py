@@ -18,8 +18,8 @@ from sentemb.quickstart.model import verified_model
 from sentemb.quickstart.split import DOCUMENTS, QUERIES, Split, split, write_task, write_training
 
 if TYPE_CHECKING:
-    from sentemb.evaluate.retrieval import RetrievalScore
-    from sentemb.evaluate.significance import Comparison
+    from sentemb.evaluate.statistics.significance import Comparison
+    from sentemb.evaluate.tasks.retrieval import RetrievalScore
     from sentemb.recipe import Recipe
 
 RECIPE = "quickstart"
@@ -71,7 +71,7 @@ def quickstart(
 
     Raises: SentembError, one of its kinds.
     """
-    from sentemb.evaluate.significance import paired_permutation
+    from sentemb.evaluate.statistics.significance import paired_permutation
     from sentemb.recipe import train
 
     # what can go wrong early goes wrong before anything is removed or computed
@@ -123,8 +123,9 @@ def _prepare(
 
 
 def _evaluate(model: str, task: Path, *, baselines: bool) -> list[RetrievalScore]:
-    from sentemb.evaluate.model import open_model
-    from sentemb.evaluate.retrieval import evaluate_retrieval, read_retrieval
+    from sentemb.evaluate.opening import open_model
+    from sentemb.evaluate.reading.retrieval import read_retrieval
+    from sentemb.evaluate.tasks.retrieval import evaluate_retrieval
 
     return evaluate_retrieval(open_model(model), read_retrieval(task, name="docstrings"), baselines=baselines)[:2]
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -16,6 +16,7 @@ from sentemb.encoder.layout import read_layout
 from sentemb.encoder.lora import add_lora
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
+from sentemb.evaluate.task import Task
 from sentemb.recipe.recipe import DevSpec, NamedPart, Recipe
 from sentemb.recipe.schema import PartSpec
 from sentemb.training.device import resolve_precision
@@ -106,25 +107,19 @@ def build_dev(spec: DevSpec | None) -> Callable[[Encoder], float] | None:
     """The dev evaluation, its data read already."""
     if spec is None:
         return None
-    from sentemb.evaluate.sts import sts_dev
+    from sentemb.evaluate.dev import dev_score
 
-    score = sts_dev(spec.path, spec.protocol)
-
-    def evaluate(encoder: Encoder) -> float:
-        return score(_AtPrecision(encoder, spec.precision))
-
-    return evaluate
+    score = dev_score([dev_task(spec)], precision=spec.precision)
+    return lambda encoder: score(encoder).score
 
 
-class _AtPrecision:
-    """An encoder that encodes in one precision."""
+def dev_task(spec: DevSpec) -> Task:
+    """The task of the ``[dev]`` table."""
+    from sentemb.evaluate.tasks.sts import Sts
 
-    def __init__(self, encoder: Encoder, precision: str) -> None:
-        self.encoder, self.precision = encoder, precision
-
-    def encode(self, texts: Any) -> Any:
-        """As ``Encoder.encode``."""
-        return self.encoder.encode(texts, precision=self.precision, progress=False)
+    if Path(spec.path).suffix or Path(spec.path).exists():
+        return Sts(path=spec.path)
+    return Sts(protocol=cast(Any, spec.protocol), sets=(spec.path,), split="dev")
 
 
 def _bound(spec: PartSpec, context: Build, kind: type[Part]) -> Any:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from sentemb.evaluate.model import EvalModel, ModelOptions, open_model
-from sentemb.evaluate.run import run_suite
-from sentemb.evaluate.suites import Job, Suite, published_scores
 from sentemb.evaluate.work import Settings
+
+from sentemb.evaluate.evaluation import run_suite
+from sentemb.evaluate.opening import EvalModel, ModelOptions, open_model
+from sentemb.evaluate.suites import Job, Suite, published_scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -16,11 +16,11 @@ import pytest
 
 from sentemb.cli import main
 from sentemb.errors import DataError, EvaluationError
-from sentemb.evaluate.compare import compare, load_side
-from sentemb.evaluate.report import latex, markdown, report_rows, table
-from sentemb.evaluate.results import Items, Results, TaskResult, read_results, results_name, write_results
-from sentemb.evaluate.run import averages
-from sentemb.evaluate.significance import Interval
+from sentemb.evaluate.evaluation import averages
+from sentemb.evaluate.reports.compare import compare, load_side
+from sentemb.evaluate.reports.report import latex, markdown, report_rows, table
+from sentemb.evaluate.reports.results import Items, Results, TaskResult, read_results, results_name, write_results
+from sentemb.evaluate.statistics.significance import Interval
 from sentemb.evaluate.suites import Average, Published, Suite, load_suite, published_scores, suite_names
 
 pytestmark = pytest.mark.filterwarnings("ignore")

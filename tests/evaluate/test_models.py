@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sentemb.evaluate.memo import Memo
+from sentemb.evaluate.prompts import prompt_for
 
 from sentemb.errors import DataError, EvaluationError, ModelError, NumericError
-from sentemb.evaluate.memo import Memo
-from sentemb.evaluate.model import ModelOptions, open_model
-from sentemb.evaluate.prompts import prompt_for
+from sentemb.evaluate.opening import ModelOptions, open_model
 
 TEXTS = ["a cat", "a dog", "a river and a song"]
 

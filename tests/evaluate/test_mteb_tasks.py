@@ -9,12 +9,12 @@ from pathlib import Path
 import hub_data
 import numpy as np
 import pytest
+from sentemb.evaluate.work import Settings
 from sklearn.metrics import average_precision_score
 
 from sentemb.errors import EvaluationError
-from sentemb.evaluate.metrics import spearman
-from sentemb.evaluate.model import ModelOptions, open_model
-from sentemb.evaluate.mteb_data import (
+from sentemb.evaluate.evaluation import run_suite
+from sentemb.evaluate.mteb.data import (
     data_folder,
     local_data,
     missing_data,
@@ -22,13 +22,13 @@ from sentemb.evaluate.mteb_data import (
     repositories,
     resolve_tasks,
 )
-from sentemb.evaluate.mteb_encoder import MtebEncoder
-from sentemb.evaluate.mteb_items import evidence_of
-from sentemb.evaluate.mteb_run import run_task
-from sentemb.evaluate.run import run_suite
-from sentemb.evaluate.significance import Strata, bootstrap_mean
+from sentemb.evaluate.mteb.encoder import MtebEncoder
+from sentemb.evaluate.mteb.items import evidence_of
+from sentemb.evaluate.mteb.run import run_task
+from sentemb.evaluate.opening import ModelOptions, open_model
+from sentemb.evaluate.statistics.metrics import spearman
+from sentemb.evaluate.statistics.significance import Strata, bootstrap_mean
 from sentemb.evaluate.suites import Job, Suite
-from sentemb.evaluate.work import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mteb, datasets and scikit-learn warn about each other
 

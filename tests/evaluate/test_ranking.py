@@ -7,11 +7,11 @@ import pytest
 import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sentemb.evaluate.nearest import top_k
 
 from sentemb.errors import DataError, EvaluationError
-from sentemb.evaluate.ranking import check_ids, fuse, judged_queries, ranking_scores
-from sentemb.evaluate.topk import top_k
-from sentemb.evaluate.trec import check_run, read_qrels, read_run, write_run
+from sentemb.evaluate.reading.trec import check_run, read_qrels, read_run, write_run
+from sentemb.evaluate.statistics.ranking import check_ids, fuse, judged_queries, ranking_scores
 
 CUTS = (1, 3, 10)
 
@@ -210,7 +210,7 @@ def test_tiles_find_what_a_full_sort_finds(monkeypatch, similarity):
         generator.normal(size=(17, 8)).astype(np.float32),
         generator.normal(size=(301, 8)).astype(np.float32),
     )
-    monkeypatch.setattr("sentemb.evaluate.topk._TILE_BYTES", 4 * 17 * 20)  # tiles of k documents
+    monkeypatch.setattr("sentemb.evaluate.nearest._TILE_BYTES", 4 * 17 * 20)  # tiles of k documents
     hits = top_k(queries, corpus, 25, similarity=similarity, device="cpu")
     q, d = queries.astype(np.float64), corpus.astype(np.float64)
     if similarity == "cosine":

@@ -7,14 +7,14 @@ import json
 import hub_data
 import numpy as np
 import pytest
+from sentemb.evaluate.bm25 import bm25_search
 
 from sentemb.cli import main
 from sentemb.errors import DataError, EvaluationError
-from sentemb.evaluate.bm25 import bm25_search
-from sentemb.evaluate.model import open_model
-from sentemb.evaluate.results import read_results
-from sentemb.evaluate.retrieval import evaluate_retrieval, read_retrieval, to_run
-from sentemb.evaluate.sts import sts_sets
+from sentemb.evaluate.opening import open_model
+from sentemb.evaluate.reports.results import read_results
+from sentemb.evaluate.tasks.retrieval import evaluate_retrieval, read_retrieval, to_run
+from sentemb.evaluate.tasks.sts import sts_sets
 from sentemb.types import Hits
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from sentemb.evaluate.resampling import WeightedRanks, average_precision_of, spearman_of
-from sentemb.evaluate.significance import (
+from sentemb.evaluate.statistics.resampling import WeightedRanks, average_precision_of, spearman_of
+from sentemb.evaluate.statistics.significance import (
     Strata,
     bootstrap_mean,
     bootstrap_pairs,

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from sentemb.errors import EvaluationError, NumericError
-from sentemb.evaluate.pairs import PairSet, read_pairs
-from sentemb.evaluate.sts import SEVEN, evaluate_sts, sts_dev, sts_sets
+from sentemb.evaluate.reading.pairs import PairSet, read_pairs
+from sentemb.evaluate.tasks.sts import SEVEN, evaluate_sts, sts_dev, sts_sets
 
 
 class Letters:

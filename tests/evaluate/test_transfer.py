@@ -10,11 +10,11 @@ from sklearn.metrics import v_measure_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from sentemb.errors import DataError, EvaluationError
-from sentemb.evaluate.geometry import geometry, hubness, iso_score, uniformity
-from sentemb.evaluate.labelled import LabelledTexts, read_labelled, read_splits
-from sentemb.evaluate.model import open_model
-from sentemb.evaluate.panel import draw_panel
-from sentemb.evaluate.transfer import evaluate_transfer
+from sentemb.evaluate.opening import open_model
+from sentemb.evaluate.reading.labelled import LabelledTexts, read_labelled, read_splits
+from sentemb.evaluate.reports.panel import draw_panel
+from sentemb.evaluate.statistics.geometry import geometry, hubness, iso_score, uniformity
+from sentemb.evaluate.tasks.classification import evaluate_transfer
 
 
 def blobs(count=120, classes=3, spread=0.4, seed=0):
