@@ -12,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from sentemb.parts import Part
 
 Similarity = Literal["cosine", "dot"]
 
@@ -232,30 +235,42 @@ class ViewMaker(Protocol):
     def __call__(self, examples: Examples, context: ViewContext) -> Views: ...
 
 
-class Part(nn.Module):
-    """Base of terms, edits and companions: keyword-only, light constructors; ``bind`` makes modules.
+class Component(Part, nn.Module):
+    """Base of terms, edits and companions: ``bind`` makes their modules when the encoder is there.
 
     ``needs`` is a set of claims that ``sentemb check`` verifies before anything is loaded:
     ``labels`` ``scores`` ``tokens`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
     ``encodes`` names views beyond anchor/positive/negatives that the encoder must encode (``anchor.masked``).
     """
 
-    needs: frozenset[str] = frozenset()
     encodes: frozenset[str] = frozenset()
 
     def bind(self, build: Build) -> None:
         """Make the modules and buffers that depend on the encoder. The default makes none."""
 
 
-class Edit(Part):
+class Edit(Component, room="edits"):
     """``(table, batch) -> table``."""
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
         raise NotImplementedError
 
 
-class Term(Part):
-    """One loss: a scalar that is equal on every device, or this device's ``Share`` of a ratio of sums."""
+class Term(Component, room="terms"):
+    """One loss: a scalar that is equal on every device, or this device's ``Share`` of a ratio of sums.
+
+    ``0.1 * term`` is the term with that weight in the sum of losses.
+    """
+
+    marks = MappingProxyType({"name": str, "weight": float})
+
+    @property
+    def weight(self) -> float:
+        """What its loss is multiplied with."""
+        return float(self.given_marks.get("weight", 1.0))
+
+    def __rmul__(self, weight: float) -> Self:
+        return self.marked(weight=self.weight * weight)
 
     def forward(self, table: PairScores, batch: Batch) -> Tensor | Share:
         raise NotImplementedError
@@ -267,7 +282,7 @@ class Term(Part):
         """
 
 
-class Companion(Part):
+class Companion(Component, room="companions"):
     """Something stateful beside the encoder. State changes only in ``prepare`` and ``after_step``.
 
     What must survive a restart is in parameters and buffers; ``checkpoint_state`` may leave out what ``bind`` or

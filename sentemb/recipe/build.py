@@ -22,7 +22,7 @@ from sentemb.training.device import resolve_precision
 from sentemb.training.objective import Objective, WeightedTerm
 from sentemb.training.plan import Plan
 from sentemb.training.services import EncoderShelf
-from sentemb.types import Build, Companion, Edit, Examples, Part, Term
+from sentemb.types import Build, Companion, Component, Edit, Examples, Term
 
 
 def build(recipe: Recipe, run_dir: Path) -> Plan:
@@ -127,7 +127,7 @@ class _AtPrecision:
         return self.encoder.encode(texts, precision=self.precision, progress=False)
 
 
-def _bound(spec: PartSpec, context: Build, kind: type[Part]) -> Any:
+def _bound(spec: PartSpec, context: Build, kind: type[Component]) -> Any:
     part = spec.make()
     if not isinstance(part, kind):
         raise RecipeError(f"{spec.where}.use = {spec.use!r}: {spec.cls.__name__} is no {kind.__name__}")
