@@ -10,10 +10,9 @@ Device side (torch)  ``Tokens`` → ``Encoded`` → ``Rows`` → ``PairScores`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sentemb.parts import Part
+from sentemb.parts import Part, room
 
 Similarity = Literal["cosine", "dot"]
 
@@ -139,10 +138,6 @@ class PairScores:
     candidate: Rows
     similarity: Similarity = "cosine"
 
-    def with_(self, **changes: Any) -> PairScores:
-        """A copy with some fields replaced."""
-        return replace(self, **changes)
-
 
 @dataclass(frozen=True)
 class Share:
@@ -236,50 +231,22 @@ class ViewMaker(Protocol):
 
 
 class Component(Part, nn.Module):
-    """Base of terms, edits and companions: ``bind`` makes their modules when the encoder is there.
+    """Base of terms, edits and companions, the parts of a training step.
 
-    ``needs`` is a set of claims that ``sentemb check`` verifies before anything is loaded:
+    ``needs`` names what a part reads; ``sentemb check`` verifies it before anything is loaded:
     ``labels`` ``scores`` ``tokens`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
-    ``encodes`` names views beyond anchor/positive/negatives that the encoder must encode (``anchor.masked``).
+    ``encodes`` names views beyond anchor, positive and negatives that the encoder must encode (``anchor.masked``).
     """
 
     encodes: frozenset[str] = frozenset()
 
+    @property
+    def name(self) -> str:
+        """What messages, metrics and checkpoints call this part."""
+        return str(self.given_marks.get("name") or room(self.room).name_of(type(self)))
+
     def bind(self, build: Build) -> None:
         """Make the modules and buffers that depend on the encoder. The default makes none."""
-
-
-class Edit(Component, room="edits"):
-    """``(table, batch) -> table``."""
-
-    def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        raise NotImplementedError
-
-
-class Term(Component, room="terms"):
-    """One loss: a scalar that is equal on every device, or this device's ``Share`` of a ratio of sums.
-
-    ``0.1 * term`` is the term with that weight in the sum of losses.
-    """
-
-    marks = MappingProxyType({"name": str, "weight": float})
-
-    @property
-    def weight(self) -> float:
-        """What its loss is multiplied with."""
-        return float(self.given_marks.get("weight", 1.0))
-
-    def __rmul__(self, weight: float) -> Self:
-        return self.marked(weight=self.weight * weight)
-
-    def forward(self, table: PairScores, batch: Batch) -> Tensor | Share:
-        raise NotImplementedError
-
-    def diagnose(self, table: PairScores, batch: Batch) -> None:
-        """Called by the step only after this term's loss was not finite: raise the NumericError that says why.
-
-        So ``forward`` needs no check that would make the device wait. The default knows no reason and returns.
-        """
 
 
 class Companion(Component, room="companions"):

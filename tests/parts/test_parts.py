@@ -16,7 +16,7 @@ from torch import nn
 
 from sentemb.errors import PartError, RecipeError
 from sentemb.parts import Count, Fraction, Part, Positive, describe, part, room, schema_of, spell, to_table
-from sentemb.types import Term
+from sentemb.terms.term import Term
 
 
 class Scaled(Term):
@@ -146,7 +146,7 @@ def test_every_listed_part_has_a_name_and_a_document() -> None:
 
 def test_own_parts_may_lie_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "parts_of_mine.py").write_text(
-        "from sentemb.types import Term\n\nclass Mine(Term):\n    '''Mine.'''\n\nclass Plain:\n    '''No part.'''\n"
+        "from sentemb.terms.term import Term\n\nclass Mine(Term):\n    pass\n\nclass Plain:\n    pass\n"
     )
     with pytest.raises(PartError, match="no module parts_of_mine, neither installed nor in"):
         room("terms").find("parts_of_mine:Mine")
@@ -156,7 +156,7 @@ def test_own_parts_may_lie_in_the_current_folder(tmp_path: Path, monkeypatch: py
     assert room("terms").find("parts_of_mine:Mine").__name__ == "Mine"
     assert room("terms").find("parts_of_mine:Mine", may_import=False).__name__ == "Mine"
     assert str(tmp_path) not in sys.path
-    with pytest.raises(PartError, match=r'"parts_of_mine:Plain" is no Term: it must inherit sentemb.types.Term'):
+    with pytest.raises(PartError, match=r'"parts_of_mine:Plain" is no Term: it must inherit sentemb.terms.term.Term'):
         room("terms").find("parts_of_mine:Plain")
     with pytest.raises(PartError, match="parts_of_mine has no class Other"):
         room("terms").find("parts_of_mine:Other")
