@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Similarity = Literal["cosine", "dot"]
+Vectors = NDArray[np.float32]  # (texts, width)
 
 
 # ------------------------------------------------------------------------------------------- host side
