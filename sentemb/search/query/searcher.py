@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
-from sentemb.search.query.expression import Condition
+from sentemb.search.store.documents import Condition
 from sentemb.search.store.manifest import Metric
 from sentemb.search.store.segment import Segment
 from sentemb.search.vectors.faiss_vectors import Mask, Vectors
