@@ -18,6 +18,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -90,11 +92,37 @@ class Interrupted(SentembError):  # noqa: N818 - not a fault
     exit_code = 130
 
 
-class MissingExtra(SentembError):  # noqa: N818 - names what is missing
+class MissingExtra(SentembError, ImportError):  # noqa: N818 - names what is missing
     """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'{package} is not installed; run: pip install "sentemb[{extra}]"')
+
+
+def needs_extra(package: str, extra: str) -> None:
+    """Refuse to go on without ``package``; called on the line before it is imported.
+
+    Args:
+        package: its import name, "faiss".
+        extra: the extra of sentemb that installs it, "search".
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    if sys.modules.get(package) is not None:
+        return
+    try:
+        spec = importlib.util.find_spec(package)
+    except ImportError:
+        spec = None
+    if spec is None:
+        raise MissingExtra(package, extra)
+
+
+def first_line(error: BaseException | str) -> str:
+    """The first line of another library's error, for use inside a message of ours; its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:

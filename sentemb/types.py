@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from sentemb.parts import Part, room
 
 Similarity = Literal["cosine", "dot"]
+Vectors = NDArray[np.float32]  # (texts, width)
 
 
 # ------------------------------------------------------------------------------------------- host side
