@@ -108,11 +108,10 @@ def run(
 
     options = _model_options(precision, open_with or [])
     suites = [load_suite(name) for name in suite or []]
-    tables: list[dict[str, Any]] = [{"use": "sts", "path": path} for path in sts or []]
-    tables += [{"use": "retrieval", "path": path} for path in retrieval or []]
-    tables += [{"use": "classification", "path": path} for path in classification or []]
-    tables += [{"use": "geometry", "path": path} for path in geometry or []]
-    tasks = _tasks([*map(task_table, task or []), *tables])
+    of_files = {"sts": sts, "retrieval": retrieval, "classification": classification, "geometry": geometry}
+    tables = {f"--task {text}": task_table(text) for text in task or []}
+    tables |= {f"--{use} {path}": {"use": use, "path": path} for use, paths in of_files.items() for path in paths or []}
+    tasks = _tasks(tables)
     if tasks:
         suites.append(Suite(name="tasks", title="chosen tasks", tasks=tasks))
     if not suites:
@@ -223,15 +222,22 @@ def task_table(text: str) -> dict[str, Any]:
     return table
 
 
-def _tasks(tables: list[dict[str, Any]]) -> tuple[Task, ...]:
-    from sentemb.errors import EvaluationError
-    from sentemb.evaluate.suites import read_tasks
+def _tasks(tables: dict[str, dict[str, Any]]) -> tuple[Task, ...]:
+    """The tasks of the command line's options; all faults at once."""
+    from typing import cast
 
-    faults: list[str] = []
-    tasks = read_tasks(tables, where="--task ", faults=faults) if tables else ()
+    from sentemb.errors import EvaluationError, PartError
+    from sentemb.parts import room
+
+    tasks, faults = [], []
+    for option, table in tables.items():
+        try:
+            tasks.append(cast("Task", room("tasks").make(table)))
+        except PartError as error:
+            faults += error.located(f"{option}: ")
     if faults:
         raise EvaluationError("\n".join(faults))
-    return tasks
+    return tuple(tasks)
 
 
 def _model_options(precision: str, settings: list[str]) -> ModelOptions:

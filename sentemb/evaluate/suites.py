@@ -22,9 +22,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sentemb.errors import EvaluationError, did_you_mean
+from sentemb.errors import EvaluationError, PartError, did_you_mean
 from sentemb.evaluate.task import Task
 from sentemb.parts import room
 from sentemb.resources import share_dir
@@ -87,8 +87,13 @@ def read_tasks(tables: Any, *, where: str, faults: list[str]) -> tuple[Task, ...
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         faults.append(f"no [[{where}]] in it")
         return ()
-    made = [room("tasks").make(table, where=f"{where}[{number}]", faults=faults) for number, table in enumerate(tables)]
-    return tuple(task for task in made if task is not None)
+    tasks = []
+    for number, table in enumerate(tables):
+        try:
+            tasks.append(cast(Task, room("tasks").make(table)))
+        except PartError as error:
+            faults += error.located(f"{where}[{number}].")
+    return tuple(tasks)
 
 
 def _averages(tables: Any, faults: list[str]) -> tuple[Average, ...]:

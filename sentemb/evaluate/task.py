@@ -91,7 +91,7 @@ class Texts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Part):
+class Task(Part, room="tasks"):
     """One score of a model on one set of data. Light to make; data are read by ``load``, once.
 
     An evaluation calls ``expand``, then ``missing`` of every task before any of them runs, then ``load``, ``texts``
