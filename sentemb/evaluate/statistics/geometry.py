@@ -115,7 +115,7 @@ def iso_score(vectors: Vectors) -> float:
 
 
 def hubness(vectors: Vectors, neighbours: int = HUB_NEIGHBOURS) -> float:
-    """Skewness of the k-occurrences; k is cut to the texts there are."""
+    """Skewness of the k-occurrences of unit vectors; k is cut to the texts there are."""
     k = min(neighbours, len(vectors) - 1)
     ids, _ = nearest(vectors, k)
     count = np.bincount(ids.ravel(), minlength=len(vectors)).astype(np.float64)
