@@ -69,7 +69,7 @@ class StopRequest:
 
 @contextmanager
 def noted() -> Iterator[StopRequest]:
-    """Only note Ctrl-C and SIGTERM; a second Ctrl-C raises ``KeyboardInterrupt``. Does nothing outside the main thread."""
+    """Note Ctrl-C and SIGTERM without stopping; a second Ctrl-C raises ``KeyboardInterrupt``. Main thread only."""
     request = StopRequest()
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.getsignal(number) for number in numbers}

@@ -9,8 +9,8 @@ from sentemb.distributed import broadcast_object, join, leave
 from sentemb.errors import RecipeError
 from sentemb.recipe.build import build
 from sentemb.recipe.recipe import Recipe, load_recipe
-from sentemb.training.run import run
 from sentemb.training.plan import TrainResult
+from sentemb.training.run import run
 
 
 def train(

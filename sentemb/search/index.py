@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
+from sentemb.maths.neighbours import nothing
 from sentemb.search.query.expression import Condition, condition
 from sentemb.search.query.hybrid import WordSearch, fuse
-from sentemb.search.query.searcher import Effort, check_k, merge, search_segments
+from sentemb.search.query.searcher import Effort, check_k, search_segments
 from sentemb.search.store import changes as life
 from sentemb.search.store import manifest as manifests
 from sentemb.search.store.build import build
@@ -237,7 +238,7 @@ class SearchIndex(Generation):
         """
         check_k(k)
         if len(self) == 0:
-            return merge([], len(queries), k, "cosine")
+            return nothing(len(queries), k, "cosine")
         if self._words is None or self._words[0] != self.manifest.generation:
             self._words = (self.manifest.generation, WordSearch(self))
         filter_ = condition(where)

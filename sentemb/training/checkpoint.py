@@ -177,7 +177,7 @@ def fault_of(path: Path) -> str | None:
     except (OSError, ValueError, KeyError):
         return "state.json is not readable"
     if version != FORMAT:
-        return f"format {version} is another one than this sentemb reads ({FORMAT}); resume with the sentemb that wrote it"
+        return f"format {version}; this sentemb reads {FORMAT}: resume with the sentemb that wrote it"
     return None
 
 

@@ -20,6 +20,7 @@ from sentemb.training.objective import Objective
 from sentemb.training.optim import build_optimizer
 from sentemb.training.settings import Precision, TrainSettings
 
+
 def resolve_precision(precision: Precision) -> str:
     """fp32, bf16 or fp16; ``auto`` is bf16 where that is fast."""
     if precision == "fp16" and not torch.cuda.is_available():

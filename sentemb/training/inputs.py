@@ -19,6 +19,7 @@ from sentemb.data.padding import concatenate, pad
 from sentemb.distributed import split_sizes
 from sentemb.types import Companion, Examples, TokenColumn, Tokens, View, ViewContext, ViewMaker, Views, Vocabulary
 
+
 @dataclass(frozen=True, kw_only=True)
 class ViewUse:
     """What happens to the views of a batch; made by ``Objective.use_of``."""

@@ -17,15 +17,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sentemb.distributed import devices, gather_detached, gather_rows, sum_over_devices
+from sentemb.edits.edit import Edit
 from sentemb.errors import NumericError, RecipeError
 from sentemb.maths.nested import narrow_batch, narrow_table
 from sentemb.maths.similarity import at_least_float32
-from sentemb.maths.table import score_table
+from sentemb.maths.table import in_batch_table
+from sentemb.terms.term import Term
 from sentemb.training.inputs import LengthGroup, StepInput, ViewUse
 from sentemb.types import (
     Batch,
     Companion,
-    Edit,
     Encoded,
     PairScores,
     Rows,
@@ -33,7 +34,6 @@ from sentemb.types import (
     Services,
     Share,
     Similarity,
-    Term,
     Views,
 )
 
@@ -187,7 +187,7 @@ class Objective(nn.Module):
             generator=torch.Generator().manual_seed(inputs.seed),
             step=inputs.step,
         )
-        table = score_table(views["anchor"], views["positive"], self.similarity)
+        table = in_batch_table(views["anchor"], views["positive"], self.similarity)
         for edit in self.edits:
             table = edit(table, batch)
         return table, batch

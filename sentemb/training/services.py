@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,11 +11,13 @@ from numpy.typing import NDArray
 from sentemb.distributed import all_objects, broadcast_object, devices, rank
 from sentemb.encoder import Encoder
 from sentemb.errors import RecipeError
+from sentemb.maths.neighbours import nearest
 from sentemb.training.unsharded import UnshardedEncoder
 from sentemb.types import SentenceModule, Services, TokenColumn
 
 # rows that a device embeds before the devices exchange what they have: a slow device keeps no other one waiting long
 _ROWS_AT_ONCE = 8192
+_BATCH_TOKENS = 4096
 
 
 class EncoderCache:
@@ -56,8 +57,6 @@ class EncoderCache:
 
 def build_services(encoders: EncoderCache, trained: UnshardedEncoder) -> Services:
     """The services of one run."""
-    from sentemb.search.faiss_knn import nearest
-
     def embed(module: SentenceModule, column: TokenColumn) -> NDArray[np.float32]:
         encoder = encoders.encoder_of(module)
         if encoder is trained.encoder and trained.is_sharded:
@@ -87,7 +86,8 @@ def _embed(encoder: Encoder, column: TokenColumn, *, on: range | tuple[int, ...]
             own: NDArray[np.float32] | None = None
             if rank() in on and start + rank() < len(blocks):
                 with torch.no_grad():
-                    own = encoder.encode(column.take(blocks[start + rank()]), normalise=True, precision="fp32")
+                    rows = column.take(blocks[start + rank()])
+                    own = encoder.encode(rows, normalise=True, precision="fp32", batch_tokens=_BATCH_TOKENS)
             vectors += [block for block in all_objects(own) if block is not None]
     finally:
         encoder.module.train(was_training)
