@@ -2,6 +2,7 @@
 
     SentembError                 exit code 2, one message, no traceback (``--debug`` shows it)
     ├── RecipeError              a recipe or an option is wrong; lists every fault at once
+    │   └── PartError            a part does not exist or its settings are wrong (a ValueError as well)
     ├── DataError                an input file or row is wrong; names file and line
     ├── ModelError               a checkpoint cannot be opened or does not fit
     ├── SearchError              an index cannot be opened, changed or searched
@@ -34,6 +35,23 @@ class RecipeError(SentembError):
     def __init__(self, faults: str | Sequence[str]) -> None:
         self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
         super().__init__("\n".join(self.faults))
+
+
+class PartError(RecipeError, ValueError):
+    """A part that does not exist, or whose settings are wrong.
+
+    Attributes:
+        entries: (path of the setting inside the part, what is wrong with it), one for every fault.
+    """
+
+    def __init__(self, subject: str, entries: Sequence[tuple[str, str]]) -> None:
+        self.entries = tuple(entries)
+        super().__init__(self.located(f"{subject}: " if subject else ""))
+
+    def located(self, prefix: str) -> list[str]:
+        """One line a fault behind the prefix, e.g. ``"x.toml: terms[0]."``."""
+        whole = prefix.rstrip(". ")
+        return [f"{prefix}{path} {problem}" if path else f"{whole} {problem}".strip() for path, problem in self.entries]
 
 
 class DataError(SentembError):
