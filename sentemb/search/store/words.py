@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import MissingExtra, SearchError
+from sentemb.errors import SearchError, needs_extra
 
 PART_ROWS = 100_000  # documents whose words are in memory while writing
 SMALL = 512  # bytes up to which a list is not worth compressing
@@ -77,10 +77,9 @@ def _any_script() -> re.Pattern[str]:
 
 @cache
 def _stemmer(language: str) -> Any:
-    try:
-        import Stemmer
-    except ImportError:
-        raise MissingExtra("PyStemmer", "search") from None
+    needs_extra("Stemmer", "stem")
+    import Stemmer
+
     if language not in Stemmer.algorithms():
         raise SearchError(f'no stemmer for the language "{language}"; there are {", ".join(Stemmer.algorithms())}')
     return Stemmer.Stemmer(language)
