@@ -200,7 +200,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Services:
-    """What ``Companion.prepare`` may call: the rooms above hand it down."""
+    """What ``Companion.prepare`` and ``after_step`` may call; each gives every device the same."""
 
     # embeddings (rows, d) float32, unit length, of a column by an encoder
     embed: Callable[[SentenceModule, TokenColumn], NDArray[np.float32]]
@@ -267,8 +267,13 @@ class Companion(Component, room="companions"):
         """
         return {}
 
-    def after_step(self, batch: Batch, encoder: SentenceModule) -> None:
-        """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing."""
+    def after_step(self, batch: Batch, encoder: SentenceModule, services: Services) -> None:
+        """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing.
+
+        ``services.embed(encoder, column)`` embeds with the trained encoder as it is now, so negatives can be mined
+        again while training. Every device calls it at the same step. Views that read this companion are then made
+        without a lead over training.
+        """
 
     def summary(self) -> dict[str, Any]:
         """What ``prepare`` found, as JSON can hold it; written into the run folder. The default has nothing to say."""
@@ -306,6 +311,14 @@ class IdentifiedEmbedder(Protocol):
         ...
 
     def encode(self, texts: Sequence[str], /, *, prompt: str | None = None) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevScores:
+    """What an evaluation while training gave; higher is better."""
+
+    value: float  # the mean of the scores: chooses the best checkpoint and stops early
+    scores: Mapping[str, float]  # task → its main metric, ×100
 
 
 @dataclass(frozen=True)

@@ -56,14 +56,14 @@ def fetch(
 def verify(data_dir: Root, suite: Suites = None, task: Tasks = None) -> None:
     """Whether everything that suites and tasks need is in a folder, unaltered; lists what is missing."""
     from sentemb.evaluate.data_folder import DataFolder
-    from sentemb.evaluate.evaluation import Plan
+    from sentemb.evaluate.evaluation import EvalPlan
     from sentemb.evaluate.mteb.data import repositories
     from sentemb.evaluate.mteb.fetch import damage
     from sentemb.evaluate.task import EvalSetup
 
     data = DataFolder.find(data_dir)
     suites = _suites(suite, task)
-    plans = [Plan.of(one, EvalSetup(data=data)) for one in suites]
+    plans = [EvalPlan.of(one, EvalSetup(data=data)) for one in suites]
     faults = [entry.error for plan in plans for entry in plan.missing]
     assert data.hub is not None
     for repository in repositories(_mteb_tasks(suites)):

@@ -101,7 +101,7 @@ def run(
     """
     from sentemb.errors import EvaluationError
     from sentemb.evaluate.data_folder import DataFolder
-    from sentemb.evaluate.evaluation import Plan, refuse_missing, run_plan
+    from sentemb.evaluate.evaluation import EvalPlan, refuse_missing, run_plan
     from sentemb.evaluate.opening import open_model
     from sentemb.evaluate.suites import Suite, load_suite, suite_names
     from sentemb.evaluate.task import EvalSetup
@@ -120,7 +120,7 @@ def run(
             "--classification or --geometry"
         )
     setup = EvalSetup(data=DataFolder.find(data_dir), output=output, resamples=resamples, seed=seed)
-    plans = [Plan.of(one, setup) for one in suites]
+    plans = [EvalPlan.of(one, setup) for one in suites]
     refuse_missing(plans, skip_missing=skip_missing)
     by_suite: list[list[Results]] = [[] for _ in suites]
     for source in model:

@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sentemb.evaluate.dev import DevResult, dev_score
+    from sentemb.evaluate.dev import dev_score
     from sentemb.evaluate.evaluation import evaluate_model
     from sentemb.evaluate.model import EvalModel
     from sentemb.evaluate.opening import ModelOptions, open_model
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 _HOME = {
     "Classification": "tasks.classification",
     "Clustering": "tasks.clustering",
-    "DevResult": "dev",
     "EvalModel": "model",
     "EvalSetup": "task",
     "Geometry": "tasks.geometry",
@@ -60,7 +59,7 @@ _HOME = {
 }
 
 __all__ = [
-    "Classification", "Clustering", "DevResult", "EvalModel", "EvalSetup", "Geometry", "Items", "ModelOptions", "Mteb",
+    "Classification", "Clustering", "EvalModel", "EvalSetup", "Geometry", "Items", "ModelOptions", "Mteb",
     "Pairs", "Reranking", "Results", "Retrieval", "Sts", "Suite", "Task", "TaskResult", "Texts", "compare", "dev_score",
     "evaluate_model", "fingerprint", "load_suite", "open_model", "read_results", "write_results",
 ]  # fmt: skip

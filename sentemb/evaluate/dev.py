@@ -2,13 +2,12 @@
 
 >>> from sentemb.evaluate import Retrieval, Sts
 >>> score = dev_score([Sts(protocol="simcse", split="dev"), Retrieval(path="dev", metric="mrr@10")])  # doctest: +SKIP
->>> score(encoder).score  # doctest: +SKIP
+>>> score(encoder).value  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,7 @@ from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.identity import ModelIdentity
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.task import EvalSetup, Task
-from sentemb.types import Embedder
-
-
-@dataclass(frozen=True, kw_only=True)
-class DevResult:
-    """One evaluation while training; every score is ×100, and higher is better."""
-
-    score: float  # the mean of ``scores``: what chooses the best checkpoint
-    scores: Mapping[str, float]  # task → its main metric
+from sentemb.types import DevScores, Embedder
 
 
 def check_dev(tasks: Sequence[Task], *, data_dir: str | Path | None = None, seed: int = 42) -> list[str]:
@@ -47,7 +38,7 @@ def check_dev(tasks: Sequence[Task], *, data_dir: str | Path | None = None, seed
 
 def dev_score(
     tasks: Sequence[Task], *, data_dir: str | Path | None = None, precision: str = "auto", seed: int = 42
-) -> Callable[[Embedder], DevResult]:
+) -> Callable[[Embedder], DevScores]:
     """A function that scores the encoder as it is now; the data are read here, once.
 
     The texts of all tasks are encoded in one pass, every distinct text once.
@@ -68,14 +59,14 @@ def dev_score(
     loaded = [[(one, one.load(setup)) for one in task.expand(setup)] for task in tasks]
     names = _distinct([task.label for task in tasks])
 
-    def evaluate(encoder: Embedder) -> DevResult:
+    def evaluate(encoder: Embedder) -> DevScores:
         model = _model(encoder, precision)
         _encode_all(model, [pair for group in loaded for pair in group])
         scores = {
             name: float(np.mean([one.run(data, model, setup).main for one, data in group]))
             for name, group in zip(names, loaded, strict=True)
         }
-        return DevResult(score=float(np.mean(list(scores.values()))), scores=scores)
+        return DevScores(value=float(np.mean(list(scores.values()))), scores=scores)
 
     return evaluate
 

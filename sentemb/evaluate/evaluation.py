@@ -68,14 +68,14 @@ def evaluate_model(
         resamples=resamples,
         seed=seed,
     )
-    plan = Plan.of(suite, setup)
+    plan = EvalPlan.of(suite, setup)
     refuse_missing([plan], skip_missing=skip_missing)
     opened = open_model(model, ModelOptions(precision=precision))
     return run_plan(opened, plan, setup)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class EvalPlan:
     """The tasks of a suite that are ready to run here, and what is missing for the others."""
 
     suite: Suite
@@ -83,7 +83,7 @@ class Plan:
     missing: Sequence[TaskFailure] = ()
 
     @classmethod
-    def of(cls, suite: Suite, setup: EvalSetup) -> Plan:
+    def of(cls, suite: Suite, setup: EvalSetup) -> EvalPlan:
         """Look for all data of a suite; nothing is read or encoded."""
         ready: list[Task] = []
         missing: list[TaskFailure] = []
@@ -103,7 +103,7 @@ class Plan:
         return cls(suite=suite, tasks=ready, missing=missing)
 
 
-def refuse_missing(plans: Sequence[Plan], *, skip_missing: bool) -> None:
+def refuse_missing(plans: Sequence[EvalPlan], *, skip_missing: bool) -> None:
     """Before anything runs: an error that lists all that is missing, unless the rest shall run.
 
     Raises:
@@ -116,7 +116,7 @@ def refuse_missing(plans: Sequence[Plan], *, skip_missing: bool) -> None:
         )
 
 
-def run_plan(model: EvalModel, plan: Plan, setup: EvalSetup) -> Results:
+def run_plan(model: EvalModel, plan: EvalPlan, setup: EvalSetup) -> Results:
     """Score the model on every task that is ready."""
     facts, start, texts, seconds = provenance(), time.perf_counter(), model.texts, model.seconds
     results: list[TaskResult] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.evaluate.statistics.ranking import Run
+from sentemb.maths.fusion import reciprocal_rank_fusion
 from sentemb.maths.neighbours import top
 from sentemb.types import Hits, Similarity
 
@@ -55,49 +56,25 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def bm25_search(documents: Sequence[str], queries: Sequence[str], k: int) -> Hits:
-    """The k best documents of every query by BM25 (Lucene's variant, k1 = 1.5, b = 0.75); words without English stop
-    words, lower-cased.
+    """The ``min(k, documents)`` best documents of every query by BM25 over English words, best first; id -1 where no
+    more share a word."""
+    from sentemb.search.query.words import Bm25
+    from sentemb.search.store.words import words_of_texts
 
-    Args:
-        documents: Texts.
-        queries: Texts.
-        k: At most this many hits a query.
-
-    Returns:
-        Positions in ``documents`` and scores, best first; only hits that share a word have a score above 0.
-    """
-    import bm25s
-
-    k = min(k, len(documents))
-    if not k or not queries:
-        return Hits(np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k), np.float32))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # bm25s probes for JAX and numba
-        tokens = bm25s.tokenize(list(documents), stopwords="en", show_progress=False)
-        if not tokens.vocab or all(not ids for ids in tokens.ids):
-            return Hits(np.full((len(queries), k), -1), np.full((len(queries), k), -np.inf, np.float32))
-        index = bm25s.BM25()
-        index.index(tokens, show_progress=False)
-        asked = bm25s.tokenize(list(queries), stopwords="en", return_ids=False, show_progress=False)
-        ids, scores = index.retrieve(asked, k=k, show_progress=False)
-    return Hits(np.asarray(ids, dtype=np.int64), np.asarray(scores, dtype=np.float32))
+    return Bm25([words_of_texts(documents)]).top(queries, k)
 
 
-def fuse(
-    runs: Sequence[Mapping[str, Mapping[str, float]]], *, constant: int = 60, k: int = 1000
-) -> dict[str, dict[str, float]]:
-    """Reciprocal rank fusion: a document's score is Σ over runs of 1 / (constant + rank).
-
-    Source: Cormack, Clarke & Büttcher 2009, SIGIR; constant 60 is theirs.
-    """
+def fuse(runs: Sequence[Run], *, k: int = 1000) -> dict[str, dict[str, float]]:
+    """The k best documents of several runs by reciprocal rank fusion."""
     fused: dict[str, dict[str, float]] = {}
-    for run in runs:
-        for query, hits in run.items():
-            total = fused.setdefault(query, {})
-            ranked = sorted(hits.items(), key=lambda hit: (hit[1], hit[0]), reverse=True)
-            for rank, (document, _) in enumerate(ranked, start=1):
-                total[document] = total.get(document, 0.0) + 1 / (constant + rank)
-    return {
-        query: dict(sorted(total.items(), key=lambda hit: (hit[1], hit[0]), reverse=True)[:k])
-        for query, total in fused.items()
-    }
+    for query in dict.fromkeys(query for run in runs for query in run):
+        scores = reciprocal_rank_fusion(_by_score(run[query])[0] for run in runs if run.get(query))
+        names, values = _by_score(scores)
+        fused[query] = dict(zip(names[:k], values[:k], strict=True))
+    return fused
+
+
+def _by_score(hits: Mapping[str, float]) -> tuple[list[str], list[float]]:
+    """Documents and scores, best first; equal scores by descending id, as trec_eval orders them."""
+    names = sorted(hits, key=lambda name: (hits[name], name), reverse=True)
+    return names, [hits[name] for name in names]

@@ -112,8 +112,8 @@ def test_layouts(tmp_path, monkeypatch, protocol, test, dev):
     assert pairs.subset is None  # SentEval scores STS-B as one set
     monkeypatch.setenv("SENTEMB_DATA", str(tmp_path))
     expected = score_of(Letters(), pairs).main
-    assert dev_score([Sts(protocol=protocol, split="dev")])(Letters()).score == pytest.approx(expected)
-    assert dev_score([Sts(path=dev)])(Letters()).score == pytest.approx(expected)
+    assert dev_score([Sts(protocol=protocol, split="dev")])(Letters()).value == pytest.approx(expected)
+    assert dev_score([Sts(path=dev)])(Letters()).value == pytest.approx(expected)
     (task,) = Sts(protocol=protocol, sets=("STS12",)).expand(EvalSetup())
     (fault,) = task.missing(EvalSetup(data=data))
     assert re.search(r"missing for protocol .*(STS12|sts12-sts)", fault)
