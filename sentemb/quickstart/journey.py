@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -171,8 +171,7 @@ def _told(gain: Comparison) -> str:
 
 
 def _as_json(outcome: Outcome, parts: Split) -> dict[str, object]:
-    import platform
-    from importlib.metadata import version
+    from sentemb.provenance import provenance
 
     gain = outcome.gain
     assert gain.interval is not None
@@ -186,6 +185,5 @@ def _as_json(outcome: Outcome, parts: Split) -> dict[str, object]:
             "level": gain.interval.level, "p": gain.p, "test": gain.test,
         },
         "seconds": dict(outcome.seconds),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("sentemb", "torch", "transformers")},
+        **asdict(provenance()),
     }  # fmt: skip

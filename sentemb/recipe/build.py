@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -20,6 +18,7 @@ from sentemb.encoder.lora import add_lora
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
 from sentemb.evaluate.task import Task
+from sentemb.provenance import provenance
 from sentemb.recipe.recipe import DevSpec, NamedPart, Recipe
 from sentemb.recipe.schema import PartSpec
 from sentemb.terms.term import Term
@@ -77,7 +76,7 @@ def build(recipe: Recipe, run_dir: Path, *, files: Mapping[str, str] = MappingPr
         recipe_hash=recipe.hash,
         dev=dev,
         dev_name=f"{recipe.dev.path} ({recipe.dev.protocol})" if recipe.dev else "none",
-        files={**files, "run.json": json.dumps(provenance(recipe, encoder, dataset), indent=2) + "\n"},
+        files={**files, "run.json": json.dumps(run_facts(recipe, encoder, dataset), indent=2) + "\n"},
     )
 
 
@@ -160,30 +159,12 @@ def _token_count(dataset: Examples) -> int:
     return sum(int(column.offsets[-1]) for column in dataset.columns.values())
 
 
-def provenance(recipe: Recipe, encoder: Encoder, dataset: Examples) -> dict[str, Any]:
+def run_facts(recipe: Recipe, encoder: Encoder, dataset: Examples) -> dict[str, Any]:
     """What ran, on what, with which versions: ``run.json``."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for name in ("sentemb", "torch", "transformers", "tokenizers", "accelerate", "numpy", "safetensors"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "unknown"
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        **asdict(provenance()),
         "recipe_hash": recipe.hash,
         "seed": recipe.train.seed,
-        "python": platform.python_version(),
-        "machine": machine,
-        "versions": versions,
         "rows": len(dataset),
         "tokens": _token_count(dataset),
         "model_digest": encoder.digest(),
