@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sentemb.errors import EvaluationError, SentembError
+from sentemb.errors import EvaluationError, SentembError, first_line, needs_extra
 from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.opening import ModelOptions, open_model
@@ -95,6 +95,8 @@ class EvalPlan:
                 continue
             for task in expanded:
                 try:
+                    for package in task.packages:
+                        needs_extra(package, "eval")
                     faults = task.missing(setup)
                 except SentembError as error:
                     faults = [str(error)]
@@ -217,4 +219,4 @@ def _say(line: str) -> None:
 def _message(error: Exception) -> str:
     if isinstance(error, SentembError):
         return str(error)
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+    return f"{type(error).__name__}: {first_line(error)}"
