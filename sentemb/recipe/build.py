@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -19,14 +17,16 @@ from sentemb.encoder.layout import read_layout
 from sentemb.encoder.lora import add_lora
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
+from sentemb.evaluate.task import Task
+from sentemb.provenance import provenance
 from sentemb.recipe.recipe import DevSpec, NamedPart, Recipe
 from sentemb.recipe.schema import PartSpec
 from sentemb.terms.term import Term
 from sentemb.training.device import resolve_precision
 from sentemb.training.objective import Objective, WeightedTerm
-from sentemb.training.plan import DevScores, Plan
+from sentemb.training.plan import Plan
 from sentemb.training.services import EncoderCache
-from sentemb.types import Build, Companion, Component, Examples
+from sentemb.types import Build, Companion, Component, DevScores, Examples
 
 
 def build(recipe: Recipe, run_dir: Path, *, files: Mapping[str, str] = MappingProxyType({})) -> Plan:
@@ -76,7 +76,7 @@ def build(recipe: Recipe, run_dir: Path, *, files: Mapping[str, str] = MappingPr
         recipe_hash=recipe.hash,
         dev=dev,
         dev_name=f"{recipe.dev.path} ({recipe.dev.protocol})" if recipe.dev else "none",
-        files={**files, "run.json": json.dumps(provenance(recipe, encoder, dataset), indent=2) + "\n"},
+        files={**files, "run.json": json.dumps(run_facts(recipe, encoder, dataset), indent=2) + "\n"},
     )
 
 
@@ -113,26 +113,18 @@ def build_dev(spec: DevSpec | None) -> Callable[[Encoder], DevScores] | None:
     """The dev evaluation, its data read already."""
     if spec is None:
         return None
-    from sentemb.evaluate.sts import sts_dev
+    from sentemb.evaluate.dev import dev_score
 
-    score = sts_dev(spec.path, spec.protocol)
-
-    def evaluate(encoder: Encoder) -> DevScores:
-        value = float(score(_AtPrecision(encoder, spec.precision)))
-        return DevScores(value=value, scores={spec.use: value})
-
-    return evaluate
+    return dev_score([dev_task(spec)], precision=spec.precision)
 
 
-class _AtPrecision:
-    """An encoder that encodes in one precision."""
+def dev_task(spec: DevSpec) -> Task:
+    """The task of the ``[dev]`` table."""
+    from sentemb.evaluate.tasks.sts import Sts
 
-    def __init__(self, encoder: Encoder, precision: str) -> None:
-        self.encoder, self.precision = encoder, precision
-
-    def encode(self, texts: Any) -> Any:
-        """As ``Encoder.encode``."""
-        return self.encoder.encode(texts, precision=self.precision, progress=False)
+    if Path(spec.path).suffix or Path(spec.path).exists():
+        return Sts(path=spec.path)
+    return Sts(protocol=cast(Any, spec.protocol), sets=(spec.path,), split="dev")
 
 
 def _bound(spec: PartSpec, context: Build, kind: type[Component]) -> Any:
@@ -167,30 +159,12 @@ def _token_count(dataset: Examples) -> int:
     return sum(int(column.offsets[-1]) for column in dataset.columns.values())
 
 
-def provenance(recipe: Recipe, encoder: Encoder, dataset: Examples) -> dict[str, Any]:
+def run_facts(recipe: Recipe, encoder: Encoder, dataset: Examples) -> dict[str, Any]:
     """What ran, on what, with which versions: ``run.json``."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for name in ("sentemb", "torch", "transformers", "tokenizers", "accelerate", "numpy", "safetensors"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "unknown"
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        **asdict(provenance()),
         "recipe_hash": recipe.hash,
         "seed": recipe.train.seed,
-        "python": platform.python_version(),
-        "machine": machine,
-        "versions": versions,
         "rows": len(dataset),
         "tokens": _token_count(dataset),
         "model_digest": encoder.digest(),
