@@ -195,7 +195,7 @@ def test_subsets_without_rows_are_missing(tmp_path):
     (entry,) = missing_data([task], tmp_path)
     assert 'split "test" has no rows of ' in str(entry)
     assert "(found: en-de, en-en)" in str(entry)
-    with pytest.raises(EvaluationError, match="mteb/sts17-crosslingual-sts has no rows of .*it-en"):
+    with pytest.raises(EvaluationError, match=r"mteb/sts17-crosslingual-sts has no rows of .*it-en"):
         run_task(task, MtebEncoder(open_model(letters)), setup=setup_of(tmp_path))
     (there,) = resolve_tasks(["STS17"], subsets=["en-en", "en-de"])
     assert missing_data([there], tmp_path) == []
