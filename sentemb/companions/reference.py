@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from sentemb.encoder.fingerprint import fingerprint, require_same
 from sentemb.errors import RecipeError
 from sentemb.types import Build, Companion, Examples, Rows, SentenceModule, Services, TokenColumn, Tokens
+
+logger = logging.getLogger(__name__)
 
 
 class Reference(Companion):
@@ -66,7 +69,7 @@ class Reference(Companion):
         if not self.precompute:
             return
         column = distinct_texts(dataset)
-        services.say(f"reference: encoding {len(column):,} distinct texts")
+        logger.info(f"reference: encoding {len(column):,} distinct texts")
         device = self.hashes.device
         self.hashes = torch.from_numpy(column.text).to(device)
         self.table = torch.from_numpy(services.embed(self._module(), column)).half().to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
@@ -30,11 +31,13 @@ from sentemb.training.gradcache import check_chunks
 from sentemb.training.inputs import StepInput
 from sentemb.training.monitor import Monitor
 from sentemb.training.plan import Plan, TrainResult
-from sentemb.training.run_folder import RunFolder, say
+from sentemb.training.run_folder import RunFolder
 from sentemb.training.schedules import build_schedule
 from sentemb.training.services import build_services
 from sentemb.training.step import Step, StepResult
 from sentemb.training.unsharded import UnshardedEncoder
+
+logger = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 600.0  # between checkpoints, where neither save_every nor eval_every says when
 
@@ -139,7 +142,7 @@ class Run:
             checkpoint, objective=self.plan.objective, optimizer=self.step.plain_optimizer, schedule=self.schedule
         )
         generators.restore(saved.get(rank()), self.device)
-        say(f"resumed at step {self.state.step} of {self.total_steps} from {checkpoint}")
+        logger.info(f"resumed at step {self.state.step} of {self.total_steps} from {checkpoint}")
 
     # -------------------------------------------------------------------------------------------- train
     def train(self) -> TrainResult:
@@ -150,7 +153,7 @@ class Run:
         """
         finished = self.folder.read_result(self.state)
         if finished is not None:
-            say(f"{self.folder.path}: this run is finished; nothing is left to do")
+            logger.info(f"{self.folder.path}: this run is finished; nothing is left to do")
             return finished
         summaries = {name: part.summary() for name, part in self.plan.objective.named_companions.items()}
         self.folder.write_start(self.plan.files, {name: facts for name, facts in summaries.items() if facts})
@@ -225,7 +228,7 @@ class Run:
                 "To continue, run the same command with --resume"
             )
         if reason:
-            say(reason)
+            logger.info(reason)
             self.state = replace(self.state, stopped=reason)
         return reason is not None
 

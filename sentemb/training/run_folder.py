@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -36,6 +36,8 @@ from sentemb.training.checkpoint import (
     save_tensors,
 )
 from sentemb.training.plan import TrainResult
+
+logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -75,13 +77,15 @@ class RunFolder:
         """
         path, warnings = broadcast_object(newest_checkpoint(self.checkpoints) if rank() == 0 else None)
         for warning in warnings:
-            say(f"warning: {warning}")
+            logger.warning(warning)
         if path is None:
-            say("no checkpoint to resume from; starting at step 0")
+            logger.info("no checkpoint to resume from; starting at step 0")
             return None, state
         saved = read_state(path, recipe_hash=state.recipe_hash, data_hash=state.data_hash)
         if saved.devices != state.devices:
-            say(f"resuming a run of {saved.devices} devices on {state.devices}: same batches, last bits may differ")
+            logger.info(
+                f"resuming a run of {saved.devices} devices on {state.devices}: same batches, last bits may differ"
+            )
         return path, replace(saved, devices=state.devices)
 
     def save_checkpoint(
@@ -162,9 +166,3 @@ def _on_first_device(work: Callable[[], None], explain: Callable[[OSError], str]
     message = broadcast_object(message)
     if message is not None:
         raise CheckpointError(message)
-
-
-def say(line: str) -> None:
-    """A line for the user, from the first device."""
-    if rank() == 0:
-        sys.stderr.write(line + "\n")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sentemb.progress import show_log
 from sentemb.recipe.recipe import validate
 from sentemb.recipe.run import train
 from sentemb.training.run import Run
@@ -26,6 +27,7 @@ def main() -> None:
         return result
 
     Run.train_step = step  # type: ignore[method-assign]
+    show_log()
     train(validate(json.loads(tree.read_text()), Path("test.toml")), output=output, resume=True)
 
 
