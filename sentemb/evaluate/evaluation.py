@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sentemb.errors import EvaluationError, SentembError
+from sentemb.errors import EvaluationError, SentembError, first_line
 from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.opening import ModelOptions, open_model
@@ -50,7 +50,7 @@ def evaluate_model(
             SentenceTransformer, anything with ``encode(texts)``, or a function; or what ``open_model`` gave.
         tasks: a suite's name, a suite file (``.toml``), or task values.
         data_dir: the data folder; by default ``SENTEMB_DATA``.
-        output: a folder for mteb's results tree, TREC runs and pictures.
+        output: a folder for mteb's results tree and TREC runs.
         precision: of a model that is opened here.
         resamples: of the bootstrap intervals; 0: none.
         seed: of draws, folds and resamples.
@@ -211,4 +211,4 @@ def averages(suite: Suite, tasks: Sequence[TaskResult]) -> dict[str, tuple[float
 def _message(error: Exception) -> str:
     if isinstance(error, SentembError):
         return str(error)
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+    return f"{type(error).__name__}: {first_line(error)}"
