@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sentemb.errors import EvaluationError, SentembError, first_line
+from sentemb.errors import EvaluationError, SentembError, first_line, needs_extra
 from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.opening import ModelOptions, open_model
@@ -96,6 +96,8 @@ class EvalPlan:
                 continue
             for task in expanded:
                 try:
+                    for package in task.packages:
+                        needs_extra(package, "eval")
                     faults = task.missing(setup)
                 except SentembError as error:
                     faults = [str(error)]

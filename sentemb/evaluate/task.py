@@ -105,6 +105,7 @@ class Task(Part, room="tasks"):
 
     task_type: ClassVar[str] = "Task"  # STS, Retrieval, Classification, …: in reports, and to choose a prompt
     higher_is_better: ClassVar[bool] = True  # whether the score can choose a checkpoint
+    packages: ClassVar[tuple[str, ...]] = ()  # of the extra "eval", by the names they are imported by
 
     name: str = ""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sentemb.errors import EvaluationError, did_you_mean, first_line
+from sentemb.errors import EvaluationError, did_you_mean, first_line, needs_extra
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ def resolve_tasks(names: Sequence[str] = (), *, benchmark: str | None = None, su
     Raises:
         EvaluationError: an unknown task, benchmark or subset; proposes the nearest name.
     """
+    needs_extra("mteb", "eval")
     import mteb
 
     if benchmark is not None:
@@ -224,10 +225,11 @@ def _language_faults(task: Any, repository: str, config: str, split: str) -> Ite
 def _retrieval_faults(task: Any, repository: str, configs: list[str]) -> Iterator[str]:
     for subset in task.hf_subsets if task.metadata.is_multilingual else ["default"]:
         prefix = "" if subset == "default" else f"{subset}-"
-        for names in (["corpus"], ["queries", "query"], ["qrels"] if prefix else ["default", "qrels"]):
-            config = next((prefix + name for name in names if prefix + name in configs), None)
+        qrels = [f"{prefix}qrels"] if prefix else ["default", "qrels"]
+        for names in ([f"{prefix}corpus"], [f"{prefix}queries", "query"], qrels):
+            config = next((name for name in names if name in configs), None)
             if config is None:
-                yield f'no configuration "{prefix}{names[0]}" (found: {_listed(configs)})'
+                yield f'no configuration "{names[0]}" (found: {_listed(configs)})'
                 continue
             splits = _splits(repository, config)
             for split in task.eval_splits:
@@ -251,6 +253,7 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
 
 def tasks_of_repository(repository: str) -> list[Any]:
     """mteb's tasks that read a repository (it knows the revision); none where mteb does not know it."""
+    needs_extra("mteb", "eval")
     import mteb
 
     with quiet_libraries():

@@ -71,8 +71,8 @@ def fetch(
                 _mark(folder, repository)
                 fetched.append(_counted(repository.name, folder, is_new=True))
             except Exception as error:  # the hub's client raises many kinds: network, rights, no such revision
-                names, kind = ", ".join(repository.tasks), type(error).__name__
-                failed.append(f"{repository.name} (for {names}): {kind}: {first_line(error)}")
+                tasks = ", ".join(repository.tasks)
+                failed.append(f"{repository.name} (for {tasks}): {type(error).__name__}: {first_line(error)}")
             bar.advance(1, repository=repository.name)
     return fetched, failed
 
