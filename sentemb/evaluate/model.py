@@ -132,7 +132,6 @@ def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> Ev
 
 def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
     from sentemb.encoder import Encoder
-    from sentemb.machine.precision import check_precision, precision_told
 
     try:
         encoder = Encoder.load(
@@ -157,7 +156,7 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
         recipe,
         seed,
         "sentemb",
-        precision_told(check_precision(options.precision), encoder.device),
+        encoder.format,
         encoder.max_tokens,
     )
     return EvalModel(

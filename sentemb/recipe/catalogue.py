@@ -14,7 +14,8 @@ ROOMS: dict[str, tuple[tuple[str, str], ...]] = {
     "edits": (("sentemb.edits", "PARTS"),),
     "views": (("sentemb.views", "PARTS"), ("sentemb.views", "COPIES")),
     "companions": (("sentemb.companions", "PARTS"),),
-    "heads": (("sentemb.encoder.heads", "HEADS"),),
+    "poolings": (("sentemb.encoder.poolings", "PARTS"),),
+    "heads": (("sentemb.encoder.heads", "PARTS"),),
     "data": (("sentemb.data", "PARTS"),),
 }
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from sentemb.encoder.lora import Lora
+from sentemb.encoder.adapters import Lora
 from sentemb.errors import RecipeError, did_you_mean
 from sentemb.recipe.load import hash_of, read_tree
 from sentemb.recipe.schema import (
@@ -176,8 +176,8 @@ def _read_list(faults: Faults, where: str, entries: Any, parts: Mapping[str, typ
 
 
 def _read_encoder(faults: Faults, table: Any) -> EncoderSpec | None:
-    from sentemb.encoder.heads import HEADS
-    from sentemb.encoder.pooling import POOLINGS
+    from sentemb.encoder.heads import PARTS as HEADS
+    from sentemb.encoder.poolings import make_pooling
 
     if not isinstance(table, dict) or not isinstance(table.get("backbone"), str):
         faults.add("encoder.backbone", "is missing: a folder, a hub id, or package:NAME/FOLDER")

@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sentemb.encoder.fast.unsupported import Unsupported
-
 _ACTIVATIONS = {"gelu": "gelu", "relu": "relu"}
 
 
-@dataclass(frozen=True)
+class Unsupported(Exception):  # noqa: N818 - not an error: the plain path takes over
+    """The lean forms do not know this model; the message says what they met."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerModules:
     """One transformer layer's modules; a dropout is the module, a probability's holder, or None for none."""
 
@@ -30,7 +32,7 @@ class LayerModules:
     down_dropout: nn.Module | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stack:
     """The layers of a backbone."""
 
@@ -76,36 +78,40 @@ def _bert(model: Any) -> Stack:
         raise Unsupported(f"position embeddings {config.position_embedding_type}")
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
         raise Unsupported("a decoder")
-    return Stack(config.num_attention_heads, activation_of(config.hidden_act), [
+    return Stack(heads=config.num_attention_heads, activation=activation_of(config.hidden_act), layers=[
         LayerModules(
-            layer.attention.self.query, layer.attention.self.key, layer.attention.self.value,
-            layer.attention.output.dense, layer.attention.output.LayerNorm,
-            layer.intermediate.dense, layer.output.dense, layer.output.LayerNorm,
-            getattr(layer.attention.self, "dropout", None), getattr(layer.attention.output, "dropout", None),
-            getattr(layer.output, "dropout", None),
+            query=layer.attention.self.query, key=layer.attention.self.key, value=layer.attention.self.value,
+            out=layer.attention.output.dense, first_norm=layer.attention.output.LayerNorm,
+            up=layer.intermediate.dense, down=layer.output.dense, second_norm=layer.output.LayerNorm,
+            attention_dropout=getattr(layer.attention.self, "dropout", None),
+            out_dropout=getattr(layer.attention.output, "dropout", None),
+            down_dropout=getattr(layer.output, "dropout", None),
         )
         for layer in model.encoder.layer
     ])
 
 
 def _distilbert(model: Any) -> Stack:
-    return Stack(model.config.n_heads, activation_of(model.config.activation), [
+    return Stack(heads=model.config.n_heads, activation=activation_of(model.config.activation), layers=[
         LayerModules(
-            layer.attention.q_lin, layer.attention.k_lin, layer.attention.v_lin, layer.attention.out_lin,
-            layer.sa_layer_norm, layer.ffn.lin1, layer.ffn.lin2, layer.output_layer_norm,
-            getattr(layer.attention, "dropout", None), None, getattr(layer.ffn, "dropout", None),
+            query=layer.attention.q_lin, key=layer.attention.k_lin, value=layer.attention.v_lin,
+            out=layer.attention.out_lin, first_norm=layer.sa_layer_norm,
+            up=layer.ffn.lin1, down=layer.ffn.lin2, second_norm=layer.output_layer_norm,
+            attention_dropout=getattr(layer.attention, "dropout", None), out_dropout=None,
+            down_dropout=getattr(layer.ffn, "dropout", None),
         )
         for layer in model.transformer.layer
     ])
 
 
 def _mpnet(model: Any) -> Stack:
-    return Stack(model.config.num_attention_heads, activation_of(model.config.hidden_act), [
+    return Stack(heads=model.config.num_attention_heads, activation=activation_of(model.config.hidden_act), layers=[
         LayerModules(
-            layer.attention.attn.q, layer.attention.attn.k, layer.attention.attn.v, layer.attention.attn.o,
-            layer.attention.LayerNorm, layer.intermediate.dense, layer.output.dense, layer.output.LayerNorm,
-            getattr(layer.attention.attn, "dropout", None), getattr(layer.attention, "dropout", None),
-            getattr(layer.output, "dropout", None),
+            query=layer.attention.attn.q, key=layer.attention.attn.k, value=layer.attention.attn.v,
+            out=layer.attention.attn.o, first_norm=layer.attention.LayerNorm,
+            up=layer.intermediate.dense, down=layer.output.dense, second_norm=layer.output.LayerNorm,
+            attention_dropout=getattr(layer.attention.attn, "dropout", None),
+            out_dropout=getattr(layer.attention, "dropout", None), down_dropout=getattr(layer.output, "dropout", None),
         )
         for layer in model.encoder.layer
     ])

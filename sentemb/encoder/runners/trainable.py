@@ -17,10 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sentemb.encoder.fast.attention import join_heads, softmax_parts, split_heads
-from sentemb.encoder.fast.dropout import Masks
-from sentemb.encoder.fast.families import FAMILIES, LayerModules, kind_of, position_table
-from sentemb.encoder.fast.unsupported import Unsupported
+from sentemb.encoder.runners.attention import join_heads, softmax_parts, split_heads
+from sentemb.encoder.runners.dropout import Masks
+from sentemb.encoder.runners.families import FAMILIES, LayerModules, Unsupported, kind_of, position_table
 from sentemb.machine.rates import linear
 from sentemb.types import Tokens
 
@@ -75,10 +74,10 @@ class TrainableEncoder:
 
     def _used(self) -> list[nn.Module]:
         """The modules whose work is done here."""
-        found = [getattr(layer, field.name) for layer in self.stack.layers for field in fields(layer)]
+        used = [getattr(layer, field.name) for layer in self.stack.layers for field in fields(layer)]
         names = ("word_embeddings", "position_embeddings", "token_type_embeddings", "LayerNorm", "dropout")
-        found += [getattr(self.embeddings, name, None) for name in names]
-        return [module for module in (*found, self.projection) if module is not None]
+        used += [getattr(self.embeddings, name, None) for name in names]
+        return [module for module in (*used, self.projection) if module is not None]
 
     def __call__(self, batches: Sequence[Tokens]) -> list[Float[Tensor, "b t d"]]:
         """Last hidden states of every batch."""
@@ -115,13 +114,13 @@ class TrainableEncoder:
 
     # -------------------------------------------------------------------------------------------- embeddings
     def _embed(self, batches: Sequence[Tokens], masks: Sequence[Masks]) -> Tensor:
-        found, words = self.embeddings, self.embeddings.word_embeddings
+        embeddings, words = self.embeddings, self.embeddings.word_embeddings
         ids = torch.cat([tokens.input_ids.flatten() for tokens in batches])
-        table = position_table(found)
+        table = position_table(embeddings)
         positions = [table[:length].expand(count, length, -1).reshape(count * length, -1)
                      for count, length in (tokens.input_ids.shape for tokens in batches)]
-        x = _norm(found.LayerNorm, F.embedding(ids, words.weight, words.padding_idx) + torch.cat(positions))
-        mask = _mask(found.dropout, x, [tokens.input_ids.numel() for tokens in batches], masks)
+        x = _norm(embeddings.LayerNorm, F.embedding(ids, words.weight, words.padding_idx) + torch.cat(positions))
+        mask = _mask(embeddings.dropout, x, [tokens.input_ids.numel() for tokens in batches], masks)
         x = x if mask is None else x * mask
         return x if self.projection is None else _map(self.projection, x)
 
@@ -206,5 +205,5 @@ def _add_and_norm(norm: Any, residual: Tensor, x: Tensor, mask: Tensor | None) -
 def _mask(dropout: nn.Module | None, x: Tensor, sizes: Sequence[int], masks: Sequence[Masks]) -> Tensor | None:
     """Factors for ``x``, whose rows belong to several batches, each with its own generator."""
     drawn = [drawer.draw(dropout, (size, x.shape[1]), x.dtype) for size, drawer in zip(sizes, masks, strict=True)]
-    found = [mask for mask in drawn if mask is not None]
-    return torch.cat(found) if found else None
+    masks_of_batches = [mask for mask in drawn if mask is not None]
+    return torch.cat(masks_of_batches) if masks_of_batches else None

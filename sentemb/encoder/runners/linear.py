@@ -11,8 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sentemb.encoder.fast.unsupported import Unsupported
-from sentemb.machine.rates import ONEDNN_ACTIVATIONS, USUAL_ROWS
+from sentemb.encoder.runners.families import Unsupported
+
+USUAL_ROWS = 2048  # oneDNN is told a usual number of rows when it lays out weights; any number works afterwards
+# activation -> oneDNN's name and algorithm
+ONEDNN_ACTIVATIONS: dict[str | None, tuple[str, str]] = {
+    None: ("none", ""), "gelu": ("gelu", "none"), "relu": ("relu", ""),
+}
 
 
 class FastLinear:

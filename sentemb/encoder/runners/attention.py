@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sentemb.encoder.fast.packed import Packed
+from sentemb.encoder.runners.packed import Packed
 
 _LOG2_E = math.log2(math.e)
 
@@ -30,15 +30,13 @@ def attend(
         bias: added to the logits before the softmax.
         window: tokens farther apart than this do not see one another.
     """
-    if qkv.device.type == "cuda" and bias is None and qkv.dtype != torch.float32:
-        return _attend_varlen(qkv, packed, heads, window)
     d = qkv.shape[1] // 3
     parts = []
     for run in packed.runs:
         split = split_heads(qkv[run.begin : run.end].view(run.rows, run.length, -1), heads)
         mask = bias(run.length) if bias is not None else None
         if window is not None and run.length - 1 > window:
-            mask = _band(run.length, window, qkv.device)
+            mask = _band(run.length, window)
         if _is_short(run.length, qkv):
             parts.append(_by_products(split, mask))
             continue
@@ -51,7 +49,7 @@ def _is_short(length: int, qkv: Tensor) -> bool:
     """Whether batched products beat PyTorch's tiled attention: timed on two Zen 5 cores (12 heads of 32, 4,096 tokens,
     milliseconds), bfloat16 1.3 against 6.2 at 31 tokens, 5 against 12 at 240 and 10 against 24 at 512; float32 3.1
     against 5.5 at 31, 5.1 against 4.4 at 64."""
-    return qkv.device.type == "cpu" and length <= (512 if qkv.dtype == torch.bfloat16 else 32)
+    return length <= (512 if qkv.dtype == torch.bfloat16 else 32)
 
 
 def _by_products(split: Float[Tensor, "three rows heads length width"], mask: Tensor | None) -> Tensor:
@@ -111,32 +109,16 @@ def _row_sums(powers: Tensor) -> Tensor:
 def _binary_logits(query: Tensor, key: Tensor, mask: Tensor | None, rows: int) -> Tensor:
     """Logits times log2 e, whose powers of two are the logits' powers of e."""
     unused = query.new_empty(1, 1, 1)  # beta = 0 leaves it unread
-    found = torch.baddbmm(unused, query, key.transpose(1, 2), beta=0, alpha=query.shape[-1] ** -0.5 * _LOG2_E)
+    logits = torch.baddbmm(unused, query, key.transpose(1, 2), beta=0, alpha=query.shape[-1] ** -0.5 * _LOG2_E)
     if mask is not None:
-        by_row = found.view(rows, -1, *found.shape[1:])
+        by_row = logits.view(rows, -1, *logits.shape[1:])
         if mask.dtype == torch.bool:
             by_row.masked_fill_(~mask, -torch.inf)
         else:
-            by_row.add_(mask.to(found.dtype), alpha=_LOG2_E)
-    return found
+            by_row.add_(mask.to(logits.dtype), alpha=_LOG2_E)
+    return logits
 
 
-def _attend_varlen(qkv: Tensor, packed: Packed, heads: int, window: int | None) -> Tensor:
-    """One kernel for all rows on a GPU (flash attention with row starts). Not run on the machine it was written on:
-    no GPU was there; the check against the plain path guards it."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    d = qkv.shape[1] // 3
-    query, key, value = qkv.view(len(qkv), 3, heads, d // heads).unbind(1)
-    size = (-1, -1) if window is None else (window, window)
-    out = varlen_attn(
-        query.contiguous(), key.contiguous(), value.contiguous(), packed.row_starts, packed.row_starts,
-        packed.longest, packed.longest, window_size=size,
-    )
-    assert isinstance(out, Tensor)  # a pair only where the log-sum-exp is asked for
-    return out.reshape(len(qkv), d)
-
-
-def _band(length: int, window: int, device: torch.device) -> Tensor:
-    position = torch.arange(length, device=device)
+def _band(length: int, window: int) -> Tensor:
+    position = torch.arange(length)
     return (position[:, None] - position[None, :]).abs() <= window

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sentemb.encoder.fast.attention import attend
-from sentemb.encoder.fast.families import activation_of
-from sentemb.encoder.fast.linear import FastLinear
-from sentemb.encoder.fast.packed import Packed
-from sentemb.encoder.fast.post_norm import Norm, norm
+from sentemb.encoder.runners.attention import attend
+from sentemb.encoder.runners.families import activation_of
+from sentemb.encoder.runners.linear import FastLinear
+from sentemb.encoder.runners.packed import Packed
+from sentemb.encoder.runners.post_norm import Norm, norm
 
 
-@dataclass(frozen=True)
-class Layer:
+@dataclass(frozen=True, kw_only=True)
+class PreNormLayer:
     """One transformer layer."""
 
     first_norm: Norm | None  # the first layer's is the embeddings'
@@ -48,16 +48,13 @@ class ModernBertEncoder:
         self.head_width = config.hidden_size // self.heads
         self.window = config.local_attention // 2
         self.dtype = dtype
-        self.home = self.words.device
-        self.is_shape_only = True
-        self.thetas = {kind: float(found["rope_theta"]) for kind, found in config.rope_parameters.items()}
+        self.thetas = {kind: float(rope["rope_theta"]) for kind, rope in config.rope_parameters.items()}
         self.layers = [
-            Layer(
-                None if isinstance(layer.attn_norm, nn.Identity) else norm(layer.attn_norm, dtype),
-                FastLinear.joining([layer.attn.Wqkv], dtype), FastLinear.joining([layer.attn.Wo], dtype),
-                norm(layer.mlp_norm, dtype), FastLinear.joining([layer.mlp.Wi], dtype),
-                FastLinear.joining([layer.mlp.Wo], dtype),
-                kind,
+            PreNormLayer(
+                first_norm=None if isinstance(layer.attn_norm, nn.Identity) else norm(layer.attn_norm, dtype),
+                qkv=FastLinear.joining([layer.attn.Wqkv], dtype), out=FastLinear.joining([layer.attn.Wo], dtype),
+                second_norm=norm(layer.mlp_norm, dtype), up=FastLinear.joining([layer.mlp.Wi], dtype),
+                down=FastLinear.joining([layer.mlp.Wo], dtype), kind=kind,
             )
             for layer, kind in zip(model.layers, config.layer_types, strict=True)
         ]

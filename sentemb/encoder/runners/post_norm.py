@@ -12,16 +12,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sentemb.encoder.fast.attention import Bias, attend
-from sentemb.encoder.fast.families import FAMILIES, LayerModules, position_table
-from sentemb.encoder.fast.linear import FastLinear
-from sentemb.encoder.fast.packed import Packed
-from sentemb.encoder.fast.unsupported import Unsupported
+from sentemb.encoder.runners.attention import Bias, attend
+from sentemb.encoder.runners.families import FAMILIES, LayerModules, Unsupported, position_table
+from sentemb.encoder.runners.linear import FastLinear
+from sentemb.encoder.runners.packed import Packed
 
 Map = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Norm:
     """LayerNorm's weights."""
 
@@ -33,7 +32,7 @@ class Norm:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeedForward:
     """``x + down(activation(up(x)))``."""
 
@@ -44,8 +43,8 @@ class FeedForward:
         return self.down.plus(self.up(x), x)
 
 
-@dataclass(frozen=True)
-class Layer:
+@dataclass(frozen=True, kw_only=True)
+class PostNormLayer:
     """One transformer layer: attention, then the feed-forward pair with its residual."""
 
     qkv: Map
@@ -74,8 +73,6 @@ class PostNormEncoder:
         self.heads = stack.heads
         self.layers = [_layer(parts, stack.activation, dtype) for parts in stack.layers]
         self.relative = _relative(model, dtype)
-        self.home = self.words.device
-        self.is_shape_only = self.relative is None  # a bias is cut to every run of rows
 
     def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]:
         """Hidden states (tokens, d): the last layer's, or the embeddings' and every layer's."""
@@ -92,7 +89,7 @@ class PostNormEncoder:
                 states.append(x)
         return states if all_layers else [x]
 
-    def with_layers(self, layers: list[Layer]) -> PostNormEncoder:
+    def with_layers(self, layers: list[PostNormLayer]) -> PostNormEncoder:
         """The same around other layers."""
         other = copy.copy(self)
         other.layers = layers
@@ -103,16 +100,18 @@ def norm(module: nn.Module, dtype: torch.dtype) -> Norm:
     """A LayerNorm's weights in ``dtype``."""
     if type(module) is not nn.LayerNorm:
         raise Unsupported(f"a norm is {type(module).__name__}, not LayerNorm")
-    return Norm(module.weight.detach().to(dtype), None if module.bias is None else module.bias.detach().to(dtype),
-                module.eps)
+    bias = None if module.bias is None else module.bias.detach().to(dtype)
+    return Norm(weight=module.weight.detach().to(dtype), bias=bias, eps=module.eps)
 
 
-def _layer(parts: LayerModules, activation: str, dtype: torch.dtype) -> Layer:
-    return Layer(
-        FastLinear.joining([parts.query, parts.key, parts.value], dtype),
-        FastLinear.joining([parts.out], dtype), norm(parts.first_norm, dtype),
-        FeedForward(FastLinear.joining([parts.up], dtype, activation), FastLinear.joining([parts.down], dtype)),
-        norm(parts.second_norm, dtype),
+def _layer(parts: LayerModules, activation: str, dtype: torch.dtype) -> PostNormLayer:
+    return PostNormLayer(
+        qkv=FastLinear.joining([parts.query, parts.key, parts.value], dtype),
+        out=FastLinear.joining([parts.out], dtype), first_norm=norm(parts.first_norm, dtype),
+        feed_forward=FeedForward(
+            up=FastLinear.joining([parts.up], dtype, activation), down=FastLinear.joining([parts.down], dtype)
+        ),
+        second_norm=norm(parts.second_norm, dtype),
     )
 
 
