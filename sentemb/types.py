@@ -10,7 +10,7 @@ Device side (torch)  ``Tokens`` → ``Encoded`` → ``Rows`` → ``PairScores`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -20,7 +20,10 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sentemb.parts import Part, room
+
 Similarity = Literal["cosine", "dot"]
+Vectors = NDArray[np.float32]  # (texts, width)
 
 
 # ------------------------------------------------------------------------------------------- host side
@@ -136,10 +139,6 @@ class PairScores:
     candidate: Rows
     similarity: Similarity = "cosine"
 
-    def with_(self, **changes: Any) -> PairScores:
-        """A copy with some fields replaced."""
-        return replace(self, **changes)
-
 
 @dataclass(frozen=True)
 class Share:
@@ -232,42 +231,26 @@ class ViewMaker(Protocol):
     def __call__(self, examples: Examples, context: ViewContext) -> Views: ...
 
 
-class Part(nn.Module):
-    """Base of terms, edits and companions: keyword-only, light constructors; ``bind`` makes modules.
+class Component(Part, nn.Module):
+    """Base of terms, edits and companions, the parts of a training step.
 
-    ``needs`` is a set of claims that ``sentemb check`` verifies before anything is loaded:
+    ``needs`` names what a part reads; ``sentemb check`` verifies it before anything is loaded:
     ``labels`` ``scores`` ``tokens`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
-    ``encodes`` names views beyond anchor/positive/negatives that the encoder must encode (``anchor.masked``).
+    ``encodes`` names views beyond anchor, positive and negatives that the encoder must encode (``anchor.masked``).
     """
 
-    needs: frozenset[str] = frozenset()
     encodes: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """What messages, metrics and checkpoints call this part."""
+        return str(self.given_marks.get("name") or room(self.room).name_of(type(self)))
 
     def bind(self, build: Build) -> None:
         """Make the modules and buffers that depend on the encoder. The default makes none."""
 
 
-class Edit(Part):
-    """``(table, batch) -> table``."""
-
-    def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        raise NotImplementedError
-
-
-class Term(Part):
-    """One loss: a scalar that is equal on every device, or this device's ``Share`` of a ratio of sums."""
-
-    def forward(self, table: PairScores, batch: Batch) -> Tensor | Share:
-        raise NotImplementedError
-
-    def diagnose(self, table: PairScores, batch: Batch) -> None:
-        """Called by the step only after this term's loss was not finite: raise the NumericError that says why.
-
-        So ``forward`` needs no check that would make the device wait. The default knows no reason and returns.
-        """
-
-
-class Companion(Part):
+class Companion(Component, room="companions"):
     """Something stateful beside the encoder. State changes only in ``prepare`` and ``after_step``.
 
     What must survive a restart is in parameters and buffers; ``checkpoint_state`` may leave out what ``bind`` or

@@ -24,13 +24,13 @@ import torch
 import torch.nn.functional as F
 from bench_encode import long_texts, short_texts
 from harness import RESULTS, machine, machine_line, markdown_table
+from sentemb.encoder.batching import budget_batches, length_order
+from sentemb.encoder.fast import PostNormEncoder, int8, pack
+from sentemb.encoder.inference import FastInference
 from torch import Tensor
 
 from sentemb import Encoder
 from sentemb.encoder import eight_bits
-from sentemb.encoder.batching import budget_batches, length_order
-from sentemb.encoder.fast import PostNormEncoder, int8, pack
-from sentemb.encoder.inference import FastInference
 from sentemb.machine.allocation import keep_freed_memory
 from sentemb.types import TokenColumn
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sentemb.edits.edit import Edit
 from sentemb.edits.false_negative import FalseNegative
 from sentemb.edits.given import Given
 from sentemb.edits.hardness import Hardness
@@ -11,7 +12,6 @@ from sentemb.edits.noise import Noise
 from sentemb.edits.propensity import Propensity
 from sentemb.edits.queue import Queue
 from sentemb.edits.same_label import SameLabel
-from sentemb.types import Edit
 
 PARTS: dict[str, type[Edit]] = {
     "false_negative": FalseNegative,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from sentemb.companions.find import find_companion
 from sentemb.companions.reference import Reference
+from sentemb.edits.edit import Edit
 from sentemb.maths.rows import UNKNOWN
-from sentemb.types import Batch, Edit, PairScores
+from sentemb.types import Batch, PairScores
 
 
 class FalseNegative(Edit):
@@ -81,7 +83,7 @@ class FalseNegative(Edit):
 
 def remove(table: PairScores, pairs: Bool[Tensor, "n m"]) -> PairScores:
     """The table without the given pairs, positives excepted."""
-    return table.with_(log_weight=table.log_weight.masked_fill(pairs & ~table.positive, float("-inf")))
+    return replace(table, log_weight=table.log_weight.masked_fill(pairs & ~table.positive, float("-inf")))
 
 
 def same_identity(

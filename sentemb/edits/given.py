@@ -8,10 +8,11 @@ from collections.abc import Mapping
 
 import torch
 
+from sentemb.edits.edit import Edit
 from sentemb.errors import RecipeError
 from sentemb.maths.rows import UNKNOWN, extra_rows
 from sentemb.maths.table import add_candidates
-from sentemb.types import Batch, Edit, PairScores
+from sentemb.types import Batch, PairScores
 
 _NEGATIVE = re.compile(r"negative(?:_(\d+))?")
 

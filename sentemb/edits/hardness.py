@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
+from sentemb.edits.edit import Edit
 from sentemb.maths.softmax import masked_logsumexp
-from sentemb.types import Batch, Edit, PairScores
+from sentemb.types import Batch, PairScores
 
 
 class Hardness(Edit):
@@ -60,7 +63,7 @@ class Hardness(Edit):
         weight = tilt + (total - masked_logsumexp(tilt, negative, empty=0.0))[:, None]
         if self.class_prior:
             weight = weight + self._debias(table, weight, negative, total)[:, None]
-        return table.with_(log_weight=torch.where(negative, weight, before))
+        return replace(table, log_weight=torch.where(negative, weight, before))
 
     def _debias(
         self, table: PairScores, weight: torch.Tensor, negative: torch.Tensor, total: torch.Tensor

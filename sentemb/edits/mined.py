@@ -10,10 +10,11 @@ from torch import Tensor
 
 from sentemb.companions.find import find_companion
 from sentemb.companions.neighbours import Neighbours
+from sentemb.edits.edit import Edit
 from sentemb.errors import RecipeError
 from sentemb.maths.rows import extra_rows
 from sentemb.maths.table import add_candidates
-from sentemb.types import Batch, Edit, PairScores, Rows
+from sentemb.types import Batch, PairScores, Rows
 
 _MINED = re.compile(r"mined_(\d+)")
 

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sentemb.edits.edit import Edit
 from sentemb.maths.rows import extra_rows
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.table import add_candidates
-from sentemb.types import Batch, Edit, PairScores
+from sentemb.types import Batch, PairScores
 
 
 class Mixed(Edit):

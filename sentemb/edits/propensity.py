@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
 from sentemb.companions.find import find_companion
 from sentemb.companions.propensity import Propensity as PropensityCompanion
+from sentemb.edits.edit import Edit
 from sentemb.maths.softmax import masked_logsumexp
-from sentemb.types import Batch, Edit, PairScores
+from sentemb.types import Batch, PairScores
 
 
 class Propensity(Edit):
@@ -57,4 +59,4 @@ class Propensity(Edit):
         total = masked_logsumexp(before, kept, empty=0.0)
         weight = weight + (total - masked_logsumexp(weight, kept, empty=0.0))[:, None]
         edited = torch.where(kept, weight, before).masked_fill(negative & ~kept, float("-inf"))
-        return table.with_(log_weight=edited)
+        return replace(table, log_weight=edited)

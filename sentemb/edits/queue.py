@@ -6,9 +6,10 @@ import torch
 
 from sentemb.companions.find import find_companion
 from sentemb.companions.momentum import Momentum
+from sentemb.edits.edit import Edit
 from sentemb.maths.rows import extra_rows
 from sentemb.maths.table import add_candidates
-from sentemb.types import Batch, Edit, PairScores
+from sentemb.types import Batch, PairScores
 
 
 class Queue(Edit):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sentemb.errors import RecipeError
-from sentemb.maths.rows import UNKNOWN
-from sentemb.types import Batch, Edit, PairScores
+from sentemb.edits.edit import Edit
+from sentemb.maths.table import mark_same_label
+from sentemb.types import Batch, PairScores
 
 
 class SameLabel(Edit):
@@ -29,8 +29,4 @@ class SameLabel(Edit):
     needs = frozenset({"labels"})
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        anchor, candidate = table.anchor.label, table.candidate.label
-        if anchor is None or candidate is None:
-            raise RecipeError("edit same_label: the data have no label column; add one, or drop the edit")
-        same = (anchor[:, None] == candidate[None, :]) & (anchor != UNKNOWN)[:, None]
-        return table.with_(positive=table.positive | same)
+        return mark_same_label(table)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentemb.errors import ModelError
+from sentemb.errors import ModelError, first_line
 
 
 def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> nn.Module:
@@ -84,11 +84,6 @@ def refused(where: Path) -> Iterator[None]:
         if isinstance(error, SafetensorError):
             message = f"its weights are damaged or cut short ({message}); fetch or copy the model again"
         raise ModelError(f"{where}: {message}") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a library's message."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def read_config(folder: Path) -> dict[str, Any]:

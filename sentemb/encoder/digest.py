@@ -83,4 +83,5 @@ def require_same(state: Mapping[str, Tensor], mine: UInt8[Tensor, " 32"], part: 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     # bfloat16 has no numpy type; its bytes do
-    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    array: Any = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return memoryview(array)

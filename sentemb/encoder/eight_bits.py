@@ -28,7 +28,7 @@ from sentemb.encoder.runners.lean import LeanRunner
 from sentemb.encoder.runners.packed import pack
 from sentemb.encoder.runners.post_norm import PostNormEncoder
 from sentemb.encoder.saving import write_json
-from sentemb.errors import ModelError
+from sentemb.errors import ModelError, first_line
 from sentemb.machine.precision import resolve_precision
 from sentemb.progress import Progress
 from sentemb.types import TokenColumn, Vocabulary
@@ -129,7 +129,7 @@ def prepare(
         with torch.inference_mode(), evaluating(module):
             tensors = int8.prepare(lean.form, pack(prepared), rounded)
     except RuntimeError as error:  # values that are not finite, for one
-        raise ModelError(f"the sample cannot be prepared on: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"the sample cannot be prepared on: {first_line(error)}") from error
     settings = EncodeSettings(normalise=True)
     with Progress("measuring", total=None, unit="texts", enabled=False) as bar:
         exact, moved = (

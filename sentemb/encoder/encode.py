@@ -22,6 +22,7 @@ from torch import nn
 from sentemb.data.distinct import distinct
 from sentemb.encoder.module import EncoderModule, evaluating
 from sentemb.encoder.runners.choose import Runner
+from sentemb.errors import ModelError
 from sentemb.machine.allocation import keep_freed_memory
 from sentemb.progress import Progress, is_quiet
 from sentemb.types import TokenColumn
@@ -57,6 +58,7 @@ def encode_texts(
     settings: EncodeSettings, bar: Progress,
 ) -> Vectors:
     """Embeddings (texts, d) float32; equal texts are tokenised and computed once."""
+    check_texts(texts)
     unique = distinct(texts)
     out = np.empty((len(texts), settings.dim or module.exported_width), dtype=np.float32)
     for start, column in tokenise_ahead(unique.values, tokenise):
@@ -66,6 +68,13 @@ def encode_texts(
     out[repeated] = out[unique.first[unique.position[repeated]]]
     bar.advance(len(repeated))
     return out
+
+
+def check_texts(texts: Sequence[object]) -> None:
+    """Raise ``ModelError`` for the first entry that is no string."""
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ModelError(f"text {row} is {type(text).__name__}, not a string")
 
 
 def encode_tokens(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, overload
@@ -25,8 +25,7 @@ from sentemb.encoder.poolings import PoolingChoice
 from sentemb.encoder.runners.choose import Runner, Runners, weights_state
 from sentemb.encoder.saving import write_backbone, write_model_config, write_modules
 from sentemb.encoder.source import locate
-from sentemb.encoder.tokeniser import Tokeniser
-from sentemb.errors import ModelError, did_you_mean
+from sentemb.errors import ModelError, did_you_mean, first_line
 from sentemb.files import atomic_folder
 from sentemb.machine.precision import Precision, check_precision, find_device, resolve_precision
 from sentemb.maths.similarity import pairwise
@@ -292,9 +291,6 @@ class Encoder:
         self, run: Runner, texts: Iterable[str], prefix: str, settings: EncodeSettings, bar: Progress
     ) -> Vectors:
         rows = list(texts)
-        for row, text in enumerate(rows):
-            if not isinstance(text, str):
-                raise ModelError(f"text {row} is {type(text).__name__}, not a string")
         before = self.cut_count
 
         def tokenise(texts: Sequence[str]) -> TokenColumn:
@@ -343,14 +339,17 @@ class Encoder:
         return self.prompts[name]
 
     # ------------------------------------------------------------------------------------------ eight bits
-    def quantised(self, texts: Sequence[str], *, layers: int | None = None) -> Encoder:
+    def quantised(
+        self, texts: Sequence[str], *, layers: int | None = None, score: Callable[[Encoder], float] | None = None
+    ) -> Encoder:
         """The model with the larger products of its layers in eight bits, prepared once on a sample of texts.
 
         Args:
             texts: at least 100 of those that it will encode; half prepare the scales, the others measure the change.
             layers: how many of the last layers get them; None: all.
+            score: a measure of an encoder (``sentemb.evaluate.sts_dev``), which is kept before and after.
 
-        Returns: another encoder of the same weights; ``eight_bits.change`` says how far its vectors are from float32.
+        Returns: another encoder of the same weights; ``eight_bits.facts`` says how far its vectors are from float32.
 
         Raises:
             ModelError: too few texts, or an architecture, device or processor that has no such form.
@@ -360,7 +359,13 @@ class Encoder:
         other = Encoder(replace(self._loaded, runners=Runners()), source=self.source, precision="auto",
                         prompts=self.prompts)
         other.is_normalised, other.default_prompt = self.is_normalised, self.default_prompt
+        if score is not None:
+            other.precision = "fp32"
+            before, other.precision = score(other), "auto"
         other._eight_bits = prepare(module, column, self.vocabulary, layers=layers)
+        if score is not None:
+            facts = {**other._eight_bits.facts, "score": {"before": round(before, 4), "after": round(score(other), 4)}}
+            other._eight_bits = replace(other._eight_bits, facts=facts)
         return other
 
     # --------------------------------------------------------------------------------------------- saving
@@ -385,7 +390,7 @@ class Encoder:
                 if (eight_bits := self.eight_bits) is not None:
                     eight_bits.write(place)
         except (OSError, SafetensorError) as error:
-            raise ModelError(f"{target}: the model could not be saved ({backbones.first_line(error)}); make room or "
+            raise ModelError(f"{target}: the model could not be saved ({first_line(error)}); make room or "
                              "save it elsewhere") from error
         return target
 

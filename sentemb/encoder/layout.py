@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,8 @@ from sentemb.encoder.heads import Dense, Head, LayerNorm
 from sentemb.encoder.heads.dense import ACTIVATIONS
 from sentemb.encoder.poolings import KnownForm, Pooling, from_known_form
 from sentemb.encoder.poolings.tokens import TOKEN_POOLINGS
-from sentemb.errors import ModelError, did_you_mean
+from sentemb.errors import ModelError, PartError, did_you_mean
+from sentemb.parts import room
 from sentemb.types import Similarity
 
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout", "WeightedLayerPooling")
@@ -116,20 +114,18 @@ def _read_pooling(layout: Layout, place: Path, layer_weights: tuple[float, ...] 
 
 def _pooling_from_outside(path: str, place: Path, folder: Path, trust_remote_code: bool) -> Pooling:
     """A pooling whose class is not sentemb's. A model's folder must not be able to have any code imported, so the
-    class must be imported already, an installed package's entry point, or trusted by the caller."""
-    module_name, _, name = path.rpartition(".")
-    is_installed = f"{module_name}:{name}" in {point.value for point in entry_points(group="sentemb")}
-    if module_name not in sys.modules and not (is_installed or trust_remote_code):
-        raise ModelError(f'{folder / "modules.json"}: module type "{path}" is code from outside sentemb; import '
-                         f"{module_name} before loading, or load with trust_remote_code=True"
-                         f"{did_you_mean(name, KNOWN_MODULES)}")
+    class must be imported already, an installed package's part, or trusted by the caller."""
+    settings = read_json(place / "config.json")
     try:
-        cls = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise ModelError(f'{folder / "modules.json"}: module type "{path}": {error}') from None
-    if not (isinstance(cls, type) and issubclass(cls, Pooling)):
-        raise ModelError(f'{folder / "modules.json"}: module type "{path}" is no sentemb.encoder.poolings.Pooling')
-    return cls(**read_json(place / "config.json"))
+        cls = room("poolings").find(settings.pop("use", None), may_import=trust_remote_code)
+        part = cls(**settings)
+    except (PartError, TypeError) as error:
+        module = path.rpartition(".")[0]
+        raise ModelError(f'{folder / "modules.json"}: module type "{path}" is no module that sentemb has '
+                         f"({error}){did_you_mean(path.rpartition('.')[2], KNOWN_MODULES)}; where it is a pooling of "
+                         f"your own, import {module} before loading, or load with trust_remote_code=True") from None
+    assert isinstance(part, Pooling)  # room.find saw to it
+    return part
 
 
 def _read_layer_weights(place: Path) -> tuple[float, ...]:
@@ -148,8 +144,10 @@ def _read_dense(place: Path) -> Dense:
     if inputs != {"sentence_embedding"}:
         raise ModelError(f"{place / 'config.json'}: the Dense module works on {sorted(inputs)}; sentemb knows only "
                          "sentence_embedding")
-    return Dense(out_features=int(config["out_features"]), activation=names[activation],
-                 bias=bool(config.get("bias", True)), residual=bool(config.get("use_residual", False)))
+    settings: dict[str, Any] = {"out_features": int(config["out_features"]), "activation": names[activation],
+                                "bias": bool(config.get("bias", True)),
+                                "residual": bool(config.get("use_residual", False))}
+    return Dense(**settings)
 
 
 def _head_weights(place: Path) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from sentemb.encoder import backbone as backbones
 from sentemb.encoder.digest import digest_of
-from sentemb.encoder.heads import PARTS as HEADS
 from sentemb.encoder.heads import Head
 from sentemb.encoder.layout import Layout, read_layout
 from sentemb.encoder.module import EncoderModule
@@ -21,7 +20,8 @@ from sentemb.encoder.quick_start import LEAN_FAMILIES, StartMemo, memo_path, rea
 from sentemb.encoder.runners.choose import Runners, comparison_name, weights_state
 from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.tokeniser import Tokeniser, checked_max, load_hub, load_tokeniser, tokeniser_from_json
-from sentemb.errors import ModelError, did_you_mean
+from sentemb.errors import ModelError
+from sentemb.parts import room
 
 HeadChoice = Head | str | Mapping[str, Any] | Sequence["Head | str | Mapping[str, Any]"]
 
@@ -156,27 +156,20 @@ def _assemble(layout: Layout, backbone: nn.Module, choice: PoolingChoice | None)
 
 
 def make_heads(choice: HeadChoice | None) -> list[Head]:
-    """Heads from a name, a table with ``use``, a ``Head``, or a list of those.
+    """Heads, not bound yet, from a name, a table with ``use``, a head of the same settings, or a list of those.
 
     Raises:
-        ModelError: unknown head or option.
+        PartError: an unknown head or setting.
     """
     if choice is None:
         return []
     if isinstance(choice, Head):
-        return [choice]
-    if isinstance(choice, str):
-        choice = {"use": choice}
-    if not isinstance(choice, Mapping):
-        return [head for one in choice for head in make_heads(one)]
-    options = dict(choice)
-    name = str(options.pop("use", ""))
-    if name not in HEADS:
-        raise ModelError(f'head.use = "{name}"{did_you_mean(name, HEADS)}')
-    try:
-        return [HEADS[name](**options)]
-    except TypeError as error:
-        raise ModelError(f'head "{name}": {error}') from None
+        return [choice.fresh()]
+    if isinstance(choice, str | Mapping):
+        part = room("heads").make({"use": choice} if isinstance(choice, str) else choice)
+        assert isinstance(part, Head)  # room.find saw to it
+        return [part]
+    return [head for one in choice for head in make_heads(one)]
 
 
 def _load_weights(part: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from sentemb.data.distinct import distinct
-from sentemb.encoder.encode import Vectors, progress_bar
+from sentemb.encoder.encode import Vectors, check_texts, progress_bar
 from sentemb.encoder.encoder import Encoder
 from sentemb.errors import ModelError
 from sentemb.machine.precision import find_device
@@ -163,9 +163,10 @@ class DevicePool:
             prompt=prompt, prompt_name=prompt_name, normalise=normalise, precision=precision,
             batch_tokens=batch_tokens, dim=dim,
         )
+        check_texts(texts)
         unique = distinct(texts)
         # long texts first and together: little padding within a block, and short blocks at the end
-        order = np.argsort([-len(text) if isinstance(text, str) else 0 for text in unique.values], kind="stable")
+        order = np.argsort([-len(text) for text in unique.values], kind="stable")
         size = max(1, min(_BLOCK, -(-len(order) // (_BLOCKS_EACH * len(self.devices)))))
         vectors = np.empty((len(order), dim or self.width), dtype=np.float32)
         rows_of: dict[Future[tuple[Vectors, int]], NDArray[np.int64]] = {}

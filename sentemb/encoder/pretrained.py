@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sentemb.encoder.backbone import first_line, load_pretrained
-from sentemb.errors import ModelError
+from sentemb.encoder.backbone import load_pretrained
+from sentemb.errors import ModelError, first_line
 
 # where the dense layer and the norm of a masked-LM head lie: BERT; RoBERTa, MPNet, XLM-R; DistilBERT
 HEAD_LAYERS = (

@@ -17,6 +17,7 @@ from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import KnownForm, Pooling, known_form
 from sentemb.encoder.poolings.tokens import TOKEN_POOLINGS
 from sentemb.errors import ModelError, NumericError
+from sentemb.parts import to_table
 
 _THEIRS = "sentence_transformers.models."
 _WEIGHTS = "model.safetensors"
@@ -129,7 +130,7 @@ def _write_layer_weights(place: Path, weights: tuple[float, ...], width: int) ->
 
 def _write_outside_pooling(place: Path, pooling: Pooling) -> None:
     try:
-        write_json(place / "config.json", dict(pooling.settings))
+        write_json(place / "config.json", to_table(pooling))
     except TypeError as error:
         raise ModelError(f"{type(pooling).__name__}: its settings cannot be written as JSON ({error})") from None
     if pooling.state_dict():

@@ -22,7 +22,7 @@ from sentemb.errors import EvaluationError
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.results import TaskResult
 from sentemb.evaluate.tables import number_of, read_rows
-from sentemb.evaluate.topk import top_k
+from sentemb.maths.neighbours import nearest
 
 Vectors = NDArray[np.float32]
 
@@ -116,10 +116,8 @@ def iso_score(vectors: Vectors) -> float:
 def hubness(vectors: Vectors, neighbours: int = HUB_NEIGHBOURS) -> float:
     """Skewness of the k-occurrences; k is cut to the texts there are."""
     k = min(neighbours, len(vectors) - 1)
-    hits = top_k(vectors, vectors, k + 1)
-    own = hits.ids == np.arange(len(vectors))[:, None]
-    own[~own.any(axis=1), -1] = True  # an equal text took the own place: drop the last hit instead
-    count = np.bincount(hits.ids[~own], minlength=len(vectors)).astype(np.float64)
+    ids, _ = nearest(vectors, k)
+    count = np.bincount(ids.ravel(), minlength=len(vectors)).astype(np.float64)
     sd = count.std()
     return float(np.mean((count - count.mean()) ** 3) / sd**3) if sd > 0 else 0.0
 

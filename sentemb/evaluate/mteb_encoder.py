@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.prompts import prompt_for
-from sentemb.evaluate.topk import top_k
+from sentemb.maths.neighbours import top
 from sentemb.types import Hits
 
 Vectors = NDArray[np.float32]
@@ -29,7 +29,7 @@ class MtebEncoder:
     def __init__(self, model: EvalModel, *, search: Search | None = None) -> None:
         self.model = model
         self._search = search or (
-            lambda queries, documents, k: top_k(queries, documents, k, similarity=model.similarity)
+            lambda queries, documents, k: top(queries, documents, k, metric=model.similarity)
         )
         self._meta = model_meta(model)
         self._documents: Vectors | None = None
@@ -115,7 +115,7 @@ class MtebEncoder:
             if not candidates:
                 results[name] = {}
                 continue
-            hits = top_k(query[None], documents[[row[d] for d in candidates]], k, similarity=self.model.similarity)
+            hits = top(query[None], documents[[row[d] for d in candidates]], k, metric=self.model.similarity)
             results[name] = {candidates[i]: float(score) for i, score in zip(hits.ids[0], hits.scores[0], strict=True)}
         return results
 

@@ -15,8 +15,8 @@ from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.prompts import prompt_for
 from sentemb.evaluate.ranking import CUTS, Qrels, check_ids, fuse, judged_queries, ranking_scores
 from sentemb.evaluate.tables import FORMATS, read_rows, text_of
-from sentemb.evaluate.topk import top_k
 from sentemb.evaluate.trec import read_qrels
+from sentemb.maths.neighbours import top
 from sentemb.types import Hits
 
 DEPTH = 1000  # hits kept a query, as trec_eval and MTEB
@@ -153,11 +153,11 @@ def evaluate_retrieval(
     query_prompt = prompt_for(model.prompts, task=data.name, task_type="Retrieval", role="query")
     document_prompt = prompt_for(model.prompts, task=data.name, task_type="Retrieval", role="document")
     extra = 1 if ignore_identical_ids else 0
-    hits = top_k(
+    hits = top(
         model.encode(list(data.queries.values()), prompt=query_prompt),
         model.encode(list(data.documents.values()), prompt=document_prompt),
         depth + extra,
-        similarity=model.similarity,
+        metric=model.similarity,
         device=device,
     )
     runs = {model.provenance.name: to_run(hits, query_ids, document_ids, drop_own=ignore_identical_ids, depth=depth)}

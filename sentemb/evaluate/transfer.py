@@ -23,7 +23,7 @@ from sentemb.errors import EvaluationError, did_you_mean
 from sentemb.evaluate.labelled import LabelledTexts
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.prompts import prompt_for
-from sentemb.evaluate.topk import top_k
+from sentemb.maths.neighbours import top
 
 Method = Literal["logistic", "fewshot", "knn", "clustering"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -149,7 +149,7 @@ def _fitted(x: Vectors, y: Labels, penalty: float, iterations: int, seed: int) -
 
 
 def _nearest(x: Vectors, y: Labels, x_test: Vectors, seed: int) -> Labels:
-    hits = top_k(x_test, x, NEIGHBOURS)
+    hits = top(x_test, x, NEIGHBOURS, metric="cosine")
     classes, index = np.unique(y, return_inverse=True)
     votes = np.zeros((len(x_test), len(classes)))
     rows = np.arange(len(x_test))[:, None]

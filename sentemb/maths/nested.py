@@ -20,7 +20,7 @@ def narrow_table(table: PairScores, width: int) -> PairScores:
     """
     anchor, candidate = narrow_rows(table.anchor, width), narrow_rows(table.candidate, width)
     sim = pairwise(anchor.embedding, candidate.embedding, table.similarity)
-    return table.with_(sim=sim, anchor=anchor, candidate=candidate)
+    return replace(table, sim=sim, anchor=anchor, candidate=candidate)
 
 
 def narrow_batch(batch: Batch, width: int) -> Batch:

@@ -2,19 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sentemb.errors import RecipeError
+from sentemb.maths.rows import UNKNOWN
 from sentemb.maths.similarity import pairwise
-from sentemb.types import PairScores, Rows, Similarity
+from sentemb.types import Batch, PairScores, Rows, Similarity
 
 
-def score_table(anchor: Rows, candidate: Rows, similarity: Similarity = "cosine") -> PairScores:
-    """The in-batch table: anchor i's positive is candidate i, every other candidate is a negative."""
+def score_table(
+    anchors: Float[Tensor, "n d"],
+    positives: Float[Tensor, "n d"],
+    *,
+    negatives: Sequence[Float[Tensor, "n d"]] = (),
+    labels: Int[Tensor, " n"] | None = None,
+    scores: Float[Tensor, " n"] | None = None,
+    texts: Mapping[str, Sequence[str]] | None = None,
+    similarity: Similarity = "cosine",
+    generator: torch.Generator | None = None,
+) -> tuple[PairScores, Batch]:
+    """The table and the batch of embeddings, for edits and terms in a training loop of one's own.
+
+        table, batch = score_table(anchors, positives, negatives=[hard], labels=labels)
+        table = Given(weight=2.0)(table, batch)
+        loss = InfoNCE(temperature=0.05)(table, batch)
+
+    Args:
+        anchors: embeddings, before normalisation.
+        positives: row i belongs to anchor i.
+        negatives: hard negatives, row i of each given for anchor i; the edit ``Given`` puts them into the table.
+        labels: class of every anchor and its positive; the edit ``SameLabel`` reads them.
+        scores: graded similarity of every pair.
+        texts: the texts behind "anchor", "positive", "negative_1", …; the edit ``FalseNegative`` compares them.
+        similarity: how embeddings are compared.
+        generator: of the edits that draw (on the CPU); the default is torch's own.
+    """
+    embeddings = {"anchor": anchors, "positive": positives}
+    embeddings |= {f"negative_{i}": negative for i, negative in enumerate(negatives, 1)}
+    ids = torch.arange(len(anchors), device=anchors.device)
+    number: dict[str, int] = {}
+    views = {}
+    for name, embedding in embeddings.items():
+        text = torch.full_like(ids, UNKNOWN)
+        if texts is not None and name in texts:
+            text = ids.new_tensor([number.setdefault(one, len(number)) for one in texts[name]])
+        views[name] = Rows(embedding, ids, text, labels)
+    batch = Batch(
+        views=views, local=slice(0, len(anchors)), tokens={}, encoded={}, score=scores, generator=generator
+    )
+    return in_batch_table(views["anchor"], views["positive"], similarity), batch
+
+
+def in_batch_table(anchor: Rows, candidate: Rows, similarity: Similarity = "cosine") -> PairScores:
+    """Anchor i's positive is candidate i, every other candidate is a negative."""
     sim = pairwise(anchor.embedding, candidate.embedding, similarity)
     positive = torch.eye(*sim.shape, dtype=torch.bool, device=sim.device)
     return PairScores(sim, positive, torch.zeros_like(sim), anchor, candidate, similarity)
+
+
+def mark_same_label(table: PairScores) -> PairScores:
+    """The table where candidates of an anchor's class are its positives; unknown classes equal nothing."""
+    anchor, candidate = table.anchor.label, table.candidate.label
+    if anchor is None or candidate is None:
+        raise RecipeError("edit same_label: the data have no label column; add one, or drop the edit")
+    same = (anchor[:, None] == candidate[None, :]) & (anchor != UNKNOWN)[:, None]
+    return replace(table, positive=table.positive | same)
 
 
 def add_candidates(
@@ -30,7 +87,8 @@ def add_candidates(
         positive = torch.zeros_like(sim, dtype=torch.bool)
     if log_weight is None:
         log_weight = torch.zeros_like(sim)
-    return table.with_(
+    return replace(
+        table,
         sim=torch.cat([table.sim, sim], dim=1),
         positive=torch.cat([table.positive, positive], dim=1),
         log_weight=torch.cat([table.log_weight, log_weight.to(table.log_weight.dtype)], dim=1),

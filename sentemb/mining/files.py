@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sentemb.encoder.crossencoder import CrossEncoderScores
 from sentemb.errors import DataError, SearchError
 from sentemb.files import atomic_file, write_json
+from sentemb.maths.neighbours import compared, ordered
 from sentemb.mining.mine import Mined, Miner, Neighbours, Pairs, PairScorer, pairs_of
 from sentemb.mining.report import MiningReport, ReportBuilder
 from sentemb.mining.rules import MiningRules, Rows, Scores
@@ -30,7 +31,6 @@ from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
 ENCODED = 65_536  # texts encoded at a time
-GATHERED = 32 << 20  # bytes of candidates' vectors at a time
 
 
 def read_pairs(
@@ -180,15 +180,8 @@ def _indexed(folder: Path, corpus_vectors: Vectors, kind: str, seed: int) -> Nei
 
     def search(vectors: Vectors, k: int) -> tuple[Scores, Rows]:
         rows = index.search_vectors(vectors, k).ids
-        scores = np.full(rows.shape, -np.inf, dtype=np.float32)
-        step = max(1, GATHERED // (4 * k * corpus_vectors.shape[1]))
-        for start in range(0, len(rows), step):
-            some = rows[start : start + step]
-            gathered = corpus_vectors[np.maximum(some, 0)]
-            scores[start : start + step] = np.matmul(gathered, vectors[start : start + step, :, None])[:, :, 0]
-        scores[rows < 0] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")
-        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        hits = ordered(rows, compared(vectors, rows, corpus_vectors.__getitem__), k, "dot")
+        return hits.scores, hits.ids
 
     return search
 

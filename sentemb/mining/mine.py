@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError, NumericError, SearchError
+from sentemb.maths.neighbours import best_device, compared
 from sentemb.mining.rules import MiningRules, Rows, Scores, members, refuse, take, window
-from sentemb.search.faiss_knn import exact_search
 from sentemb.search.query.hybrid import Bm25
 
 Vectors = NDArray[np.float32]
@@ -134,7 +134,7 @@ class Miner:
             )
         self.pairs, self.rules = pairs, rules
         self._anchor_vectors, self._corpus_vectors = anchor_vectors, corpus_vectors
-        self._neighbours = neighbours or exact_search(corpus_vectors)
+        self._neighbours = neighbours or _exact(corpus_vectors)
         self._filter, self._reference = filter_model, reference
         self._words = Bm25(pairs.corpus) if rules.bm25 > 0 else None
         lists = np.diff(pairs.excluded_offsets)
@@ -193,13 +193,7 @@ class Miner:
 
     def _similarity(self, anchors: Rows, rows: Rows, vectors: tuple[Vectors, Vectors] | None = None) -> Scores:
         mine, theirs = vectors or (self._anchor_vectors, self._corpus_vectors)
-        out = np.empty(rows.shape, dtype=np.float32)
-        step = max(1, (32 << 20) // (4 * rows.shape[1] * mine.shape[1]))
-        for start in range(0, len(anchors), step):
-            part = slice(start, start + step)
-            gathered = theirs[np.maximum(rows[part], 0)]
-            out[part] = np.matmul(gathered, mine[anchors[part]][:, :, None])[:, :, 0]
-        return np.where(rows >= 0, out, -np.inf).astype(np.float32)
+        return compared(mine[anchors], rows, theirs.__getitem__)
 
     def _members(self, rows: Rows, anchors: Rows) -> NDArray[np.bool_]:
         offsets, flat = _slice(self.pairs.excluded_offsets, self.pairs.excluded_rows, anchors)
@@ -245,6 +239,12 @@ class Miner:
         refused = np.zeros(rows.shape, dtype=bool)
         refused[places, columns] = values[len(owners) :] > bar[places] - self.rules.filter_margin
         return refused
+
+
+def _exact(vectors: Vectors) -> Neighbours:
+    from sentemb.maths.inner_products import ExactSearch
+
+    return ExactSearch.of(vectors, best_device()).top
 
 
 def _topped_up(

@@ -11,17 +11,19 @@ from typing import Any
 
 import torch
 
+from sentemb.edits.edit import Edit
 from sentemb.encoder import Encoder
 from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
 from sentemb.recipe.recipe import DevSpec, NamedPart, Recipe
 from sentemb.recipe.schema import PartSpec
+from sentemb.terms.term import Term
 from sentemb.training.device import resolve_precision
 from sentemb.training.objective import Objective, WeightedTerm
 from sentemb.training.plan import Plan
 from sentemb.training.services import EncoderShelf
-from sentemb.types import Build, Companion, Edit, Examples, Part, Term
+from sentemb.types import Build, Companion, Component, Examples
 
 
 def build(recipe: Recipe, run_dir: Path) -> Plan:
@@ -126,7 +128,7 @@ class _AtPrecision:
         return self.encoder.encode(texts, precision=self.precision, progress=False)
 
 
-def _bound(spec: PartSpec, context: Build, kind: type[Part]) -> Any:
+def _bound(spec: PartSpec, context: Build, kind: type[Component]) -> Any:
     part = spec.make()
     if not isinstance(part, kind):
         raise RecipeError(f"{spec.where}.use = {spec.use!r}: {spec.cls.__name__} is no {kind.__name__}")

@@ -9,9 +9,9 @@ from sentemb.terms.info_nce import InfoNCE
 from sentemb.terms.masked_lm import MaskedLM
 from sentemb.terms.replaced_token_detection import ReplacedTokenDetection
 from sentemb.terms.supervised_contrast import SupervisedContrast
+from sentemb.terms.term import Term
 from sentemb.terms.triplet import Triplet
 from sentemb.terms.uniformity import Uniformity
-from sentemb.types import Term
 
 PARTS: dict[str, type[Term]] = {
     "alignment": Alignment,

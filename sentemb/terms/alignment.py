@@ -9,8 +9,8 @@ from torch import Tensor
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.softmax import live_pairs
-from sentemb.terms.diagnosis import explain_table
-from sentemb.types import Batch, PairScores, Term
+from sentemb.terms.term import Term
+from sentemb.types import Batch, PairScores
 
 
 class Alignment(Term):
@@ -48,7 +48,3 @@ class Alignment(Term):
         total = torch.where(pairs, distance, torch.zeros_like(distance)).sum()
         lonely = ~pairs.any(dim=1)
         return torch.where(lonely.any(), torch.inf, total / pairs.sum().clamp(min=1))
-
-    def diagnose(self, table: PairScores, batch: Batch) -> None:
-        """Raise the NumericError that says why the loss is not finite."""
-        explain_table("alignment", table, batch)

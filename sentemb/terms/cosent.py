@@ -8,7 +8,8 @@ from torch import Tensor
 
 from sentemb.errors import DataError
 from sentemb.maths.similarity import at_least_float32
-from sentemb.types import Batch, PairScores, Term
+from sentemb.terms.term import Term
+from sentemb.types import Batch, PairScores
 
 
 class CoSENT(Term):

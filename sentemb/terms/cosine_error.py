@@ -7,7 +7,8 @@ from torch import Tensor
 
 from sentemb.maths.similarity import at_least_float32
 from sentemb.terms.cosent import graded_scores
-from sentemb.types import Batch, PairScores, Term
+from sentemb.terms.term import Term
+from sentemb.types import Batch, PairScores
 
 
 class CosineError(Term):

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, mean_over_pairs, table_logits
-from sentemb.terms.diagnosis import explain_table
-from sentemb.types import Batch, PairScores, Term
+from sentemb.terms.term import Term
+from sentemb.types import Batch, PairScores
 
 
 class Decoupled(Term):
@@ -43,7 +43,3 @@ class Decoupled(Term):
         loss = masked_logsumexp(logits, negative, empty=0.0) - mean_over_pairs(logits, positive)
         # a row without positives is counted, whatever its negatives: it is infinite and gets diagnosed
         return mean_over(loss, negative.any(dim=1) | ~positive.any(dim=1))
-
-    def diagnose(self, table: PairScores, batch: Batch) -> None:
-        """Raise the NumericError that says why the loss is not finite."""
-        explain_table("decoupled", table, batch)

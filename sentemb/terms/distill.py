@@ -9,7 +9,8 @@ from torch import Tensor
 from sentemb.companions.find import find_companion
 from sentemb.companions.reference import Reference
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, table_logits
-from sentemb.types import Batch, PairScores, Term
+from sentemb.terms.term import Term
+from sentemb.types import Batch, PairScores
 
 
 class Distill(Term):

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, table_logits
-from sentemb.terms.diagnosis import explain_table
-from sentemb.types import Batch, Build, PairScores, Term
+from sentemb.terms.term import Term
+from sentemb.types import Batch, PairScores
 
 MIN_TEMPERATURE = 0.01
 
@@ -54,12 +54,9 @@ class InfoNCE(Term):
         if learnable_temperature and temperature < MIN_TEMPERATURE:
             raise ValueError(f"temperature = {temperature}; a learnable one starts at {MIN_TEMPERATURE} or above")
         self.start, self.directions, self.learnable_temperature = temperature, directions, learnable_temperature
-        self.log_temperature: nn.Parameter | None = None
-
-    def bind(self, build: Build) -> None:
-        """Make the temperature's parameter where it is learned."""
-        if self.learnable_temperature:
-            self.log_temperature = nn.Parameter(torch.tensor(math.log(self.start)))
+        learned = nn.Parameter(torch.tensor(math.log(temperature))) if learnable_temperature else None
+        self.register_parameter("log_temperature", learned)
+        self.log_temperature: nn.Parameter | None
 
     @property
     def temperature(self) -> float | Float[Tensor, ""]:
@@ -77,10 +74,6 @@ class InfoNCE(Term):
             n = len(table.anchor)
             loss = (loss + _cross_entropy(logits[:, :n].T, positive[:, :n].T, live[:, :n].T)) / 2
         return loss
-
-    def diagnose(self, table: PairScores, batch: Batch) -> None:
-        """Raise the NumericError that says why the loss is not finite."""
-        explain_table("info_nce", table, batch)
 
 
 def _cross_entropy(

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from sentemb.encoder.pretrained import MaskedLMHead, load_masked_lm_head
 from sentemb.maths.similarity import at_least_float32
-from sentemb.types import Batch, Build, PairScores, Share, Term
+from sentemb.terms.term import Term
+from sentemb.types import Batch, Build, PairScores, Share
 
 
 class MaskedLM(Term):

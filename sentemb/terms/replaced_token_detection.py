@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from sentemb.companions.detector import Detector
 from sentemb.companions.find import find_companion
 from sentemb.maths.similarity import at_least_float32
-from sentemb.types import Batch, PairScores, Share, Term
+from sentemb.terms.term import Term
+from sentemb.types import Batch, PairScores, Share
 
 
 class ReplacedTokenDetection(Term):

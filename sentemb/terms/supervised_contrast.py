@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over_pairs, table_logits
-from sentemb.terms.diagnosis import explain_table
-from sentemb.types import Batch, PairScores, Term
+from sentemb.terms.term import Term
+from sentemb.types import Batch, PairScores
 
 
 class SupervisedContrast(Term):
@@ -39,7 +39,3 @@ class SupervisedContrast(Term):
         """The loss of the whole batch."""
         logits, live = table_logits(table, self.temperature), live_pairs(table)
         return (masked_logsumexp(logits, live) - mean_over_pairs(logits, table.positive & live)).mean()
-
-    def diagnose(self, table: PairScores, batch: Batch) -> None:
-        """Raise the NumericError that says why the loss is not finite."""
-        explain_table("supervised_contrast", table, batch)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.softmax import live_pairs
-from sentemb.terms.diagnosis import explain_table
-from sentemb.types import Batch, PairScores, Term
+from sentemb.terms.term import Term
+from sentemb.types import Batch, PairScores
 
 
 class Triplet(Term):
@@ -46,7 +46,3 @@ class Triplet(Term):
         weight = torch.where(negative, table.log_weight, -torch.inf).exp()
         loss = (weight * torch.where(negative, hinge, 0.0)).sum() / weight.sum().clamp(min=1e-12)
         return torch.where(lonely.any(), torch.inf, loss)
-
-    def diagnose(self, table: PairScores, batch: Batch) -> None:
-        """Raise the NumericError that says why the loss is not finite."""
-        explain_table("triplet", table, batch)

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.maths.similarity import pairwise
-from sentemb.types import Batch, PairScores, Term
+from sentemb.terms.term import Term
+from sentemb.types import Batch, PairScores
 
 
 class Uniformity(Term):

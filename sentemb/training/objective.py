@@ -18,24 +18,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sentemb.distributed import devices, gather_detached, gather_rows, sum_over_devices
+from sentemb.edits.edit import Edit
 from sentemb.errors import NumericError, RecipeError
 from sentemb.maths.nested import narrow_batch, narrow_table
 from sentemb.maths.similarity import at_least_float32
-from sentemb.maths.table import score_table
+from sentemb.maths.table import in_batch_table
+from sentemb.terms.term import Term
 from sentemb.training.inputs import LengthGroup, StepInput
-from sentemb.types import (
-    Batch,
-    Companion,
-    Edit,
-    Encoded,
-    PairScores,
-    Rows,
-    SentenceModule,
-    Share,
-    Similarity,
-    Term,
-    Views,
-)
+from sentemb.types import Batch, Companion, Encoded, PairScores, Rows, SentenceModule, Share, Similarity, Views
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,8 +64,8 @@ class Losses:
 
     def without_graph(self) -> Losses:
         """The same for looking at later."""
-        table = self.table and self.table.with_(
-            sim=self.table.sim.detach(), log_weight=self.table.log_weight.detach(),
+        table = self.table and replace(
+            self.table, sim=self.table.sim.detach(), log_weight=self.table.log_weight.detach(),
             anchor=_detached_rows(self.table.anchor), candidate=_detached_rows(self.table.candidate),
         )
         return replace(self, total=self.total.detach(), table=table)
@@ -193,7 +183,7 @@ class Objective(nn.Module):
             generator=torch.Generator().manual_seed(inputs.seed),
             step=inputs.step,
         )
-        table = score_table(views["anchor"], views["positive"], self.similarity)
+        table = in_batch_table(views["anchor"], views["positive"], self.similarity)
         for edit in self.edits:
             table = edit(table, batch)
         return self._sum(table, batch)

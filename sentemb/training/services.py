@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sentemb.encoder import Encoder
 from sentemb.errors import RecipeError
+from sentemb.maths.neighbours import nearest
 from sentemb.types import SentenceModule, Services, TokenColumn
 
 if TYPE_CHECKING:
@@ -61,8 +62,6 @@ class EncoderShelf:
 
 def build_services(plan: Plan, device: torch.device) -> Services:
     """The services of one run."""
-    from sentemb.search.faiss_knn import nearest
-
     return Services(
         embed=plan.shelf.embed,
         nearest=nearest,

@@ -14,7 +14,7 @@ from sentemb.companions import PARTS
 from sentemb.companions.reference import Reference, distinct_texts
 from sentemb.edits.false_negative import FalseNegative
 from sentemb.errors import CheckpointError, RecipeError
-from sentemb.maths.table import add_candidates, score_table
+from sentemb.maths.table import add_candidates, in_batch_table
 from sentemb.types import Batch, Rows
 
 WORDS = [f"w{i}" for i in range(40)]
@@ -89,7 +89,7 @@ def rows_of(n: int, seed: int, text: list[int]) -> Rows:
 def test_false_negative_by_reference_in_the_batch_only():
     anchor = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), dim=1)
     outputs = {"reference/anchor": anchor, "reference/positive": anchor}
-    table = add_candidates(score_table(rows_of(3, 0, [1, 2, 3]), rows_of(3, 1, [4, 5, 6])), rows_of(1, 2, [7]))
+    table = add_candidates(in_batch_table(rows_of(3, 0, [1, 2, 3]), rows_of(3, 1, [4, 5, 6])), rows_of(1, 2, [7]))
     edit = FalseNegative(by=["reference"], threshold=0.9)
     assert edit.needs == {"companion:reference"}
     edited = edit(table, batch_with(bound(), outputs))
@@ -102,7 +102,7 @@ def test_false_negative_by_precomputed_reference_equals_the_loop():
     companion = bound(frozen, precompute=True)
     tokens = [[token] for token in range(5, 12)]
     companion.prepare(examples_of(anchor=column_of(tokens, range(7))), services_of(WORDS))
-    table = score_table(rows_of(4, 0, [0, 1, 2, 3]), rows_of(4, 1, [0, 1, 2, 3]))
+    table = in_batch_table(rows_of(4, 0, [0, 1, 2, 3]), rows_of(4, 1, [0, 1, 2, 3]))
     table = add_candidates(table, rows_of(4, 2, [4, 5, 6, 77]))  # 77 is no text of the data
     edited = FalseNegative(by=["reference"], threshold=0.2)(table, batch_with(companion))
     vectors = by_hand(frozen, tokens)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 
-from sentemb.maths.table import score_table
+from sentemb.maths.table import in_batch_table
 from sentemb.types import Batch, PairScores, Rows
 
 MakeRows = Callable[..., Rows]
@@ -38,7 +38,7 @@ def make_table(make_rows: MakeRows) -> Callable[..., PairScores]:
     """``make_table(n, d, …)``: the in-batch table of random anchors and positives that are the same examples."""
 
     def make(n: int, d: int = 4, *, seed: int = 0, dtype: torch.dtype = torch.float64, **known: object) -> PairScores:
-        return score_table(make_rows(n, d, seed=seed, dtype=dtype, **known),
+        return in_batch_table(make_rows(n, d, seed=seed, dtype=dtype, **known),
                            make_rows(n, d, seed=seed + 1, dtype=dtype, **known))
 
     return make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from edit_tables import contrast, permuted
 
 from sentemb.edits import PARTS
 from sentemb.edits.false_negative import FalseNegative
-from sentemb.maths.table import add_candidates, score_table
+from sentemb.maths.table import add_candidates, in_batch_table
 from sentemb.types import PairScores, Rows
 
 GONE = -math.inf
@@ -46,8 +47,8 @@ def random_table(seed: int) -> PairScores:
                     torch.randint(-1, 8, (count,), generator=generator),
                     torch.randint(-1, 8, (count,), generator=generator))
 
-    table = add_candidates(score_table(rows(7), rows(7)), rows(5))
-    return table.with_(positive=table.positive | (torch.rand(7, 12, generator=generator) < 0.1))
+    table = add_candidates(in_batch_table(rows(7), rows(7)), rows(5))
+    return replace(table, positive=table.positive | (torch.rand(7, 12, generator=generator) < 0.1))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -64,7 +65,7 @@ def test_two_by_three_by_hand(make_batch):
     positive = Rows(vectors, torch.tensor([0, 1]), torch.tensor([200, 201]))
     # anchor 1's positive text again, under another example's id
     queue = Rows(torch.ones(1, 2), torch.tensor([0]), torch.tensor([201]))
-    table = add_candidates(score_table(anchor, positive), queue)
+    table = add_candidates(in_batch_table(anchor, positive), queue)
     assert FalseNegative(by=["text"])(table, make_batch()).log_weight.tolist() == [[0, 0, 0], [0, 0, GONE]]
     assert FalseNegative(by=["ids"])(table, make_batch()).log_weight.tolist() == [[0, 0, GONE], [0, 0, 0]]
     assert FalseNegative()(table, make_batch()).log_weight.tolist() == [[0, 0, GONE], [0, 0, GONE]]
@@ -72,13 +73,13 @@ def test_two_by_three_by_hand(make_batch):
 
 def test_examples_with_one_anchor_share_their_positives(make_rows, make_batch):
     anchor, positive = make_rows(3, text=[7, 7, 8]), make_rows(3, text=[1, 2, 3], seed=1)
-    edited = FalseNegative(by=["text"])(score_table(anchor, positive), make_batch())
+    edited = FalseNegative(by=["text"])(in_batch_table(anchor, positive), make_batch())
     assert edited.log_weight.tolist() == [[0, GONE, 0], [GONE, 0, 0], [0, 0, 0]]
 
 
 def test_keeps_earlier_weights_and_every_positive(make_table, make_batch):
     table = make_table(4, ids=[5, 5, 6, 7])
-    table = table.with_(log_weight=torch.full((4, 4), 0.25, dtype=torch.float64))
+    table = replace(table, log_weight=torch.full((4, 4), 0.25, dtype=torch.float64))
     edited = FalseNegative()(table, make_batch())
     assert (edited.log_weight[edited.positive] == 0.25).all()
     assert edited.log_weight[0, 1] == edited.log_weight[1, 0] == GONE
@@ -88,8 +89,8 @@ def test_keeps_earlier_weights_and_every_positive(make_table, make_batch):
 def test_follows_a_permutation_of_the_examples(make_rows, make_batch):
     anchor, positive = make_rows(6, ids=[0, 1, 0, 3, 1, 0]), make_rows(6, seed=1, ids=[0, 1, 0, 3, 1, 0])
     order = torch.tensor([3, 1, 5, 0, 4, 2])
-    one = FalseNegative()(score_table(anchor, positive), make_batch())
-    other = FalseNegative()(score_table(permuted(anchor, order), permuted(positive, order)), make_batch())
+    one = FalseNegative()(in_batch_table(anchor, positive), make_batch())
+    other = FalseNegative()(in_batch_table(permuted(anchor, order), permuted(positive, order)), make_batch())
     assert one.log_weight[order][:, order].tolist() == other.log_weight.tolist()
     assert one.log_weight.isinf().any()
 
@@ -98,12 +99,12 @@ def test_gradcheck_and_no_gradient_to_removed_pairs(make_rows, make_batch):
     anchor, positive = make_rows(4, ids=[0, 1, 0, 3]), make_rows(4, seed=1, ids=[0, 1, 0, 3])
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        table = score_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
+        table = in_batch_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
         return contrast(FalseNegative()(table, make_batch()))
 
     assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])
-    sim = score_table(anchor, positive).sim.detach().requires_grad_()
-    contrast(FalseNegative()(score_table(anchor, positive).with_(sim=sim), make_batch())).backward()
+    sim = in_batch_table(anchor, positive).sim.detach().requires_grad_()
+    contrast(FalseNegative()(replace(in_batch_table(anchor, positive), sim=sim), make_batch())).backward()
     assert sim.grad[0, 2] == sim.grad[2, 0] == 0
     assert sim.grad[0, 1] != 0
     assert sim.grad[0, 0] != 0

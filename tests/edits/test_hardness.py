@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from edit_tables import contrast, permuted
 
 from sentemb.edits import PARTS
 from sentemb.edits.hardness import Hardness
-from sentemb.maths.table import score_table
+from sentemb.maths.table import in_batch_table
 from sentemb.types import Rows
 
 TAU = 0.5
@@ -42,7 +43,7 @@ def test_equals_the_loop(beta, prior, make_table, make_batch):
     before = torch.rand(6, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     before[0, 3] = before[4, 1] = -math.inf
     before[torch.eye(6, dtype=torch.bool)] = 0.0
-    table = table.with_(log_weight=before)
+    table = replace(table, log_weight=before)
     edited = Hardness(beta=beta, temperature=TAU, class_prior=prior)(table, make_batch())
     torch.testing.assert_close(float(contrast(edited, TAU)), loss_by_loop(table, beta, prior), rtol=1e-10, atol=0)
     assert edited.log_weight[0, 3] == edited.log_weight[4, 1] == -math.inf
@@ -50,7 +51,7 @@ def test_equals_the_loop(beta, prior, make_table, make_batch):
 
 
 def test_two_by_three_by_hand(make_table, make_batch):
-    table = make_table(3).with_(
+    table = replace(make_table(3),
         sim=torch.tensor([[1.0, math.log(1), math.log(3)]] * 3, dtype=torch.float64),
         positive=torch.tensor([[True, False, False]] * 3),
     )
@@ -61,9 +62,9 @@ def test_two_by_three_by_hand(make_table, make_batch):
 
 def test_weights_carry_no_gradient(make_table, make_batch):
     sim = make_table(4).sim.requires_grad_()
-    edited = Hardness(beta=1.0)(make_table(4).with_(sim=sim), make_batch())
+    edited = Hardness(beta=1.0)(replace(make_table(4), sim=sim), make_batch())
     assert not edited.log_weight.requires_grad
-    debiased = Hardness(beta=1.0, temperature=TAU, class_prior=0.1)(make_table(4).with_(sim=sim), make_batch())
+    debiased = Hardness(beta=1.0, temperature=TAU, class_prior=0.1)(replace(make_table(4), sim=sim), make_batch())
     # the correction is part of the estimate, so it does: each negative's gradient is that of log G
     estimate = (debiased.sim / TAU + debiased.log_weight).masked_fill(debiased.positive, -math.inf).logsumexp(1)
     gradient, = torch.autograd.grad(estimate.sum(), sim)
@@ -77,22 +78,22 @@ def test_weights_carry_no_gradient(make_table, make_batch):
 
 def test_gradcheck(make_rows, make_batch):
     anchor, positive = make_rows(4), make_rows(4, seed=1)
-    fixed = score_table(anchor, positive)
+    fixed = in_batch_table(anchor, positive)
     part = Hardness(beta=0.0, temperature=TAU, class_prior=0.1)  # beta > 0 detaches, which finite differences see
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        table = score_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
+        table = in_batch_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
         return contrast(part(table, make_batch()), TAU)
 
     assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])
     weight = Hardness(beta=1.0, temperature=TAU)(fixed, make_batch()).log_weight.detach()
 
     def weighted(a: torch.Tensor) -> torch.Tensor:
-        return contrast(score_table(Rows(a, anchor.ids, anchor.text), positive).with_(log_weight=weight), TAU)
+        return contrast(replace(in_batch_table(Rows(a, anchor.ids, anchor.text), positive), log_weight=weight), TAU)
 
     leaf = anchor.embedding.detach().clone().requires_grad_()
     contrast(Hardness(beta=1.0, temperature=TAU)(
-        score_table(Rows(leaf, anchor.ids, anchor.text), positive), make_batch()), TAU).backward()
+        in_batch_table(Rows(leaf, anchor.ids, anchor.text), positive), make_batch()), TAU).backward()
     other = anchor.embedding.detach().clone().requires_grad_()
     weighted(other).backward()
     torch.testing.assert_close(leaf.grad, other.grad)  # the gradient of constant weights
@@ -102,8 +103,8 @@ def test_follows_a_permutation_of_the_examples(make_rows, make_batch):
     anchor, positive = make_rows(5), make_rows(5, seed=1)
     order = torch.tensor([3, 1, 0, 4, 2])
     part = Hardness(beta=1.0, class_prior=0.1)
-    one = part(score_table(anchor, positive), make_batch())
-    other = part(score_table(permuted(anchor, order), permuted(positive, order)), make_batch())
+    one = part(in_batch_table(anchor, positive), make_batch())
+    other = part(in_batch_table(permuted(anchor, order), permuted(positive, order)), make_batch())
     torch.testing.assert_close(one.log_weight[order][:, order], other.log_weight)
 
 
@@ -112,13 +113,13 @@ def test_edges(prior, make_table, make_batch):
     part = Hardness(beta=1.0, class_prior=prior)
     assert part(make_table(1), make_batch()).log_weight.tolist() == [[0.0]]
     lonely = make_table(3)
-    lonely = lonely.with_(log_weight=torch.zeros(3, 3, dtype=torch.float64).masked_fill(~lonely.positive, -math.inf))
+    lonely = replace(lonely, log_weight=torch.zeros(3, 3, dtype=torch.float64).masked_fill(~lonely.positive, -math.inf))
     assert part(lonely, make_batch()).log_weight.tolist() == lonely.log_weight.tolist()
     half = part(make_table(3, dtype=torch.bfloat16), make_batch())
     assert half.log_weight.dtype == torch.float32
     assert torch.isfinite(half.log_weight).all()
     sim = lonely.sim.clone().requires_grad_()
-    contrast(part(lonely.with_(sim=sim), make_batch())).backward()
+    contrast(part(replace(lonely, sim=sim), make_batch())).backward()
     assert torch.isfinite(sim.grad).all()
 
 

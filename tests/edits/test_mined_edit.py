@@ -12,15 +12,15 @@ from sentemb.companions.neighbours import Neighbours
 from sentemb.edits import PARTS
 from sentemb.edits.mined import Mined
 from sentemb.errors import RecipeError
-from sentemb.maths.table import score_table
+from sentemb.maths.table import in_batch_table
 from sentemb.types import Rows
 
 
 class Measured(Neighbours):
     """The companion with given similarities of texts 1000 … in place of prepared ones."""
 
-    def __init__(self, sim: torch.Tensor, **options: object) -> None:
-        super().__init__(**options)
+    def __init__(self, sim: torch.Tensor, column: str = "anchor") -> None:
+        super().__init__(column=column)
         self.sim = sim
 
     def similarity(self, left, right):
@@ -39,7 +39,8 @@ def test_equals_the_loop(make_rows, make_batch):
              "mined_2": make_rows(4, seed=2, ids=[5, 6, 7, 8], text=[1005, 1006, 1050, 1000]),
              "mined_1": make_rows(4, seed=3, ids=[0, 9, 2, 3], text=[1009, 1001, 1010, 1011])}
     source = companion()
-    edited = Mined(threshold=0.6)(score_table(anchor, positive), make_batch(views, companions={"neighbours": source}))
+    batch = make_batch(views, companions={"neighbours": source})
+    edited = Mined(threshold=0.6)(in_batch_table(anchor, positive), batch)
     texts = [1009, 1001, 1010, 1011, 1005, 1006, 1050, 1000]
     for i in range(4):
         for j, text in enumerate(texts):
@@ -56,7 +57,7 @@ def test_equals_the_loop(make_rows, make_batch):
 def test_two_by_two_by_hand(make_rows, make_batch):
     views = {"anchor": make_rows(2), "mined_1": make_rows(2, seed=2, ids=[1, 7], text=[1001, 1007])}
     batch = make_batch(views, companions={"neighbours": companion()})
-    edited = Mined()(score_table(views["anchor"], make_rows(2, seed=1)), batch)
+    edited = Mined()(in_batch_table(views["anchor"], make_rows(2, seed=1)), batch)
     # what was mined for anchor 0 is anchor 1 itself
     assert edited.log_weight.tolist() == [[0, 0, 0, 0], [0, 0, -math.inf, 0]]
 
@@ -65,7 +66,7 @@ def test_the_companions_column_decides_what_is_compared(make_rows, make_batch):
     views = {"anchor": make_rows(2), "positive": make_rows(2, text=[1005, 1006]),
              "mined_1": make_rows(2, seed=2, ids=[8, 9], text=[1005, 1000])}
     batch = make_batch(views, companions={"neighbours": companion(column="positive")})
-    edited = Mined()(score_table(views["anchor"], views["positive"]), batch)
+    edited = Mined()(in_batch_table(views["anchor"], views["positive"]), batch)
     assert edited.log_weight[:, 2:].tolist() == [[-math.inf, 0], [0, 0]]
 
 
@@ -74,8 +75,9 @@ def test_follows_a_permutation_of_the_examples(make_rows, make_batch):
     order = torch.tensor([2, 0, 3, 1])
     moved = {name: permuted(view, order) for name, view in rows.items()}
     source = {"neighbours": companion()}
-    one = Mined(threshold=0.5)(score_table(rows["anchor"], rows["positive"]), make_batch(rows, companions=source))
-    other = Mined(threshold=0.5)(score_table(moved["anchor"], moved["positive"]), make_batch(moved, companions=source))
+    one = Mined(threshold=0.5)(in_batch_table(rows["anchor"], rows["positive"]), make_batch(rows, companions=source))
+    table = in_batch_table(moved["anchor"], moved["positive"])
+    other = Mined(threshold=0.5)(table, make_batch(moved, companions=source))
     columns = torch.cat([order, order + 4])
     torch.testing.assert_close(one.log_weight[order][:, columns], other.log_weight)
     torch.testing.assert_close(one.sim[order][:, columns], other.sim)
@@ -87,7 +89,7 @@ def test_gradcheck(make_rows, make_batch):
     def loss(*embeddings: torch.Tensor) -> torch.Tensor:
         a, p, x = (Rows(e, r.ids, r.text) for e, r in zip(embeddings, known, strict=True))
         batch = make_batch({"anchor": a, "positive": p, "mined_1": x}, companions={"neighbours": companion()})
-        return contrast(Mined(threshold=0.5)(score_table(a, p), batch))
+        return contrast(Mined(threshold=0.5)(in_batch_table(a, p), batch))
 
     assert torch.autograd.gradcheck(loss, [rows.embedding.requires_grad_() for rows in known])
 
@@ -95,13 +97,13 @@ def test_gradcheck(make_rows, make_batch):
 def test_edges(make_rows, make_batch):
     one = {name: make_rows(1, dtype=torch.bfloat16) for name in ("anchor", "positive", "mined_1")}
     batch = make_batch(one, companions={"neighbours": companion()})
-    edited = Mined()(score_table(one["anchor"], one["positive"]), batch)
+    edited = Mined()(in_batch_table(one["anchor"], one["positive"]), batch)
     assert edited.log_weight.tolist() == [[0, -math.inf]]  # its own text
     assert float(contrast(edited)) == 0.0
 
 
 def test_says_what_is_missing(make_rows, make_batch):
-    table = score_table(make_rows(2), make_rows(2))
+    table = in_batch_table(make_rows(2), make_rows(2))
     with pytest.raises(RecipeError, match='needs the companion "neighbours"'):
         Mined()(table, make_batch())
     batch = make_batch({"anchor": make_rows(2)}, companions={"neighbours": companion()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from edit_tables import contrast, permuted
 
 from sentemb.edits import PARTS
 from sentemb.edits.mixed import Mixed
-from sentemb.maths.table import add_candidates, score_table
+from sentemb.maths.table import add_candidates, in_batch_table
 from sentemb.types import Rows
 
 
@@ -46,7 +47,7 @@ def test_equals_the_loop(make_rows, make_table, make_batch):
     table = add_candidates(make_table(5, 6), make_rows(7, 6, seed=9))
     weight = table.log_weight.clone()
     weight[0, 6] = weight[2, 8] = -math.inf
-    table = table.with_(log_weight=weight)
+    table = replace(table, log_weight=weight)
     part = Mixed(hardest=4, count=3, with_anchor=2)
     edited = part(table, seeded(make_batch, 7))
     expected = torch.tensor(mixtures_by_loop(table, part, 7), dtype=torch.float64)
@@ -58,7 +59,7 @@ def test_equals_the_loop(make_rows, make_table, make_batch):
 def test_two_by_two_by_hand(make_batch):
     """One negative a row: its mixture with itself is itself; with the anchor it lies between."""
     rows = Rows(torch.eye(2, dtype=torch.float64), torch.arange(2), torch.arange(2))
-    edited = Mixed(hardest=5, count=1, with_anchor=1)(score_table(rows, rows), seeded(make_batch))
+    edited = Mixed(hardest=5, count=1, with_anchor=1)(in_batch_table(rows, rows), seeded(make_batch))
     block = torch.tensor([[0, 0, -math.inf, -math.inf], [-math.inf, -math.inf, 0, 0]], dtype=torch.float64)
     assert edited.log_weight[:, 2:].tolist() == block.tolist()
     torch.testing.assert_close(edited.candidate.embedding[2], torch.tensor([0.0, 1.0], dtype=torch.float64))
@@ -71,13 +72,13 @@ def test_mixtures_are_constants(make_rows, make_batch):
     anchor, positive = make_rows(4), make_rows(4, seed=1)
     anchor.embedding.requires_grad_()
     positive.embedding.requires_grad_()
-    edited = Mixed(count=2, with_anchor=1)(score_table(anchor, positive), seeded(make_batch))
+    edited = Mixed(count=2, with_anchor=1)(in_batch_table(anchor, positive), seeded(make_batch))
     gradient = torch.autograd.grad(edited.sim[:, 4:].sum(), positive.embedding, retain_graph=True)[0]
     assert not gradient.any()
     frozen = edited.candidate.embedding[4:].detach()
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        table = score_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
+        table = in_batch_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
         unknown = torch.full((12,), -1)
         return contrast(add_candidates(table, Rows(frozen, unknown, unknown),
                                        log_weight=edited.log_weight[:, 4:].detach()))
@@ -94,17 +95,17 @@ def test_pool_is_that_of_the_hardest_under_a_permutation(make_rows, make_batch):
     """hardest = 1 takes chance out of the partners: the columns follow the anchors."""
     anchor, positive = make_rows(5), make_rows(5, seed=1)
     order = torch.tensor([3, 1, 0, 4, 2])
-    one = Mixed(hardest=1, count=1)(score_table(anchor, positive), seeded(make_batch))
+    one = Mixed(hardest=1, count=1)(in_batch_table(anchor, positive), seeded(make_batch))
     other = Mixed(hardest=1, count=1)(
-        score_table(permuted(anchor, order), permuted(positive, order)), seeded(make_batch)
+        in_batch_table(permuted(anchor, order), permuted(positive, order)), seeded(make_batch)
     )
     torch.testing.assert_close(one.candidate.embedding[5:][order], other.candidate.embedding[5:])
-    hardest = score_table(anchor, positive).sim.masked_fill(torch.eye(5, dtype=torch.bool), -2).amax(1)
+    hardest = in_batch_table(anchor, positive).sim.masked_fill(torch.eye(5, dtype=torch.bool), -2).amax(1)
     torch.testing.assert_close(one.sim[:, 5:].diagonal(), hardest)
 
 
 def test_dot_similarity_mixes_without_normalising(make_rows, make_batch):
-    table = score_table(make_rows(3), make_rows(3, seed=1), "dot")
+    table = in_batch_table(make_rows(3), make_rows(3, seed=1), "dot")
     edited = Mixed(hardest=1, count=1)(table, seeded(make_batch))
     sim = table.sim.masked_fill(table.positive, -math.inf)
     torch.testing.assert_close(edited.candidate.embedding[3:], table.candidate.embedding[sim.argmax(1)])
@@ -115,7 +116,7 @@ def test_edges(make_table, make_batch):
     assert alone.log_weight.tolist() == [[0, -math.inf, -math.inf]]
     assert float(contrast(alone)) == 0.0
     table = make_table(3, dtype=torch.bfloat16)
-    gone = Mixed(count=2, with_anchor=1)(table.with_(log_weight=torch.full((3, 3), -math.inf)), seeded(make_batch))
+    gone = Mixed(count=2, with_anchor=1)(replace(table, log_weight=torch.full((3, 3), -math.inf)), seeded(make_batch))
     assert gone.log_weight.isinf().all()
     assert torch.isfinite(Mixed()(table, seeded(make_batch)).sim).all()
 

@@ -11,7 +11,7 @@ from edit_tables import contrast, permuted
 from sentemb.edits import PARTS
 from sentemb.edits.noise import Noise, non_uniformity_slope
 from sentemb.maths.rows import extra_rows
-from sentemb.maths.table import add_candidates, score_table
+from sentemb.maths.table import add_candidates, in_batch_table
 from sentemb.types import Rows
 
 
@@ -54,7 +54,7 @@ def test_steps_climb_away_from_uniformity(make_table, make_batch):
 def test_one_step_by_hand(make_batch):
     """Two anchors on the axes; a point goes one unit along the slope's direction."""
     rows = Rows(torch.eye(2, dtype=torch.float64), torch.arange(2), torch.arange(2))
-    table = score_table(rows, rows)
+    table = in_batch_table(rows, rows)
     start = Noise(count=1, steps=0)(table, seeded(make_batch)).candidate.embedding[2:]
     end = Noise(count=1, steps=1, step_size=0.5, temperature=1.0)(table, seeded(make_batch)).candidate.embedding[2:]
     # one point: the energy is the sum of both cosines, (x + y) / |(x, y)|, whose slope is tangential
@@ -66,7 +66,7 @@ def test_one_step_by_hand(make_batch):
 def test_columns_are_unknown_negatives_without_gradient(make_rows, make_batch):
     anchor, positive = make_rows(3, label=[0, 1, 2]), make_rows(3, seed=1, label=[0, 1, 2])
     anchor.embedding.requires_grad_()
-    table = Noise(count=4)(score_table(anchor, positive), seeded(make_batch))
+    table = Noise(count=4)(in_batch_table(anchor, positive), seeded(make_batch))
     assert table.sim.shape == (3, 7)
     assert not table.positive[:, 3:].any()
     assert (table.log_weight == 0).all()
@@ -92,21 +92,21 @@ def test_works_where_gradients_are_off(make_table, make_batch):
 def test_follows_a_permutation_of_the_examples(make_rows, make_batch):
     anchor, positive = make_rows(5), make_rows(5, seed=1)
     order = torch.tensor([3, 1, 0, 4, 2])
-    one = Noise()(score_table(anchor, positive), seeded(make_batch))
-    other = Noise()(score_table(permuted(anchor, order), permuted(positive, order)), seeded(make_batch))
+    one = Noise()(in_batch_table(anchor, positive), seeded(make_batch))
+    other = Noise()(in_batch_table(permuted(anchor, order), permuted(positive, order)), seeded(make_batch))
     torch.testing.assert_close(one.sim[order][:, 5:], other.sim[:, 5:])
 
 
 def test_gradient_is_that_of_constant_noise(make_rows, make_batch):
     anchor, positive = make_rows(3), make_rows(3, seed=1)
-    noise = Noise(count=2)(score_table(anchor, positive), seeded(make_batch)).candidate.embedding[3:]
+    noise = Noise(count=2)(in_batch_table(anchor, positive), seeded(make_batch)).candidate.embedding[3:]
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        table = score_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
+        table = in_batch_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
         return contrast(add_candidates(table, extra_rows(noise, table.candidate)))
 
     assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])
-    contrast(Noise(count=2)(score_table(anchor, positive), seeded(make_batch))).backward()
+    contrast(Noise(count=2)(in_batch_table(anchor, positive), seeded(make_batch))).backward()
     leaf = anchor.embedding.detach().clone().requires_grad_()
     loss(leaf, positive.embedding.detach()).backward()
     torch.testing.assert_close(anchor.embedding.grad, leaf.grad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from sentemb.edits import PARTS
 from sentemb.edits.propensity import Propensity
 from sentemb.errors import RecipeError
 from sentemb.maths.propensity import Logistic
-from sentemb.maths.table import add_candidates, score_table
+from sentemb.maths.table import add_candidates, in_batch_table
 from sentemb.types import Rows
 
 
@@ -63,7 +64,7 @@ def test_equals_the_loop(clip, make_rows, make_table, make_batch):
     table = add_candidates(make_table(5), make_rows(4, seed=3, text=[1006, 1007, -1, 1005]))
     before = 0.5 * torch.rand(5, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     before[1, 3] = -math.inf
-    table = table.with_(log_weight=before)
+    table = replace(table, log_weight=before)
     companion = measured(8)
     edited = Propensity(clip=clip)(table, make_batch(companions={"propensity": companion}))
     expected = torch.tensor(weights_by_loop(table, companion, clip), dtype=torch.float64)
@@ -76,7 +77,7 @@ def test_two_by_three_by_hand(make_rows, make_batch):
     """Anchor 0: candidate 1 looks alike and counts more than candidate 2; anchor 1's candidate 0 means the same."""
     sur = torch.tensor([[1.0, 0.9, 0.1], [0.9, 1.0, 0.5], [0.1, 0.5, 1.0]])
     sem = torch.tensor([[1.0, 0.2, 0.1], [0.8, 1.0, 0.0], [0.1, 0.0, 1.0]])
-    table = add_candidates(score_table(make_rows(2), make_rows(2, seed=1)), make_rows(1, first=2))
+    table = add_candidates(in_batch_table(make_rows(2), make_rows(2, seed=1)), make_rows(1, first=2))
     edited = Propensity(clip=1e6)(table, make_batch(companions={"propensity": Measured(sem, sur)}))
     alike, unlike = 1 + math.exp(4 - 8 * 0.1), 1 + math.exp(4 - 8 * 0.9)
     expected = torch.tensor(
@@ -90,8 +91,8 @@ def test_follows_a_permutation_of_the_examples(make_rows, make_batch):
     anchor, positive = make_rows(5), make_rows(5, seed=1)
     order = torch.tensor([3, 1, 0, 4, 2])
     batch = make_batch(companions={"propensity": measured(5)})
-    one = Propensity()(score_table(anchor, positive), batch)
-    other = Propensity()(score_table(permuted(anchor, order), permuted(positive, order)), batch)
+    one = Propensity()(in_batch_table(anchor, positive), batch)
+    other = Propensity()(in_batch_table(permuted(anchor, order), permuted(positive, order)), batch)
     torch.testing.assert_close(one.log_weight[order][:, order], other.log_weight)
 
 
@@ -100,7 +101,7 @@ def test_gradcheck(make_rows, make_batch):
     batch = make_batch(companions={"propensity": measured(4)})
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        table = score_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
+        table = in_batch_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
         return contrast(Propensity()(table, batch))
 
     assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])
@@ -110,7 +111,7 @@ def test_edges(make_table, make_batch):
     batch = make_batch(companions={"propensity": measured(3, threshold=-0.5)})  # every pair is too alike
     assert Propensity()(make_table(1), batch).log_weight.tolist() == [[0.0]]
     sim = make_table(3).sim.requires_grad_()
-    edited = Propensity()(make_table(3).with_(sim=sim), batch)
+    edited = Propensity()(replace(make_table(3), sim=sim), batch)
     assert int(edited.log_weight.isinf().sum()) == 6
     loss = contrast(edited)
     loss.backward()

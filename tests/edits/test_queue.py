@@ -14,7 +14,7 @@ from sentemb.edits import PARTS
 from sentemb.edits.false_negative import FalseNegative
 from sentemb.edits.queue import Queue
 from sentemb.errors import RecipeError
-from sentemb.maths.table import score_table
+from sentemb.maths.table import in_batch_table
 from sentemb.types import Rows
 
 
@@ -33,7 +33,7 @@ def queue_with(rows: Rows, size: int) -> Momentum:
 def test_equals_the_loop(make_rows, make_batch):
     anchor, positive, old = make_rows(4), make_rows(4, seed=1), make_rows(5, seed=2, first=40)
     batch = make_batch(companions={"momentum": queue_with(old, 8)})
-    loss = contrast(Queue()(score_table(anchor, positive), batch), 0.3)
+    loss = contrast(Queue()(in_batch_table(anchor, positive), batch), 0.3)
     expected = 0.0
     for i in range(4):
         def exp_sim(candidate: torch.Tensor, i: int = i) -> float:
@@ -47,7 +47,7 @@ def test_equals_the_loop(make_rows, make_batch):
 def test_two_by_three_by_hand(make_batch):
     rows = Rows(torch.eye(2), torch.arange(2), torch.arange(2))
     old = Rows(torch.tensor([[3.0, 4.0]]), torch.tensor([9]), torch.tensor([19]))
-    table = Queue()(score_table(rows, rows), make_batch(companions={"momentum": queue_with(old, 2)}))
+    table = Queue()(in_batch_table(rows, rows), make_batch(companions={"momentum": queue_with(old, 2)}))
     torch.testing.assert_close(table.sim, torch.tensor([[1, 0, 0.6, 0], [0, 1, 0.8, 0]]))
     assert table.log_weight.tolist() == [[0, 0, 0, -math.inf]] * 2
     assert table.candidate.ids.tolist() == [0, 1, 9, -1]
@@ -58,14 +58,14 @@ def test_two_by_three_by_hand(make_batch):
 def test_false_negative_drops_the_example_that_comes_back(make_rows, make_batch):
     anchor, positive, old = make_rows(3), make_rows(3, seed=1), make_rows(2, seed=2, first=1)
     batch = make_batch(companions={"momentum": queue_with(old, 3)})
-    table = FalseNegative()(Queue()(score_table(anchor, positive), batch), batch)
+    table = FalseNegative()(Queue()(in_batch_table(anchor, positive), batch), batch)
     gone = -math.inf
     assert table.log_weight[:, 3:].tolist() == [[0, 0, gone], [gone, 0, gone], [0, gone, gone]]
 
 
 def test_the_table_keeps_its_values_when_the_queue_moves_on(make_rows, make_batch):
     companion = queue_with(make_rows(3, seed=2), 3)
-    table = Queue()(score_table(make_rows(2), make_rows(2)), make_batch(companions={"momentum": companion}))
+    table = Queue()(in_batch_table(make_rows(2), make_rows(2)), make_batch(companions={"momentum": companion}))
     before = table.candidate.embedding.clone()
     companion._put(make_rows(3, seed=5).embedding, torch.arange(3), torch.arange(3))
     assert torch.equal(table.candidate.embedding, before)
@@ -75,8 +75,8 @@ def test_follows_a_permutation_of_the_examples(make_rows, make_batch):
     anchor, positive, old = make_rows(4), make_rows(4, seed=1), make_rows(5, seed=2)
     order = torch.tensor([3, 1, 0, 2])
     batch = make_batch(companions={"momentum": queue_with(old, 5)})
-    one = Queue()(score_table(anchor, positive), batch)
-    other = Queue()(score_table(permuted(anchor, order), permuted(positive, order)), batch)
+    one = Queue()(in_batch_table(anchor, positive), batch)
+    other = Queue()(in_batch_table(permuted(anchor, order), permuted(positive, order)), batch)
     torch.testing.assert_close(one.sim[order][:, 4:], other.sim[:, 4:])
 
 
@@ -85,7 +85,7 @@ def test_gradcheck(make_rows, make_batch):
     batch = make_batch(companions={"momentum": queue_with(make_rows(2, seed=2), 4)})
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        table = score_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
+        table = in_batch_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
         return contrast(Queue()(table, batch))
 
     assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])
@@ -94,14 +94,14 @@ def test_gradcheck(make_rows, make_batch):
 def test_edges(make_rows, make_batch):
     empty = make_batch(companions={"momentum": queue_with(make_rows(0, dtype=torch.float32), 3)})
     one = make_rows(1, dtype=torch.bfloat16)
-    table = Queue()(score_table(one, one), empty)
+    table = Queue()(in_batch_table(one, one), empty)
     assert table.log_weight.tolist() == [[0, *[-math.inf] * 3]]
     assert torch.isfinite(table.sim).all()
     assert float(contrast(table)) == 0.0
 
 
 def test_says_which_companion_is_missing(make_rows, make_batch):
-    table = score_table(make_rows(2), make_rows(2))
+    table = in_batch_table(make_rows(2), make_rows(2))
     with pytest.raises(RecipeError, match=r'needs the companion "momentum".*there is none.*none'):
         Queue()(table, make_batch())
     with pytest.raises(RecipeError, match="is a Reference"):

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from sentemb.errors import DataError, EvaluationError
 from sentemb.evaluate.ranking import check_ids, fuse, judged_queries, ranking_scores
-from sentemb.evaluate.topk import top_k
 from sentemb.evaluate.trec import check_run, read_qrels, read_run, write_run
 
 CUTS = (1, 3, 10)
@@ -200,28 +199,3 @@ def test_malformed_runs(tmp_path):
         read_run(tmp_path / "absent")
     with pytest.raises(DataError, match="none of its 1 queries is judged"):
         check_run({"x": {"d": 1.0}}, {"q": {"d": 1}}, source="r.trec")
-
-
-# ------------------------------------------------------------------------------------------- exact search
-@pytest.mark.parametrize("similarity", ["cosine", "dot"])
-def test_tiles_find_what_a_full_sort_finds(monkeypatch, similarity):
-    generator = np.random.default_rng(0)
-    queries, corpus = (
-        generator.normal(size=(17, 8)).astype(np.float32),
-        generator.normal(size=(301, 8)).astype(np.float32),
-    )
-    monkeypatch.setattr("sentemb.evaluate.topk._TILE_BYTES", 4 * 17 * 20)  # tiles of k documents
-    hits = top_k(queries, corpus, 25, similarity=similarity, device="cpu")
-    q, d = queries.astype(np.float64), corpus.astype(np.float64)
-    if similarity == "cosine":
-        q, d = q / np.linalg.norm(q, axis=1, keepdims=True), d / np.linalg.norm(d, axis=1, keepdims=True)
-    scores = q @ d.T
-    np.testing.assert_array_equal(hits.ids, np.argsort(-scores, axis=1)[:, :25])
-    np.testing.assert_allclose(hits.scores, -np.sort(-scores, axis=1)[:, :25], rtol=1e-5, atol=1e-6)
-
-
-def test_few_documents_and_none():
-    vectors = np.eye(3, dtype=np.float32)
-    assert top_k(vectors, vectors, 10).ids.shape == (3, 3)
-    assert top_k(vectors, vectors[:0], 10).ids.shape == (3, 0)
-    assert top_k(vectors[:0], vectors, 2).ids.shape == (0, 2)

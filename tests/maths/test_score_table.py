@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sentemb.maths.similarity import pairwise
-from sentemb.maths.table import add_candidates, concatenate_rows, score_table
+from sentemb.maths.table import add_candidates, concatenate_rows, in_batch_table
 from sentemb.types import Rows
 
 
@@ -19,7 +19,7 @@ def rows(count, start, label=None):
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 def test_own_candidate_is_the_positive(similarity):
     anchor, candidate = rows(3, 0), rows(3, 10)
-    table = score_table(anchor, candidate, similarity)
+    table = in_batch_table(anchor, candidate, similarity)
     assert torch.equal(table.positive, torch.eye(3, dtype=torch.bool))
     assert torch.equal(table.log_weight, torch.zeros(3, 3))
     assert torch.equal(table.sim, pairwise(anchor.embedding, candidate.embedding, similarity))
@@ -27,7 +27,7 @@ def test_own_candidate_is_the_positive(similarity):
 
 
 def test_added_candidates_are_negatives_of_weight_one_in_the_tables_similarity():
-    table = score_table(rows(3, 0), rows(3, 10), "dot")
+    table = in_batch_table(rows(3, 0), rows(3, 10), "dot")
     extra = rows(2, 20)
     wide = add_candidates(table, extra)
     assert wide.sim.shape == (3, 5)
@@ -40,7 +40,7 @@ def test_added_candidates_are_negatives_of_weight_one_in_the_tables_similarity()
 
 
 def test_added_candidates_may_be_positive_and_weighted():
-    table = score_table(rows(2, 0), rows(2, 10))
+    table = in_batch_table(rows(2, 0), rows(2, 10))
     positive, weight = torch.tensor([[True], [False]]), torch.tensor([[0.5], [-float("inf")]], dtype=torch.float64)
     wide = add_candidates(table, rows(1, 20), positive=positive, log_weight=weight)
     assert wide.positive[:, 2].tolist() == [True, False]
@@ -51,7 +51,7 @@ def test_added_candidates_may_be_positive_and_weighted():
 def test_gradients_reach_added_rows():
     extra = rows(2, 20)
     extra.embedding.requires_grad_()
-    add_candidates(score_table(rows(2, 0), rows(2, 10)), extra).sim.sum().backward()
+    add_candidates(in_batch_table(rows(2, 0), rows(2, 10)), extra).sim.sum().backward()
     assert (extra.embedding.grad.abs().sum(dim=1) > 0).all()
 
 

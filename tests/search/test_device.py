@@ -11,7 +11,8 @@ from toy import DIMENSION, vectors
 
 from sentemb.cli import main
 from sentemb.errors import ModelError, SearchError
-from sentemb.search import Document, SearchIndex, torch_knn
+from sentemb.maths import inner_products
+from sentemb.search import Document, SearchIndex
 from sentemb.search.vectors import torch_vectors
 from sentemb.search.vectors.faiss_vectors import VectorIndex
 from sentemb.search.vectors.torch_vectors import TorchVectors
@@ -50,9 +51,9 @@ def assert_same(index: SearchIndex, other: SearchIndex, k: int, where: str | Non
 @pytest.mark.parametrize("tile", [65_536, 64])
 @pytest.mark.usefixtures("on_torch")
 def test_torch_finds_what_faiss_finds(metric: str, tile: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_knn, "COLUMNS", tile)
+    monkeypatch.setattr(inner_products, "COLUMNS", tile)
     monkeypatch.setattr(torch_vectors, "COLUMNS", tile)
-    monkeypatch.setattr(torch_vectors, "QUERY_ROWS", 32)
+    monkeypatch.setattr(inner_products, "QUERY_ROWS", 32)
     built(tmp_path, metric)
     faiss, torched = SearchIndex.open(tmp_path), SearchIndex.open(tmp_path, device="cuda", mapped=True)
     assert all(segment.exact is not None for segment in torched.segments)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from sentemb.errors import NumericError, RecipeError
-from sentemb.maths.table import score_table
+from sentemb.maths.table import in_batch_table
 from sentemb.terms.alignment import Alignment
 from sentemb.types import Rows
 
@@ -26,7 +26,7 @@ def embeddings():
 @pytest.mark.parametrize("exponent", [1.0, 2.0, 3.0])
 def test_equals_the_loop_over_coordinates(embeddings, batch_of, exponent):
     anchor, positive = embeddings
-    table = score_table(rows(anchor), rows(positive))
+    table = in_batch_table(rows(anchor), rows(positive))
     total = 0.0
     for i in range(4):
         u, v = anchor[i] / anchor[i].norm(), positive[i] / positive[i].norm()
@@ -52,15 +52,15 @@ def test_every_positive_counts_and_removed_ones_do_not(table_of, batch_of):
 def test_order_of_examples_does_not_matter(embeddings, batch_of):
     anchor, positive = embeddings
     order = [3, 1, 0, 2]
-    before = Alignment()(score_table(rows(anchor), rows(positive)), batch_of(4))
-    after = Alignment()(score_table(rows(anchor[order]), rows(positive[order])), batch_of(4))
+    before = Alignment()(in_batch_table(rows(anchor), rows(positive)), batch_of(4))
+    after = Alignment()(in_batch_table(rows(anchor[order]), rows(positive[order])), batch_of(4))
     assert after.item() == pytest.approx(before.item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("exponent", [1.0, 2.0])
 def test_gradcheck(embeddings, batch_of, exponent):
     def loss(anchor, positive):
-        return Alignment(exponent=exponent)(score_table(rows(anchor), rows(positive)), batch_of(4))
+        return Alignment(exponent=exponent)(in_batch_table(rows(anchor), rows(positive)), batch_of(4))
 
     anchor, positive = (tensor.clone().requires_grad_() for tensor in embeddings)
     assert torch.autograd.gradcheck(loss, (anchor, positive))
@@ -69,7 +69,7 @@ def test_gradcheck(embeddings, batch_of, exponent):
 @pytest.mark.parametrize("exponent", [1.0, 2.0])
 def test_coinciding_embeddings_have_a_finite_gradient(batch_of, exponent):
     anchor = F.normalize(torch.ones(2, 3), dim=-1).requires_grad_()
-    loss = Alignment(exponent=exponent)(score_table(rows(anchor), rows(anchor.detach())), batch_of())
+    loss = Alignment(exponent=exponent)(in_batch_table(rows(anchor), rows(anchor.detach())), batch_of())
     loss.backward()
     assert loss.item() == pytest.approx(0.0, abs=1e-3)
     assert torch.isfinite(anchor.grad).all()
@@ -90,7 +90,7 @@ def test_one_example_and_bfloat16(table_of, batch_of):
 
 def test_dot_products_are_refused(embeddings, batch_of):
     with pytest.raises(RecipeError, match=r'similarity = "dot", allowed: cosine'):
-        Alignment()(score_table(rows(embeddings[0]), rows(embeddings[1]), "dot"), batch_of(4))
+        Alignment()(in_batch_table(rows(embeddings[0]), rows(embeddings[1]), "dot"), batch_of(4))
 
 
 def test_exponent_must_be_positive():

@@ -179,8 +179,6 @@ def test_small_temperatures_do_not_overflow(table_of, batch_of):
 
 def test_learnable_temperature_starts_as_given_and_keeps_its_floor(table_of, batch_of, random_sim, build_for):
     term = InfoNCE(temperature=0.05, learnable_temperature=True)
-    assert list(term.parameters()) == []  # light until it is bound
-    term.bind(build_for())
     (parameter,) = term.parameters()
     table = table_of(random_sim(4, 4).float())
     loss = term(table, batch_of(4))
@@ -197,13 +195,12 @@ def test_learnable_temperature_starts_as_given_and_keeps_its_floor(table_of, bat
 
 def test_fixed_temperature_has_no_parameters(build_for):
     term = InfoNCE()
-    term.bind(build_for())
     assert list(term.parameters()) == []
 
 
 @pytest.mark.parametrize("temperature", [0.0, -0.1, float("nan")])
 def test_temperature_must_be_positive(temperature):
-    with pytest.raises(ValueError, match="allowed: above 0"):
+    with pytest.raises(ValueError, match="temperature"):
         InfoNCE(temperature=temperature)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sentemb.terms import PARTS
-from sentemb.types import Term
+from sentemb.terms.term import Term
 
 HERE = Path(__file__).parent
 

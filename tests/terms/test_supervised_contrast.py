@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_one_positive_is_info_nce_and_several_are_not(table_of, batch_of, random
     assert supervised(single, batch_of(4)).item() == pytest.approx(contrast(single, batch_of(4)).item(), rel=1e-12)
     positive = single.positive.clone()
     positive[0, 5] = True
-    several = single.with_(positive=positive)
+    several = replace(single, positive=positive)
     # Jensen: the mean of logarithms lies below the logarithm of the sum
     assert supervised(several, batch_of(4)).item() > contrast(several, batch_of(4)).item()
 

@@ -13,9 +13,10 @@ from torch import nn
 from sentemb.errors import NumericError, RecipeError
 from sentemb.maths.nested import narrow_table
 from sentemb.maths.similarity import pairwise
+from sentemb.terms.term import Term
 from sentemb.training.gradcache import cache_faults, check_chunks
 from sentemb.training.objective import Objective, WeightedTerm, check_needs
-from sentemb.types import Batch, Share, Term
+from sentemb.types import Batch, Share
 
 Open = Any
 

@@ -11,7 +11,8 @@ from part_examples import tree_of
 from rank_work import open_run
 
 from sentemb.errors import NumericError
-from sentemb.types import Batch, PairScores, Term
+from sentemb.terms.term import Term
+from sentemb.types import Batch, PairScores
 
 
 class _NaNAt(Term):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from sentemb.encoder.adapters.adapter import Adapter
 from sentemb.encoder.adapters.lora import Lora, has_adapters, merged
 
-PARTS: dict[str, type[Lora]] = {
+PARTS: dict[str, type[Adapter]] = {
     "lora": Lora,
 }
 
-__all__ = ["PARTS", "Lora", "has_adapters", "merged"]
+__all__ = ["PARTS", "Adapter", "Lora", "has_adapters", "merged"]

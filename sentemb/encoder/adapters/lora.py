@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import math
-from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
-from sentemb.errors import MissingExtra, ModelError
+from sentemb.encoder.adapters.adapter import Adapter
+from sentemb.errors import ModelError, first_line, needs_extra
+from sentemb.parts import Count, Fraction, Positive
 
-ALL_LINEAR = "all-linear"
 # the layers of queries and values, or those that hold them, by the names of the usual architectures
 _ATTENTION = (
     ("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query_proj", "value_proj"), ("q", "v"), ("Wqkv",),
@@ -18,8 +18,7 @@ _ATTENTION = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lora:
+class Lora(Adapter):
     """``W x + alpha / rank · B A x``: only A and B of the target layers learn.
 
     Args:
@@ -33,18 +32,13 @@ class Lora:
     Deviations: none.
     """
 
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"rank = {self.rank}; must be at least 1")
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise ValueError(f"alpha = {self.alpha}; must be above 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout = {self.dropout}; must be at least 0 and below 1")
+    def __init__(
+        self, *, rank: Count = 8, alpha: Positive = 16.0, dropout: Fraction = 0.0,
+        targets: tuple[str, ...] | Literal["all-linear"] = (),
+    ) -> None:
+        if dropout == 1:
+            raise ValueError("dropout = 1: leaves nothing to learn from")
+        self.rank, self.alpha, self.dropout, self.targets = rank, alpha, dropout, targets
 
     def add_to(self, backbone: nn.Module) -> None:
         """Put adapters into the backbone; everything else in it stops learning.
@@ -53,10 +47,9 @@ class Lora:
             MissingExtra: peft is not installed.
             ModelError: the backbone has no layers of these names.
         """
-        try:
-            from peft import LoraConfig, inject_adapter_in_model
-        except ImportError:
-            raise MissingExtra("peft", "peft") from None
+        needs_extra("peft", "peft")
+        from peft import LoraConfig, inject_adapter_in_model
+
         config = LoraConfig(
             r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, bias="none",
             target_modules=self._layers_of(backbone),
@@ -64,21 +57,21 @@ class Lora:
         try:
             inject_adapter_in_model(config, backbone)
         except ValueError as error:
-            raise ModelError(f"LoRA: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"LoRA: {first_line(error)}") from error
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_("lora_" in name)
 
     def _layers_of(self, backbone: nn.Module) -> list[str]:
         names = [name for name, part in backbone.named_modules() if isinstance(part, nn.Linear)]
-        if self.targets == (ALL_LINEAR,):
+        if isinstance(self.targets, str):
             return names
         ends = {name.rpartition(".")[2] for name in names}
-        targets = self.targets or next((known for known in _ATTENTION if ends.issuperset(known)), None)
-        missing = [target for target in targets or () if target.rpartition(".")[2] not in ends]
-        if targets is None or missing:
+        targets = self.targets or next((known for known in _ATTENTION if ends.issuperset(known)), ())
+        missing = [target for target in targets if target.rpartition(".")[2] not in ends]
+        if missing or not targets:
             wanted = ", ".join(missing) or "known as the queries' or values'"
             raise ModelError(f"LoRA targets: {type(backbone).__name__} has no linear layer {wanted}; it has "
-                             f'{", ".join(sorted(ends))}, or give "{ALL_LINEAR}"')
+                             f'{", ".join(sorted(ends))}, or give "all-linear"')
         return list(targets)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,37 +9,33 @@ from typing import Any
 from sentemb.encoder.poolings.composed import FirstLastMean, Joined, Last2Mean, LayerMean
 from sentemb.encoder.poolings.pooling import Pooling, pool
 from sentemb.encoder.poolings.tokens import TOKEN_POOLINGS, TokenPooling
-from sentemb.errors import ModelError, did_you_mean
+from sentemb.parts import room
 
 PARTS: dict[str, type[Pooling]] = {
     **TOKEN_POOLINGS,
     "first_last_mean": FirstLastMean,
     "last2_mean": Last2Mean,
     "layer_mean": LayerMean,
+    "joined": Joined,
 }
 
 PoolingChoice = Pooling | str | Mapping[str, Any]
 
 
 def make_pooling(choice: PoolingChoice) -> Pooling:
-    """A pooling from a name, names joined with ``+``, ``package.module:Class``, a table with ``use``, or itself.
+    """A pooling, not bound yet, from a name, names joined with ``+``, ``package.module:Class``, a table with ``use``,
+    or a pooling of the same settings.
 
     Raises:
-        ModelError: an unknown name or setting.
+        PartError: an unknown name or setting.
     """
-    if isinstance(choice, Pooling):
-        return choice
-    settings = dict(choice) if isinstance(choice, Mapping) else {"use": choice}
-    name = str(settings.pop("use", ""))
-    if "+" in name:
-        joined = [make_pooling(part) for part in name.split("+")]
-        if settings or any(part.needs_layers for part in joined):
-            raise ModelError(f'pooling = "{name}": only poolings of the last layer, without settings, can be joined')
-        return Joined(poolings=joined)
-    try:
-        return _class_of(name)(**settings)
-    except TypeError as error:
-        raise ModelError(f'pooling "{name}": {error}') from None
+    if isinstance(choice, str) and "+" in choice:
+        return Joined(poolings=tuple(make_pooling(name) for name in choice.split("+")))
+    if not isinstance(choice, Pooling):
+        part = room("poolings").make({"use": choice} if isinstance(choice, str) else choice)
+        assert isinstance(part, Pooling)  # room.find saw to it
+        return part
+    return choice.fresh()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +67,6 @@ def from_known_form(form: KnownForm) -> Pooling:
     """The pooling that ``known_form`` describes."""
     pooling = make_pooling("+".join(form.modes))
     return pooling if form.layer_weights is None else LayerMean(weights=form.layer_weights, pooling=pooling)
-
-
-def _class_of(name: str) -> type[Pooling]:
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ModelError(f'pooling = "{name}": {error}') from None
-        if not (isinstance(found, type) and issubclass(found, Pooling)):
-            raise ModelError(f'pooling = "{name}": not a class that extends sentemb.encoder.poolings.Pooling')
-        return found
-    if name not in PARTS:
-        raise ModelError(f'pooling = "{name}"{did_you_mean(name, PARTS)}')
-    return PARTS[name]
 
 
 __all__ = [

@@ -20,8 +20,10 @@ class Joined(Pooling):
         poolings: in the order of their values.
     """
 
-    def __init__(self, *, poolings: Sequence[Pooling]) -> None:
+    def __init__(self, *, poolings: tuple[Pooling, ...]) -> None:
         super().__init__()
+        if any(part.needs_layers for part in poolings):
+            raise ValueError("joins poolings of the last layer only")
         self.poolings = nn.ModuleList(poolings)
 
     @property
@@ -46,9 +48,9 @@ class LayerMean(Pooling):
 
     needs_layers = True
 
-    def __init__(self, *, weights: Sequence[float] = (), pooling: Pooling | None = None) -> None:
+    def __init__(self, *, weights: tuple[float, ...] = (), pooling: Pooling | None = None) -> None:
         super().__init__()
-        self.weights = tuple(weights)
+        self.weights = weights
         self.pooling = pooling or Mean()
 
     def bind(self, width: int, layers: int) -> int:
@@ -60,7 +62,8 @@ class LayerMean(Pooling):
     def pool_layers(self, layers: Sequence[Float[Tensor, "b t d"]], mask: Int[Tensor, "b t"]) -> Tensor:
         weighted = [(weight, layer) for weight, layer in zip(self.weights, layers, strict=True) if weight]
         total = sum(weight for weight, _ in weighted)
-        pooled: Tensor = self.pooling(torch.stack([layer * (weight / total) for weight, layer in weighted]).sum(0), mask)
+        mean = torch.stack([layer * (weight / total) for weight, layer in weighted]).sum(0)
+        pooled: Tensor = self.pooling(mean, mask)
         return pooled
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from inspect import signature
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sentemb.parts import Part, room
 
-class Pooling(nn.Module):
+
+class Pooling(Part, nn.Module, room="poolings"):
     """Token vectors to one vector a text; no text sees another.
 
     A subclass has a keyword-only constructor that keeps settings and makes nothing, ``bind`` for layers with weights
@@ -23,10 +24,11 @@ class Pooling(nn.Module):
 
     needs_layers: bool = False
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What it was made with; attributes of the constructor's argument names."""
-        return {name: getattr(self, name) for name in signature(type(self)).parameters}
+    @classmethod
+    def _read(cls, value: Any) -> Part:
+        if isinstance(value, str) and "+" in value:
+            return room("poolings").make({"use": "joined", "poolings": value.split("+")})
+        return super()._read(value)
 
     def bind(self, width: int, layers: int) -> int:
         """Make what depends on the backbone: the width of its token vectors and its number of layers.

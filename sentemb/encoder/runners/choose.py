@@ -20,7 +20,7 @@ from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.runners.lean import LeanRunner, lean_form
 from sentemb.encoder.runners.plain import PlainRunner
 from sentemb.encoder.runners.post_norm import PostNormEncoder
-from sentemb.errors import ModelError
+from sentemb.errors import ModelError, first_line
 from sentemb.types import TokenColumn, Vocabulary
 
 # how far the lean form may be from the plain one in float32, in entries of unit vectors
@@ -90,7 +90,7 @@ class Runners:
             self.agrees[name] = False
         except (RuntimeError, NotImplementedError, ImportError) as error:
             self.agrees[name] = False
-            warnings.warn(f"sentemb's lean forward pass cannot run {kind} here ({str(error).splitlines()[0]}); the "
+            warnings.warn(f"sentemb's lean forward pass cannot run {kind} here ({first_line(error)}); the "
                           "plain one is used", stacklevel=2)
         return runner if self.agrees[name] else None
 
@@ -101,14 +101,17 @@ def comparison_name(dtype: torch.dtype, device: torch.device) -> str:
 
 
 def _made_up_rows(backbone: nn.Module, vocabulary: Vocabulary) -> TokenColumn:
-    """Rows of random token ids, always the same ones; none is padding."""
+    """Rows of random token ids, always the same ones; none of them is special to the tokenizer or to a table."""
     limit = position_limit(backbone) or max(_COMPARED_LENGTHS)
     lengths = np.minimum(_COMPARED_LENGTHS, limit)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    embeddings: Any = backbone.get_input_embeddings() if hasattr(backbone, "get_input_embeddings") else None
+    model: Any = backbone
+    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
     size = vocabulary.size if embeddings is None else embeddings.num_embeddings
-    flat = np.random.default_rng(0).integers(0, size, offsets[-1], dtype=np.int32)
-    flat[flat == vocabulary.pad] = (vocabulary.pad + 1) % size
+    tables = (part for part in model.modules() if isinstance(part, nn.Embedding))
+    special = {*vocabulary.special, vocabulary.pad, *(table.padding_idx for table in tables)} - {None}
+    ids = np.setdiff1d(np.arange(size, dtype=np.int32), [*special])
+    flat = np.random.default_rng(0).choice(ids, int(offsets[-1]))
     return TokenColumn(flat, offsets, np.full(len(lengths), -1, dtype=np.int64))
 
 

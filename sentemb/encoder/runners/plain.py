@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sentemb.data.padding import pad
 from sentemb.encoder.module import EncoderModule
-from sentemb.types import TokenColumn, Tokens
+from sentemb.types import TokenColumn
 
 
 class PlainRunner:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
-from sentemb.search.query.expression import Condition
+from sentemb.maths.neighbours import compared, merged, nothing, ordered, top
+from sentemb.search.store.documents import Condition
 from sentemb.search.store.manifest import Metric
 from sentemb.search.store.segment import Segment
 from sentemb.search.vectors.faiss_vectors import Mask, Vectors
@@ -43,35 +44,15 @@ def search_segments(
     condition: Condition | None = None,
 ) -> Hits:
     """The k best rows of all segments, as positions counted over them; best first."""
-    found: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
+    results = [nothing(len(queries), 0, metric)]
     first = 0
     for segment in segments:
         allowed = segment.allowed(condition)
         if allowed is None or allowed.any():
             scores, rows = search_segment(segment, queries, k, metric, effort, allowed)
-            found.append((scores, np.where(rows >= 0, rows + first, -1) if first else rows))
+            results.append(Hits(np.where(rows >= 0, rows + first, -1) if first else rows, scores))
         first += segment.rows
-    return merge(found, len(queries), k, metric)
-
-
-def merge(
-    found: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]], queries: int, k: int, metric: Metric
-) -> Hits:
-    """The k best of several result lists."""
-    worst = np.float32(np.inf if metric == "l2" else -np.inf)
-    if len(found) == 1 and found[0][1].shape[1] == k:
-        scores, rows = found[0]
-        if rows.size and rows[:, -1].min() < 0:
-            scores = np.where(rows < 0, worst, scores)
-        if not (scores[:, 1:] == scores[:, :-1]).any():
-            return Hits(rows, scores)
-    scores = np.concatenate([s for s, _ in found] + [np.full((queries, k), worst, np.float32)], axis=1)
-    rows = np.concatenate([r for _, r in found] + [np.full((queries, k), -1, np.int64)], axis=1)
-    scores = np.where(rows < 0, worst, scores)
-    # by score, then by position, empty places last: equal scores come in one order whatever the segments are
-    badness = scores if metric == "l2" else -scores
-    order = np.lexsort((np.where(rows < 0, np.iinfo(np.int64).max, rows), badness), axis=1)[:, :k]
-    return Hits(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1))
+    return merged(results[1:] or results, k, metric)
 
 
 def search_segment(
@@ -119,38 +100,16 @@ def rescore(
     segment: Segment, queries: Vectors, rows: NDArray[np.int64], k: int, metric: Metric
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Candidates (queries, c) compared exactly with the half-precision store; the k best of each query."""
-    worst = np.float32(np.inf if metric == "l2" else -np.inf)
-    scores = np.empty(rows.shape, dtype=np.float32)
-    step = max(1, (16 << 20) // (rows.shape[1] * queries.shape[1] * 4))  # 16 MiB of gathered vectors at a time
-    for start in range(0, len(queries), step):
-        some = rows[start : start + step]
-        vectors = segment.exact_vectors(np.maximum(some, 0).ravel()).reshape(*some.shape, -1)
-        scores[start : start + step] = _compare(queries[start : start + step, None, :], vectors, metric)
-    scores[rows < 0] = worst
-    order = np.argsort(scores if metric == "l2" else -scores, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
-
-
-def _compare(queries: Vectors, vectors: Vectors, metric: Metric) -> NDArray[np.float32]:
-    if metric == "l2":
-        difference = queries - vectors
-        squared: NDArray[np.float32] = np.einsum("qcd,qcd->qc", difference, difference)
-        return squared
-    products: NDArray[np.float32] = np.matmul(vectors, queries.transpose(0, 2, 1))[:, :, 0]
-    return products
+    scores = compared(queries, rows, segment.exact_vectors, metric=metric)
+    hits = ordered(rows, scores, k, metric)
+    return hits.scores, hits.ids
 
 
 def _compare_all(
     segment: Segment, queries: Vectors, k: int, metric: Metric, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    vectors = segment.exact_vectors(rows)
-    scores = queries @ vectors.T
-    if metric == "l2":
-        scores = (queries**2).sum(1)[:, None] + (vectors**2).sum(1)[None] - 2 * scores
-        np.maximum(scores, 0, out=scores)
-    count = min(k, len(rows))
-    order = np.argsort(scores if metric == "l2" else -scores, axis=1, kind="stable")[:, :count]
-    return np.take_along_axis(scores, order, axis=1), rows[order]
+    hits = top(queries, segment.exact_vectors(rows), k, metric="l2" if metric == "l2" else "dot", device="cpu")
+    return hits.scores, rows[hits.ids]
 
 
 def _effort_for(segment: Segment, effort: Effort, asked: int, share: float) -> int | None:

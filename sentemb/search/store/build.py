@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError, NumericError, SearchError
+from sentemb.maths.neighbours import without_own
 from sentemb.search.store.collecting import NOTE, Collected, kept_rows
 from sentemb.search.store.disk import Disk
 from sentemb.search.store.documents import Documents, DocumentWriter
@@ -32,7 +33,7 @@ from sentemb.search.store.writing import (
 )
 from sentemb.search.vectors.faiss_vectors import VectorIndex
 from sentemb.search.vectors.kinds import Choice, choose, training_rows
-from sentemb.search.vectors.tune import K, exact_top, sample_rows, tune, without_own
+from sentemb.search.vectors.tune import K, exact_top, sample_rows, tune
 from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
@@ -210,7 +211,7 @@ def _tuned(
         source.take(own[(own >= first) & (own < first + source.rows)] - first)
         for source, first in zip(sources, np.cumsum([0, *(s.rows for s in sources[:-1])]), strict=True)
     ])
-    truth = without_own(exact_top(sources, queries, K + 1, made.metric).ids, own, K)
+    truth = without_own(exact_top(sources, queries, K + 1, made.metric), own).ids
     segments = [Segment(folder, entry, made, is_mapped=True, verify=False) for entry in entries]
     try:
         found = tune(segments, queries, truth, own, metric=made.metric, target=options.target_recall)

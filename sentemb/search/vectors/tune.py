@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.search.faiss_knn import top_of_block
-from sentemb.search.query.searcher import Effort, merge, search_segments
+from sentemb.maths.neighbours import top_of_blocks, without_own
+from sentemb.search.query.searcher import Effort, search_segments
 from sentemb.search.store.manifest import Metric, Tuned
 from sentemb.search.store.segment import Segment
 from sentemb.search.store.spool import BLOCK, VectorSource
@@ -22,15 +22,12 @@ MAX_OVERSAMPLE = 64
 
 def exact_top(sources: Sequence[VectorSource], queries: Vectors, k: int, metric: Metric) -> Hits:
     """The true k best rows over all sources, block by block."""
-    best = merge([], len(queries), k, metric)
-    first = 0
-    for source in sources:
-        for start in range(0, source.rows, BLOCK):
-            block = source.block(start, min(start + BLOCK, source.rows))
-            scores, rows = top_of_block(queries, block, min(k, len(block)), metric)
-            best = merge([(best.scores, best.ids), (scores, rows + first + start)], len(queries), k, metric)
-        first += source.rows
-    return best
+    blocks = (
+        source.block(start, min(start + BLOCK, source.rows))
+        for source in sources for start in range(0, source.rows, BLOCK)
+    )
+    # an index of cosines keeps unit vectors
+    return top_of_blocks(queries, blocks, k, metric="l2" if metric == "l2" else "dot", device="cpu")
 
 
 def sample_rows(rows: int, seed: int) -> NDArray[np.int64]:
@@ -44,14 +41,6 @@ def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
     wanted = truth >= 0
     hit = (truth[:, :, None] == found[:, None, :]).any(axis=2) & wanted
     return float(hit.sum() / max(wanted.sum(), 1))
-
-
-def without_own(ids: NDArray[np.int64], own: NDArray[np.int64] | None, k: int) -> NDArray[np.int64]:
-    """The first k entries that are not the query's own row."""
-    if own is None:
-        return ids[:, :k]
-    order = np.argsort(ids == own[:, None], axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(ids, order, axis=1)
 
 
 def tune(
@@ -71,7 +60,7 @@ def tune(
 
     def measure(effort: int | None, oversample: int) -> float:
         hits = search_segments(segments, queries, wide, metric, Effort(effort, oversample, can_grow=False))
-        return recall(without_own(hits.ids, own, K), truth)
+        return recall(hits.ids if own is None else without_own(hits, own).ids, truth)
 
     largest = max(segments, key=lambda segment: segment.rows).vectors
     ceiling = largest.max_effort if largest.effort_name is not None else 0

@@ -2,97 +2,61 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
+from backbones import ARCHITECTURES, LENGTHS, VOCABULARY, backbone, column, module_of
 from torch import nn
 
-from sentemb.encoder.fast import Unsupported, build, pack
-from sentemb.encoder.fast.attention import attend, softmax_parts
-from sentemb.encoder.fast.linear import FastLinear
-from sentemb.encoder.fast.packed import Run
-from sentemb.encoder.inference import FastInference, PlainInference, inference_for
-from sentemb.encoder.module import EncoderModule
-from sentemb.encoder.pooling import POOLINGS, Pooling, pooling_spec
-from sentemb.types import TokenColumn
-
-SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
-ARCHITECTURES = {
-    "bert": SIZES,
-    "roberta": SIZES,
-    "xlm-roberta": SIZES,
-    "camembert": SIZES,
-    "electra": SIZES | {"embedding_size": 16},
-    "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48},
-    "mpnet": SIZES,
-    "modernbert": SIZES | SPECIAL | {"local_attention": 12},
-}
-
-
-def backbone(kind: str, **changes: object) -> nn.Module:
-    from transformers import AutoConfig, AutoModel
-
-    config = AutoConfig.for_model(kind, vocab_size=99, **(ARCHITECTURES[kind] | changes))
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = AutoModel.from_config(config).eval()
-        for parameter in model.parameters():  # initial biases are zero and norms one, which would hide mistakes
-            nn.init.normal_(parameter, std=0.3)
-    return model
-
-
-def column(lengths: list[int]) -> TokenColumn:
-    generator = np.random.default_rng(0)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    flat = generator.integers(3, 99, offsets[-1]).astype(np.int32)
-    return TokenColumn(flat, offsets, np.arange(len(lengths), dtype=np.int64))
-
-
-LENGTHS = [40, 33, 33, 33, 17, 9, 9, 3, 1]
+from sentemb.encoder.poolings.tokens import TOKEN_POOLINGS
+from sentemb.encoder.runners import choose
+from sentemb.encoder.runners.attention import attend, softmax_parts
+from sentemb.encoder.runners.choose import Runners
+from sentemb.encoder.runners.families import Unsupported
+from sentemb.encoder.runners.lean import LeanRunner, lean_form
+from sentemb.encoder.runners.linear import FastLinear
+from sentemb.encoder.runners.packed import Run, pack
+from sentemb.encoder.runners.plain import PlainRunner
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 @pytest.mark.parametrize("pooling", ["mean", "first_last_mean", "last2_mean"])
 def test_packed_equals_padded(kind: str, pooling: str) -> None:
     model = backbone(kind)
-    module = EncoderModule(model, Pooling(pooling_spec(pooling, 3), 32), [])
-    rows, device = column(LENGTHS), torch.device("cpu")
+    module = module_of(model, pooling)
+    rows = column(LENGTHS)
     with torch.inference_mode():
-        fast = FastInference(build(model, torch.float32), module.pooling, device)(rows)
-        plain = PlainInference(module, 1, device)(rows)
+        fast = LeanRunner(lean_form(model, torch.float32), module)(rows)
+        plain = PlainRunner(module, torch.float32, 1)(rows)
     assert plain.std() > 0.1
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("pooling", [*[name for name in POOLINGS if "_mean" not in name or name == "weighted_mean"],
-                                     "mean_sqrt_len", "cls+mean"])
+@pytest.mark.parametrize("pooling", [*TOKEN_POOLINGS, "cls+mean"])
 def test_every_pooling_over_runs(pooling: str) -> None:
     model = backbone("bert")
-    module = EncoderModule(model, Pooling(pooling_spec(pooling, 3), 32), [])
-    rows, device = column(LENGTHS), torch.device("cpu")
+    module = module_of(model, pooling)
+    rows = column(LENGTHS)
     with torch.inference_mode():
-        fast = FastInference(build(model, torch.float32), module.pooling, device)(rows)
-        plain = PlainInference(module, 0, device)(rows)
+        fast = LeanRunner(lean_form(model, torch.float32), module)(rows)
+        plain = PlainRunner(module, torch.float32, 0)(rows)
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=2e-5)
 
 
 def test_bfloat16_stays_close_to_float32() -> None:
     model = backbone("bert")
-    module = EncoderModule(model, Pooling(pooling_spec("mean", 3), 32), [])
-    rows, device = column(LENGTHS), torch.device("cpu")
+    module = module_of(model, "mean")
+    rows = column(LENGTHS)
     with torch.inference_mode():
-        half = FastInference(build(model, torch.bfloat16), module.pooling, device)(rows)
-        full = PlainInference(module, 0, device)(rows)
+        half = LeanRunner(lean_form(model, torch.bfloat16), module)(rows)
+        full = PlainRunner(module, torch.float32, 0)(rows)
     assert half.dtype == torch.bfloat16
     assert torch.cosine_similarity(half.float(), full, dim=-1).min() > 0.99
 
 
 def test_pack_joins_neighbours_of_equal_length() -> None:
     packed = pack(column([4, 4, 2]))
-    assert packed.runs == (Run(0, 2, 4), Run(8, 1, 2))
+    assert packed.runs == (Run(begin=0, rows=2, length=4), Run(begin=8, rows=1, length=2))
     assert packed.positions.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
-    assert packed.row_starts.tolist() == [0, 4, 8, 10]
     assert packed.longest == 4
 
 
@@ -112,44 +76,44 @@ def test_joined_linear_maps_without_some_biases() -> None:
 def test_what_the_lean_form_does_not_know_goes_the_plain_way() -> None:
     for changes in ({"hidden_act": "gelu_new"}, {"is_decoder": True}):
         with pytest.raises(Unsupported):
-            build(backbone("bert", **changes), torch.float32)
+            lean_form(backbone("bert", **changes), torch.float32)
     hooked = backbone("bert")
     hooked.encoder.layer[0].output.dense.register_forward_hook(lambda *_: None)
     with pytest.raises(Unsupported):
-        build(hooked, torch.float32)
-    module = EncoderModule(hooked, Pooling(pooling_spec("mean", 3), 32), [])
+        lean_form(hooked, torch.float32)
+    module = module_of(hooked, "mean")
     with torch.inference_mode():
-        assert isinstance(inference_for(module, torch.float32, 0, column(LENGTHS)), PlainInference)
+        assert isinstance(Runners().ready(module, torch.float32, VOCABULARY), PlainRunner)
 
 
 def test_a_lean_form_that_differs_is_found_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
     model = backbone("bert")
-    module = EncoderModule(model, Pooling(pooling_spec("mean", 3), 32), []).eval()
+    module = module_of(model, "mean")
 
     def wrong(parts: object, dtype: torch.dtype) -> object:
-        made = build(model, dtype)
-        made.positions = made.positions.flip(0)  # a mistake that keeps every shape
-        return made
+        form = lean_form(model, dtype)
+        form.positions = form.positions.flip(0)  # a mistake that keeps every shape
+        return form
 
-    monkeypatch.setattr("sentemb.encoder.inference.build", wrong)
+    monkeypatch.setattr(choose, "lean_form", wrong)
     with torch.inference_mode(), pytest.warns(UserWarning, match="the plain one is used"):
-        run = inference_for(module, torch.float32, 0, column(LENGTHS))
-    assert isinstance(run, PlainInference)
+        run = Runners().ready(module, torch.float32, VOCABULARY)
+    assert isinstance(run, PlainRunner)
 
 
 def test_weights_that_change_are_noticed() -> None:
-    module = EncoderModule(backbone("bert"), Pooling(pooling_spec("mean", 3), 32), []).eval()
-    rows = column(LENGTHS)
+    module = module_of(backbone("bert"))
+    rows, runners = column(LENGTHS), Runners()
     for fused in (True, False):  # fused optimizers do not raise autograd's version counters
         with torch.inference_mode():
-            before = inference_for(module, torch.float32, 0, rows)
-            assert inference_for(module, torch.float32, 0, rows) is before
+            before = runners.ready(module, torch.float32, VOCABULARY)
+            assert runners.ready(module, torch.float32, VOCABULARY) is before
             vectors = before(rows)
         optimizer = torch.optim.AdamW(module.parameters(), lr=0.1, fused=fused)
         module.backbone.encoder.layer[1].output.dense.weight.square().sum().backward()
         optimizer.step()
         with torch.inference_mode():
-            after = inference_for(module, torch.float32, 0, rows)
+            after = runners.ready(module, torch.float32, VOCABULARY)
             assert not torch.allclose(after(rows), vectors, atol=1e-3)
 
 

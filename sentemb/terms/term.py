@@ -1,0 +1,111 @@
+"""What every loss term is: a class that turns a score table into a scalar, inside a recipe or in anybody's own loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import overload
+
+from torch import Tensor
+
+from sentemb.errors import RecipeError
+from sentemb.maths.rows import extra_rows
+from sentemb.maths.table import add_candidates, mark_same_label, score_table
+from sentemb.terms.diagnosis import explain_table
+from sentemb.types import Batch, Component, PairScores, Share, Similarity
+
+
+class Term(Component, room="terms"):
+    """One loss: ``forward(table, batch)`` gives a scalar that is equal on every device, or this device's ``Share``.
+
+    A term of one's own subclasses this, takes keyword-only settings and computes its loss from ``table.sim``,
+    ``table.positive`` and ``table.log_weight``. Gathering over devices, chunking, and the heads are done already.
+    ``0.1 * term`` is the term with that weight in the sum of losses.
+    """
+
+    marks = MappingProxyType({"name": str, "weight": float})
+
+    @property
+    def weight(self) -> float:
+        """What its loss is multiplied with in the sum of losses."""
+        return float(self.given_marks.get("weight", 1.0))
+
+    def __rmul__(self, weight: float) -> Term:
+        return self.marked(weight=self.weight * weight)
+
+    @overload
+    def __call__(self, anchors: PairScores, positives: Batch, /) -> Tensor | Share: ...
+
+    @overload
+    def __call__(
+        self,
+        anchors: Tensor,
+        positives: Tensor,
+        /,
+        *,
+        negatives: Sequence[Tensor] = (),
+        labels: Tensor | None = None,
+        scores: Tensor | None = None,
+        similarity: Similarity = "cosine",
+    ) -> Tensor: ...
+
+    def __call__(
+        self,
+        anchors: PairScores | Tensor,
+        positives: Batch | Tensor,
+        /,
+        *,
+        negatives: Sequence[Tensor] = (),
+        labels: Tensor | None = None,
+        scores: Tensor | None = None,
+        similarity: Similarity = "cosine",
+    ) -> Tensor | Share:
+        """The loss of a table and its batch, or of two tensors of embeddings (n, d) whose rows belong together.
+
+        Args:
+            anchors: a score table, or the anchors' embeddings.
+            positives: the table's batch, or the embeddings of the anchors' positives.
+            negatives: embeddings (n, d) of hard negatives; every anchor sees all of them.
+            labels: (n,) classes; rows of one class become each other's positives.
+            scores: (n,) graded similarities of the pairs, for terms that fit them.
+            similarity: how embeddings are compared.
+
+        Raises:
+            RecipeError: the term needs more than embeddings (tokens, companions), or returns no scalar.
+        """
+        if isinstance(anchors, PairScores):
+            assert isinstance(positives, Batch)
+            return self._checked(super().__call__(anchors, positives))
+        assert isinstance(positives, Tensor)
+        table, batch = score_table(
+            anchors, positives, negatives=negatives, labels=labels, scores=scores, similarity=similarity
+        )
+        given = {"labels": labels is not None, "scores": scores is not None}
+        lacking = self.needs - {f"view:{name}" for name in batch.views} - {name for name in given if given[name]}
+        if lacking:
+            raise RecipeError(f"{self.name} needs {', '.join(sorted(lacking))}, which embeddings alone do not have")
+        for name in list(batch.views)[2:]:
+            table = add_candidates(table, extra_rows(batch.views[name].embedding, table.candidate))
+        if labels is not None:
+            table = mark_same_label(table)
+        loss = self._checked(super().__call__(table, batch))
+        return loss.total / loss.count.clamp_min(1e-12) if isinstance(loss, Share) else loss
+
+    def _checked(self, loss: object) -> Tensor | Share:
+        if isinstance(loss, Share) and loss.total.dim() == loss.count.dim() == 0:
+            return loss
+        if isinstance(loss, Tensor) and loss.dim() == 0:
+            return loss
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)[:80]
+        raise RecipeError(f"{self.name}: forward gave {what}; a term gives a scalar tensor or a Share of two scalars")
+
+    def forward(self, table: PairScores, batch: Batch) -> Tensor | Share:
+        """The loss of the whole batch."""
+        raise NotImplementedError
+
+    def diagnose(self, table: PairScores, batch: Batch) -> None:
+        """Raise the NumericError that says why this term's loss is not finite; return where the table is in order.
+
+        Called only after the loss was not finite, so that ``forward`` needs no check that makes the device wait.
+        """
+        explain_table(self.name, table, batch)
