@@ -200,7 +200,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Services:
-    """What ``Companion.prepare`` may call: the rooms above hand it down."""
+    """What ``Companion.prepare`` and ``after_step`` may call; each gives every device the same."""
 
     # embeddings (rows, d) float32, unit length, of a column by an encoder
     embed: Callable[[SentenceModule, TokenColumn], NDArray[np.float32]]
@@ -267,8 +267,13 @@ class Companion(Component, room="companions"):
         """
         return {}
 
-    def after_step(self, batch: Batch, encoder: SentenceModule) -> None:
-        """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing."""
+    def after_step(self, batch: Batch, encoder: SentenceModule, services: Services) -> None:
+        """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing.
+
+        ``services.embed(encoder, column)`` embeds with the trained encoder as it is now, so negatives can be mined
+        again while training. Every device calls it at the same step. Views that read this companion are then made
+        without a lead over training.
+        """
 
     def summary(self) -> dict[str, Any]:
         """What ``prepare`` found, as JSON can hold it; written into the run folder. The default has nothing to say."""
@@ -285,9 +290,35 @@ class Companion(Component, room="companions"):
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Anything that can be evaluated or can fill an index."""
+    """Anything that can be evaluated or can fill an index: texts in, one row a text out, (texts, d)."""
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+    def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]: ...
+
+
+@runtime_checkable
+class IdentifiedEmbedder(Protocol):
+    """An embedder that knows what decides its vectors and puts prompts in front of texts itself.
+
+    ``sentemb.Encoder`` is one; a wrapper of a foreign model that has these four is recognised wherever it is given:
+    results and indexes keep its digest, and its named prompts are used for queries, documents and tasks.
+    """
+
+    source: str  # path or id
+    prompts: Mapping[str, str]
+
+    def digest(self) -> str:
+        """A checksum of everything that decides a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str], /, *, prompt: str | None = None) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevScores:
+    """What an evaluation while training gave; higher is better."""
+
+    value: float  # the mean of the scores: chooses the best checkpoint and stops early
+    scores: Mapping[str, float]  # task → its main metric, ×100
 
 
 @dataclass(frozen=True)

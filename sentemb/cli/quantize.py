@@ -33,11 +33,12 @@ def quantize(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Make the eight-bit form of a model: faster on CPUs, its vectors a little off, always the same ones.
+    """Make the eight-bit form of a model: faster on CPUs, its vectors a little off, but reproducible.
 
     Half of the texts prepare the scales, the others measure how far the vectors move. All of it lies in OUTPUT, which
     opens like any model (and, in full precision, in sentence-transformers); sentemb then encodes with it in eight bits.
     """
+    from collections.abc import Callable
     from itertools import chain, islice
 
     from sentemb.data import iter_texts
@@ -48,11 +49,17 @@ def quantize(
         raise ModelError(f"{output}: is there already; name another folder, or give --overwrite")
     if overwrite and output.exists() and not (output / "int8.json").is_file():
         raise ModelError(f"{output}: --overwrite replaces only a model that sentemb quantize made")
-    score = None
+    score: Callable[[Encoder], float] | None = None
     if sts is not None:
-        from sentemb.evaluate.sts import sts_dev
+        from sentemb.evaluate.dev import dev_score
+        from sentemb.evaluate.tasks.sts import Sts
 
-        score = sts_dev(sts, "mteb")
+        evaluate = dev_score([Sts(path=sts) if Path(sts).suffix else Sts(sets=(sts,), protocol="mteb", split="dev")])
+
+        def score_of(encoder: Encoder) -> float:
+            return evaluate(encoder).value
+
+        score = score_of
     encoder = Encoder.load(model, device="cpu")
     sample = chain.from_iterable(iter_texts(path, text_column, split=split) for path in texts)
     quantised = encoder.quantised(list(islice(sample, max_texts)), layers=layers, score=score)
@@ -69,4 +76,4 @@ def quantize(
         f"texts: {facts['mean_cosine']:.5f} on average, {facts['least_cosine']:.5f} at least"
     )
     if score is not None:
-        typer.echo(f"Spearman on {sts}: {facts['score']['before']:.2f} in float32, {facts['score']['after']:.2f} now")
+        typer.echo(f"Spearman on {sts}: {facts['score']['before']:.2f} before, {facts['score']['after']:.2f} after")

@@ -347,7 +347,7 @@ class Encoder:
         Args:
             texts: at least 100 of those that it will encode; half prepare the scales, the others measure the change.
             layers: how many of the last layers get them; None: all.
-            score: a measure of an encoder (``sentemb.evaluate.sts_dev``), which is kept before and after.
+            score: a measure of an encoder, which is kept with the facts: before and after.
 
         Returns: another encoder of the same weights; ``eight_bits.facts`` says how far its vectors are from float32.
 
@@ -359,11 +359,9 @@ class Encoder:
         other = Encoder(replace(self._loaded, runners=Runners()), source=self.source, precision="auto",
                         prompts=self.prompts)
         other.is_normalised, other.default_prompt = self.is_normalised, self.default_prompt
-        if score is not None:
-            other.precision = "fp32"
-            before, other.precision = score(other), "auto"
+        before = None if score is None else score(other)
         other._eight_bits = prepare(module, column, self.vocabulary, layers=layers)
-        if score is not None:
+        if score is not None and before is not None:
             facts = {**other._eight_bits.facts, "score": {"before": round(before, 4), "after": round(score(other), 4)}}
             other._eight_bits = replace(other._eight_bits, facts=facts)
         return other
