@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from sentemb.data.batches import Batches
 from sentemb.data.hashing import text_hashes
 from sentemb.data.kinds import Lines, Pairs, TableData, Triplets
 from sentemb.data.records import Record, iter_records, iter_texts
@@ -21,5 +20,5 @@ PARTS: dict[str, type[TableData]] = {
 }
 
 __all__ = [
-    "PARTS", "Batches", "Record", "Table", "iter_records", "iter_texts", "read_table", "text_hashes", "tokenise",
+    "PARTS", "Record", "Table", "iter_records", "iter_texts", "read_table", "text_hashes", "tokenise",
 ]  # fmt: skip

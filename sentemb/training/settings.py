@@ -6,17 +6,21 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sentemb.data.orders import BatchOrder
+from sentemb.data.orders.no_duplicates import NoDuplicates
+from sentemb.parts import Count, Fraction, NonNegative, Positive
+from sentemb.training.callbacks import Callback
+from sentemb.training.optimizers import AdamW, Optimizer
+from sentemb.training.schedules import Linear, Schedule
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
-Positive = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class TrainSettings(BaseModel):
     """How the objective is optimised. Every default is SimCSE's (Gao et al. 2021, appendix A) unless said."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: Count = 1
     max_steps: Count | None = Field(None, description="optimiser steps; ends before `epochs` if that comes first")
@@ -26,19 +30,18 @@ class TrainSettings(BaseModel):
         None, description="texts encoded at a time (GradCache): memory no longer grows with batch_size; same gradients"
     )
     chunk_tokens: Count | None = Field(None, description="as chunk_size, in tokens with padding; both may be given")
-    kept_graphs_mib: Annotated[float, Field(ge=0)] = Field(
+    kept_graphs_mib: NonNegative = Field(
         0.0, description="memory for chunks that need no second forward pass: faster where there is some to spare"
     )
-    no_duplicates: bool = Field(True, description="no text recurs within a batch: it would be a false negative")
+    batches: BatchOrder = Field(NoDuplicates(), description="which rows make a batch (sentemb list batches)")
 
     learning_rate: Positive = 3e-5
     head_learning_rate: Positive | None = Field(None, description="of heads, terms, companions; default learning_rate")
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    adam_betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    adam_epsilon: Positive = 1e-8
-    max_grad_norm: Annotated[float, Field(ge=0)] = Field(1.0, description="0 switches clipping off")
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_fraction: Fraction = 0.0
+    weight_decay: NonNegative = 0.0
+    optimizer: Optimizer = Field(AdamW(), description="how weights move (sentemb list optimizers)")
+    max_grad_norm: NonNegative = Field(1.0, description="0 switches clipping off")
+    schedule: Schedule = Field(Linear(), description="the learning rate after the warm-up (sentemb list schedules)")
+    warmup_fraction: Fraction = Field(0.0, description="share of the steps in which the learning rate rises")
 
     precision: Precision = Field("auto", description="auto: bf16 where the processor multiplies it natively, else fp32")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
@@ -60,6 +63,7 @@ class TrainSettings(BaseModel):
     keep_checkpoints: Count = 2
     on_nan: Literal["stop", "skip"] = "stop"
     trackers: tuple[Tracker, ...] = ()
+    callbacks: tuple[Callback, ...] = Field((), description="what is called while training (sentemb list callbacks)")
 
     @property
     def is_chunked(self) -> bool:
