@@ -188,8 +188,8 @@ def _read_encoder(faults: Faults, table: Any) -> EncoderSpec | None:
         try:
             make_pooling(pooling)
         except PartError as error:
-            for setting, problem in error.entries:
-                faults.add("encoder.pooling", problem if setting in ("", "use") else f"{setting} {problem}")
+            for setting, fault in error.entries:
+                faults.add("encoder.pooling", fault if setting in ("", "use") else f"{setting} {fault}")
     entries = list(table.get("heads", [])) + ([table["head"]] if "head" in table else [])
     heads = [read_part(faults, f"encoder.heads[{i}]", entry, HEADS) for i, entry in enumerate(entries)]
     kinds: dict[str, Any] = {
@@ -215,8 +215,8 @@ def _read_lora(faults: Faults, table: Any) -> Lora | None:
     try:
         return Lora(**table)
     except PartError as error:
-        for path, problem in error.entries:
-            faults.add(f"encoder.lora.{path}" if path else "encoder.lora", problem)
+        for setting, problem in error.entries:
+            faults.add(f"encoder.lora.{setting}" if setting else "encoder.lora", problem)
         return None
 
 
