@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sentemb.encoder import Encoder
+    from sentemb.mining.run import mine
     from sentemb.recipe import check, load_recipe, train
     from sentemb.search import SearchIndex
 
@@ -20,10 +21,11 @@ _HOME = {
     "SearchIndex": "sentemb.search",
     "check": "sentemb.recipe",
     "load_recipe": "sentemb.recipe",
+    "mine": "sentemb.mining.run",
     "train": "sentemb.recipe",
 }
 
-__all__ = ["Encoder", "SearchIndex", "__version__", "check", "load_recipe", "train"]
+__all__ = ["Encoder", "SearchIndex", "__version__", "check", "load_recipe", "mine", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sentemb.errors import ModelError, did_you_mean
+from sentemb.errors import ModelError, did_you_mean, needs_extra
 from sentemb.evaluate.identity import ModelIdentity, folder_digest, recipe_beside, revision_of, short_name
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.vectors import StoredVectors
@@ -115,6 +115,8 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
 
 def _from_sentence_transformers(source: str, options: ModelOptions) -> EvalModel:
     import torch
+
+    needs_extra("sentence_transformers", "rerank")
     from sentence_transformers import SentenceTransformer
 
     from sentemb.encoder.source import locate
