@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from sentemb.cli.eval_output import Output, console, print_json, report_all, write_all
+from sentemb.cli.options import Json, Precision, Seed
 
 if TYPE_CHECKING:
     from sentemb.evaluate.opening import ModelOptions
@@ -48,7 +49,7 @@ def run(
     ] = None,
     task: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--task", "-t", help="a task of mteb (SciFact), or NAME:KEY=VALUE,… with a NAME of `list tasks`"),
+        typer.Option("--task", "-t", help="mteb's task (SciFact), or NAME:KEY=VALUE,… (sentemb list tasks)"),
     ] = None,
     sts: Annotated[
         Optional[list[str]], typer.Option(metavar="FILE", help="sentence pairs: sentence1, sentence2, score")  # noqa: UP045
@@ -70,25 +71,26 @@ def run(
         Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", help="folder for results (merged with earlier ones), runs and pictures"),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="print the results as JSON instead of a table")] = False,
+    json: Json = False,
     report: Annotated[
         Optional[list[Path]], typer.Option(help="also write the table to this .md or .tex file")  # noqa: UP045
     ] = None,
     published: Annotated[
         Optional[str], typer.Option(metavar="NAME", help="show this model's published scores; default MODEL's own")  # noqa: UP045
     ] = None,
-    precision: Annotated[str, typer.Option(help="of MODEL: auto, fp32, bf16 or fp16")] = "auto",
+    precision: Precision = "auto",
     open_with: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
             "--model-set",
             metavar="KEY=VALUE",
-            help="of MODEL: device, backend, revision, max_tokens, trust_remote_code, texts (of a .npy), prompts.NAME",
+            help="how MODEL is opened: device, backend, revision, max_tokens, trust_remote_code, prompts.NAME, texts "
+            "(the file of a .npy's texts)",
         ),
     ] = None,
     skip_missing: Annotated[bool, typer.Option("--skip-missing", help="run the tasks that there is data for")] = False,
-    resamples: Annotated[int, typer.Option(min=0, help="of the bootstrap intervals; 0: no intervals")] = 1000,
-    seed: Annotated[int, typer.Option(help="of draws, folds and resamples")] = 42,
+    resamples: Annotated[int, typer.Option(min=0, help="resamples of the bootstrap intervals; 0: none")] = 1000,
+    seed: Seed = 42,
     list_suites: Annotated[
         bool, typer.Option("--list", is_eager=True, callback=lambda value: _list(value), help="show the suites and end")
     ] = False,
@@ -138,10 +140,10 @@ def run(
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="results file, or a folder of them (seeds of one recipe)")],
     b: Annotated[Path, typer.Argument(metavar="B", help="results file or folder of the other model")],
-    json: Annotated[bool, typer.Option("--json", help="print the comparison as JSON instead of a table")] = False,
+    json: Json = False,
     report: Annotated[Optional[Path], typer.Option(help="also write the table to this .md file")] = None,  # noqa: UP045
     resamples: Annotated[int, typer.Option(min=100, help="of the permutation and bootstrap tests")] = 10_000,
-    seed: Annotated[int, typer.Option(help="of the resamples")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Whether B differs from A: paired permutation or bootstrap test per task (Welch over seeds), Holm-corrected."""
     from sentemb.evaluate.reports.compare import HEADERS, comparison_cells, load_side
@@ -173,9 +175,9 @@ def trec(
     qrels: Annotated[Path, typer.Option("--qrels", "-q", help="judgements: TREC's four columns, BEIR's tsv, or jsonl")],
     metric: Annotated[str, typer.Option(help="main score: ndcg@10, map@100, mrr@10, recall@100, …")] = "ndcg@10",
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="folder for results files")] = None,  # noqa: UP045
-    json: Annotated[bool, typer.Option("--json", help="print the results as JSON instead of a table")] = False,
-    resamples: Annotated[int, typer.Option(min=0, help="of the bootstrap intervals; 0: no intervals")] = 1000,
-    seed: Annotated[int, typer.Option(help="of the resamples")] = 42,
+    json: Json = False,
+    resamples: Annotated[int, typer.Option(min=0, help="resamples of the bootstrap intervals; 0: none")] = 1000,
+    seed: Seed = 42,
 ) -> None:
     """Score runs that any system wrote, against judgements; the results can be compared like a model's."""
     from sentemb.evaluate.reports.trec import score_trec
@@ -188,10 +190,10 @@ def trec(
 def _list(value: bool) -> None:
     if not value:
         return
-    from sentemb.evaluate.suites import load_suite, suite_names
+    from sentemb.evaluate.suites import suite_titles
 
-    for name in suite_names():
-        typer.echo(f"{name:<18} {load_suite(name).title}")
+    for name, title in suite_titles().items():
+        typer.echo(f"{name:<18} {title}")
     raise typer.Exit(0)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sentemb.errors import ModelError, did_you_mean
+from sentemb.errors import ModelError, did_you_mean, needs_extra
 from sentemb.evaluate.identity import ModelIdentity, folder_digest, recipe_beside, revision_of, short_name
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.vectors import StoredVectors
@@ -115,6 +115,8 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
 
 def _from_sentence_transformers(source: str, options: ModelOptions) -> EvalModel:
     import torch
+
+    needs_extra("sentence_transformers", "rerank")
     from sentence_transformers import SentenceTransformer
 
     from sentemb.encoder.source import locate
@@ -152,7 +154,7 @@ def _from_object(model: Any, options: ModelOptions, *, name: str | None = None) 
             source=model.source,
             digest=model.digest(),
             backend="sentemb",
-            precision=_precision_of(model, options.precision),
+            precision=model.format,
             max_tokens=model.max_tokens,
             width=model.width,
             similarity=model.similarity_name,
@@ -194,13 +196,6 @@ def _from_object(model: Any, options: ModelOptions, *, name: str | None = None) 
         lambda rows, prompt: encode([prompt + row for row in rows] if prompt else rows),
         prompts={**(own if isinstance(own, Mapping) else {}), **options.prompts},
     )
-
-
-def _precision_of(encoder: Any, precision: str) -> str:
-    """What the encoder's products are computed in, as torch calls it."""
-    from sentemb.machine.precision import check_precision, precision_told
-
-    return precision_told(check_precision(precision), encoder.device)
 
 
 def _is_sentence_transformer(model: Any) -> bool:

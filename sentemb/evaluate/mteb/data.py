@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sentemb.errors import EvaluationError, did_you_mean
+from sentemb.errors import EvaluationError, did_you_mean, first_line, needs_extra
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ def resolve_tasks(names: Sequence[str] = (), *, benchmark: str | None = None, su
     Raises:
         EvaluationError: an unknown task, benchmark or subset; proposes the nearest name.
     """
+    needs_extra("mteb", "eval")
     import mteb
 
     if benchmark is not None:
@@ -173,7 +174,7 @@ def _missing_of(task: Any, root: Path) -> list[Missing]:
     try:
         faults = [*_faults(task, repository)]
     except Exception as error:  # datasets raises many kinds for a folder that it cannot make sense of
-        faults = [f"cannot be read: {_first_line(error)}"]
+        faults = [f"cannot be read: {first_line(error)}"]
     return [Missing(task=name, repository=repository, what=fault) for fault in faults]
 
 
@@ -256,12 +257,9 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f", … ({len(names)})" if len(names) > most else "") if names else "none"
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def tasks_of_repository(repository: str) -> list[Any]:
     """mteb's tasks that read a repository (it knows the revision); none where mteb does not know it."""
+    needs_extra("mteb", "eval")
     import mteb
 
     with quiet_libraries():

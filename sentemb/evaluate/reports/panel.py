@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sentemb.errors import needs_extra
 from sentemb.evaluate.statistics.geometry import SpaceGeometry
 from sentemb.files import atomic_file
 
@@ -16,6 +17,7 @@ _POINTS = 5_000
 
 def draw_panel(path: Path, space: SpaceGeometry, *, title: str) -> None:
     """Write a PNG with three plots, atomically."""
+    needs_extra("matplotlib", "eval")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

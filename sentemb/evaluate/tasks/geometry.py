@@ -41,6 +41,7 @@ class Geometry(Task):
     """
 
     task_type: ClassVar[str] = "Geometry"
+    packages: ClassVar[tuple[str, ...]] = ("matplotlib",)
     higher_is_better: ClassVar[bool] = False
 
     path: str
