@@ -143,7 +143,8 @@ def _one_of(name: str, values: list[Any]) -> Condition:
         raise SearchError(f"filter on {name}: null cannot be in a list; write: {name} = null or {name} in (…)")
     if len(bound) > MAX_MARKS:
         finite = [value for value in bound if not isinstance(value, float) or isfinite(value)]  # no field holds others
-        return Condition(f"{_field(name)} IN (SELECT value FROM json_each(?))", (json.dumps(finite),))
+        every = "SELECT value FROM json_each(?)"
+        return Condition(f"{_field(name)} IN ({every})", (json.dumps(finite),))
     return Condition(f"{_field(name)} IN ({','.join('?' * len(bound))})", bound)
 
 
