@@ -150,7 +150,7 @@ def _from_object(model: Any, options: ModelOptions, *, name: str | None = None) 
             source=model.source,
             digest=model.digest(),
             backend="sentemb",
-            precision=_precision_of(model, options.precision),
+            precision=model.format,
             max_tokens=model.max_tokens,
             width=model.width,
             similarity=model.similarity_name,
@@ -192,13 +192,6 @@ def _from_object(model: Any, options: ModelOptions, *, name: str | None = None) 
         lambda rows, prompt: encode([prompt + row for row in rows] if prompt else rows),
         prompts={**(own if isinstance(own, Mapping) else {}), **options.prompts},
     )
-
-
-def _precision_of(encoder: Any, precision: str) -> str:
-    """What the encoder's products are computed in, as torch calls it."""
-    from sentemb.machine.precision import check_precision, precision_told
-
-    return precision_told(check_precision(precision), encoder.device)
 
 
 def _is_sentence_transformer(model: Any) -> bool:
