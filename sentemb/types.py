@@ -208,6 +208,7 @@ class Services:
     # a row's own entry is left out
     nearest: Callable[[NDArray[np.float32], int], tuple[NDArray[np.int64], NDArray[np.float32]]]
     decode: Callable[[TokenColumn], list[str]]  # token ids back to text, for surface statistics
+    say: Callable[[str], None]  # a line for the user
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,6 @@ from torch import Tensor
 
 from sentemb.errors import DataError
 from sentemb.types import Examples, SentenceModule, Services
-
-logger = logging.getLogger(__name__)
 
 _EMBEDDINGS_AT_ONCE = 65_536
 
@@ -72,10 +69,10 @@ def build_corpus(
     if len(row) < 3:
         raise DataError(f"{part}: {len(row)} distinct texts in the column {column}; at least 3 are needed")
     k = min(neighbours, len(row) - 1)
-    logger.info(f"{part}: encoding {len(row):,} distinct texts")
+    services.say(f"{part}: encoding {len(row):,} distinct texts")
     vectors = services.embed(encoder, dataset.columns[column].take(row))
     vectors = vectors - vectors.mean(axis=0)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    logger.info(f"{part}: finding the {k} nearest of each")
+    services.say(f"{part}: finding the {k} nearest of each")
     neighbour, similarity = services.nearest(np.ascontiguousarray(vectors), k)
     return Corpus(torch.from_numpy(hashes), row, torch.from_numpy(vectors).half(), neighbour, similarity)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sentemb.companions.corpus import Corpus, build_corpus
-from sentemb.encoder.fingerprint import fingerprint, require_same
+from sentemb.encoder.digest import fingerprint, require_same
 from sentemb.errors import CheckpointError
 from sentemb.maths.propensity import Candidates, Logistic, fit_logistic, reliability
 from sentemb.maths.surface import ngram_bits, surface_of_pairs, surface_table
 from sentemb.types import Build, Companion, Examples, Services
-
-logger = logging.getLogger(__name__)
 
 # pairs that the propensity models are fitted on: two numbers need no more
 _FITTED_PAIRS = 200_000
@@ -120,7 +117,7 @@ class Propensity(Companion):
             [corpus.neighbour_sim, corpus.similarity_of_pairs(np.repeat(np.arange(u), self.random), other.ravel())
              .reshape(u, -1)], axis=1,
         )
-        logger.info(f"companion propensity: comparing the surface of {place.size:,} pairs")
+        services.say(f"companion propensity: comparing the surface of {place.size:,} pairs")
         self._bits = ngram_bits(services.decode(dataset.columns["anchor"].take(corpus.row)))
         sur = surface_of_pairs(self._bits, own, place.ravel()).reshape(place.shape)
         is_random = np.broadcast_to(np.arange(place.shape[1]) >= k, place.shape)
@@ -128,7 +125,7 @@ class Propensity(Companion):
         self._fit(sem.ravel(), sur.ravel(), is_random.ravel(), generator)
         propensity = self.positive_model.log_propensity(torch.from_numpy(sur)).float().numpy()
         self._candidates = Candidates(corpus.row[place], sem, propensity, np.ones(u, dtype=bool))
-        logger.info(f"companion propensity: {self._sentence()}")
+        services.say(f"companion propensity: {self._sentence()}")
 
     def _fit(
         self, sem: NDArray[np.float32], sur: NDArray[np.float32], is_random: NDArray[np.bool_],

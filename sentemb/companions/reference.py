@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,11 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from sentemb.encoder.fingerprint import fingerprint, require_same
+from sentemb.encoder.digest import fingerprint, require_same
 from sentemb.errors import RecipeError
 from sentemb.types import Build, Companion, Examples, Rows, SentenceModule, Services, TokenColumn, Tokens
-
-logger = logging.getLogger(__name__)
 
 
 class Reference(Companion):
@@ -69,7 +66,7 @@ class Reference(Companion):
         if not self.precompute:
             return
         column = distinct_texts(dataset)
-        logger.info(f"reference: encoding {len(column):,} distinct texts")
+        services.say(f"reference: encoding {len(column):,} distinct texts")
         device = self.hashes.device
         self.hashes = torch.from_numpy(column.text).to(device)
         self.table = torch.from_numpy(services.embed(self._module(), column)).half().to(device)

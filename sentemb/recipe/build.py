@@ -14,7 +14,6 @@ import torch
 from sentemb.edits.edit import Edit
 from sentemb.encoder import Encoder
 from sentemb.encoder.layout import read_layout
-from sentemb.encoder.lora import add_lora
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
 from sentemb.evaluate.task import Task
@@ -95,7 +94,7 @@ def build_encoder(recipe: Recipe) -> Encoder:
     if spec.freeze:
         encoder.module.backbone.requires_grad_(False)
     if spec.lora is not None:
-        add_lora(encoder.module.backbone, spec.lora)
+        spec.lora.add_to(encoder.module.backbone)
     return encoder
 
 

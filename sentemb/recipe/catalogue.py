@@ -14,7 +14,8 @@ ROOMS: dict[str, tuple[tuple[str, str], ...]] = {
     "edits": (("sentemb.edits", "PARTS"),),
     "views": (("sentemb.views", "PARTS"), ("sentemb.views", "COPIES")),
     "companions": (("sentemb.companions", "PARTS"),),
-    "heads": (("sentemb.encoder.heads", "HEADS"),),
+    "poolings": (("sentemb.encoder.poolings", "PARTS"),),
+    "heads": (("sentemb.encoder.heads", "PARTS"),),
     "data": (("sentemb.data", "PARTS"),),
 }
 
@@ -25,10 +26,6 @@ def catalogue(kind: str) -> dict[str, str]:
         return {name: _line(_tree(name)) for name in shipped_recipes()}
     if kind == "methods":
         return _methods()
-    if kind == "poolings":
-        from sentemb.encoder.pooling import POOLINGS
-
-        return dict.fromkeys(POOLINGS, "")
     return {name: _first_line(cls) for name, cls in parts(kind).items()}
 
 

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from sentemb.encoder.lora import Lora
-from sentemb.errors import RecipeError, did_you_mean
+from sentemb.encoder.adapters import Lora
+from sentemb.errors import PartError, RecipeError, did_you_mean
 from sentemb.recipe.load import hash_of, read_tree
 from sentemb.recipe.schema import (
     ENCODER_KEYS,
@@ -18,7 +18,6 @@ from sentemb.recipe.schema import (
     Faults,
     PartSpec,
     coerce,
-    constructor_parameters,
     read_part,
     type_fault,
 )
@@ -31,7 +30,7 @@ class EncoderSpec:
     """The ``[encoder]`` table."""
 
     backbone: str
-    pooling: str | None = None  # None: what the checkpoint says, else mean
+    pooling: str | Mapping[str, Any] | None = None  # None: what the checkpoint says, else mean
     heads: tuple[PartSpec, ...] = ()
     max_tokens: int | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -176,8 +175,8 @@ def _read_list(faults: Faults, where: str, entries: Any, parts: Mapping[str, typ
 
 
 def _read_encoder(faults: Faults, table: Any) -> EncoderSpec | None:
-    from sentemb.encoder.heads import HEADS
-    from sentemb.encoder.pooling import POOLINGS
+    from sentemb.encoder.heads import PARTS as HEADS
+    from sentemb.encoder.poolings import make_pooling
 
     if not isinstance(table, dict) or not isinstance(table.get("backbone"), str):
         faults.add("encoder.backbone", "is missing: a folder, a hub id, or package:NAME/FOLDER")
@@ -185,8 +184,12 @@ def _read_encoder(faults: Faults, table: Any) -> EncoderSpec | None:
     before = len(faults.found)
     faults.unknown_keys("encoder", table, ENCODER_KEYS)
     pooling = table.get("pooling")
-    if pooling is not None and pooling not in POOLINGS:
-        faults.add("encoder.pooling", f'= "{pooling}"{did_you_mean(str(pooling), POOLINGS)}')
+    if pooling is not None:
+        try:
+            make_pooling(pooling)
+        except PartError as error:
+            for setting, fault in error.entries:
+                faults.add("encoder.pooling", fault if setting in ("", "use") else f"{setting} {fault}")
     entries = list(table.get("heads", [])) + ([table["head"]] if "head" in table else [])
     heads = [read_part(faults, f"encoder.heads[{i}]", entry, HEADS) for i, entry in enumerate(entries)]
     kinds: dict[str, Any] = {
@@ -209,19 +212,11 @@ def _read_lora(faults: Faults, table: Any) -> Lora | None:
     if not isinstance(table, dict):
         faults.add("encoder.lora", "must be a table: { rank = 8, alpha = 16 }")
         return None
-    known = constructor_parameters(Lora)
-    faults.unknown_keys("encoder.lora", table, known)
-    given = {key: value for key, value in table.items() if key in known}
-    problems = {key: type_fault(value, known[key][0]) for key, value in given.items()}
-    for key, problem in problems.items():
-        if problem:
-            faults.add(f"encoder.lora.{key}", f"= {given[key]!r}: {problem}")
-    if any(problems.values()):
-        return None
     try:
-        return Lora(**coerce(given, known))
-    except ValueError as error:
-        faults.add("encoder.lora", f": {error}")
+        return Lora(**table)
+    except PartError as error:
+        for setting, problem in error.entries:
+            faults.add(f"encoder.lora.{setting}" if setting else "encoder.lora", problem)
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sentemb.distributed import all_objects, any_device, broadcast_object, devices, is_lost, rank
+from sentemb.distributed import all_objects, any_device, broadcast_object, devices, is_lost, rank, say
 from sentemb.errors import DeviceLost, Interrupted, NumericError
 from sentemb.stopping import StopRequest, noted
 from sentemb.training import generators
@@ -36,8 +35,6 @@ from sentemb.training.schedules import build_schedule
 from sentemb.training.services import build_services
 from sentemb.training.step import Step, StepResult
 from sentemb.training.unsharded import UnshardedEncoder
-
-logger = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 600.0  # between checkpoints, where neither save_every nor eval_every says when
 
@@ -142,7 +139,7 @@ class Run:
             checkpoint, objective=self.plan.objective, optimizer=self.step.plain_optimizer, schedule=self.schedule
         )
         generators.restore(saved.get(rank()), self.device)
-        logger.info(f"resumed at step {self.state.step} of {self.total_steps} from {checkpoint}")
+        say(f"resumed at step {self.state.step} of {self.total_steps} from {checkpoint}")
 
     # -------------------------------------------------------------------------------------------- train
     def train(self) -> TrainResult:
@@ -153,7 +150,7 @@ class Run:
         """
         finished = self.folder.read_result(self.state)
         if finished is not None:
-            logger.info(f"{self.folder.path}: this run is finished; nothing is left to do")
+            say(f"{self.folder.path}: this run is finished; nothing is left to do")
             return finished
         summaries = {name: part.summary() for name, part in self.plan.objective.named_companions.items()}
         self.folder.write_start(self.plan.files, {name: facts for name, facts in summaries.items() if facts})
@@ -228,7 +225,7 @@ class Run:
                 "To continue, run the same command with --resume"
             )
         if reason:
-            logger.info(reason)
+            say(reason)
             self.state = replace(self.state, stopped=reason)
         return reason is not None
 

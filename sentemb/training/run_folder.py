@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from torch import Tensor
 
-from sentemb.distributed import broadcast_object, rank
+from sentemb.distributed import broadcast_object, rank, say
 from sentemb.encoder import Encoder
 from sentemb.errors import CheckpointError
 from sentemb.files import write_json, write_text
@@ -36,8 +37,6 @@ from sentemb.training.checkpoint import (
     save_tensors,
 )
 from sentemb.training.plan import TrainResult
-
-logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -77,15 +76,13 @@ class RunFolder:
         """
         path, warnings = broadcast_object(newest_checkpoint(self.checkpoints) if rank() == 0 else None)
         for warning in warnings:
-            logger.warning(warning)
+            say(warning, level=logging.WARNING)
         if path is None:
-            logger.info("no checkpoint to resume from; starting at step 0")
+            say("no checkpoint to resume from; starting at step 0")
             return None, state
         saved = read_state(path, recipe_hash=state.recipe_hash, data_hash=state.data_hash)
         if saved.devices != state.devices:
-            logger.info(
-                f"resuming a run of {saved.devices} devices on {state.devices}: same batches, last bits may differ"
-            )
+            say(f"resuming a run of {saved.devices} devices on {state.devices}: same batches, last bits may differ")
         return path, replace(saved, devices=state.devices)
 
     def save_checkpoint(
@@ -151,7 +148,7 @@ class RunFolder:
         )
 
 
-def _on_first_device(work: Callable[[], None], explain: Callable[[OSError], str]) -> None:
+def _on_first_device(work: Callable[[], None], explain: Callable[[Exception], str]) -> None:
     """Let the first device work; if it cannot (a full disk), every device says so and stops.
 
     Raises:
@@ -161,7 +158,7 @@ def _on_first_device(work: Callable[[], None], explain: Callable[[OSError], str]
     if rank() == 0:
         try:
             work()
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
             message = explain(error)
     message = broadcast_object(message)
     if message is not None:

@@ -69,7 +69,7 @@ def batch_of(rows: Sequence[Sequence[int]], ids: Sequence[int]) -> Batch:
     return Batch(views={"anchor": anchor}, local=slice(0, len(ids)), tokens={"anchor": tokens_of(rows)}, encoded={})
 
 
-def services_of(words: Sequence[str]) -> Services:
+def services_of(words: Sequence[str], said: list[str] | None = None) -> Services:
     """Services that embed with the given module, search by brute force, and decode by a word list."""
 
     def embed(module: TinyModule, column: TokenColumn) -> np.ndarray:
@@ -91,7 +91,7 @@ def services_of(words: Sequence[str]) -> Services:
         rows = [column.flat[a:b].tolist() for a, b in zip(column.offsets[:-1], column.offsets[1:], strict=True)]
         return [" ".join(words[token] for token in row if token not in VOCABULARY.special) for row in rows]
 
-    return Services(embed=embed, nearest=nearest, decode=decode)
+    return Services(embed=embed, nearest=nearest, decode=decode, say=(said if said is not None else []).append)
 
 
 def examples_of(**columns: TokenColumn) -> Examples:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from sentemb.progress import show_log
 from sentemb.recipe.recipe import validate
 from sentemb.recipe.run import train
 from sentemb.training.run import Run
@@ -27,7 +27,7 @@ def main() -> None:
         return result
 
     Run.train_step = step  # type: ignore[method-assign]
-    show_log()
+    logging.basicConfig(level=logging.INFO)
     train(validate(json.loads(tree.read_text()), Path("test.toml")), output=output, resume=True)
 
 

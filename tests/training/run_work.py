@@ -30,14 +30,11 @@ def _train(
 ) -> None:
     settle_in(rank, world)
     sys.stderr = said_by(Path(output)).open("a", buffering=1)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", force=True)
     from sentemb.errors import SentembError
-    from sentemb.progress import show_log
     from sentemb.recipe.recipe import validate
     from sentemb.recipe.run import train
     from sentemb.training.run import Run
-
-    show_log()
-    logging.getLogger("sentemb").setLevel(logging.INFO)  # no bars, but every line
 
     if world > 1:
         join_by_file(rank, world, store, float(tree["train"].get("device_timeout_s", 60)))

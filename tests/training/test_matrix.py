@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sentemb.companions import PARTS as COMPANIONS
 from sentemb.edits import PARTS as EDITS
-from sentemb.encoder.heads import HEADS
+from sentemb.encoder.heads import PARTS as HEADS
 from sentemb.terms import PARTS as TERMS
 from sentemb.views import COPIES, PARTS
 
