@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from sentemb.errors import DeviceLost
+from sentemb.errors import DeviceLost, first_line
 
 
 def devices() -> int:
@@ -163,7 +163,7 @@ def join(timeout_s: float) -> bool:
     except (dist.DistError, RuntimeError) as error:
         raise DeviceLost(
             f"the {os.environ['WORLD_SIZE']} processes of this run did not find each other within {timeout_s:g} "
-            f"seconds (train.device_timeout_s): {str(error).splitlines()[0]}"
+            f"seconds (train.device_timeout_s): {first_line(error)}"
         ) from error
     return True
 

@@ -20,7 +20,10 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sentemb.parts import Part, room
+
 Similarity = Literal["cosine", "dot"]
+Vectors = NDArray[np.float32]  # (texts, width)
 
 
 # ------------------------------------------------------------------------------------------- host side
@@ -228,7 +231,7 @@ class ViewMaker(Protocol):
     def __call__(self, examples: Examples, context: ViewContext) -> Views: ...
 
 
-class Component(nn.Module):
+class Component(Part, nn.Module):
     """Base of terms, edits and companions, the parts of a training step.
 
     ``needs`` names what a part reads; ``sentemb check`` verifies it before anything is loaded:
@@ -236,19 +239,18 @@ class Component(nn.Module):
     ``encodes`` names views beyond anchor, positive and negatives that the encoder must encode (``anchor.masked``).
     """
 
-    needs: frozenset[str] = frozenset()
     encodes: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
         """What messages, metrics and checkpoints call this part."""
-        return type(self).__module__.rpartition(".")[2]
+        return str(self.given_marks.get("name") or room(self.room).name_of(type(self)))
 
     def bind(self, build: Build) -> None:
         """Make the modules and buffers that depend on the encoder. The default makes none."""
 
 
-class Companion(Component):
+class Companion(Component, room="companions"):
     """Something stateful beside the encoder. State changes only in ``prepare`` and ``after_step``.
 
     What must survive a restart is in parameters and buffers; ``checkpoint_state`` may leave out what ``bind`` or

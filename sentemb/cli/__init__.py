@@ -82,8 +82,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(verb: str, arguments: list[str], *, debug: bool) -> None:
     from sentemb.errors import SentembError
+    from sentemb.progress import show_log
 
     warnings.formatwarning = _one_line
+    show_log()
     try:
         import typer
 

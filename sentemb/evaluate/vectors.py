@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import DataError, EvaluationError
+from sentemb.errors import DataError, EvaluationError, needs_extra
 from sentemb.evaluate.tables import read_rows, text_of
 from sentemb.files import sha256_of
 
@@ -64,6 +64,7 @@ class StoredVectors:
 
 
 def _from_parquet(path: Path) -> tuple[list[str], NDArray[np.float32]]:
+    needs_extra("pyarrow", "data")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

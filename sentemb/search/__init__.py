@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from sentemb.search.store.options import BuildOptions
 
 __all__ = ["BuildOptions", "Document", "Hit", "SearchIndex"]
-_HOME = {"BuildOptions": "store.options", "Document": "store.manifest", "Hit": "generation", "SearchIndex": "index"}
+_HOME = {
+    "BuildOptions": "store.options", "Document": "store.manifest", "Hit": "store.generation", "SearchIndex": "index",
+}
 
 
 def __getattr__(name: str) -> Any:

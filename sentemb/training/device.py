@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sentemb.distributed import devices
-from sentemb.errors import MissingExtra, RecipeError
+from sentemb.errors import RecipeError, needs_extra
 from sentemb.machine.allocation import keep_freed_memory
 from sentemb.machine.precision import find_device, multiplies_bfloat16
 from sentemb.training.objective import Objective
@@ -33,6 +32,7 @@ def resolve_precision(asked: Precision) -> str:
 
 def build_accelerator(settings: TrainSettings, precision: str, plan: Plan) -> Any:
     """accelerate's ``Accelerator`` for this run, with its trackers started."""
+    needs_extra("accelerate", "train")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
@@ -41,8 +41,7 @@ def build_accelerator(settings: TrainSettings, precision: str, plan: Plan) -> An
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     for name in settings.trackers:  # accelerate only warns, and trains without
-        if importlib.util.find_spec(name) is None:
-            raise MissingExtra(name, "trackers")
+        needs_extra(name, "trackers")
     # an earlier run of this process left its precision there, and accelerate refuses another one
     AcceleratorState._reset_state()
     accelerator = Accelerator(

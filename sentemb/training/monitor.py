@@ -65,7 +65,7 @@ class Monitor:
         self.flush()
         self.write({"step": step, "dev": score, "is_best": is_best})
         self.bar.advance(0, dev=f"{score:.4f}{' (best)' if is_best else ''}")
-        if not _is_terminal(self.bar):
+        if not self.bar.is_drawn:
             self.bar.say(f"step {step}: dev {score:.4f}{' (best)' if is_best else ''}")
 
     def write(self, entry: Mapping[str, Any]) -> None:
@@ -82,10 +82,6 @@ class Monitor:
         self.flush()
         if self._file is not None:
             os.fsync(self._file.fileno())
-
-
-def _is_terminal(bar: Progress) -> bool:
-    return bar._bar is not None
 
 
 def _drop_after(path: Path, step: int) -> None:

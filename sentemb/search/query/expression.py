@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import accumulate
 from math import isfinite
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from sentemb.errors import SearchError
-from sentemb.search.store.documents import extract
+from sentemb.search.store.documents import Condition, extract
 
 MAX_DEPTH = 50
 MAX_MARKS = 1_000  # values bound one by one; SQLite takes 32,766 or more, as it was compiled
@@ -33,14 +32,6 @@ _TOKEN = re.compile(
 )
 _WORDS = frozenset({"and", "or", "not", "in", "contains", "startswith", "null", "true", "false"})
 Scalar = str | int | float | bool | None
-
-
-@dataclass(frozen=True)
-class Condition:
-    """An SQL condition over ``documents`` with its bound values."""
-
-    sql: str
-    values: tuple[Any, ...]
 
 
 def condition(where: str | Mapping[str, Any] | None) -> Condition | None:

@@ -12,7 +12,7 @@ from sentemb.errors import SearchError
 from sentemb.types import Hits
 
 if TYPE_CHECKING:
-    from sentemb.search.index import SearchIndex
+    from sentemb.search.store.generation import Generation
 
 RRF_CONSTANT = 60  # Cormack, Clarke & Büttcher 2009, SIGIR, section 2
 
@@ -45,18 +45,18 @@ class Bm25:
 class WordSearch:
     """BM25 over one generation of an index; made once per handle and generation."""
 
-    def __init__(self, index: SearchIndex) -> None:
+    def __init__(self, generation: Generation) -> None:
         positions: list[int] = []
         texts: list[str] = []
         first = 0
-        for segment in index.segments:
+        for segment in generation.segments:
             for row, document in segment.documents.scan():
                 if document.text and (segment.live is None or segment.live[row]):
                     positions.append(first + row)
                     texts.append(document.text)
             first += segment.rows
         if not texts:
-            raise SearchError(f"{index.folder}: hybrid search needs texts, and this index keeps none")
+            raise SearchError(f"{generation.folder}: hybrid search needs texts, and this index keeps none")
         self._positions = np.array(positions, dtype=np.int64)
         self._words = Bm25(texts)
 

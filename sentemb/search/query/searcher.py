@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
 from sentemb.maths.neighbours import compared, merged, nothing, ordered, top
-from sentemb.search.query.expression import Condition
+from sentemb.search.store.documents import Condition
 from sentemb.search.store.manifest import Metric
 from sentemb.search.store.segment import Segment
 from sentemb.search.vectors.faiss_vectors import Mask, Vectors

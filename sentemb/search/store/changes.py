@@ -17,7 +17,7 @@ from sentemb.progress import Progress
 from sentemb.search.store.documents import DocumentWriter, Id
 from sentemb.search.store.embedding import VectorRule
 from sentemb.search.store.encoding import EncodedStream, ids_of
-from sentemb.search.store.generation import check_ids
+from sentemb.search.store.generation import Generation, check_ids
 from sentemb.search.store.manifest import Document, Manifest, SegmentEntry
 from sentemb.search.store.reading import as_document
 from sentemb.search.store.rewriting import rewrite, to_merge
@@ -88,7 +88,7 @@ class Change:
                 kept.append(segment.with_entry(entry, self.index.folder))
         new = replace(manifest, segments=tuple(segment.entry for segment in kept))
         commit(self.index.folder, self.index.disk, new, self.index.manifest)
-        self.index.adopt(new, kept)
+        self.index.generation = Generation(folder=self.index.folder, manifest=new, segments=tuple(kept))
 
 
 @contextmanager

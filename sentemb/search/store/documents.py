@@ -12,6 +12,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
@@ -29,6 +30,14 @@ Id = int | str
 MANY = 500  # values in one IN (…) list
 _TABLE = "CREATE TABLE documents (row INTEGER PRIMARY KEY, id, text TEXT, metadata TEXT)"
 _LOOKUP = "CREATE INDEX IF NOT EXISTS by_id ON documents(id)"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """An SQL condition over the table ``documents`` with its bound values; made by ``query.expression`` alone."""
+
+    sql: str
+    values: tuple[Any, ...]
 
 
 class DocumentWriter:
@@ -164,9 +173,9 @@ class Documents:
         """Rows (live or deleted) that carry any of the ids."""
         return _rows_of(self.query, ids)
 
-    def rows_where(self, condition: str, values: Sequence[Any]) -> NDArray[np.int64]:
-        """Rows that satisfy an SQL condition (made by ``expression``, never by a user)."""
-        rows = self.query(f"SELECT row FROM documents WHERE {condition}", values)  # noqa: S608 - values are bound
+    def rows_where(self, condition: Condition) -> NDArray[np.int64]:
+        """Rows that satisfy a condition."""
+        rows = self.query(f"SELECT row FROM documents WHERE {condition.sql}", condition.values)  # noqa: S608 - values are bound
         return np.fromiter((row for (row,) in rows), dtype=np.int64, count=len(rows))
 
     def has_field(self, name: str) -> bool:

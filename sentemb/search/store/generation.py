@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
 from sentemb.search.store.documents import Id
+from sentemb.search.store.embedding import VectorRule
 from sentemb.search.store.manifest import Document, Manifest
 from sentemb.search.store.segment import Segment
 from sentemb.types import Hits
@@ -18,7 +21,7 @@ from sentemb.types import Hits
 Vectors = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Hit:
     """One result. ``score`` is a cosine or inner product (larger is better), or for l2 a squared distance."""
 
@@ -28,16 +31,27 @@ class Hit:
     metadata: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Generation:
-    """What a manifest names, opened. A document's position counts the rows of all segments, deleted ones included."""
+    """What one manifest names, opened; it never changes, so whatever holds it sees one state of the index.
 
-    def __init__(self, manifest: Manifest, segments: list[Segment]) -> None:
-        self.adopt(manifest, segments)
+    A document's position counts the rows of all segments in order, deleted ones included.
+    """
 
-    def adopt(self, manifest: Manifest, segments: list[Segment]) -> None:
-        """Show another generation from now on (called by changes)."""
-        self.manifest, self.segments = manifest, segments
-        self._starts = [0, *np.cumsum([segment.rows for segment in segments]).tolist()][: len(segments)]
+    folder: Path
+    manifest: Manifest
+    segments: tuple[Segment, ...]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Position of every segment's first row."""
+        return [0, *np.cumsum([segment.rows for segment in self.segments]).tolist()][: len(self.segments)]
+
+    @property
+    def rule(self) -> VectorRule:
+        """How raw vectors become those of the index."""
+        model = self.manifest.model
+        return VectorRule(self.manifest.metric, self.manifest.dimension, None if model is None else model.width)
 
     def close(self) -> None:
         """Close the files."""
@@ -54,7 +68,7 @@ class Generation:
         """Documents by position."""
         found: dict[int, Document] = {}
         wanted = np.unique(np.fromiter(positions, dtype=np.int64))
-        for segment, first in zip(self.segments, self._starts, strict=True):
+        for segment, first in zip(self.segments, self.starts, strict=True):
             inside = wanted[(wanted >= first) & (wanted < first + segment.rows)] - first
             for row, document in segment.documents.fetch(inside.tolist()).items():
                 found[row + first] = document
@@ -68,7 +82,7 @@ class Generation:
         """Positions of the live documents among the ids."""
         check_ids(ids)
         found: dict[Id, int] = {}
-        for segment, first in zip(self.segments, self._starts, strict=True):
+        for segment, first in zip(self.segments, self.starts, strict=True):
             for name, rows in segment.documents.rows_of(ids).items():
                 found.update((name, row + first) for row in rows if segment.live is None or segment.live[row])
         return found
@@ -82,7 +96,7 @@ class Generation:
     def vectors_at(self, positions: NDArray[np.int64]) -> Vectors:
         """Vectors of documents at the best precision that is kept, (positions, dimension)."""
         out = np.empty((len(positions), self.manifest.dimension), dtype=np.float32)
-        for segment, first in zip(self.segments, self._starts, strict=True):
+        for segment, first in zip(self.segments, self.starts, strict=True):
             inside = (positions >= first) & (positions < first + segment.rows)
             if inside.any():
                 out[inside] = segment.exact_vectors(positions[inside] - first)
@@ -93,8 +107,8 @@ class Generation:
         documents = self.documents_of(found.ids[found.ids >= 0].ravel().tolist())
         return [
             [
-                Hit(_known(documents[place].id), score, documents[place].text, documents[place].metadata)
-                for place, score in zip(row, scores, strict=True) if place >= 0
+                Hit(id=_known(document.id), score=score, text=document.text, metadata=document.metadata)
+                for place, score in zip(row, scores, strict=True) if place >= 0 for document in [documents[place]]
             ]
             for row, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
         ]

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from sentemb.errors import SearchError
 from sentemb.search.store import manifest as manifests
-from sentemb.search.store.manifest import Manifest, SegmentEntry
+from sentemb.search.store.generation import Generation
+from sentemb.search.store.manifest import SegmentEntry
 from sentemb.search.store.segment import Segment, verify_file
 
 ATTEMPTS = 20  # a reader meets a writer's clean-up at most this often in a row
 
 
-def open_segments(
+def open_generation(
     folder: Path, *, is_mapped: bool, device: str | None, verify: bool, known: Mapping[str, Segment] | None = None
-) -> tuple[Manifest, list[Segment]]:
+) -> Generation:
     """The newest generation; starts over where a writer replaced it meanwhile.
 
     Args:
@@ -31,11 +32,12 @@ def open_segments(
         try:
             if manifest.template is not None and verify:
                 verify_file(folder, manifest.template)
-            return manifest, [
+            segments = tuple(
                 _known(folder, entry, known or {}, verify=verify)
                 or Segment(folder, entry, manifest, is_mapped=is_mapped, verify=verify, device=device)
                 for entry in manifest.segments
-            ]
+            )
+            return Generation(folder=folder, manifest=manifest, segments=segments)
         except (FileNotFoundError, SearchError) as error:
             if manifests.read(folder).generation == manifest.generation:
                 if isinstance(error, SearchError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,13 +12,11 @@ from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
 from sentemb.files import sha256_of
-from sentemb.search.query.expression import Condition
-from sentemb.search.store.documents import Documents
+from sentemb.search.store.documents import Condition, Documents
 from sentemb.search.store.manifest import Manifest, SegmentEntry, StoredFile, damaged
 from sentemb.search.vectors.faiss_vectors import Mask, VectorIndex, Vectors
 
 if TYPE_CHECKING:
-    from sentemb.search.vectors.faiss_gpu import GpuLists
     from sentemb.search.vectors.torch_vectors import TorchVectors
 
 TAIL = "Flat"  # factory of small additions
@@ -68,19 +67,16 @@ class Segment:
         self.half = _open_half(folder, entry, manifest.dimension)
         self.live = _open_live(folder, entry)
         self.exact: TorchVectors | None = None
-        self.lists: GpuLists | None = None
         if device is not None:
             self._copy_to(device)
         self._filters: OrderedDict[Condition, Mask] = OrderedDict()
+        self._filters_lock = Lock()
 
     def _copy_to(self, device: str) -> None:
-        from sentemb.search.vectors.faiss_gpu import GpuLists
         from sentemb.search.vectors.torch_vectors import TorchVectors
 
         if self.vectors.is_exact:
             self.exact = TorchVectors(self.vectors, device)
-        else:
-            self.lists = GpuLists.of(self.vectors, device)
 
     @property
     def live_rows(self) -> int:
@@ -100,25 +96,23 @@ class Segment:
         """Rows that a search may find: live ones that satisfy the condition; None where that is every row."""
         if condition is None:
             return self.live
-        if condition not in self._filters:
+        mask = self._filters.get(condition)
+        if mask is None:
             mask = np.zeros(self.rows, dtype=bool)
-            mask[self.documents.rows_where(condition.sql, condition.values)] = True
+            mask[self.documents.rows_where(condition)] = True
             if self.live is not None:
                 mask &= self.live
+        with self._filters_lock:  # several threads search
             self._filters[condition] = mask
+            self._filters.move_to_end(condition)
             while len(self._filters) > KEPT_FILTERS:
                 self._filters.popitem(last=False)
-        self._filters.move_to_end(condition)
-        return self._filters[condition]
+        return mask
 
     def search(
         self, queries: Vectors, k: int, *, effort: int | None, allowed: Mask | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and rows (queries, k) of the FAISS index, by its copy on a GPU where that can answer."""
-        if self.lists is not None and allowed is None:
-            found = self.lists.search(queries, k, effort or self.vectors.default_effort)
-            if found is not None:
-                return found
+        """Scores and rows (queries, k) among the allowed rows, best first; missing places have row -1."""
         return self.vectors.search(queries, k, effort=effort, allowed=allowed)
 
     def exact_vectors(self, rows: NDArray[np.int64]) -> Vectors:

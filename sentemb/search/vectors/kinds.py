@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from sentemb.errors import SearchError, did_you_mean
+from sentemb.machine.resources import free_memory
 
 GIB = 1 << 30
+UNKNOWN_MEMORY = 8 * GIB  # what is taken to be free where the system does not say
 FLAT_ROWS = 100_000  # up to here one query scans everything in about 10 ms on one core
 
 
@@ -79,7 +80,7 @@ def choose(
 
 
 def _automatic(rows: int, dimension: int, memory: int | None, recall: float, rescore: bool | None) -> Choice:
-    budget = available_memory() // 2 if memory is None else memory
+    budget = (free_memory() or UNKNOWN_MEMORY) // 2 if memory is None else memory
     exact = rows * dimension * 4
     said = f"{rows:,} × {dimension} vectors take {_size(exact)} exactly, the memory budget is {_size(budget)}"
 
@@ -102,18 +103,6 @@ def _automatic(rows: int, dimension: int, memory: int | None, recall: float, res
     raise SearchError(
         f"auto: {said}; even product codes take {_size(code)}; raise the budget or truncate vectors (dim)"
     )
-
-
-def available_memory() -> int:
-    """Bytes of memory that are free for use now, as the kernel estimates."""
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # not Linux
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // 2
 
 
 def training_rows(factory: str, rows: int, dimension: int) -> int:
