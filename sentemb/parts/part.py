@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -163,7 +162,7 @@ def _plain(value: Any) -> Any:
         return sorted(map(_plain, value))
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
+    return value if isinstance(value, (bool, int, float, str)) or value is None else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
