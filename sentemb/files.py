@@ -79,8 +79,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
         for entry in [*temporary.rglob("*"), temporary]:
+            entry.chmod((0o777 if entry.is_dir() else 0o666) & ~_umask())  # safetensors writes files of mode 0600
             fsync_path(entry)
         old = path.parent / f".{path.name}.old"
         if path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -54,3 +55,28 @@ class _Stop:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.is_asked = True
         raise _Stopped
+
+
+class StopRequest:
+    """Whether the user asked to stop, for work that ends in its own time."""
+
+    signal: str | None = None  # SIGINT or SIGTERM
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number).name
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def noted() -> Iterator[StopRequest]:
+    """Note Ctrl-C and SIGTERM without stopping; a second Ctrl-C raises ``KeyboardInterrupt``. Main thread only."""
+    request = StopRequest()
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number in before:
+            signal.signal(number, request)
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -213,7 +213,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Services:
-    """What ``Companion.prepare`` may call: the rooms above hand it down."""
+    """What ``Companion.prepare`` and ``after_step`` may call; each gives every device the same."""
 
     # embeddings (rows, d) float32, unit length, of a column by an encoder
     embed: Callable[[SentenceModule, TokenColumn], NDArray[np.float32]]
@@ -305,8 +305,13 @@ class Companion(Component, room="companions"):
         """
         return {}
 
-    def after_step(self, batch: Batch, encoder: SentenceModule) -> None:
-        """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing."""
+    def after_step(self, batch: Batch, encoder: SentenceModule, services: Services) -> None:
+        """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing.
+
+        ``services.embed(encoder, column)`` embeds with the trained encoder as it is now, so negatives can be mined
+        again while training. Every device calls it at the same step. Views that read this companion are then made
+        without a lead over training.
+        """
 
     def summary(self) -> dict[str, Any]:
         """What ``prepare`` found, as JSON can hold it; written into the run folder. The default has nothing to say."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError, EvaluationError
+from sentemb.maths.fusion import reciprocal_rank_fusion
 
 Qrels = Mapping[str, Mapping[str, int]]  # query -> document -> relevance (0, 1, 2, …)
 Run = Mapping[str, Mapping[str, float]]  # query -> document -> score
@@ -65,22 +66,20 @@ def _first_relevant(judged: Mapping[str, int], hits: Mapping[str, float]) -> flo
     return 1 + sum((score, document) > best for document, score in hits.items())
 
 
-def fuse(runs: Sequence[Run], *, constant: int = 60, k: int = 1000) -> dict[str, dict[str, float]]:
-    """Reciprocal rank fusion: a document's score is Σ over runs of 1 / (constant + rank).
-
-    Source: Cormack, Clarke & Büttcher 2009, SIGIR; constant 60 is theirs.
-    """
+def fuse(runs: Sequence[Run], *, k: int = 1000) -> dict[str, dict[str, float]]:
+    """The k best documents of several runs by reciprocal rank fusion."""
     fused: dict[str, dict[str, float]] = {}
-    for run in runs:
-        for query, hits in run.items():
-            total = fused.setdefault(query, {})
-            ranked = sorted(hits.items(), key=lambda hit: (hit[1], hit[0]), reverse=True)
-            for rank, (document, _) in enumerate(ranked, start=1):
-                total[document] = total.get(document, 0.0) + 1 / (constant + rank)
-    return {
-        query: dict(sorted(total.items(), key=lambda hit: (hit[1], hit[0]), reverse=True)[:k])
-        for query, total in fused.items()
-    }
+    for query in dict.fromkeys(query for run in runs for query in run):
+        scores = reciprocal_rank_fusion(_by_score(run[query])[0] for run in runs if run.get(query))
+        names, values = _by_score(scores)
+        fused[query] = dict(zip(names[:k], values[:k], strict=True))
+    return fused
+
+
+def _by_score(hits: Mapping[str, float]) -> tuple[list[str], list[float]]:
+    """Documents and scores, best first; equal scores by descending id, as trec_eval orders them."""
+    names = sorted(hits, key=lambda name: (hits[name], name), reverse=True)
+    return names, [hits[name] for name in names]
 
 
 def check_ids(qrels: Qrels, queries: Sequence[str], documents: Sequence[str], *, source: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,12 +24,12 @@ from sentemb.recipe.schema import PartSpec
 from sentemb.terms.term import Term
 from sentemb.training.device import resolve_precision
 from sentemb.training.objective import Objective, WeightedTerm
-from sentemb.training.plan import Plan
-from sentemb.training.services import EncoderShelf
+from sentemb.training.plan import DevScores, Plan
+from sentemb.training.services import EncoderCache
 from sentemb.types import Build, Companion, Component, Examples
 
 
-def build(recipe: Recipe, run_dir: Path) -> Plan:
+def build(recipe: Recipe, run_dir: Path, *, files: Mapping[str, str] = MappingProxyType({})) -> Plan:
     """Load the encoder and the data of a recipe and make its parts.
 
     Raises:
@@ -38,20 +40,23 @@ def build(recipe: Recipe, run_dir: Path) -> Plan:
     encoder = build_encoder(recipe)
     dev = build_dev(recipe.dev)
     dataset = build_dataset(recipe, encoder)
-    shelf = EncoderShelf(encoder)
+    encoders = EncoderCache(encoder)
     context = Build(
         backbone=encoder.source,
         width=encoder.module.width,
         vocabulary=encoder.vocabulary,
         encoder=encoder.module,
-        load_encoder=shelf.load,
+        load_encoder=encoders.load,
         seed=recipe.train.seed,
         trust_remote_code=recipe.encoder.trust_remote_code,
         folder_of=_backbone_folder,
     )
     objective = Objective(
         encoder.module,
-        terms=[WeightedTerm(entry.name, _bound(entry.spec, context, Term), entry.weight) for entry in recipe.terms],
+        terms=[
+            WeightedTerm(name=entry.name, term=_bound(entry.spec, context, Term), weight=entry.weight)
+            for entry in recipe.terms
+        ],
         edits=[(spec.use, _bound(spec, context, Edit)) for spec in recipe.edits],
         companions=_companions(recipe.companions, context),
         similarity=recipe.similarity,
@@ -60,7 +65,7 @@ def build(recipe: Recipe, run_dir: Path) -> Plan:
     _check_columns(recipe, objective, dataset)
     return Plan(
         encoder=encoder,
-        shelf=shelf,
+        encoders=encoders,
         objective=objective,
         dataset=dataset,
         maker=recipe.maker.make(),
@@ -71,7 +76,7 @@ def build(recipe: Recipe, run_dir: Path) -> Plan:
         recipe_hash=recipe.hash,
         dev=dev,
         dev_name=f"{recipe.dev.path} ({recipe.dev.protocol})" if recipe.dev else "none",
-        facts={"rows": len(dataset), "model_digest": encoder.digest(), "tokens": _token_count(dataset)},
+        files={**files, "run.json": json.dumps(provenance(recipe, encoder, dataset), indent=2) + "\n"},
     )
 
 
@@ -104,7 +109,7 @@ def build_dataset(recipe: Recipe, encoder: Encoder) -> Examples:
     return tokenise(recipe.data.make().load(), tokeniser)
 
 
-def build_dev(spec: DevSpec | None) -> Callable[[Encoder], float] | None:
+def build_dev(spec: DevSpec | None) -> Callable[[Encoder], DevScores] | None:
     """The dev evaluation, its data read already."""
     if spec is None:
         return None
@@ -112,8 +117,9 @@ def build_dev(spec: DevSpec | None) -> Callable[[Encoder], float] | None:
 
     score = sts_dev(spec.path, spec.protocol)
 
-    def evaluate(encoder: Encoder) -> float:
-        return score(_AtPrecision(encoder, spec.precision))
+    def evaluate(encoder: Encoder) -> DevScores:
+        value = float(score(_AtPrecision(encoder, spec.precision)))
+        return DevScores(value=value, scores={spec.use: value})
 
     return evaluate
 
@@ -161,7 +167,7 @@ def _token_count(dataset: Examples) -> int:
     return sum(int(column.offsets[-1]) for column in dataset.columns.values())
 
 
-def provenance(plan: Plan) -> dict[str, Any]:
+def provenance(recipe: Recipe, encoder: Encoder, dataset: Examples) -> dict[str, Any]:
     """What ran, on what, with which versions: ``run.json``."""
     from importlib.metadata import PackageNotFoundError, version
 
@@ -180,12 +186,14 @@ def provenance(plan: Plan) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "recipe_hash": plan.recipe_hash,
-        "seed": plan.settings.seed,
+        "recipe_hash": recipe.hash,
+        "seed": recipe.train.seed,
         "python": platform.python_version(),
         "machine": machine,
         "versions": versions,
-        **plan.facts,
+        "rows": len(dataset),
+        "tokens": _token_count(dataset),
+        "model_digest": encoder.digest(),
     }
 
 

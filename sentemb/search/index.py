@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sentemb.errors import SearchError
 from sentemb.maths.neighbours import nothing
 from sentemb.search.query.expression import condition
-from sentemb.search.query.hybrid import WordSearch, fuse
+from sentemb.search.query.hybrid import fuse
 from sentemb.search.query.searcher import Effort, check_k, search_segments
+from sentemb.search.query.words import Bm25
 from sentemb.search.store import changes as life
 from sentemb.search.store import manifest as manifests
 from sentemb.search.store.build import build
@@ -54,7 +55,7 @@ class SearchIndex:
         self.disk = disk
         self._encoder = encoder
         self._is_checked = False
-        self._words: tuple[int, WordSearch] | None = None  # generation and its BM25 index
+        self._words: tuple[int, Bm25] | None = None  # generation and its BM25 index
 
     # ------------------------------------------------------------------------------------ building, opening
     @classmethod
@@ -274,23 +275,21 @@ class SearchIndex:
     ) -> Hits:
         """Vector search and BM25 over the texts, fused by reciprocal ranks; scores are RRF's.
 
-        The word index is made in memory when first needed (about 10 µs a document) and kept for this generation.
+        Raises:
+            SearchError: the index keeps no texts.
         """
         check_k(k)
         if len(self) == 0:
             return nothing(len(queries), k, "cosine")
         if self._words is None or self._words[0] != self.manifest.generation:
-            self._words = (self.manifest.generation, WordSearch(self.generation))
+            if not any(segment.documents.has_texts for segment in self.segments):
+                raise SearchError(f"{self.folder}: searching for words needs texts, and this index keeps none")
+            words = Bm25([segment.documents.words for segment in self.segments])
+            self._words = (self.manifest.generation, words)
         filter_ = condition(where)
-        allowed = None
-        if filter_ is not None:
-            masks = [segment.allowed(filter_) for segment in self.segments]
-            allowed = np.concatenate([
-                np.ones(segment.rows, dtype=bool) if mask is None else mask
-                for segment, mask in zip(self.segments, masks, strict=True)
-            ])
         dense = self.search_vectors(self.vectors_of_texts(queries), max(pool, k), where=filter_)
-        return fuse([dense.ids, self._words[1].top(queries, max(pool, k), allowed)], k)
+        allowed = [segment.allowed(filter_) for segment in self.segments]
+        return fuse([dense.ids, self._words[1].top(queries, max(pool, k), allowed).ids], k)
 
     def rerank(self, query: str, found: Sequence[Hit], score: Reranker, k: int | None = None) -> list[Hit]:
         """The hits in the order of another model's scores (a cross-encoder's ``predict``), which they then carry."""

@@ -138,7 +138,7 @@ def test_empty_qrels_and_unknown_ids():
 
 
 def test_fusion_by_hand():
-    fused = fuse([{"q": {"a": 9.0, "b": 1.0}}, {"q": {"b": 0.2, "c": 0.1}}], constant=60)
+    fused = fuse([{"q": {"a": 9.0, "b": 1.0}}, {"q": {"b": 0.2, "c": 0.1}}])
     assert fused["q"] == pytest.approx({"a": 1 / 61, "b": 1 / 62 + 1 / 61, "c": 1 / 62})
     assert list(fuse([{"q": {"a": 9.0, "b": 1.0}}], k=1)["q"]) == ["a"]
 

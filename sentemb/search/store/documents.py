@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from sentemb.errors import DataError, SearchError
 from sentemb.search.store.disk import Disk
 from sentemb.search.store.manifest import Document, damaged
+from sentemb.search.store.words import WordRule, Words, words_of_texts, write_words
 
 Id = int | str
 MANY = 500  # values in one IN (…) list
@@ -98,8 +100,8 @@ class DocumentWriter:
             found.setdefault(name, []).append(row)
         return list(found.items())
 
-    def make_lookup(self, indexed_fields: Sequence[str] = ()) -> None:
-        """Index ids, and the metadata fields that filters use most; a build that is resumed does so again."""
+    def make_lookup(self, indexed_fields: Sequence[str] = (), words: WordRule | None = None) -> None:
+        """Index ids, words, and the metadata fields that filters use most; a build that is resumed does so again."""
         made = "SELECT name FROM sqlite_master WHERE type = 'index' AND name GLOB 'field_*'"
         try:
             for (name,) in self._database.execute(made).fetchall():
@@ -107,8 +109,14 @@ class DocumentWriter:
             self._database.execute(_LOOKUP)
             for number, name in enumerate(indexed_fields):
                 self._database.execute(f"CREATE INDEX field_{number} ON documents({extract(name)})")
+            write_words(self._database, self._texts(), words or WordRule())
         except sqlite3.Error as error:
             raise _failed(self.path, error) from error
+
+    def _texts(self) -> Iterator[str | None]:
+        for start in range(0, self.rows, MANY):
+            sql = "SELECT text FROM documents WHERE row >= ? AND row < ? ORDER BY row"
+            yield from (text for (text,) in self._database.execute(sql, (start, start + MANY)).fetchall())
 
     def rows_of(self, ids: Sequence[Id]) -> dict[Id, list[int]]:
         """Rows that carry any of the ids; fast after ``make_lookup``."""
@@ -144,6 +152,19 @@ class Documents:
             raise damaged(path, f"not a readable document store ({error})") from error
         if found != rows:
             raise damaged(path, f"holds {found} documents, the manifest says {rows}")
+        self.rows = rows
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether any document has a text."""
+        return bool(self.query("SELECT 1 FROM documents WHERE text IS NOT NULL LIMIT 1"))
+
+    @cached_property
+    def words(self) -> Words:
+        """The words of the texts; those of a segment that was written without them are indexed in memory."""
+        if self.query("SELECT 1 FROM sqlite_master WHERE name = 'words'"):
+            return Words(self.query, self.rows)
+        return words_of_texts([text for (text,) in self.query("SELECT text FROM documents ORDER BY row")])
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of one SELECT.

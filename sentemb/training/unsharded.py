@@ -1,4 +1,4 @@
-"""The trained encoder in one piece, for evaluating and saving it on the first device."""
+"""The trained encoder with all its weights, for evaluating and saving it on the first device."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import copy
 
 from sentemb.distributed import rank
 from sentemb.encoder import Encoder
-from sentemb.training.device import whole
+from sentemb.training.device import unsharded
 
 
-class WholeEncoder:
-    """The encoder itself, or, where its weights will be sharded, a copy that ``read`` fills.
+class UnshardedEncoder:
+    """The trained encoder itself, or a copy that ``read`` fills where the encoder's weights will be sharded.
 
-    Made before sharding. The first device then holds the weights once more; the others hold no copy.
+    It must be made before the weights are sharded. Only the first device holds a copy.
     """
 
     def __init__(self, encoder: Encoder, *, is_sharded: bool) -> None:
@@ -23,7 +23,7 @@ class WholeEncoder:
         """The encoder with its present weights; every device must call it, and only the first may use the result."""
         if not self.is_sharded:
             return self.encoder
-        state = {key: whole(value) for key, value in self.encoder.module.state_dict().items()}
+        state = {key: unsharded(value) for key, value in self.encoder.module.state_dict().items()}
         if self._copy is not None:
             self._copy.module.load_state_dict(state)
             self._copy.refresh()
