@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sentemb.encoder.encoder import Encoder
-from sentemb.encoder.heads import HEADS, Head
+from sentemb.encoder.heads import Head
 from sentemb.encoder.loading import make_heads
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.pipeline import EncodeOptions, embed_column
@@ -12,6 +12,6 @@ from sentemb.encoder.pooling import POOLINGS
 from sentemb.encoder.tokeniser import Tokeniser
 
 __all__ = [
-    "HEADS", "POOLINGS", "DevicePool", "EncodeOptions", "Encoder", "EncoderModule", "Head", "Tokeniser", "embed_column",
+    "POOLINGS", "DevicePool", "EncodeOptions", "Encoder", "EncoderModule", "Head", "Tokeniser", "embed_column",
     "make_heads",
 ]

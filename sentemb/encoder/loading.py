@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sentemb.encoder import backbone as backbones
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.fast import Unsupported
-from sentemb.encoder.heads import HEADS, Head
+from sentemb.encoder.heads import PARTS, Head
 from sentemb.encoder.inference import is_trusted, trust, verdict_name
 from sentemb.encoder.layout import Layout, read_layout
 from sentemb.encoder.memo import Memo, memo_path, read_memo, write_memo
@@ -158,10 +158,10 @@ def make_heads(choice: HeadChoice | None) -> list[Head]:
         return [head for one in choice for head in make_heads(one)]
     options = dict(choice)
     name = str(options.pop("use", ""))
-    if name not in HEADS:
-        raise ModelError(f'head.use = "{name}"{did_you_mean(name, HEADS)}')
+    if name not in PARTS:
+        raise ModelError(f'head.use = "{name}"{did_you_mean(name, PARTS)}')
     try:
-        return [HEADS[name](**options)]
+        return [PARTS[name](**options)]
     except TypeError as error:
         raise ModelError(f'head "{name}": {error}') from None
 

@@ -133,7 +133,9 @@ class Part(metaclass=PartType):
 
     @classmethod
     def _read(cls, value: Any) -> Part:
-        if isinstance(value, str):
+        if not cls.room and isinstance(value, Mapping):  # plain settings
+            return cls(**value)
+        if isinstance(value, str) and cls.room:
             value = {"use": value}
         part = room(cls.room).make(value) if isinstance(value, Mapping) else value
         if not isinstance(part, cls):
@@ -150,7 +152,8 @@ def _fresh(value: Any) -> Any:
 def to_table(part: Part) -> dict[str, Any]:
     """The TOML table that makes the part: its name, the settings that are not at their defaults, its marks."""
     settings = {name: _plain(value) for name, value in part.changed_settings().items()}
-    return {"use": room(part.room).name_of(type(part)), **settings, **part.given_marks}
+    name = {"use": room(part.room).name_of(type(part))} if part.room else {}
+    return {**name, **settings, **part.given_marks}
 
 
 def _plain(value: Any) -> Any:
@@ -162,6 +165,8 @@ def _plain(value: Any) -> Any:
         return sorted(map(_plain, value))
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
+    if hasattr(value, "model_dump"):  # a pydantic model
+        return value.model_dump(mode="json", exclude_defaults=True)
     return value if isinstance(value, (bool, int, float, str)) or value is None else str(value)
 
 
