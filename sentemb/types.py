@@ -295,6 +295,12 @@ class Companion(Component, room="companions"):
 
     marks = MappingProxyType({"name": str})
 
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Paths and ids of what it loads, for ``sentemb check``; the default says the setting ``model``."""
+        model = self.settings.get("model")
+        return (model,) if isinstance(model, str) else ()
+
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Once before training, on the whole tokenised data set; deterministic. The default does nothing."""
 

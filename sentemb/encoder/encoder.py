@@ -96,8 +96,8 @@ class Encoder:
             source: a folder (plain Hugging Face, or sentence-transformers of any age), a hub id, or
                 ``package:NAME/FOLDER`` for a folder inside an installed Python package.
             pooling: overrides the checkpoint's; a plain checkpoint's default is mean (last, for causal models).
-            head: put behind the checkpoint's own heads: a name of ``sentemb list heads``, ``{"use": name, …}``, a ``Head``, or a
-                list of those.
+            head: put behind the checkpoint's own heads: a name (``sentemb list heads``), ``{"use": name, …}``, a
+                ``Head``, or a list of those.
             max_tokens: overrides the checkpoint's limit.
             device: the GPU where there is one, else the CPU.
             precision: of ``encode``: fp32, bf16, fp16 (GPU), int8 (CPU), or auto: what is fastest on the device. int8,

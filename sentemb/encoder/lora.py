@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from sentemb.errors import ModelError, first_line, needs_extra
+from sentemb.parts import Part
 
 
-@dataclass(frozen=True)
-class Lora:
+@dataclass(frozen=True, kw_only=True)
+class Lora(Part):
     """``W x + alpha / rank · B A x``: only A and B of the target layers learn.
 
     Attributes:

@@ -129,7 +129,11 @@ class Part(metaclass=PartType):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
-        return {"anyOf": [{"$ref": f"#/$defs/{cls.room}"}, {"enum": room(cls.room).names()}]}
+        from sentemb.parts.help import REFERENCE, unlinked_schema
+
+        if not cls.room:
+            return unlinked_schema(cls)
+        return {"anyOf": [{REFERENCE: f"#/$defs/{cls.room}"}, {"enum": room(cls.room).names()}]}
 
     @classmethod
     def _read(cls, value: Any) -> Part:

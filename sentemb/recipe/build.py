@@ -5,32 +5,45 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from sentemb.edits.edit import Edit
 from sentemb.encoder import Encoder
 from sentemb.encoder.layout import read_layout
 from sentemb.encoder.lora import add_lora
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
-from sentemb.recipe.recipe import DevSpec, NamedPart, Recipe
-from sentemb.recipe.schema import PartSpec
-from sentemb.terms.term import Term
+from sentemb.recipe.needs import data_faults
+from sentemb.recipe.recipe import Recipe, Task
+from sentemb.training.callbacks import Callback
 from sentemb.training.device import resolve_precision
 from sentemb.training.objective import Objective, WeightedTerm
 from sentemb.training.plan import DevScores, Plan
 from sentemb.training.services import EncoderCache
-from sentemb.types import Build, Companion, Component, Examples
+from sentemb.types import Build, Component, Examples
+
+C = TypeVar("C", bound=Component)
 
 
-def build(recipe: Recipe, run_dir: Path, *, files: Mapping[str, str] = MappingProxyType({})) -> Plan:
-    """Load the encoder and the data of a recipe and make its parts.
+def build(
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    callbacks: Sequence[Callback] = (),
+    files: Mapping[str, str] = MappingProxyType({}),
+) -> Plan:
+    """Load the encoder and the data of a recipe and make fresh parts: ``Run(build(recipe, folder))``.
+
+    Args:
+        recipe: stays as it is.
+        run_dir: where the run's files will lie.
+        callbacks: called while training.
+        files: name -> text, written into the run folder at the start.
 
     Raises:
         ModelError, DataError, RecipeError: with what does not fit.
@@ -53,29 +66,27 @@ def build(recipe: Recipe, run_dir: Path, *, files: Mapping[str, str] = MappingPr
     )
     objective = Objective(
         encoder.module,
-        terms=[
-            WeightedTerm(name=entry.name, term=_bound(entry.spec, context, Term), weight=entry.weight)
-            for entry in recipe.terms
-        ],
-        edits=[(spec.use, _bound(spec, context, Edit)) for spec in recipe.edits],
-        companions=_companions(recipe.companions, context),
+        terms=[WeightedTerm(name=term.name, term=_bound(term, context), weight=term.weight) for term in recipe.terms],
+        edits=[(edit.name, _bound(edit, context)) for edit in recipe.edits],
+        companions={companion.name: _bound(companion, context) for companion in recipe.companions},
         similarity=recipe.similarity,
         nested=recipe.train.nested_dims,
     )
-    _check_columns(recipe, objective, dataset)
+    raise_faults(recipe, dataset.columns, has_labels=dataset.label is not None, has_scores=dataset.score is not None)
     return Plan(
         encoder=encoder,
         encoders=encoders,
         objective=objective,
         dataset=dataset,
-        maker=recipe.maker.make(),
-        copies=[spec.make() for spec in recipe.copies],
+        maker=recipe.views,
+        copies=recipe.copies,
         settings=recipe.train,
         run_dir=run_dir,
-        recipe=recipe.tree,
+        recipe=recipe.to_tree(),
         recipe_hash=recipe.hash,
         dev=dev,
-        dev_name=f"{recipe.dev.path} ({recipe.dev.protocol})" if recipe.dev else "none",
+        dev_name=", ".join(f"{task.path} ({task.protocol})" for task in recipe.dev) or "none",
+        callbacks=callbacks,
         files={**files, "run.json": json.dumps(provenance(recipe, encoder, dataset), indent=2) + "\n"},
     )
 
@@ -86,7 +97,7 @@ def build_encoder(recipe: Recipe) -> Encoder:
     encoder = Encoder.load(
         spec.backbone,
         pooling=spec.pooling,
-        head=[head.make() for head in spec.heads],
+        head=[head.fresh() for head in spec.heads],
         max_tokens=spec.max_tokens,
         trust_remote_code=spec.trust_remote_code,
         prompts=dict(spec.prompts),
@@ -103,23 +114,23 @@ def build_dataset(recipe: Recipe, encoder: Encoder) -> Examples:
     """The recipe's data, tokenised for the encoder."""
     from sentemb.data import tokenise
 
-    limit = recipe.data.params.get("max_tokens")
+    limit = recipe.data.max_tokens
     # of the training texts only: the model keeps its own limit
     tokeniser = encoder.tokeniser if limit is None else encoder.tokeniser.cut_to(limit)
-    return tokenise(recipe.data.make().load(), tokeniser)
+    return tokenise(recipe.data.load(), tokeniser)
 
 
-def build_dev(spec: DevSpec | None) -> Callable[[Encoder], DevScores] | None:
-    """The dev evaluation, its data read already."""
-    if spec is None:
+def build_dev(tasks: Sequence[Task]) -> Callable[[Encoder], DevScores] | None:
+    """The evaluation while training, its data read already."""
+    if not tasks:
         return None
     from sentemb.evaluate.sts import sts_dev
 
-    score = sts_dev(spec.path, spec.protocol)
+    score_of = {task.path: (sts_dev(task.path, task.protocol), task.precision) for task in tasks}
 
     def evaluate(encoder: Encoder) -> DevScores:
-        value = float(score(_AtPrecision(encoder, spec.precision)))
-        return DevScores(value=value, scores={spec.use: value})
+        scores = {name: float(score(_AtPrecision(encoder, precision))) for name, (score, precision) in score_of.items()}
+        return DevScores(value=sum(scores.values()) / len(scores), scores=scores)
 
     return evaluate
 
@@ -135,32 +146,17 @@ class _AtPrecision:
         return self.encoder.encode(texts, precision=self.precision, progress=False)
 
 
-def _bound(spec: PartSpec, context: Build, kind: type[Component]) -> Any:
-    part = spec.make()
-    if not isinstance(part, kind):
-        raise RecipeError(f"{spec.where}.use = {spec.use!r}: {spec.cls.__name__} is no {kind.__name__}")
+def _bound(part: C, context: Build) -> C:
+    part = part.fresh()
     part.bind(context)
     return part
 
 
-def _companions(entries: tuple[NamedPart, ...], context: Build) -> dict[str, Companion]:
-    return {entry.name: _bound(entry.spec, context, Companion) for entry in entries}
-
-
-def _check_columns(recipe: Recipe, objective: Objective, dataset: Examples) -> None:
-    """The data must have the columns, labels and scores that the parts claim to need."""
-    faults = []
-    for column in sorted(getattr(recipe.maker.make(), "columns", ())):
-        if column not in dataset.columns:
-            faults.append(
-                f'{recipe.path}: views ({recipe.maker.use}) needs the column "{column}", the data have: '
-                f"{', '.join(dataset.columns)}"
-            )
-    for need, value in (("labels", dataset.label), ("scores", dataset.score)):
-        if need in objective.needs and value is None:
-            faults.append(f'{recipe.path}: a part needs {need}; the data have no column "{need[:-1]}"')
+def raise_faults(recipe: Recipe, columns: Collection[str], *, has_labels: bool, has_scores: bool) -> None:
+    """Raise a ``RecipeError`` with what parts need and the data do not have."""
+    faults = data_faults(recipe, columns, has_labels=has_labels, has_scores=has_scores)
     if faults:
-        raise RecipeError(faults)
+        raise RecipeError([f"{recipe.name}: {where} {what}" for where, what in faults])
 
 
 def _token_count(dataset: Examples) -> int:

@@ -30,7 +30,8 @@ def find_recipe(name: str | Path, *, among_files: bool = True) -> Path:
     shipped = shipped_recipes()
     if short in shipped:
         return shipped[short]
-    raise RecipeError(f'"{name}" is {"neither a file nor" if among_files else "not"} a recipe{did_you_mean(short, shipped)}')
+    what = "neither a file nor a recipe" if among_files else "not a recipe"
+    raise RecipeError(f'"{name}" is {what}{did_you_mean(short, shipped)}')
 
 
 def name_of(path: Path) -> str:

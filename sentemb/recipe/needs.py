@@ -1,4 +1,4 @@
-"""How the parts of a recipe must fit together, and what they need of the data: decided here alone, nothing is loaded."""
+"""How the parts of a recipe must fit together, and what they need of the data; decided here alone."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class Recipe(Part):
     companions: Several[Companion] = ()
     edits: Several[Edit] = ()
     terms: Several[Term]
-    train: TrainSettings = field(default_factory=TrainSettings)
+    train: TrainSettings = field(default_factory=lambda: TrainSettings.model_validate({}))
     dev: Several[Task] = ()
 
     def __post_init__(self) -> None:
@@ -182,8 +182,8 @@ class Recipe(Part):
         faults += [("", f"has no table {_HEADERS[name]}") for name in known if name not in optional]
         faults += recipe_faults(checked)
         if faults:
-            located = [(path.replace("copies", "views.copies", path.startswith("copies")), what) for path, what in faults]
-            raise RecipeError(PartError("", located).located(f"{where}: "))
+            in_file = [(f"views.{path}" if path.startswith("copies") else path, problem) for path, problem in faults]
+            raise RecipeError(PartError("", in_file).located(f"{where}: "))
         return cls(**checked)
 
     # ------------------------------------------------------------------------------------------- to files
@@ -232,5 +232,5 @@ class Recipe(Part):
             "encoder.heads": self.encoder.heads, "views.copies": self.copies, "companions": self.companions,
             "edits": self.edits, "terms": self.terms, "dev": self.dev,
         }  # fmt: skip
-        placed = {where: [(f"{where}[{i}]", part) for i, part in enumerate(parts)] for where, parts in lists.items()}
-        return dict([*placed.pop("encoder.heads"), ("data", self.data), ("views", self.views), *chain(*placed.values())])
+        heads, *others = [[(f"{where}[{i}]", part) for i, part in enumerate(parts)] for where, parts in lists.items()]
+        return dict([*heads, ("data", self.data), ("views", self.views), *chain(*others)])

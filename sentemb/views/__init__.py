@@ -22,3 +22,7 @@ COPIES: dict[str, type[ViewCopy]] = {
     "masked": Masked,
     "mined": Mined,
 }
+
+__all__ = [
+    "COPIES", "PARTS", "Columns", "Masked", "Mined", "PropensityPositives", "Twice", "ViewCopy", "ViewMaker",
+]  # fmt: skip

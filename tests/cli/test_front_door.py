@@ -63,7 +63,7 @@ def test_help_and_import_load_nothing_heavy():
 
 def test_the_function_train_is_not_shadowed_by_a_room():
     code = (
-        "import sentemb\nfrom sentemb import check\nimport sentemb.recipe.run\n"
+        "import sentemb\nfrom sentemb import check\nimport sentemb.recipe.train\n"
         "from sentemb import train\nassert callable(train) and callable(check)\n"
         "assert all(callable(getattr(sentemb, name)) for name in sentemb.__all__ if name != '__version__')\n"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sentemb.recipe import load_recipe
+from sentemb import load_recipe
 from sentemb.recipe.build import build
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sentemb import Encoder
-from sentemb.recipe import check, train
+from sentemb import Encoder, check, train
 from sentemb.recipe.catalogue import ROOMS, catalogue, parts
 from sentemb.recipe.load import read_tree, shipped_recipes
 from sentemb.recipe.show import read_docstring

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sentemb import check, load_recipe, train
 from sentemb.errors import RecipeError
-from sentemb.recipe import check, load_recipe, train
 from sentemb.recipe.load import apply_override, hash_of, merge, parse_value, read_tree
 
 GOOD = "simcse-unsup-minilm"

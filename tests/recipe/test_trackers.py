@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sentemb import train
 from sentemb.errors import MissingExtra
-from sentemb.recipe import train
 from sentemb.recipe.load import read_tree
 
 

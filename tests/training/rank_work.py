@@ -20,11 +20,11 @@ def open_run(tree: dict[str, Any], folder: str, *, dtype: torch.dtype = torch.fl
     from accelerate.state import AcceleratorState
 
     from sentemb.recipe.build import build
-    from sentemb.recipe.recipe import validate
+    from sentemb.recipe.recipe import Recipe
     from sentemb.training.run import Run
 
     AcceleratorState._reset_state(reset_partial_state=True)
-    plan = build(validate(tree, Path("test.toml")), Path(folder))
+    plan = build(Recipe.from_tree(tree, "test.toml"), Path(folder))
     plan.objective.to(dtype)
     return Run(plan, resume=resume)
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from sentemb.encoder import Encoder
 from sentemb.encoder.lora import has_lora
 from sentemb.errors import MissingExtra, RecipeError
-from sentemb.recipe.recipe import validate
+from sentemb.recipe.recipe import Recipe
 from sentemb.training.callbacks import EvaluationEvent, StepEvent
 from sentemb.training.checkpoint import fault_of, newest_checkpoint, rotate, save_tensors
 from sentemb.training.monitor import Monitor, read_metrics
@@ -126,7 +126,7 @@ def test_wrong_adapters_are_told(lora: Any, match: str, tiny_bert: Path, pairs_f
     tree = tree_of("heads", "mlp", str(tiny_bert), str(pairs_file))
     tree["encoder"]["lora"] = lora
     with pytest.raises(RecipeError, match=match):
-        validate(tree, Path("r.toml"))
+        Recipe.from_tree(tree, "r.toml")
 
 
 def test_missing_peft_is_told(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
