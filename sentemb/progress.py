@@ -27,7 +27,6 @@ def show_log() -> None:
     logger = logging.getLogger("sentemb")
     if not any(isinstance(handler, _LogHandler) for handler in logger.handlers):
         logger.addHandler(_LogHandler())
-    logger.propagate = False
     logger.setLevel(logging.WARNING if is_quiet() or os.environ.get("RANK", "0") != "0" else logging.INFO)
 
 

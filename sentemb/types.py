@@ -334,9 +334,35 @@ class Companion(Component, room="companions"):
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Anything that can be evaluated or can fill an index."""
+    """Anything that can be evaluated or can fill an index: texts in, one row a text out, (texts, d)."""
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+    def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]: ...
+
+
+@runtime_checkable
+class IdentifiedEmbedder(Protocol):
+    """An embedder that knows what decides its vectors and puts prompts in front of texts itself.
+
+    ``sentemb.Encoder`` is one; a wrapper of a foreign model that has these four is recognised wherever it is given:
+    results and indexes keep its digest, and its named prompts are used for queries, documents and tasks.
+    """
+
+    source: str  # path or id
+    prompts: Mapping[str, str]
+
+    def digest(self) -> str:
+        """A checksum of everything that decides a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str], /, *, prompt: str | None = None) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevScores:
+    """What an evaluation while training gave; higher is better."""
+
+    value: float  # the mean of the scores: chooses the best checkpoint and stops early
+    scores: Mapping[str, float]  # task → its main metric, ×100
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,11 @@ def test_nothing_when_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def log() -> Iterator[logging.Logger]:
     logger = logging.getLogger("sentemb")
-    before = logger.handlers[:], logger.level, logger.propagate
+    before = logger.handlers[:], logger.level
+    logger.handlers[:], logger.level = [], logging.NOTSET
     yield logger.getChild("tests")
-    logger.handlers[:], logger.level, logger.propagate = before
+    logger.handlers[:], logger.level = before
+    logger.setLevel(logger.level)  # forgets what was cached
 
 
 def test_the_log_is_plain_lines_on_standard_error(

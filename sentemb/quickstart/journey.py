@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,8 @@ from sentemb.quickstart.split import DOCUMENTS, QUERIES, Split, split, write_tas
 
 if TYPE_CHECKING:
     from sentemb import Recipe
-    from sentemb.evaluate.retrieval import RetrievalScore
-    from sentemb.evaluate.significance import Comparison
+    from sentemb.evaluate.statistics.significance import Comparison
+    from sentemb.evaluate.tasks.retrieval import RetrievalScore
 
 RECIPE = "quickstart"
 METRIC = "mrr@10"
@@ -71,7 +71,7 @@ def quickstart(
     Raises: SentembError, one of its kinds.
     """
     from sentemb import train
-    from sentemb.evaluate.significance import paired_permutation
+    from sentemb.evaluate.statistics.significance import paired_permutation
 
     # what can go wrong early goes wrong before anything is removed or computed
     model = model or verified_model()
@@ -122,8 +122,9 @@ def _prepare(
 
 
 def _evaluate(model: str, task: Path, *, baselines: bool) -> list[RetrievalScore]:
-    from sentemb.evaluate.model import open_model
-    from sentemb.evaluate.retrieval import evaluate_retrieval, read_retrieval
+    from sentemb.evaluate.opening import open_model
+    from sentemb.evaluate.reading.retrieval import read_retrieval
+    from sentemb.evaluate.tasks.retrieval import evaluate_retrieval
 
     return evaluate_retrieval(open_model(model), read_retrieval(task, name="docstrings"), baselines=baselines)[:2]
 
@@ -172,8 +173,7 @@ def _told(gain: Comparison) -> str:
 
 
 def _as_json(outcome: Outcome, parts: Split) -> dict[str, object]:
-    import platform
-    from importlib.metadata import version
+    from sentemb.provenance import provenance
 
     gain = outcome.gain
     assert gain.interval is not None
@@ -187,6 +187,5 @@ def _as_json(outcome: Outcome, parts: Split) -> dict[str, object]:
             "level": gain.interval.level, "p": gain.p, "test": gain.test,
         },
         "seconds": dict(outcome.seconds),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("sentemb", "torch", "transformers")},
+        **asdict(provenance()),
     }  # fmt: skip

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -18,14 +16,16 @@ from sentemb.encoder.layout import read_layout
 from sentemb.encoder.lora import add_lora
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
+from sentemb.evaluate.task import Task
+from sentemb.provenance import provenance
 from sentemb.recipe.needs import data_faults
-from sentemb.recipe.recipe import Recipe, Task
+from sentemb.recipe.recipe import Recipe
 from sentemb.training.callbacks import Callback
 from sentemb.training.device import resolve_precision
 from sentemb.training.objective import Objective, WeightedTerm
-from sentemb.training.plan import DevScores, Plan
+from sentemb.training.plan import Plan
 from sentemb.training.services import EncoderCache
-from sentemb.types import Build, Component, Examples
+from sentemb.types import Build, Component, DevScores, Examples
 
 C = TypeVar("C", bound=Component)
 
@@ -51,7 +51,7 @@ def build(
     resolve_precision(recipe.train.precision)  # one that this machine lacks is told before anything is loaded
     torch.manual_seed(recipe.train.seed)  # new heads and parts start the same in every run
     encoder = build_encoder(recipe)
-    dev = build_dev(recipe.dev)
+    dev = build_dev(recipe.dev, recipe.train.seed)
     dataset = build_dataset(recipe, encoder)
     encoders = EncoderCache(encoder)
     context = Build(
@@ -85,9 +85,9 @@ def build(
         recipe=recipe.to_tree(),
         recipe_hash=recipe.hash,
         dev=dev,
-        dev_name=", ".join(f"{task.path} ({task.protocol})" for task in recipe.dev) or "none",
+        dev_name=", ".join(task.label for task in recipe.dev) or "none",
         callbacks=callbacks,
-        files={**files, "run.json": json.dumps(provenance(recipe, encoder, dataset), indent=2) + "\n"},
+        files={**files, "run.json": json.dumps(run_facts(recipe, encoder, dataset), indent=2) + "\n"},
     )
 
 
@@ -120,30 +120,13 @@ def build_dataset(recipe: Recipe, encoder: Encoder) -> Examples:
     return tokenise(recipe.data.load(), tokeniser)
 
 
-def build_dev(tasks: Sequence[Task]) -> Callable[[Encoder], DevScores] | None:
+def build_dev(tasks: Sequence[Task], seed: int) -> Callable[[Encoder], DevScores] | None:
     """The evaluation while training, its data read already."""
     if not tasks:
         return None
-    from sentemb.evaluate.sts import sts_dev
+    from sentemb.evaluate.dev import dev_score
 
-    score_of = {task.path: (sts_dev(task.path, task.protocol), task.precision) for task in tasks}
-
-    def evaluate(encoder: Encoder) -> DevScores:
-        scores = {name: float(score(_AtPrecision(encoder, precision))) for name, (score, precision) in score_of.items()}
-        return DevScores(value=sum(scores.values()) / len(scores), scores=scores)
-
-    return evaluate
-
-
-class _AtPrecision:
-    """An encoder that encodes in one precision."""
-
-    def __init__(self, encoder: Encoder, precision: str) -> None:
-        self.encoder, self.precision = encoder, precision
-
-    def encode(self, texts: Any) -> Any:
-        """As ``Encoder.encode``."""
-        return self.encoder.encode(texts, precision=self.precision, progress=False)
+    return dev_score(tasks, seed=seed)
 
 
 def _bound(part: C, context: Build) -> C:
@@ -163,30 +146,12 @@ def _token_count(dataset: Examples) -> int:
     return sum(int(column.offsets[-1]) for column in dataset.columns.values())
 
 
-def provenance(recipe: Recipe, encoder: Encoder, dataset: Examples) -> dict[str, Any]:
+def run_facts(recipe: Recipe, encoder: Encoder, dataset: Examples) -> dict[str, Any]:
     """What ran, on what, with which versions: ``run.json``."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for name in ("sentemb", "torch", "transformers", "tokenizers", "accelerate", "numpy", "safetensors"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "unknown"
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        **asdict(provenance()),
         "recipe_hash": recipe.hash,
         "seed": recipe.train.seed,
-        "python": platform.python_version(),
-        "machine": machine,
-        "versions": versions,
         "rows": len(dataset),
         "tokens": _token_count(dataset),
         "model_digest": encoder.digest(),

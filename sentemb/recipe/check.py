@@ -14,8 +14,9 @@ from sentemb.encoder.layout import Layout, read_layout
 from sentemb.encoder.source import PACKAGE, locate
 from sentemb.encoder.tokeniser import load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, first_line, needs_extra
+from sentemb.evaluate.dev import check_dev
 from sentemb.parts import room
-from sentemb.recipe.build import build_dev, raise_faults
+from sentemb.recipe.build import raise_faults
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
 from sentemb.training.memory import Shape, estimate, free_memory, read_shape
@@ -151,8 +152,10 @@ class _Check:
 
     def dev(self) -> None:
         """The data of the tasks to evaluate on."""
-        build_dev(self.recipe.dev)
-        self.found.verified += [f"dev set {task.path} ({task.protocol})" for task in self.recipe.dev]
+        faults = check_dev(self.recipe.dev, seed=self.train.seed)
+        if faults:
+            raise RecipeError([f"dev: {fault}" for fault in faults])
+        self.found.verified += [f"dev task {task.label}" for task in self.recipe.dev]
 
     def memory(self) -> None:
         """The step's peak, where the checkpoint is at hand."""

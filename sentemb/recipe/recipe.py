@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tomli_w
 from annotated_types import Ge
@@ -20,6 +20,7 @@ from sentemb.encoder.heads import Head
 from sentemb.encoder.lora import Lora
 from sentemb.encoder.pooling import POOLINGS
 from sentemb.errors import PartError, RecipeError, did_you_mean
+from sentemb.evaluate.task import Task
 from sentemb.parts import Part, settings_of, to_table
 from sentemb.parts.settings import check_values
 from sentemb.recipe.load import find_recipe, name_of, parse, read_tree
@@ -40,16 +41,6 @@ def _known_pooling(name: str) -> str:
     if name not in POOLINGS:
         raise ValueError(did_you_mean(name, POOLINGS).lstrip("; "))
     return name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task(Part):
-    """A task to evaluate on while training."""
-
-    use: Literal["sts"] = "sts"
-    path: str
-    protocol: Literal["simcse", "mteb"] = "simcse"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from sentemb.parts import schema_of
 from sentemb.parts.help import schema_of_class
 from sentemb.recipe.recipe import Recipe
 
-_ROOMS = ("sources", "copies", "companions", "edits", "terms", "heads")
+_ROOMS = ("sources", "copies", "companions", "edits", "terms", "heads", "tasks")
 
 
 def recipe_schema() -> dict[str, Any]:

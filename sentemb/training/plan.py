@@ -12,15 +12,7 @@ from sentemb.training.callbacks.callback import Callback
 from sentemb.training.objective import Objective
 from sentemb.training.services import EncoderCache
 from sentemb.training.settings import TrainSettings
-from sentemb.types import Examples, ViewContext, ViewMaker, Views
-
-
-@dataclass(frozen=True, kw_only=True)
-class DevScores:
-    """What the evaluation while training gave; higher is better."""
-
-    value: float  # chooses the best checkpoint and stops early
-    scores: Mapping[str, float]  # by task
+from sentemb.types import DevScores, Examples, ViewContext, ViewMaker, Views
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentemb.errors import DataError, EvaluationError
-from sentemb.evaluate.ranking import check_ids, fuse, judged_queries, ranking_scores
-from sentemb.evaluate.trec import check_run, read_qrels, read_run, write_run
+from sentemb.evaluate.reading.trec import check_run, read_qrels, read_run, write_run
+from sentemb.evaluate.retrievers import fuse
+from sentemb.evaluate.statistics.ranking import check_ids, judged_queries, ranking_scores
 
 CUTS = (1, 3, 10)
 
