@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sentemb.encoder import Encoder
     from sentemb.errors import SentembError
     from sentemb.maths.table import score_table
+    from sentemb.mining.run import mine
     from sentemb.recipe.check import check
     from sentemb.recipe.recipe import EncoderSettings, Recipe
     from sentemb.recipe.train import train
@@ -38,13 +39,14 @@ _HOMES = {
     "ViewCopy": "sentemb.types",
     "ViewMaker": "sentemb.types",
     "check": "sentemb.recipe.check",
+    "mine": "sentemb.mining.run",
     "score_table": "sentemb.maths.table",
     "train": "sentemb.recipe.train",
 }
 
 __all__ = [
     "Companion", "DataSource", "Edit", "Encoder", "EncoderSettings", "Recipe", "SearchIndex", "SentembError", "Term",
-    "TrainSettings", "ViewCopy", "ViewMaker", "__version__", "check", "score_table", "train",
+    "TrainSettings", "ViewCopy", "ViewMaker", "__version__", "check", "mine", "score_table", "train",
 ]  # fmt: skip
 
 

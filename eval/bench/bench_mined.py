@@ -85,18 +85,19 @@ class Task:
 
 def prepare(task: Task, place: Path, encoder: Embedder) -> tuple[Path, Path, dict[str, Any]]:
     """The in-batch and the mined training file, and the mined set's report."""
-    from sentemb.mining.files import mine_file, read_pairs
-    from sentemb.mining.rules import MiningRules
+    from sentemb.mining.rules import RelativeMargin
+    from sentemb.mining.run import mine
 
     plain, mined = place / "pairs.jsonl", place / "mined.jsonl"
-    rules = MiningRules(negatives=1, relative_margin=0.05, rank_max=50, sampling="random")
-    found = read_pairs(task.pairs, task.documents, anchor="anchor", positive="positive")
-    report = mine_file(found, mined, encoder, rules)
+    report = mine(
+        task.pairs, corpus=task.documents, encoder=encoder, output=mined, negatives=1,
+        rules=[RelativeMargin(fraction=0.05)], candidates=50, sampling="random",
+    ).report
     # the same pairs in both arms: those for which a negative was found
     kept = [json.loads(line) for line in mined.read_text().splitlines()]
     plain.write_text("".join(json.dumps({name: row[name] for name in ("anchor", "positive")}) + "\n" for row in kept))
-    facts = {"pairs": len(kept), "of": len(task.pairs), "eci": report.eci, "hardness": report.hardness,
-             "safety": report.safety, "false_negative_rate": report.false_negative_rate}
+    facts = {"pairs": len(kept), "of": len(task.pairs), "negative_similarity": report.negative_similarity,
+             "positive_similarity": report.positive_similarity, "false_negatives": report.false_negatives}
     return plain, mined, facts
 
 
@@ -144,8 +145,8 @@ def main(arguments: list[str]) -> None:
     table.append(["gain by mined ones", _mean(gains), ", ".join(f"{value:+.2f}" for value in gains)])
     text = f"# Training with mined negatives: SciFact train to {asked.held_out}\n\n{machine_line(facts)}\n\n"
     text += (f"{asked.backbone}, recipe {RECIPE}; {mining['pairs']} of {mining['of']} pairs, {asked.steps} steps of "
-             f"{asked.batch} at {asked.rate:g}, {asked.max_tokens} tokens. Mined set: ECI {mining['eci']:.3f}, "
-             f"hardness {mining['hardness']:.3f}, safety {mining['safety']:.3f}.\n\n")
+             f"{asked.batch} at {asked.rate:g}, {asked.max_tokens} tokens. Cosine to the anchor: "
+             f"positives {mining['positive_similarity']:.3f}, negatives {mining['negative_similarity']:.3f}.\n\n")
     text += markdown_table(["negatives", f"nDCG@10 on {asked.held_out}", "by seed"], table)
     print(write_report("mined" if asked.held_out == "test" else "mined_dev", text, facts, {}).read_text())
 

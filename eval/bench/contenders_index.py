@@ -292,19 +292,22 @@ def _mining(base: str, rows: int) -> tuple[list[str], list[str], Any]:
 
 def mine_ours(base: str, rows: int, negatives: int, margin: float, range_max: int) -> Work:
     """Our miner over given vectors, to arrays of negatives for every anchor and the texts of the triplets."""
-    from sentemb.mining.mine import Miner, pairs_of
-    from sentemb.mining.rules import MiningRules
+    from sentemb.mining.miner import Miner, MiningOptions
+    from sentemb.mining.rules import AbsoluteMargin
+    from sentemb.mining.sources import Passages
+    from sentemb.mining.texts import read_texts
 
     anchors, positives, both = _mining(base, rows)
 
     def work() -> dict[str, Any]:
-        pairs = pairs_of(anchors, positives)
-        rules = MiningRules(negatives=negatives, absolute_margin=margin, rank_max=range_max)
-        miner = Miner(pairs, both[:rows], both[rows:], rules)
+        texts = read_texts({"anchor": a, "positive": p} for a, p in zip(anchors, positives, strict=True))
+        options = MiningOptions(negatives=negatives, rules=[AbsoluteMargin(margin=margin)], candidates=range_max)
+        miner = Miner(Passages(vectors=both[:rows]), Passages(vectors=both[rows:]), options, positives=texts.positives,
+                      excluded=texts.excluded)
         table = {}
         for block in miner.mine():
             for anchor, row in zip(block.anchors.tolist(), block.negatives.tolist(), strict=True):
-                table[anchor] = [pairs.corpus[number] for number in row]
+                table[anchor] = [texts.corpus[number] for number in row]
         return {"triplets": sum(map(len, table.values())), "array": _sorted(table, rows, negatives)}
 
     return work

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from sentemb.data.batches import Batches
 from sentemb.data.data_source import DataSource, Lines, Pairs, TableData, Triplets
 from sentemb.data.hashing import text_hashes
 from sentemb.data.records import Record, iter_records, iter_texts
@@ -22,6 +21,6 @@ PARTS: dict[str, type[DataSource] | str] = {
 }
 
 __all__ = [
-    "PARTS", "Batches", "DataSource", "Lines", "Pairs", "Record", "Table", "TableData", "Triplets", "iter_records",
+    "PARTS", "DataSource", "Lines", "Pairs", "Record", "Table", "TableData", "Triplets", "iter_records",
     "iter_texts", "text_hashes", "tokenise",
 ]  # fmt: skip

@@ -102,9 +102,13 @@ class TableData(DataSource):
     """Texts in any columns: anchor, positive, negatives, label, score, as the file has them.
 
     Args:
-        path: a file, a folder of files, a folder made by ``datasets``, a hub id, or ``-`` (see ``Source``).
-        split, config, revision, format, quoted, has_header: see ``Source``.
-        columns, max_rows, max_tokens, prefixes, skip_faulty: see ``DataSource``.
+        path: a file, a folder of files, a folder made by ``datasets``, a hub id, or ``-`` for standard input.
+        split: of a folder or a hub data set; without it ``train`` if there is one, or the only one.
+        config: configuration name of a hub data set.
+        revision: branch, tag or commit of a hub data set.
+        format: overrides what the file's suffix says.
+        quoted: whether fields of csv and tsv files may be quoted; by default in csv only.
+        has_header: whether the first row of csv and tsv files holds column names.
     """
 
     path: str
@@ -143,9 +147,6 @@ class TableData(DataSource):
 class Lines(TableData):
     """Single sentences: one a line of a txt file, or one column of another.
 
-    Args:
-        path, split, config, revision, format, quoted, has_header: see ``Source``.
-        columns, max_rows, max_tokens, prefixes, skip_faulty: see ``DataSource``.
     Source: the training data of unsupervised SimCSE (Gao, Yao & Chen 2021).
     """
 
@@ -155,10 +156,6 @@ class Lines(TableData):
 @dataclass(frozen=True, kw_only=True)
 class Pairs(TableData):
     """Anchor and positive; label and score if there are any.
-
-    Args:
-        path, split, config, revision, format, quoted, has_header: see ``Source``.
-        columns, max_rows, max_tokens, prefixes, skip_faulty: see ``DataSource``.
     """
 
     required: ClassVar[frozenset[str]] = frozenset({"anchor", "positive"})
@@ -169,9 +166,6 @@ class Pairs(TableData):
 class Triplets(TableData):
     """Anchor, positive and one or more hard negatives.
 
-    Args:
-        path, split, config, revision, format, quoted, has_header: see ``Source``.
-        columns, max_rows, max_tokens, prefixes, skip_faulty: see ``DataSource``.
     Source: the training data of supervised SimCSE (Gao, Yao & Chen 2021).
     """
 

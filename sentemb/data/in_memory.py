@@ -97,7 +97,6 @@ class InMemory(DataSource):
     Args:
         data: rows that are dicts, tuples (anchor, positive, negatives) or texts; a mapping of columns; a pandas or
             polars data frame; a ``datasets.Dataset``; a pyarrow table.
-        columns, max_rows, max_tokens, prefixes, skip_faulty: see ``DataSource``.
     """
 
     data: Annotated[object, BeforeValidator(MemoryRows.of)]

@@ -29,17 +29,26 @@ class Facts:
 
 def describe(cls: type) -> Facts:
     """The facts of a part."""
-    lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
-    sections = dict(_sections(lines[1:]))
+    lines, sections = _document(cls)
+    settings: dict[str, str] = {}
+    for base in reversed(cls.__mro__):  # a base class explains the settings that it brings
+        if issubclass(base, Part):
+            settings |= _arguments(_document(base)[1].get("Args", []))
     text = {title: " ".join(line.strip() for line in section).strip() for title, section in sections.items()}
     return Facts(
         summary=lines[0] if lines else "",
         formula="\n".join(line[4:] for line in sections[""] if line.startswith("    ")),
-        settings=_arguments(sections.get("Args", [])),
+        settings=settings,
         source=text.get("Source", ""),
         deviations=text.get("Deviations", ""),
         location=location_of(cls),
     )
+
+
+def _document(cls: type) -> tuple[list[str], dict[str, list[str]]]:
+    """A docstring's lines, and its sections by title."""
+    lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
+    return lines, dict(_sections(lines[1:]))
 
 
 def location_of(cls: type) -> str:

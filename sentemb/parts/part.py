@@ -169,8 +169,6 @@ def _plain(value: Any) -> Any:
         return sorted(map(_plain, value))
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
-    if hasattr(value, "model_dump"):  # a pydantic model
-        return value.model_dump(mode="json", exclude_defaults=True)
     return value if isinstance(value, (bool, int, float, str)) or value is None else str(value)
 
 

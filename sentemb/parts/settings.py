@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from sentemb.errors import PartError, did_you_mean
 
@@ -177,6 +177,8 @@ def _spell_bound(bound: Any) -> str:
             return f"above {limit}"
         case Ge(ge=limit):
             return f"at least {limit}"
+        case Lt(lt=limit):
+            return f"below {limit}"
         case Le(le=limit):
             return f"at most {limit}"
     return ""

@@ -137,7 +137,7 @@ def _recipe(given: Recipe | None, model: str, output: Path, seed: int) -> Recipe
     return recipe.replace(
         encoder=replace(recipe.encoder, backbone=model),
         data=Pairs(path=str(output / "train.jsonl"), max_tokens=recipe.data.max_tokens),
-        train=recipe.train.model_copy(update={"seed": seed}),
+        train=replace(recipe.train, seed=seed),
     )
 
 

@@ -114,7 +114,7 @@ class Recipe(Part):
     companions: Several[Companion] = ()
     edits: Several[Edit] = ()
     terms: Several[Term]
-    train: TrainSettings = field(default_factory=lambda: TrainSettings.model_validate({}))
+    train: TrainSettings = field(default_factory=TrainSettings)
     dev: Several[Task] = ()
 
     def __post_init__(self) -> None:
@@ -171,7 +171,8 @@ class Recipe(Part):
         optional = {name: kind for name, kind in known.items() if name in values or not kind.is_required}
         checked, faults = check_values(values, optional)
         faults += [("", f"has no table {_HEADERS[name]}") for name in known if name not in optional]
-        faults += recipe_faults(checked)
+        absent = {name: kind.default for name, kind in optional.items() if name not in values}
+        faults += recipe_faults({**absent, **checked})
         if faults:
             in_file = [(f"views.{path}" if path.startswith("copies") else path, problem) for path, problem in faults]
             raise RecipeError(PartError("", in_file).located(f"{where}: "))
@@ -221,7 +222,7 @@ class Recipe(Part):
         """Every part by where a recipe file names it, in the order in which data flow through them."""
         lists = {
             "encoder.heads": self.encoder.heads, "views.copies": self.copies, "companions": self.companions,
-            "edits": self.edits, "terms": self.terms, "dev": self.dev,
+            "edits": self.edits, "terms": self.terms, "train.callbacks": self.train.callbacks, "dev": self.dev,
         }  # fmt: skip
         heads, *others = [[(f"{where}[{i}]", part) for i, part in enumerate(parts)] for where, parts in lists.items()]
         return dict([*heads, ("data", self.data), ("views", self.views), *chain(*others)])

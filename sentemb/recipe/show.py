@@ -25,9 +25,11 @@ def recipe_lines(recipe: Recipe) -> Iterator[str]:
     yield ""
     yield f"encoder  {encoder.backbone}; pooling {pooling}; max tokens {limit}{'; frozen' if encoder.freeze else ''}"
     for where, part in recipe.parts().items():
-        marks = "".join(f", {name} {value}" for name, value in part.given_marks.items())
+        marks = dict(part.given_marks)
+        weight = f"{marks.pop('weight'):g} × " if "weight" in marks else ""
+        named = f' "{marks["name"]}"' if "name" in marks else ""
         yield ""
-        yield from _headed_lines(f"{where}  {room(part.room).name_of(type(part))}{marks}", type(part))
+        yield from _headed_lines(f"{where}  {weight}{room(part.room).name_of(type(part))}{named}", type(part))
         shown = [
             f"{name} = {value!r}{'' if name in part.changed_settings() else ' (default)'}"
             for name, value in part.settings.items()
@@ -37,7 +39,7 @@ def recipe_lines(recipe: Recipe) -> Iterator[str]:
             yield from _wrapped("with", ", ".join(shown))
         yield f"    at {describe(type(part)).location}"
     yield ""
-    chosen = recipe.train.model_dump(exclude_defaults=True)
+    chosen = recipe.train.changed_settings()
     yield "train  " + (", ".join(f"{key} = {value}" for key, value in chosen.items()) or "all defaults")
 
 

@@ -201,7 +201,7 @@ def test_a_mapping_decides_over_all(tmp_path):
     assert table.score.tolist() == [0.25]
     told = fault(path, columns={"anchor": "premises"})
     assert 'anchor = "premises" is not in the file; known: anchor, grade, other, premise; did you mean premise?' in told
-    assert '"ancor" is no role' in fault(path, columns={"ancor": "premise"})
+    assert '"ancor" is no column role' in fault(path, columns={"ancor": "premise"})
     assert "columns must name the anchor" in fault(path, columns={"positive": "other"})
 
 

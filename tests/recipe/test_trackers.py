@@ -15,7 +15,8 @@ from sentemb.recipe.load import read_tree
 @pytest.fixture
 def overrides(on_tiny_model, data_dir: Path) -> list[str]:
     tree, _ = read_tree("simcse-unsup-minilm")
-    return [*on_tiny_model(tree), f'dev=[{{ use = "sts", path = "{data_dir / "dev.tsv"}" }}]', "train.eval_every=1", "train.log_every=1"]
+    dev = f'dev=[{{ use = "sts", path = "{data_dir / "dev.tsv"}" }}]'
+    return [*on_tiny_model(tree), dev, "train.eval_every=1", "train.log_every=1"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

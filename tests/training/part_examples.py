@@ -113,7 +113,7 @@ def tree_of(room: str, name: str, backbone: str, data: str, **train: Any) -> dic
         **{key: value for key, value in example.items() if key != "encoder"},
         "encoder": {"backbone": backbone, "pooling": "mean", **example.get("encoder", {})},
         "train": {
-            "batch_size": 7, "precision": "fp32", "no_duplicates": False, "learning_rate": 1e-3,
+            "batch_size": 7, "precision": "fp32", "batches": "shuffled", "learning_rate": 1e-3,
             **({"nested_dims": [8, 20]} if room == "train" else {}), **train,
         },
     }

@@ -36,15 +36,16 @@ def _train(
 
     if world > 1:
         join_by_file(rank, world, store, float(tree["train"].get("device_timeout_s", 60)))
-    account = Run._account
+    train_step = Run.train_step
 
-    def step(self: Run, *arguments: Any) -> None:
-        account(self, *arguments)
+    def step(self: Run, *arguments: Any) -> Any:
+        result = train_step(self, *arguments)
         if self.state.step == file_limit_after:
             _limit_files()
         pipe.send(("step", self.state.step))
+        return result
 
-    Run._account = step  # type: ignore[method-assign]
+    Run.train_step = step  # type: ignore[method-assign]
     try:
         result = train(Recipe.from_tree(tree, "test.toml"), output=output, resume=resume)
         pipe.send(("done", result.steps, result.best_score, dict(result.last_losses)))

@@ -17,7 +17,6 @@ from sentemb.recipe.recipe import Recipe
 from sentemb.training.callbacks import EvaluationEvent, StepEvent
 from sentemb.training.checkpoint import fault_of, newest_checkpoint, rotate, save_tensors
 from sentemb.training.monitor import Monitor, read_metrics
-from sentemb.training.optim import parameter_groups, rate_factor
 from sentemb.training.settings import TrainSettings
 
 
@@ -44,19 +43,6 @@ def test_no_checkpoint_and_a_newer_format(tmp_path: Path) -> None:
     (folder / "SHA256.json").write_text("{}")
     (folder / "state.json").write_text('{"state": {"format": 99}}')
     assert "this sentemb reads" in str(fault_of(folder))
-
-
-def test_parameter_groups_and_schedule(still_bert: Path, pairs_file: Path, tmp_path: Path) -> None:
-    tree = tree_of("heads", "mlp", str(still_bert), str(pairs_file), weight_decay=0.1, head_learning_rate=0.5)
-    run = open_run(tree, str(tmp_path), dtype=torch.float32)
-    groups = parameter_groups(run.plan.objective, run.settings)
-    assert sum(len(group["params"]) for group in groups) == len(list(run.plan.objective.parameters()))
-    rates = {(group["lr"], group["weight_decay"]) for group in groups}
-    assert rates == {(1e-3, 0.1), (1e-3, 0.0), (0.5, 0.1), (0.5, 0.0)}
-    for group in groups:
-        assert all(parameter.ndim >= 2 for parameter in group["params"]) == (group["weight_decay"] > 0)
-    factor = rate_factor(TrainSettings(warmup_fraction=0.2, schedule="cosine"), 10)
-    assert [round(factor(step), 3) for step in (0, 1, 2, 6, 10)] == [0.333, 0.667, 1.0, 0.5, 0.0]
 
 
 def test_settings_that_exclude_each_other() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.data.orders.order import RowNumbers
 from sentemb.types import Examples
 
-Rows = NDArray[np.int64]
 # Random swaps settle usual data in five rounds. Where many rows share texts they make as many conflicts as they
 # settle, and only swaps that are checked beforehand help.
 _BLIND_ROUNDS = 8
@@ -34,7 +34,7 @@ class RepeatedTexts:
         shared = first & (frequency[key] > 1)
         number = np.cumsum(frequency > 1) - 1  # repeated texts, renumbered from 0
         # entries of row i: _key[_start[i]:_start[i + 1]]
-        self._key: Rows = number[key[shared]]
+        self._key: RowNumbers = number[key[shared]]
         self._start = np.concatenate([[0], np.cumsum(shared.sum(axis=1))])
         self._frequency = frequency[frequency > 1]
         # a row's most frequent text decides where it is dealt
@@ -42,7 +42,7 @@ class RepeatedTexts:
         heaviest = weight.argmax(axis=1)
         self._group = np.where(weight.any(axis=1), number[key[np.arange(rows), heaviest]], -1)
 
-    def deal(self, rows: Rows, sizes: Rows, generator: np.random.Generator) -> Rows:
+    def deal(self, rows: RowNumbers, sizes: RowNumbers, generator: np.random.Generator) -> RowNumbers:
         """Deal rows to batches like cards, one batch after the other, rows of one text in succession.
 
         Any run of as many rows as there are batches lands in different ones, so a text's rows do too.
@@ -60,12 +60,14 @@ class RepeatedTexts:
         batches[np.argsort(turn, kind="stable")] = dealt
         return batches
 
-    def repair(self, batches: Rows, sizes: Rows, generator: np.random.Generator, reach: int) -> NDArray[np.bool_]:
-        """Swap rows that share a text with another row of their batch for rows at most ``reach`` places away.
+    def repair(
+        self, batches: RowNumbers, sizes: RowNumbers, generator: np.random.Generator, reach: int
+    ) -> NDArray[np.bool_]:
+        """Swap rows that share a text with another row of their batch for rows at most ``reach`` positions away.
 
         Changes ``batches`` in place.
 
-        Returns: the places of rows that still conflict, (rows,); the caller leaves them out.
+        Returns: the positions of rows that still conflict, (rows,); the caller leaves them out.
         """
         total = len(batches)
         batch_of = np.repeat(np.arange(len(sizes)), sizes)
@@ -78,9 +80,9 @@ class RepeatedTexts:
                 here, there = bad, partners[:, 0]
             else:
                 here, there = self._fitting(batches, batch_of, bad, partners)
-            there, kept = np.unique(there, return_index=True)
+            there, first = np.unique(there, return_index=True)
             free = ~np.isin(there, bad)
-            here, there = here[kept[free]], there[free]
+            here, there = here[first[free]], there[free]
             batches[here], batches[there] = batches[there], batches[here]
             touched = np.zeros(len(sizes), dtype=bool)
             touched[batch_of[bad]] = touched[batch_of[there]] = True
@@ -90,43 +92,47 @@ class RepeatedTexts:
         return left_out
 
     @staticmethod
-    def _partners(bad: Rows, reach: int, total: int, generator: np.random.Generator, trials: int) -> Rows:
-        """Random places near every bad one, (bad, trials)."""
+    def _partners(
+        bad: RowNumbers, reach: int, total: int, generator: np.random.Generator, trials: int
+    ) -> RowNumbers:
+        """Random positions near every bad one, (bad, trials)."""
         low, high = np.maximum(bad - reach, 0), np.minimum(bad + reach + 1, total)
         return generator.integers(low[:, None], high[:, None], size=(len(bad), trials))
 
-    def _fitting(self, batches: Rows, batch_of: Rows, bad: Rows, partners: Rows) -> tuple[Rows, Rows]:
-        """The bad places with a partner such that neither row meets its texts in its new batch, and that partner."""
+    def _fitting(
+        self, batches: RowNumbers, batch_of: RowNumbers, bad: RowNumbers, partners: RowNumbers
+    ) -> tuple[RowNumbers, RowNumbers]:
+        """The bad positions with a partner such that neither row meets its texts in its new batch, and that partner."""
         entry, owner = self._entries(batches)
-        held = np.unique(batch_of[owner] * len(self._frequency) + self._key[entry])
+        present = np.unique(batch_of[owner] * len(self._frequency) + self._key[entry])  # (batch, text) as one number
 
-        def fits(places: Rows, batch: Rows) -> NDArray[np.bool_]:
-            entry, owner = self._entries(batches[places.ravel()])
+        def fits(positions: RowNumbers, batch: RowNumbers) -> NDArray[np.bool_]:
+            entry, owner = self._entries(batches[positions.ravel()])
             code = batch.ravel()[owner] * len(self._frequency) + self._key[entry]
-            found = np.searchsorted(held, code)
-            met = held[np.minimum(found, len(held) - 1)] == code
-            meetings: Rows = np.bincount(owner[met], minlength=places.size)
-            none: NDArray[np.bool_] = meetings.reshape(places.shape) == 0
+            index = np.searchsorted(present, code)
+            meets = present[np.minimum(index, len(present) - 1)] == code
+            meetings: RowNumbers = np.bincount(owner[meets], minlength=positions.size)
+            none: NDArray[np.bool_] = meetings.reshape(positions.shape) == 0
             return none
 
         here = np.broadcast_to(bad[:, None], partners.shape)
         possible = fits(here, batch_of[partners]) & fits(partners, batch_of[here])
-        found = possible.any(axis=1)
+        has_partner = possible.any(axis=1)
         choice = possible.argmax(axis=1)
-        return bad[found], partners[found, choice[found]]
+        return bad[has_partner], partners[has_partner, choice[has_partner]]
 
-    def _entries(self, rows: Rows) -> tuple[Rows, Rows]:
-        """Indices into ``_key`` of all the rows' repeated texts, and for each the position in ``rows``."""
+    def _entries(self, rows: RowNumbers) -> tuple[RowNumbers, RowNumbers]:
+        """Indices into ``_key`` of all the rows' repeated texts, and for each its position in ``rows``."""
         counts = self._start[rows + 1] - self._start[rows]
         ends = np.cumsum(counts)
         entry = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self._start[rows] - (ends - counts), counts)
         return entry, np.repeat(np.arange(len(rows)), counts)
 
-    def _conflicts(self, batches: Rows, batch_of: Rows, places: Rows) -> Rows:
-        """Of ``places`` (whole batches), those whose row holds a text that an earlier row of the batch holds."""
-        entry, owner = self._entries(batches[places])
-        place = places[owner]
-        code = batch_of[place] * len(self._frequency) + self._key[entry]
+    def _conflicts(self, batches: RowNumbers, batch_of: RowNumbers, positions: RowNumbers) -> RowNumbers:
+        """Of ``positions`` (whole batches), those whose row holds a text that an earlier row of the batch holds."""
+        entry, owner = self._entries(batches[positions])
+        position = positions[owner]
+        code = batch_of[position] * len(self._frequency) + self._key[entry]
         order = np.argsort(code, kind="stable")
         again = code[order[1:]] == code[order[:-1]]
-        return np.unique(place[order[1:][again]])
+        return np.unique(position[order[1:][again]])
