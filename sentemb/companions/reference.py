@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from sentemb.encoder.fingerprint import fingerprint, require_same
+from sentemb.encoder.digest import fingerprint, require_same
 from sentemb.errors import RecipeError
 from sentemb.types import Build, Companion, Examples, Rows, SentenceModule, Services, TokenColumn, Tokens
 

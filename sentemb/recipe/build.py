@@ -13,7 +13,6 @@ import torch
 
 from sentemb.encoder import Encoder
 from sentemb.encoder.layout import read_layout
-from sentemb.encoder.lora import add_lora
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
 from sentemb.evaluate.task import Task
@@ -105,8 +104,8 @@ def build_encoder(recipe: Recipe) -> Encoder:
     )
     if spec.freeze:
         encoder.module.backbone.requires_grad_(False)
-    if spec.lora is not None:
-        add_lora(encoder.module.backbone, spec.lora)
+    for adapter in spec.adapters:
+        adapter.add_to(encoder.module.backbone)
     return encoder
 
 

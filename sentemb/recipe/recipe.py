@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,10 +15,10 @@ from pydantic import AfterValidator
 
 from sentemb.data.data_source import DataSource
 from sentemb.edits.edit import Edit
+from sentemb.encoder.adapters import Adapter
 from sentemb.encoder.heads import Head
-from sentemb.encoder.lora import Lora
-from sentemb.encoder.pooling import POOLINGS
-from sentemb.errors import PartError, RecipeError, did_you_mean
+from sentemb.encoder.poolings import Pooling
+from sentemb.errors import PartError, RecipeError
 from sentemb.evaluate.task import Task
 from sentemb.parts import Part, settings_of, to_table
 from sentemb.parts.settings import check_values
@@ -37,12 +36,6 @@ DESCRIPTIVE = ("name", "source", "expected", "note")
 _HEADERS = {"encoder": "[encoder]", "data": "[data]", "views": "[views]", "terms": "[[terms]]"}
 
 
-def _known_pooling(name: str) -> str:
-    if name not in POOLINGS:
-        raise ValueError(did_you_mean(name, POOLINGS).lstrip("; "))
-    return name
-
-
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings(Part):
     """The encoder as training starts with it.
@@ -51,7 +44,7 @@ class EncoderSettings(Part):
         backbone: a folder, a hub id, or ``package:NAME/FOLDER``.
         pooling: from token vectors to one vector; by default what the checkpoint says, else the mean.
         heads: layers behind the pooling, in order.
-        lora: low-rank adapters; with them only they and the heads learn.
+        adapters: few new weights inside the backbone; with them only they and the heads learn.
         max_tokens: longest text of the trained model; by default the checkpoint's.
         prompts: texts that are put in front, by name; saved with the model.
         revision: branch, tag or commit of a hub id.
@@ -60,9 +53,9 @@ class EncoderSettings(Part):
     """
 
     backbone: str
-    pooling: Annotated[str, AfterValidator(_known_pooling)] | None = None
+    pooling: Pooling | None = None
     heads: Several[Head] = ()
-    lora: Lora | None = None
+    adapters: Several[Adapter] = ()
     max_tokens: Annotated[int, Ge(3)] | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
     revision: str | None = None
@@ -220,9 +213,16 @@ class Recipe(Part):
 
     def parts(self) -> dict[str, Part]:
         """Every part by where a recipe file names it, in the order in which data flow through them."""
-        lists = {
-            "encoder.heads": self.encoder.heads, "views.copies": self.copies, "companions": self.companions,
-            "edits": self.edits, "terms": self.terms, "train.callbacks": self.train.callbacks, "dev": self.dev,
+        encoder, train = self.encoder, self.train
+        order: dict[str, Part | Sequence[Part] | None] = {
+            "encoder.pooling": encoder.pooling, "encoder.heads": encoder.heads, "encoder.adapters": encoder.adapters,
+            "data": self.data, "views": self.views, "views.copies": self.copies, "companions": self.companions,
+            "edits": self.edits, "terms": self.terms, "train.callbacks": train.callbacks, "dev": self.dev,
         }  # fmt: skip
-        heads, *others = [[(f"{where}[{i}]", part) for i, part in enumerate(parts)] for where, parts in lists.items()]
-        return dict([*heads, ("data", self.data), ("views", self.views), *chain(*others)])
+        parts: dict[str, Part] = {}
+        for where, entry in order.items():
+            if isinstance(entry, Part):
+                parts[where] = entry
+            elif entry is not None:
+                parts |= {f"{where}[{i}]": part for i, part in enumerate(entry)}
+        return parts

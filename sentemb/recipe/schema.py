@@ -8,8 +8,10 @@ from sentemb.parts import schema_of
 from sentemb.parts.help import schema_of_class
 from sentemb.recipe.recipe import Recipe
 
-_ROOMS = ("sources", "copies", "companions", "edits", "terms", "heads", "tasks", "batches", "optimizers",
-          "schedules", "callbacks")  # fmt: skip
+_ROOMS = (
+    "sources", "copies", "companions", "edits", "terms", "poolings", "heads", "adapters", "batches", "optimizers",
+    "schedules", "callbacks", "tasks",
+)  # fmt: skip
 
 
 def recipe_schema() -> dict[str, Any]:

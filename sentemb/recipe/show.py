@@ -20,10 +20,10 @@ def recipe_lines(recipe: Recipe) -> Iterator[str]:
         yield f"  note      {recipe.note}"
     yield f"  hash      {recipe.hash[:16]}"
     encoder = recipe.encoder
-    pooling = encoder.pooling or "as saved with the checkpoint, else mean"
+    pooling = "" if encoder.pooling else "; pooling as saved with the checkpoint, else mean"
     limit = encoder.max_tokens or "the checkpoint's"
     yield ""
-    yield f"encoder  {encoder.backbone}; pooling {pooling}; max tokens {limit}{'; frozen' if encoder.freeze else ''}"
+    yield f"encoder  {encoder.backbone}{pooling}; max tokens {limit}{'; frozen' if encoder.freeze else ''}"
     for where, part in recipe.parts().items():
         marks = dict(part.given_marks)
         weight = f"{marks.pop('weight'):g} × " if "weight" in marks else ""

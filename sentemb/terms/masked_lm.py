@@ -6,7 +6,7 @@ import warnings
 
 import torch.nn.functional as F
 
-from sentemb.encoder.masked_lm_head import MaskedLMHead, load_masked_lm_head
+from sentemb.encoder.pretrained import MaskedLMHead, load_masked_lm_head
 from sentemb.maths.similarity import at_least_float32
 from sentemb.terms.term import Term
 from sentemb.types import Batch, Build, PairScores, Share, ViewNames

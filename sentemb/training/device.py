@@ -33,7 +33,8 @@ def build_accelerator(
     settings: TrainSettings, precision: str, *, run_dir: Path, recipe: Mapping[str, Any]
 ) -> Any:
     """accelerate's ``Accelerator`` for this run, with its trackers started."""
-    needs_extra("accelerate", "train")
+    for package in ("accelerate", "matplotlib"):  # matplotlib draws the curve at the end
+        needs_extra(package, "train")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sentemb.distributed import all_objects, any_device, broadcast_object, devices, is_lost, rank
+from sentemb.distributed import all_objects, any_device, broadcast_object, devices, is_lost, rank, say
 from sentemb.errors import DeviceLost, Interrupted, NumericError
 from sentemb.stopping import StopRequest, noted
 from sentemb.training import generators
@@ -30,7 +30,7 @@ from sentemb.training.gradcache import check_chunks
 from sentemb.training.inputs import StepInput
 from sentemb.training.monitor import Monitor
 from sentemb.training.plan import Plan, TrainResult
-from sentemb.training.run_folder import RunFolder, say
+from sentemb.training.run_folder import RunFolder
 from sentemb.training.schedules import build_schedule
 from sentemb.training.services import build_services
 from sentemb.training.step import Step, StepResult

@@ -15,7 +15,7 @@ from sentemb.parts import ROOMS, describe, room, settings_of
 from sentemb.recipe.catalogue import KINDS, catalogue, find_parts
 from sentemb.recipe.load import read_tree, shipped_recipes
 
-UNFINISHED = {"poolings", "adapters", "kinds"}
+UNFINISHED = {"kinds"}
 RECIPES = sorted(shipped_recipes())
 
 

@@ -13,6 +13,7 @@ from sentemb.companions import Reference
 from sentemb.data import Lines, Pairs
 from sentemb.edits import FalseNegative, Queue
 from sentemb.encoder.heads import MLP
+from sentemb.encoder.poolings import PARTS as POOLINGS
 from sentemb.errors import PartError, RecipeError
 from sentemb.recipe.load import shipped_recipes
 from sentemb.terms import Distill, InfoNCE, MaskedLM, Uniformity
@@ -71,7 +72,7 @@ def test_python_and_toml_make_the_same_value():
     """
     assert Recipe.from_toml(text) == recipe()
     assert Recipe.from_toml(recipe().to_toml()) == recipe()
-    assert eval(repr(recipe()), {**globals(), "Masked": Masked}) == recipe()
+    assert eval(repr(recipe()), {**globals(), **{cls.__name__: cls for cls in POOLINGS.values()}}) == recipe()
 
 
 def test_recipes_differ_by_value():

@@ -18,7 +18,7 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from sentemb.encoder.masked_lm_head import MaskedLMHead, load_masked_lm_head
+from sentemb.encoder.pretrained import MaskedLMHead, load_masked_lm_head
 from sentemb.errors import ModelError
 from sentemb.terms.masked_lm import MaskedLM
 from sentemb.types import Encoded, Tokens

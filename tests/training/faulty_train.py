@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ def main() -> None:
         return result
 
     Run.train_step = step  # type: ignore[method-assign]
+    logging.basicConfig(level=logging.INFO)
     train(Recipe.from_tree(json.loads(tree.read_text()), "test.toml"), output=output, resume=True)
 
 

@@ -85,8 +85,8 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
             {"use": "propensity", "neighbours": 3, "random": 3, "positive_threshold": 0.5, "negative_threshold": 0.5}
         ],
     },
-    ("encoder", "lora"): {
-        "encoder": {"lora": {"rank": 2, "alpha": 4, "targets": ["query", "dense"]}, "heads": [{"use": "mlp"}]},
+    ("adapters", "lora"): {
+        "encoder": {"adapters": [{"use": "lora", "rank": 2, "alpha": 4, "targets": ["query", "dense"]}], "heads": [{"use": "mlp"}]},
     },
     ("train", "nested_dims"): {
         "edits": [{"use": "given"}, {"use": "queue"}, {"use": "mixed", "count": 2}],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -29,6 +30,7 @@ def _train(
 ) -> None:
     settle_in(rank, world)
     sys.stderr = said_by(Path(output)).open("a", buffering=1)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", force=True)
     from sentemb.errors import SentembError
     from sentemb.recipe.recipe import Recipe
     from sentemb.recipe.train import train

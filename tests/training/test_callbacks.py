@@ -18,7 +18,7 @@ from sentemb.training.callbacks import (
     TimeLimit,
 )
 from sentemb.training.monitor import read_metrics
-from sentemb.training.plan import DevScores
+from sentemb.types import DevScores
 
 
 class Notes(Callback):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sentemb.parts import Part
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DenseLayer:
     """A head's layer as sentence-transformers' ``Dense`` holds it: ``activation(weight · x + bias)``."""
 

@@ -33,6 +33,7 @@ class Reranking(Task):
     """
 
     task_type: ClassVar[str] = "Reranking"
+    packages: ClassVar[tuple[str, ...]] = ("pytrec_eval",)
 
     path: str
     candidates: str = "top_ranked.jsonl"
