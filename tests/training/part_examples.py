@@ -86,7 +86,10 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
         ],
     },
     ("adapters", "lora"): {
-        "encoder": {"adapters": [{"use": "lora", "rank": 2, "alpha": 4, "targets": ["query", "dense"]}], "heads": [{"use": "mlp"}]},
+        "encoder": {
+            "adapters": [{"use": "lora", "rank": 2, "alpha": 4, "targets": ["query", "dense"]}],
+            "heads": [{"use": "mlp"}],
+        },
     },
     ("train", "nested_dims"): {
         "edits": [{"use": "given"}, {"use": "queue"}, {"use": "mixed", "count": 2}],
