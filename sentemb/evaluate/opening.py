@@ -15,7 +15,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 from sentemb.errors import ModelError, did_you_mean, needs_extra
 from sentemb.evaluate.identity import ModelIdentity, folder_digest, recipe_beside, revision_of, short_name
@@ -23,6 +24,9 @@ from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.vectors import StoredVectors
 from sentemb.parts import Count, Part
 from sentemb.types import IdentifiedEmbedder, Similarity
+
+if TYPE_CHECKING:
+    from sentemb.encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,7 @@ class ModelOptions(Part):
 
 
 DEFAULTS = ModelOptions()
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> EvalModel:
@@ -145,22 +150,7 @@ def _from_object(model: Any, options: ModelOptions, *, name: str | None = None) 
         return model
     name = name or _name_of(model)
     if isinstance(model, Encoder):
-        identity = ModelIdentity(
-            name=name,
-            source=model.source,
-            digest=model.digest(),
-            backend="sentemb",
-            precision=model.format,
-            max_tokens=model.max_tokens,
-            width=model.width,
-            similarity=model.similarity_name,
-        )
-        encoder = model
-        return EvalModel(
-            identity,
-            lambda rows, prompt: encoder.encode(rows, prompt=prompt, precision=options.precision),
-            prompts={**encoder.prompts, **options.prompts},
-        )
+        return of_encoder(model, name=name, precision=options.precision, prompts=options.prompts)
     if _is_sentence_transformer(model):
         similarity: Similarity = "dot" if str(model.similarity_fn_name) in ("dot", "dot_score") else "cosine"
 
@@ -191,6 +181,41 @@ def _from_object(model: Any, options: ModelOptions, *, name: str | None = None) 
         ModelIdentity(name=name, source=name),
         lambda rows, prompt: encode([prompt + row for row in rows] if prompt else rows),
         prompts={**(own if isinstance(own, Mapping) else {}), **options.prompts},
+    )
+
+
+def of_encoder(
+    encoder: Encoder, *, name: str, precision: str = "auto", prompts: Mapping[str, str] = NONE,
+    is_training: bool = False,
+) -> EvalModel:
+    """An ``Encoder`` as evaluation sees it.
+
+    Args:
+        encoder: ours.
+        name: in reports.
+        precision: overrides the encoder's own; ``auto`` leaves it.
+        prompts: named prompts, added to the encoder's own.
+        is_training: no digest, since the weights change with every step, and no progress bar.
+    """
+    from sentemb.machine.precision import check_precision, resolve_precision
+
+    chosen = None if precision in ("auto", encoder.precision) else check_precision(precision)
+    dtype = encoder.format if chosen is None else str(resolve_precision(chosen, encoder.device)).removeprefix("torch.")
+    identity = ModelIdentity(
+        name=name,
+        source=encoder.source,
+        digest=None if is_training else encoder.digest(),
+        backend="sentemb",
+        precision=dtype,
+        max_tokens=encoder.max_tokens,
+        width=encoder.width,
+        similarity=encoder.similarity_name,
+    )
+    progress = False if is_training else None
+    return EvalModel(
+        identity,
+        lambda rows, prompt: encoder.encode(rows, prompt=prompt, precision=chosen, progress=progress),
+        prompts={**encoder.prompts, **prompts},
     )
 
 

@@ -68,6 +68,19 @@ def test_both_backends_give_the_same_vectors(tiny_bert, tmp_path):
     assert ours.identity.max_tokens == theirs.identity.max_tokens
 
 
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
+def test_the_precision_of_a_report_is_what_was_computed(tiny_bert, precision):
+    from sentemb.encoder import Encoder
+
+    name = {"float32": "fp32", "bfloat16": "bf16"}
+    encoder = Encoder.load(tiny_bert, precision="fp32")
+    for source, options in ((str(tiny_bert), ModelOptions(precision=precision)), (encoder, ModelOptions())):
+        model = open_model(source, options)
+        expected = encoder.encode(TEXTS, precision=name[model.identity.precision])
+        np.testing.assert_array_equal(model.encode(TEXTS), expected)
+    assert model.identity.precision == "float32"  # an encoder keeps its own
+
+
 def test_recipe_and_seed_beside_the_model(tiny_bert, tmp_path):
     from sentemb.encoder import Encoder
 
