@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from sentemb.errors import EvaluationError
 from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.opening import of_encoder, open_model
-from sentemb.evaluate.task import EvalSetup, Task
+from sentemb.evaluate.task import EvalSetup, Task, texts_by_prompt
 from sentemb.types import DevScores, Embedder
 
 
@@ -61,7 +60,8 @@ def dev_score(
 
     def evaluate(encoder: Embedder) -> DevScores:
         model = _model(encoder, precision)
-        _encode_all(model, [pair for group in loaded for pair in group])
+        for prompt, texts in texts_by_prompt(model, [pair for group in loaded for pair in group]).items():
+            model.encode(texts, prompt=prompt)
         scores = {
             name: float(np.mean([one.run(data, model, setup).main for one, data in group]))
             for name, group in zip(names, loaded, strict=True)
@@ -81,16 +81,6 @@ def _model(encoder: Embedder, precision: str) -> EvalModel:
     if isinstance(encoder, Encoder):
         return of_encoder(encoder, name="the encoder", precision=precision, is_training=True)
     return open_model(encoder)
-
-
-def _encode_all(model: EvalModel, loaded: Sequence[tuple[Task, Any]]) -> None:
-    texts: dict[str | None, dict[str, None]] = {}
-    for task, data in loaded:
-        for column in task.texts(data):
-            prompt = model.prompt(task=task.label, task_type=task.task_type, role=column.role)
-            texts.setdefault(prompt, {}).update(dict.fromkeys(column.texts))
-    for prompt, distinct in texts.items():
-        model.encode(list(distinct), prompt=prompt)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
