@@ -53,7 +53,7 @@ class EvalSetup:
     """What all tasks of an evaluation share: where data lie, what is written, how much is resampled."""
 
     data: DataFolder = field(default_factory=DataFolder)
-    output: Path | None = None  # for mteb's results tree, TREC runs and pictures
+    output: Path | None = None  # for mteb's results tree and TREC runs
     resamples: int = 1000  # of the bootstrap; 0: no intervals
     seed: int = 42  # of draws, folds and resamples
 
@@ -89,6 +89,16 @@ class Texts:
 
     texts: Sequence[str]
     role: str | None = None  # query or document, where the task has both
+
+
+def texts_by_prompt(model: EvalModel, loaded: Sequence[tuple[Task, Any]]) -> dict[str | None, list[str]]:
+    """The distinct texts of tasks and their data, by the prompt that the model has for them."""
+    texts: dict[str | None, dict[str, None]] = {}
+    for task, data in loaded:
+        for column in task.texts(data):
+            prompt = model.prompt(task=task.label, task_type=task.task_type, role=column.role)
+            texts.setdefault(prompt, {}).update(dict.fromkeys(column.texts))
+    return {prompt: list(distinct) for prompt, distinct in texts.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
