@@ -219,7 +219,8 @@ class _Parser:
         return self.tokens[self.next]
 
     def _take_word(self, word: str) -> bool:
-        if self.next < len(self.tokens) and self.tokens[self.next][0] == "name" and self.tokens[self.next][1].lower() == word:
+        kind, text, _ = self.tokens[self.next] if self.next < len(self.tokens) else ("", "", 0)
+        if kind == "name" and text.lower() == word:
             self.next += 1
             return True
         return False
