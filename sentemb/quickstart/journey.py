@@ -131,12 +131,12 @@ def _evaluate(model: str, task: Path, *, baselines: bool) -> list[RetrievalScore
 
 def _recipe(given: Recipe | None, model: str, output: Path, seed: int) -> Recipe:
     from sentemb import Recipe
-    from sentemb.data import Pairs
+    from sentemb.data import TextPairs
 
     recipe = given or Recipe.named(RECIPE)
     return recipe.replace(
         encoder=replace(recipe.encoder, backbone=model),
-        data=Pairs(path=str(output / "train.jsonl"), max_tokens=recipe.data.max_tokens),
+        data=TextPairs(path=str(output / "train.jsonl"), max_tokens=recipe.data.max_tokens),
         train=replace(recipe.train, seed=seed),
     )
 
