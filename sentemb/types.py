@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from annotated_types import Gt, Le
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ from torch import Tensor, nn
 from sentemb.parts import Part, room
 
 Similarity = Literal["cosine", "dot"]
+Cosine = Annotated[float, Gt(-1), Le(1)]  # as a setting: a threshold
+
+
 Vectors = NDArray[np.float32]  # (texts, width)
 
 
@@ -162,7 +166,7 @@ class Batch:
     encoded: Mapping[str, Encoded]
     outputs: Mapping[str, Tensor] = field(default_factory=dict)  # "companion/name" → (n, …), no gradient
     score: Float[Tensor, " n"] | None = None
-    companions: Mapping[str, Companion] = field(default_factory=dict)
+    companions: Mapping[str, Component] = field(default_factory=dict)
     generator: torch.Generator | None = None  # CPU generator, the same state on every device
     step: int = 0
 
@@ -218,17 +222,7 @@ class ViewContext:
     generator: np.random.Generator  # same on every device: views are made for the whole batch, then sliced
     dataset: Examples  # all examples, for makers that fetch other rows
     vocabulary: Vocabulary
-    companions: Mapping[str, Companion]
-
-
-@runtime_checkable
-class ViewMaker(Protocol):
-    """Says what is encoded for one example. Keyword-only, light constructor (no loading)."""
-
-    columns: frozenset[str]  # columns of the data it must have
-    needs: frozenset[str]  # e.g. {"companion:propensity"}
-
-    def __call__(self, examples: Examples, context: ViewContext) -> Views: ...
+    companions: Mapping[str, Component]
 
 
 class Component(Part, nn.Module):
@@ -248,44 +242,6 @@ class Component(Part, nn.Module):
 
     def bind(self, build: Build) -> None:
         """Make the modules and buffers that depend on the encoder. The default makes none."""
-
-
-class Companion(Component, room="companions"):
-    """Something stateful beside the encoder. State changes only in ``prepare`` and ``after_step``.
-
-    What must survive a restart is in parameters and buffers; ``checkpoint_state`` may leave out what ``bind`` or
-    ``prepare`` rebuild exactly (a frozen checkpoint's weights).
-    """
-
-    def prepare(self, dataset: Examples, services: Services) -> None:
-        """Once before training, on the whole tokenised data set; deterministic. The default does nothing."""
-
-    def observe(self, tokens: Mapping[str, Tokens], views: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Per-row outputs (b, …) for this device's rows, without gradient; ``views`` holds example ids (b,).
-
-        The step gathers them over devices into ``Batch.outputs["<companion>/<key>"]``.
-        """
-        return {}
-
-    def after_step(self, batch: Batch, encoder: SentenceModule, services: Services) -> None:
-        """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing.
-
-        ``services.embed(encoder, column)`` embeds with the trained encoder as it is now, so negatives can be mined
-        again while training. Every device calls it at the same step. Views that read this companion are then made
-        without a lead over training.
-        """
-
-    def summary(self) -> dict[str, Any]:
-        """What ``prepare`` found, as JSON can hold it; written into the run folder. The default has nothing to say."""
-        return {}
-
-    def checkpoint_state(self) -> dict[str, Tensor]:
-        """Tensors to save in a checkpoint."""
-        return dict(self.state_dict())
-
-    def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what ``checkpoint_state`` gave."""
-        self.load_state_dict(dict(state))
 
 
 @runtime_checkable

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from sentemb.companions.companion import Companion
 from sentemb.encoder.digest import fingerprint, require_same
-from sentemb.types import Build, Companion, SentenceModule
+from sentemb.types import Build, SentenceModule
 
 
 class FrozenEncoder(Companion):

@@ -30,13 +30,10 @@ class Neighbours(FrozenEncoder):
             neighbours of its positive.
         count: neighbours kept of each text.
         skip: nearest ones left out, the likeliest false negatives.
-
     Raises:
         ValueError: ``count`` below 1, ``skip`` below 0, an unknown column.
-
     Source: Xiong et al. 2021, ICLR, "Approximate nearest neighbor negative contrastive learning" (ANCE), section 3;
         rank window: Qu et al. 2021, NAACL, "RocketQA", section 3.
-
     Deviations: found once, with a frozen encoder (ANCE refreshes them while training).
     """
 

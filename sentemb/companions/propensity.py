@@ -44,16 +44,12 @@ class Propensity(FrozenEncoder):
         positive_threshold: θ⁺, cosine from which on a candidate may be a positive. High by default: among thousands
             of sentences an untuned reference's neighbours below it share a topic, not a meaning.
         negative_threshold: θ⁻, cosine above which a pair is no negative.
-
     Returns:
         ``summary()``: both models with observed and fitted shares by bin; ``candidates`` and ``pairs`` for the parts.
-
     Raises:
         ValueError: counts below 1, thresholds outside (-1, 1], θ⁻ above θ⁺.
-
     Source: Miao, Du & Zhang 2023, CIKM, "DebCSE: Rethinking unsupervised contrastive sentence embedding learning in
         the debiasing perspective"; inverse propensities: Rosenbaum & Rubin 1983, Biometrika.
-
     Deviations: no code is public and the abstract fixes only the idea, so surface similarity, both propensity models,
         thresholds and centring are ours; no number of the paper's is claimed.
     """

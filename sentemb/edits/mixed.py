@@ -11,6 +11,7 @@ from sentemb.edits.edit import Edit
 from sentemb.maths.rows import extra_rows
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.table import add_candidates
+from sentemb.parts import Count, Whole
 from sentemb.types import Batch, PairScores
 
 
@@ -28,26 +29,20 @@ class Mixed(Edit):
         hardest: N, size of the pool of hardest negatives; fewer where the table has fewer.
         count: s, mixtures of two negatives.
         with_anchor: s', mixtures with the anchor; each is harder than any negative it was made of.
-
     Returns:
         The table with n · (count + with_anchor) more columns.
-
     Raises:
         ValueError: ``hardest`` below 1, or no mixture asked for.
-
     Source: Kalantidis et al. 2020, NeurIPS, "Hard negative mixing for contrastive learning" (MoCHi), equations 2
         to 4.
-
     Deviations: negatives come from the table (the batch, and a queue where there is one) instead of a queue of
         65,536 keys, so N, s and s' are small; the paper uses N = 1024, s = 1024, s' = 128 with that queue.
     """
 
-    def __init__(self, *, hardest: int = 32, count: int = 16, with_anchor: int = 0) -> None:
+    def __init__(self, *, hardest: Count = 32, count: Whole = 16, with_anchor: Whole = 0) -> None:
         super().__init__()
-        if hardest < 1:
-            raise ValueError(f"hardest = {hardest}; must be at least 1")
-        if count < 0 or with_anchor < 0 or count + with_anchor < 1:
-            raise ValueError(f"count = {count}, with_anchor = {with_anchor}; neither below 0, together at least 1")
+        if count + with_anchor < 1:
+            raise ValueError("count and with_anchor are both 0: no mixture is asked for")
         self.hardest, self.count, self.with_anchor = hardest, count, with_anchor
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:

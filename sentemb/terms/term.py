@@ -11,6 +11,7 @@ from torch import Tensor
 from sentemb.errors import RecipeError
 from sentemb.maths.rows import extra_rows
 from sentemb.maths.table import add_candidates, mark_same_label, score_table
+from sentemb.parts import NonNegative
 from sentemb.terms.diagnosis import explain_table
 from sentemb.types import Batch, Component, PairScores, Share, Similarity
 
@@ -20,10 +21,11 @@ class Term(Component, room="terms"):
 
     A term of one's own subclasses this, takes keyword-only settings and computes its loss from ``table.sim``,
     ``table.positive`` and ``table.log_weight``. Gathering over devices, chunking, and the heads are done already.
+    An anchor without a positive may make the loss infinite: ``diagnose`` then says so in words.
     ``0.1 * term`` is the term with that weight in the sum of losses.
     """
 
-    marks = MappingProxyType({"name": str, "weight": float})
+    marks = MappingProxyType({"name": str, "weight": NonNegative})
 
     @property
     def weight(self) -> float:

@@ -10,14 +10,19 @@ from sentemb.views.masked import Masked
 from sentemb.views.mined import Mined
 from sentemb.views.propensity_positives import PropensityPositives
 from sentemb.views.twice import Twice
+from sentemb.views.view import ViewCopy, ViewMaker
 
-PARTS: dict[str, type] = {
+PARTS: dict[str, type[ViewMaker]] = {
     "columns": Columns,
     "propensity_positives": PropensityPositives,
     "twice": Twice,
 }
 
-COPIES: dict[str, type] = {
+COPIES: dict[str, type[ViewCopy]] = {
     "masked": Masked,
     "mined": Mined,
 }
+
+__all__ = [
+    "COPIES", "PARTS", "Columns", "Masked", "Mined", "PropensityPositives", "Twice", "ViewCopy", "ViewMaker",
+]  # fmt: skip

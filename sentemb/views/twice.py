@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sentemb.types import Examples, View, ViewContext, Views
+from sentemb.views.view import ViewMaker
 
 
-class Twice:
+class Twice(ViewMaker):
     """Anchor and positive are one sentence, encoded twice with independent dropout.
 
         x_i⁺ = x_i,  h_i = f(x_i; z),  h_i⁺ = f(x_i; z′)
@@ -18,7 +19,6 @@ class Twice:
     """
 
     columns = frozenset({"anchor"})
-    needs: frozenset[str] = frozenset()
 
     def __call__(self, examples: Examples, context: ViewContext) -> Views:
         """``anchor`` and ``positive``, one and the same view."""
