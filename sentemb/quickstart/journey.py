@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sentemb.errors import DataError
+import numpy as np
+
+from sentemb.errors import DataError, EvaluationError
 from sentemb.files import write_json
 from sentemb.quickstart.corpus import Docstring, read_docstrings
 from sentemb.quickstart.model import verified_model
@@ -18,8 +20,8 @@ from sentemb.quickstart.split import DOCUMENTS, QUERIES, Split, split, write_tas
 
 if TYPE_CHECKING:
     from sentemb import Recipe
+    from sentemb.evaluate import TaskResult
     from sentemb.evaluate.statistics.significance import Comparison
-    from sentemb.evaluate.tasks.retrieval import RetrievalScore
 
 RECIPE = "quickstart"
 METRIC = "mrr@10"
@@ -36,9 +38,8 @@ class Outcome:
     """What the journey measured and left behind. Scores are ×100."""
 
     output: Path
-    before: RetrievalScore
-    after: RetrievalScore
-    keywords: RetrievalScore  # BM25
+    before: TaskResult  # with BM25 among its baselines
+    after: TaskResult
     gain: Comparison  # of the reciprocal ranks, 0 to 1
     answers: Mapping[str, Sequence[tuple[float, str, str]]]  # query -> (score, name, text)
     seconds: Mapping[str, float]
@@ -84,18 +85,19 @@ def quickstart(
     say(f"{len(parts.train):,} training pairs; held out: {held_out}")
     say(f"  e.g. {parts.queries[0].query!r} → {parts.queries[0].text!r}")
     with clock("evaluation before"):
-        before, keywords = _evaluate(model, output / "task", baselines=True)
-    say(f"before   {METRIC} {before.metrics[METRIC]:.2f}   (keywords, BM25: {keywords.metrics[METRIC]:.2f})")
+        before = _evaluate(model, output / "task", seed, baselines=True)
+    say(f"before   {METRIC} {before.main:.2f}   (keywords, BM25: {before.baselines['BM25']:.2f})")
     with clock("training"):
         tuned = train(recipe, output=output / "run").model_dir
     with clock("evaluation after"):
-        after = _evaluate(str(tuned), output / "task", baselines=False)[0]
-    gain = paired_permutation(before.values[METRIC], after.values[METRIC], seed=seed)
-    say(f"after    {METRIC} {after.metrics[METRIC]:.2f}   {_told(gain)}")
+        after = _evaluate(str(tuned), output / "task", seed, baselines=False)
+    reciprocal_ranks = [np.asarray(result.items.values) for result in (before, after) if result.items]
+    gain = paired_permutation(*reciprocal_ranks, seed=seed)
+    say(f"after    {METRIC} {after.main:.2f}   {_told(gain)}")
     with clock("index"):
         # an absolute path, so that `sentemb search` finds the model from any folder
         answers = _index_and_ask(tuned.resolve(), output / "index", [*parts.train, *parts.documents])
-    outcome = Outcome(output, before, after, keywords, gain, answers, clock.seconds)
+    outcome = Outcome(output, before, after, gain, answers, clock.seconds)
     write_json(output / "result.json", _as_json(outcome, parts))
     return outcome
 
@@ -121,12 +123,14 @@ def _prepare(
     return parts
 
 
-def _evaluate(model: str, task: Path, *, baselines: bool) -> list[RetrievalScore]:
-    from sentemb.evaluate.opening import open_model
-    from sentemb.evaluate.reading.retrieval import read_retrieval
-    from sentemb.evaluate.tasks.retrieval import evaluate_retrieval
+def _evaluate(model: str, task: Path, seed: int, *, baselines: bool) -> TaskResult:
+    from sentemb.evaluate import Retrieval, evaluate_model
 
-    return evaluate_retrieval(open_model(model), read_retrieval(task, name="docstrings"), baselines=baselines)[:2]
+    held_out = Retrieval(path=str(task.resolve()), name="docstrings", metric=METRIC, baselines=baselines)
+    results = evaluate_model(model, held_out, resamples=0, seed=seed)
+    if results.failures:
+        raise EvaluationError(results.failures[0].error)
+    return results.tasks[0]
 
 
 def _recipe(given: Recipe | None, model: str, output: Path, seed: int) -> Recipe:
@@ -181,7 +185,7 @@ def _as_json(outcome: Outcome, parts: Split) -> dict[str, object]:
         "task": {"documents": len(parts.documents), "queries": len(parts.queries), "train_pairs": len(parts.train)},
         "before": dict(outcome.before.metrics),
         "after": dict(outcome.after.metrics),
-        "bm25": dict(outcome.keywords.metrics),
+        "bm25": {METRIC: outcome.before.baselines["BM25"]},
         METRIC: {
             "difference": gain.difference, "low": gain.interval.low, "high": gain.interval.high,
             "level": gain.interval.level, "p": gain.p, "test": gain.test,
