@@ -37,13 +37,14 @@ def quickstart(
         return
     gain, interval, data = result.gain, result.gain.interval, result.data
     assert interval is not None
-    bar = max(score.metrics[METRIC] for score in (result.keywords, result.before, result.after)) / 40
+    scores = {"keywords (BM25)": result.keywords, "before": result.before.main, "after": result.after.main}
+    bar = max(scores.values()) / 40
     typer.echo(
         f"\nFind a docstring by its object's name: {len(data.queries):,} queries, {len(data.documents):,} docstrings, "
         f"modules that training never saw; {METRIC} ×100\n"
     )
-    for name, score in (("keywords (BM25)", result.keywords), ("before", result.before), ("after", result.after)):
-        typer.echo(f"  {name:<16} {score.metrics[METRIC]:5.2f}  {'█' * round(score.metrics[METRIC] / bar)}")
+    for name, score in scores.items():
+        typer.echo(f"  {name:<16} {score:5.2f}  {'█' * round(score / bar)}")
     typer.echo(
         f"  gain             {100 * gain.difference:+.2f}, 95 % interval {100 * interval.low:+.2f} to "
         f"{100 * interval.high:+.2f}"

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sentemb.errors import DataError, needs_extra
+import numpy as np
+
+from sentemb.errors import DataError, EvaluationError, needs_extra
 from sentemb.files import write_json
 from sentemb.quickstart.corpus import Docstring, read_docstrings
 from sentemb.quickstart.model import verified_model
@@ -19,8 +21,8 @@ from sentemb.quickstart.split import DOCUMENTS, QUERIES, Split, split, write_tas
 
 if TYPE_CHECKING:
     from sentemb import Recipe
+    from sentemb.evaluate import TaskResult
     from sentemb.evaluate.statistics.significance import Comparison
-    from sentemb.evaluate.tasks.retrieval import RetrievalScore
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +41,9 @@ class Outcome:
     """What the journey measured and left behind. Scores are ×100."""
 
     data: Split
-    before: RetrievalScore
-    after: RetrievalScore
-    keywords: RetrievalScore  # BM25
+    before: TaskResult
+    after: TaskResult
+    keywords: float  # BM25's score
     gain: Comparison  # of the reciprocal ranks, 0 to 1
     answers: Mapping[str, Sequence[tuple[float, str, str]]]  # question -> (score, name, text)
     seconds: Mapping[str, float]  # of every step
@@ -56,7 +58,7 @@ class Outcome:
             "task": {"documents": len(data.documents), "queries": len(data.queries), "train_pairs": len(data.train)},
             "before": dict(self.before.metrics),
             "after": dict(self.after.metrics),
-            "bm25": dict(self.keywords.metrics),
+            "bm25": {METRIC: self.keywords},
             METRIC: {
                 "difference": gain.difference, "low": gain.interval.low, "high": gain.interval.high,
                 "level": gain.interval.level, "p": gain.p, "test": gain.test,
@@ -110,20 +112,21 @@ def quickstart(
         f"{len(data.queries):,} queries, {len(data.documents):,} docstrings"
     )
     with clock("evaluation before"):
-        before, keywords = _evaluate(model, output / "task", baselines=True)
-    logger.info(f"before training: {METRIC} {before.metrics[METRIC]:.2f}")
+        before = _evaluate(model, output / "task")
+    logger.info(f"before training: {METRIC} {before.main:.2f}")
     with clock("training"):
         tuned = train(recipe, output=output / "run").model_dir
     with clock("evaluation after"):
-        after = _evaluate(str(tuned), output / "task", baselines=False)[0]
-    logger.info(f"after training: {METRIC} {after.metrics[METRIC]:.2f}")
+        after = _evaluate(str(tuned), output / "task")
+    logger.info(f"after training: {METRIC} {after.main:.2f}")
     with clock("index"):
         # an absolute path, so that `sentemb search` finds the model from any folder
         answers = _index_and_ask(tuned.resolve(), output / "index", [*data.train, *data.documents])
-    gain = paired_permutation(before.values[METRIC], after.values[METRIC], seed=seed)
+    reciprocal_ranks = [np.asarray(result.items.values) for result in (before, after) if result.items]
     outcome = Outcome(
-        data=data, before=before, after=after, keywords=keywords, gain=gain, answers=answers, seconds=clock.seconds
-    )
+        data=data, before=before, after=after, keywords=before.baselines["BM25"],
+        gain=paired_permutation(*reciprocal_ranks, seed=seed), answers=answers, seconds=clock.seconds,
+    )  # fmt: skip
     write_json(output / "result.json", outcome.to_json())
     return outcome
 
@@ -139,12 +142,14 @@ def _empty(output: Path, *, overwrite: bool) -> None:
     shutil.rmtree(output)
 
 
-def _evaluate(model: str, task: Path, *, baselines: bool) -> list[RetrievalScore]:
-    from sentemb.evaluate.opening import open_model
-    from sentemb.evaluate.reading.retrieval import read_retrieval
-    from sentemb.evaluate.tasks.retrieval import evaluate_retrieval
+def _evaluate(model: str, task: Path) -> TaskResult:
+    from sentemb.evaluate import Retrieval, evaluate_model
 
-    return evaluate_retrieval(open_model(model), read_retrieval(task, name="docstrings"), baselines=baselines)[:2]
+    held_out = Retrieval(path=str(task.resolve()), name="docstrings", metric=METRIC)
+    results = evaluate_model(model, held_out, resamples=0)
+    if results.failures:
+        raise EvaluationError(results.failures[0].error)
+    return results.tasks[0]
 
 
 def _recipe(given: Recipe | None, model: str, output: Path, seed: int) -> Recipe:

@@ -45,7 +45,7 @@ def test_the_journey(tmp_path, corpus, tiny_bert, caplog):
     caplog.set_level("INFO", "sentemb")
     result = journey(tmp_path / "out", corpus, tiny_bert)
     # a random encoder learns: held-out queries find their docstrings far better than before
-    before, after = result.before.metrics["mrr@10"], result.after.metrics["mrr@10"]
+    before, after = result.before.main, result.after.main
     assert after > before + 5
     assert result.gain.difference == pytest.approx((after - before) / 100)
     assert result.gain.interval.low > 0
