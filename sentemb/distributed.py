@@ -28,8 +28,9 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from sentemb.errors import DeviceLost
+from sentemb.errors import DeviceLost, first_line
 
+_BUCKET_VALUES = 8 * 2**20  # gradients averaged in one call
 
 def devices() -> int:
     """Number of devices (processes) that train together; 1 without torch.distributed."""
@@ -163,7 +164,7 @@ def join(timeout_s: float) -> bool:
     except (dist.DistError, RuntimeError) as error:
         raise DeviceLost(
             f"the {os.environ['WORLD_SIZE']} processes of this run did not find each other within {timeout_s:g} "
-            f"seconds (train.device_timeout_s): {str(error).splitlines()[0]}"
+            f"seconds (train.device_timeout_s): {first_line(error)}"
         ) from error
     return True
 
@@ -205,38 +206,43 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in said for sign in signs)
 
 
+# ------------------------------------------------------------------------------------------------- gradients
 def average_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace every parameter's gradient by its mean over devices; a missing one counts as zero.
 
     For parameters that neither DDP nor FSDP looks after.
     """
-    if devices() == 1 or not parameters:
+    if devices() == 1:
         return
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    flat = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
-    dist.all_reduce(flat)
-    flat /= devices()
-    start = 0
-    for parameter in parameters:
+    bucket: list[Tensor] = []
+    for index, parameter in enumerate(parameters):
         assert parameter.grad is not None
-        parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
-        start += parameter.numel()
+        bucket.append(parameter.grad)
+        if index == len(parameters) - 1 or sum(gradient.numel() for gradient in bucket) >= _BUCKET_VALUES:
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            dist.all_reduce(flat)
+            flat /= devices()
+            parts = flat.split([gradient.numel() for gradient in bucket])
+            for gradient, part in zip(bucket, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+            bucket = []
 
 
-def touch(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """``loss``, with a zero gradient to every parameter, so that DDP waits for none that this step did not use.
+def with_zero_gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """``loss``, with a zero gradient to every parameter.
 
-    With one device, where nobody waits, it is ``loss`` itself.
+    DDP waits for a gradient of each parameter; those that this step's loss does not use get none otherwise.
     """
-    if devices() == 1:
+    if not parameters:
         return loss
-    result: Tensor = _Touch.apply(loss, *parameters)
+    result: Tensor = _WithZeroGradients.apply(loss, *parameters)
     return result
 
 
-class _Touch(torch.autograd.Function):
+class _WithZeroGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
         ctx.likes = [(parameter.shape, parameter.dtype, parameter.device) for parameter in parameters]

@@ -2,6 +2,7 @@
 
     SentembError                 exit code 2, one message, no traceback (``--debug`` shows it)
     ├── RecipeError              a recipe or an option is wrong; lists every fault at once
+    │   └── PartError            a part does not exist or its settings are wrong (a ValueError as well)
     ├── DataError                an input file or row is wrong; names file and line
     ├── ModelError               a checkpoint cannot be opened or does not fit
     ├── SearchError              an index cannot be opened, changed or searched
@@ -17,6 +18,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -32,6 +35,23 @@ class RecipeError(SentembError):
     def __init__(self, faults: str | Sequence[str]) -> None:
         self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
         super().__init__("\n".join(self.faults))
+
+
+class PartError(RecipeError, ValueError):
+    """A part that does not exist, or whose settings are wrong.
+
+    Attributes:
+        entries: (path of the setting inside the part, what is wrong with it), one for every fault.
+    """
+
+    def __init__(self, subject: str, entries: Sequence[tuple[str, str]]) -> None:
+        self.entries = tuple(entries)
+        super().__init__(self.located(f"{subject}: " if subject else ""))
+
+    def located(self, prefix: str) -> list[str]:
+        """One line a fault behind the prefix, e.g. ``"x.toml: terms[0]."``."""
+        whole = prefix.rstrip(". ")
+        return [f"{prefix}{path} {problem}" if path else f"{whole} {problem}".strip() for path, problem in self.entries]
 
 
 class DataError(SentembError):
@@ -72,11 +92,37 @@ class Interrupted(SentembError):  # noqa: N818 - not a fault
     exit_code = 130
 
 
-class MissingExtra(SentembError):  # noqa: N818 - names what is missing
+class MissingExtra(SentembError, ImportError):  # noqa: N818 - names what is missing
     """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'{package} is not installed; run: pip install "sentemb[{extra}]"')
+
+
+def needs_extra(package: str, extra: str) -> None:
+    """Refuse to go on without ``package``; called on the line before it is imported.
+
+    Args:
+        package: its import name, "faiss".
+        extra: the extra of sentemb that installs it, "search".
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    if sys.modules.get(package) is not None:
+        return
+    try:
+        spec = importlib.util.find_spec(package)
+    except ImportError:
+        spec = None
+    if spec is None:
+        raise MissingExtra(package, extra)
+
+
+def first_line(error: BaseException | str) -> str:
+    """The first line of another library's error, for use inside a message of ours; its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:

@@ -28,8 +28,11 @@ def sha256_of(path: Path) -> str:
 
 
 def fsync_path(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush a file or a folder's entries to the disk; Windows keeps folders' entries by itself and opens none."""
+    on_windows = os.name == "nt"
+    if on_windows and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -76,8 +79,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
         for entry in [*temporary.rglob("*"), temporary]:
+            entry.chmod((0o777 if entry.is_dir() else 0o666) & ~_umask())  # safetensors writes files of mode 0600
             fsync_path(entry)
         old = path.parent / f".{path.name}.old"
         if path.exists():

@@ -20,7 +20,10 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sentemb.parts import Part, room
+
 Similarity = Literal["cosine", "dot"]
+Vectors = NDArray[np.float32]  # (texts, width)
 
 
 # ------------------------------------------------------------------------------------------- host side
@@ -197,7 +200,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Services:
-    """What ``Companion.prepare`` may call: the rooms above hand it down."""
+    """What ``Companion.prepare`` and ``after_step`` may call; each gives every device the same."""
 
     # embeddings (rows, d) float32, unit length, of a column by an encoder
     embed: Callable[[SentenceModule, TokenColumn], NDArray[np.float32]]
@@ -228,7 +231,7 @@ class ViewMaker(Protocol):
     def __call__(self, examples: Examples, context: ViewContext) -> Views: ...
 
 
-class Component(nn.Module):
+class Component(Part, nn.Module):
     """Base of terms, edits and companions, the parts of a training step.
 
     ``needs`` names what a part reads; ``sentemb check`` verifies it before anything is loaded:
@@ -236,19 +239,18 @@ class Component(nn.Module):
     ``encodes`` names views beyond anchor, positive and negatives that the encoder must encode (``anchor.masked``).
     """
 
-    needs: frozenset[str] = frozenset()
     encodes: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
         """What messages, metrics and checkpoints call this part."""
-        return type(self).__module__.rpartition(".")[2]
+        return str(self.given_marks.get("name") or room(self.room).name_of(type(self)))
 
     def bind(self, build: Build) -> None:
         """Make the modules and buffers that depend on the encoder. The default makes none."""
 
 
-class Companion(Component):
+class Companion(Component, room="companions"):
     """Something stateful beside the encoder. State changes only in ``prepare`` and ``after_step``.
 
     What must survive a restart is in parameters and buffers; ``checkpoint_state`` may leave out what ``bind`` or
@@ -265,8 +267,13 @@ class Companion(Component):
         """
         return {}
 
-    def after_step(self, batch: Batch, encoder: SentenceModule) -> None:
-        """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing."""
+    def after_step(self, batch: Batch, encoder: SentenceModule, services: Services) -> None:
+        """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing.
+
+        ``services.embed(encoder, column)`` embeds with the trained encoder as it is now, so negatives can be mined
+        again while training. Every device calls it at the same step. Views that read this companion are then made
+        without a lead over training.
+        """
 
     def summary(self) -> dict[str, Any]:
         """What ``prepare`` found, as JSON can hold it; written into the run folder. The default has nothing to say."""
@@ -283,9 +290,35 @@ class Companion(Component):
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Anything that can be evaluated or can fill an index."""
+    """Anything that can be evaluated or can fill an index: texts in, one row a text out, (texts, d)."""
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+    def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]: ...
+
+
+@runtime_checkable
+class IdentifiedEmbedder(Protocol):
+    """An embedder that knows what decides its vectors and puts prompts in front of texts itself.
+
+    ``sentemb.Encoder`` is one; a wrapper of a foreign model that has these four is recognised wherever it is given:
+    results and indexes keep its digest, and its named prompts are used for queries, documents and tasks.
+    """
+
+    source: str  # path or id
+    prompts: Mapping[str, str]
+
+    def digest(self) -> str:
+        """A checksum of everything that decides a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str], /, *, prompt: str | None = None) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevScores:
+    """What an evaluation while training gave; higher is better."""
+
+    value: float  # the mean of the scores: chooses the best checkpoint and stops early
+    scores: Mapping[str, float]  # task → its main metric, ×100
 
 
 @dataclass(frozen=True)

@@ -37,18 +37,15 @@ def contenders(tasks: list[str], model: str) -> list[Contender]:
 
 def distinct_texts(tasks: list[str]) -> list[str]:
     """What the tasks encode, every text once."""
-    from sentemb.evaluate.retrieval import read_retrieval
-    from sentemb.evaluate.sts import SEVEN, sts_sets
+    from contenders_eval import own_tasks
 
-    data = Path(os.environ["SENTEMB_DATA"])
-    sts = [name for name in tasks if name in SEVEN]
-    found = [text for pairs in (sts_sets(data, "mteb", names=sts) if sts else [])
-             for text in (*pairs.sentence1, *pairs.sentence2)]
-    for name in tasks:
-        if name not in SEVEN:
-            place = read_retrieval(data / "hub" / "mteb" / name.lower())
-            found += [*place.queries.values(), *place.documents.values()]
-    return list(dict.fromkeys(found))
+    from sentemb.evaluate.data_folder import DataFolder
+    from sentemb.evaluate.task import EvalSetup
+
+    setup = EvalSetup(data=DataFolder.find(os.environ["SENTEMB_DATA"]))
+    expanded = [one for task in own_tasks(tasks) for one in task.expand(setup)]
+    texts = (column.texts for task in expanded for column in task.texts(task.load(setup)))
+    return list(dict.fromkeys(text for column in texts for text in column))
 
 
 def rows_of(title: str, lanes: dict[str, Lane], gflop: float, *, is_whole: bool) -> list[list[object]]:

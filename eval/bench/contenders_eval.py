@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 Work = Callable[[], dict[str, Any]]
@@ -12,34 +11,37 @@ Work = Callable[[], dict[str, Any]]
 def ours(tasks: list[str], data: str, model: str, precision: str, path: str) -> Work:
     """sentemb's encoder and search, intervals included, a fresh memory every round; ``path`` is ``own`` (sentemb's
     protocols) or ``mteb`` (under mteb.evaluate)."""
-    from sentemb.evaluate.memo import Memo
-    from sentemb.evaluate.model import ModelOptions, open_model
-    from sentemb.evaluate.run import run_suite
-    from sentemb.evaluate.suites import Job, Suite
-    from sentemb.evaluate.work import Settings
+    from sentemb.evaluate import ModelOptions, evaluate_model, open_model
+    from sentemb.evaluate.model import VectorMemory
 
     opened = open_model(model, ModelOptions(precision=precision))
-    suite = Suite("bench", "", _own_jobs(tasks) if path == "own" else [Job("mteb", {"tasks": tasks})])
+    chosen = own_tasks(tasks) if path == "own" else _mteb_tasks(tasks)
 
     def work() -> dict[str, Any]:
-        opened.memo = Memo()
+        opened.memory = VectorMemory()
         before = opened.seconds
-        found = run_suite(opened, suite, Settings(data_dir=Path(data)))
-        assert not found.failures, found.failures
-        return {"scores": {task.task: task.main for task in found.tasks}, "texts": found.texts,
+        results = evaluate_model(opened, chosen, data_dir=data)
+        assert not results.failures, results.failures
+        return {"scores": {task.task: task.main for task in results.tasks}, "texts": results.texts,
                 "encode_s": opened.seconds - before}
 
     return work
 
 
-def _own_jobs(tasks: list[str]) -> list[Any]:
-    from sentemb.evaluate.sts import SEVEN
-    from sentemb.evaluate.suites import Job
+def own_tasks(names: list[str]) -> list[Any]:
+    from sentemb.evaluate import Retrieval, Sts
+    from sentemb.evaluate.tasks.sts import SEVEN
 
-    sts = [name for name in tasks if name in SEVEN]
-    jobs = [Job("sts", {"protocol": "mteb", "sets": sts})] if sts else []
-    return jobs + [Job("retrieval", {"path": f"mteb/{name.lower()}", "name": name, "baselines": False})
-                   for name in tasks if name not in SEVEN]
+    sts = tuple(name for name in names if name in SEVEN)
+    retrieval = [Retrieval(path=f"mteb/{name.lower()}", name=name, baselines=False)
+                 for name in names if name not in SEVEN]
+    return [*([Sts(protocol="mteb", sets=sts)] if sts else []), *retrieval]
+
+
+def _mteb_tasks(names: list[str]) -> list[Any]:
+    from sentemb.evaluate import Mteb
+
+    return [Mteb(tasks=tuple(names))]
 
 
 def peer(tasks: list[str], data: str, model: str) -> Work:
@@ -48,10 +50,11 @@ def peer(tasks: list[str], data: str, model: str) -> Work:
     from sentence_transformers import SentenceTransformer
 
     from sentemb.encoder.source import locate
-    from sentemb.evaluate.mteb_data import data_folder, local_data, quiet_libraries, resolve_tasks
+    from sentemb.evaluate.data_folder import DataFolder
+    from sentemb.evaluate.mteb.data import local_data, quiet_libraries, resolve_tasks
 
     opened = SentenceTransformer(str(locate(model)), device="cpu")
-    root = data_folder(data)
+    root = DataFolder.find(data).hub
 
     def work() -> dict[str, Any]:
         scores = {}

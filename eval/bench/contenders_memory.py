@@ -15,12 +15,12 @@ def steps(
     *, backbone: str, batch_size: int, tokens: int, chunk_size: int | None, kept_graphs_mib: float = 0.0,
     precision: str = "fp32",
 ) -> Callable[[], dict[str, Any]]:
-    """One SimCSE step of a batch, through the recipe, the loop's own run and its step."""
+    """One SimCSE step of a batch, through the recipe, a run and its step."""
     import numpy as np
 
     from sentemb.recipe.build import build
     from sentemb.recipe.recipe import validate
-    from sentemb.training.loop import _Run
+    from sentemb.training.run import Run
 
     folder = Path(tempfile.mkdtemp(prefix="sentemb-bench-"))
     draw = random.Random(0)
@@ -35,7 +35,7 @@ def steps(
         "data": {"use": "lines", "path": str(folder / "texts.txt")}, "views": {"use": "twice"},
         "terms": [{"use": "info_nce", "temperature": 0.05}], "train": train,
     }
-    run = _Run(build(validate(tree, Path("bench.toml")), folder), resume=False)
+    run = Run(build(validate(tree, Path("bench.toml")), folder))
     done = 0
 
     def work() -> dict[str, Any]:

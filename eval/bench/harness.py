@@ -173,13 +173,10 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(), "python": platform.python_version(), "torch": torch.__version__,
         "load_average": round(os.getloadavg()[0], 2), "date": time.strftime("%Y-%m-%d %H:%M"),
     }
-    from importlib.metadata import PackageNotFoundError, version
+    from sentemb.provenance import installed_versions
 
-    for package in ("sentemb", "transformers", "sentence-transformers", "faiss-cpu", "mteb"):
-        try:
-            facts[package] = version(package)
-        except PackageNotFoundError:
-            facts[package] = None
+    versions, packages = installed_versions(), ("sentemb", "transformers", "sentence-transformers", "faiss-cpu", "mteb")
+    facts |= {name: versions.get(name) for name in packages}
     facts["commit"] = _commit()
     return facts
 

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from sentemb import Encoder
-from sentemb.evaluate.sts import SEVEN, evaluate_sts, sts_sets
+from sentemb.evaluate import Sts, evaluate_model
+from sentemb.evaluate.tasks.sts import SEVEN
 from sentemb.files import write_json, write_text
 from sentemb.recipe import train
 
@@ -37,12 +38,8 @@ ROWS = {
 
 def score(encoder: Encoder) -> dict[str, float]:
     """Main score of the seven sets and their average."""
-
-    class Fp32:
-        def encode(self, texts: Any) -> Any:
-            return encoder.encode(texts, precision="fp32", progress=False)
-
-    scores = {entry.name: entry.main for entry in evaluate_sts(Fp32(), sts_sets(None, "simcse"), protocol="simcse")}
+    results = evaluate_model(encoder, [Sts(protocol="simcse")], precision="fp32", resamples=0)
+    scores = {task.task: task.main for task in results.tasks}
     return {**scores, "average": statistics.fmean(scores.values())}
 
 

@@ -10,8 +10,9 @@ import os
 import sys
 import warnings
 
-_HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
-_SHOWN = warnings.formatwarning
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_DEFAULT_FORMAT = warnings.formatwarning
+_COMPLETION = ("--install-completion", "--show-completion")
 
 # verb -> (module, one line of help)
 VERBS: dict[str, tuple[str, str]] = {
@@ -36,15 +37,18 @@ def _help() -> str:
         "sentemb: train, evaluate and search with sentence embeddings.\n\n"
         "usage: sentemb [--debug] [--quiet] VERB …        sentemb VERB --help for its options\n\n"
         f"{verbs}\n\n"
-        "  --debug    show the traceback of an error\n"
-        "  --quiet    no progress bars\n"
-        "  --version  print the version\n"
+        "  --debug               show the traceback of an error\n"
+        "  --quiet               no progress bars, only warnings\n"
+        "  --version             print the version\n"
+        "  --install-completion  complete verbs and options in this shell\n"
     )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``sentemb`` command; ends the process with the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "_SENTEMB_COMPLETE" in os.environ or (arguments[:1] and arguments[0] in _COMPLETION):
+        _complete(arguments)
     debug = False
     while arguments and arguments[0].startswith("-"):
         option = arguments.pop(0)
@@ -65,51 +69,90 @@ def main(arguments: list[str] | None = None) -> None:
     if not arguments:
         sys.stdout.write(_help())
         sys.exit(0)
-    verb, *rest = arguments
+    verb, *options = arguments
     if verb not in VERBS:
         from sentemb.errors import did_you_mean
 
         _fail(f'unknown verb "{verb}"{did_you_mean(verb, VERBS)}')
     # --debug and --quiet are welcome behind the verb as well
-    if "--debug" in rest:
+    if "--debug" in options:
         debug = True
-        rest.remove("--debug")
-    if "--quiet" in rest:
+        options.remove("--debug")
+    if "--quiet" in options:
         os.environ["SENTEMB_QUIET"] = "1"
-        rest.remove("--quiet")
-    _run(verb, rest, debug=debug)
+        options.remove("--quiet")
+    _run(verb, options, debug=debug)
 
 
 def _run(verb: str, arguments: list[str], *, debug: bool) -> None:
-    from sentemb.errors import SentembError
+    """Run a verb. Every error ends as one message and an exit code.
+
+    2: a user's mistake, or a file that cannot be used; 3: an error that sentemb did not expect, whose traceback is kept
+    in a file; 130: stopped by the user. A verb that did a part of its work ends with 1.
+    """
+    from sentemb.errors import SentembError, first_line
+    from sentemb.progress import show_log
+    from sentemb.stopping import stoppable
 
     warnings.formatwarning = _one_line
+    show_log()
     try:
-        import typer
+        with stoppable():
+            import shutil
 
-        app = importlib.import_module(f"sentemb.cli.{VERBS[verb][0]}").app
-        typer.main.get_command(app).main(args=arguments, prog_name=f"sentemb {verb}")
-    except SentembError as error:
-        if debug:
-            raise
-        _fail(str(error), error.exit_code)
+            import typer
+
+            app = importlib.import_module(f"sentemb.cli.{VERBS[verb][0]}").app
+            app.rich_markup_mode = None  # plain help: one column of options, twice as dense as boxes
+            typer.main.get_command(app).main(
+                args=arguments, prog_name=f"sentemb {verb}", help_option_names=["-h", "--help"],
+                max_content_width=min(shutil.get_terminal_size().columns, 100),
+            )
     except BrokenPipeError:  # `sentemb list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:
+    except Exception as error:
         if debug:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}")
+        if isinstance(error, SentembError):
+            _fail(str(error), error.exit_code)
+        if isinstance(error, OSError):
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(f"{where}{error.strerror or first_line(error)}")
+        kind = "" if not str(error).strip() else f"{type(error).__name__}: "
+        _fail(f"{kind}{first_line(error)}\nsentemb did not expect this; what happened is in {_keep_traceback()}", 3)
+
+
+def _keep_traceback() -> str:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="sentemb-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write(f"sentemb {' '.join(sys.argv[1:])}\n\n{traceback.format_exc()}")
+    return file.name
+
+
+def _complete(arguments: list[str]) -> None:
+    """Let typer answer the shell: all verbs in one program."""
+    import typer
+
+    program = typer.Typer(name="sentemb")
+    for verb, (module, line) in VERBS.items():
+        app = importlib.import_module(f"sentemb.cli.{module}").app
+        if len(app.registered_commands) == 1:
+            program.command(verb, help=line)(app.registered_commands[0].callback)
+        else:
+            program.add_typer(app, name=verb, help=line)
+    typer.main.get_command(program).main(args=arguments, prog_name="sentemb")
 
 
 def _one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """Our own warnings without the code's line, which tells a user nothing; others as Python shows them."""
-    if filename.startswith(_HERE):
+    if filename.startswith(_PACKAGE):
         return f"sentemb: warning: {message}\n"
-    return _SHOWN(message, category, filename, lineno, line)
+    return _DEFAULT_FORMAT(message, category, filename, lineno, line)
 
 
 def _fail(message: str, code: int = 2) -> None:

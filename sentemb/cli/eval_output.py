@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,77 +12,78 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from sentemb.evaluate.results import Results
-    from sentemb.evaluate.suites import Published, Suite
+    from sentemb.evaluate.reports.published import Published
+    from sentemb.evaluate.reports.results import Results
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Output:
     """How results are shown: a table or JSON on standard output, and files beside it."""
 
     json: bool = False
-    markdown: Path | None = None
-    latex: Path | None = None
+    files: Sequence[Path] = ()  # .md or .tex
     published: str | None = None  # model whose published scores stand beside ours; None: the same model's
 
 
-def report_all(suites: list[Suite], by_suite: list[list[Results]], output: Output) -> None:
+def report_all(titles: Sequence[str], by_suite: Sequence[list[Results]], output: Output) -> None:
     """Tables (or JSON) of all suites."""
-    from sentemb.evaluate import report
+    from sentemb.errors import EvaluationError
+    from sentemb.evaluate.reports import report
     from sentemb.files import write_text
 
-    pages: list[tuple[str, list[report.Row], list[Results]]] = []
-    for suite, held in zip(suites, by_suite, strict=True):
-        pages.append((suite.title, report.report_rows(held, _published(output.published, held)), held))
-    if output.markdown is not None:
-        text = "\n".join(f"### {title}\n\n{report.markdown(rows)}" for title, rows, _ in pages)
-        write_text(output.markdown, text)
-    if output.latex is not None:
-        write_text(output.latex, "\n".join(report.latex(rows, title) for title, rows, _ in pages))
+    pages = [
+        (title, report.report_rows(results, _published(output.published, results)), results)
+        for title, results in zip(titles, by_suite, strict=True)
+    ]
+    for path in output.files:
+        if path.suffix == ".tex":
+            write_text(path, "\n".join(report.latex(rows, title) for title, rows, _ in pages))
+        elif path.suffix == ".md":
+            write_text(path, "\n".join(f"### {title}\n\n{report.markdown(rows)}" for title, rows, _ in pages))
+        else:
+            raise EvaluationError(f"--report {path}: the ending must be .md or .tex")
     if output.json:
-        found = [dataclasses.asdict(results) for held in by_suite for results in held]
-        print_json(found[0] if len(found) == 1 else found)
+        everything = [dataclasses.asdict(results) for of_suite in by_suite for results in of_suite]
+        print_json(everything[0] if len(everything) == 1 else everything)
         return
     screen = console()
-    for title, rows, held in pages:
+    for title, rows, results in pages:
         if rows:
             screen.print(report.table(rows, title))
-        for line in report.summary(held):
+        for line in report.summary(results):
             screen.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(value: Any, *, indent: int | None = None) -> None:
     """JSON on standard output; NaN becomes null."""
-    from sentemb.evaluate.results import without_nan
+    from sentemb.evaluate.reports.results import without_nan
 
     typer.echo(json.dumps(without_nan(value), ensure_ascii=False, indent=indent))
 
 
-def _published(name: str | None, held: list[Results]) -> list[Published]:
+def _published(name: str | None, results: list[Results]) -> list[Published]:
     from sentemb.errors import EvaluationError, did_you_mean
-    from sentemb.evaluate.suites import published_models, published_scores
+    from sentemb.evaluate.reports.published import published_models, published_scores
 
     if name is None:
-        return published_scores(str(held[0].model["name"]))
-    found = published_scores(name)
-    if not found:
+        return published_scores(results[0].model.name)
+    scores = published_scores(name)
+    if not scores:
         raise EvaluationError(f'--published "{name}": no published scores{did_you_mean(name, published_models())}')
-    return found
+    return scores
 
 
-def write_all(by_suite: list[list[Results]], output: Path | None) -> None:
-    """One results file a suite and model; nothing without a folder."""
-    from sentemb.evaluate.results import results_name, write_results
+def write_all(by_suite: Sequence[list[Results]], output: Path | None) -> None:
+    """One results file a suite and model, merged with what it holds of other tasks; nothing without a folder."""
+    from sentemb.evaluate.reports.results import save_results
 
     if output is None:
         return
-    taken: set[str] = set()
-    for held in by_suite:
-        for results in held:
-            path = output / results_name(results, taken)
-            taken.add(path.name)
-            write_results(path, results)
-            typer.echo(f"wrote {path}", err=True)
+    written: set[Path] = set()
+    for results in (results for of_suite in by_suite for results in of_suite):
+        path = save_results(output, results, taken=written)
+        written.add(path)
+        typer.echo(f"wrote {path}", err=True)
 
 
 def console() -> Any:

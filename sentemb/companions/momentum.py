@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sentemb.distributed import gather_detached
-from sentemb.types import Batch, Build, Companion, SentenceModule
+from sentemb.types import Batch, Build, Companion, SentenceModule, Services
 
 
 class Momentum(Companion):
@@ -71,7 +71,7 @@ class Momentum(Companion):
         return torch.arange(self.queue_size, device=self.seen.device) < self.seen
 
     @torch.no_grad()
-    def after_step(self, batch: Batch, encoder: SentenceModule) -> None:
+    def after_step(self, batch: Batch, encoder: SentenceModule, services: Services) -> None:
         """Follow the encoder, then put the batch's anchors into the queue."""
         average = self.encoder
         assert average is not None

@@ -21,7 +21,7 @@ from sentemb.data.formats import (
     txt_blocks,
 )
 from sentemb.data.streams import COMPRESSIONS, open_bytes
-from sentemb.errors import DataError, did_you_mean
+from sentemb.errors import DataError, did_you_mean, first_line, needs_extra
 
 Format = Literal["txt", "csv", "tsv", "jsonl", "parquet", "arrow"]
 _FORMATS: dict[str, Format] = {
@@ -137,6 +137,7 @@ def hub_blocks(
     name: str, config: str | None, split: str | None, revision: str | None, faults: Faults
 ) -> Iterator[Block]:
     """Rows of a data set on the hub (or in its cache), through the ``datasets`` library; its scripts are never run."""
+    needs_extra("datasets", "data")
     import datasets
 
     try:
@@ -147,9 +148,9 @@ def hub_blocks(
     except DataError:
         raise
     except Exception as error:  # the library raises many kinds, its own, OSError's and the network's
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"{name}: neither a file or folder here, nor a data set that could be loaded from the hub: {reason}"
+            f"{name}: neither a file or folder here, nor a data set that could be loaded from the hub: "
+            f"{first_line(error)}"
         ) from error
     schema = data.features.arrow_schema
     yield from arrow_blocks(
@@ -159,6 +160,7 @@ def hub_blocks(
 
 # ------------------------------------------------------------------------------------------ details
 def _arrow_file(path: Path, format_: str, faults: Faults) -> Iterator[Block]:
+    needs_extra("pyarrow", "data")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

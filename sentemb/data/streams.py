@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from sentemb.errors import needs_extra
+
 COMPRESSIONS = (".gz", ".zst")
 _CHUNK = 1 << 20
 
@@ -53,6 +55,7 @@ class _Zstandard(io.RawIOBase):
         return size
 
     def _decompress(self) -> bytes:
+        needs_extra("zstandard", "data")
         import zstandard
 
         if self._frame is None:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import DataError
+from sentemb.errors import DataError, needs_extra
 from sentemb.files import atomic_file
 from sentemb.stopping import stoppable
 
@@ -70,6 +70,7 @@ class ParquetWriter:
     @contextmanager
     def open(self, width: int) -> Iterator[Write]:
         """Yield the function that appends."""
+        needs_extra("pyarrow", "data")
         import pyarrow as pa
         import pyarrow.parquet as pq
 

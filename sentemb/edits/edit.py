@@ -6,7 +6,7 @@ from sentemb.errors import RecipeError
 from sentemb.types import Batch, Component, PairScores
 
 
-class Edit(Component):
+class Edit(Component, room="edits"):
     """``forward(table, batch)`` gives the table with more columns, other log-weights or other positives.
 
     An edit of one's own subclasses this, takes keyword-only settings and returns

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentemb.errors import ModelError
+from sentemb.errors import ModelError, first_line
 
 
 def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> nn.Module:
@@ -41,7 +41,7 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> nn.Module
                 trust_remote_code=trust_remote_code, **extra,
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{folder}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+        raise ModelError(f"{folder}: {first_line(error)}") from error
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise ModelError(f"{folder}: the checkpoint lacks {len(missing)} of the backbone's weights, e.g. "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import ModelError
+from sentemb.errors import ModelError, first_line
 
 
 class CrossEncoderScores:
@@ -36,5 +36,5 @@ def load_cross_encoder(name: str | Path, *, batch_size: int = 64) -> CrossEncode
     try:
         model: Any = CrossEncoder(str(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: no cross-encoder: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"{name}: no cross-encoder: {first_line(error)}") from None
     return CrossEncoderScores(str(name), model, batch_size)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from sentemb.errors import MissingExtra, ModelError
+from sentemb.errors import ModelError, first_line, needs_extra
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,9 @@ def add_lora(backbone: nn.Module, lora: Lora) -> None:
         MissingExtra: peft is not installed.
         ModelError: the backbone has no layers of these names.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise MissingExtra("peft", "peft") from None
+    needs_extra("peft", "peft")
+    from peft import LoraConfig, inject_adapter_in_model
+
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets), bias="none"
     )
@@ -64,7 +63,7 @@ def add_lora(backbone: nn.Module, lora: Lora) -> None:
     try:
         inject_adapter_in_model(config, backbone)
     except ValueError as error:
-        raise ModelError(f"encoder.lora: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"encoder.lora: {first_line(error)}") from error
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_("lora_" in name)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sentemb.errors import ModelError
+from sentemb.errors import ModelError, first_line
 
 # where the dense layer and the norm of a masked-LM head lie: BERT; RoBERTa, MPNet, XLM-R; DistilBERT
 HEAD_LAYERS = (
@@ -56,7 +56,7 @@ def check_same_tokenizer(folder: Path, other: Path, part: str, *, trust_remote_c
             for path in (folder, other)
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"{part}: {_first_line(error)}") from error
+        raise ModelError(f"{part}: {first_line(error)}") from error
     if mine != theirs:
         differing = sum(theirs.get(token) != number for token, number in mine.items())
         raise ModelError(
@@ -78,13 +78,9 @@ def _load(factory: Any, folder: Path, trust_remote_code: bool) -> tuple[nn.Modul
             output_loading_info=True,
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: {_first_line(error)}") from error
+        raise ModelError(f"{folder}: {first_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
         if has_bar:
             logging.enable_progress_bar()
     return model, frozenset(info["missing_keys"])
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -7,7 +7,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from sentemb.errors import ModelError
+from sentemb.errors import ModelError, first_line
 
 PACKAGE = "package:"
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
@@ -73,7 +73,7 @@ def _from_hub(name: str, revision: str | None, trust_remote_code: bool) -> Path:
     except Exception as error:
         raise ModelError(
             f"{name}: no such folder here, and the hub gave no model of that name "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}); give a local folder, a hub id, or "
+            f"({type(error).__name__}: {first_line(error)}); give a local folder, a hub id, or "
             "package:NAME/FOLDER"
         ) from error
     return Path(folder)

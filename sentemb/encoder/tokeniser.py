@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.data.hashing import text_hashes
-from sentemb.errors import ModelError
+from sentemb.errors import ModelError, first_line
 from sentemb.types import TokenColumn, Vocabulary
 
 # texts handed to the tokenizers library at once: bounds the memory of its Encoding objects
@@ -190,7 +190,7 @@ def load_hub(folder: Path, *, lower_case: bool, trust_remote_code: bool = False)
     try:
         hub = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{folder}: no usable tokenizer ({str(error).splitlines()[0]})") from error
+        raise ModelError(f"{folder}: no usable tokenizer ({first_line(error)})") from error
     if lower_case:
         if not hub.is_fast:
             raise ModelError(f"{folder}: do_lower_case is set for a tokenizer without a `tokenizers` backend; convert "

@@ -1,9 +1,10 @@
-"""Evaluation: STS, MTEB, retrieval, transfer, geometry, significance, reports.
+"""Evaluation: STS, pairs, retrieval, reranking, classification, clustering, geometry, mteb; significance; reports.
 
 The names below are imported when first used: mteb, scikit-learn and torch are loaded by those who need them.
 
->>> from sentemb.evaluate import Settings, load_suite, open_model, run_suite
->>> results = run_suite(open_model("runs/simcse/model"), load_suite("sts"), Settings())  # doctest: +SKIP
+>>> from sentemb.evaluate import Sts, evaluate_model
+>>> evaluate_model("runs/simcse/model", "sts", data_dir="data").averages  # doctest: +SKIP
+>>> evaluate_model("runs/simcse/model", [Sts(path="pairs.csv")]).tasks[0].main  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -12,60 +13,56 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sentemb.evaluate.model import EvalModel, ModelOptions, open_model
-    from sentemb.evaluate.mteb_encoder import MtebEncoder
-    from sentemb.evaluate.pairs import PairSet, read_pairs
-    from sentemb.evaluate.results import Results, read_results, write_results
-    from sentemb.evaluate.retrieval import evaluate_retrieval, read_retrieval
-    from sentemb.evaluate.run import run_suite
-    from sentemb.evaluate.sts import evaluate_sts, sts_dev, sts_sets
+    from sentemb.evaluate.dev import dev_score
+    from sentemb.evaluate.evaluation import evaluate_model
+    from sentemb.evaluate.model import EvalModel
+    from sentemb.evaluate.opening import ModelOptions, open_model
+    from sentemb.evaluate.reports.compare import compare
+    from sentemb.evaluate.reports.results import Items, Results, TaskResult, fingerprint, read_results, write_results
     from sentemb.evaluate.suites import Suite, load_suite
-    from sentemb.evaluate.transfer import evaluate_transfer
-    from sentemb.evaluate.work import Settings
+    from sentemb.evaluate.task import EvalSetup, Task, Texts
+    from sentemb.evaluate.tasks.classification import Classification
+    from sentemb.evaluate.tasks.clustering import Clustering
+    from sentemb.evaluate.tasks.geometry import Geometry
+    from sentemb.evaluate.tasks.mteb import Mteb
+    from sentemb.evaluate.tasks.pairs import Pairs
+    from sentemb.evaluate.tasks.reranking import Reranking
+    from sentemb.evaluate.tasks.retrieval import Retrieval
+    from sentemb.evaluate.tasks.sts import Sts
 
 _HOME = {
+    "Classification": "tasks.classification",
+    "Clustering": "tasks.clustering",
     "EvalModel": "model",
-    "ModelOptions": "model",
-    "MtebEncoder": "mteb_encoder",
-    "PairSet": "pairs",
-    "Results": "results",
-    "Settings": "work",
+    "EvalSetup": "task",
+    "Geometry": "tasks.geometry",
+    "Items": "reports.results",
+    "ModelOptions": "opening",
+    "Mteb": "tasks.mteb",
+    "Pairs": "tasks.pairs",
+    "Reranking": "tasks.reranking",
+    "Results": "reports.results",
+    "Retrieval": "tasks.retrieval",
+    "Sts": "tasks.sts",
     "Suite": "suites",
-    "evaluate_retrieval": "retrieval",
-    "evaluate_sts": "sts",
-    "evaluate_transfer": "transfer",
+    "Task": "task",
+    "TaskResult": "reports.results",
+    "Texts": "task",
+    "compare": "reports.compare",
+    "dev_score": "dev",
+    "evaluate_model": "evaluation",
+    "fingerprint": "reports.results",
     "load_suite": "suites",
-    "open_model": "model",
-    "read_pairs": "pairs",
-    "read_results": "results",
-    "read_retrieval": "retrieval",
-    "run_suite": "run",
-    "sts_dev": "sts",
-    "sts_sets": "sts",
-    "write_results": "results",
+    "open_model": "opening",
+    "read_results": "reports.results",
+    "write_results": "reports.results",
 }
 
 __all__ = [
-    "EvalModel",
-    "ModelOptions",
-    "MtebEncoder",
-    "PairSet",
-    "Results",
-    "Settings",
-    "Suite",
-    "evaluate_retrieval",
-    "evaluate_sts",
-    "evaluate_transfer",
-    "load_suite",
-    "open_model",
-    "read_pairs",
-    "read_results",
-    "read_retrieval",
-    "run_suite",
-    "sts_dev",
-    "sts_sets",
-    "write_results",
-]
+    "Classification", "Clustering", "EvalModel", "EvalSetup", "Geometry", "Items", "ModelOptions", "Mteb",
+    "Pairs", "Reranking", "Results", "Retrieval", "Sts", "Suite", "Task", "TaskResult", "Texts", "compare", "dev_score",
+    "evaluate_model", "fingerprint", "load_suite", "open_model", "read_results", "write_results",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

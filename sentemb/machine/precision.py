@@ -6,7 +6,7 @@ from typing import Literal, cast, get_args
 
 import torch
 
-from sentemb.errors import ModelError, did_you_mean
+from sentemb.errors import ModelError, did_you_mean, first_line
 from sentemb.machine.rates import has_fast_bfloat16, has_fast_int8, has_int8
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
@@ -40,7 +40,7 @@ def find_device(name: str | torch.device | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         found = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
-        raise ModelError(f'device = "{name}": {str(error).splitlines()[0]}; this machine has {found}') from None
+        raise ModelError(f'device = "{name}": {first_line(error)}; this machine has {found}') from None
     return device
 
 

@@ -88,7 +88,7 @@ def mine_file(
         raise SearchError(f"{output}: write to a file that ends in .jsonl or .parquet")
     parts = output.with_name(output.name + ".parts")
     _open_parts(parts, _facts(pairs, encoder, rules, reference, filter_model, kind), resume)
-    rule = VectorRule("cosine", None)
+    rule = VectorRule(metric="cosine")
     anchor_vectors = _vectors(parts / "anchors.npy", encoder, pairs.anchors, rule, query_prompt)
     if corpus_vectors is None:
         corpus_vectors = _vectors(parts / "corpus.npy", encoder, pairs.corpus, rule, document_prompt)
@@ -179,7 +179,7 @@ def _indexed(folder: Path, corpus_vectors: Vectors, kind: str, seed: int) -> Nei
     index = SearchIndex.open(folder)
 
     def search(vectors: Vectors, k: int) -> tuple[Scores, Rows]:
-        rows = index.search_vectors(vectors, k).ids
+        rows = index.search_positions(vectors, k).ids
         hits = ordered(rows, compared(vectors, rows, corpus_vectors.__getitem__), k, "dot")
         return hits.scores, hits.ids
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sentemb.errors import DataError, NumericError, SearchError
 from sentemb.maths.neighbours import best_device, compared
 from sentemb.mining.rules import MiningRules, Rows, Scores, members, refuse, take, window
-from sentemb.search.query.hybrid import Bm25
+from sentemb.search.query.words import Bm25
+from sentemb.search.store.words import words_of_texts
 
 Vectors = NDArray[np.float32]
 BLOCK = 4096  # anchors at a time
@@ -136,7 +137,7 @@ class Miner:
         self._anchor_vectors, self._corpus_vectors = anchor_vectors, corpus_vectors
         self._neighbours = neighbours or _exact(corpus_vectors)
         self._filter, self._reference = filter_model, reference
-        self._words = Bm25(pairs.corpus) if rules.bm25 > 0 else None
+        self._words = Bm25([words_of_texts(pairs.corpus)]) if rules.bm25 > 0 else None
         lists = np.diff(pairs.excluded_offsets)
         self._excluded = int(lists.max(initial=0))
 
@@ -185,7 +186,7 @@ class Miner:
             return rows, scores
         if source == "bm25":
             assert self._words is not None  # made because the rules ask for it
-            _, rows = self._words.top([self.pairs.anchors[a] for a in anchors.tolist()], asked)
+            rows = self._words.top([self.pairs.anchors[a] for a in anchors.tolist()], asked).ids
         else:
             rows = generator.integers(0, total, size=(len(anchors), asked), dtype=np.int64)
             rows = np.where(_repeats(rows), -1, rows)

@@ -24,6 +24,7 @@ from itertools import chain
 from pathlib import Path
 
 from sentemb.errors import DataError
+from sentemb.machine.resources import cpu_count
 
 # copies of other packages, and code that documents nothing for its users
 _SKIPPED_FOLDERS = frozenset(
@@ -67,7 +68,7 @@ def read_docstrings(wanted: int, roots: Sequence[Path] | None = None, *, workers
         budget -= size
         if budget <= 0:
             break
-    found = _in_processes(chosen, workers or len(os.sched_getaffinity(0)))
+    found = _in_processes(chosen, workers or cpu_count())
     distinct = _distinct(sorted(found, key=lambda doc: (module_hash(doc.module), doc)))
     if not distinct:
         raise DataError(f"no docstrings in {', '.join(map(str, roots))}")

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,8 @@ from sentemb.quickstart.model import verified_model
 from sentemb.quickstart.split import DOCUMENTS, QUERIES, Split, split, write_task, write_training
 
 if TYPE_CHECKING:
-    from sentemb.evaluate.retrieval import RetrievalScore
-    from sentemb.evaluate.significance import Comparison
+    from sentemb.evaluate.statistics.significance import Comparison
+    from sentemb.evaluate.tasks.retrieval import RetrievalScore
     from sentemb.recipe import Recipe
 
 RECIPE = "quickstart"
@@ -71,7 +71,7 @@ def quickstart(
 
     Raises: SentembError, one of its kinds.
     """
-    from sentemb.evaluate.significance import paired_permutation
+    from sentemb.evaluate.statistics.significance import paired_permutation
     from sentemb.recipe import train
 
     # what can go wrong early goes wrong before anything is removed or computed
@@ -123,8 +123,9 @@ def _prepare(
 
 
 def _evaluate(model: str, task: Path, *, baselines: bool) -> list[RetrievalScore]:
-    from sentemb.evaluate.model import open_model
-    from sentemb.evaluate.retrieval import evaluate_retrieval, read_retrieval
+    from sentemb.evaluate.opening import open_model
+    from sentemb.evaluate.reading.retrieval import read_retrieval
+    from sentemb.evaluate.tasks.retrieval import evaluate_retrieval
 
     return evaluate_retrieval(open_model(model), read_retrieval(task, name="docstrings"), baselines=baselines)[:2]
 
@@ -170,8 +171,7 @@ def _told(gain: Comparison) -> str:
 
 
 def _as_json(outcome: Outcome, parts: Split) -> dict[str, object]:
-    import platform
-    from importlib.metadata import version
+    from sentemb.provenance import provenance
 
     gain = outcome.gain
     assert gain.interval is not None
@@ -185,6 +185,5 @@ def _as_json(outcome: Outcome, parts: Split) -> dict[str, object]:
             "level": gain.interval.level, "p": gain.p, "test": gain.test,
         },
         "seconds": dict(outcome.seconds),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("sentemb", "torch", "transformers")},
+        **asdict(provenance()),
     }  # fmt: skip

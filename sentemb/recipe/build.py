@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import platform
-import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 
@@ -17,17 +17,19 @@ from sentemb.encoder.layout import read_layout
 from sentemb.encoder.lora import add_lora
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
+from sentemb.evaluate.task import Task
+from sentemb.provenance import provenance
 from sentemb.recipe.recipe import DevSpec, NamedPart, Recipe
 from sentemb.recipe.schema import PartSpec
 from sentemb.terms.term import Term
 from sentemb.training.device import resolve_precision
 from sentemb.training.objective import Objective, WeightedTerm
 from sentemb.training.plan import Plan
-from sentemb.training.services import EncoderShelf
-from sentemb.types import Build, Companion, Component, Examples
+from sentemb.training.services import EncoderCache
+from sentemb.types import Build, Companion, Component, DevScores, Examples
 
 
-def build(recipe: Recipe, run_dir: Path) -> Plan:
+def build(recipe: Recipe, run_dir: Path, *, files: Mapping[str, str] = MappingProxyType({})) -> Plan:
     """Load the encoder and the data of a recipe and make its parts.
 
     Raises:
@@ -38,20 +40,23 @@ def build(recipe: Recipe, run_dir: Path) -> Plan:
     encoder = build_encoder(recipe)
     dev = build_dev(recipe.dev)
     dataset = build_dataset(recipe, encoder)
-    shelf = EncoderShelf(encoder)
+    encoders = EncoderCache(encoder)
     context = Build(
         backbone=encoder.source,
         width=encoder.module.width,
         vocabulary=encoder.vocabulary,
         encoder=encoder.module,
-        load_encoder=shelf.load,
+        load_encoder=encoders.load,
         seed=recipe.train.seed,
         trust_remote_code=recipe.encoder.trust_remote_code,
         folder_of=_backbone_folder,
     )
     objective = Objective(
         encoder.module,
-        terms=[WeightedTerm(entry.name, _bound(entry.spec, context, Term), entry.weight) for entry in recipe.terms],
+        terms=[
+            WeightedTerm(name=entry.name, term=_bound(entry.spec, context, Term), weight=entry.weight)
+            for entry in recipe.terms
+        ],
         edits=[(spec.use, _bound(spec, context, Edit)) for spec in recipe.edits],
         companions=_companions(recipe.companions, context),
         similarity=recipe.similarity,
@@ -60,7 +65,7 @@ def build(recipe: Recipe, run_dir: Path) -> Plan:
     _check_columns(recipe, objective, dataset)
     return Plan(
         encoder=encoder,
-        shelf=shelf,
+        encoders=encoders,
         objective=objective,
         dataset=dataset,
         maker=recipe.maker.make(),
@@ -71,7 +76,7 @@ def build(recipe: Recipe, run_dir: Path) -> Plan:
         recipe_hash=recipe.hash,
         dev=dev,
         dev_name=f"{recipe.dev.path} ({recipe.dev.protocol})" if recipe.dev else "none",
-        facts={"rows": len(dataset), "model_digest": encoder.digest(), "tokens": _token_count(dataset)},
+        files={**files, "run.json": json.dumps(run_facts(recipe, encoder, dataset), indent=2) + "\n"},
     )
 
 
@@ -104,29 +109,22 @@ def build_dataset(recipe: Recipe, encoder: Encoder) -> Examples:
     return tokenise(recipe.data.make().load(), tokeniser)
 
 
-def build_dev(spec: DevSpec | None) -> Callable[[Encoder], float] | None:
+def build_dev(spec: DevSpec | None) -> Callable[[Encoder], DevScores] | None:
     """The dev evaluation, its data read already."""
     if spec is None:
         return None
-    from sentemb.evaluate.sts import sts_dev
+    from sentemb.evaluate.dev import dev_score
 
-    score = sts_dev(spec.path, spec.protocol)
-
-    def evaluate(encoder: Encoder) -> float:
-        return score(_AtPrecision(encoder, spec.precision))
-
-    return evaluate
+    return dev_score([dev_task(spec)], precision=spec.precision)
 
 
-class _AtPrecision:
-    """An encoder that encodes in one precision."""
+def dev_task(spec: DevSpec) -> Task:
+    """The task of the ``[dev]`` table."""
+    from sentemb.evaluate.tasks.sts import Sts
 
-    def __init__(self, encoder: Encoder, precision: str) -> None:
-        self.encoder, self.precision = encoder, precision
-
-    def encode(self, texts: Any) -> Any:
-        """As ``Encoder.encode``."""
-        return self.encoder.encode(texts, precision=self.precision, progress=False)
+    if Path(spec.path).suffix or Path(spec.path).exists():
+        return Sts(path=spec.path)
+    return Sts(protocol=cast(Any, spec.protocol), sets=(spec.path,), split="dev")
 
 
 def _bound(spec: PartSpec, context: Build, kind: type[Component]) -> Any:
@@ -161,31 +159,15 @@ def _token_count(dataset: Examples) -> int:
     return sum(int(column.offsets[-1]) for column in dataset.columns.values())
 
 
-def provenance(plan: Plan) -> dict[str, Any]:
+def run_facts(recipe: Recipe, encoder: Encoder, dataset: Examples) -> dict[str, Any]:
     """What ran, on what, with which versions: ``run.json``."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for name in ("sentemb", "torch", "transformers", "tokenizers", "accelerate", "numpy", "safetensors"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "unknown"
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "recipe_hash": plan.recipe_hash,
-        "seed": plan.settings.seed,
-        "python": platform.python_version(),
-        "machine": machine,
-        "versions": versions,
-        **plan.facts,
+        **asdict(provenance()),
+        "recipe_hash": recipe.hash,
+        "seed": recipe.train.seed,
+        "rows": len(dataset),
+        "tokens": _token_count(dataset),
+        "model_digest": encoder.digest(),
     }
 
 

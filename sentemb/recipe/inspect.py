@@ -100,9 +100,10 @@ def _missing_columns(recipe: Recipe, table: Any) -> list[str]:
 def _look_at_dev(recipe: Recipe, verified: list[str], unverified: list[str]) -> None:
     if recipe.dev is None:
         return
-    from sentemb.evaluate.sts import sts_dev
+    from sentemb.evaluate.dev import dev_score
+    from sentemb.recipe.build import dev_task
 
-    sts_dev(recipe.dev.path, recipe.dev.protocol)
+    dev_score([dev_task(recipe.dev)])
     verified.append(f"dev set {recipe.dev.path} ({recipe.dev.protocol})")
 
 

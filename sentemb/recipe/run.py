@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sentemb.distributed import broadcast_object, join, leave, rank
+from sentemb.distributed import broadcast_object, join, leave
 from sentemb.errors import RecipeError
-from sentemb.files import write_json, write_text
-from sentemb.recipe.build import build, provenance
+from sentemb.recipe.build import build
 from sentemb.recipe.recipe import Recipe, load_recipe
-from sentemb.training.loop import run
 from sentemb.training.plan import TrainResult
+from sentemb.training.run import run
 
 
 def train(
@@ -46,17 +45,13 @@ def train(
 
 
 def _train(recipe: Recipe, run_dir: Path, *, resume: bool) -> TrainResult:
-    # the first device looks before it writes there itself
-    if broadcast_object((run_dir / "recipe.toml").exists()) and not resume:
+    # the first device looks before it writes there itself; a run that failed before it saved anything is no run
+    has_run = any((run_dir / "checkpoints").glob("step-*")) or (run_dir / "model").exists()
+    if broadcast_object(has_run) and not resume:
         raise RecipeError(
             f"{run_dir} already holds a run; continue it with --resume, or choose another folder with --output"
         )
-    plan = build(recipe, run_dir)
-    if rank() == 0:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(run_dir / "recipe.toml", to_toml(recipe))
-        write_json(run_dir / "run.json", provenance(plan))
-    return run(plan, resume=resume)
+    return run(build(recipe, run_dir, files={"recipe.toml": to_toml(recipe)}), resume=resume)
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import overload
 
 from torch import Tensor
@@ -14,12 +15,23 @@ from sentemb.terms.diagnosis import explain_table
 from sentemb.types import Batch, Component, PairScores, Share, Similarity
 
 
-class Term(Component):
+class Term(Component, room="terms"):
     """One loss: ``forward(table, batch)`` gives a scalar that is equal on every device, or this device's ``Share``.
 
     A term of one's own subclasses this, takes keyword-only settings and computes its loss from ``table.sim``,
     ``table.positive`` and ``table.log_weight``. Gathering over devices, chunking, and the heads are done already.
+    ``0.1 * term`` is the term with that weight in the sum of losses.
     """
+
+    marks = MappingProxyType({"name": str, "weight": float})
+
+    @property
+    def weight(self) -> float:
+        """What its loss is multiplied with in the sum of losses."""
+        return float(self.given_marks.get("weight", 1.0))
+
+    def __rmul__(self, weight: float) -> Term:
+        return self.marked(weight=self.weight * weight)
 
     @overload
     def __call__(self, anchors: PairScores, positives: Batch, /) -> Tensor | Share: ...

@@ -5,12 +5,13 @@
         companions.safetensors   what companions want kept
         optimizer.safetensors    moments; its numbers are in state.json
         generators-<rank>.safetensors
-        state.json               step, epoch, batch, best-so-far, schedule, recipe hash
+        state.json               step, best score so far, schedule, hashes of recipe and data
         SHA256.json              of every file above; a folder that does not match it is damaged
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -25,29 +26,33 @@ from torch import Tensor
 
 from sentemb.errors import CheckpointError
 from sentemb.files import atomic_file, atomic_folder, sha256_of
-from sentemb.training.device import part_like, whole
+from sentemb.training.device import sharded_like, unsharded
 from sentemb.training.objective import Objective
+from sentemb.types import Examples
 
-FORMAT = 1
+FORMAT = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunState:
     """Where a run stands."""
 
-    step: int  # optimiser steps done
-    micro_step: int  # batches done, all epochs together
-    best_score: float | None
-    best_step: int | None
-    evaluations_since_best: int
     recipe_hash: str
+    data_hash: str  # of the tokenised data
     devices: int
+    step: int = 0  # optimiser steps done
+    examples: int = 0  # in those steps
+    seconds: float = 0.0  # that they took, over all the starts of the run
     skipped: int = 0  # steps left out because their loss was not finite
-    is_finished: bool = False
+    best_score: float | None = None
+    best_step: int | None = None
+    evaluated_step: int | None = None  # of the last evaluation
+    evaluations_since_best: int = 0
+    stopped: str | None = None  # why it ended before its last step
     format: int = FORMAT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """What a checkpoint holds beside the run's state, gathered from all devices where it is sharded."""
 
@@ -62,7 +67,8 @@ def take_snapshot(objective: Objective, optimizer: torch.optim.Optimizer, schedu
     """Collect the state; every device must call it."""
     tensors, numbers = _flatten_optimizer(optimizer.state_dict())
     return Snapshot(
-        objective_state(objective), companion_state(objective), tensors, numbers, _plain(schedule.state_dict())
+        objective=objective_state(objective), companions=companion_state(objective), optimizer=tensors,
+        numbers=numbers, schedule=_plain(schedule.state_dict()),
     )
 
 
@@ -100,29 +106,58 @@ def _sweep(folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+def read_state(path: Path, *, recipe_hash: str, data_hash: str) -> RunState:
+    """The state of a verified checkpoint; nothing is restored yet.
+
+    Raises:
+        CheckpointError: it was saved by another recipe or on other data.
+    """
+    state = RunState(**json.loads((path / "state.json").read_text())["state"])
+    if state.recipe_hash != recipe_hash:
+        raise CheckpointError(
+            f"{path}: was saved by another recipe (hash {state.recipe_hash[:12]}, this one is {recipe_hash[:12]}); "
+            "resume with the same recipe and --set values, or choose another --output"
+        )
+    if state.data_hash != data_hash:
+        raise CheckpointError(
+            f"{path}: was saved on other data (hash {state.data_hash[:12]}, these are {data_hash[:12]}): the file "
+            "changed, or the tokenizer; resume with the data of the start, or choose another --output"
+        )
+    return state
+
+
 def load_checkpoint(
     path: Path, *, objective: Objective, optimizer: torch.optim.Optimizer, schedule: Any
-) -> tuple[RunState, dict[int, dict[str, Tensor]]]:
-    """Restore everything from a verified checkpoint; returns the run's state and each device's generators."""
+) -> dict[int, dict[str, Tensor]]:
+    """Restore everything from a verified checkpoint; returns each device's generators."""
     content = json.loads((path / "state.json").read_text())
-    state = RunState(**content["state"])
     _restore(objective, load_file(path / "objective.safetensors"), path)
-    kept: dict[str, dict[str, Tensor]] = {}
+    saved: dict[str, dict[str, Tensor]] = {}
     for key, tensor in load_file(path / "companions.safetensors").items():
-        name, _, rest = key.partition("/")
-        kept.setdefault(name, {})[rest] = tensor
-    for name, companion in objective.companions.items():
+        name, _, part = key.partition("/")
+        saved.setdefault(name, {})[part] = tensor
+    for name, companion in objective.named_companions.items():
         current = companion.state_dict()
-        mine = {key: part_like(tensor, current.get(key, tensor)) for key, tensor in kept.get(name, {}).items()}
-        companion.load_checkpoint_state(mine)  # type: ignore[operator]
+        companion.load_checkpoint_state(
+            {key: sharded_like(tensor, current.get(key, tensor)) for key, tensor in saved.get(name, {}).items()}
+        )
     optimizer.load_state_dict(
         _unflatten_optimizer(load_file(path / "optimizer.safetensors"), content["optimizer"], optimizer)
     )
     schedule.load_state_dict(content["schedule"])
-    generators = {
-        int(file.stem.partition("-")[2]): load_file(file) for file in sorted(path.glob("generators-*.safetensors"))
-    }
-    return state, generators
+    return {int(file.stem.partition("-")[2]): load_file(file) for file in sorted(path.glob("generators-*.safetensors"))}
+
+
+def hash_of_data(examples: Examples) -> str:
+    """Hex SHA-256 of tokenised data: of every token, label and score, in order."""
+    digest = hashlib.sha256()
+    for name, column in examples.columns.items():
+        digest.update(name.encode())
+        digest.update(column.offsets.tobytes())
+        digest.update(column.flat.tobytes())
+    for values in (examples.label, examples.score):
+        digest.update(b"" if values is None else values.tobytes())
+    return digest.hexdigest()
 
 
 def fault_of(path: Path) -> str | None:
@@ -141,8 +176,8 @@ def fault_of(path: Path) -> str | None:
         version = json.loads((path / "state.json").read_text())["state"]["format"]
     except (OSError, ValueError, KeyError):
         return "state.json is not readable"
-    if version > FORMAT:
-        return f"format {version} is newer than this sentemb reads ({FORMAT}); upgrade sentemb"
+    if version != FORMAT:
+        return f"format {version}; this sentemb reads {FORMAT}: resume with the sentemb that wrote it"
     return None
 
 
@@ -165,28 +200,29 @@ def rotate(folder: Path, keep: int) -> None:
 
 def objective_state(objective: Objective) -> dict[str, Tensor]:
     """Parameters and buffers outside the companions; every device must call it where they are sharded."""
-    return {key: whole(value) for key, value in objective.state_dict().items() if not key.startswith("companions.")}
+    state = objective.state_dict()
+    return {key: unsharded(value) for key, value in state.items() if not key.startswith("companions.")}
 
 
 def companion_state(objective: Objective) -> dict[str, Tensor]:
     """``companion/key`` → tensor; every device must call it where they are sharded."""
     return {
-        f"{name}/{key}": whole(value)
-        for name, companion in objective.companions.items()
-        for key, value in companion.checkpoint_state().items()  # type: ignore[operator]
+        f"{name}/{key}": unsharded(value)
+        for name, companion in objective.named_companions.items()
+        for key, value in companion.checkpoint_state().items()
     }
 
 
 def _restore(objective: Objective, tensors: Mapping[str, Tensor], path: Path) -> None:
-    expected = set(objective_state(objective))
-    if expected != set(tensors):
-        some = sorted(expected ^ set(tensors))[:3]
+    current = objective.state_dict()
+    differing = {key for key in current if not key.startswith("companions.")} ^ set(tensors)
+    if differing:
         raise CheckpointError(
-            f"{path}: holds other parameters than this recipe builds (e.g. {', '.join(some)}); "
+            f"{path}: holds other parameters than this recipe builds (e.g. {', '.join(sorted(differing)[:3])}); "
             "resume with the recipe that started the run"
         )
-    current = objective.state_dict()
-    objective.load_state_dict({key: part_like(tensor, current[key]) for key, tensor in tensors.items()}, strict=False)
+    matching = {key: sharded_like(tensor, current[key]) for key, tensor in tensors.items()}
+    objective.load_state_dict(matching, strict=False)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -197,13 +233,13 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Tied tensors are written once under each name (safetensors refuses shared memory)."""
-    seen: set[int] = set()
+    storages: set[int] = set()
     separate: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()
-        place = tensor.untyped_storage().data_ptr()
-        separate[key] = tensor.clone() if place in seen else tensor
-        seen.add(place)
+        storage = tensor.untyped_storage().data_ptr()
+        separate[key] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
     try:
         save_file(separate, path)
     except SafetensorError as error:  # a full disk arrives as this, not as OSError
@@ -212,9 +248,10 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def _flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = {
-        f"{index}.{key}": whole(value) if isinstance(value, Tensor) else torch.tensor(value)
+        f"{index}.{key}": unsharded(value) if isinstance(value, Tensor) else torch.tensor(value)
         for index, entries in state["state"].items()
         for key, value in entries.items()
+        if value is not None
     }
     groups = [{key: _plain(value) for key, value in group.items()} for group in state["param_groups"]]
     return tensors, {"param_groups": groups}
@@ -224,21 +261,18 @@ def _unflatten_optimizer(
     tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for place, parameter in enumerate(parameters):
-        if place in state:
-            state[place] = {
-                name: part_like(value, parameter) if value.shape == parameter.shape else value
-                for name, value in state[place].items()
-            }
-    groups = [dict(group) for group in numbers["param_groups"]]
-    for group, current in zip(groups, optimizer.param_groups, strict=True):
-        group["betas"] = tuple(group["betas"])
-        if len(group["params"]) != len(current["params"]):
-            raise CheckpointError("the checkpoint's optimiser has other parameter groups than this recipe builds")
+        parameter = parameters[int(index)]
+        has_its_shape = tensor.shape == parameter.shape
+        state.setdefault(int(index), {})[name] = sharded_like(tensor, parameter) if has_its_shape else tensor
+    groups = [
+        {key: tuple(value) if isinstance(value, list) and key != "params" else value for key, value in group.items()}
+        for group in numbers["param_groups"]
+    ]
+    if [len(group["params"]) for group in groups] != [len(group["params"]) for group in optimizer.param_groups]:
+        raise CheckpointError("the checkpoint's optimiser has other parameter groups than this recipe builds")
     return {"state": state, "param_groups": groups}
 
 

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sentemb.distributed import devices
-from sentemb.errors import MissingExtra, RecipeError
+from sentemb.errors import RecipeError, needs_extra
 from sentemb.machine.allocation import keep_freed_memory
 from sentemb.machine.precision import find_device, multiplies_bfloat16
 from sentemb.training.objective import Objective
 from sentemb.training.optim import build_optimizer
 from sentemb.training.settings import Precision, TrainSettings
 
-if TYPE_CHECKING:
-    from sentemb.training.plan import Plan
 
-
-def resolve_precision(asked: Precision) -> str:
+def resolve_precision(precision: Precision) -> str:
     """fp32, bf16 or fp16; ``auto`` is bf16 where that is fast."""
-    if asked == "fp16" and not torch.cuda.is_available():
+    if precision == "fp16" and not torch.cuda.is_available():
         raise RecipeError('train.precision = "fp16" needs a CUDA device; here: fp32, bf16 or auto')
-    if asked != "auto":
-        return asked
+    if precision != "auto":
+        return precision
     return "bf16" if multiplies_bfloat16(find_device(None)) else "fp32"
 
 
-def build_accelerator(settings: TrainSettings, precision: str, plan: Plan) -> Any:
+def build_accelerator(
+    settings: TrainSettings, precision: str, *, run_dir: Path, recipe: Mapping[str, Any]
+) -> Any:
     """accelerate's ``Accelerator`` for this run, with its trackers started."""
+    needs_extra("accelerate", "train")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
@@ -41,35 +42,38 @@ def build_accelerator(settings: TrainSettings, precision: str, plan: Plan) -> An
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     for name in settings.trackers:  # accelerate only warns, and trains without
-        if importlib.util.find_spec(name) is None:
-            raise MissingExtra(name, "trackers")
+        needs_extra(name, "trackers")
     # an earlier run of this process left its precision there, and accelerate refuses another one
     AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=list(settings.trackers) or None,
-        project_dir=str(plan.run_dir),
+        project_dir=str(run_dir),
         # buffers change alike on every device: they see the whole batch
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     if settings.trackers:
-        flat = {f"{table}.{key}": str(value) for table, entries in plan.recipe.items()
+        flat = {f"{table}.{key}": str(value) for table, entries in recipe.items()
                 if isinstance(entries, dict) for key, value in entries.items()}
         accelerator.init_trackers("sentemb", config=flat)
     return accelerator
 
 
 def prepare(objective: Objective, settings: TrainSettings, accelerator: Any) -> tuple[Any, torch.optim.Optimizer, Any]:
-    """The objective inside DDP (or its backbones sharded), the optimizer, and the optimizer as accelerate wraps it."""
+    """What ``Step`` calls, the optimizer, and the optimizer as accelerate wraps it.
+
+    On several devices the objective is wrapped in DDP, unless its backbones are sharded or its batches chunked: then
+    ``Step`` averages gradients.
+    """
     if settings.shard and devices() > 1:
         shard(objective)
-        optimizer = build_optimizer(objective, settings)
+    optimizer = build_optimizer(objective, settings)
+    if devices() > 1 and (settings.shard or settings.is_chunked):
         model = accelerator.prepare_model(objective, evaluation_mode=True)  # autocast, no DDP
         return model, optimizer, accelerator.prepare_optimizer(optimizer)
-    optimizer = build_optimizer(objective, settings)
     with warnings.catch_warnings():
         # newer torch prefers another name, which older torch does not know
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
@@ -82,7 +86,7 @@ def shard(objective: Objective) -> None:
     """Deal the weights of every encoder's backbone (the trained one's, a momentum copy's, …) to the devices.
 
     Each backbone is a root of its own, so it gathers its weights whenever it is called, by whichever part. Everything
-    else (heads, terms, a detector) is small beside it and stays whole; ``Step`` averages its gradients.
+    else (heads, terms, a detector) is small beside it and stays unsharded; ``Step`` averages its gradients.
     """
     from torch.distributed.fsdp import fully_shard
 
@@ -101,14 +105,14 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
-def whole(tensor: Tensor) -> Tensor:
+def unsharded(tensor: Tensor) -> Tensor:
     """All of a tensor; every device must call it for a sharded one."""
     gathered: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
     return gathered
 
 
-def part_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """This device's part of a whole tensor, dealt as ``like`` is."""
+def sharded_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """This device's part of a tensor, dealt as ``like`` is."""
     if not is_sharded(like):
         return tensor
     from torch.distributed.tensor import distribute_tensor

@@ -15,7 +15,7 @@ Deviations: graphs are kept where memory allows; heads run behind the cache, so 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from sentemb.errors import RecipeError
 from sentemb.training import generators
 from sentemb.training.inputs import LengthGroup, StepInput
-from sentemb.training.objective import EncodedViews, Losses, Objective, merged_rows
+from sentemb.training.objective import EncodedViews, Losses, Objective, in_order, in_views
 
 MIB = 2**20
 
@@ -67,39 +67,43 @@ def check_chunks(objective: Objective) -> None:
         raise RecipeError(faults)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Chunk:
     group: LengthGroup
-    pooled: Tensor  # with a graph where that is kept
-    replay: dict[str, Tensor] | None  # generator states before the first pass, where it is not
+    pooled: Tensor  # with its graph where ``replay`` is None
+    replay: dict[str, Tensor] | None  # generator states before the first pass
 
 
 class GradCache:
-    """Forward and backward of one batch, chunk by chunk; gradients stay on this device (no synchronisation).
+    """Forward and backward of one batch, chunk by chunk; the gradients stay on this device (no synchronisation).
 
-    Chunks are the input's groups (``InputMaker.chunk_size``). ``model`` is the objective as accelerate wrapped it.
+    Chunks are the groups of the input (``InputMaker.chunk_size``).
     """
 
-    def __init__(self, model: Any, accelerator: Any, *, kept_graphs_mib: float = 0.0) -> None:
-        self.model, self.accelerator = model, accelerator
+    def __init__(self, objective: Objective, accelerator: Any, *, kept_graphs_mib: float = 0.0) -> None:
+        self.objective, self.accelerator = objective, accelerator
         self.budget = kept_graphs_mib * MIB
         self.kept = 0  # chunks of the last batch whose graphs were kept
-        self._rate = 0.0  # bytes a token of padded input leaves in a graph …
-        self._longest = 0  # … measured on rows of this length
+        # bytes that a token of padded input leaves in a graph, measured on rows of the longest length so far
+        self._bytes_per_token, self._longest = 0.0, 0
 
     def __call__(self, inputs: StepInput, share: float) -> Losses:
         """Add ``share`` times the loss's gradients to the parameters' ``grad``."""
         device = inputs.groups[0].rows.device
         chunks = self._first_pass(inputs, device)
-        leaf = merged_rows([chunk.pooled.detach() for chunk in chunks], [chunk.group for chunk in chunks])
+        leaf = in_order([chunk.pooled.detach() for chunk in chunks], [chunk.group for chunk in chunks])
         leaf.requires_grad_()
-        views = Objective.in_views(leaf, inputs).transpose(0, 1)
-        losses: Losses = self.model(Objective.finish, EncodedViews(views, {}), inputs)
+        with self.accelerator.autocast():
+            losses = self.objective.finish(EncodedViews(pooled=in_views(leaf, inputs), separate={}), inputs)
         self.accelerator.backward(losses.total * share)
-        losses = losses.without_needless_table()  # n × m values, several times, that the second pass needs not hold
+        losses = replace(losses, total=losses.total.detach())  # frees the score tables before the second pass
         if leaf.grad is not None:
             self._second_pass(chunks, leaf.grad, device)
         return losses
+
+    def _encode(self, group: LengthGroup) -> Tensor:
+        with self.accelerator.autocast():
+            return self.objective.encode_group(group)
 
     def _first_pass(self, inputs: StepInput, device: torch.device) -> list[_Chunk]:
         """Encode all chunks, the longest rows first; ``kept`` of them with their graphs."""
@@ -108,16 +112,16 @@ class GradCache:
             cost = self._cost(group)
             if cost is not None and cost <= left:
                 left -= cost
-                chunks.append(_Chunk(group, self.model(Objective.encode_group, group).pooled, None))
+                chunks.append(_Chunk(group=group, pooled=self._encode(group), replay=None))
                 continue
             replay = generators.states(device)
             with torch.no_grad():
-                chunks.append(_Chunk(group, self.model(Objective.encode_group, group).pooled, replay))
+                chunks.append(_Chunk(group=group, pooled=self._encode(group), replay=replay))
         self.kept = sum(chunk.replay is None for chunk in chunks)
         return chunks
 
     def _second_pass(self, chunks: Sequence[_Chunk], gradient: Tensor, device: torch.device) -> None:
-        """Backward through every chunk: kept graphs first, which frees them, then the others anew."""
+        """Backward through every chunk: kept graphs first, which frees them, then the others encoded again."""
         after = generators.states(device)
         for chunk in sorted(chunks, key=lambda chunk: chunk.replay is not None):
             if chunk.replay is not None:
@@ -130,20 +134,19 @@ class GradCache:
     # -------------------------------------------------------------------------------------- graph memory
     def _cost(self, group: LengthGroup) -> float | None:
         """Bytes that a group's graph will hold, or None before the first one was measured."""
-        if not self._rate or not self.budget:
+        if not self._bytes_per_token or not self.budget:
             return None
         rows, length = group.tokens.input_ids.shape
         # attention's share grows with the square of the length
-        return self._rate * rows * length * max(1.0, length / self._longest)
+        return self._bytes_per_token * rows * length * max(1.0, length / self._longest)
 
     def _measured(self, group: LengthGroup) -> Tensor:
-        """Encode a group with its graph; longer rows than ever before are measured on the way."""
+        """Encode a group with its graph; the graph of rows longer than ever before is measured."""
         rows, length = group.tokens.input_ids.shape
         if not self.budget or length <= self._longest:
-            pooled: Tensor = self.model(Objective.encode_group, group).pooled
-            return pooled
+            return self._encode(group)
         sizes: dict[int, int] = {}
-        weights = {parameter.untyped_storage().data_ptr() for parameter in self.model.parameters()}
+        weights = {parameter.untyped_storage().data_ptr() for parameter in self.objective.parameters()}
 
         def note(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
@@ -152,6 +155,6 @@ class GradCache:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            pooled = self.model(Objective.encode_group, group).pooled
-        self._rate, self._longest = sum(sizes.values()) / (rows * length), length
+            pooled = self._encode(group)
+        self._bytes_per_token, self._longest = sum(sizes.values()) / (rows * length), length
         return pooled

@@ -15,11 +15,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from sentemb.errors import ModelError
+from sentemb.machine import resources
 
 # bytes a parameter: weight, gradient, two moments
 TRAINED_BYTES = 16
@@ -170,19 +170,11 @@ def estimate(
     return Estimate(fixed, activations(texts) + kept, tables, available, proposal, texts, shape.longest)
 
 
-def free_memory() -> tuple[float | None, bool]:
+def free_memory() -> tuple[int | None, bool]:
     """Free bytes of the device that would train, and whether it is a GPU; None where the system does not say."""
     if torch.cuda.is_available():
-        return float(torch.cuda.mem_get_info()[0]), True
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return None, False
-    fields: dict[str, Any] = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-    free = float(fields["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
-        free = min(free, float(text) - float(used.read_text()))
-    return free, False
+        return int(torch.cuda.mem_get_info()[0]), True
+    return resources.free_memory(), False
 
 
 def _sizes(rows: int) -> list[int]:

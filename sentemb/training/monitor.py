@@ -1,4 +1,4 @@
-"""What a run tells and leaves: progress, ``metrics.jsonl``, trackers, the curve as PNG."""
+"""What a run shows and leaves: the progress bar, ``metrics.jsonl``, trackers, the curve as PNG."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from sentemb.files import write_text
 from sentemb.progress import Progress
+from sentemb.training.callbacks.callback import Callback, CheckpointEvent, EndEvent, EvaluationEvent, StepEvent
 
 
-class Monitor:
-    """Collects losses without waiting for the device and writes them every ``log_every`` steps."""
+class Monitor(Callback):
+    """Collects losses without waiting for the device and writes their mean every ``log_every`` steps."""
 
     def __init__(
-        self, run_dir: Path, *, total_steps: int, first_step: int, log_every: int, accelerator: Any, is_main: bool
+        self, run_dir: Path, *, total_steps: int, first_step: int, log_every: int, accelerator: Any
     ) -> None:
-        self.run_dir, self.log_every, self.accelerator, self.is_main = run_dir, log_every, accelerator, is_main
-        self._pending: list[tuple[int, Any]] = []  # (step, device tensors); read in bulk
-        self._file: TextIO | None = None
-        self._curve_is_due = False
-        if is_main:
-            _drop_after(run_dir / "metrics.jsonl", first_step)
-            self._file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
-        enabled = None if is_main else False
-        self.bar = Progress("training", total=total_steps, unit="steps", done=first_step, enabled=enabled)
+        self.run_dir, self.log_every, self.accelerator = run_dir, log_every, accelerator
+        self._pending: list[StepEvent] = []
+        _drop_after(run_dir / "metrics.jsonl", first_step)
+        self._file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self.bar = Progress("training", total=total_steps, unit="steps", done=first_step)
 
     def __enter__(self) -> Monitor:
         self.bar.__enter__()
@@ -36,70 +33,73 @@ class Monitor:
     def __exit__(self, *error: Any) -> None:
         self.flush()
         self.bar.__exit__(*error)
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
 
-    def step(self, step: int, parts: Mapping[str, Any], rate: float) -> None:
-        """One optimiser step is done; ``parts`` are tensors on the device."""
-        self._pending.append((step, {"parts": dict(parts), "learning_rate": rate}))
-        if step % self.log_every == 0:
+    def on_step(self, event: StepEvent) -> None:
+        """Keep the losses; read and write them where ``log_every`` steps are together."""
+        if event.losses:
+            self._pending.append(event)
+        if event.step % self.log_every == 0:
             self.flush()
         self.bar.advance(1)
+
+    def on_evaluation(self, event: EvaluationEvent) -> None:
+        """A line with the scores."""
+        self.flush()
+        by_task = {f"dev/{name}": score for name, score in event.scores.items()} if len(event.scores) > 1 else {}
+        self._write({"step": event.step, "dev": event.score, "is_best": event.is_best, **by_task})
+        line = f"{event.score:.4f}{' (best)' if event.is_best else ''}"
+        self.bar.advance(0, dev=line)
+        self.bar.say(f"step {event.step}: dev {line}")
+
+    def on_checkpoint(self, event: CheckpointEvent) -> None:
+        """Put what was written on the disk."""
+        self.flush()
+        os.fsync(self._file.fileno())
+
+    def on_end(self, event: EndEvent) -> None:
+        """Close the trackers and draw the curve."""
+        self.flush()
+        # accelerate's end_training would also leave the process group, which other devices still need
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        draw_curve(self.run_dir)
 
     def flush(self) -> None:
         """Read the waiting losses from the device and write their mean."""
         if not self._pending:
             return
-        last, content = self._pending[-1]
+        last = self._pending[-1]
         means = {
-            name: math.fsum(float(entry["parts"][name]) for _, entry in self._pending) / len(self._pending)
-            for name in content["parts"]
+            name: math.fsum(float(event.losses[name]) for event in self._pending) / len(self._pending)
+            for name in last.losses
         }
         self._pending.clear()
         losses = {f"loss/{name}": value for name, value in means.items()}
-        self.write({"step": last, "learning_rate": content["learning_rate"], **losses})
+        self._write({"step": last.step, "learning_rate": last.learning_rate, **losses})
         self.bar.advance(0, loss="+".join(f"{value:.4f}" for value in means.values()))
 
-    def dev(self, step: int, score: float, *, is_best: bool) -> None:
-        """A dev evaluation."""
-        self.flush()
-        self.write({"step": step, "dev": score, "is_best": is_best})
-        self.bar.advance(0, dev=f"{score:.4f}{' (best)' if is_best else ''}")
-        if not _is_terminal(self.bar):
-            self.bar.say(f"step {step}: dev {score:.4f}{' (best)' if is_best else ''}")
-
-    def write(self, entry: Mapping[str, Any]) -> None:
+    def _write(self, entry: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl, and the trackers."""
-        if self._file is not None:
-            self._file.write(json.dumps(entry) + "\n")
-            self._file.flush()
-        numbers = {key: value for key, value in entry.items() if key != "step" and isinstance(value, float)}
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
         if self.accelerator.trackers:
+            numbers = {key: value for key, value in entry.items() if isinstance(value, float)}
             self.accelerator.log(numbers, step=int(entry["step"]))
-
-    def sync(self) -> None:
-        """Put what was written on the disk (before a checkpoint that follows it)."""
-        self.flush()
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-
-
-def _is_terminal(bar: Progress) -> bool:
-    return bar._bar is not None
 
 
 def _drop_after(path: Path, step: int) -> None:
     """Forget lines of steps that a resumed run will do again."""
     if not path.is_file():
         return
-    kept = []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line)
+                lines.append(line)
         except (ValueError, KeyError):  # a half-written last line
             continue
-    write_text(path, "".join(line + "\n" for line in kept))
+    write_text(path, "".join(line + "\n" for line in lines))
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A training run as the loop sees it: everything built, nothing left to decide."""
+"""What a training run is made of, and what comes out of it."""
 
 from __future__ import annotations
 
@@ -8,39 +8,41 @@ from pathlib import Path
 from typing import Any
 
 from sentemb.encoder import Encoder
+from sentemb.training.callbacks.callback import Callback
 from sentemb.training.objective import Objective
-from sentemb.training.services import EncoderShelf
+from sentemb.training.services import EncoderCache
 from sentemb.training.settings import TrainSettings
-from sentemb.types import Examples, ViewContext, ViewMaker, Views
+from sentemb.types import DevScores, Examples, ViewContext, ViewMaker, Views
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What ``recipe.build`` makes and ``train.loop.run`` runs."""
+    """Everything that a ``Run`` needs: built, with nothing left to decide. ``recipe.build`` makes it from a recipe."""
 
     encoder: Encoder
-    shelf: EncoderShelf
+    encoders: EncoderCache
     objective: Objective
     dataset: Examples
     maker: ViewMaker
     copies: Sequence[Callable[[Views, ViewContext], Views]]
     settings: TrainSettings
     run_dir: Path
-    recipe: Mapping[str, Any]  # the resolved recipe, as written into the run folder
+    recipe: Mapping[str, Any]  # the resolved recipe, for trackers
     recipe_hash: str
-    dev: Callable[[Encoder], float] | None = None  # higher is better
+    dev: Callable[[Encoder], DevScores] | None = None
     dev_name: str = "dev"
-    facts: Mapping[str, Any] = field(default_factory=dict)  # data hash, rows, … for run.json
+    callbacks: Sequence[Callback] = ()
+    files: Mapping[str, str] = field(default_factory=dict)  # name -> text, written into the run folder at the start
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """Where a finished run left its model, and how it went."""
 
     model_dir: Path
     run_dir: Path
     steps: int
-    seconds: float
+    seconds: float  # of all the legs of a run that was resumed
     examples_per_second: float
     best_score: float | None
     best_step: int | None

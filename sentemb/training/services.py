@@ -1,24 +1,26 @@
-"""What companions may call while they prepare: encoding, nearest neighbours, decoding."""
+"""What companions may call: embedding, nearest neighbours, decoding."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sentemb.distributed import all_objects, broadcast_object, devices, rank
 from sentemb.encoder import Encoder
 from sentemb.errors import RecipeError
 from sentemb.maths.neighbours import nearest
+from sentemb.training.unsharded import UnshardedEncoder
 from sentemb.types import SentenceModule, Services, TokenColumn
 
-if TYPE_CHECKING:
-    from sentemb.training.plan import Plan
+# rows that a device embeds before the devices exchange what they have: a slow device keeps no other one waiting long
+_ROWS_AT_ONCE = 8192
+_BATCH_TOKENS = 4096
 
 
-class EncoderShelf:
+class EncoderCache:
     """Encoders by the module that parts hold: the trained one and the frozen ones that companions load."""
 
     def __init__(self, encoder: Encoder) -> None:
@@ -45,30 +47,53 @@ class EncoderShelf:
         module: SentenceModule = self._by_source[source].module
         return module
 
-    def embed(self, module: SentenceModule, column: TokenColumn) -> NDArray[np.float32]:
-        """Unit embeddings (rows, d) of a token column."""
+    def encoder_of(self, module: SentenceModule) -> Encoder:
+        """The encoder around a module that ``load`` gave, or around the trained one."""
         encoder = self._by_module.get(id(module))
         if encoder is None:
             raise AssertionError("only modules that load() gave, or the trained one, can embed")
-        was_training = encoder.module.training
-        encoder.module.eval()
-        try:
-            with torch.no_grad():
-                vectors: NDArray[np.float32] = encoder.encode(column, normalise=True, precision="auto")
-            return vectors
-        finally:
-            encoder.module.train(was_training)
+        return encoder
 
 
-def build_services(plan: Plan, device: torch.device) -> Services:
+def build_services(encoders: EncoderCache, trained: UnshardedEncoder) -> Services:
     """The services of one run."""
-    return Services(
-        embed=plan.shelf.embed,
-        nearest=nearest,
-        decode=plan.encoder.tokeniser.decode,
-        say=_say,
-    )
+    def embed(module: SentenceModule, column: TokenColumn) -> NDArray[np.float32]:
+        encoder = encoders.encoder_of(module)
+        if encoder is trained.encoder and trained.is_sharded:
+            encoder = trained.read()
+            return _embed(encoder, column, on=(0,))
+        return _embed(encoder, column, on=range(devices()))
+
+    def same_everywhere(vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        # every device searches, so that none waits; the first one's answer counts, so that no tie is broken differently
+        neighbours: tuple[NDArray[np.int64], NDArray[np.float32]] = broadcast_object(nearest(vectors, k))
+        return neighbours
+
+    return Services(embed=embed, nearest=same_everywhere, decode=encoders.encoder.tokeniser.decode, say=_say)
+
+
+def _embed(encoder: Encoder, column: TokenColumn, *, on: range | tuple[int, ...]) -> NDArray[np.float32]:
+    """Unit embeddings (rows, d), equal on every device; the devices in ``on`` share the work.
+
+    Always in float32 and in the same blocks of rows, so that neither the clock nor the number of devices changes a bit.
+    """
+    blocks = [np.arange(len(column))[start : start + _ROWS_AT_ONCE] for start in range(0, len(column), _ROWS_AT_ONCE)]
+    vectors: list[NDArray[np.float32]] = []
+    was_training = encoder.module.training
+    encoder.module.eval()
+    try:
+        for start in range(0, len(blocks), len(on)):
+            own: NDArray[np.float32] | None = None
+            if rank() in on and start + rank() < len(blocks):
+                with torch.no_grad():
+                    rows = column.take(blocks[start + rank()])
+                    own = encoder.encode(rows, normalise=True, precision="fp32", batch_tokens=_BATCH_TOKENS)
+            vectors += [block for block in all_objects(own) if block is not None]
+    finally:
+        encoder.module.train(was_training)
+    return np.concatenate(vectors)
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    if rank() == 0:
+        sys.stderr.write(line + "\n")

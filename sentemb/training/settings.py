@@ -54,16 +54,23 @@ class TrainSettings(BaseModel):
     eval_every: Count | None = Field(None, description="steps between dev evaluations; the best model is kept")
     patience: Count | None = Field(None, description="stop after this many dev evaluations without a better score")
     log_every: Count = 10
-    save_every: Count | None = Field(None, description="steps between checkpoints; default: eval_every, or at the end")
+    save_every: Count | None = Field(
+        None, description="steps between checkpoints; default: eval_every, else every ten minutes; always at the end"
+    )
     keep_checkpoints: Count = 2
     on_nan: Literal["stop", "skip"] = "stop"
     trackers: tuple[Tracker, ...] = ()
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether batches are encoded in chunks (GradCache)."""
+        return self.chunk_size is not None or self.chunk_tokens is not None
 
     @model_validator(mode="after")
     def _coherent(self) -> TrainSettings:
         if self.patience is not None and self.eval_every is None:
             raise ValueError("patience needs eval_every")
-        if self.kept_graphs_mib and self.chunk_size is None and self.chunk_tokens is None:
+        if self.kept_graphs_mib and not self.is_chunked:
             raise ValueError("kept_graphs_mib needs chunk_size or chunk_tokens")
         if self.kept_graphs_mib and self.shard:
             # every device gathers weights at the same time, so none may skip a forward pass that others need

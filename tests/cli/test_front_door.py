@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 import warnings
@@ -11,6 +15,8 @@ import pytest
 
 from sentemb import cli
 from sentemb.cli import VERBS, main
+
+TO_BE_SHORTENED = {"eval", "index", "mine"}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,12 +39,32 @@ def test_unknown_verb_and_option_say_what_is_known(capsys):
         assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
-def test_every_verb_has_help(verb, capsys):
+def commands() -> list[list[str]]:
+    """Every verb and every command of a verb."""
+    found = []
+    for verb, (module, _) in VERBS.items():
+        registered = importlib.import_module(f"sentemb.cli.{module}").app.registered_commands
+        found.append([verb])
+        if len(registered) > 1:
+            found += [[verb, command.name or command.callback.__name__] for command in registered]
+    return found
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_help_fits_on_a_screen_and_stands_alone(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as ended:
-        main([verb, "--help"])
+        main([*command, "--help"])
     assert ended.value.code == 0
-    assert len(capsys.readouterr().out) > 100
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert len(lines) > 5
+    assert max(map(len, lines)) <= 100
+    if command[0] in TO_BE_SHORTENED:
+        return
+    assert len(lines) <= 40
+    # an option's line is read without its neighbours
+    assert not re.search(r"likewise|the same\b(?! command)|ditto|as above|their column|  … ", text)
 
 
 def test_a_mistake_is_one_message_and_debug_shows_the_traceback():
@@ -47,6 +73,45 @@ def test_a_mistake_is_one_message_and_debug_shows_the_traceback():
     assert plain.stderr.startswith("sentemb: ")
     assert "Traceback" not in plain.stderr
     assert "RecipeError" in run("--debug", "check", "no-such-recipe").stderr
+
+
+def test_an_unexpected_error_is_one_message_and_its_traceback_is_kept(monkeypatch, capsys, tmp_path):
+    def fail(*_: object) -> None:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr("sentemb.recipe.catalogue.catalogue", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        main(["list"])
+    assert ended.value.code == 3
+    said = capsys.readouterr().err
+    assert said.startswith("sentemb: KeyError: 'no such thing'\n")
+    assert "Traceback" not in said
+    (kept,) = tmp_path.iterdir()
+    assert str(kept) in said
+    assert "Traceback" in kept.read_text()
+    with pytest.raises(KeyError):
+        main(["--debug", "list"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_every_verb_is_stopped_with_one_message(number, monkeypatch, capsys):
+    monkeypatch.setattr("sentemb.recipe.catalogue.catalogue", lambda _: signal.raise_signal(number))
+    with pytest.raises(SystemExit) as ended:
+        main(["list"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "sentemb: stopped\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "offered"),
+    [("sentemb ind", "1", "index"), ("sentemb index co", "2", "compact"), ("sentemb train --re", "2", "--resume")],
+)
+def test_the_shell_completes(words, place, offered):
+    environment = {**os.environ, "_SENTEMB_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": place}
+    command = [sys.executable, "-m", "sentemb"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == [offered]
 
 
 def test_help_and_import_load_nothing_heavy():
@@ -71,9 +136,14 @@ def test_the_function_train_is_not_shadowed_by_a_room():
 
 
 def test_list_gives_json():
-    done = run("list", "terms", "--json")
-    assert "info_nce" in json.loads(done.stdout)
-    assert "did you mean" in run("list", "term").stderr or run("list", "term").returncode == 2
+    assert "info_nce" in json.loads(run("list", "terms", "--json").stdout)
+
+
+def test_list_says_what_can_be_listed():
+    done = run("list", "term")
+    assert done.returncode == 2
+    assert "'terms'" in done.stderr
+    assert done.stdout == ""
 
 
 def test_show_prints_formula_source_and_place():

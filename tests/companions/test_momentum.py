@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from tiny_module import TinyModule, batch_of, build_of
+from tiny_module import TinyModule, batch_of, build_of, services_of
 
 from sentemb.companions import PARTS
 from sentemb.companions.momentum import Momentum
@@ -43,7 +43,7 @@ def test_follows_the_average_by_the_formula():
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.add_(step + 1.0)
-        companion.after_step(batch_of([[5, 6], [7]], [0, 1]), module)
+        companion.after_step(batch_of([[5, 6], [7]], [0, 1]), module, services_of([]))
         expected = [0.9 * old + 0.1 * new.detach() for old, new in zip(expected, module.parameters(), strict=True)]
     for mine, wanted in zip(companion.encoder.parameters(), expected, strict=True):
         torch.testing.assert_close(mine, wanted)
@@ -54,7 +54,7 @@ def test_running_statistics_are_copied():
     companion = bound(module)
     module.train()(batch_of([[5], [9]], [0, 1]).tokens["anchor"])
     module.norm(torch.randn(8, 4))
-    companion.after_step(batch_of([[5], [6]], [0, 1]), module)
+    companion.after_step(batch_of([[5], [6]], [0, 1]), module, services_of([]))
     assert torch.equal(companion.encoder.norm.running_mean, module.norm.running_mean)
     assert companion.encoder.norm.num_batches_tracked == module.norm.num_batches_tracked == 1
 
@@ -65,7 +65,7 @@ def test_keys_come_from_the_average_without_dropout_and_with_heads():
     companion.train()
     assert not companion.encoder.training
     batch = batch_of([[5, 6, 7], [8]], [3, 4])
-    companion.after_step(batch, module)
+    companion.after_step(batch, module, services_of([]))
     frozen = copy.deepcopy(companion.encoder).eval()
     wanted = frozen.project(frozen(batch.tokens["anchor"]).pooled)
     torch.testing.assert_close(companion.embedding[:2], wanted.detach())
@@ -78,26 +78,26 @@ def test_first_in_first_out():
     module = TinyModule()
     companion = bound(module, queue_size=5)
     for first in (0, 3, 6):
-        companion.after_step(batch_of([[5], [6], [7]], [first, first + 1, first + 2]), module)
+        companion.after_step(batch_of([[5], [6], [7]], [first, first + 1, first + 2]), module, services_of([]))
     assert companion.is_filled.all()
     assert sorted(companion.ids.tolist()) == [4, 5, 6, 7, 8]
-    companion.after_step(batch_of([[5]] * 7, range(20, 27)), module)  # a batch longer than the queue
+    companion.after_step(batch_of([[5]] * 7, range(20, 27)), module, services_of([]))  # a batch longer than the queue
     assert sorted(companion.ids.tolist()) == [22, 23, 24, 25, 26]
-    companion.after_step(batch_of([[5]], [30]), module)
+    companion.after_step(batch_of([[5]], [30]), module, services_of([]))
     assert sorted(companion.ids.tolist()) == [23, 24, 25, 26, 30]
 
 
 def test_checkpoint_restores_every_bit():
     module = TinyModule()
     companion = bound(module, queue_size=5)
-    companion.after_step(batch_of([[5], [6, 7]], [0, 1]), module)
+    companion.after_step(batch_of([[5], [6, 7]], [0, 1]), module, services_of([]))
     state = {name: tensor.clone() for name, tensor in companion.checkpoint_state().items()}
     fresh = bound(TinyModule(seed=9), queue_size=5)
     fresh.load_checkpoint_state(state)
     with torch.no_grad():
         module.head.weight.mul_(1.1)
     for one in (companion, fresh):
-        one.after_step(batch_of([[8], [9], [5], [6]], [2, 3, 4, 5]), module)
+        one.after_step(batch_of([[8], [9], [5], [6]], [2, 3, 4, 5]), module, services_of([]))
     for name, tensor in companion.state_dict().items():
         assert torch.equal(tensor, fresh.state_dict()[name]), name
 

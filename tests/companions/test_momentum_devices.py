@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from tiny_module import TinyModule, batch_of, build_of, tokens_of
+from tiny_module import TinyModule, batch_of, build_of, services_of, tokens_of
 
 from sentemb.companions.momentum import Momentum
 from sentemb.types import Batch
@@ -24,7 +24,7 @@ def steps(companion: Momentum, module: TinyModule, local: slice) -> None:
         batch = Batch(views=whole.views, local=local, tokens={"anchor": tokens_of(ROWS[local])}, encoded={})
         with torch.no_grad():
             module.head.weight.mul_(1.1)
-        companion.after_step(batch, module)
+        companion.after_step(batch, module, services_of([]))
 
 
 def fresh() -> tuple[Momentum, TinyModule]:

@@ -91,7 +91,7 @@ def services_of(words: Sequence[str], said: list[str] | None = None) -> Services
         rows = [column.flat[a:b].tolist() for a, b in zip(column.offsets[:-1], column.offsets[1:], strict=True)]
         return [" ".join(words[token] for token in row if token not in VOCABULARY.special) for row in rows]
 
-    return Services(embed, nearest, decode, (said if said is not None else []).append)
+    return Services(embed=embed, nearest=nearest, decode=decode, say=(said if said is not None else []).append)
 
 
 def examples_of(**columns: TokenColumn) -> Examples:

@@ -19,8 +19,8 @@ from sentemb.types import Rows
 class Measured(Neighbours):
     """The companion with given similarities of texts 1000 … in place of prepared ones."""
 
-    def __init__(self, sim: torch.Tensor, **options: object) -> None:
-        super().__init__(**options)
+    def __init__(self, sim: torch.Tensor, column: str = "anchor") -> None:
+        super().__init__(column=column)
         self.sim = sim
 
     def similarity(self, left, right):

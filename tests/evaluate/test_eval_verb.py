@@ -16,14 +16,22 @@ import pytest
 
 from sentemb.cli import main
 from sentemb.errors import DataError, EvaluationError
-from sentemb.evaluate.compare import compare, load_side
-from sentemb.evaluate.report import latex, markdown, report_rows, table
-from sentemb.evaluate.results import Items, Results, TaskResult, read_results, results_name, write_results
-from sentemb.evaluate.run import averages
-from sentemb.evaluate.significance import Interval
-from sentemb.evaluate.suites import Average, Published, Suite, load_suite, published_scores, suite_names
-
-pytestmark = pytest.mark.filterwarnings("ignore")
+from sentemb.evaluate.evaluation import averages
+from sentemb.evaluate.identity import ModelIdentity
+from sentemb.evaluate.reports.compare import compare, load_side
+from sentemb.evaluate.reports.published import Published, published_scores
+from sentemb.evaluate.reports.report import latex, markdown, report_rows, table
+from sentemb.evaluate.reports.results import (
+    Items,
+    Results,
+    TaskFailure,
+    TaskResult,
+    read_results,
+    save_results,
+    write_results,
+)
+from sentemb.evaluate.statistics.significance import Interval
+from sentemb.evaluate.suites import Average, Suite, load_suite, suite_names
 
 CODE = """
 import numpy as np
@@ -58,9 +66,9 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("SENTEMB_QUIET", "1")
     (tmp_path / "suite.toml").write_text(
         'title = "Three kinds"\n'
-        '[[tasks]]\nkind = "sts"\nprotocol = "mteb"\nsets = ["STSBenchmark"]\n'
-        '[[tasks]]\nkind = "retrieval"\nname = "NFCorpus"\npath = "mteb/nfcorpus"\n'
-        '[[tasks]]\nkind = "transfer"\npath = "mteb/banking77"\nmethod = "knn"\n'
+        '[[tasks]]\nuse = "sts"\nprotocol = "mteb"\nsets = ["STSBenchmark"]\n'
+        '[[tasks]]\nuse = "retrieval"\nname = "NFCorpus"\npath = "mteb/nfcorpus"\n'
+        '[[tasks]]\nuse = "classification"\npath = "mteb/banking77"\nmethod = "knn"\n'
         '[[averages]]\nname = "mean"\n'
     )
     return tmp_path
@@ -84,9 +92,9 @@ def test_a_suite_end_to_end(place, capsys):
         "data",
         "-o",
         "out",
-        "--markdown",
+        "--report",
         "t.md",
-        "--latex",
+        "--report",
         "t.tex",
     )
     assert code == 0, err
@@ -105,7 +113,7 @@ def test_a_suite_end_to_end(place, capsys):
     for system, interval in retrieval.baseline_intervals.items():
         assert interval.low <= retrieval.baselines[system] <= interval.high
     assert "¹ interval over the items of these tasks, from the tasks' own intervals: mean" in out
-    assert results.versions["mteb"]
+    assert results.provenance.versions["mteb"]
     assert results.texts_per_s > 0
     assert (place / "out/runs/NFCorpus.test.trec").read_text().startswith("q0 Q0 d")
     assert "| STSBenchmark | mteb |" in (place / "t.md").read_text()
@@ -144,8 +152,8 @@ def test_own_and_mteb_agree(place, capsys):
 
 def test_missing_data_is_listed_and_nothing_runs(place, capsys):
     (place / "more.toml").write_text(
-        '[[tasks]]\nkind = "sts"\nprotocol = "mteb"\n[[tasks]]\nkind = "retrieval"\npath = "mteb/scifact"\n'
-        '[[tasks]]\nkind = "mteb"\ntasks = ["STSBenchmark", "STS13"]\n'
+        '[[tasks]]\nuse = "sts"\nprotocol = "mteb"\n[[tasks]]\nuse = "retrieval"\npath = "mteb/scifact"\n'
+        '[[tasks]]\nuse = "mteb"\ntasks = ["STSBenchmark", "STS13"]\n'
     )
     code, out, err = call(capsys, "eval", "embed:encode", "--suite", "more.toml", "-d", "data", "-o", "out")
     assert code == 2
@@ -156,7 +164,7 @@ def test_missing_data_is_listed_and_nothing_runs(place, capsys):
     code, out, err = call(capsys, "eval", "embed:encode", "--suite", "more.toml", "-d", "data", "--skip-missing")
     assert code == 1
     assert "STSBenchmark" in out
-    assert out.count("FAILED") == 3
+    assert out.count("FAILED") == 8  # six STS sets, SciFact, STS13
 
 
 def test_one_failing_task_does_not_lose_the_others(place, capsys):
@@ -204,14 +212,14 @@ def test_constant_scores_are_said(place, capsys):
         (["embed:encode", "--sts", "absent.csv"], "absent.csv"),
         (["embed:encode", "--suite", "sts"], "--data-dir"),
         (["embed:encode", "--task", "STS99"], 'mteb has no task "STS99"'),
-        (["embed:encode", "--transfer", "data/mteb/banking77", "--method", "svm"], '--method "svm"; known'),
-        (["embed:encode", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl", "--prompt", "query"], "NAME=TEXT"),
+        (["embed:encode", "--task", "classification:path=data/mteb/banking77,method=svm"], 'method = "svm": must be'),
+        (["embed:encode", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl", "--model-set", "query"], "KEY=VALUE"),
         (
             ["embed:encode", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl", "--published", "nobody"],
             "no published scores",
         ),
         (["embed:encode", "--task", "STS12", "-d", "absent"], "no such data folder"),
-        (["embed:encode", "--task", "STSBenchmark", "-d", "data", "--overwrite", "often"], 'overwrite = "often"'),
+        (["embed:encode", "--task", "mteb:tasks=['STS12'],overwrite=often", "-d", "data"], 'overwrite = "often"'),
         (["package:scikit-learn/model", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl"], "holds no Python package"),
         (["package:mteb-nothing/model", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl"], "is not installed"),
         (["compare", "absent.json", "absent.json"], "no such results file"),
@@ -236,7 +244,7 @@ def test_compare_two_runs(place, capsys):
     for name in ("encode", "coarse"):
         call(capsys, "eval", f"embed:{name}", "--suite", "suite.toml", "-d", "data", "-o", "out")
     files = ["out/suite--embed_coarse.json", "out/suite--embed_encode.json"]
-    code, out, _ = call(capsys, "eval", "compare", *files, "--markdown", "c.md")
+    code, out, _ = call(capsys, "eval", "compare", *files, "--report", "c.md")
     assert code == 0
     assert "paired permutation" in out
     assert "paired bootstrap" in out
@@ -251,11 +259,15 @@ def test_compare_two_runs(place, capsys):
 
 def made(score, *, seed=0, task="T", items=None, name="m"):
     return Results(
-        {"name": name, "recipe_seed": seed},
-        "suite",
-        [TaskResult(task, "STS", "mteb", "x", score, items=items)],
+        model=ModelIdentity(name=name, recipe_seed=seed),
+        suite="suite",
+        tasks=[TaskResult(task=task, kind="STS", protocol="mteb", metric="x", main=score, items=items)],
         averages={"avg": score},
     )
+
+
+def row(task, main, *, kind="STS", protocol="mteb", metric="x", **fields):
+    return TaskResult(task=task, kind=kind, protocol=protocol, metric=metric, main=main, **fields)
 
 
 def test_seeds_are_mean_and_sd(tmp_path):
@@ -272,17 +284,18 @@ def test_seeds_are_mean_and_sd(tmp_path):
 
 
 def test_an_average_without_every_interval_has_none():
-    known = TaskResult("A", "STS", "mteb", "x", 50.0, interval=Interval(48.0, 52.0))
-    suite = Suite("s", "", [], [Average("both", ("A", "B")), Average("first", ("A",)), Average("gone", ("A", "C"))])
-    found = averages(suite, [known, TaskResult("B", "STS", "mteb", "x", 60.0)])
+    known = row("A", 50.0, interval=Interval(low=48.0, high=52.0))
+    means = {"both": ("A", "B"), "first": ("A",), "gone": ("A", "C")}
+    entries = [Average(name=name, tasks=tasks) for name, tasks in means.items()]
+    found = averages(Suite(name="s", title="", tasks=(), averages=entries), [known, row("B", 60.0)])
     assert found["both"] == (55.0, None)
-    assert found["first"] == (50.0, Interval(48.0, 52.0))
+    assert found["first"] == (50.0, Interval(low=48.0, high=52.0))
     assert np.isnan(found["gone"][0])
     assert found["gone"][1] is None
 
 
 def test_what_cannot_be_tested_is_said(tmp_path):
-    one, two = Items("aa", values=[1.0, 0.0]), Items("bb", values=[1.0, 1.0])
+    one, two = Items(fingerprint="aa", values=[1.0, 0.0]), Items(fingerprint="bb", values=[1.0, 1.0])
     assert "different data" in compare([made(1, items=one)], [made(2, items=two)])[0].note
     assert "no values per item" in compare([made(1)], [made(2)])[0].note
     assert "run more seeds" in compare([made(1), made(2)], [made(3)])[0].note
@@ -291,24 +304,18 @@ def test_what_cannot_be_tested_is_said(tmp_path):
 
 
 def test_results_files(tmp_path):
-    items = Items("f", [], predicted=[0.1, 0.2], gold=[1.0, 2.0], strata=[1, 1], weights=[1.0, 3.0])
-    intervals = {"avg": Interval(1.0, 2.0)}
+    items = Items(fingerprint="f", values=[], predicted=[0.1, 0.2], gold=[1.0, 2.0], strata=[1, 1], weights=[1.0, 3.0])
+    intervals = {"avg": Interval(low=1.0, high=2.0)}
     results = replace(made(float("nan"), items=items), average_intervals=intervals)
     write_results(tmp_path / "r.json", results)
     assert np.isnan(read_results(tmp_path / "r.json").tasks[0].main)
     assert read_results(tmp_path / "r.json").tasks[0].items == items
     assert read_results(tmp_path / "r.json").average_intervals == intervals
-    older = json.loads((tmp_path / "r.json").read_text())
-    del older["average_intervals"], older["tasks"][0]["baseline_intervals"]
-    (tmp_path / "older.json").write_text(json.dumps(older))
-    assert read_results(tmp_path / "older.json").average_intervals == {}
-    assert results_name(results, set()) == "suite--m.json"
-    assert results_name(results, {"suite--m.json"}) == "suite--m-2.json"
     for content, message in (
         ("{", "not a readable"),
         ("[]", "not a results file"),
         ('{"format": 9, "tasks": [], "model": {}}', "format"),
-        ('{"format": 1, "tasks": [{}], "model": {}}', "damaged"),
+        ('{"format": 2, "tasks": [{}], "model": {}}', "damaged"),
     ):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(DataError, match=message):
@@ -318,28 +325,46 @@ def test_results_files(tmp_path):
         load_side(tmp_path / "empty")
 
 
+def test_later_results_are_merged_with_earlier_ones(tmp_path):
+    """`eval -o` again with other tasks must not lose the first ones' scores."""
+    first = replace(made(50.0, task="A"), failures=[TaskFailure(task="B", error="no data")])
+    path = save_results(tmp_path, first)
+    assert path.name == "suite--m.json"
+    assert save_results(tmp_path, made(60.0, task="B")) == path
+    merged = read_results(path)
+    assert [(task.task, task.main) for task in merged.tasks] == [("A", 50.0), ("B", 60.0)]
+    assert merged.failures == []
+    save_results(tmp_path, made(70.0, task="A"))
+    assert {task.task: task.main for task in read_results(path).tasks} == {"A": 70.0, "B": 60.0}
+
+    other = replace(made(1.0), model=ModelIdentity(name="m", digest="other weights"))
+    assert save_results(tmp_path, other).name == "suite--m-2.json"
+    assert save_results(tmp_path, made(2.0), taken={path}).name == "suite--m-3.json"
+    assert {task.task for task in read_results(path).tasks} == {"A", "B"}
+
+
 # ------------------------------------------------------------------------------- suites, published, tables
 @pytest.mark.parametrize("name", suite_names())
 def test_every_suite_loads(name):
     suite = load_suite(name)
     assert suite.title != name
-    assert suite.jobs
+    assert suite.tasks
 
 
 def test_all_faults_of_a_suite_at_once(tmp_path):
     path = tmp_path / "s.toml"
     path.write_text(
-        'titel = "x"\n[[tasks]]\nkind = "stss"\n[[tasks]]\nkind = "sts"\nprotocol = "simces"\nsets = "STS12"\n'
-        '[[tasks]]\nkind = "retrieval"\n[[tasks]]\nkind = "mteb"\n[[averages]]\n'
+        'titel = "x"\n[[tasks]]\nuse = "stss"\n[[tasks]]\nuse = "sts"\nprotocol = "simces"\nsets = "STS12"\n'
+        '[[tasks]]\nuse = "retrieval"\n[[tasks]]\nuse = "mteb"\n[[averages]]\n'
     )
     with pytest.raises(EvaluationError) as error:
         load_suite(path)
     for fault in (
         "did you mean title",
-        "tasks[0].kind",
-        "did you mean simcse",
-        ".sets = 'STS12'",
-        ".path is missing",
+        "tasks[0].use",
+        "must be 'simcse' or 'mteb'",
+        'tasks[1].sets = "STS12"',
+        "tasks[2] needs path",
         "tasks or benchmark is needed",
         "averages[0] has no name",
     ):
@@ -348,18 +373,18 @@ def test_all_faults_of_a_suite_at_once(tmp_path):
 
 def test_published_beside_ours_with_the_difference():
     published = [
-        Published("x/m", "STS12", "mteb", 72.37, "s"),
-        Published("x/m", "STS12", "simcse", 70.0, "s"),
-        Published("x/m", "Banking77Classification", "mteb", 80.0, "s"),
+        Published(model="x/m", task="STS12", protocol="mteb", score=72.37, source="s"),
+        Published(model="x/m", task="STS12", protocol="simcse", score=70.0, source="s"),
+        Published(model="x/m", task="Banking77Classification", protocol="mteb", score=80.0, source="s"),
     ]
     tasks = [
-        TaskResult("STS12", "STS", "mteb", "cosine_spearman", 72.4),
-        TaskResult("STS12", "STS", "simcse", "cosine_spearman", 71.0),
-        TaskResult("STS12", "STS", "simcse mean", "cosine_spearman", 71.5),
-        TaskResult("Banking77", "Classification", "fewshot (8 a label, 10 draws)", "accuracy", 80.2),
-        TaskResult("mine", "STS", "file", "cosine_spearman", 50.0),
+        row("STS12", 72.4),
+        row("STS12", 71.0, protocol="simcse"),
+        row("STS12", 71.5, protocol="simcse mean"),
+        row("Banking77", 80.2, kind="Classification", protocol="fewshot (8 a label, 10 draws)"),
+        row("mine", 50.0, protocol="file"),
     ]
-    rows = report_rows([Results({"name": "m"}, "s", tasks)], published)
+    rows = report_rows([Results(model=ModelIdentity(name="m"), suite="s", tasks=tasks)], published)
     assert [(row.published, row.difference) for row in rows] == [
         ("72.37", "+0.03"),
         ("70.00", "+1.00"),
@@ -373,10 +398,10 @@ def test_published_beside_ours_with_the_difference():
 
 def test_reports_say_what_an_interval_is_of():
     tasks = [
-        TaskResult("A_1", "Clustering", "mteb", "v_measure", 50, interval=Interval(49, 51), interval_note="over runs"),
-        TaskResult("B", "PairClassification", "mteb", "max_ap", 60.0, interval_note="no interval: [why]"),
+        row("A_1", 50, kind="Clustering", interval=Interval(low=49, high=51), interval_note="over runs"),
+        row("B", 60.0, kind="PairClassification", interval_note="no interval: [why]"),
     ]
-    rows = report_rows([Results({"name": "m"}, "s", tasks)])
+    rows = report_rows([Results(model=ModelIdentity(name="m"), suite="s", tasks=tasks)])
     assert [row.interval for row in rows] == ["49.00 – 51.00 ¹", "none"]
     text = markdown(rows)
     assert "¹ over runs: A_1" in text
@@ -390,7 +415,7 @@ def test_means_over_sts_subsets_have_intervals(place, capsys, aggregation):
     rows = [{**row, "subset": "ab"[i > 25]} for i, row in enumerate(hub_data.pairs())]
     hub_data.jsonl(place / "parts.jsonl", rows)
     code, out, err = call(
-        capsys, "eval", "embed:coarse", "--sts", "parts.jsonl", "--aggregation", aggregation, "--json"
+        capsys, "eval", "embed:coarse", "--task", f"sts:path=parts.jsonl,aggregation={aggregation}", "--json"
     )
     assert code == 0, err
     (task,) = json.loads(out)["tasks"]
@@ -399,7 +424,8 @@ def test_means_over_sts_subsets_have_intervals(place, capsys, aggregation):
 
 
 def test_repeated_draws_have_an_interval_that_says_so(place, capsys):
-    code, out, err = call(capsys, "eval", "embed:coarse", "--transfer", "data/mteb/banking77", "--method", "fewshot")
+    task = "classification:path=data/mteb/banking77,method=fewshot"
+    code, out, err = call(capsys, "eval", "embed:coarse", "--task", task)
     assert code == 0, err
     assert "¹ interval over the repetitions (8 a label, 10 draws), not over its texts: banking77" in out
 

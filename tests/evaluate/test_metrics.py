@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import cityblock
 
-from sentemb.evaluate.metrics import correlation, pair_similarities, pearson, spearman
+from sentemb.evaluate.statistics.metrics import correlation, pair_similarities, pearson, spearman
 
 values = st.integers(-5, 5) | st.floats(-1e6, 1e6, allow_nan=False).filter(lambda x: x == 0 or abs(x) > 1e-6)
 
@@ -73,7 +73,7 @@ def test_similarities_by_loop():
 def test_blocks_do_not_show(monkeypatch):
     first, second = np.random.default_rng(2).normal(size=(2, 11, 4)).astype(np.float32)
     whole = pair_similarities(first, second)
-    monkeypatch.setattr("sentemb.evaluate.metrics._BLOCK_ROWS", 3)
+    monkeypatch.setattr("sentemb.evaluate.statistics.metrics._BLOCK_ROWS", 3)
     for name, block in pair_similarities(first, second).items():
         np.testing.assert_array_equal(block, whole[name])
 

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentemb.errors import DataError, EvaluationError, ModelError, NumericError
-from sentemb.evaluate.memo import Memo
-from sentemb.evaluate.model import ModelOptions, open_model
-from sentemb.evaluate.prompts import prompt_for
+from sentemb.evaluate.identity import ModelIdentity
+from sentemb.evaluate.model import EvalModel, VectorMemory
+from sentemb.evaluate.opening import ModelOptions, open_model
 
 TEXTS = ["a cat", "a dog", "a river and a song"]
 
@@ -63,9 +63,9 @@ def test_both_backends_give_the_same_vectors(tiny_bert, tmp_path):
     theirs = open_model(str(folder), ModelOptions(backend="sentence-transformers", precision="fp32"))
     np.testing.assert_allclose(ours.encode(TEXTS), theirs.encode(TEXTS), atol=1e-5)
     np.testing.assert_allclose(ours.encode(TEXTS, prompt="two "), theirs.encode(TEXTS, prompt="two "), atol=1e-5)
-    assert ours.provenance.digest
-    assert theirs.provenance.digest
-    assert ours.provenance.max_tokens == theirs.provenance.max_tokens
+    assert ours.identity.digest
+    assert theirs.identity.digest
+    assert ours.identity.max_tokens == theirs.identity.max_tokens
 
 
 def test_recipe_and_seed_beside_the_model(tiny_bert, tmp_path):
@@ -76,7 +76,7 @@ def test_recipe_and_seed_beside_the_model(tiny_bert, tmp_path):
     for seed in (1, 2):
         encoder.save(tmp_path / f"run{seed}" / "model")
         (tmp_path / f"run{seed}" / "recipe.toml").write_text(f"# resolved\n[train]\nseed = {seed}\nepochs = 1\n")
-        found.append(open_model(str(tmp_path / f"run{seed}" / "model")).provenance)
+        found.append(open_model(str(tmp_path / f"run{seed}" / "model")).identity)
     assert found[0].recipe == found[1].recipe is not None
     assert [one.recipe_seed for one in found] == [1, 2]
 
@@ -89,7 +89,7 @@ def test_vectors_by_text(tmp_path):
     for source in ("v.npy", "v.parquet"):
         model = open_model(tmp_path / source)
         np.testing.assert_array_equal(model.encode(TEXTS[::-1]), lengths(TEXTS[::-1]))
-        assert model.provenance.digest
+        assert model.identity.digest
         with pytest.raises(EvaluationError, match=r"1 of 1 texts have no vector, the first is 'unknown'"):
             model.encode(["unknown"])
 
@@ -155,12 +155,12 @@ def test_memory_never_changes_a_vector(limit):
         calls.append(list(texts))
         return lengths(texts)
 
-    memo = Memo(limit)
+    memory = VectorMemory(limit=limit)
     generator = np.random.default_rng(0)
     words = ["x" * n for n in range(1, 12)]
     for _ in range(30):
         texts = list(generator.choice(words, 6))
-        np.testing.assert_array_equal(memo.vectors(texts, None, encode), lengths(texts))
+        np.testing.assert_array_equal(memory.vectors(texts, None, encode), lengths(texts))
         assert len(set(calls[-1])) == len(calls[-1])
     if limit > 10**6:
         assert sum(map(len, calls)) == len(words)
@@ -182,7 +182,9 @@ def test_prompt_priority_as_mteb():
     names = ["NFCorpus-query", "NFCorpus", "Retrieval-query", "Retrieval", "query"]
     for start in range(len(names) + 1):
         prompts = {name: f"{name}: " for name in names[start:]}
+        model = EvalModel(ModelIdentity(name="m"), lambda texts, prompt: texts, prompts=prompts)
         for role in (PromptType.query, PromptType.document, None):
-            ours = prompt_for(prompts, task="NFCorpus", task_type="Retrieval", role=role.value if role else None)
+            ours = model.prompt(task="NFCorpus", task_type="Retrieval", role=role.value if role else None)
             assert ours == get_prompt(prompts, Task, role)
-    assert prompt_for({"passage": "p: "}, role="document") == "p: "
+    passages = EvalModel(ModelIdentity(name="m"), lambda texts, prompt: texts, prompts={"passage": "p: "})
+    assert passages.prompt(role="document") == "p: "

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from sentemb.errors import DataError
-from sentemb.evaluate.pairs import read_pairs
+from sentemb.evaluate.reading.pairs import read_pairs
 
 ROWS = [
     {"sentence1": 'a "quoted" cat', "sentence2": "a dog, barking", "score": 1.5, "subset": "x"},

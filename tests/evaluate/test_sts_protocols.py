@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from sentemb.errors import EvaluationError, NumericError
-from sentemb.evaluate.pairs import PairSet, read_pairs
-from sentemb.evaluate.sts import SEVEN, evaluate_sts, sts_dev, sts_sets
+from sentemb.errors import EvaluationError, NumericError, PartError
+from sentemb.evaluate.data_folder import DataFolder
+from sentemb.evaluate.dev import dev_score
+from sentemb.evaluate.evaluation import evaluate_model
+from sentemb.evaluate.opening import open_model
+from sentemb.evaluate.reading.pairs import PairSet, read_pairs
+from sentemb.evaluate.task import EvalSetup
+from sentemb.evaluate.tasks.sts import SEVEN, Sts, read_sts_set
 
 
 class Letters:
@@ -29,7 +35,13 @@ def pair_set(name="made", subset=None):
     generator = np.random.default_rng(0)
     words = ["".join(generator.choice(list("abcdefgh"), 6)) for _ in range(30)]
     first, second = list(generator.choice(words, 40)), list(generator.choice(words, 40))
-    return PairSet(name, first, second, generator.integers(0, 6, 40).astype(float), subset)
+    score = generator.integers(0, 6, 40).astype(float)
+    return PairSet(name=name, sentence1=first, sentence2=second, score=score, subset=subset)
+
+
+def score_of(embedder, pairs, **settings):
+    """What the task makes of pairs that are read already."""
+    return Sts(path="pairs.jsonl", **settings).run(pairs, open_model(embedder), EvalSetup(resamples=50))
 
 
 def cosine(pairs):
@@ -38,36 +50,40 @@ def cosine(pairs):
     return product.round(12)  # the same letters in another order must tie
 
 
-def test_one_deduplicated_pass_over_all_sets():
+def test_one_deduplicated_pass_over_all_sets(tmp_path):
     letters = Letters()
-    sets = [pair_set("one"), pair_set("two")]
-    evaluate_sts(letters, sets)
+    sets = {"one": pair_set("one"), "two": pair_set("two", subset=["s"] * 40)}
+    for name, pairs in sets.items():
+        (tmp_path / f"{name}.jsonl").write_text(rows_of(pairs))
+    evaluate_model(letters, [Sts(path=str(tmp_path / f"{name}.jsonl")) for name in sets], resamples=0)
     assert len(letters.asked) == 1
-    assert sorted(letters.asked[0]) == sorted({t for s in sets for t in [*s.sentence1, *s.sentence2]})
+    assert sorted(letters.asked[0]) == sorted({t for s in sets.values() for t in [*s.sentence1, *s.sentence2]})
 
 
 def test_scores_as_scipy():
     pairs = pair_set()
-    (score,) = evaluate_sts(Letters(), [pairs])
+    score = score_of(Letters(), pairs)
     assert score.main == pytest.approx(100 * stats.spearmanr(cosine(pairs), pairs.score).statistic, abs=1e-4)
-    assert score.pearson["cosine"] == pytest.approx(100 * stats.pearsonr(cosine(pairs), pairs.score)[0], abs=1e-4)
-    assert set(score.spearman) == {"cosine", "dot", "euclidean", "manhattan"}
+    pearson = 100 * stats.pearsonr(cosine(pairs), pairs.score)[0]
+    assert score.metrics["cosine_pearson"] == pytest.approx(pearson, abs=1e-4)
+    names = {name.removesuffix("_spearman") for name in score.metrics if name.endswith("_spearman")}
+    assert names == {"cosine", "dot", "euclidean", "manhattan"}
+    chosen = score_of(Letters(), pairs, metric="dot_spearman")
+    assert chosen.main == score.metrics["dot_spearman"]
+    assert chosen.interval.low < chosen.main < chosen.interval.high
+    assert score_of(Letters(), pairs, metric="cosine_pearson").interval is None
 
 
 def test_aggregations():
     subset = ["x"] * 10 + ["y"] * 30
     pairs = pair_set(subset=subset)
     parts = [stats.spearmanr(cosine(pairs)[rows], pairs.score[rows]).statistic for rows in (slice(10), slice(10, 40))]
-    by = {how: evaluate_sts(Letters(), [pairs], aggregation=how)[0] for how in ("all", "mean", "wmean")}
+    by = {how: score_of(Letters(), pairs, aggregation=how) for how in ("all", "mean", "wmean")}
     assert by["mean"].main == pytest.approx(50 * sum(parts), abs=1e-4)
     assert by["wmean"].main == pytest.approx(100 * (10 * parts[0] + 30 * parts[1]) / 40, abs=1e-4)
     assert by["all"].main == pytest.approx(100 * stats.spearmanr(cosine(pairs), pairs.score).statistic, abs=1e-4)
-    assert by["all"].subsets == pytest.approx({"x": 100 * parts[0], "y": 100 * parts[1]}, abs=1e-4)
-
-
-def test_unknown_aggregation():
-    with pytest.raises(EvaluationError, match="did you mean wmean"):
-        evaluate_sts(Letters(), [pair_set()], aggregation="wmeen")
+    for name, part in zip("xy", parts, strict=True):
+        assert by["all"].metrics[f"subset {name}"] == pytest.approx(100 * part, abs=1e-4)
 
 
 def rows_of(pairs):
@@ -89,40 +105,62 @@ def test_layouts(tmp_path, monkeypatch, protocol, test, dev):
     for path in (test, dev):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(rows_of(pair_set()))
-    (pairs,) = sts_sets(tmp_path, protocol, names=["STSBenchmark"])
+    data = DataFolder.find(tmp_path)
+    pairs = read_sts_set(data, protocol, "STSBenchmark")
     assert pairs.name == "STSBenchmark"
     assert len(pairs) == 40
     assert pairs.subset is None  # SentEval scores STS-B as one set
     monkeypatch.setenv("SENTEMB_DATA", str(tmp_path))
-    expected = evaluate_sts(Letters(), [pairs])[0].main
-    assert sts_dev("STSBenchmark", protocol)(Letters()) == pytest.approx(expected)
-    assert sts_dev(tmp_path / dev)(Letters()) == pytest.approx(expected)
-    with pytest.raises(EvaluationError, match=r"missing for protocol .*STS12|missing for protocol .*sts12-sts"):
-        sts_sets(tmp_path, protocol)
+    expected = score_of(Letters(), pairs).main
+    assert dev_score([Sts(protocol=protocol, split="dev")])(Letters()).value == pytest.approx(expected)
+    assert dev_score([Sts(path=dev)])(Letters()).value == pytest.approx(expected)
+    (task,) = Sts(protocol=protocol, sets=("STS12",)).expand(EvalSetup())
+    (fault,) = task.missing(EvalSetup(data=data))
+    assert re.search(r"missing for protocol .*(STS12|sts12-sts)", fault)
 
 
 def test_the_seven():
     assert SEVEN == ("STS12", "STS13", "STS14", "STS15", "STS16", "STSBenchmark", "SICK-R")
 
 
+def test_what_a_protocol_stands_for():
+    """All seven of test; of dev the set that every paper tunes on."""
+    assert [task.label for task in Sts(protocol="mteb").expand(EvalSetup())] == list(SEVEN)
+    assert [task.label for task in Sts(protocol="simcse", split="dev").expand(EvalSetup())] == ["STSBenchmark"]
+
+
 @pytest.mark.parametrize(
-    ("protocol", "names", "split", "message"),
+    ("settings", "message"),
     [
-        ("simces", None, "test", "did you mean simcse"),
-        ("mteb", ["STS17"], "test", 'no set "STS17"; known'),
-        ("mteb", ["STS12"], "dev", 'no set "STS12"'),
-        ("mteb", None, "train", 'no split "train"'),
+        ({"protocol": "simces"}, "must be 'simcse' or 'mteb'"),
+        ({"protocol": "mteb", "split": "train"}, "must be 'test' or 'dev'"),
+        ({"path": "x.csv", "aggregation": "wmeen"}, 'aggregation = "wmeen"'),
+        ({}, 'give path = "FILE", or protocol'),
+        ({"path": "x.csv", "protocol": "mteb"}, 'give path = "FILE", or protocol'),
+        ({"path": "x.csv", "sets": ["STS12"]}, "sets belong to a protocol"),
     ],
 )
-def test_unknown_names(tmp_path, protocol, names, split, message):
+def test_wrong_settings(settings, message):
+    with pytest.raises(PartError, match=message):
+        Sts(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"protocol": "mteb", "sets": ["STS17"]}, 'no set "STS17"; known'),
+        ({"protocol": "mteb", "sets": ["STS12"], "split": "dev"}, 'no set "STS12"'),
+    ],
+)
+def test_unknown_sets(settings, message):
     with pytest.raises(EvaluationError, match=message):
-        sts_sets(tmp_path, protocol, names=names, split=split)
+        Sts(**settings).expand(EvalSetup())
 
 
 def test_no_root(monkeypatch):
     monkeypatch.delenv("SENTEMB_DATA", raising=False)
     with pytest.raises(EvaluationError, match="--data-dir"):
-        sts_sets(None, "mteb")
+        evaluate_model(Letters(), [Sts(protocol="mteb")])
 
 
 def embedder(function):
@@ -140,7 +178,7 @@ def embedder(function):
 )
 def test_bad_vectors(function, error, message):
     with pytest.raises(error, match=message):
-        evaluate_sts(embedder(function), [pair_set()])
+        score_of(embedder(function), pair_set())
 
 
 def test_infinity_beside_its_negative_is_found():
@@ -150,17 +188,17 @@ def test_infinity_beside_its_negative_is_found():
         return vectors
 
     with pytest.raises(NumericError, match="text 2"):
-        evaluate_sts(embedder(encode), [pair_set()])
+        score_of(embedder(encode), pair_set())
 
 
 def test_collapsed_encoder_is_an_error_of_the_monitor(tmp_path):
     path = tmp_path / "dev.jsonl"
     path.write_text(rows_of(pair_set()))
     with pytest.raises(EvaluationError, match="collapsed"):
-        sts_dev(path)(embedder(lambda texts: np.ones((len(texts), 4), dtype=np.float32)))
+        dev_score([Sts(path=str(path))])(embedder(lambda texts: np.ones((len(texts), 4), dtype=np.float32)))
 
 
 def test_all_in_one_file(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text(rows_of(pair_set(subset=["u"] * 20 + ["v"] * 20)))
-    assert set(evaluate_sts(Letters(), [read_pairs(path)])[0].subsets) == {"u", "v"}
+    assert {"subset u", "subset v"} <= set(score_of(Letters(), read_pairs(path)).metrics)

@@ -9,12 +9,14 @@ import pytest
 from sklearn.metrics import v_measure_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from sentemb.errors import DataError, EvaluationError
-from sentemb.evaluate.geometry import geometry, hubness, iso_score, uniformity
-from sentemb.evaluate.labelled import LabelledTexts, read_labelled, read_splits
-from sentemb.evaluate.model import open_model
-from sentemb.evaluate.panel import draw_panel
-from sentemb.evaluate.transfer import evaluate_transfer
+from sentemb.errors import DataError, EvaluationError, PartError
+from sentemb.evaluate.opening import open_model
+from sentemb.evaluate.reading.labelled import LabelledTexts, read_labelled, read_splits
+from sentemb.evaluate.reports.panel import draw_panel
+from sentemb.evaluate.statistics.geometry import geometry, hubness, iso_score, uniformity
+from sentemb.evaluate.task import EvalSetup
+from sentemb.evaluate.tasks.classification import Classification, check_labels
+from sentemb.evaluate.tasks.clustering import Clustering
 
 
 def blobs(count=120, classes=3, spread=0.4, seed=0):
@@ -23,7 +25,9 @@ def blobs(count=120, classes=3, spread=0.4, seed=0):
     labels = np.arange(count) % classes
     vectors = np.eye(8)[labels] + spread * generator.normal(size=(count, 8))
     texts = [f"text {seed} {i}" for i in range(count)]
-    return LabelledTexts("blobs", texts, [str(label) for label in labels], "blobs.jsonl"), vectors.astype(np.float32)
+    names = [str(label) for label in labels]
+    data = LabelledTexts(name="blobs", texts=texts, labels=names, source="blobs.jsonl")
+    return data, vectors.astype(np.float32)
 
 
 def model_of(*sets):
@@ -31,18 +35,29 @@ def model_of(*sets):
     return open_model(lambda texts: np.stack([table[text] for text in texts]))
 
 
+def classify(model, train, test, method, *, seed=42):
+    task = Classification(path="blobs", method=method)
+    return task.run((train, test), model, EvalSetup(resamples=100, seed=seed))
+
+
+def cluster(model, data):
+    return Clustering(path="blobs").run(data, model, EvalSetup())
+
+
 @pytest.mark.parametrize("method", ["logistic", "fewshot", "knn"])
 def test_separable_classes_are_told_apart(method):
     train, test = blobs(), blobs(60, seed=1)
-    score = evaluate_transfer(model_of(train, test), train[0], test[0], method)
+    score = classify(model_of(train, test), train[0], test[0], method)
     assert score.main > 85
-    shuffled = LabelledTexts("s", test[0].texts, list(np.random.default_rng(0).permutation(test[0].labels)), "")
-    assert evaluate_transfer(model_of(train, test), train[0], shuffled, method).main < 60
+    shuffled = LabelledTexts(
+        name="s", texts=test[0].texts, labels=list(np.random.default_rng(0).permutation(test[0].labels))
+    )
+    assert classify(model_of(train, test), train[0], shuffled, method).main < 60
 
 
 def test_nearest_neighbours_as_scikit_learn():
     train, test = blobs(spread=1.0), blobs(90, spread=1.0, seed=1)
-    score = evaluate_transfer(model_of(train, test), train[0], test[0], "knn")
+    score = classify(model_of(train, test), train[0], test[0], "knn")
     reference = KNeighborsClassifier(5, metric="cosine", weights=lambda d: 1 + (1 - d) / 50)
     reference.fit(train[1], train[0].labels)
     assert score.main == pytest.approx(100 * reference.score(test[1], test[0].labels))
@@ -50,41 +65,44 @@ def test_nearest_neighbours_as_scikit_learn():
 
 def test_cross_validation_scores_every_text_once():
     data = blobs()
-    score = evaluate_transfer(model_of(data), data[0], None, "logistic")
-    assert score.values.shape == (120,)
-    assert set(score.values) <= {0.0, 1.0}
-    assert score.main == pytest.approx(100 * score.values.mean())
+    score = classify(model_of(data), data[0], None, "logistic")
+    assert len(score.items.values) == 120
+    assert set(score.items.values) <= {0.0, 1.0}
+    assert score.main == pytest.approx(100 * np.mean(score.items.values))
 
 
 def test_clustering_finds_the_clouds():
     data = blobs(spread=0.05)
-    score = evaluate_transfer(model_of(data), data[0], None, "clustering")
+    score = cluster(model_of(data), data[0])
     assert score.main == pytest.approx(100)
     noise = blobs(spread=30.0)
-    assert evaluate_transfer(model_of(noise), noise[0], None, "clustering").main < 30
+    assert cluster(model_of(noise), noise[0]).main < 30
     assert v_measure_score([0, 0, 1, 1], [1, 1, 0, 0]) == 1.0
 
 
 def test_same_seed_same_score():
     train, test = blobs(spread=1.0), blobs(60, spread=1.0, seed=1)
-    scores = [evaluate_transfer(model_of(train, test), train[0], test[0], "fewshot", seed=s).main for s in (1, 1, 2)]
+    scores = [classify(model_of(train, test), train[0], test[0], "fewshot", seed=s).main for s in (1, 1, 2)]
     assert scores[0] == scores[1] != scores[2]
 
 
-def test_refusals():
-    data, test = blobs(), blobs(60, classes=4, seed=1)
-    one = LabelledTexts("one", ["a", "b"], ["x", "x"], "one.jsonl")
-    single = LabelledTexts("single", ["a", "b", "c"], ["x", "y", "y"], "single.jsonl")
+def test_refusals(tmp_path):
+    (data, _), (test, _) = blobs(), blobs(60, classes=4, seed=1)
+    one = LabelledTexts(name="one", texts=["a", "b"], labels=["x", "x"], source="one.jsonl")
+    single = LabelledTexts(name="single", texts=["a", "b", "c"], labels=["x", "y", "y"], source="single.jsonl")
     embed = open_model(lambda texts: np.random.default_rng(0).random((len(texts), 4)).astype(np.float32))
-    for train, other, method, message in (
-        (data[0], test[0], "logistic", "labels that training lacks: 3"),
-        (one, None, "knn", "only the label 'x'"),
-        (single, None, "logistic", "single text"),
-        (data[0], None, "fewshot", "needs a train and a test split"),
-        (data[0], None, "svm", "no transfer method"),
-    ):
-        with pytest.raises(EvaluationError, match=message):
-            evaluate_transfer(embed, train, other, method)
+    with pytest.raises(EvaluationError, match="labels that training lacks: 3"):
+        check_labels(data, test)
+    with pytest.raises(EvaluationError, match="only the label 'x'"):
+        check_labels(one, None)
+    with pytest.raises(EvaluationError, match="single text"):
+        classify(embed, single, None, "logistic")
+    rows = [{"text": text, "label": label} for text, label in zip(data.texts, data.labels, strict=True)]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(EvaluationError, match="needs a train and a test split"):
+        Classification(path=str(tmp_path / "all.jsonl"), method="fewshot").load(EvalSetup())
+    with pytest.raises(PartError, match='method = "svm": must be'):
+        Classification(path="x", method="svm")
 
 
 def test_labelled_files(tmp_path):
@@ -136,7 +154,7 @@ def test_hubness_by_loop():
     np.fill_diagonal(similarity, -np.inf)
     count = np.bincount(np.argsort(-similarity, axis=1)[:, :10].ravel(), minlength=60).astype(float)
     expected = np.mean((count - count.mean()) ** 3) / count.std() ** 3
-    assert hubness(vectors) == pytest.approx(expected, abs=1e-9)
+    assert hubness(unit) == pytest.approx(expected, abs=1e-9)
 
 
 def test_figures_of_an_even_space(tmp_path):

@@ -11,20 +11,20 @@ from typing import Any
 
 from sentemb.recipe.recipe import validate
 from sentemb.recipe.run import train
-from sentemb.training.monitor import Monitor
+from sentemb.training.run import Run
 
 
 def main() -> None:
     tree, output, mark = map(Path, sys.argv[1:])
-    after = Monitor.step
+    account = Run._account
 
-    def step(self: Monitor, number: int, *arguments: Any) -> None:
-        after(self, number, *arguments)
-        if number == 5 and os.environ["RANK"] == "1" and not mark.exists():
+    def step(self: Run, *arguments: Any) -> None:
+        account(self, *arguments)
+        if self.state.step == 5 and os.environ["RANK"] == "1" and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Monitor.step = step  # type: ignore[method-assign]
+    Run._account = step  # type: ignore[method-assign]
     train(validate(json.loads(tree.read_text()), Path("test.toml")), output=output, resume=True)
 
 

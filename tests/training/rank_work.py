@@ -21,12 +21,12 @@ def open_run(tree: dict[str, Any], folder: str, *, dtype: torch.dtype = torch.fl
 
     from sentemb.recipe.build import build
     from sentemb.recipe.recipe import validate
-    from sentemb.training.loop import _Run
+    from sentemb.training.run import Run
 
     AcceleratorState._reset_state(reset_partial_state=True)
     plan = build(validate(tree, Path("test.toml")), Path(folder))
     plan.objective.to(dtype)
-    return _Run(plan, resume=resume)
+    return Run(plan, resume=resume)
 
 
 def gradients(
@@ -43,7 +43,7 @@ def observed_steps(run: Any) -> dict[str, Tensor]:
     """Two steps by plain gradient descent; everything that must be equal on any number of devices."""
     from sentemb.distributed import devices, rank
     from sentemb.training.checkpoint import companion_state
-    from sentemb.training.device import whole
+    from sentemb.training.device import unsharded
 
     found: dict[str, Tensor] = {}
     objective = run.plan.objective
@@ -59,12 +59,12 @@ def observed_steps(run: Any) -> dict[str, Tensor]:
         for key, parameter in objective.named_parameters():
             if parameter.requires_grad:
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                found[f"{step}/gradient/{key}"] = whole(gradient).clone()
+                found[f"{step}/gradient/{key}"] = unsharded(gradient).clone()
                 with torch.no_grad():
                     parameter -= 0.2 * gradient
                 parameter.grad = None
         for losses in done:
-            objective.after_step(losses.batch)
+            objective.after_step(losses.batch, run.step.services)
         for key, value in companion_state(objective).items():
             if value.is_floating_point():
                 found[f"{step}/state/{key}"] = value.detach().clone()
@@ -77,7 +77,6 @@ def cached_and_plain(backbone: str, data: str, folder: str, room: str, name: str
 
     from sentemb.training import generators
     from sentemb.training.gradcache import GradCache
-    from sentemb.training.objective import Objective
 
     run = open_run(tree_of(room, name, backbone, data, **train), folder)
     objective = run.plan.objective
@@ -98,13 +97,13 @@ def cached_and_plain(backbone: str, data: str, folder: str, room: str, name: str
 
     def plain() -> Any:
         # the cache encodes the longest chunk first
-        losses = run.step.model(Objective.losses, replace(batch, groups=tuple(reversed(batch.groups))))
+        losses = run.step.model(replace(batch, groups=tuple(reversed(batch.groups))))
         losses.total.backward()
         return losses
 
     results.append((0, observe(plain)))
     for budget in (0.0, 0.4, 1000.0):
-        cache = GradCache(run.step.model, run.accelerator, kept_graphs_mib=budget)
+        cache = GradCache(objective, run.accelerator, kept_graphs_mib=budget)
         cache(batch, 1.0)  # measures
         objective.zero_grad(set_to_none=True)
         result = observe(lambda cache=cache: cache(batch, 1.0))

@@ -32,19 +32,19 @@ def _train(
     from sentemb.errors import SentembError
     from sentemb.recipe.recipe import validate
     from sentemb.recipe.run import train
-    from sentemb.training.monitor import Monitor
+    from sentemb.training.run import Run
 
     if world > 1:
         join_by_file(rank, world, store, float(tree["train"].get("device_timeout_s", 60)))
-    after = Monitor.step
+    account = Run._account
 
-    def step(self: Monitor, number: int, *arguments: Any) -> None:
-        after(self, number, *arguments)
-        if number == file_limit_after:
+    def step(self: Run, *arguments: Any) -> None:
+        account(self, *arguments)
+        if self.state.step == file_limit_after:
             _limit_files()
-        pipe.send(("step", number))
+        pipe.send(("step", self.state.step))
 
-    Monitor.step = step  # type: ignore[method-assign]
+    Run._account = step  # type: ignore[method-assign]
     try:
         result = train(validate(tree, Path("test.toml")), output=output, resume=resume)
         pipe.send(("done", result.steps, result.best_score, dict(result.last_losses)))

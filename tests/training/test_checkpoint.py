@@ -14,6 +14,7 @@ from sentemb.encoder import Encoder
 from sentemb.encoder.lora import has_lora
 from sentemb.errors import MissingExtra, RecipeError
 from sentemb.recipe.recipe import validate
+from sentemb.training.callbacks import EvaluationEvent, StepEvent
 from sentemb.training.checkpoint import fault_of, newest_checkpoint, rotate, save_tensors
 from sentemb.training.monitor import Monitor, read_metrics
 from sentemb.training.optim import parameter_groups, rate_factor
@@ -42,7 +43,7 @@ def test_no_checkpoint_and_a_newer_format(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "SHA256.json").write_text("{}")
     (folder / "state.json").write_text('{"state": {"format": 99}}')
-    assert "upgrade sentemb" in str(fault_of(folder))
+    assert "this sentemb reads" in str(fault_of(folder))
 
 
 def test_parameter_groups_and_schedule(still_bert: Path, pairs_file: Path, tmp_path: Path) -> None:
@@ -74,14 +75,19 @@ class _Accelerator:
 
 def test_monitor_forgets_steps_that_will_be_done_again(tmp_path: Path) -> None:
     def monitor(first: int) -> Monitor:
-        return Monitor(tmp_path, total_steps=9, first_step=first, log_every=2, accelerator=_Accelerator(), is_main=True)
+        return Monitor(tmp_path, total_steps=9, first_step=first, log_every=2, accelerator=_Accelerator())
 
     with monitor(0) as first:
         for step in range(1, 6):
-            first.step(step, {"loss": torch.tensor(float(step))}, 0.1)
-        first.dev(5, 50.0, is_best=True)
+            losses = {"loss": torch.tensor(float(step))}
+            first.on_step(StepEvent(step=step, total_steps=9, losses=losses, learning_rate=0.1))
+        scores = {"a": 40.0, "b": 60.0}
+        first.on_evaluation(
+            EvaluationEvent(step=5, score=50.0, scores=scores, is_best=True, evaluations_since_best=0)
+        )
     assert [entry["step"] for entry in read_metrics(tmp_path)] == [2, 4, 5, 5]
     assert [entry.get("loss/loss") for entry in read_metrics(tmp_path)] == [1.5, 3.5, 5.0, None]
+    assert read_metrics(tmp_path)[-1] == {"step": 5, "dev": 50.0, "is_best": True, "dev/a": 40.0, "dev/b": 60.0}
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')  # killed while writing
     with monitor(4):

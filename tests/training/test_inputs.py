@@ -10,7 +10,8 @@ import torch
 from part_examples import tree_of
 from rank_work import open_run
 
-from sentemb.training.inputs import chunk_starts, prefetch
+from sentemb.training.feed import prefetch
+from sentemb.training.inputs import chunk_starts
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,9 @@ def test_sharded_devices_get_as_many_groups(run: Any) -> None:
     parts = [make(np.arange(7), 0, rank=rank, devices=2) for rank in range(2)]
     assert [sum(len(group.rows) for group in part.groups) for part in parts] == [16, 12]
     assert len(parts[0].groups) == len(parts[1].groups) == 8
+    single = [replace(make, chunk_size=1)(np.arange(7), 0, rank=rank, devices=2) for rank in range(2)]
+    assert len(single[0].groups) == len(single[1].groups) == 12
+    assert sorted(int(row) for group in single[0].groups for row in group.rows) == list(range(16))
 
 
 def test_seeds_differ_by_step_only(run: Any) -> None:

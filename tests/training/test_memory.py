@@ -36,12 +36,12 @@ def test_unknown_configuration_is_told(tmp_path: Path) -> None:
 def test_activations_are_those_measured(tiny_bert: Path, pairs_file: Path, tmp_path: Path) -> None:
     tree = tree_of("views", "columns", str(tiny_bert), str(pairs_file), chunk_size=4, kept_graphs_mib=1)
     run = open_run(tree, str(tmp_path), dtype=torch.float32)
-    cache = GradCache(run.step.model, run.accelerator, kept_graphs_mib=1)
+    cache = GradCache(run.plan.objective, run.accelerator, kept_graphs_mib=1)
     cache(run.make_input(np.arange(16), 0), 1.0)
     shape = read_shape(tiny_bert, 32)
     # the estimate leaves out embeddings, pooling and what does not grow with the layers: much in two layers of 32
     per_text = shape.activation_bytes(1, cache._longest, "fp32", on_gpu=False, recompute=False)
-    assert per_text == pytest.approx(cache._rate * cache._longest, rel=0.35)
+    assert per_text == pytest.approx(cache._bytes_per_token * cache._longest, rel=0.35)
 
 
 def test_proposal_fits_and_twice_it_does_not(tiny_bert: Path) -> None:

@@ -31,7 +31,7 @@ def make(still_bert: Path, pairs_file: Path, tmp_path: Path) -> Open:
 
 def test_loss_is_the_weighted_sum_of_its_parts(make: Open) -> None:
     run = make("terms", "masked_lm")
-    losses = run.plan.objective.losses(run.make_input(np.arange(7), 0))
+    losses = run.plan.objective(run.make_input(np.arange(7), 0))
     parts = losses.parts
     assert set(parts) == {"info_nce", "masked_lm"}
     torch.testing.assert_close(losses.total.detach(), parts["info_nce"] + 0.5 * parts["masked_lm"])
@@ -41,7 +41,7 @@ def test_table_by_hand(make: Open) -> None:
     run = make("views", "columns")
     objective = run.plan.objective
     batch = run.make_input(np.arange(5), 0)
-    losses = objective.losses(batch)
+    losses = objective(batch)
     encode = run.plan.encoder
     columns = run.plan.dataset.columns
     rows = np.arange(5)
@@ -57,9 +57,9 @@ def test_edited_tables_hold_the_rows_behind_their_similarities(make: Open, edit:
     """``narrow_table`` relies on it."""
     run = make("edits", edit)
     for step in range(2):
-        losses = run.plan.objective.losses(run.make_input(np.arange(7), step))
-        run.plan.objective.after_step(losses.batch)
-    table = losses.table
+        inputs = run.make_input(np.arange(7), step)
+        table, _ = run.plan.objective.table(run.plan.objective.encode(inputs), inputs)
+        run.plan.objective.after_step(run.plan.objective(inputs).batch, run.step.services)
     torch.testing.assert_close(
         table.sim, pairwise(table.anchor.embedding, table.candidate.embedding, table.similarity)
     )
@@ -72,11 +72,11 @@ def test_nested_loss_is_the_mean_over_widths(make: Open) -> None:
     whole = make("train", "nested_dims", nested_dims=[])
     batch = whole.make_input(np.arange(7), 0)
     pooled = whole.plan.objective.encode(batch)
-    losses = whole.plan.objective.finish(pooled, batch)
+    table, table_batch = whole.plan.objective.table(pooled, batch)
     term = whole.plan.objective.terms[0]
-    by_hand = [term(narrow_table(losses.table, width), losses.batch) for width in (8, 20, 32)]
+    by_hand = [term(narrow_table(table, width), table_batch) for width in (8, 20, 32)]
     nested = make("train", "nested_dims")
-    found = nested.plan.objective.losses(nested.make_input(np.arange(7), 0)).parts["info_nce"]
+    found = nested.plan.objective(nested.make_input(np.arange(7), 0)).parts["info_nce"]
     torch.testing.assert_close(found, torch.stack(by_hand).mean().detach())
 
 
@@ -95,10 +95,12 @@ def test_non_finite_loss_names_the_part_and_the_step(make: Open) -> None:
     run = make("views", "columns")
     objective = Objective(
         run.plan.encoder.module,
-        terms=[*[WeightedTerm("good", run.plan.objective.terms[0], 1.0)], WeightedTerm("broken", _Broken(), 1.0)],
+        terms=[
+            WeightedTerm(name="good", term=run.plan.objective.terms[0]), WeightedTerm(name="broken", term=_Broken()),
+        ],
     ).double()
-    losses = objective.losses(run.make_input(np.arange(4), 17))
-    error = objective.explain_non_finite(losses)
+    inputs = run.make_input(np.arange(4), 17)
+    error = objective.explain_non_finite(inputs, objective(inputs))
     assert isinstance(error, NumericError)
     assert "step 17" in str(error)
     assert "part: broken" in str(error)

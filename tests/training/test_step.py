@@ -49,7 +49,7 @@ def test_accumulation_is_the_mean_of_its_batches(make: Any) -> None:
     run.step.backward(batches)
     found = [parameter.grad.clone() for parameter in run.step.parameters]
     run.optimizer.zero_grad(set_to_none=True)
-    total = sum(run.plan.objective.losses(batch).total for batch in batches) / 2
+    total = sum(run.plan.objective(batch).total for batch in batches) / 2
     total.backward()
     for gradient, parameter in zip(found, run.step.parameters, strict=True):
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-9, atol=1e-14)
@@ -97,19 +97,6 @@ def test_nan_is_skipped_and_counted(make: Any) -> None:
     assert all(torch.equal(one, two) for one, two in zip(before, _weights(run), strict=True))
     assert all(parameter.grad is None for parameter in run.step.parameters)
     assert not run.step([run.make_input(np.arange(7), 1)]).was_skipped
-
-
-def test_looking_later_finds_it_one_step_on_or_when_settled(make: Any) -> None:
-    """What a GPU does, where looking at once would make every step wait."""
-    for look in (lambda run: run.step.settle(), lambda run: run.step([run.make_input(np.arange(7), 2)])):
-        run = make()
-        run.step.looks_later = True
-        _break(run, 1)
-        run.step([run.make_input(np.arange(7), 0)])
-        run.step.settle()
-        run.step([run.make_input(np.arange(7), 1)])
-        with pytest.raises(NumericError, match="step 1"):
-            look(run)
 
 
 def test_companions_change_only_after_the_step(still_bert: Path, pairs_file: Path, tmp_path: Path) -> None:

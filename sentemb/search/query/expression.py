@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from sentemb.errors import SearchError
+from sentemb.errors import SearchError, did_you_mean
 from sentemb.search.store.documents import Condition, extract
+from sentemb.search.store.generation import Generation
 
 MAX_DEPTH = 50
 MAX_MARKS = 1_000  # values bound one by one; SQLite takes 32,766 or more, as it was compiled
@@ -65,6 +66,19 @@ def fields_of(where: str | Mapping[str, Any] | None) -> list[str]:
     else:
         names = list(where or ())
     return [name for name in dict.fromkeys(names) if name not in OWN]
+
+
+def absent_fields(generation: Generation, where: str | Mapping[str, Any] | None) -> str | None:
+    """What a filter names that no document has, beside what there is; None where all names are known.
+
+    A look through every document, so for filters that found nothing.
+    """
+    documents = [segment.documents for segment in generation.segments]
+    absent = [name for name in fields_of(where) if not any(part.has_field(name) for part in documents)]
+    if not absent:
+        return None
+    known = {name for part in documents for name in part.fields()}
+    return f'no document has the field "{absent[0]}"{did_you_mean(absent[0], {*known, *OWN})}'
 
 
 def _joined(parts: list[Condition], word: str) -> Condition:

@@ -1,6 +1,6 @@
 """Building an index: a series of commits to a draft, of which the last one is published.
 
-    records ─► encoded rows ─► committed, part by part ─► kind chosen and trained ─► segments, committed ─► tuned ─► published
+    records ─► encoded rows, committed ─► kind chosen, trained ─► segments, committed ─► effort tuned ─► published
 
 A build that was interrupted goes on from what the draft names. Given vectors need no first half.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sentemb.errors import DataError, NumericError, SearchError
-from sentemb.maths.neighbours import top_of_blocks, without_own
+from sentemb.maths.neighbours import Metric, top_of_blocks, without_own
 from sentemb.parts import to_table
 from sentemb.progress import Progress
 from sentemb.search.store.commit import commit, commit_draft, discard_draft, on_disk, sweep
@@ -142,7 +142,8 @@ def _from_texts(
         sweep(place.folder, place.disk)  # the build that was written over
     staged = StagedRows(place.folder, draft)
     try:
-        rows = _not_staged(as_rows(iter(records), Numbering(0, is_unique=True), with_text=True, skipped=skipped), staged)
+        numbering = Numbering(0, is_unique=True)
+        rows = _not_staged(as_rows(iter(records), numbering, with_text=True, skipped=skipped), staged)
         texts = TextBlocks(encoder, VectorRule(metric=options.metric, dimension=options.dim), prompts[1])
         with Progress("encoding", total=None, unit="texts", done=staged.rows) as bar:
             draft = _stage(place, draft, (texts.encoded(block, bar) for block in rows), texts, options)
@@ -186,8 +187,8 @@ def _not_staged(blocks: Iterator[list[Row]], staged: StagedRows) -> Iterator[lis
             count += 1
             if next(before) != row:
                 raise SearchError(
-                    f"document {count} is not what was encoded before the interruption; resume with the data as it was, "
-                    "or start over with overwrite"
+                    f"document {count} is not what was encoded before the interruption; resume with the data as it "
+                    "was, or start over with overwrite"
                 )
     if count < staged.rows:
         raise SearchError(
@@ -281,8 +282,13 @@ def make_segment(
     """
     index = empty_index(writer.folder, made, rows)
     with Progress("indexing", total=rows, unit="vectors") as bar:
-        counted = (bar.advance(len(block.rows)) or block for block in blocks)
-        return writer.write(number, counted, index, is_rescored=made.rescored)
+
+        def counted() -> Iterator[Block]:
+            for block in blocks:
+                yield block
+                bar.advance(len(block.rows))
+
+        return writer.write(number, counted(), index, is_rescored=made.rescored)
 
 
 def _parts(rows: int, segment_rows: int | None) -> list[tuple[int, int]]:
@@ -294,10 +300,9 @@ def _goes_on(made: Manifest | None, begun: Manifest, parts: list[tuple[int, int]
     """Whether the segments that an interrupted build made are the first ones of this build."""
     if made is None:
         return False
-    is_same = replace(
-        made, segments=(), template=None, tuned=None, reason=begun.reason, next_id=0
-    ) == begun
-    return is_same and all(entry.rows == stop - start for entry, (start, stop) in zip(made.segments, parts, strict=False))
+    settings = replace(made, segments=(), template=None, tuned=None, reason=begun.reason, next_id=0)
+    rows = [entry.rows for entry in made.segments]
+    return settings == begun and rows == [stop - start for start, stop in parts[: len(rows)]]
 
 
 def _tuned(
@@ -307,9 +312,8 @@ def _tuned(
     own = sample_rows(source.rows, options.seed)
     queries = source.take(own)
     vectors = (source.vectors(start, start + BLOCK) for start in range(0, source.rows, BLOCK))
-    # an index of cosines keeps unit vectors
-    exact = "l2" if made.metric == "l2" else "dot"
-    truth = without_own(top_of_blocks(queries, vectors, K + 1, metric=exact, device="cpu"), own).ids
+    metric: Metric = "l2" if made.metric == "l2" else "dot"  # an index of cosines keeps unit vectors
+    truth = without_own(top_of_blocks(queries, vectors, K + 1, metric=metric, device="cpu"), own).ids
     segments = [Segment(folder, entry, made, is_mapped=True, verify=False) for entry in made.segments]
     try:
         return tune(segments, queries, truth, own, metric=made.metric, target=options.target_recall, search=search)

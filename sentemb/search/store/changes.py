@@ -174,7 +174,7 @@ def put(
             blocks = _encoded(change, records, encoder, numbering, bar, skipped)
         else:
             source = GivenRows(np.asarray(vectors), records, rule, skipped, numbering)
-            blocks = _checked(change, source.blocks(0, source.rows), numbering)
+            blocks = _checked(change, source.blocks(0, source.rows), numbering, bar)
         first = list(_up_to(blocks, TAIL_ROWS))
         rows = sum(len(block.rows) for block in first)
         if not rows:
@@ -214,11 +214,12 @@ def _encoded(
         yield texts.encoded(rows, bar)
 
 
-def _checked(change: Change, blocks: Iterator[Block], numbering: Numbering) -> Iterator[Block]:
+def _checked(change: Change, blocks: Iterator[Block], numbering: Numbering, bar: Progress) -> Iterator[Block]:
     for block in blocks:
         if numbering.is_unique:
             change.refuse_known([name for name, _, _ in block.rows], "replace it with upsert")
         yield block
+        bar.advance(len(block.rows))
 
 
 def _up_to(blocks: Iterator[Block], rows: int) -> Iterator[Block]:

@@ -47,6 +47,11 @@ class HashedFile:
 
     def close(self) -> StoredFile:
         """Flush to the disk; gives name, size and checksum."""
+        self.flush()
+        return StoredFile(name=self.path.name, bytes=self.bytes, sha256=self._digest.hexdigest())
+
+    def flush(self) -> None:
+        """Have it whole on the disk, and close it."""
         try:
             self._disk.fsync(self._file.fileno())
         finally:
@@ -54,7 +59,6 @@ class HashedFile:
             self._thread.shutdown(wait=True)
         for waiting in self._waiting:
             waiting.result()
-        return StoredFile(name=self.path.name, bytes=self.bytes, sha256=self._digest.hexdigest())
 
     def abandon(self) -> None:
         """Close without flushing, if it is open still; the file is left for the next clean-up."""
@@ -124,7 +128,7 @@ class Disk:
         self.remove(new)
         with self.create(new) as file:
             file.write(text.encode("utf-8"))
-            file.close()
+            file.flush()
         self.remove(old)
         had_old = path.exists()
         if had_old:

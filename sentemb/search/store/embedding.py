@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import NumericError, SearchError
-from sentemb.progress import Progress
 from sentemb.maths.neighbours import Metric
+from sentemb.progress import Progress
 from sentemb.search.store.documents import Row
 from sentemb.search.store.manifest import Model
 from sentemb.search.store.writing import Block
@@ -111,8 +111,8 @@ class VectorRule:
             raise SearchError(f"{what}: {vectors.shape[1]} values a vector; the index needs {self.dimension}")
         if self.width is not None and vectors.shape[1] not in (self.dimension, self.width):
             raise SearchError(
-                f"{what}: {vectors.shape[1]} values a vector; the index was built from vectors of {self.width} and keeps "
-                f"{self.dimension}"
+                f"{what}: {vectors.shape[1]} values a vector; the index was built from vectors of {self.width} values "
+                f"and keeps {self.dimension}"
             )
         kept = np.ascontiguousarray(vectors[:, : self.dimension], dtype=np.float32)
         squares = np.einsum("ij,ij->i", kept, kept)

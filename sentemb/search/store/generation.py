@@ -111,7 +111,7 @@ class Generation:
         documents = self.documents_of(found.ids[found.ids >= 0].ravel().tolist())
         return [
             [
-                Hit(id=_known(document.id), score=score, text=document.text, metadata=document.metadata)
+                Hit(id=_given(document.id), score=score, text=document.text, metadata=document.metadata)
                 for place, score in zip(row, scores, strict=True) if place >= 0 for document in [documents[place]]
             ]
             for row, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
@@ -132,7 +132,7 @@ def check_ids(ids: Sequence[Id]) -> None:
             raise SearchError(f"id {name!r}: an id is a text or a whole number of 64 bits")
 
 
-def _known(name: Id | None) -> Id:
+def _given(name: Id | None) -> Id:
     assert name is not None  # the store gives every document an id
     return name
 
@@ -155,7 +155,7 @@ def open_generation(
             if manifest.template is not None and verify:
                 verify_file(folder, manifest.template)
             segments = tuple(
-                _known(folder, entry, known or {}, verify=verify)
+                _opened(folder, entry, known or {}, verify=verify)
                 or Segment(folder, entry, manifest, is_mapped=is_mapped, verify=verify, device=device)
                 for entry in manifest.segments
             )
@@ -169,7 +169,7 @@ def open_generation(
     raise SearchError(f"{folder}: changes faster than it can be opened; try again")
 
 
-def _known(folder: Path, entry: SegmentEntry, known: Mapping[str, Segment], *, verify: bool) -> Segment | None:
+def _opened(folder: Path, entry: SegmentEntry, known: Mapping[str, Segment], *, verify: bool) -> Segment | None:
     """The entry's segment where its files are open already, with the entry's deletions."""
     old = known.get(entry.index.name)
     if old is None or old.entry.index != entry.index or old.entry.documents != entry.documents:

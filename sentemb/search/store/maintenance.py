@@ -78,7 +78,8 @@ def verify(access: Access, known: Generation, search: Search) -> tuple[Generatio
                 seen[str(document.id)] += 1
     twice = [name for name, count in seen.items() if count > 1]
     if (twice and made.has_next_id) or sum(seen.values()) != made.live:  # format 1 took 3 and "3" for two ids
-        raise damaged(access.folder, f"{len(twice)} ids occur twice, {sum(seen.values())} live documents of {made.live}")
+        count = sum(seen.values())
+        raise damaged(access.folder, f"{len(twice)} ids occur twice, {count} live documents of {made.live}")
     _check_vectors(generation, search)
     return generation, len(made.files)
 

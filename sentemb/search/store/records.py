@@ -7,7 +7,7 @@ import math
 import re
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -167,8 +167,23 @@ class Numbering:
     def _refuse(self, name: Id, row: int, earlier: int | None) -> None:
         if earlier is not None:
             raise DataError(
-                f"id {name!r} occurs twice (documents {earlier + 1} and {row + 1}); ids are unique; upsert keeps the last"
+                f"id {name!r} occurs twice (documents {earlier + 1} and {row + 1}); ids are unique; upsert keeps the "
+                "last"
             )
+
+
+def read_documents(
+    records: Iterable[Any], *, text_field: str | None = None, id_field: str | None = None,
+    skipped: SkippedRecords | None = None,
+) -> Iterator[Document]:
+    """Records as documents; faulty ones are counted and left out where there is a ``skipped``, else refused."""
+    for record in records:
+        try:
+            yield as_document(record, text_field=text_field, id_field=id_field)
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped.add(str(error))
 
 
 def as_rows(
@@ -186,7 +201,8 @@ def as_rows(
     number = 0
     while block := list(islice(records, BLOCK)):
         documents: list[Document] = []
-        for number, record in enumerate(block, start=number + 1):
+        for record in block:
+            number += 1
             try:
                 document = as_document(record)
                 _check_text(document, number, with_text=with_text)
@@ -221,6 +237,6 @@ def _check_text(document: Document, number: int, *, with_text: bool) -> None:
         raise DataError(f"document {number}, id {document.id!r}: no text to encode")
     if len(text) > MAX_CHARACTERS:
         raise DataError(
-            f"document {number}, id {document.id!r}: {len(text):,} characters; at most {MAX_CHARACTERS:,}: split it into "
-            "passages"
+            f"document {number}, id {document.id!r}: {len(text):,} characters; at most {MAX_CHARACTERS:,}: split it "
+            "into passages"
         )

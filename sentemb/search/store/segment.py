@@ -50,8 +50,8 @@ def stored_kind(manifest: Manifest) -> VectorIndex:
         kind = room("kinds").find(settings.pop("use", None), may_import=False)(**settings)
     except PartError as error:
         raise SearchError(
-            f"kind of the index: {error}; import the module of a kind of your own before you open the index, or install "
-            "it as an entry point"
+            f"kind of the index: {error}; import the module of a kind of your own before you open the index, or "
+            "install it as an entry point"
         ) from None
     assert isinstance(kind, VectorIndex)
     return kind

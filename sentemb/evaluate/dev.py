@@ -1,0 +1,108 @@
+"""What ``[[dev]]`` of a recipe evaluates while training: any tasks, each by its main metric, and their mean.
+
+>>> from sentemb.evaluate import Retrieval, Sts
+>>> score = dev_score([Sts(protocol="simcse", split="dev"), Retrieval(path="dev", metric="mrr@10")])  # doctest: +SKIP
+>>> score(encoder).value  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sentemb.errors import EvaluationError
+from sentemb.evaluate.data_folder import DataFolder
+from sentemb.evaluate.identity import ModelIdentity
+from sentemb.evaluate.model import EvalModel
+from sentemb.evaluate.task import EvalSetup, Task
+from sentemb.types import DevScores, Embedder
+
+
+def check_dev(tasks: Sequence[Task], *, data_dir: str | Path | None = None, seed: int = 42) -> list[str]:
+    """What is wrong with dev tasks or lacking for them, a message each; reads no rows."""
+    setup = _setup(data_dir, seed)
+    faults = []
+    for task in tasks:
+        if not task.higher_is_better:
+            faults.append(f"{task.label}: a {task.task_type} score is a description; it cannot choose a checkpoint")
+            continue
+        try:
+            faults += [fault for one in task.expand(setup) for fault in one.missing(setup)]
+        except EvaluationError as error:
+            faults.append(str(error))
+    return faults
+
+
+def dev_score(
+    tasks: Sequence[Task], *, data_dir: str | Path | None = None, precision: str = "auto", seed: int = 42
+) -> Callable[[Embedder], DevScores]:
+    """A function that scores the encoder as it is now; the data are read here, once.
+
+    The texts of all tasks are encoded in one pass, every distinct text once.
+
+    Args:
+        tasks: several are weighted equally; a task that stands for several sets (``sts``) counts once, by their mean.
+        data_dir: the data folder; by default ``SENTEMB_DATA``.
+        precision: in which an ``Encoder`` encodes.
+        seed: of draws and folds: the same at every evaluation.
+
+    Raises:
+        EvaluationError, DataError: something is missing or malformed; lists all that is missing.
+    """
+    faults = check_dev(tasks, data_dir=data_dir, seed=seed)
+    if faults or not tasks:
+        raise EvaluationError("\n".join(faults) or "dev: no task is given")
+    setup = _setup(data_dir, seed)
+    loaded = [[(one, one.load(setup)) for one in task.expand(setup)] for task in tasks]
+    names = _distinct([task.label for task in tasks])
+
+    def evaluate(encoder: Embedder) -> DevScores:
+        model = _model(encoder, precision)
+        _encode_all(model, [pair for group in loaded for pair in group])
+        scores = {
+            name: float(np.mean([one.run(data, model, setup).main for one, data in group]))
+            for name, group in zip(names, loaded, strict=True)
+        }
+        return DevScores(value=float(np.mean(list(scores.values()))), scores=scores)
+
+    return evaluate
+
+
+def _setup(data_dir: str | Path | None, seed: int) -> EvalSetup:
+    return EvalSetup(data=DataFolder.find(data_dir), resamples=0, seed=seed)
+
+
+def _model(encoder: Any, precision: str) -> EvalModel:
+    """Unlike ``open_model``: no digest of weights that change with every step, and no progress bar."""
+    from sentemb.encoder import Encoder
+
+    if isinstance(encoder, EvalModel):
+        return encoder
+    if not isinstance(encoder, Encoder):
+        return EvalModel(
+            ModelIdentity(name="the encoder"),
+            lambda rows, prompt: encoder.encode([prompt + row for row in rows] if prompt else rows),
+        )
+    return EvalModel(
+        ModelIdentity(name="the encoder", similarity=encoder.similarity_name, width=encoder.width),
+        lambda rows, prompt: encoder.encode(rows, prompt=prompt, precision=precision, progress=False),
+        prompts=encoder.prompts,
+    )
+
+
+def _encode_all(model: EvalModel, loaded: Sequence[tuple[Task, Any]]) -> None:
+    texts: dict[str | None, dict[str, None]] = {}
+    for task, data in loaded:
+        for column in task.texts(data):
+            prompt = model.prompt(task=task.label, task_type=task.task_type, role=column.role)
+            texts.setdefault(prompt, {}).update(dict.fromkeys(column.texts))
+    for prompt, distinct in texts.items():
+        model.encode(list(distinct), prompt=prompt)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names with a number where one occurs again."""
+    return [name if name not in names[:i] else f"{name} {names[:i].count(name) + 1}" for i, name in enumerate(names)]

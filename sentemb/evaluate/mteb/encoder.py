@@ -1,0 +1,202 @@
+"""sentemb's models as mteb sees them: ``EncoderProtocol`` and ``SearchProtocol`` in one object.
+
+Every distinct text of a run is encoded once (the model remembers: both sides of a pair task, texts that recur between
+tasks), and retrieval is an exact search in tiles instead of heaps in Python. Prompts follow MTEB's priorities.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sentemb.errors import EvaluationError
+from sentemb.evaluate.model import EvalModel, Vectors
+from sentemb.evaluate.retrievers import search
+from sentemb.maths.neighbours import top
+from sentemb.types import Hits
+
+
+class MtebEncoder:
+    """What ``mteb.evaluate`` is given.
+
+    Args:
+        model: what ``open_model`` gave.
+        index: search retrieval tasks through an index of this kind instead of exactly.
+        seed: of the index.
+    """
+
+    def __init__(self, model: EvalModel, *, index: str | None = None, seed: int = 42) -> None:
+        self.model, self.index_kind, self.seed = model, index, seed
+        self._meta = model_meta(model)
+        self._documents: Vectors | None = None
+        self._document_ids: list[str] = []
+
+    @property
+    def mteb_model_meta(self) -> Any:
+        """mteb's ``ModelMeta``."""
+        return self._meta
+
+    # ------------------------------------------------------------------------------------ EncoderProtocol
+    def encode(
+        self, inputs: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, prompt_type: Any = None, **_: Any
+    ) -> Vectors:
+        """Vectors of a mteb data loader's texts, (texts, d)."""
+        return self._vectors(_loader_texts(inputs), task_metadata, prompt_type)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Every row of one with every row of the other, (n, m)."""
+        from mteb.similarity_functions import cos_sim, dot_score
+
+        return (dot_score if self.model.identity.similarity == "dot" else cos_sim)(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Row i of one with row i of the other, (n,)."""
+        from mteb.similarity_functions import pairwise_cos_sim, pairwise_dot_score
+
+        score = pairwise_dot_score if self.model.identity.similarity == "dot" else pairwise_cos_sim
+        return score(embeddings1, embeddings2)
+
+    # ------------------------------------------------------------------------------------- SearchProtocol
+    def index(self, corpus: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, **options: Any) -> None:
+        """Encode the corpus."""
+        self._document_ids = [str(name) for name in corpus["id"]]
+        self._documents = self._vectors(document_texts(corpus, task_metadata.name), task_metadata, "document")
+
+    def search(
+        self,
+        queries: Any,
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        top_k: int,
+        top_ranked: Mapping[str, Sequence[str]] | None = None,
+        **options: Any,
+    ) -> dict[str, dict[str, float]]:
+        """Best documents of every query, or its given candidates in the model's order (``top_ranked``)."""
+        if self._documents is None:
+            raise EvaluationError(f"{task_metadata.name}: search was called before index")
+        vectors = self._vectors(query_texts(queries, task_metadata.name), task_metadata, "query")
+        names = [str(name) for name in queries["id"]]
+        documents, self._documents = self._documents, None  # mteb indexes anew for every subset; free it afterwards
+        if top_ranked is not None:
+            return self._reranked(names, vectors, documents, top_ranked, k=top_k, task=task_metadata.name)
+        hits = self._search(vectors, documents, top_k)
+        ids = np.array(self._document_ids, dtype=object)
+        return {
+            name: {d: s for d, s in zip(ids[rows].tolist(), scores.tolist(), strict=True) if np.isfinite(s)}
+            for name, rows, scores in zip(names, hits.ids, hits.scores, strict=True)
+        }
+
+    def _search(self, queries: Vectors, documents: Vectors, k: int) -> Hits:
+        similarity = self.model.identity.similarity
+        return search(queries, documents, k, similarity=similarity, index=self.index_kind, seed=self.seed)
+
+    def _reranked(
+        self,
+        names: list[str],
+        queries: Vectors,
+        documents: Vectors,
+        top_ranked: Mapping[str, Sequence[str]],
+        *,
+        k: int,
+        task: str,
+    ) -> dict[str, dict[str, float]]:
+        row = {name: i for i, name in enumerate(self._document_ids)}
+        results: dict[str, dict[str, float]] = {}
+        for name, query in zip(names, queries, strict=True):
+            candidates = list(dict.fromkeys(str(document) for document in top_ranked.get(name, ())))
+            unknown = [document for document in candidates if document not in row]
+            if unknown:
+                raise EvaluationError(
+                    f'{task}: query "{name}" names {len(unknown)} unknown documents, e.g. "{unknown[0]}"'
+                )
+            hits = top(
+                query[None], documents[[row[d] for d in candidates]], k, metric=self.model.identity.similarity
+            )
+            results[name] = {candidates[i]: float(score) for i, score in zip(hits.ids[0], hits.scores[0], strict=True)}
+        return results
+
+    def _vectors(self, texts: list[str], task_metadata: Any, prompt_type: Any) -> Vectors:
+        role = None if prompt_type is None else str(getattr(prompt_type, "value", prompt_type))
+        prompt = self.model.prompt(task=task_metadata.name, task_type=str(task_metadata.type), role=role)
+        return self.model.encode(texts, prompt=prompt)
+
+
+def model_meta(model: EvalModel) -> Any:
+    """mteb's description of a model. A local model's revision is its digest, so that results of two checkpoints in one
+    folder are never taken for one another; a precision other than fp32 is kept apart as an experiment."""
+    from mteb.models.model_meta import ModelMeta, ScoringFunction
+
+    facts = model.identity
+    name = facts.name if facts.name.count("/") == 1 else "sentemb/" + re.sub(r"[^\w.-]+", "_", facts.name)
+    overwrites: dict[str, Any] = {
+        "name": name,
+        "similarity_fn_name": ScoringFunction.DOT_PRODUCT if facts.similarity == "dot" else ScoringFunction.COSINE,
+        "embed_dim": facts.width,
+        "max_tokens": facts.max_tokens,
+        "framework": ["Sentence Transformers", "PyTorch"] if facts.backend != "callable" else [],
+        "use_instructions": bool(model.prompts),
+        "modalities": ["text"],
+    }
+    revision = facts.revision or (facts.digest[:40] if facts.digest else None)
+    if revision:
+        overwrites["revision"] = revision
+    if facts.precision not in (None, "float32"):
+        overwrites["experiment_kwargs"] = {"precision": facts.precision}
+    return ModelMeta.create_empty(overwrites)
+
+
+def _loader_texts(inputs: Any) -> list[str]:
+    """The texts behind a mteb data loader: straight from its data set where that holds plain strings."""
+    columns = getattr(getattr(inputs, "dataset", None), "column_names", ())
+    if "text" in columns:
+        texts = list(inputs.dataset["text"])
+        if all(isinstance(text, str) for text in texts):
+            return texts
+    out: list[str] = []
+    for batch in inputs:
+        if "text" not in batch:
+            raise EvaluationError(f"the task gives {', '.join(map(str, batch))} and no text; sentemb encodes texts")
+        out.extend(batch["text"])
+    return out
+
+
+def document_texts(corpus: Any, task: str) -> list[str]:
+    """Title and text of every document, joined as mteb does.
+
+    Raises:
+        EvaluationError: documents that are no texts.
+    """
+    texts: list[Any] = list(corpus["text"]) if "text" in corpus.column_names else [None]
+    titles = [title or "" for title in corpus["title"]] if "title" in corpus.column_names else [""] * len(texts)
+    if not all(isinstance(text, str) for text in [*texts, *titles]):
+        raise EvaluationError(f"{task}: its documents are not all texts; sentemb encodes texts")
+    return [f"{title} {text}".strip() if title else text.strip() for title, text in zip(titles, texts, strict=True)]
+
+
+def query_texts(queries: Any, task: str) -> list[str]:
+    """Text of every query as mteb prepares it: a text with its instruction behind it; a conversation as one line, its
+    instruction in front.
+
+    Raises:
+        EvaluationError: queries that are no texts.
+    """
+    if "text" not in queries.column_names:
+        raise EvaluationError(f"{task}: its queries have no text; sentemb encodes texts")
+    texts = list(queries["text"])
+    instructions = queries["instruction"] if "instruction" in queries.column_names else [None] * len(texts)
+    prepared = []
+    for text, instruction in zip(texts, instructions, strict=True):
+        if isinstance(text, list):
+            turns = [turn if isinstance(turn, str) else f"{turn['role']}: {turn['content']}" for turn in text]
+            line = "; ".join(turns)
+            prepared.append(f"{instruction} {line}" if "instruction" in queries.column_names else line)
+        elif isinstance(text, str):
+            prepared.append(text if instruction is None else f"{text} {instruction}")
+        else:
+            raise EvaluationError(f"{task}: its queries are not all texts; sentemb encodes texts")
+    return prepared

@@ -1,0 +1,229 @@
+"""What a score of mteb was computed from, so that it gets the same interval and paired tests as our own.
+
+mteb writes its predictions into a folder. A score that is a mean over items (queries, texts, sentences) or a statistic
+of pairs is computed again from them, item by item, and the items are believed only if they give mteb's own score.
+Where no item has a value of its own, but mteb repeats an experiment on other draws (clustering, some classification),
+the repetitions are resampled. Otherwise the score has no interval, and ``Evidence.note`` says why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.evaluate.mteb.data import leaves
+from sentemb.evaluate.reports.results import Items, fingerprint
+from sentemb.evaluate.statistics.metrics import spearman
+from sentemb.evaluate.statistics.ranking import judged_queries, ranking_scores
+from sentemb.evaluate.statistics.resampling import STATISTICS, average_precision_of
+from sentemb.evaluate.statistics.significance import Strata
+
+_TOLERANCE = 1e-4  # mteb rounds rankings' scores to five decimals, we items to seven digits
+
+Scores = Mapping[str, Sequence[Mapping[str, Any]]]  # split -> a row a subset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a main score can be resampled over: items, else repetitions of an experiment, else nothing."""
+
+    items: Items | None = None
+    repetitions: NDArray[np.float64] | None = None  # main score of every repetition, subset after subset
+    strata: Strata | None = None  # of the repetitions
+    note: str = ""
+
+
+def evidence_of(task: Any, source: Path | Items | None, scores: Scores) -> Evidence:
+    """What a task's score can be resampled over.
+
+    Args:
+        task: mteb's task; its data are loaded if ``source`` is a folder.
+        source: the folder with mteb's predictions of a task that was just run; of one whose result was read, the
+            items that were stored, if any.
+        scores: mteb's scores.
+    """
+    main = float(np.mean([row["main_score"] for rows in scores.values() for row in rows]))
+    if isinstance(source, Path):
+        items, why = _items(task, source)
+    else:
+        items, why = source, "its result was read from mteb's tree, where no items were kept (overwrite = always)"
+    if items is not None and abs(_score(items) - main) <= _TOLERANCE:
+        return Evidence(items=items.rounded())
+    if items is not None:
+        why = "the values of its items do not give mteb's score"
+    values, sizes = _repetitions(task, scores)
+    if not len(values):
+        return Evidence(note=f"no interval: {why}")
+    runs = f"{len(values)} repetitions of mteb's experiment"
+    strata = Strata(sizes=sizes)
+    mean = sum(weight * float(values[rows].mean()) for rows, weight in strata.parts())
+    if len(values) == len(sizes) or abs(mean - main) > _TOLERANCE:
+        return Evidence(note=f"no interval: {why}, and {runs} do not make one")
+    return Evidence(repetitions=values, strata=strata, note=f"interval over {runs}, not over its texts")
+
+
+def _score(items: Items) -> float:
+    """The main score that items give."""
+    total = 0.0
+    for rows, weight in (items.parts() or Strata(sizes=[len(items)])).parts():
+        if len(items.gold):
+            statistic = STATISTICS[items.statistic](np.asarray(items.predicted[rows]), np.asarray(items.gold[rows]))
+            total += weight * float(statistic(np.ones((1, rows.stop - rows.start)))[0])
+        else:
+            total += weight * float(np.mean(items.values[rows]))
+    return total
+
+
+# ----------------------------------------------------------------------------------------------------- items
+def _items(task: Any, predictions: Path) -> tuple[Items | None, str]:
+    """Items of all parts, splits and subsets, a stratum each; or why there are none."""
+    strata: list[Items] = []
+    weights: list[float] = []
+    parts = leaves(task)
+    for part in parts:
+        path = predictions / part.prediction_file_name
+        if not path.is_file():
+            return None, "mteb kept no predictions"
+        by_subset = json.loads(path.read_text(encoding="utf-8"))
+        for split in part.eval_splits:
+            for subset in part.hf_subsets:
+                predicted = by_subset.get(subset, {}).get(split)
+                if predicted is None:
+                    return None, f"mteb kept no predictions for {subset}/{split}"
+                items = _items_of_subset(part, part.dataset.get(subset, part.dataset)[split], predicted)
+                if items is None or not len(items):
+                    return None, f"its score ({part.metadata.main_score}) is no mean over items"
+                strata.append(items)
+                weights.append(1 / (len(parts) * len(part.eval_splits) * len(part.hf_subsets)))
+    if len(strata) == 1:
+        return strata[0], ""
+    joined = Items(
+        fingerprint=fingerprint([items.fingerprint for items in strata]),
+        values=[value for items in strata for value in items.values],
+        predicted=[value for items in strata for value in items.predicted],
+        gold=[value for items in strata for value in items.gold],
+        strata=[len(items) for items in strata],
+        weights=weights if len(set(weights)) > 1 else (),
+        statistic=strata[0].statistic,
+    )
+    return joined, ""
+
+
+def _items_of_subset(task: Any, data: Any, predicted: Any) -> Items | None:
+    metric, kind = str(task.metadata.main_score), str(task.metadata.type)
+    if isinstance(data, Mapping) and "relevant_docs" in data:
+        return _ranked_queries(data["relevant_docs"], predicted, metric)
+    reader = _READERS.get((kind, metric))
+    if reader is not None:
+        return reader(task, data, predicted)
+    if metric == "accuracy" and hasattr(task, "label_column_name"):
+        return _classified_texts(task, data, predicted)
+    return None
+
+
+def _ranked_queries(qrels: dict[str, dict[str, int]], run: Mapping[str, Any], metric: str) -> Items | None:
+    name, _, cut = metric.partition("_at_")
+    judged = judged_queries({query: qrels[query] for query in sorted(qrels)})
+    if name not in ("ndcg", "map", "mrr", "recall", "precision") or not judged:
+        return None
+    values = ranking_scores({query: qrels[query] for query in judged}, run, (int(cut),))[f"{name}@{cut}"]
+    return Items(fingerprint=fingerprint(judged), values=values.tolist())
+
+
+def _rated_pairs(task: Any, data: Any, predicted: Mapping[str, Any]) -> Items:
+    gold = [float(score) for score in data["score"]]
+    return Items(
+        fingerprint=fingerprint(gold), predicted=[float(score) for score in predicted["cosine_scores"]], gold=gold
+    )
+
+
+def _rated_summaries(task: Any, data: Any, predicted: Mapping[str, Any]) -> Items:
+    rated = list(zip(predicted["human_scores"], predicted["cosine_scores"], strict=True))
+    return Items(
+        fingerprint=fingerprint([human for human, _ in rated]), values=[spearman(ours, human) for human, ours in rated]
+    )
+
+
+def _duplicate_pairs(task: Any, data: Any, predicted: Mapping[str, Any]) -> Items:
+    """Pairs under the similarity whose average precision is the highest, which is the score."""
+    column = task.label_column_name
+    gold = np.asarray(data[0][column] if len(data) == 1 else data[column], dtype=np.float64).ravel()
+    sides = [
+        np.asarray(values, dtype=np.float64) * (-1 if name.endswith("_distances") else 1)
+        for name, values in predicted.items()
+    ]
+    best = max(sides, key=lambda side: float(average_precision_of(side, gold)(np.ones((1, len(gold))))[0]))
+    return Items(
+        fingerprint=fingerprint(gold.tolist()),
+        predicted=best.tolist(),
+        gold=gold.tolist(),
+        statistic="average precision",
+    )
+
+
+def _translations(task: Any, data: Any, predicted: Mapping[str, Any]) -> Items | None:
+    """Weighted F1, with one gold pair a sentence, is the mean of 2·hit / (1 + how often its translation is found)."""
+    if "gold" in data:
+        return None
+    (hits,) = predicted.values()
+    nearest = np.array([hit["corpus_id"] for hit in hits])
+    times_found = np.bincount(nearest, minlength=len(nearest))[: len(nearest)]
+    values = 2.0 * (nearest == np.arange(len(nearest))) / (1 + times_found)
+    return Items(fingerprint=fingerprint(list(data["sentence1"]), list(data["sentence2"])), values=values.tolist())
+
+
+def _classified_texts(task: Any, data: Any, predicted: Any) -> Items | None:
+    """A text's value is the fraction of repetitions that classified it correctly. The folds of a cross-validation
+    cannot be aligned with texts, and several labels a text have no such value: then there is none."""
+    labels = list(data[task.label_column_name])
+    if not isinstance(predicted, list):
+        return None
+    if any(not isinstance(run, list) or len(run) != len(labels) for run in predicted):
+        return None
+    runs, gold = np.asarray(predicted, dtype=object), np.asarray(labels, dtype=object)
+    if runs.ndim != 2:
+        return None
+    return Items(fingerprint=fingerprint(labels), values=(runs == gold).astype(np.float64).mean(axis=0).tolist())
+
+
+_READERS: Mapping[tuple[str, str], Callable[[Any, Any, Any], Items | None]] = {
+    ("STS", "cosine_spearman"): _rated_pairs,
+    ("Summarization", "cosine_spearman"): _rated_summaries,
+    ("PairClassification", "max_ap"): _duplicate_pairs,
+    ("BitextMining", "f1"): _translations,
+}
+
+
+# ----------------------------------------------------------------------------------------------- repetitions
+def _repetitions(task: Any, scores: Scores) -> tuple[NDArray[np.float64], list[int]]:
+    """The main score of every repetition, and how many each subset (and level of a hierarchy) has; both empty where a
+    subset has none."""
+    values: list[float] = []
+    sizes: list[int] = []
+    for rows in scores.values():
+        for row in rows:
+            runs = _runs(row, str(task.metadata.main_score))
+            if not all(runs) or not runs:
+                return np.zeros(0), []
+            values += [value for run in runs for value in run]
+            sizes += map(len, runs)
+    return np.array(values), sizes
+
+
+def _runs(row: Mapping[str, Any], metric: str) -> list[list[float]]:
+    """Lists of repeated scores in a row of mteb's: one, or one a level of the labels' hierarchy."""
+    repeated = row.get("v_measures" if metric == "v_measure" else f"{metric}_scores")
+    if isinstance(repeated, Mapping):
+        return [[float(value) for value in level] for level in repeated.values()]
+    if isinstance(repeated, Sequence):
+        return [[float(value) for value in repeated]]
+    experiments = row.get("scores_per_experiment")
+    if isinstance(experiments, Sequence) and all(isinstance(run, Mapping) and metric in run for run in experiments):
+        return [[float(run[metric]) for run in experiments]]
+    return []

@@ -1,0 +1,188 @@
+"""Runs one task of mteb's; its score gets our interval.
+
+Results are written in mteb's JSON tree (``<folder>/results/<model>/<revision>/<task>.json``), which its leaderboard
+tools read, and a later run continues with what is missing there. What a score was computed from lies beside the tree
+(``<folder>/items/…``), so that a resumed task keeps its interval and its paired tests.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sentemb.errors import EvaluationError
+from sentemb.evaluate.mteb.data import leaves, local_data, quiet_libraries
+from sentemb.evaluate.mteb.encoder import MtebEncoder
+from sentemb.evaluate.mteb.items import Evidence, evidence_of
+from sentemb.evaluate.reports.results import Items, TaskResult
+from sentemb.evaluate.statistics.significance import in_points
+from sentemb.evaluate.task import EvalSetup
+from sentemb.files import write_json
+
+_OFFLINE = frozenset({
+    "ConnectionError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ConnectTimeout",
+    "MaxRetryError", "DatasetNotFoundError", "NameResolutionError",
+})  # fmt: skip
+
+
+def run_task(task: Any, encoder: MtebEncoder, *, setup: EvalSetup, overwrite: str = "only-missing") -> TaskResult:
+    """Run one task through ``mteb.evaluate``.
+
+    Args:
+        task: what ``resolve_tasks`` gave.
+        encoder: the model.
+        setup: where its data lies, and the folder of mteb's results tree (none: nothing is written or resumed).
+        overwrite: mteb's strategy: ``only-missing``, ``always``, ``never`` or ``only-cache``.
+
+    Raises:
+        EvaluationError: the task needs a network, its data are incomplete, or its scores are. Anything else that mteb
+            or the model raises comes through unchanged.
+    """
+    import mteb
+
+    cache = mteb.ResultCache(cache_path=setup.output.resolve()) if setup.output is not None else None
+    identity = encoder.model.identity
+    is_identified = bool(identity.revision or identity.digest)
+    if cache is not None and not is_identified:
+        overwrite = "always"  # a callable without a digest may have changed since
+    start = time.perf_counter()
+    parts = leaves(task)
+    is_cached = cache is not None and overwrite != "always" and _is_complete(task, encoder, cache)
+    with quiet_libraries(), tempfile.TemporaryDirectory(prefix="sentemb-mteb-") as predictions:
+        try:
+            if not is_cached:
+                _load(parts, setup.data.hub)
+            results = mteb.evaluate(
+                encoder,
+                task,
+                cache=cache,
+                overwrite_strategy=overwrite,
+                show_progress_bar=False,
+                co2_tracker=False,
+                encode_kwargs={"show_progress_bar": False, "batch_size": 512},
+                prediction_folder=predictions,
+            )
+            if not results.task_results:
+                raise EvaluationError(f"{task.metadata.name}: mteb gave no result")
+            result = results.task_results[0]
+            items_file = _items_file(task, encoder, setup.output, cache) if is_identified else None
+            if is_cached:
+                evidence = evidence_of(task, _read_items(items_file), result.scores)
+            else:
+                evidence = evidence_of(task, Path(predictions), result.scores)
+                _write_items(items_file, evidence.items)
+        finally:
+            for part in parts:
+                if part.data_loaded:
+                    part.unload_data()
+    return _task_result(task, result, evidence, setup, seconds=time.perf_counter() - start, is_cached=is_cached)
+
+
+def _is_complete(task: Any, encoder: MtebEncoder, cache: Any) -> bool:
+    """Whether the results tree already holds the task, so that its data need not be loaded."""
+    stored = cache.load_task_result(task.metadata.name, encoder.mteb_model_meta)
+    return stored is not None and not stored.get_missing_evaluations(task)
+
+
+def _load(parts: list[Any], root: Path | None) -> None:
+    for part in parts:
+        name, repository = part.metadata.name, part.metadata.dataset["path"]
+        try:
+            with local_data(root, repository):
+                part.load_data()
+        except Exception as error:
+            if _is_offline(error):
+                raise EvaluationError(
+                    f"{name}: its data set {repository} is not here and the hub did not give it; where there is a "
+                    f"network: sentemb data fetch --task {name} --data-dir FOLDER"
+                ) from error
+            if isinstance(error, KeyError):
+                raise EvaluationError(f"{name}: {root or 'the hub'}: {repository} lacks {error}") from error
+            raise
+        absent = [subset for subset in part.hf_subsets if part.metadata.is_multilingual and subset not in part.dataset]
+        if absent:
+            raise EvaluationError(
+                f"{name}: {root or 'the hub'}: {repository} has no rows of {', '.join(absent)}; "
+                f"choose subsets that are there with --task 'mteb:tasks=[\"{name}\"],subsets=[…]', or fetch it anew"
+            )
+
+
+def _is_offline(error: BaseException) -> bool:
+    """Whether an error, or one of its causes, says that the hub could not be asked."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__name__ in _OFFLINE:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+# ----------------------------------------------------------------------------------------------------- items
+def _items_file(task: Any, encoder: MtebEncoder, output: Path | None, cache: Any) -> Path | None:
+    """``<folder>/items/<model>/<revision>/<task>.json``, as the tree has it under ``results``."""
+    if output is None:
+        return None
+    in_tree: Path = cache.get_task_result_path(task.metadata.name, encoder.mteb_model_meta)
+    return output / "items" / in_tree.relative_to(output.resolve() / "results")
+
+
+def _write_items(path: Path | None, items: Items | None) -> None:
+    """Keep the items of a result that mteb's tree holds, and no older ones."""
+    if path is not None and items is not None:
+        write_json(path, asdict(items))
+    elif path is not None:
+        path.unlink(missing_ok=True)
+
+
+def _read_items(path: Path | None) -> Items | None:
+    try:
+        return Items(**json.loads(path.read_text(encoding="utf-8"))) if path is not None else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+# ---------------------------------------------------------------------------------------------------- result
+def _task_result(
+    task: Any, result: Any, evidence: Evidence, setup: EvalSetup, *, seconds: float, is_cached: bool
+) -> TaskResult:
+    if not any(rows for rows in result.scores.values()):
+        raise EvaluationError(f"{task.metadata.name}: mteb gave no scores")
+    interval, note = None, evidence.note
+    if evidence.items is not None:
+        interval, note = setup.interval(evidence.items)
+    elif evidence.repetitions is not None and setup.resamples:
+        interval = in_points(setup.interval_of_mean(evidence.repetitions, evidence.strata))
+    return TaskResult(
+        task=task.metadata.name,
+        kind=str(task.metadata.type),
+        protocol="mteb",
+        metric=str(task.metadata.main_score),
+        main=100 * float(result.get_score()),
+        metrics=_flat(result.scores),
+        interval=interval,
+        items=evidence.items,
+        engine="mteb",
+        split=",".join(result.scores),
+        count=len(evidence.items) if evidence.items else 0,
+        seconds=seconds,
+        notes="from mteb's results tree" if is_cached else "",
+        interval_note=note,
+    )
+
+
+def _flat(scores: Mapping[str, list[Mapping[str, Any]]]) -> dict[str, float]:
+    """mteb's scores under one name each, ``test/en/cosine_spearman``, without the parts that there is one of; as mteb
+    has them, not ×100."""
+    flat: dict[str, float] = {}
+    for split, rows in scores.items():
+        for row in rows:
+            parts = [split] if len(scores) > 1 else []
+            parts += [str(row["hf_subset"])] if len(rows) > 1 else []
+            numbers = {key: float(value) for key, value in row.items() if isinstance(value, int | float)}
+            flat.update({"/".join([*parts, key]): value for key, value in numbers.items() if key != "main_score"})
+    return flat

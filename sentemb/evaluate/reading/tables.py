@@ -1,0 +1,86 @@
+"""Rows and lines of evaluation files, read by ``sentemb.data``; checked cells with an error that names the place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from sentemb.data import Record, iter_records
+from sentemb.data.faults import damage_named
+from sentemb.data.streams import COMPRESSIONS, open_bytes
+from sentemb.errors import DataError
+
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+
+
+def stem_of(path: Path) -> str:
+    """``pairs`` of ``pairs.jsonl.zst``; the whole name of a folder."""
+    plain = path.name.removesuffix(path.suffix) if path.suffix in COMPRESSIONS else path.name
+    return next((plain.removesuffix(ending) for ending in (*FORMATS, ".txt") if plain.endswith(ending)), plain)
+
+
+def read_rows(path: Path) -> Iterator[Record]:
+    """Rows of a table file (a txt file has the one column ``text``); ``where`` is ``file:line``.
+
+    Raises:
+        DataError: No such file, an unknown ending, or rows that cannot be read; names file and lines.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    plain = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    if plain.suffix not in (*FORMATS, ".txt"):
+        known = ", ".join(FORMATS)
+        raise DataError(f"{path}: unknown ending; known: {known}, each but parquet also with .gz or .zst")
+    yield from iter_records(path, advice="correct these rows")
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a plain, gzip or zstandard UTF-8 file with their numbers, from 1, without their ends.
+
+    Raises:
+        DataError: No such file, damaged, or not UTF-8; names file and line.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    with damage_named(str(path)), open_bytes(path) as stream:
+        for number, raw in enumerate(stream, start=1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}:{number}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+            yield number, line.rstrip("\r\n")
+
+
+def text_of(row: Record, column: str) -> str:
+    """The text in ``column``.
+
+    Raises:
+        DataError: It is absent or no text; names file and line.
+    """
+    _check_column(row, column)
+    value = row.fields[column]
+    if not isinstance(value, str):
+        raise DataError(f'{row.where}: column "{column}" holds {value!r}; text is needed')
+    return value
+
+
+def number_of(row: Record, column: str) -> float:
+    """The finite number in ``column``.
+
+    Raises:
+        DataError: It is absent or no number; names file and line.
+    """
+    _check_column(row, column)
+    try:
+        value = float(row.fields[column])
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f'{row.where}: column "{column}" holds {row.fields[column]!r}; a finite number is needed')
+    return value
+
+
+def _check_column(row: Record, column: str) -> None:
+    if column not in row.fields:
+        raise DataError(f'{row.where}: no column "{column}"; found: {", ".join(map(str, row.fields))}')

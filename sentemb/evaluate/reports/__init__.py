@@ -1,0 +1,1 @@
+"""What an evaluation leaves: results files, tables, pictures, scores of TREC runs."""

@@ -1,0 +1,54 @@
+"""Scores that others published, to stand beside ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sentemb.evaluate.reading.tables import number_of, read_rows, text_of
+from sentemb.resources import share_dir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A score that somebody published, ×100."""
+
+    model: str
+    task: str
+    protocol: str
+    score: float
+    source: str
+
+
+def published_scores(model: str, folder: Path | None = None) -> list[Published]:
+    """Published scores of a model, matched by its name with or without organisation, case ignored.
+
+    Files ``eval/published/*.csv`` with the columns model, task, protocol, score, source.
+
+    Raises:
+        DataError: a malformed file.
+    """
+    return [entry for entry in _all(folder) if _base_name(entry.model) == _base_name(model)]
+
+
+def published_models(folder: Path | None = None) -> list[str]:
+    """Models that ``eval/published`` knows."""
+    return sorted({entry.model for entry in _all(folder)})
+
+
+def _all(folder: Path | None) -> list[Published]:
+    return [
+        Published(
+            model=text_of(row, "model"),
+            task=text_of(row, "task"),
+            protocol=text_of(row, "protocol"),
+            score=number_of(row, "score"),
+            source=str(row.fields.get("source", path.stem)),
+        )
+        for path in sorted((folder or share_dir("eval", "published")).glob("*.csv"))
+        for row in read_rows(path)
+    ]
+
+
+def _base_name(model: str) -> str:
+    return model.rstrip("/").rsplit("/", 1)[-1].lower()

@@ -1,0 +1,80 @@
+"""Who is nearest: exact search, search through an index of any kind, BM25, and the fusion of rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.evaluate.statistics.ranking import Run
+from sentemb.maths.fusion import reciprocal_rank_fusion
+from sentemb.maths.neighbours import top
+from sentemb.types import Hits, Similarity
+
+
+def search(
+    queries: NDArray[np.float32],
+    documents: NDArray[np.float32],
+    k: int,
+    *,
+    similarity: Similarity = "cosine",
+    index: str | None = None,
+    seed: int = 42,
+) -> Hits:
+    """The ``min(k, documents)`` best documents of every query.
+
+    Args:
+        queries: (queries, d).
+        documents: (documents, d).
+        k: at most this many hits a query.
+        similarity: ``cosine`` or ``dot``.
+        index: a kind of ``sentemb index`` (flat, sq8, hnsw, ivf-pq, …), ``auto``, or a FAISS factory string, that is
+            built for these documents; None: every document is compared.
+        seed: of the index's training sample.
+
+    Raises:
+        SearchError: FAISS does not know the kind.
+    """
+    if index is None:
+        return top(queries, documents, k, metric=similarity)
+    from sentemb.search import SearchIndex
+
+    if similarity == "cosine":  # here, because the index refuses zero vectors, which a task's empty text may be
+        queries, documents = _unit(queries), _unit(documents)
+    with (
+        TemporaryDirectory(prefix="sentemb-eval-") as folder,
+        SearchIndex.build(folder, None, vectors=documents, kind=index, metric="dot", seed=seed) as built,
+    ):
+        return built.search_positions(queries, min(k, len(documents)))
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)
+
+
+def bm25_search(documents: Sequence[str], queries: Sequence[str], k: int) -> Hits:
+    """The ``min(k, documents)`` best documents of every query by BM25 over English words, best first; id -1 where no
+    more share a word."""
+    from sentemb.search.query.words import Bm25
+    from sentemb.search.store.words import words_of_texts
+
+    return Bm25([words_of_texts(documents)]).top(queries, k)
+
+
+def fuse(runs: Sequence[Run], *, k: int = 1000) -> dict[str, dict[str, float]]:
+    """The k best documents of several runs by reciprocal rank fusion."""
+    fused: dict[str, dict[str, float]] = {}
+    for query in dict.fromkeys(query for run in runs for query in run):
+        scores = reciprocal_rank_fusion(_by_score(run[query])[0] for run in runs if run.get(query))
+        names, values = _by_score(scores)
+        fused[query] = dict(zip(names[:k], values[:k], strict=True))
+    return fused
+
+
+def _by_score(hits: Mapping[str, float]) -> tuple[list[str], list[float]]:
+    """Documents and scores, best first; equal scores by descending id, as trec_eval orders them."""
+    names = sorted(hits, key=lambda name: (hits[name], name), reverse=True)
+    return names, [hits[name] for name in names]

@@ -1,0 +1,146 @@
+"""The shape of an embedding space: alignment, uniformity, isotropy, effective rank, norms, hubness.
+
+* alignment: mean ‖u − v‖² over positive pairs; uniformity: log mean exp(−2‖u − v‖²) over all pairs, unit vectors.
+  Source: Wang & Isola 2020, ICML, eq. 1–2 (α = 2, t = 2).
+* average cosine between random texts: 0 in an isotropic space. Source: Ethayarajh 2019, EMNLP.
+* IsoScore: 1 where the variance is spread evenly over all dimensions, 0 where one holds it all.
+  Source: Rudman et al. 2022, Findings of ACL, algorithm 1.
+* effective rank: exp of the entropy of the normalised singular values. Source: Roy & Vetterli 2007, EUSIPCO.
+* hubness: skewness of how often a text is among the 10 nearest of others. Source: Radovanović et al. 2010, JMLR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import EvaluationError
+from sentemb.maths.neighbours import nearest
+
+Vectors = NDArray[np.float32]
+
+HUB_NEIGHBOURS = 10
+_BLOCK = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceGeometry:
+    """Figures of one space (not ×100) and what the panel draws."""
+
+    metrics: Mapping[str, float]
+    spectrum: NDArray[np.float64] = field(repr=False)  # share of the variance, largest first
+    positive: NDArray[np.float64] = field(repr=False)  # cosines of positive pairs
+    negative: NDArray[np.float64] = field(repr=False)  # cosines of random pairs
+    plane: NDArray[np.float64] = field(repr=False)  # (texts, 2), the two first principal components
+    labels: Sequence[str] = ()
+
+
+def geometry(
+    vectors: Vectors, *, pairs: tuple[Vectors, Vectors] | None = None, labels: Sequence[str] = (), seed: int = 42
+) -> SpaceGeometry:
+    """Figures of a space.
+
+    Args:
+        vectors: (texts, d), at least 3 distinct.
+        pairs: Positive pairs, two (pairs, d), for the alignment.
+        labels: One a text, for the panel's colours.
+        seed: Of the random pairs.
+
+    Raises:
+        EvaluationError: Fewer than 3 texts, or all vectors equal or zero.
+    """
+    if len(vectors) < 3:
+        raise EvaluationError(f"{len(vectors)} texts; the geometry of a space needs at least 3")
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    if not norms.min() > 0:
+        raise EvaluationError(f"{int(np.sum(norms == 0)):,} vectors are zero; they have no direction")
+    unit = vectors / norms[:, None]
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    variance = np.linalg.svd(centred, compute_uv=False) ** 2
+    if not variance.sum() > 1e-12 * float(np.sum(norms**2)):
+        raise EvaluationError("all vectors are equal: the encoder has collapsed")
+    share = variance / variance.sum()
+    cosine = _random_cosines(unit, seed)
+    metrics = {
+        "uniformity": uniformity(unit),
+        "average_cosine": float(cosine.mean()),
+        "isoscore": iso_score(vectors),
+        "effective_rank": float(np.exp(_entropy(np.sqrt(variance)))),
+        "dimensions_90": float(np.searchsorted(np.cumsum(share), 0.9) + 1),
+        "norm_mean": float(norms.mean()),
+        "norm_sd": float(norms.std()),
+        "hubness": hubness(unit.astype(np.float32)),
+    }
+    positive = np.zeros(0)
+    if pairs is not None:
+        one, two = (side / np.linalg.norm(side.astype(np.float64), axis=1, keepdims=True) for side in pairs)
+        positive = np.einsum("nd,nd->n", one, two)
+        metrics = {"alignment": float(np.mean(np.sum((one - two) ** 2, axis=1))), **metrics}
+    return SpaceGeometry(
+        metrics=metrics,
+        spectrum=share,
+        positive=positive,
+        negative=cosine,
+        plane=_plane(centred),
+        labels=labels,
+    )
+
+
+def uniformity(unit: NDArray[np.float64]) -> float:
+    """log mean exp(−2‖u − v‖²) over all pairs of different rows of unit vectors (n, d)."""
+    total, n = 0.0, len(unit)
+    for start in range(0, n, _BLOCK):
+        square = np.clip(2 - 2 * unit[start : start + _BLOCK] @ unit.T, 0, None)
+        total += float(np.exp(-2 * square).sum())
+    own = float(np.exp(-2 * np.clip(2 - 2 * np.einsum("nd,nd->n", unit, unit), 0, None)).sum())
+    return float(np.log((total - own) / (n * (n - 1))))
+
+
+def iso_score(vectors: Vectors) -> float:
+    """IsoScore of vectors (n, d): how evenly the principal variances are spread, scaled to 0…1."""
+    d = vectors.shape[1]
+    if d == 1:
+        return 1.0
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    variance = np.zeros(d)
+    values = np.linalg.svd(centred, compute_uv=False) ** 2 / max(len(vectors) - 1, 1)
+    variance[: len(values)] = values
+    scaled = np.sqrt(d) * variance / np.linalg.norm(variance)
+    defect = np.linalg.norm(scaled - 1) / np.sqrt(2 * (d - np.sqrt(d)))
+    used = (d - defect**2 * (d - np.sqrt(d))) ** 2 / d**2  # share of dimensions in use
+    return float((d * used - 1) / (d - 1))
+
+
+def hubness(vectors: Vectors, neighbours: int = HUB_NEIGHBOURS) -> float:
+    """Skewness of the k-occurrences of unit vectors; k is cut to the texts there are."""
+    k = min(neighbours, len(vectors) - 1)
+    ids, _ = nearest(vectors, k)
+    count = np.bincount(ids.ravel(), minlength=len(vectors)).astype(np.float64)
+    sd = count.std()
+    return float(np.mean((count - count.mean()) ** 3) / sd**3) if sd > 0 else 0.0
+
+
+def _random_cosines(unit: NDArray[np.float64], seed: int, most: int = 100_000) -> NDArray[np.float64]:
+    generator = np.random.default_rng(seed)
+    n = len(unit)
+    first = generator.integers(0, n, most)
+    second = (first + generator.integers(1, n, most)) % n  # never the same row
+    return np.concatenate(
+        [np.einsum("nd,nd->n", unit[first[s : s + 8192]], unit[second[s : s + 8192]]) for s in range(0, most, 8192)]
+    )
+
+
+def _entropy(weights: NDArray[np.float64]) -> float:
+    p = weights[weights > 0] / weights.sum()
+    return float(-np.sum(p * np.log(p)))
+
+
+def _plane(centred: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coordinates on the two first principal components; their signs are fixed by the largest loading."""
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    axes = vectors[:, ::-1][:, :2]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    return np.asarray(centred @ axes)

@@ -1,0 +1,224 @@
+"""How sure a score is, and whether two models differ: bootstrap, permutation, Holm, seeds.
+
+Everything is vectorised and seeded. A resample gives every item a count (see ``resampling``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sentemb.evaluate.statistics.resampling import STATISTICS, Values
+
+RESAMPLES = 1000
+_BLOCK = 64  # resamples at once: bounds memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A percentile interval of a score."""
+
+    low: float
+    high: float
+    level: float = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """B − A on one task, with the two-sided p of no difference; ``p_holm`` is corrected over tasks."""
+
+    difference: float
+    p: float
+    interval: Interval | None
+    test: str
+    p_holm: float = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strata:
+    """Runs of items, one after the other, that are resampled apart: the score is the weighted mean of theirs.
+
+    A multilingual task is the mean over its languages however many pairs each has, so drawing from all pairs at once
+    would resample another score.
+    """
+
+    sizes: Sequence[int]
+    weights: Sequence[float] = ()  # of the runs' scores; equal if not given
+
+    def parts(self) -> list[tuple[slice, float]]:
+        """Rows and share of every run; the shares sum to 1."""
+        weights = self.weights or [1.0] * len(self.sizes)
+        ends = np.cumsum(self.sizes).tolist()
+        total = sum(weights)
+        return [
+            (slice(end - size, end), weight / total)
+            for size, end, weight in zip(self.sizes, ends, weights, strict=True)
+        ]
+
+
+def in_points(interval: Interval) -> Interval:
+    """The interval ×100, as scores are reported."""
+    return Interval(low=100 * interval.low, high=100 * interval.high, level=interval.level)
+
+
+def bootstrap_mean(
+    values: Values, *, strata: Strata | None = None, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Interval of the mean of values, one an item; with ``strata`` of the weighted mean of their means."""
+
+    def mean_of(rows: slice) -> Callable[[Values], Values]:
+        part = values[rows]
+        return lambda counts: counts @ part / len(part)
+
+    return _interval(_resampled_apart(len(values), strata, resamples, seed, mean_of), level)
+
+
+def bootstrap_pairs(
+    predicted: Values,
+    gold: Values,
+    *,
+    statistic: str = "spearman",
+    strata: Strata | None = None,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Interval of a statistic of pairs (a name of ``STATISTICS``); with ``strata`` of the weighted mean of theirs."""
+
+    def score_of(rows: slice) -> Callable[[Values], Values]:
+        return STATISTICS[statistic](predicted[rows], gold[rows])
+
+    return _interval(_resampled_apart(len(gold), strata, resamples, seed, score_of), level)
+
+
+def interval_of_mean(center: float, parts: Sequence[Interval]) -> Interval:
+    """Interval of the mean of independent scores from their own intervals: spreads add up as those of normal errors."""
+    half = float(np.sqrt(sum((part.high - part.low) ** 2 for part in parts))) / (2 * len(parts))
+    return Interval(low=center - half, high=center + half, level=parts[0].level)
+
+
+def paired_permutation(
+    a: Values, b: Values, *, strata: Strata | None = None, resamples: int = 10_000, seed: int = 0
+) -> Comparison:
+    """Whether two models' values of the same items differ in mean: signs of the differences are flipped at random.
+
+    With ``strata`` the mean is the weighted one of their means. Exact (all sign patterns) up to 13 items.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"paired values need one shape; found {a.shape} and {b.shape}")
+    interval = bootstrap_mean(b - a, strata=strata, seed=seed)
+    d = b - a
+    for rows, weight in (strata or Strata(sizes=[len(d)])).parts():
+        d[rows] *= weight * len(d) / (rows.stop - rows.start)  # so that the plain mean is the weighted one
+    observed = abs(float(d.mean()))
+    if len(d) <= 13:
+        signs = 1.0 - 2.0 * ((np.arange(2 ** len(d))[:, None] >> np.arange(len(d))) & 1)
+        extreme = float(np.mean(np.abs(signs @ d / len(d)) >= observed * (1 - 1e-12)))
+    else:
+        generator = np.random.default_rng(seed)
+        hits = 0
+        for start in range(0, resamples, _BLOCK):
+            size = min(_BLOCK, resamples - start)
+            signs = 1.0 - 2.0 * generator.integers(0, 2, (size, len(d)))
+            hits += int(np.sum(np.abs(signs @ d / len(d)) >= observed * (1 - 1e-12)))
+        extreme = (hits + 1) / (resamples + 1)
+    return Comparison(difference=float(d.mean()), p=extreme, interval=interval, test="paired permutation")
+
+
+def paired_bootstrap(
+    a: Values,
+    b: Values,
+    gold: Values,
+    *,
+    statistic: str = "spearman",
+    strata: Strata | None = None,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Whether two models' statistics of the same pairs (a name of ``STATISTICS``: their predictions against one gold)
+    differ: the pairs are resampled, for both at once."""
+    if not a.shape == b.shape == gold.shape:
+        raise ValueError(f"paired values need one shape; found {a.shape}, {b.shape} and {gold.shape}")
+
+    def difference_of(rows: slice) -> Callable[[Values], Values]:
+        first, second = (STATISTICS[statistic](side[rows], gold[rows]) for side in (a, b))
+        return lambda counts: second(counts) - first(counts)
+
+    observed = 0.0
+    for rows, weight in (strata or Strata(sizes=[len(gold)])).parts():
+        observed += weight * float(difference_of(rows)(np.ones((1, rows.stop - rows.start)))[0])
+    drawn = _resampled_apart(len(gold), strata, resamples, seed, difference_of)
+    drawn = drawn[np.isfinite(drawn)]
+    # two-sided: the share of resamples on the other side of no difference
+    tail = min(int(np.sum(drawn <= 0)), int(np.sum(drawn >= 0)))
+    p = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
+    return Comparison(difference=observed, p=p, interval=_interval(drawn, level), test="paired bootstrap")
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> Comparison:
+    """Whether the means over seeds of two recipes differ (Welch's t-test on the seeds' scores)."""
+    from scipy.stats import ttest_ind
+
+    difference = float(np.mean(b) - np.mean(a))
+    if np.ptp(a) == 0 and np.ptp(b) == 0:  # no spread, no test
+        return Comparison(difference=difference, p=float("nan"), interval=None, test="Welch over seeds (no spread)")
+    result = ttest_ind(b, a, equal_var=False)
+    interval = result.confidence_interval(0.95)
+    return Comparison(
+        difference=difference,
+        p=float(result.pvalue),
+        interval=Interval(low=float(interval.low), high=float(interval.high)),
+        test="Welch over seeds",
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979); NaN stays NaN and is not counted."""
+    p = np.asarray(p_values, dtype=np.float64)
+    corrected = np.full(len(p), np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, float((len(order) - rank) * p[index]))
+        corrected[index] = min(1.0, largest)
+    return [float(value) for value in corrected]
+
+
+def _resampled_apart(
+    items: int,
+    strata: Strata | None,
+    resamples: int,
+    seed: int,
+    score_of: Callable[[slice], Callable[[Values], Values]],
+) -> Values:
+    """Weighted means (resamples,) of the strata's scores, each resampled by itself."""
+    total = np.zeros(resamples)
+    for number, (rows, weight) in enumerate((strata or Strata(sizes=[items])).parts()):
+        key = [seed, number] if number else seed
+        total += weight * _resampled(rows.stop - rows.start, resamples, key, score_of(rows))
+    return total
+
+
+def _resampled(items: int, resamples: int, seed: int | list[int], score: Callable[[Values], Values]) -> Values:
+    """Scores of multinomial resamples, in blocks."""
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for start in range(0, resamples, _BLOCK):
+        size = min(_BLOCK, resamples - start)
+        picks = generator.integers(0, items, (size, items))
+        picks += np.arange(size)[:, None] * items
+        counts = np.bincount(picks.ravel(), minlength=size * items).reshape(size, items).astype(np.float64)
+        drawn.append(score(counts))
+    return np.concatenate(drawn) if drawn else np.zeros(0)
+
+
+def _interval(drawn: Values, level: float) -> Interval:
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return Interval(low=float("nan"), high=float("nan"), level=level)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(low=float(low), high=float(high), level=level)

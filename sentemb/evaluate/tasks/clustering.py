@@ -1,0 +1,82 @@
+"""Clustering: whether k-means on frozen embeddings finds the labels again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import EvaluationError
+from sentemb.evaluate.model import EvalModel, Vectors
+from sentemb.evaluate.reading.labelled import LabelledTexts, read_splits, split_faults
+from sentemb.evaluate.reports.results import TaskResult
+from sentemb.evaluate.statistics.significance import in_points
+from sentemb.evaluate.task import EvalSetup, Task, Texts
+from sentemb.parts import Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clustering(Task):
+    """v-measure of k-means with as many clusters as labels, mean over seeds.
+
+    Args:
+        path: a file with the columns text and label, or a folder with train and test (the test texts are clustered).
+        repetitions: of k-means, each with a seed of its own.
+
+    Source: Rosenberg & Hirschberg 2007, EMNLP (v-measure); Muennighoff et al. 2023, EACL, section 3.2.
+    Deviations: full k-means in place of mini batches.
+    """
+
+    task_type: ClassVar[str] = "Clustering"
+
+    path: str
+    repetitions: Count = 5
+
+    def missing(self, setup: EvalSetup) -> list[str]:
+        return super().missing(setup) or split_faults(setup.data.path(self.path))
+
+    def load(self, setup: EvalSetup) -> LabelledTexts:
+        train, test = read_splits(setup.data.path(self.path))
+        data = test or train
+        if len(data.classes) < 2:
+            raise EvaluationError(f"{data.source}: only the label {data.classes[0]!r}; at least two are needed")
+        return data
+
+    def texts(self, data: LabelledTexts) -> Sequence[Texts]:
+        return [Texts(texts=data.texts)]
+
+    def run(self, data: LabelledTexts, model: EvalModel, setup: EvalSetup) -> TaskResult:
+        scores = v_measures(
+            self.encode(model, data.texts), np.array(data.labels), repetitions=self.repetitions, seed=setup.seed
+        )
+        protocol = f"k-means, {self.repetitions} seeds"
+        spread = float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
+        has_interval = setup.resamples > 0 and len(scores) > 1
+        return self.result(
+            setup,
+            metric="v_measure",
+            main=100 * float(scores.mean()),
+            metrics={"v_measure": 100 * float(scores.mean()), "v_measure_sd": 100 * spread},
+            protocol=protocol,
+            count=len(data),
+            split="test",
+            interval=in_points(setup.interval_of_mean(scores)) if has_interval else None,
+            interval_note=f"interval over the repetitions ({protocol}), not over its texts",
+        )
+
+
+def v_measures(x: Vectors, y: NDArray[np.str_], *, repetitions: int, seed: int) -> NDArray[np.float64]:
+    """The v-measure of every repetition, 0 to 1."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import v_measure_score
+
+    clusters = len(np.unique(y))
+    return np.array(
+        [
+            v_measure_score(y, KMeans(clusters, n_init=1, random_state=seed + run).fit_predict(x))
+            for run in range(repetitions)
+        ]
+    )

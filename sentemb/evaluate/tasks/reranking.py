@@ -1,0 +1,89 @@
+"""Reranking: how well a model orders the candidates that a first stage gave each query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sentemb.errors import DataError
+from sentemb.evaluate.model import EvalModel
+from sentemb.evaluate.reading.retrieval import RetrievalSet, find_files, read_candidates, read_retrieval
+from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
+from sentemb.evaluate.statistics.ranking import CUTS, check_metric
+from sentemb.evaluate.task import EvalSetup, Task, Texts
+from sentemb.evaluate.tasks.retrieval import score_run
+from sentemb.maths.neighbours import top
+
+Candidates = dict[str, list[str]]  # query -> documents
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reranking(Task):
+    """MAP, or another metric of ranked lists, of each query's own candidates in the model's order.
+
+    Args:
+        path: a folder with corpus, queries and qrels/SPLIT, in BEIR's or the hub's layout.
+        candidates: a file in that folder, or any path: rows with ``query-id`` and ``corpus-ids``, or a TREC run.
+        split: of the judgements.
+        metric: ``map``, ``ndcg``, ``mrr``, ``recall``, ``precision`` or ``hit_rate``, then ``@K``.
+
+    Source: Muennighoff et al. 2023, EACL, section 3.2.
+    Deviations: none; relevant documents that are no candidates count as not found.
+    """
+
+    task_type: ClassVar[str] = "Reranking"
+
+    path: str
+    candidates: str = "top_ranked.jsonl"
+    split: str = "test"
+    metric: str = "map@1000"
+
+    def __post_init__(self) -> None:
+        check_metric(self.metric)
+
+    def missing(self, setup: EvalSetup) -> list[str]:
+        lacking = super().missing(setup)
+        if lacking:
+            return lacking
+        folder = setup.data.path(self.path)
+        try:
+            find_files(folder, self.split)
+        except DataError as error:
+            lacking = [str(error)]
+        return lacking if (folder / self.candidates).is_file() else [*lacking, *setup.data.lacks(self.candidates)]
+
+    def load(self, setup: EvalSetup) -> tuple[RetrievalSet, Candidates]:
+        folder = setup.data.path(self.path)
+        data = read_retrieval(folder, split=self.split, name=self.label)
+        beside = folder / self.candidates
+        return data, read_candidates(beside if beside.is_file() else setup.data.path(self.candidates), data)
+
+    def texts(self, data: tuple[RetrievalSet, Candidates]) -> Sequence[Texts]:
+        judged, candidates = data
+        documents = dict.fromkeys(document for query in judged.queries for document in candidates[query])
+        return [
+            Texts(texts=list(judged.queries.values()), role="query"),
+            Texts(texts=[judged.documents[document] for document in documents], role="document"),
+        ]
+
+    def run(self, data: tuple[RetrievalSet, Candidates], model: EvalModel, setup: EvalSetup) -> TaskResult:
+        judged, candidates = data
+        queries = self.encode(model, list(judged.queries.values()), "query")
+        run = {}
+        for query, vector in zip(judged.queries, queries, strict=True):
+            ids = list(dict.fromkeys(candidates[query]))
+            documents = self.encode(model, [judged.documents[document] for document in ids], "document")
+            hits = top(vector[None], documents, len(ids), metric=model.identity.similarity)
+            run[query] = {ids[row]: float(score) for row, score in zip(hits.ids[0], hits.scores[0], strict=True)}
+        cuts = sorted({*CUTS, int(self.metric.partition("@")[2])})
+        score = score_run(judged.name, model.identity.name, run, judged.qrels, cuts=cuts)
+        return self.result(
+            setup,
+            metric=self.metric,
+            main=score.metrics[self.metric],
+            metrics=score.metrics,
+            protocol="given candidates",
+            items=Items(fingerprint=fingerprint(score.queries), values=score.values[self.metric].tolist()),
+            split=self.split,
+        )

@@ -1,0 +1,246 @@
+"""Semantic textual similarity: Spearman's ρ of the cosines of sentence pairs with their gold scores, ×100.
+
+Two protocols of the field, whose scores must not be compared with one another:
+
+* ``simcse``: SentEval's lower-cased, tokenised text; the subsets of a year concatenated (``all``), or the plain or
+  pair-weighted mean of the subsets' scores (``mean``, ``wmean``); SICK-R is its 4,927 test pairs.
+  Source: Gao, Yao & Chen 2021, EMNLP, appendix B.
+* ``mteb``: raw text, every set as one; SICK-R is all 9,927 pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import EvaluationError, did_you_mean
+from sentemb.evaluate.data_folder import DataFolder
+from sentemb.evaluate.model import EvalModel
+from sentemb.evaluate.reading.pairs import PairSet, read_pairs
+from sentemb.evaluate.reading.senteval import senteval_set
+from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
+from sentemb.evaluate.statistics.metrics import PairSimilarity, correlation, pair_similarities
+from sentemb.evaluate.task import EvalSetup, Task, Texts
+
+Protocol = Literal["simcse", "mteb"]
+Aggregation = Literal["all", "mean", "wmean"]
+Split = Literal["test", "dev"]
+Metric = Literal["cosine_spearman", "cosine_pearson", "dot_spearman", "euclidean_spearman", "manhattan_spearman"]
+
+# name -> file without ending, per protocol and split; the seven of every paper, in the papers' order
+_FILES: Mapping[Protocol, Mapping[Split, Mapping[str, str]]] = {
+    "simcse": {
+        "test": {
+            **{f"STS{year}": f"STS{year}" for year in (12, 13, 14, 15, 16)},
+            "STSBenchmark": "STSBenchmark-test",
+            "SICK-R": "SICK-R",
+        },
+        "dev": {"STSBenchmark": "STSBenchmark-dev", "SICK-R": "SICK-R-dev"},
+    },
+    "mteb": {
+        "test": {
+            **{f"STS{year}": f"mteb/sts{year}-sts/test" for year in (12, 13, 14, 15, 16)},
+            "STSBenchmark": "mteb/stsbenchmark-sts/test",
+            "SICK-R": "mteb/sickr-sts/test",
+        },
+        "dev": {"STSBenchmark": "mteb/stsbenchmark-sts/validation"},
+    },
+}
+SEVEN: tuple[str, ...] = tuple(_FILES["simcse"]["test"])
+# what a set is without being asked for: all seven of test; of dev the one that every paper tunes on
+_DEFAULT: Mapping[Split, tuple[str, ...]] = {"test": SEVEN, "dev": ("STSBenchmark",)}
+
+# SentEval scores these as one set, whatever the aggregation: their "subset" only says where a pair comes from
+_WITHOUT_SUBSETS = frozenset({"STSBenchmark", "SICK-R"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sts(Task):
+    """Correlation of sentence similarities with people's judgements.
+
+    Args:
+        path: a file of pairs with the columns sentence1, sentence2, score and, optionally, subset.
+        protocol: without a path: whose text and sets, ``simcse`` or ``mteb``.
+        sets: without a path: the sets; by default all seven of the test split, STSBenchmark of the dev split.
+        split: without a path: ``test`` or ``dev``.
+        aggregation: of subsets: ``all`` (concatenated), ``mean``, or ``wmean`` (weighted by their pairs).
+        metric: the main score.
+
+    Source: Cer et al. 2017, SemEval (STS-B); Agirre et al. 2012 to 2016, SemEval; Marelli et al. 2014, LREC (SICK).
+    Deviations: none; Spearman shares ranks among ties.
+    """
+
+    task_type: ClassVar[str] = "STS"
+
+    path: str | None = None
+    protocol: Protocol | None = None
+    sets: tuple[str, ...] = ()
+    split: Split = "test"
+    aggregation: Aggregation = "all"
+    metric: Metric = "cosine_spearman"
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.protocol is None):
+            raise ValueError('give path = "FILE", or protocol = "simcse" or "mteb"')
+        if self.path is not None and self.sets:
+            raise ValueError("sets belong to a protocol, not to a file")
+
+    @property
+    def label(self) -> str:
+        return self.name or (self.sets[0] if len(self.sets) == 1 else super().label)
+
+    def expand(self, setup: EvalSetup) -> Sequence[Task]:
+        if self.protocol is None:
+            return (self,)
+        names = self.sets or _DEFAULT[self.split]
+        known = _FILES[self.protocol][self.split]
+        for name in names:
+            if name not in known:
+                where = f"protocol {self.protocol}, split {self.split}"
+                raise EvaluationError(f'{where}: no set "{name}"{did_you_mean(name, known)}')
+        return [replace(self, sets=(name,)) for name in names]
+
+    def missing(self, setup: EvalSetup) -> list[str]:
+        if self.protocol is None:
+            return super().missing(setup)
+        root = setup.data.required()
+        if _set_file(setup.data, self.protocol, self.split, self.sets[0]) is not None:
+            return []
+        if self.protocol == "simcse" and senteval_set(root, self.sets[0], self.split) is not None:
+            return []
+        where = "sts-simcse/, or as SentEval lays them out" if self.protocol == "simcse" else "hub/"
+        return [
+            f"{root}: missing for protocol {self.protocol}: {_FILES[self.protocol][self.split][self.sets[0]]}.jsonl "
+            f"(looked here and under {where}); give the folder that holds it with --data-dir or SENTEMB_DATA"
+        ]
+
+    def load(self, setup: EvalSetup) -> PairSet:
+        if self.path is not None:
+            return read_pairs(setup.data.path(self.path), name=self.label)
+        assert self.protocol is not None
+        return read_sts_set(setup.data, self.protocol, self.sets[0], split=self.split)
+
+    def texts(self, data: PairSet) -> Sequence[Texts]:
+        return [Texts(texts=[*data.sentence1, *data.sentence2])]
+
+    def run(self, data: PairSet, model: EvalModel, setup: EvalSetup) -> TaskResult:
+        vectors = self.encode(model, [*data.sentence1, *data.sentence2])
+        score = score_pairs(data, vectors[: len(data)], vectors[len(data) :], aggregation=self.aggregation)
+        metrics = {
+            **{f"{name}_spearman": value for name, value in score.spearman.items()},
+            **{f"{name}_pearson": value for name, value in score.pearson.items()},
+            **{f"subset {name}": value for name, value in score.subsets.items()},
+        }
+        main = metrics[self.metric]
+        if np.isnan(main):
+            raise EvaluationError(
+                f"{data.source or data.name}: Spearman does not exist: fewer than two pairs, or the gold scores or all "
+                "similarities are constant (a collapsed encoder?)"
+            )
+        similarity, _, statistic = self.metric.partition("_")
+        items = None
+        if statistic == "spearman":
+            items = _items(data, score.similarity[cast(PairSimilarity, similarity)], self.aggregation)
+        protocol = self.protocol or "file"
+        return self.result(
+            setup,
+            metric=self.metric,
+            main=main,
+            metrics=metrics,
+            protocol=protocol if self.aggregation == "all" else f"{protocol} {self.aggregation}",
+            items=items,
+            count=len(data),
+            split=self.split if self.protocol else "",
+            interval_note="no interval: Pearson is not resampled",
+        )
+
+
+def read_sts_set(data: DataFolder, protocol: Protocol, name: str, *, split: Split = "test") -> PairSet:
+    """One of the STS sets, from ``sts-simcse/`` or ``hub/mteb/`` of the data folder, or in SentEval's own layout.
+
+    Raises:
+        EvaluationError: it is not there.
+        DataError: a malformed file.
+    """
+    path = _set_file(data, protocol, split, name)
+    pairs = read_pairs(path, name=name) if path is not None else None
+    if pairs is None and protocol == "simcse":
+        pairs = senteval_set(data.required(), name, split)
+    if pairs is None:
+        raise EvaluationError(f"{data.required()}: no {name} ({split}) of protocol {protocol}")
+    return replace(pairs, subset=None) if name in _WITHOUT_SUBSETS else pairs
+
+
+def _set_file(data: DataFolder, protocol: Protocol, split: Split, name: str) -> Path | None:
+    root, stem = data.required(), _FILES[protocol][split][name]
+    folders = [root / "sts-simcse", root] if protocol == "simcse" else [root / "hub", root]
+    endings = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".tsv", ".csv")
+    paths = (folder / (stem + ending) for folder in folders for ending in endings)
+    return next((path for path in paths if path.is_file()), None)
+
+
+# ---------------------------------------------------------------------------------------------------- scores
+@dataclass(frozen=True, kw_only=True)
+class StsScore:
+    """Every correlation of one set of pairs, ×100."""
+
+    spearman: Mapping[PairSimilarity, float]
+    pearson: Mapping[PairSimilarity, float]
+    subsets: Mapping[str, float]  # Spearman of cosine of each subset
+    similarity: Mapping[PairSimilarity, NDArray[np.float64]] = field(repr=False)  # each (pairs,)
+
+
+def score_pairs(
+    pairs: PairSet, first: NDArray[np.float32], second: NDArray[np.float32], *, aggregation: Aggregation = "all"
+) -> StsScore:
+    """The scores of one set from its vectors, both (pairs, d)."""
+    similarity = pair_similarities(first, second)
+    parts = subset_rows(pairs)
+
+    def aggregated(kind: Literal["spearman", "pearson"], values: NDArray[np.float64]) -> float:
+        if aggregation == "all":
+            return 100 * correlation(kind, values, pairs.score)
+        scores = [correlation(kind, values[rows], pairs.score[rows]) for rows in parts.values()]
+        weights = [len(rows) if aggregation == "wmean" else 1 for rows in parts.values()]
+        return 100 * float(np.average(scores, weights=weights))
+
+    subsets = parts if pairs.subset is not None else {}
+    return StsScore(
+        spearman={name: aggregated("spearman", values) for name, values in similarity.items()},
+        pearson={name: aggregated("pearson", values) for name, values in similarity.items()},
+        subsets={
+            name: 100 * correlation("spearman", similarity["cosine"][rows], pairs.score[rows])
+            for name, rows in subsets.items()
+        },
+        similarity=similarity,
+    )
+
+
+def subset_rows(pairs: PairSet) -> dict[str, NDArray[np.int64]]:
+    """Rows of every subset; all of them under the set's name where it has none."""
+    if pairs.subset is None:
+        return {pairs.name: np.arange(len(pairs))}
+    names = np.array(pairs.subset)
+    return {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(pairs.subset)}
+
+
+def _items(pairs: PairSet, similarity: NDArray[np.float64], aggregation: Aggregation) -> Items:
+    """Pairs in the file's order; subset after subset where the score is a mean over subsets."""
+    mark = fingerprint(pairs.sentence1, pairs.sentence2, pairs.score)
+    parts = subset_rows(pairs)
+    if aggregation == "all" or len(parts) == 1:
+        return Items(fingerprint=mark, predicted=similarity.tolist(), gold=pairs.score.tolist())
+    order = np.concatenate(list(parts.values()))
+    sizes = [len(rows) for rows in parts.values()]
+    return Items(
+        fingerprint=mark,
+        predicted=similarity[order].tolist(),
+        gold=pairs.score[order].tolist(),
+        strata=sizes,
+        weights=sizes if aggregation == "wmean" else (),
+    )

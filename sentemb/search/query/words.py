@@ -1,0 +1,83 @@
+"""BM25 over the word lists of one or more segments, as if their documents were one collection."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.maths.neighbours import merged, nothing
+from sentemb.search.store.words import Words
+from sentemb.types import Hits
+
+K1, B = 1.5, 0.75
+KEPT_LISTS = 256  # unpacked lists that stay in memory from query to query
+
+
+class Bm25:
+    """Ranks documents by the words that they share with a query:
+
+        score(q, d) = Σ over words w of q:  idf(w) · tf(w, d) / (tf(w, d) + k1·(1 - b + b·|d| / mean |d|))
+        idf(w) = ln(1 + (N - n(w) + ½) / (n(w) + ½))
+
+    N, n(w) and mean |d| count the documents of all segments, deleted ones until the index is compacted.
+
+    Args:
+        segments: the words of each; all written under one rule.
+
+    Source: Robertson & Zaragoza 2009, "The probabilistic relevance framework: BM25 and beyond", in the form of
+    Lucene 8 (Kamphuis et al. 2020, ECIR, table 1), k1 = 1.5 and b = 0.75 as in BM25S (Lù 2024).
+    Deviations: more than 65,535 occurrences of a word in one document count as so many.
+    """
+
+    def __init__(self, segments: Sequence[Words]) -> None:
+        self.segments = segments
+        self._lists: dict[tuple[int, str], tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+        self.rows = sum(segment.rows for segment in segments)
+        mean = max(sum(segment.total for segment in segments) / max(self.rows, 1), 1e-9)
+        self._norms = [K1 * (1 - B + B / mean * segment.lengths) for segment in segments]
+
+    def top(self, queries: Sequence[str], k: int, allowed: Sequence[NDArray[np.bool_] | None] = ()) -> Hits:
+        """The k best documents of every query, numbered over all segments; places that words cannot fill have id -1.
+
+        Args:
+            allowed: for every segment, the rows that may be among them; None: all.
+        """
+        results = [nothing(len(queries), min(k, self.rows), "dot")]
+        for place, query in enumerate(queries):
+            hits = self._best(query, min(k, self.rows), allowed or [None] * len(self.segments))
+            results[0].ids[place], results[0].scores[place] = hits.ids[0], hits.scores[0]
+        return results[0]
+
+    def _best(self, query: str, k: int, allowed: Sequence[NDArray[np.bool_] | None]) -> Hits:
+        results, first = [nothing(1, k, "dot")], 0
+        words = Counter(self.segments[0].rule.words(query)) if self.segments else Counter[str]()
+        weights = {word: times * self._idf(word) for word, times in words.items()}
+        for number, segment in enumerate(self.segments):
+            scores = np.zeros(segment.rows, dtype=np.float32)
+            for word, weight in weights.items():
+                rows, counts = self._occurrences(number, word)
+                scores[rows] += np.float32(weight) * counts / (counts + self._norms[number][rows])
+            mask = allowed[number]
+            rows = np.flatnonzero(scores > 0 if mask is None else (scores > 0) & mask)
+            if len(rows) > k:
+                # all that tie with the k-th stay, so that equal scores are cut by row
+                rows = rows[scores[rows] >= np.partition(scores[rows], len(rows) - k)[len(rows) - k]]
+            results.append(Hits((rows + first)[None], scores[None, rows]))
+            first += segment.rows
+        return merged(results, k, "dot")
+
+    def _idf(self, word: str) -> float:
+        holding = sum(segment.rows_with(word) for segment in self.segments)
+        return math.log(1 + (self.rows - holding + 0.5) / (holding + 0.5))
+
+    def _occurrences(self, number: int, word: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        lists = self._lists.get((number, word))
+        if lists is None:
+            if len(self._lists) >= KEPT_LISTS:
+                self._lists.clear()
+            lists = self._lists[number, word] = self.segments[number].occurrences(word)
+        return lists

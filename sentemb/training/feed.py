@@ -1,0 +1,141 @@
+"""The batches of a run, in order, as this device's inputs; made ahead in a thread."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Generator, Iterator
+
+import torch
+
+from sentemb.data.batches import Batches
+from sentemb.distributed import devices, rank
+from sentemb.errors import RecipeError
+from sentemb.training.inputs import InputMaker, StepInput
+from sentemb.training.objective import check_needs
+from sentemb.training.plan import Plan
+from sentemb.types import Companion
+
+CPU_LENGTH_GROUPS = 3  # a GPU takes all texts at once: there, launching kernels costs more than padding
+_AHEAD = 2
+
+
+class Feed:
+    """All batches of a run.
+
+    Raises:
+        RecipeError: the data make no batch, or one that is too small for the devices.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, settings = plan, plan.settings
+        self.accumulation = settings.gradient_accumulation
+        self.batches = Batches(
+            plan.dataset,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            no_duplicates=settings.no_duplicates,
+            drop_last=len(plan.dataset) >= settings.batch_size,
+        )
+        self.steps_per_epoch = len(self.batches) // self.accumulation
+        if self.steps_per_epoch == 0:
+            raise RecipeError(
+                f"{len(plan.dataset)} examples make no batch of {settings.batch_size} × gradient_accumulation "
+                f"{self.accumulation}; lower train.batch_size or give more data"
+            )
+        smallest = int(self.batches.sizes.min())
+        if smallest < devices():
+            raise RecipeError(
+                f"a batch of {smallest} examples cannot be dealt to {devices()} devices; raise train.batch_size or "
+                "start fewer processes"
+            )
+        self.total_steps = min(settings.epochs * self.steps_per_epoch, settings.max_steps or 10**12)
+
+    def prepare(self, device: torch.device) -> InputMaker:
+        """What makes inputs, when the companions are prepared.
+
+        Raises:
+            RecipeError: the views of the first batch lack what parts need.
+        """
+        plan, settings = self.plan, self.plan.settings
+        self.make_input = InputMaker(
+            dataset=plan.dataset,
+            maker=plan.maker,
+            copies=plan.copies,
+            vocabulary=plan.encoder.vocabulary,
+            companions=plan.objective.named_companions,
+            seed=settings.seed,
+            use_of=plan.objective.use_of,
+            length_groups=1 if device.type == "cuda" else CPU_LENGTH_GROUPS,
+            chunk_size=settings.chunk_size,
+            chunk_tokens=settings.chunk_tokens,
+            equal_groups=settings.shard and devices() > 1,
+        )
+        views = self.make_input(next(iter(self.batches.epoch(0))), 0).text
+        check_needs(plan.objective, tuple(views), tuple(plan.objective.companions))
+        return self.make_input
+
+    def steps(self, start: int) -> Generator[list[StepInput], None, None]:
+        """The batches of every optimiser step from step ``start`` to the end."""
+        stream = prefetch(self._inputs(start), depth=0 if self._views_follow_training() else _AHEAD)
+        try:
+            while batches := list(itertools.islice(stream, self.accumulation)):
+                yield batches
+        finally:
+            stream.close()
+
+    def _inputs(self, start: int) -> Iterator[StepInput]:
+        per_epoch, end = self.steps_per_epoch * self.accumulation, self.total_steps * self.accumulation
+        number = start * self.accumulation
+        while number < end:
+            epoch, first = divmod(number, per_epoch)
+            last = min(per_epoch, end - epoch * per_epoch)
+            for rows in itertools.islice(self.batches.epoch(epoch, start=first), last - first):
+                yield self.make_input(rows, number, rank=rank(), devices=devices())
+                number += 1
+
+    def _views_follow_training(self) -> bool:
+        """Whether views are drawn from a companion that changes after a step: then none may be made ahead of it."""
+        needs = {need for part in (self.plan.maker, *self.plan.copies) for need in getattr(part, "needs", ())}
+        return any(
+            f"companion:{name}" in needs and type(companion).after_step is not Companion.after_step
+            for name, companion in self.plan.objective.named_companions.items()
+        )
+
+
+def prefetch(make: Iterator[StepInput], depth: int = _AHEAD) -> Generator[StepInput, None, None]:
+    """Run an iterator in a thread, ``depth`` items ahead (0: no thread); its exceptions surface here."""
+    if depth == 0:
+        yield from make
+        return
+    items: queue.Queue[StepInput | BaseException | None] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(item: StepInput | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                return items.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in make:
+                put(item)
+                if stop.is_set():
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=work, name="sentemb-inputs", daemon=True)
+    thread.start()
+    try:
+        while (item := items.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()

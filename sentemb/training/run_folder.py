@@ -1,0 +1,170 @@
+"""A run's folder: what is written there, by the first device alone, and what a resumed run reads again.
+
+    RUN/recipe.toml, run.json    what is trained, on what, with which versions
+    RUN/companions.json          what companions fitted to the data
+    RUN/metrics.jsonl, curve.png losses and scores (``Monitor``)
+    RUN/checkpoints/step-…       see ``checkpoint``
+    RUN/model                    the exported encoder; best.safetensors has its training heads and terms too
+    RUN/result.json              how the run went; the last file, so that a run with it is finished
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from sentemb.distributed import broadcast_object, rank
+from sentemb.encoder import Encoder
+from sentemb.errors import CheckpointError
+from sentemb.files import write_json, write_text
+from sentemb.training.checkpoint import (
+    RunState,
+    Snapshot,
+    checkpoint_path,
+    newest_checkpoint,
+    read_state,
+    rotate,
+    save_checkpoint,
+    save_tensors,
+)
+from sentemb.training.plan import TrainResult
+
+
+class RunFolder:
+    """The folder of one run; every device must call each method."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.checkpoints, self.model = path, path / "checkpoints", path / "model"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training here meanwhile.
+
+        Raises:
+            CheckpointError: another one does.
+        """
+        lock = FileLock(self.path / ".lock")
+
+        def acquire() -> None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise OSError("another process is training there; wait for it, or choose another --output") from None
+
+        try:
+            _on_first_device(acquire, lambda error: f"{self.path} cannot be used: {error}")
+            yield
+        finally:
+            lock.release()
+
+    # -------------------------------------------------------------------------------------- checkpoints
+    def open_checkpoint(self, state: RunState) -> tuple[Path | None, RunState]:
+        """The newest usable checkpoint, if there is one, and where that run stood.
+
+        Raises:
+            CheckpointError: it was saved by another recipe or on other data than ``state`` says.
+        """
+        path, warnings = broadcast_object(newest_checkpoint(self.checkpoints) if rank() == 0 else None)
+        for warning in warnings:
+            say(f"warning: {warning}")
+        if path is None:
+            say("no checkpoint to resume from; starting at step 0")
+            return None, state
+        saved = read_state(path, recipe_hash=state.recipe_hash, data_hash=state.data_hash)
+        if saved.devices != state.devices:
+            say(f"resuming a run of {saved.devices} devices on {state.devices}: same batches, last bits may differ")
+        return path, replace(saved, devices=state.devices)
+
+    def save_checkpoint(
+        self, snapshot: Snapshot, *, state: RunState, generators: Mapping[int, Mapping[str, Tensor]], keep: int
+    ) -> Path:
+        """Write a checkpoint and remove all but the newest ``keep``."""
+
+        def write() -> None:
+            save_checkpoint(self.checkpoints, snapshot, state=state, generators=generators)
+            rotate(self.checkpoints, keep)
+
+        self._write(write, f"step {state.step}: the checkpoint")
+        return checkpoint_path(self.checkpoints, state.step)
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is one (damaged ones count)."""
+        has_one: bool = broadcast_object(any(self.checkpoints.glob("step-*")) if rank() == 0 else None)
+        return has_one
+
+    # --------------------------------------------------------------------------------------------- files
+    def write_start(self, files: Mapping[str, str], summaries: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write what is known before the first step: ``files`` by name, and what companions fitted."""
+
+        def write() -> None:
+            for name, text in files.items():
+                write_text(self.path / name, text)
+            if summaries:
+                write_json(self.path / "companions.json", summaries)
+
+        self._write(write, "the recipe")
+
+    def export(self, encoder: Encoder, tensors: Mapping[str, Tensor], *, step: int) -> None:
+        """Write the encoder to ``model``, and all trained tensors to ``best.safetensors``."""
+
+        def write() -> None:
+            encoder.save(self.model)
+            save_tensors(tensors, self.path / "best.safetensors")
+
+        self._write(write, f"step {step}: the model")
+
+    def write_result(self, result: TrainResult, facts: Mapping[str, Any]) -> None:
+        """Write ``result.json``."""
+        content = {**asdict(result), "model_dir": "model", "run_dir": ".", **facts}
+        self._write(lambda: write_json(self.path / "result.json", content), "the result")
+
+    def read_result(self, state: RunState) -> TrainResult | None:
+        """The result of the run that stands at ``state``, if it is finished."""
+        result = None
+        file = self.path / "result.json"
+        if rank() == 0 and state.step and file.is_file():
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if content["recipe_hash"] == state.recipe_hash and content["steps"] == state.step:
+                values = {name: content[name] for name in TrainResult.__dataclass_fields__}
+                result = TrainResult(**{**values, "model_dir": self.model, "run_dir": self.path})
+        finished: TrainResult | None = broadcast_object(result)
+        return finished
+
+    def _write(self, write: Callable[[], None], what: str) -> None:
+        _on_first_device(
+            write,
+            lambda error: f"{what} could not be saved: {error}. What was saved before is untouched; make room, then "
+            "run the same command with --resume",
+        )
+
+
+def _on_first_device(work: Callable[[], None], explain: Callable[[OSError], str]) -> None:
+    """Let the first device work; if it cannot (a full disk), every device says so and stops.
+
+    Raises:
+        CheckpointError: it could not.
+    """
+    message = None
+    if rank() == 0:
+        try:
+            work()
+        except OSError as error:
+            message = explain(error)
+    message = broadcast_object(message)
+    if message is not None:
+        raise CheckpointError(message)
+
+
+def say(line: str) -> None:
+    """A line for the user, from the first device."""
+    if rank() == 0:
+        sys.stderr.write(line + "\n")
