@@ -14,6 +14,7 @@ devices divides by W. Losses that differ by device (``Share``) are covered by th
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 import uuid
@@ -40,6 +41,12 @@ def devices() -> int:
 def rank() -> int:
     """This process's place among the devices."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def say(line: str, *, level: int = logging.INFO) -> None:
+    """Log a line for the user, once for all devices."""
+    if rank() == 0:
+        logging.getLogger(__name__).log(level, line)
 
 
 def split_sizes(rows: int, parts: int) -> tuple[int, ...]:

@@ -85,18 +85,19 @@ class Task:
 
 def prepare(task: Task, place: Path, encoder: Embedder) -> tuple[Path, Path, dict[str, Any]]:
     """The in-batch and the mined training file, and the mined set's report."""
-    from sentemb.mining.files import mine_file, read_pairs
-    from sentemb.mining.rules import MiningRules
+    from sentemb.mining.rules import RelativeMargin
+    from sentemb.mining.run import mine
 
     plain, mined = place / "pairs.jsonl", place / "mined.jsonl"
-    rules = MiningRules(negatives=1, relative_margin=0.05, rank_max=50, sampling="random")
-    found = read_pairs(task.pairs, task.documents, anchor="anchor", positive="positive")
-    report = mine_file(found, mined, encoder, rules)
+    report = mine(
+        task.pairs, corpus=task.documents, encoder=encoder, output=mined, negatives=1,
+        rules=[RelativeMargin(fraction=0.05)], candidates=50, sampling="random",
+    ).report
     # the same pairs in both arms: those for which a negative was found
     kept = [json.loads(line) for line in mined.read_text().splitlines()]
     plain.write_text("".join(json.dumps({name: row[name] for name in ("anchor", "positive")}) + "\n" for row in kept))
-    facts = {"pairs": len(kept), "of": len(task.pairs), "eci": report.eci, "hardness": report.hardness,
-             "safety": report.safety, "false_negative_rate": report.false_negative_rate}
+    facts = {"pairs": len(kept), "of": len(task.pairs), "negative_similarity": report.negative_similarity,
+             "positive_similarity": report.positive_similarity, "false_negatives": report.false_negatives}
     return plain, mined, facts
 
 
@@ -111,8 +112,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--held-out", choices=["test", "dev"], default="test")
     asked = parser.parse_args(arguments)
+    from sentemb import Recipe, train
     from sentemb.encoder import Encoder
-    from sentemb.recipe import train
 
     task = Task(Path(os.environ["SENTEMB_DATA"]) / "hub" / "mteb" / "scifact", is_dev=asked.held_out == "dev")
     facts = machine()
@@ -127,11 +128,12 @@ def main(arguments: list[str]) -> None:
         in_batch.write_text(IN_BATCH)
         for seed in asked.seeds:
             for arm, recipe, path in zip(found, (in_batch, RECIPE), (plain, mined), strict=True):
-                result = train(recipe, output=place / f"{seed}-{path.stem}", overrides=[
+                chosen = Recipe.load(recipe, [
                     f"encoder.backbone={asked.backbone}", f"data.path={path}", f"data.max_tokens={asked.max_tokens}",
                     f"train.batch_size={asked.batch}", f"train.learning_rate={asked.rate}", "train.epochs=1000",
                     f"train.max_steps={asked.steps}", f"train.seed={seed}",
                 ])
+                result = train(chosen, output=place / f"{seed}-{path.stem}")
                 found[arm].append(task.score(Encoder.load(result.model_dir, max_tokens=asked.max_tokens)))
                 print(arm, seed, found[arm][-1], flush=True)
     facts.update(mining=mining, before=before, ndcg=found, arguments=vars(asked))
@@ -143,8 +145,8 @@ def main(arguments: list[str]) -> None:
     table.append(["gain by mined ones", _mean(gains), ", ".join(f"{value:+.2f}" for value in gains)])
     text = f"# Training with mined negatives: SciFact train to {asked.held_out}\n\n{machine_line(facts)}\n\n"
     text += (f"{asked.backbone}, recipe {RECIPE}; {mining['pairs']} of {mining['of']} pairs, {asked.steps} steps of "
-             f"{asked.batch} at {asked.rate:g}, {asked.max_tokens} tokens. Mined set: ECI {mining['eci']:.3f}, "
-             f"hardness {mining['hardness']:.3f}, safety {mining['safety']:.3f}.\n\n")
+             f"{asked.batch} at {asked.rate:g}, {asked.max_tokens} tokens. Cosine to the anchor: "
+             f"positives {mining['positive_similarity']:.3f}, negatives {mining['negative_similarity']:.3f}.\n\n")
     text += markdown_table(["negatives", f"nDCG@10 on {asked.held_out}", "by seed"], table)
     print(write_report("mined" if asked.held_out == "test" else "mined_dev", text, facts, {}).read_text())
 

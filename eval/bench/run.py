@@ -12,7 +12,6 @@ from pathlib import Path
 # name -> what it races; each is a sibling module bench_NAME.py with main(arguments)
 BENCHMARKS = {
     "encode": "texts to vectors: ours, sentence-transformers (torch, ONNX, OpenVINO), plain HF, fastembed, infinity",
-    "int8": "what products of eight bits cost in quality and bring in speed, and what every precaution is worth",
     "start": "start-up of commands, collecting a million results: ours, sentence-transformers",
     "train": "SimCSE training: ours, sentence-transformers' trainer",
     "eval": "STS and retrieval: ours, mteb on a SentenceTransformer",

@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("show", "a recipe resolved: every part with formula, source and file:line"),
     "list": ("list_", "the methods, terms, edits, views, companions and recipes there are"),
     "encode": ("encode", "texts to vectors (.npy or parquet)"),
+    "quantize": ("quantize", "the eight-bit form of a model: faster on CPUs"),
     "eval": ("eval_", "score a model on STS, MTEB, retrieval and more; compare models"),
     "data": ("data", "fetch and verify evaluation data for offline use"),
     "index": ("index", "build and change a search index"),

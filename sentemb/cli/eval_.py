@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from sentemb.cli.eval_output import Output, console, print_json, report_all, write_all
+from sentemb.cli.options import Json, Precision, Seed
 
 if TYPE_CHECKING:
     from sentemb.evaluate.opening import ModelOptions
@@ -39,56 +40,51 @@ def run(
         list[str],
         typer.Argument(
             metavar="MODEL…",
-            help="folder, hub id, package:NAME/FOLDER, module:function, or vectors (.parquet, .npy); several are taken "
+            help="folder, hub id, package:NAME/FOLDER, module:function, or vectors (.parquet); several are taken "
             "for seeds of one recipe and reported as mean ± sd",
         ),
     ],
     suite: Annotated[
-        Optional[list[str]], typer.Option("--suite", "-s", help="suite of tasks: a name of --list, or a .toml file")  # noqa: UP045
+        list[str] | None, typer.Option("--suite", "-s", help="suite of tasks: a name of --list, or a .toml file")
     ] = None,
     task: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--task", "-t", help="a task of mteb (SciFact), or NAME:KEY=VALUE,… with a NAME of `list tasks`"),
+        list[str] | None,
+        typer.Option("--task", "-t", help="mteb's task (SciFact), or NAME:KEY=VALUE,… (sentemb list tasks)"),
     ] = None,
     sts: Annotated[
-        Optional[list[str]], typer.Option(metavar="FILE", help="sentence pairs: sentence1, sentence2, score")  # noqa: UP045
+        list[str] | None, typer.Option(metavar="FILE", help="sentence pairs: sentence1, sentence2, score")
     ] = None,
     retrieval: Annotated[
-        Optional[list[str]], typer.Option(metavar="FOLDER", help="BEIR's layout: corpus, queries, qrels/test")  # noqa: UP045
+        list[str] | None, typer.Option(metavar="FOLDER", help="BEIR's layout: corpus, queries, qrels/test")
     ] = None,
     classification: Annotated[
-        Optional[list[str]], typer.Option(metavar="PATH", help="file of text and label, or folder of train and test")  # noqa: UP045
+        list[str] | None, typer.Option(metavar="PATH", help="file of text and label, or folder of train and test")
     ] = None,
     geometry: Annotated[
-        Optional[list[str]], typer.Option(metavar="FILE", help="texts whose embedding space is described")  # noqa: UP045
+        list[str] | None, typer.Option(metavar="FILE", help="texts whose embedding space is described")
     ] = None,
     data_dir: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--data-dir", "-d", help="folder of data, laid out as the hub; default SENTEMB_DATA"),
     ] = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="folder for results (merged with earlier ones), runs and pictures"),
+        Path | None,
+        typer.Option("--output", "-o", help="folder for results (merged with earlier ones) and runs"),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="print the results as JSON instead of a table")] = False,
-    report: Annotated[
-        Optional[list[Path]], typer.Option(help="also write the table to this .md or .tex file")  # noqa: UP045
-    ] = None,
-    published: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="show this model's published scores; default MODEL's own")  # noqa: UP045
-    ] = None,
-    precision: Annotated[str, typer.Option(help="of MODEL: auto, fp32, bf16 or fp16")] = "auto",
+    json: Json = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="also write the table as Markdown")] = None,
+    precision: Precision = "auto",
     open_with: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             "--model-set",
             metavar="KEY=VALUE",
-            help="of MODEL: device, backend, revision, max_tokens, trust_remote_code, texts (of a .npy), prompts.NAME",
+            help="how MODEL is opened: device, revision, max_tokens, trust_remote_code, prompts.NAME",
         ),
     ] = None,
     skip_missing: Annotated[bool, typer.Option("--skip-missing", help="run the tasks that there is data for")] = False,
-    resamples: Annotated[int, typer.Option(min=0, help="of the bootstrap intervals; 0: no intervals")] = 1000,
-    seed: Annotated[int, typer.Option(help="of draws, folds and resamples")] = 42,
+    resamples: Annotated[int, typer.Option(min=0, help="resamples of the bootstrap intervals; 0: none")] = 1000,
+    seed: Seed = 42,
     list_suites: Annotated[
         bool, typer.Option("--list", is_eager=True, callback=lambda value: _list(value), help="show the suites and end")
     ] = False,
@@ -129,7 +125,7 @@ def run(
             results.append(run_plan(opened, plan, setup))
     write_all(by_suite, output)
     titles = [one.title for one in suites]
-    report_all(titles, by_suite, Output(json=json, files=report or [], published=published))
+    report_all(titles, by_suite, Output(json=json, file=report))
     if any(results.failures for of_suite in by_suite for results in of_suite):
         raise typer.Exit(1)
 
@@ -138,10 +134,10 @@ def run(
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="results file, or a folder of them (seeds of one recipe)")],
     b: Annotated[Path, typer.Argument(metavar="B", help="results file or folder of the other model")],
-    json: Annotated[bool, typer.Option("--json", help="print the comparison as JSON instead of a table")] = False,
-    report: Annotated[Optional[Path], typer.Option(help="also write the table to this .md file")] = None,  # noqa: UP045
+    json: Json = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="also write the table as Markdown")] = None,
     resamples: Annotated[int, typer.Option(min=100, help="of the permutation and bootstrap tests")] = 10_000,
-    seed: Annotated[int, typer.Option(help="of the resamples")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Whether B differs from A: paired permutation or bootstrap test per task (Welch over seeds), Holm-corrected."""
     from sentemb.evaluate.reports.compare import HEADERS, comparison_cells, load_side
@@ -172,10 +168,10 @@ def trec(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="run files: query Q0 document rank score tag")],
     qrels: Annotated[Path, typer.Option("--qrels", "-q", help="judgements: TREC's four columns, BEIR's tsv, or jsonl")],
     metric: Annotated[str, typer.Option(help="main score: ndcg@10, map@100, mrr@10, recall@100, …")] = "ndcg@10",
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="folder for results files")] = None,  # noqa: UP045
-    json: Annotated[bool, typer.Option("--json", help="print the results as JSON instead of a table")] = False,
-    resamples: Annotated[int, typer.Option(min=0, help="of the bootstrap intervals; 0: no intervals")] = 1000,
-    seed: Annotated[int, typer.Option(help="of the resamples")] = 42,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder for results files")] = None,
+    json: Json = False,
+    resamples: Annotated[int, typer.Option(min=0, help="resamples of the bootstrap intervals; 0: none")] = 1000,
+    seed: Seed = 42,
 ) -> None:
     """Score runs that any system wrote, against judgements; the results can be compared like a model's."""
     from sentemb.evaluate.reports.trec import score_trec
@@ -188,20 +184,16 @@ def trec(
 def _list(value: bool) -> None:
     if not value:
         return
-    from sentemb.evaluate.suites import load_suite, suite_names
+    from sentemb.evaluate.suites import suite_titles
 
-    for name in suite_names():
-        typer.echo(f"{name:<18} {load_suite(name).title}")
+    for name, title in suite_titles().items():
+        typer.echo(f"{name:<18} {title}")
     raise typer.Exit(0)
 
 
 def task_table(text: str) -> dict[str, Any]:
-    """``retrieval:path=beir,metric=mrr@10`` or ``SciFact`` (a task of mteb's) as the table that a suite has for it.
-
-    Values are TOML where they can be read so, else texts.
-    """
+    """``retrieval:path=beir,metric=mrr@10`` or ``SciFact`` (a task of mteb's) as the table that a suite has for it."""
     import re
-    import tomllib
 
     from sentemb.evaluate.tasks import PARTS
 
@@ -210,16 +202,19 @@ def task_table(text: str) -> dict[str, Any]:
     name, settings = match.groups() if match else (text, None)
     if settings is None and name not in PARTS and ":" not in name:
         return {"use": "mteb", "tasks": [text]}
-    table: dict[str, Any] = {"use": name}
     # a comma separates settings where a KEY= follows it
-    for setting in re.split(r",(?=\s*\w+\s*=)", settings or ""):
-        key, sign, value = setting.partition("=")
-        if sign:
-            try:
-                table[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-            except tomllib.TOMLDecodeError:
-                table[key.strip()] = value.strip()
-    return table
+    pairs = (setting.partition("=") for setting in re.split(r",(?=\s*\w+\s*=)", settings or ""))
+    return {"use": name, **{key.strip(): _value(value) for key, sign, value in pairs if sign}}
+
+
+def _value(text: str) -> Any:
+    """A value as TOML reads it, else the text itself."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
 
 
 def _tasks(tables: dict[str, dict[str, Any]]) -> tuple[Task, ...]:
@@ -241,25 +236,20 @@ def _tasks(tables: dict[str, dict[str, Any]]) -> tuple[Task, ...]:
 
 
 def _model_options(precision: str, settings: list[str]) -> ModelOptions:
-    from sentemb.errors import EvaluationError, did_you_mean
+    from sentemb.errors import EvaluationError, PartError
     from sentemb.evaluate.opening import ModelOptions
 
-    known = ("device", "backend", "revision", "max_tokens", "trust_remote_code", "texts", "prompts.NAME")
-    options = ModelOptions(precision=precision)
+    table: dict[str, Any] = {"precision": precision}
     prompts: dict[str, str] = {}
     for setting in settings:
         key, sign, value = setting.partition("=")
-        if key.startswith("prompts.") and sign:
+        if not sign:
+            raise EvaluationError(f'--model-set "{setting}": KEY=VALUE is needed, e.g. max_tokens=128')
+        if key.startswith("prompts."):
             prompts[key.removeprefix("prompts.")] = value
-        elif key == "trust_remote_code" and value in ("true", "false"):
-            options = dataclasses.replace(options, trust_remote_code=value == "true")
-        elif key == "max_tokens" and value.isdigit() and int(value):
-            options = dataclasses.replace(options, max_tokens=int(value))
-        elif key == "texts" and sign:
-            options = dataclasses.replace(options, texts=Path(value))
-        elif key in ("device", "backend", "revision") and sign:
-            changed: dict[str, Any] = {key: value}
-            options = dataclasses.replace(options, **changed)
         else:
-            raise EvaluationError(f'--model-set "{setting}": KEY=VALUE is needed{did_you_mean(key, known)}')
-    return dataclasses.replace(options, prompts=prompts)
+            table[key] = _value(value) if key in ("max_tokens", "trust_remote_code") else value
+    try:
+        return ModelOptions(**table, prompts=prompts)
+    except PartError as error:
+        raise EvaluationError("\n".join(error.located("--model-set "))) from None

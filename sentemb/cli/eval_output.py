@@ -12,36 +12,29 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from sentemb.evaluate.reports.published import Published
     from sentemb.evaluate.reports.results import Results
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """How results are shown: a table or JSON on standard output, and files beside it."""
+    """How results are shown: a table or JSON on standard output, and a file beside it."""
 
     json: bool = False
-    files: Sequence[Path] = ()  # .md or .tex
-    published: str | None = None  # model whose published scores stand beside ours; None: the same model's
+    file: Path | None = None  # Markdown
 
 
 def report_all(titles: Sequence[str], by_suite: Sequence[list[Results]], output: Output) -> None:
     """Tables (or JSON) of all suites."""
-    from sentemb.errors import EvaluationError
     from sentemb.evaluate.reports import report
+    from sentemb.evaluate.reports.published import published_scores
     from sentemb.files import write_text
 
     pages = [
-        (title, report.report_rows(results, _published(output.published, results)), results)
+        (title, report.report_rows(results, published_scores(results[0].model.name)), results)
         for title, results in zip(titles, by_suite, strict=True)
     ]
-    for path in output.files:
-        if path.suffix == ".tex":
-            write_text(path, "\n".join(report.latex(rows, title) for title, rows, _ in pages))
-        elif path.suffix == ".md":
-            write_text(path, "\n".join(f"### {title}\n\n{report.markdown(rows)}" for title, rows, _ in pages))
-        else:
-            raise EvaluationError(f"--report {path}: the ending must be .md or .tex")
+    if output.file is not None:
+        write_text(output.file, "\n".join(f"### {title}\n\n{report.markdown(rows)}" for title, rows, _ in pages))
     if output.json:
         everything = [dataclasses.asdict(results) for of_suite in by_suite for results in of_suite]
         print_json(everything[0] if len(everything) == 1 else everything)
@@ -59,18 +52,6 @@ def print_json(value: Any, *, indent: int | None = None) -> None:
     from sentemb.evaluate.reports.results import without_nan
 
     typer.echo(json.dumps(without_nan(value), ensure_ascii=False, indent=indent))
-
-
-def _published(name: str | None, results: list[Results]) -> list[Published]:
-    from sentemb.errors import EvaluationError, did_you_mean
-    from sentemb.evaluate.reports.published import published_models, published_scores
-
-    if name is None:
-        return published_scores(results[0].model.name)
-    scores = published_scores(name)
-    if not scores:
-        raise EvaluationError(f'--published "{name}": no published scores{did_you_mean(name, published_models())}')
-    return scores
 
 
 def write_all(by_suite: Sequence[list[Results]], output: Path | None) -> None:

@@ -14,8 +14,8 @@ from sentemb.cli.options import DEFAULT_MODEL, Json, Model, Precision, Split, wi
 from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
+    from sentemb.data.faults import Faults
     from sentemb.search import SearchIndex
-    from sentemb.search.store.records import SkippedRecords
 
 app = typer.Typer(add_completion=False, cls=with_default("build"), no_args_is_help=True, help=__doc__)
 
@@ -279,13 +279,12 @@ def _open(folder: Path, precision: str = "auto", wait_s: float = 0.0) -> SearchI
 
 
 def _documents(
-    data: list[str], split: str | None, text_field: str | None, id_field: str | None, skipped: SkippedRecords | None
+    data: list[str], split: str | None, text_field: str | None, id_field: str | None, skipped: Faults | None
 ) -> Iterable[Any]:
     from sentemb.data import iter_records
     from sentemb.search.store.records import read_documents
 
-    is_skipping = skipped is not None
-    records = chain.from_iterable(iter_records(path, split=split, skip_faulty=is_skipping) for path in data)
+    records = chain.from_iterable(iter_records(path, split=split, skipped=skipped) for path in data)
     return read_documents(records, text_field=text_field, id_field=id_field, skipped=skipped)
 
 
@@ -303,15 +302,15 @@ def _array(path: Path | None) -> Any:
         raise SearchError(f"{path}: not an array in numpy's .npy format ({error})") from None
 
 
-def _skipping(is_asked: bool) -> SkippedRecords | None:
-    from sentemb.search.store.records import SkippedRecords
+def _skipping(is_asked: bool) -> Faults | None:
+    from sentemb.data.faults import Faults
 
-    return SkippedRecords() if is_asked else None
+    return Faults() if is_asked else None
 
 
-def _tell_skipped(skipped: SkippedRecords | None) -> None:
+def _tell_skipped(skipped: Faults | None) -> None:
     if skipped is not None and skipped.count:
-        typer.echo(f"left out {skipped.count:,} faulty documents, the first: {skipped.first}", err=True)
+        typer.echo(f"left out {skipped.count:,} faulty documents", err=True)
 
 
 def _report(index: SearchIndex, as_json: bool) -> None:

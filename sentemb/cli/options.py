@@ -60,3 +60,25 @@ def with_default(name: str) -> type[TyperGroup]:
             return super().parse_args(ctx, args)
 
     return Group
+
+
+def part_of(room: str, text: str) -> Any:
+    """The part that ``NAME:KEY=VALUE,KEY=VALUE`` means; a value is read as TOML, or else as text.
+
+    >>> part_of("mining_rules", "relative_margin:fraction=0.1")
+    """
+    import re
+    import tomllib
+
+    from sentemb import parts
+
+    # package.module:Class has a colon of its own; a setting's name is followed by "="
+    use, settings = re.fullmatch(r"([^:]+(?::[A-Za-z_]\w*(?![\w=]))?)(?::(.*))?", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    table: dict[str, Any] = {"use": use}
+    for entry in filter(None, (settings or "").split(",")):
+        name, _, value = entry.partition("=")
+        try:
+            table[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[name.strip()] = value
+    return parts.room(room).make(table)

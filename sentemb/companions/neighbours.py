@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sentemb.companions.corpus import Corpus, build_corpus
-from sentemb.encoder.fingerprint import fingerprint, require_same
+from sentemb.encoder.digest import fingerprint, require_same
 from sentemb.types import Build, Companion, Examples, Services
 
 

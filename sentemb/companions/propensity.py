@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sentemb.companions.corpus import Corpus, build_corpus
-from sentemb.encoder.fingerprint import fingerprint, require_same
+from sentemb.encoder.digest import fingerprint, require_same
 from sentemb.errors import CheckpointError
 from sentemb.maths.propensity import Candidates, Logistic, fit_logistic, reliability
 from sentemb.maths.surface import ngram_bits, surface_of_pairs, surface_table

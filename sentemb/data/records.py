@@ -29,21 +29,24 @@ def iter_records(
     *,
     split: str | None = None,
     format: Format | None = None,
-    skip_faulty: bool = False,
+    skipped: Faults | None = None,
     advice: str = "correct these rows, or skip faulty ones",
 ) -> Iterator[Record]:
     """All rows with all their columns, in order; a txt file's column is ``text``. ``advice`` ends the error.
 
+    Args:
+        skipped: leave faulty rows out, and collect them here.
+
     Raises: DataError for rows that cannot be read (see ``read_table``), once the rows before them have been given.
     """
-    faults = Faults()
-    for block in Source(path, split, format).blocks(faults):
-        if not skip_faulty:
+    faults = Faults() if skipped is None else skipped
+    for block in Source(path=path, split=split, format=format).blocks(faults):
+        if skipped is None:
             faults.raise_if_any(advice)
         for i, values in enumerate(zip(*block.columns, strict=True)):
             fields = {name: value for name, value in zip(block.names, values, strict=True) if value is not MISSING}
             yield Record(block.where(i), fields, block.is_typed)
-    if not skip_faulty:
+    if skipped is None:
         faults.raise_if_any(advice)
 
 
@@ -53,22 +56,25 @@ def iter_texts(
     *,
     split: str | None = None,
     format: Format | None = None,
-    skip_faulty: bool = False,
+    skipped: Faults | None = None,
 ) -> Iterator[str]:
     """The texts of one column, without white space at both ends.
 
     Args:
         text_column: by default ``text``, ``sentence`` or ``anchor``, or the only column there is.
+        skipped: leave out faulty rows and rows without a text, and collect them here.
 
     Raises: DataError for rows that cannot be read, and for empty texts.
     """
-    for record in iter_records(path, split=split, format=format, skip_faulty=skip_faulty):
+    for record in iter_records(path, split=split, format=format, skipped=skipped):
         text_column = text_column or _text_column(record)
         text = record.fields.get(text_column)
         if isinstance(text, str) and text.strip():
             yield text.strip()
-        elif not skip_faulty:
+        elif skipped is None:
             raise DataError(f"{record.where}: {_text_fault(record, text_column)}")
+        else:
+            skipped.count += 1
 
 
 def _text_column(record: Record) -> str:

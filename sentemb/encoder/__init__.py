@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from sentemb.encoder.encoder import Encoder
-from sentemb.encoder.heads import HEADS, Head
+from sentemb.encoder.heads import Head
 from sentemb.encoder.loading import make_heads
 from sentemb.encoder.module import EncoderModule
-from sentemb.encoder.pipeline import EncodeOptions, embed_column
 from sentemb.encoder.pool import DevicePool
-from sentemb.encoder.pooling import POOLINGS
+from sentemb.encoder.poolings import Pooling, make_pooling
 from sentemb.encoder.tokeniser import Tokeniser
 
 __all__ = [
-    "HEADS", "POOLINGS", "DevicePool", "EncodeOptions", "Encoder", "EncoderModule", "Head", "Tokeniser", "embed_column",
-    "make_heads",
+    "DevicePool", "Encoder", "EncoderModule", "Head", "Pooling", "Tokeniser", "make_heads", "make_pooling",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,32 +25,94 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> nn.Module
     """
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
-    require_safetensors(folder)
-    try:
+    weight_files(folder)
+    read_config(folder)
+    with refused(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        # of T5 and its like only the encoder half, which says so once it was saved alone
-        is_half = any(name.endswith("EncoderModel") for name in config.architectures or [])
-        family = AutoModelForTextEncoding if config.is_encoder_decoder or is_half else AutoModel
-        kind = family._model_mapping.get(type(config), None)  # there is no public way to the class
-        extra = {}
-        if inspect.isclass(kind) and "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
-            extra["add_pooling_layer"] = False
-        with _quiet_transformers():
+    # of T5 and its like only the encoder half, which says so once it was saved alone
+    is_half = any(name.endswith("EncoderModel") for name in config.architectures or [])
+    family = AutoModelForTextEncoding if config.is_encoder_decoder or is_half else AutoModel
+    kind = family._model_mapping.get(type(config), None)  # there is no public way to the class
+    options = {"config": config}
+    if inspect.isclass(kind) and "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
+        options["add_pooling_layer"] = False
+    model, missing = load_pretrained(family, folder, trust_remote_code=trust_remote_code, options=options)
+    lacking = sorted(name for name in missing if not name.startswith("pooler."))
+    if lacking:
+        raise ModelError(f"{folder}: the checkpoint lacks {len(lacking)} of the backbone's weights, e.g. "
+                         f"{', '.join(lacking[:3])}; it is damaged or of another architecture")
+    return model.eval()
+
+
+def load_pretrained(
+    family: Any, folder: Path, *, trust_remote_code: bool, options: Mapping[str, Any] | None = None
+) -> tuple[nn.Module, frozenset[str]]:
+    """A checkpoint through one of transformers' Auto classes, in float32, and the names of weights that it lacks.
+
+    Quietly: no bars, and no report of missing weights; callers decide which may be missing.
+
+    Raises:
+        ModelError: it cannot be opened.
+    """
+    from transformers.utils import logging
+
+    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with refused(folder):
             model, report = family.from_pretrained(
-                folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
-                trust_remote_code=trust_remote_code, **extra,
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
+                trust_remote_code=trust_remote_code, **(options or {}),
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{folder}: {first_line(error)}") from error
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-    if missing:
-        raise ModelError(f"{folder}: the checkpoint lacks {len(missing)} of the backbone's weights, e.g. "
-                         f"{', '.join(missing[:3])}; it is damaged or of another architecture")
-    result: nn.Module = model.eval()
-    return result
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bar:
+            logging.enable_progress_bar()
+    return model, frozenset(report["missing_keys"])
 
 
-def require_safetensors(folder: Path) -> list[Path]:
+@contextmanager
+def refused(where: Path) -> Iterator[None]:
+    """What libraries raise for a file that they cannot read or write becomes a ``ModelError`` that names it."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        message = first_line(error)
+        if isinstance(error, SafetensorError):
+            message = f"its weights are damaged or cut short ({message}); fetch or copy the model again"
+        raise ModelError(f"{where}: {message}") from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a checkpoint.
+
+    Raises:
+        ModelError: missing, or not a JSON object.
+    """
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder / 'config.json'}: not a JSON object")
+    return config
+
+
+def read_json(path: Path) -> Any:
+    """A checkpoint's JSON file.
+
+    Raises:
+        ModelError: missing, or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: not JSON ({error})") from None
+
+
+def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint.
 
     Raises:
@@ -58,14 +120,27 @@ def require_safetensors(folder: Path) -> list[Path]:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        return [folder / name for name in names]
+        return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
     single = folder / "model.safetensors"
     if not single.is_file():
-        found = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
-        raise ModelError(f"{folder}: found {found}, needed model.safetensors; pickled weights are never read (they can "
-                         "run any code). Convert them once with transformers' save_pretrained")
+        others = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
+        raise ModelError(f"{folder}: found {others}, needed model.safetensors; pickled weights are never read (they "
+                         "can run any code). Convert them once with transformers' save_pretrained, or save the model "
+                         "again with a current sentence-transformers")
     return [single]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    from safetensors.torch import load_file
+
+    with refused(path):
+        weights: dict[str, Tensor] = load_file(path)
+    return weights
 
 
 def layer_count(backbone: nn.Module) -> int:
@@ -129,27 +204,11 @@ def stored_pooler(folder: Path) -> dict[str, Tensor]:
     """The checkpoint's unused pooling layer, so that a saved copy has it again."""
     from safetensors import safe_open
 
-    kept: dict[str, Tensor] = {}
-    for path in require_safetensors(folder):
-        with safe_open(path, framework="pt") as file:
+    pooler: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        with refused(path), safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - a safetensors handle is no dict
-                _, found, rest = name.rpartition("pooler.")
-                if found and name.count(".") <= 3:
-                    kept[f"pooler.{rest}"] = file.get_tensor(name).float()
-    return kept
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No bars and no report of missing poolers: what matters is checked here."""
-    from transformers.utils import logging
-
-    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bar:
-            logging.enable_progress_bar()
+                _, separator, weight = name.rpartition("pooler.")
+                if separator and name.count(".") <= 3:
+                    pooler[f"pooler.{weight}"] = file.get_tensor(name).float()
+    return pooler

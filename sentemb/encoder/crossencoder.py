@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import ModelError, first_line
+from sentemb.errors import ModelError, first_line, needs_extra
 
 
 class CrossEncoderScores:
@@ -31,6 +31,7 @@ def load_cross_encoder(name: str | Path, *, batch_size: int = 64) -> CrossEncode
         ModelError: there is no such model.
     """
     # six seconds of imports: only where a cross-encoder was asked for
+    needs_extra("sentence_transformers", "rerank")
     from sentence_transformers import CrossEncoder
 
     try:

@@ -1,17 +1,21 @@
-"""A fingerprint of everything that decides an embedding."""
+"""Fingerprints: of everything that decides an embedding, and of a frozen model's weights."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
 
-from sentemb.encoder.heads import Head
-from sentemb.encoder.lora import merged
+from sentemb.encoder.adapters import merged
 from sentemb.encoder.module import EncoderModule
+from sentemb.encoder.poolings import known_form
 from sentemb.encoder.tokeniser import Tokeniser
+from sentemb.errors import CheckpointError
 
 # names, paths and versions that say nothing of the function computed
 _IGNORED = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "output_hidden_states",
@@ -25,14 +29,17 @@ def digest_of(module: EncoderModule, tokeniser: Tokeniser) -> str:
     facts = {name: value for name, value in config.to_dict().items()
              if name not in _IGNORED and not name.startswith("_")}
     total.update(json.dumps(facts, sort_keys=True, default=str).encode())
-    total.update(repr(module.pooling.spec).encode())
+    parts: list[tuple[str, nn.Module]] = [("backbone", merged(module.backbone))]
+    form = known_form(module.pooling)
+    if form is None:
+        total.update(f"{module.pooling!r} {module.pools_prompt}".encode())
+        parts.append(("pooling", module.pooling))
+    else:  # these very words, because indexes know their models by the digest
+        total.update(f"PoolingSpec(modes={form.modes!r}, layer_weights={form.layer_weights!r}, "
+                     f"include_prompt={module.pools_prompt})".encode())
     total.update(tokeniser.fingerprint().encode())
-    parts: list[tuple[str, torch.nn.Module]] = [("backbone", merged(module.backbone))]
     # a kept head counts as the dense layers it is saved as, so that a saved and loaded copy has the same digest
-    for head in module.heads:
-        assert isinstance(head, Head)
-        if head.train_only:
-            continue
+    for head in module.kept_heads:
         layers = head.dense_layers()
         if layers is None:
             parts.append(("head", head))
@@ -41,14 +48,40 @@ def digest_of(module: EncoderModule, tokeniser: Tokeniser) -> str:
             total.update(layer.activation.encode())
             for tensor in (layer.weight, layer.bias, layer.residual_weight):
                 if tensor is not None:
-                    _add(total, tensor)
+                    total.update(_bytes_of(tensor))
     for name, part in parts:
         for key, tensor in sorted(part.state_dict().items()):
             total.update(f"{name}.{key}{tuple(tensor.shape)}".encode())
-            _add(total, tensor)
+            total.update(_bytes_of(tensor))
     return total.hexdigest()
 
 
-def _add(total: Any, tensor: torch.Tensor) -> None:
-    data = tensor.detach().to("cpu").contiguous()
-    total.update(data.flatten().view(torch.uint8).numpy().data)
+def fingerprint(module: nn.Module) -> UInt8[Tensor, " 32"]:
+    """SHA-256 over the names, types, shapes and bytes of a module's parameters and buffers: says in 32 bytes which
+    weights a frozen model has, so that a training checkpoint need not hold them."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(_bytes_of(tensor))
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
+
+
+def require_same(state: Mapping[str, Tensor], mine: UInt8[Tensor, " 32"], part: str) -> None:
+    """Compare a checkpoint's fingerprint with the loaded model's.
+
+    Raises:
+        CheckpointError: they differ, or the checkpoint has none.
+    """
+    theirs = state.get("fingerprint")
+    if theirs is None or not torch.equal(theirs.cpu(), mine.cpu()):
+        other = "no fingerprint" if theirs is None else bytes(theirs.cpu().tolist()).hex()[:12]
+        raise CheckpointError(
+            f"{part}: the checkpoint was made with another frozen model (found {other}, loaded "
+            f"{bytes(mine.cpu().tolist()).hex()[:12]}); give the same model again, or start a new run"
+        )
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    # bfloat16 has no numpy type; its bytes do
+    array: Any = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return memoryview(array)

@@ -1,131 +1,157 @@
-"""How much of some work runs in eight bits: prepared on a sample of its rows, compared on others."""
+"""Eight bits as a form of a model: prepared once on a sample of texts, measured, saved beside the weights.
+
+``int8.safetensors`` holds the rounded maps of the layers, ``int8.json`` what they were prepared on and how far they
+move the vectors. ``model.safetensors`` stays, so that the folder opens everywhere and can be trained.
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from dataclasses import replace
-from weakref import WeakSet
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from sentemb.encoder.batching import length_order
-from sentemb.encoder.fast import PostNormEncoder, pack
-from sentemb.encoder.fast.int8 import int8_form
-from sentemb.encoder.inference import FastInference, Inference
-from sentemb.machine.rates import has_int8
-from sentemb.types import TokenColumn
+from sentemb.encoder.backbone import read_json, read_weights
+from sentemb.encoder.encode import EncodeSettings, encode_tokens, length_order
+from sentemb.encoder.module import EncoderModule, evaluating
+from sentemb.encoder.runners import int8
+from sentemb.encoder.runners.choose import Runners
+from sentemb.encoder.runners.lean import LeanRunner
+from sentemb.encoder.runners.packed import pack
+from sentemb.encoder.runners.post_norm import PostNormEncoder
+from sentemb.encoder.saving import write_json
+from sentemb.errors import ModelError, first_line
+from sentemb.machine.precision import resolve_precision
+from sentemb.progress import Progress
+from sentemb.types import TokenColumn, Vocabulary
 
-# mean cosine that the embeddings must keep to those without eight bits. bfloat16 costs another 0.00004 to 0.00005, and
-# a mean over a sample is uncertain by 0.00003: so 0.9995 is kept to float32
-LEAST_COSINE = 0.99955
-_CAREFUL = 0.9  # of what may change is planned with where only some maps can be rounded
-_LEAST_PAIRS = 1 / 2  # of the layers; fewer save less than preparing costs
-_PREPARED = 2048  # tokens to prepare on
-_COMPARED = 1536  # tokens to compare on
-
-
-_refused: WeakSet[PostNormEncoder] = WeakSet()  # they go with their weights
-
-
-class Int8Inference(FastInference):
-    """Packed rows through a lean form of eight bits."""
+_FACTS, _TENSORS = "int8.json", "int8.safetensors"
+LEAST_TEXTS = 100
+_PREPARED_TOKENS = 4096
+_COMPARED_TOKENS = 16_384
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def in_eight_bits(run: Inference, column: TokenColumn, prompt_tokens: int, *, is_asked: bool = False) -> Inference:
-    """``run`` with as many maps of eight bits as keep the embeddings; as it is where those are too few to pay.
+@dataclass(frozen=True, kw_only=True)
+class EightBits:
+    """The rounded maps of a model's layers.
 
-    What comes out depends on the model and ``column`` alone, not on earlier work; except that a model of which too
-    little could be rounded once is not tried again, unless that is asked for.
+    Attributes:
+        tensors: see ``runners.int8``.
+        dtype: of everything that is not rounded.
+        facts: what ``int8.json`` says: layers, sample, ``mean_cosine`` and ``least_cosine`` to float32 on held-out
+            texts of the sample, and ``sts`` where it was measured.
+    """
+
+    tensors: Mapping[str, Tensor]
+    dtype: torch.dtype
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> EightBits | None:
+        """Of the model in ``folder``; None where it has none.
+
+        Raises:
+            ModelError: damaged files.
+        """
+        if not (folder / _FACTS).is_file():
+            return None
+        facts = read_json(folder / _FACTS)
+        try:
+            dtype = _DTYPES[facts["dtype"]]
+        except (TypeError, KeyError):
+            raise ModelError(f"{folder / _FACTS}: no dtype; known: {', '.join(_DTYPES)}") from None
+        return cls(tensors=read_weights(folder / _TENSORS), dtype=dtype, facts=facts)
+
+    def write(self, folder: Path) -> None:
+        """Into a model's folder that is being written."""
+        from safetensors.torch import save_file
+
+        write_json(folder / _FACTS, self.facts)
+        save_file(dict(self.tensors), folder / _TENSORS)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of what decides vectors."""
+        total = hashlib.sha256(str(self.dtype).encode())
+        for name, tensor in sorted(self.tensors.items()):
+            total.update(name.encode())
+            total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        return total.hexdigest()
+
+
+def require_byte_products(device: torch.device) -> None:
+    """Raise ``ModelError`` where eight bits cannot be computed."""
+    if device.type != "cpu":
+        raise ModelError('a model of eight bits runs on CPUs; on a GPU encode with precision = "bf16" or "fp32" (its '
+                         "folder holds the full weights too)")
+    if not int8.has_byte_products():
+        raise ModelError("this processor, or this PyTorch, has no exact products of bytes, so a model of eight bits "
+                         'would be no faster here; encode with precision = "fp32" or "bf16" (its folder holds the '
+                         "full weights too)")
+
+
+def prepare(
+    module: EncoderModule, column: TokenColumn, vocabulary: Vocabulary, *, layers: int | None = None
+) -> EightBits:
+    """Round the maps of the last ``layers`` layers on half of the sample; measure the change on the other half.
 
     Args:
-        is_asked: warn where ``run`` goes on as it is.
+        column: token ids of distinct texts.
+        layers: None: all.
+
+    Raises:
+        ModelError: too few texts, or an architecture, device or processor that has no such form.
     """
-    if not isinstance(run, FastInference) or not isinstance(run.fast, PostNormEncoder):
-        why = "no form of eight bits is built for this architecture"
-    elif run.fast.home.type != "cpu" or not has_int8():
-        why = "there are no exact products of bytes here"
-    elif len(column) < 2:
-        why = "one text alone cannot be prepared on and compared"
-    elif run.fast in _refused and not is_asked:
-        return run
-    else:
-        found = _prepare(run, run.fast, column, prompt_tokens)
-        if isinstance(found, Int8Inference):
-            return found
-        _refused.add(run.fast)
-        why = found
-    if is_asked:
-        warnings.warn(f"eight bits are not used: {why}", stacklevel=2)
-    return run
-
-
-def _prepare(
-    run: FastInference, fast: PostNormEncoder, column: TokenColumn, prompt_tokens: int
-) -> Int8Inference | str:
-    """``run``, whose form is ``fast``, in eight bits, or why not."""
+    require_byte_products(next(module.parameters()).device)
+    if len(column) < LEAST_TEXTS:
+        raise ModelError(f"{len(column)} different texts; eight bits need at least {LEAST_TEXTS}, of the kind that the "
+                         "model will encode: half to prepare the scales, half to measure the change")
+    dtype = resolve_precision("auto", torch.device("cpu"))
+    runners = Runners()
+    lean = runners.ready(module, dtype, vocabulary)
+    if not isinstance(lean, LeanRunner) or not isinstance(lean.form, PostNormEncoder):
+        raise ModelError(f"{type(module.backbone).__name__} has no form of eight bits; BERT, RoBERTa, XLM-RoBERTa, "
+                         "CamemBERT, ELECTRA, DistilBERT and MPNet have one")
+    rounded = len(lean.form.layers) if layers is None else layers
+    if not 1 <= rounded <= len(lean.form.layers):
+        raise ModelError(f"layers = {layers}; allowed: 1 to {len(lean.form.layers)}")
     prepared, compared = _samples(column)
-    plain = F.normalize(run(compared, prompt_tokens).float(), dim=-1)
-
-    def ready(form: PostNormEncoder) -> Int8Inference:
-        return Int8Inference(form, run.pooling, run.device)
-
-    def change(form: PostNormEncoder) -> float:
-        found = F.normalize(ready(form)(compared, prompt_tokens).float(), dim=-1)
-        return 1 - (found * plain).sum(-1).mean().item()
-
     try:
-        found = _within(fast, int8_form(fast, pack(prepared)), change)
+        with torch.inference_mode(), evaluating(module):
+            tensors = int8.prepare(lean.form, pack(prepared), rounded)
     except RuntimeError as error:  # values that are not finite, for one
-        return str(error).splitlines()[0]
-    return ready(found) if isinstance(found, PostNormEncoder) else (
-        f"on a sample of these texts the mean cosine is {1 - found:.5f}, less than {LEAST_COSINE}")
-
-
-def _within(
-    plain: PostNormEncoder, rounded: PostNormEncoder, change: Callable[[PostNormEncoder], float]
-) -> PostNormEncoder | float:
-    """As many rounded maps as change the embeddings little enough; where those are few, what all of them change.
-
-    Layers change the embeddings about equally, and their changes add up. The feed-forward pairs come first: they save
-    more time for the same change.
-    """
-    layers, least = len(plain.layers), 1 - LEAST_COSINE
-
-    def mixed(pairs: int, qkvs: int) -> PostNormEncoder:
-        """The last layers' maps rounded."""
-        return plain.with_layers([
-            replace(old, feed_forward=new.feed_forward if layers - place <= pairs else old.feed_forward,
-                    qkv=new.qkv if layers - place <= qkvs else old.qkv)
-            for place, (old, new) in enumerate(zip(plain.layers, rounded.layers, strict=True))
-        ])
-
-    every = change(rounded)
-    if every <= least:
-        return rounded
-    of_pairs = change(mixed(layers, 0))
-    room = _CAREFUL * least
-    if of_pairs <= room < every:
-        pairs, qkvs = layers, int(layers * (room - of_pairs) / (every - of_pairs))
-    else:
-        pairs, qkvs = int(layers * min(room / of_pairs, 1)) if of_pairs > 0 else 0, 0  # 0 where it is not finite
-    if pairs < _LEAST_PAIRS * layers:
-        return every
-    found = mixed(pairs, qkvs)
-    return found if change(found) <= least else every
+        raise ModelError(f"the sample cannot be prepared on: {first_line(error)}") from error
+    settings = EncodeSettings(normalise=True)
+    with Progress("measuring", total=None, unit="texts", enabled=False) as bar:
+        exact, moved = (
+            encode_tokens(module, run, compared, settings=settings, bar=bar)
+            for run in (Runners().ready(module, torch.float32, vocabulary),
+                        runners.ready(module, dtype, vocabulary, int8_tensors=tensors))
+        )
+    cosines = (exact * moved).sum(axis=1)
+    return EightBits(tensors=tensors, dtype=dtype, facts={
+        "sentemb": version("sentemb"), "dtype": str(dtype).removeprefix("torch."), "layers": rounded,
+        "prepared_texts": len(prepared), "held_out_texts": len(compared),
+        "mean_cosine": round(float(cosines.mean()), 6), "least_cosine": round(float(cosines.min()), 6),
+    })
 
 
 def _samples(column: TokenColumn) -> tuple[TokenColumn, TokenColumn]:
     """Rows to prepare on and others to compare on, evenly over the lengths, longest first."""
     order = length_order(column.lengths)
-    turns = np.arange(len(order)) % 2
-    return (column.take(_evenly(order[turns == 0], column, _PREPARED)),
-            column.take(_evenly(order[turns == 1], column, _COMPARED)))
+    return (column.take(_evenly(order[0::2], column, _PREPARED_TOKENS)),
+            column.take(_evenly(order[1::2], column, _COMPARED_TOKENS)))
 
 
 def _evenly(rows: NDArray[np.int64], column: TokenColumn, tokens: int) -> NDArray[np.int64]:
-    lengths = column.lengths[rows]
-    count = min(max(round(tokens / lengths.mean()), 2), len(rows))
+    count = min(max(round(tokens / column.lengths[rows].mean()), 2), len(rows))
     return rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]

@@ -1,150 +1,168 @@
-"""The sentence-transformers folder layout, older and newer module names: reading."""
+"""Reading the sentence-transformers folder layout, with older and newer module names."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from sentemb.encoder.backbone import read_json, read_weights, weight_files
 from sentemb.encoder.heads import Dense, Head, LayerNorm
 from sentemb.encoder.heads.dense import ACTIVATIONS
-from sentemb.encoder.pooling import MODES, PoolingSpec
-from sentemb.errors import ModelError, did_you_mean
+from sentemb.encoder.poolings import KnownForm, Pooling, from_known_form
+from sentemb.encoder.poolings.tokens import TOKEN_POOLINGS
+from sentemb.errors import ModelError, PartError, did_you_mean
+from sentemb.parts import room
 from sentemb.types import Similarity
 
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout", "WeightedLayerPooling")
 _SIMILARITIES: dict[str, Similarity] = {"cosine": "cosine", "dot": "dot"}
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a checkpoint's folder says beside the backbone's weights."""
+    """What a checkpoint's folder says beside the backbone's weights.
+
+    Attributes:
+        backbone: folder of the backbone.
+        pooling: not bound yet, with the weights that it was saved with; None: not said.
+        pools_prompt: whether a prompt's tokens are pooled too.
+        heads: not bound yet, with their weights.
+    """
 
     backbone: Path
-    pooling: PoolingSpec | None = None
-    heads: list[tuple[Head, dict[str, Tensor]]] = field(default_factory=list)  # unbound, with their weights
+    pooling: tuple[Pooling, Mapping[str, Tensor]] | None = None
+    pools_prompt: bool = True
+    heads: tuple[tuple[Head, Mapping[str, Tensor]], ...] = ()
     is_normalised: bool = False
     max_tokens: int | None = None
     lower_case: bool = False
-    prompts: dict[str, str] = field(default_factory=dict)
+    prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     similarity: Similarity = "cosine"
 
 
-def read_layout(folder: Path) -> Layout:
+def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
     """Read ``modules.json`` and what it names; a plain Hugging Face folder gives a bare ``Layout``.
+
+    Args:
+        trust_remote_code: import a pooling's class that is neither sentemb's nor imported already.
 
     Raises:
         ModelError: a module that sentemb does not have, a missing file, weights that are not safetensors.
     """
+    layout = Layout(backbone=folder)
     if not (folder / "modules.json").is_file():
-        return Layout(folder)
-    modules = sorted(_read_json(folder / "modules.json"), key=lambda module: int(module.get("idx", 0)))
-    layout = Layout(folder)
+        return layout
+    modules = sorted(read_json(folder / "modules.json"), key=lambda module: int(module.get("idx", 0)))
     layer_weights: tuple[float, ...] | None = None
     for module in modules:
-        name, place = str(module["type"]).rsplit(".", 1)[-1], folder / module.get("path", "")
+        path = str(module["type"])
+        name, place = path.rsplit(".", 1)[-1], folder / module.get("path", "")
+        is_theirs = path.startswith("sentence_transformers.")
         if name == "Transformer":
-            _read_transformer(layout, place)
-        elif name == "Pooling":
-            layout.pooling = _read_pooling(place, layer_weights)
+            layout = _read_transformer(layout, place)
+        elif name == "Pooling" and is_theirs:
+            layout = _read_pooling(layout, place, layer_weights)
         elif name == "WeightedLayerPooling":
             layer_weights = _read_layer_weights(place)
         elif name == "Dense":
-            layout.heads.append((_read_dense(place), _read_weights(place)))
+            layout = replace(layout, heads=(*layout.heads, (_read_dense(place), _head_weights(place))))
         elif name == "LayerNorm":
-            layout.heads.append((LayerNorm(), _read_weights(place)))
+            # older releases write the weights without the module's name
+            weights = {f"norm.{key.removeprefix('norm.')}": value for key, value in _head_weights(place).items()}
+            layout = replace(layout, heads=(*layout.heads, (LayerNorm(), weights)))
         elif name == "Normalize":
-            layout.is_normalised = True
+            layout = replace(layout, is_normalised=True)
+        elif not is_theirs:
+            pooling = _pooling_from_outside(path, place, folder, trust_remote_code)
+            weights = read_weights(place / "model.safetensors") if (place / "model.safetensors").is_file() else {}
+            layout = replace(layout, pooling=(pooling, weights))
         elif name != "Dropout":
-            raise ModelError(f'{folder / "modules.json"}: module type "{module["type"]}"'
-                             f"{did_you_mean(name, KNOWN_MODULES)}")
-    _read_model_config(layout, folder)
-    return layout
+            raise ModelError(f'{folder / "modules.json"}: module type "{path}"{did_you_mean(name, KNOWN_MODULES)}')
+    return _read_model_config(layout, folder)
 
 
-def _read_transformer(layout: Layout, place: Path) -> None:
-    layout.backbone = place
+def _read_transformer(layout: Layout, place: Path) -> Layout:
     for name in ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json",
                  "sentence_camembert_config.json", "sentence_albert_config.json",
                  "sentence_xlm-roberta_config.json", "sentence_xlnet_config.json"):
-        path = place / name
-        if path.is_file():
-            config = _read_json(path)
-            layout.max_tokens = config.get("max_seq_length")
-            layout.lower_case = bool(config.get("do_lower_case", False))
-            return
+        if (place / name).is_file():
+            config = read_json(place / name)
+            return replace(layout, backbone=place, max_tokens=config.get("max_seq_length"),
+                           lower_case=bool(config.get("do_lower_case", False)))
+    return replace(layout, backbone=place)
 
 
-def _read_pooling(place: Path, layer_weights: tuple[float, ...] | None) -> PoolingSpec:
-    config = _read_json(place / "config.json")
+def _read_pooling(layout: Layout, place: Path, layer_weights: tuple[float, ...] | None) -> Layout:
+    config = read_json(place / "config.json")
+    names = {cls.mode: name for name, cls in TOKEN_POOLINGS.items()}
     if "pooling_mode" in config:
-        asked = config["pooling_mode"]
-        asked = [asked] if isinstance(asked, str) else list(asked)
-        ours = {theirs: mode for mode, (theirs, _) in MODES.items()}
-        unknown = [mode for mode in asked if mode not in ours]
+        theirs = [config["pooling_mode"]] if isinstance(config["pooling_mode"], str) else list(config["pooling_mode"])
+        unknown = [mode for mode in theirs if mode not in names]
         if unknown:
-            raise ModelError(f'{place / "config.json"}: pooling_mode = "{unknown[0]}"{did_you_mean(unknown[0], ours)}')
-        modes = tuple(ours[mode] for mode in asked)
+            raise ModelError(f'{place / "config.json"}: pooling_mode = "{unknown[0]}"{did_you_mean(unknown[0], names)}')
+        modes = tuple(names[mode] for mode in theirs)
     else:
-        modes = tuple(mode for mode, (_, flag) in MODES.items() if config.get(flag)) or ("mean",)
-    return PoolingSpec(modes, layer_weights, bool(config.get("include_prompt", True)))
+        modes = tuple(name for name, cls in TOKEN_POOLINGS.items() if config.get(cls.flag)) or ("mean",)
+    pooling = from_known_form(KnownForm(modes=modes, layer_weights=layer_weights))
+    return replace(layout, pooling=(pooling, {}), pools_prompt=bool(config.get("include_prompt", True)))
+
+
+def _pooling_from_outside(path: str, place: Path, folder: Path, trust_remote_code: bool) -> Pooling:
+    """A pooling whose class is not sentemb's. A model's folder must not be able to have any code imported, so the
+    class must be imported already, an installed package's part, or trusted by the caller."""
+    settings = read_json(place / "config.json")
+    try:
+        cls = room("poolings").find(settings.pop("use", None), may_import=trust_remote_code)
+        part = cls(**settings)
+    except (PartError, TypeError) as error:
+        module = path.rpartition(".")[0]
+        raise ModelError(f'{folder / "modules.json"}: module type "{path}" is no module that sentemb has '
+                         f"({error}){did_you_mean(path.rpartition('.')[2], KNOWN_MODULES)}; where it is a pooling of "
+                         f"your own, import {module} before loading, or load with trust_remote_code=True") from None
+    assert isinstance(part, Pooling)  # room.find saw to it
+    return part
 
 
 def _read_layer_weights(place: Path) -> tuple[float, ...]:
-    config, weights = _read_json(place / "config.json"), _read_weights(place)["layer_weights"]
+    config, weights = read_json(place / "config.json"), _head_weights(place)["layer_weights"]
     return (0.0,) * int(config["layer_start"]) + tuple(float(weight) for weight in weights)
 
 
 def _read_dense(place: Path) -> Dense:
-    config = _read_json(place / "config.json")
+    config = read_json(place / "config.json")
     path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     names = {known.rsplit(".", 1)[-1]: name for name, (_, known) in ACTIVATIONS.items()}
     activation = path.rsplit(".", 1)[-1]
     if not path.startswith("torch.") or activation not in names:
         raise ModelError(f'{place / "config.json"}: activation_function = "{path}"{did_you_mean(activation, names)}')
-    inputs = {config.get("module_input_name", "sentence_embedding"), config.get("module_output_name",
-              "sentence_embedding")} - {None}
+    inputs = {config.get(key, "sentence_embedding") for key in ("module_input_name", "module_output_name")} - {None}
     if inputs != {"sentence_embedding"}:
         raise ModelError(f"{place / 'config.json'}: the Dense module works on {sorted(inputs)}; sentemb knows only "
                          "sentence_embedding")
-    return Dense(out_features=int(config["out_features"]), activation=names[activation],
-                 bias=bool(config.get("bias", True)), residual=bool(config.get("use_residual", False)))
+    settings: dict[str, Any] = {"out_features": int(config["out_features"]), "activation": names[activation],
+                                "bias": bool(config.get("bias", True)),
+                                "residual": bool(config.get("use_residual", False))}
+    return Dense(**settings)
 
 
-def _read_weights(place: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    path = place / "model.safetensors"
-    if not path.is_file():
-        other = ", ".join(sorted(entry.name for entry in place.glob("*.bin"))) or "no weights"
-        raise ModelError(f"{place}: found {other}; only model.safetensors is read (a pickle can run any code). Save "
-                         "the model again with a current sentence-transformers")
-    weights: dict[str, Tensor] = load_file(path)
-    return weights
+def _head_weights(place: Path) -> dict[str, Tensor]:
+    return read_weights(weight_files(place)[0])
 
 
-def _read_model_config(layout: Layout, folder: Path) -> None:
+def _read_model_config(layout: Layout, folder: Path) -> Layout:
     path = folder / "config_sentence_transformers.json"
     if not path.is_file():
-        return
-    config = _read_json(path)
-    layout.prompts = {str(name): str(prompt) for name, prompt in (config.get("prompts") or {}).items()}
-    layout.default_prompt = config.get("default_prompt_name")
-    if layout.default_prompt is not None and layout.default_prompt not in layout.prompts:
-        raise ModelError(f'{path}: default_prompt_name = "{layout.default_prompt}"'
-                         f"{did_you_mean(layout.default_prompt, layout.prompts)}")
+        return layout
+    config: dict[str, Any] = read_json(path)
+    prompts = {str(name): str(prompt) for name, prompt in (config.get("prompts") or {}).items()}
+    default = config.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise ModelError(f'{path}: default_prompt_name = "{default}"{did_you_mean(default, prompts)}')
     # Euclidean and Manhattan similarities rank like none of ours; callers that need them compute them
-    layout.similarity = _SIMILARITIES.get(str(config.get("similarity_fn_name") or "cosine"), "cosine")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path}: missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: not JSON ({error})") from None
+    similarity = _SIMILARITIES.get(str(config.get("similarity_fn_name") or "cosine"), "cosine")
+    return replace(layout, prompts=prompts, default_prompt=default, similarity=similarity)

@@ -12,27 +12,26 @@ from torch import Tensor, nn
 
 from sentemb.encoder import backbone as backbones
 from sentemb.encoder.digest import digest_of
-from sentemb.encoder.fast import Unsupported
-from sentemb.encoder.heads import HEADS, Head
-from sentemb.encoder.inference import is_trusted, trust, verdict_name
+from sentemb.encoder.heads import Head
 from sentemb.encoder.layout import Layout, read_layout
-from sentemb.encoder.memo import Memo, memo_path, read_memo, write_memo
 from sentemb.encoder.module import EncoderModule
-from sentemb.encoder.pooling import Pooling, PoolingSpec, pooling_spec
-from sentemb.encoder.skeleton import KNOWN, read_skeleton
+from sentemb.encoder.poolings import PoolingChoice, make_pooling
+from sentemb.encoder.quick_start import LEAN_FAMILIES, StartMemo, memo_path, read_memo, read_skeleton, write_memo
+from sentemb.encoder.runners.choose import Runners, comparison_name, weights_state
+from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.tokeniser import Tokeniser, checked_max, load_hub, load_tokeniser, tokeniser_from_json
-from sentemb.encoder.weights import weights_state
-from sentemb.errors import ModelError, did_you_mean
+from sentemb.errors import ModelError
+from sentemb.parts import room
 
 HeadChoice = Head | str | Mapping[str, Any] | Sequence["Head | str | Mapping[str, Any]"]
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class LoadRequest:
     """What is asked of a checkpoint; see ``Encoder.load``."""
 
     folder: Path
-    pooling: str | None = None
+    pooling: PoolingChoice | None = None
     head: HeadChoice | None = None
     max_tokens: int | None = None
     trust_remote_code: bool = False
@@ -43,7 +42,7 @@ class Request:
         return self.pooling is None and self.head is None and not self.trust_remote_code
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
     """A checkpoint in memory.
 
@@ -56,61 +55,65 @@ class Loaded:
     layout: Layout
     module: EncoderModule
     tokeniser: Tokeniser
-    carried: dict[str, Tensor] = field(default_factory=dict)
+    runners: Runners = field(default_factory=Runners)
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
     complete: Callable[[], Loaded] | None = None
-    memo: Memo | None = None
+    memo: StartMemo | None = None
     memo_path: Path | None = None
     state: int = 0
 
     def knows(self, dtype: torch.dtype, device: torch.device) -> bool:
         """Whether the lean forward pass was checked in ``dtype`` on such a device."""
-        return self.memo is not None and verdict_name(dtype, device) in self.memo.checked
+        return self.memo is not None and comparison_name(dtype, device) in self.memo.checked
 
 
-def load_full(asked: Request) -> Loaded:
+def load_full(request: LoadRequest) -> Loaded:
     """Everything, through transformers: what training, saving and unknown architectures need.
 
     Raises:
         ModelError: parts that are missing or do not fit.
     """
-    layout = read_layout(asked.folder)
-    backbone = backbones.load_backbone(layout.backbone, trust_remote_code=asked.trust_remote_code)
-    module = _assemble(layout, backbone, asked.pooling)
-    for made in make_heads(asked.head):
-        module.add_head(made)
+    layout = read_layout(request.folder, trust_remote_code=request.trust_remote_code)
+    backbone = backbones.load_backbone(layout.backbone, trust_remote_code=request.trust_remote_code)
+    module = _assemble(layout, backbone, request.pooling)
+    for head in make_heads(request.head):
+        module.add_head(head)
     tokeniser = load_tokeniser(
-        layout.backbone, max_tokens=asked.max_tokens, stored_max=layout.max_tokens,
+        layout.backbone, max_tokens=request.max_tokens, stored_max=layout.max_tokens,
         limit=backbones.position_limit(backbone), lower_case=layout.lower_case,
-        trust_remote_code=asked.trust_remote_code,
+        trust_remote_code=request.trust_remote_code,
     )
-    path = memo_path(asked.folder) if asked.is_plain and asked.max_tokens is None else None
-    return Loaded(layout, module.eval(), tokeniser, backbones.stored_pooler(layout.backbone), memo_path=path,
-                  memo=None if path is None else read_memo(path))
+    path = memo_path(request.folder) if request.is_plain and request.max_tokens is None else None
+    return Loaded(
+        layout=layout, module=module.eval(), tokeniser=tokeniser, carried=backbones.stored_pooler(layout.backbone),
+        memo_path=path, memo=None if path is None else read_memo(path),
+    )
 
 
-def load_lean(asked: Request, dtype: torch.dtype, device: torch.device) -> Loaded | None:
+def load_lean(request: LoadRequest, dtype: torch.dtype, device: torch.device) -> Loaded | None:
     """Enough to encode in ``dtype``, without importing transformers; None where this machine has no memo of it.
 
     Raises:
         ModelError: as ``load_full``.
     """
-    path = memo_path(asked.folder) if asked.is_plain else None
+    path = memo_path(request.folder) if request.is_plain else None
     memo = None if path is None else read_memo(path)
-    if memo is None or verdict_name(dtype, device) not in memo.checked:
+    if memo is None or comparison_name(dtype, device) not in memo.checked:
         return None
-    layout = read_layout(asked.folder)
+    layout = read_layout(request.folder)
     try:
         module = _assemble(layout, read_skeleton(layout.backbone), None)
     except (Unsupported, KeyError, AttributeError):
         return None
-    for known in memo.checked:
-        trust(module, known)
     tokeniser = tokeniser_from_json(
         memo.tokenizer, memo.vocabulary,
-        checked_max(asked.max_tokens or memo.max_tokens, backbones.position_limit(module.backbone)),
+        checked_max(request.max_tokens or memo.max_tokens, backbones.position_limit(module.backbone)),
         lambda: load_hub(layout.backbone, lower_case=layout.lower_case),
     )
-    return Loaded(layout, module.eval(), tokeniser, complete=lambda: load_full(asked), memo=memo, memo_path=path)
+    return Loaded(
+        layout=layout, module=module.eval(), tokeniser=tokeniser, runners=Runners(dict.fromkeys(memo.checked, True)),
+        complete=lambda: load_full(request), memo=memo, memo_path=path,
+    )
 
 
 def remember(loaded: Loaded, dtype: torch.dtype) -> Loaded:
@@ -120,68 +123,58 @@ def remember(loaded: Loaded, dtype: torch.dtype) -> Loaded:
     if path is None or backend is None or loaded.complete is not None or loaded.knows(dtype, device):
         return loaded
     config: Any = loaded.module.backbone.config
-    if config.model_type not in KNOWN or not is_trusted(loaded.module, verdict_name(dtype, device)):
+    name = comparison_name(dtype, device)
+    if config.model_type not in LEAN_FAMILIES or not loaded.runners.agrees.get(name):
         return loaded
     if weights_state(loaded.module) != loaded.state:
         return replace(loaded, memo_path=None)
     vocabulary = loaded.tokeniser.vocabulary
-    memo = Memo(
-        backend, vocabulary.size, vocabulary.pad, vocabulary.mask, sorted(vocabulary.special),
-        loaded.tokeniser.max_tokens, digest_of(loaded.module, loaded.tokeniser),
-        sorted({verdict_name(dtype, device), *(loaded.memo.checked if loaded.memo else ())}),
+    memo = StartMemo(
+        tokenizer=backend, size=vocabulary.size, pad=vocabulary.pad, mask=vocabulary.mask,
+        special=sorted(vocabulary.special), max_tokens=loaded.tokeniser.max_tokens,
+        digest=digest_of(loaded.module, loaded.tokeniser),
+        checked=sorted({name, *(loaded.memo.checked if loaded.memo else ())}),
     )
     write_memo(path, memo)
     return replace(loaded, memo=memo)
 
 
-def _assemble(layout: Layout, backbone: nn.Module, pooling: str | None) -> EncoderModule:
-    module = EncoderModule(backbone, _pooling(pooling, layout, backbone), [])
-    for stored, weights in layout.heads:
-        module.add_head(stored)
-        _load_head(stored, weights, layout.backbone)
+def _assemble(layout: Layout, backbone: nn.Module, choice: PoolingChoice | None) -> EncoderModule:
+    stored = None if choice is not None else layout.pooling
+    if choice is None:
+        choice = stored[0] if stored else "last" if backbones.is_causal(backbone) else "mean"
+    try:
+        module = EncoderModule(backbone, make_pooling(choice), pools_prompt=layout.pools_prompt)
+    except ModelError as error:
+        raise ModelError(f"{layout.backbone}: {error}") from None
+    if stored:
+        _load_weights(module.pooling, stored[1], layout.backbone)
+    for head, weights in layout.heads:
+        module.add_head(head)
+        _load_weights(head, weights, layout.backbone)
     return module
 
 
 def make_heads(choice: HeadChoice | None) -> list[Head]:
-    """Heads from a name, a table with ``use``, a ``Head``, or a list of those.
+    """Heads, not bound yet, from a name, a table with ``use``, a head of the same settings, or a list of those.
 
     Raises:
-        ModelError: unknown head or option.
+        PartError: an unknown head or setting.
     """
     if choice is None:
         return []
     if isinstance(choice, Head):
-        return [choice]
-    if isinstance(choice, str):
-        choice = {"use": choice}
-    if not isinstance(choice, Mapping):
-        return [head for one in choice for head in make_heads(one)]
-    options = dict(choice)
-    name = str(options.pop("use", ""))
-    if name not in HEADS:
-        raise ModelError(f'head.use = "{name}"{did_you_mean(name, HEADS)}')
+        return [choice.fresh()]
+    if isinstance(choice, str | Mapping):
+        part = room("heads").make({"use": choice} if isinstance(choice, str) else choice)
+        assert isinstance(part, Head)  # room.find saw to it
+        return [part]
+    return [head for one in choice for head in make_heads(one)]
+
+
+def _load_weights(part: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
     try:
-        return [HEADS[name](**options)]
-    except TypeError as error:
-        raise ModelError(f'head "{name}": {error}') from None
-
-
-def _pooling(name: str | None, layout: Layout, backbone: torch.nn.Module) -> Pooling:
-    layers = backbones.layer_count(backbone)
-    if name is not None:
-        spec = pooling_spec(name, layers)
-    else:
-        spec = layout.pooling or PoolingSpec(("last" if backbones.is_causal(backbone) else "mean",))
-    if spec.layer_weights is not None and len(spec.layer_weights) != layers + 1:
-        raise ModelError(f"{layout.backbone}: weights for {len(spec.layer_weights)} hidden layers, the backbone has "
-                         f"{layers + 1} with its embeddings")
-    return Pooling(spec, backbones.hidden_width(backbone))
-
-
-def _load_head(head: Head, weights: dict[str, Tensor], folder: Path) -> None:
-    renamed = {f"norm.{name.removeprefix('norm.')}" if "linear" not in name and "residual" not in name else name: value
-               for name, value in weights.items()}
-    try:
-        head.load_state_dict({name: value.float() for name, value in renamed.items()})
+        part.load_state_dict({name: value.float() for name, value in weights.items()})
     except RuntimeError as error:
-        raise ModelError(f"{folder}: a head's weights do not fit: {str(error).splitlines()[-1].strip()}") from error
+        raise ModelError(f"{folder}: the weights of {type(part).__name__} do not fit: "
+                         f"{str(error).splitlines()[-1].strip()}") from error

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sentemb.encoder.backbone import eager_attention
-from sentemb.encoder.fast import Unsupported
-from sentemb.encoder.fast.trainable import TrainableEncoder
+from sentemb.encoder.backbone import eager_attention, hidden_width, layer_count
 from sentemb.encoder.heads import Head
-from sentemb.encoder.pooling import Pooling
+from sentemb.encoder.poolings import Pooling, pool
+from sentemb.encoder.runners.families import Unsupported
+from sentemb.encoder.runners.trainable import TrainableEncoder
 from sentemb.types import Encoded, Tokens
 
 
@@ -22,14 +22,22 @@ class EncoderModule(nn.Module):
     """A Hugging Face backbone with a pooling and heads; keeps ``types.SentenceModule``.
 
     Calling it is row-wise. ``project`` runs the heads, which may couple rows.
+
+    Args:
+        pooling: not bound yet.
+        heads: not bound yet.
+        pools_prompt: whether a prompt's tokens are pooled too.
     """
 
-    def __init__(self, backbone: nn.Module, pooling: Pooling, heads: list[Head]) -> None:
+    def __init__(
+        self, backbone: nn.Module, pooling: Pooling, heads: Sequence[Head] = (), *, pools_prompt: bool = True
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
         self.heads = nn.ModuleList()
-        self.pooled_width = self.width = self.exported_width = pooling.width
+        self.pools_prompt = pools_prompt
+        self.width = self.exported_width = pooling.bind(hidden_width(backbone), layer_count(backbone))
         self._lean_form: tuple[nn.Module, TrainableEncoder | None] | None = None  # of which backbone
         self._is_compared = False  # that form with the plain forward
         for head in heads:
@@ -41,6 +49,11 @@ class EncoderModule(nn.Module):
         if not head.train_only:
             self.exported_width = self.width
         self.heads.append(head)
+
+    @property
+    def kept_heads(self) -> list[Head]:
+        """The heads that take part in encoding: those that are not ``train_only``."""
+        return [head for head in self.heads if isinstance(head, Head) and not head.train_only]
 
     def forward(
         self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False, prompt_tokens: int = 0
@@ -54,23 +67,32 @@ class EncoderModule(nn.Module):
             prompt_tokens: leading tokens that belong to a prompt; left out of the pooling where the model says so.
         """
         if not attentions and prompt_tokens == 0 and self.training:
-            found = self._lean([tokens], hidden=hidden)
-            if found is not None:
-                return found[0]
+            encoded = self._lean([tokens], hidden=hidden)
+            if encoded is not None:
+                return encoded[0]
         with eager_attention(self.backbone) if attentions else nullcontext():
             output: Any = self.backbone(
                 input_ids=tokens.input_ids, attention_mask=tokens.attention_mask,
                 output_hidden_states=self.pooling.needs_layers, output_attentions=attentions, return_dict=True,
             )
         last: Float[Tensor, "b t d"] = output.last_hidden_state
-        pooled_from = self.pooling.combine(output.hidden_states) if self.pooling.needs_layers else last
-        pooled = self.pooling(pooled_from, tokens.attention_mask, prompt_tokens)
+        layers = output.hidden_states if self.pooling.needs_layers else [last]
+        pooled = self.pool(layers, tokens.attention_mask, prompt_tokens)
         return Encoded(pooled, last if hidden else None, output.attentions if attentions else None)
+
+    def pool(
+        self, layers: Sequence[Float[Tensor, "b t d"]], mask: Int[Tensor, "b t"], prompt_tokens: int = 0
+    ) -> Float[Tensor, "b d"]:
+        """The pooling over a text's tokens, a prompt's left out where the model says so."""
+        if prompt_tokens and not self.pools_prompt:
+            mask = mask.clone()
+            mask[:, :prompt_tokens] = 0
+        return pool(self.pooling, layers, mask)
 
     def together(self, batches: Sequence[Tokens]) -> list[Encoded]:
         """``forward`` of several padded batches, in one pass where there is one for this backbone."""
-        found = self._lean(batches, hidden=False) if self.training else None
-        return [self(tokens) for tokens in batches] if found is None else found
+        encoded = self._lean(batches, hidden=False) if self.training else None
+        return [self(tokens) for tokens in batches] if encoded is None else encoded
 
     def _lean(self, batches: Sequence[Tokens], *, hidden: bool) -> list[Encoded] | None:
         """By the lean training forward; None where there is none, or not now."""
@@ -78,7 +100,7 @@ class EncoderModule(nn.Module):
         if run is None:
             return None
         states = run(batches)
-        return [Encoded(self.pooling(state, tokens.attention_mask, 0), state if hidden else None)
+        return [Encoded(self.pool([state], tokens.attention_mask), state if hidden else None)
                 for state, tokens in zip(states, batches, strict=True)]
 
     def _trainable(self, batches: Sequence[Tokens]) -> TrainableEncoder | None:
@@ -99,16 +121,21 @@ class EncoderModule(nn.Module):
 
     def project(self, pooled: Float[Tensor, "n d"], *, exported: bool = False) -> Float[Tensor, "n o"]:
         """Run the heads; ``exported`` leaves out those that serve training only."""
-        for head in self.heads:
-            assert isinstance(head, Head)
-            if not (exported and head.train_only):
-                pooled = head(pooled)
+        for head in self.kept_heads if exported else self.heads:
+            pooled = head(pooled)
         return pooled
 
-    @property
-    def couples_rows(self) -> bool:
-        """Whether a head mixes the rows of a batch while training (GradCache must then keep it outside)."""
-        return any(isinstance(head, Head) and head.couples_rows for head in self.heads)
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while, every submodule's own mode restored."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def _lean_form_of(backbone: nn.Module) -> TrainableEncoder | None:

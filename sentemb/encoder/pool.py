@@ -7,6 +7,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sentemb.data.distinct import distinct
+from sentemb.encoder.encode import Vectors, check_texts, progress_bar
 from sentemb.encoder.encoder import Encoder
-from sentemb.encoder.pipeline import distinct_texts, progress_bar
 from sentemb.errors import ModelError
 from sentemb.machine.precision import find_device
 from sentemb.progress import Progress
@@ -24,20 +26,56 @@ _BLOCK = 8192  # texts sent to a process at a time, at most
 _BLOCKS_EACH = 4  # at least so many a process, so that none waits long for the last one
 
 
-def device_names(asked: str | None) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    """Arguments of ``Encoder.load``."""
+
+    source: str
+    max_tokens: int | None
+    precision: str
+    trust_remote_code: bool
+    prompts: Mapping[str, str] | None
+    revision: str | None
+
+    def load(self, device: str) -> Encoder:
+        return Encoder.load(
+            self.source, max_tokens=self.max_tokens, device=device, precision=self.precision,
+            trust_remote_code=self.trust_remote_code, prompts=self.prompts, revision=self.revision,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """Arguments of ``Encoder.encode``."""
+
+    prompt: str | None
+    prompt_name: str | None
+    normalise: bool | None
+    precision: str | None
+    batch_tokens: int | None
+    dim: int | None
+
+    def encode(self, encoder: Encoder, texts: list[str]) -> Vectors:
+        return encoder.encode(
+            texts, prompt=self.prompt, prompt_name=self.prompt_name, normalise=self.normalise,
+            precision=self.precision, batch_tokens=self.batch_tokens, dim=self.dim, progress=False,
+        )
+
+
+def device_names(devices: str | None) -> list[str]:
     """``cuda:0,cuda:1`` as a list; ``all``: every GPU. None or a single name gives at most one entry.
 
     Raises:
         ModelError: ``all`` without a GPU, or a device that is not there.
     """
-    if asked is None:
+    if devices is None:
         return []
-    if asked == "all":
-        found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        if not found:
+    if devices == "all":
+        names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        if not names:
             raise ModelError('device = "all": no GPU in this machine; leave it out to use the CPU')
-        return found
-    names = [name.strip() for name in asked.split(",") if name.strip()]
+        return names
+    names = [name.strip() for name in devices.split(",") if name.strip()]
     for name in names:
         find_device(name)
     return names
@@ -52,29 +90,36 @@ class DevicePool:
     ...     vectors = pool.encode(texts)
 
     Args:
-        source: as for ``Encoder.load``.
+        source: as the other arguments, see ``Encoder.load``.
         devices: where the processes compute; one may be named several times. Processes on the CPU share its cores.
-        load: further arguments of ``Encoder.load``.
 
     Raises:
         ModelError: no devices, an unknown one, or a model that cannot be loaded.
     """
 
-    def __init__(self, source: str | Path, devices: Sequence[str], **load: Any) -> None:
+    def __init__(
+        self, source: str | Path, devices: Sequence[str], *, max_tokens: int | None = None, precision: str = "auto",
+        trust_remote_code: bool = False, prompts: Mapping[str, str] | None = None, revision: str | None = None,
+    ) -> None:
         if not devices:
             raise ModelError("a pool needs at least one device")
         for name in devices:
             find_device(name)
         self.devices = tuple(devices)
-        self._facts = Encoder.load(source, device="cpu", **load)  # its faults are found here, not in the processes
+        self.cut_count = 0
+        model = _Model(
+            source=str(source), max_tokens=max_tokens, precision=precision, trust_remote_code=trust_remote_code,
+            prompts=prompts, revision=revision,
+        )
+        self._facts = model.load("cpu")  # its faults are found here, not in the processes
         context = multiprocessing.get_context("spawn")
-        places = context.Queue()
+        free_devices = context.Queue()
         for name in devices:
-            places.put(name)
+            free_devices.put(name)
         on_cpu = sum(torch.device(name).type == "cpu" for name in devices)
         threads = max(1, torch.get_num_threads() // on_cpu) if on_cpu else None
         self._processes = ProcessPoolExecutor(
-            len(devices), context, initializer=_start, initargs=(places, str(source), load, threads)
+            len(devices), context, initializer=_start, initargs=(free_devices, model, threads)
         )
 
     # ------------------------------------------------------------------------- what other parts ask of an encoder
@@ -89,6 +134,11 @@ class DevicePool:
         return self._facts.width
 
     @property
+    def max_tokens(self) -> int:
+        """Longest input, special tokens included; ``cut_count`` counts the longer texts."""
+        return self._facts.max_tokens
+
+    @property
     def prompts(self) -> Mapping[str, str]:
         """The model's named prompts."""
         return self._facts.prompts
@@ -98,43 +148,47 @@ class DevicePool:
         return self._facts.digest()
 
     def encode(
-        self, texts: Sequence[str], *, progress: bool | Progress | None = None, **options: Any
+        self, texts: Sequence[str], *, prompt: str | None = None, prompt_name: str | None = None,
+        normalise: bool | None = None, precision: str | None = None, batch_tokens: int | None = None,
+        dim: int | None = None, progress: bool | Progress | None = None,
     ) -> NDArray[np.float32]:
-        """Embeddings in the order of the texts, (texts, d) float32.
+        """Embeddings in the order of the texts, (texts, d) float32; equal texts are computed once.
 
-        Args:
-            texts: strings; equal ones are computed once.
-            progress: as for ``Encoder.encode``.
-            options: further arguments of ``Encoder.encode``.
+        Args: as those of ``Encoder.encode``.
 
         Raises:
             ModelError: what ``Encoder.encode`` raises, or a process that ended.
         """
-        unique, first, like = distinct_texts(texts)
-        out = np.empty((len(texts), options.get("dim") or self.width), dtype=np.float32)
+        options = _Options(
+            prompt=prompt, prompt_name=prompt_name, normalise=normalise, precision=precision,
+            batch_tokens=batch_tokens, dim=dim,
+        )
+        check_texts(texts)
+        unique = distinct(texts)
         # long texts first and together: little padding within a block, and short blocks at the end
-        order = np.argsort([-len(text) for text in unique], kind="stable")
-        size = max(1, min(_BLOCK, -(-len(unique) // (_BLOCKS_EACH * len(self.devices)))))
-        waiting: dict[Future[NDArray[np.float32]], NDArray[np.int64]] = {}
+        order = np.argsort([-len(text) for text in unique.values], kind="stable")
+        size = max(1, min(_BLOCK, -(-len(order) // (_BLOCKS_EACH * len(self.devices)))))
+        vectors = np.empty((len(order), dim or self.width), dtype=np.float32)
+        rows_of: dict[Future[tuple[Vectors, int]], NDArray[np.int64]] = {}
         with progress_bar(progress, len(texts)) as bar:
             try:
-                for block in np.split(order, range(size, len(order), size)):
-                    waiting[self._processes.submit(_encode, [unique[place] for place in block], options)] = block
-                for done in as_completed(waiting):
-                    out[first[waiting[done]]] = done.result()
-                    bar.advance(len(waiting[done]))
+                for rows in np.split(order, range(size, len(order), size)):
+                    block = [unique.values[row] for row in rows]
+                    rows_of[self._processes.submit(_encode, block, options)] = rows
+                for done in as_completed(rows_of):
+                    vectors[rows_of[done]], cut = done.result()
+                    self.cut_count += cut
+                    bar.advance(len(rows_of[done]))
             except BrokenProcessPool:
                 raise ModelError(
                     f"a process of the devices {', '.join(self.devices)} ended (out of memory?); a smaller "
                     "batch_tokens or fewer devices need less"
                 ) from None
             finally:
-                for done in waiting:
-                    done.cancel()
-            again = np.flatnonzero(first[like] != np.arange(len(texts)))
-            out[again] = out[first[like[again]]]
-            bar.advance(len(again))
-        return out
+                for waiting in rows_of:
+                    waiting.cancel()
+            bar.advance(len(texts) - len(order))
+        return vectors if len(order) == len(texts) else vectors[unique.position]
 
     def close(self) -> None:
         """End the processes."""
@@ -151,16 +205,16 @@ class DevicePool:
 _here: Encoder | None = None
 
 
-def _start(places: Any, source: str, load: dict[str, Any], threads: int | None) -> None:
+def _start(free_devices: Any, model: _Model, threads: int | None) -> None:
     global _here
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    device = places.get()
+    device = free_devices.get()
     if threads is not None and torch.device(device).type == "cpu":
         torch.set_num_threads(threads)
-    _here = Encoder.load(source, device=device, **load)
+    _here = model.load(device)
 
 
-def _encode(texts: list[str], options: dict[str, Any]) -> NDArray[np.float32]:
+def _encode(texts: list[str], options: _Options) -> tuple[Vectors, int]:
     assert _here is not None
-    found: NDArray[np.float32] = _here.encode(texts, progress=False, **options)
-    return found
+    before = _here.cut_count
+    return options.encode(_here, texts), _here.cut_count - before

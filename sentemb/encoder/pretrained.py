@@ -1,4 +1,5 @@
-"""Checkpoints that companions and terms load beside the encoder: masked-language models, bare backbones, tokenizers."""
+"""Checkpoints that companions and terms load beside the encoder: masked-language models and their heads, bare
+backbones, tokenizers."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from sentemb.encoder.backbone import load_pretrained
 from sentemb.errors import ModelError, first_line
 
 # where the dense layer and the norm of a masked-LM head lie: BERT; RoBERTa, MPNet, XLM-R; DistilBERT
@@ -25,7 +28,7 @@ def load_masked_lm(folder: Path, *, trust_remote_code: bool = False) -> tuple[nn
     """
     from transformers import AutoModelForMaskedLM
 
-    return _load(AutoModelForMaskedLM, folder, trust_remote_code)
+    return load_pretrained(AutoModelForMaskedLM, folder, trust_remote_code=trust_remote_code)
 
 
 def load_bare(folder: Path, *, trust_remote_code: bool = False) -> nn.Module:
@@ -36,7 +39,7 @@ def load_bare(folder: Path, *, trust_remote_code: bool = False) -> nn.Module:
     from transformers import AutoModel
 
     model: Any
-    model, missing = _load(AutoModel, folder, trust_remote_code)
+    model, missing = load_pretrained(AutoModel, folder, trust_remote_code=trust_remote_code)
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     missing = frozenset(name for name in missing if not name.startswith("pooler."))
@@ -65,22 +68,65 @@ def check_same_tokenizer(folder: Path, other: Path, part: str, *, trust_remote_c
         )
 
 
-def _load(factory: Any, folder: Path, trust_remote_code: bool) -> tuple[nn.Module, frozenset[str]]:
-    from transformers.utils import logging
+class MaskedLMHead(nn.Module):
+    """Logits over the vocabulary: ``decoder(norm(activation(dense(hidden))))``, as in BERT, RoBERTa and DistilBERT."""
 
-    # neither bars nor a report of missing weights on stderr: callers decide what is missing
-    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model, info = factory.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: {first_line(error)}") from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bar:
-            logging.enable_progress_bar()
-    return model, frozenset(info["missing_keys"])
+    def __init__(self, dense: nn.Linear, activation: nn.Module, norm: nn.LayerNorm, decoder: nn.Linear) -> None:
+        super().__init__()
+        self.dense, self.activation, self.norm, self.decoder = dense, activation, norm, decoder
+
+    def forward(self, hidden: Float[Tensor, "k h"]) -> Float[Tensor, "k vocabulary"]:
+        """One row a token."""
+        logits: Tensor = self.decoder(self.norm(self.activation(self.dense(hidden))))
+        return logits
+
+
+def load_masked_lm_head(folder: Path, *, seed: int, trust_remote_code: bool = False) -> tuple[MaskedLMHead, bool]:
+    """The head of the checkpoint in ``folder``, and whether it was trained.
+
+    Its decoder is a copy of the input embeddings where the checkpoint ties them; here the two then learn apart. A
+    checkpoint without a head gets a fresh one, drawn from the seed as BERT's is (normal, sd 0.02), whose decoder
+    starts from the input embeddings.
+
+    Raises: ModelError where the architecture's head is not of this shape.
+    """
+    model, missing = load_masked_lm(folder, trust_remote_code=trust_remote_code)
+    dense, norm = _layers(model, folder)
+    tied: Any = model.get_output_embeddings()  # type: ignore[operator]
+    decoder = nn.Linear(tied.in_features, tied.out_features)
+    trained = not any(name.startswith(layer) for name in missing for pair in HEAD_LAYERS for layer in pair)
+    with torch.no_grad():
+        decoder.weight.copy_(tied.weight)
+        decoder.bias.zero_()
+        if trained and tied.bias is not None:
+            decoder.bias.copy_(tied.bias)
+        if not trained:
+            dense.weight.normal_(0.0, 0.02, generator=torch.Generator().manual_seed(seed))
+            dense.bias.zero_()
+            norm.reset_parameters()
+    head = MaskedLMHead(dense, _activation(model), norm, decoder)
+    return head.requires_grad_(True).train(), trained
+
+
+def _layers(model: nn.Module, folder: Path) -> tuple[nn.Linear, nn.LayerNorm]:
+    for dense_name, norm_name in HEAD_LAYERS:
+        try:
+            dense, norm = model.get_submodule(dense_name), model.get_submodule(norm_name)
+        except AttributeError:
+            continue
+        if isinstance(dense, nn.Linear) and isinstance(norm, nn.LayerNorm):
+            return dense, norm
+    raise ModelError(
+        f"{folder}: {type(model).__name__} has a masked-language-model head of an unknown shape; known are those of "
+        "BERT, RoBERTa, XLM-RoBERTa, MPNet, DistilBERT and DeBERTa"
+    )
+
+
+def _activation(model: nn.Module) -> nn.Module:
+    from transformers.activations import ACT2FN
+
+    config: Any = model.config
+    # RoBERTa's and MPNet's heads have GELU whatever the layers have
+    name = "gelu" if hasattr(model, "lm_head") else getattr(config, "hidden_act", None) or config.activation
+    activation: nn.Module = ACT2FN[name]
+    return activation

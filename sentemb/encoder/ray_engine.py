@@ -46,7 +46,6 @@ class EncodeJob:
     normalise: bool | None = None
     batch_tokens: int | None = None
     dim: int | None = None
-    compile: bool = False
 
     def key(self, texts: Sequence[str]) -> str:
         """Hash of the job and of a window's texts."""
@@ -156,7 +155,6 @@ class ShardEncoder:
             vectors = self._loaded().encode(
                 texts, prompt=job.prompt, prompt_name=job.prompt_name, normalise=job.normalise,
                 batch_tokens=job.batch_tokens, dim=job.dim, progress=False,
-                compile=job.compile,
             )
             _write_vectors(self.folder / f"vectors-{name}", vectors)
         return batch

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.data.hashing import text_hashes
-from sentemb.errors import ModelError, first_line
+from sentemb.encoder.backbone import refused
+from sentemb.errors import ModelError
 from sentemb.types import TokenColumn, Vocabulary
 
 # texts handed to the tokenizers library at once: bounds the memory of its Encoding objects
@@ -24,6 +25,9 @@ _CHUNK = 16_384
 
 class Tokeniser:
     """A checkpoint's tokenizer, through the `tokenizers` library where the checkpoint has one.
+
+    Attributes:
+        cut_count: texts that were longer than ``max_tokens``, and so were cut, since it was made.
 
     Args:
         fast: the `tokenizers` backend, or None; it is changed, so it must be this object's own.
@@ -37,6 +41,7 @@ class Tokeniser:
     ) -> None:
         self.vocabulary = vocabulary
         self.max_tokens = max_tokens
+        self.cut_count = 0
         self._fast, self._load_hub = fast, load_hub
         if fast is not None:
             fast.no_padding()
@@ -59,11 +64,16 @@ class Tokeniser:
         return None if self._fast is None else str(self._fast.to_str())
 
     def __call__(self, texts: Sequence[str]) -> TokenColumn:
-        """Token ids of every text, special tokens included, cut to ``max_tokens``.
+        """Token ids of every text, special tokens included, cut to ``max_tokens``, and the texts' hashes.
 
         Raises:
             ModelError: an entry is no string.
         """
+        column = self.ids(texts)
+        return TokenColumn(column.flat, column.offsets, text_hashes(texts))
+
+    def ids(self, texts: Sequence[str]) -> TokenColumn:
+        """As calling it, for who needs no hashes: ``text`` is -1 in every row."""
         flats: list[NDArray[np.int32]] = []
         lengths = np.empty(len(texts), dtype=np.int64)
         for start in range(0, len(texts), _CHUNK):
@@ -79,7 +89,7 @@ class Tokeniser:
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         flat = np.concatenate(flats) if flats else np.empty(0, dtype=np.int32)
-        return TokenColumn(flat, offsets, text_hashes(texts))
+        return TokenColumn(flat, offsets, np.broadcast_to(np.int64(-1), len(texts)))
 
     def prompt_tokens(self, prompt: str) -> int:
         """Leading tokens that ``prompt`` takes in front of a text (special tokens at the end do not count)."""
@@ -124,8 +134,17 @@ class Tokeniser:
         try:
             if self._fast is None:
                 rows: list[list[int]] = self.hub(texts, truncation=True, max_length=self.max_tokens)["input_ids"]
+                full = [text for text, row in zip(texts, rows, strict=True) if len(row) == self.max_tokens]
+                room = self.max_tokens - self.hub.num_special_tokens_to_add()
+                self.cut_count += sum(len(self.hub.tokenize(text)) > room for text in full)
             else:
-                rows = [encoding.ids for encoding in self._fast.encode_batch_fast(texts)]
+                encodings = self._fast.encode_batch_fast(texts)
+                rows = [encoding.ids for encoding in encodings]
+                # only a row of the full length can have been cut; asking the others would cost time
+                self.cut_count += sum(
+                    len(row) == self.max_tokens and bool(encoding.overflowing)
+                    for row, encoding in zip(rows, encodings, strict=True)
+                )
         except (TypeError, ValueError, UnicodeEncodeError) as error:
             for row, text in enumerate(texts):
                 if not isinstance(text, str):
@@ -187,10 +206,13 @@ def load_hub(folder: Path, *, lower_case: bool, trust_remote_code: bool = False)
     """
     from transformers import AutoTokenizer
 
-    try:
+    with refused(folder):
         hub = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{folder}: no usable tokenizer ({first_line(error)})") from error
+    # without its files transformers makes a vocabulary of special tokens, for which every word is unknown
+    needed = set(type(hub).vocab_files_names.values()) | ({"tokenizer.json"} if hub.is_fast else set())
+    if type(hub).vocab_files_names and not any((folder / name).is_file() for name in needed):
+        raise ModelError(f"{folder}: no tokenizer; needed is one of {', '.join(sorted(needed))}. Copy the tokenizer's "
+                         "files beside config.json")
     if lower_case:
         if not hub.is_fast:
             raise ModelError(f"{folder}: do_lower_case is set for a tokenizer without a `tokenizers` backend; convert "

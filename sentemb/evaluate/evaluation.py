@@ -3,7 +3,7 @@ task is scored; a task that fails is reported and the others go on."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from sentemb.errors import EvaluationError, SentembError
+from sentemb.errors import EvaluationError, SentembError, first_line, needs_extra
 from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.opening import ModelOptions, open_model
 from sentemb.evaluate.reports.results import Results, TaskFailure, TaskResult
 from sentemb.evaluate.statistics.significance import Interval, interval_of_mean
 from sentemb.evaluate.suites import Suite, load_suite
-from sentemb.evaluate.task import EvalSetup, Task
-from sentemb.progress import is_quiet
+from sentemb.evaluate.task import EvalSetup, Task, texts_by_prompt
 from sentemb.provenance import provenance
 from sentemb.types import Embedder
+
+logger = logging.getLogger(__name__)
 
 AHEAD_TEXTS = 200_000  # distinct texts of several tasks that are encoded in one pass
 
@@ -49,7 +50,7 @@ def evaluate_model(
             SentenceTransformer, anything with ``encode(texts)``, or a function; or what ``open_model`` gave.
         tasks: a suite's name, a suite file (``.toml``), or task values.
         data_dir: the data folder; by default ``SENTEMB_DATA``.
-        output: a folder for mteb's results tree, TREC runs and pictures.
+        output: a folder for mteb's results tree and TREC runs.
         precision: of a model that is opened here.
         resamples: of the bootstrap intervals; 0: none.
         seed: of draws, folds and resamples.
@@ -95,6 +96,8 @@ class EvalPlan:
                 continue
             for task in expanded:
                 try:
+                    for package in task.packages:
+                        needs_extra(package, "eval")
                     faults = task.missing(setup)
                 except SentembError as error:
                     faults = [str(error)]
@@ -123,18 +126,18 @@ def run_plan(model: EvalModel, plan: EvalPlan, setup: EvalSetup) -> Results:
     failures = list(plan.missing)
     for number, (task, data) in enumerate(_loaded(model, plan.tasks, setup), start=1):
         task_start = time.perf_counter()
-        progress = f"[{number}/{len(plan.tasks)}] {task.label}"
+        progress = f"[{number}/{len(plan.tasks)}] {task.label}:"
         try:
             if isinstance(data, Exception):
                 raise data
             result = task.run(data, model, setup)
         except Exception as error:  # of mteb, a task's own code or the model: one task must not lose the others
             failures.append(TaskFailure(task=task.label, error=_message(error)))
-            _say(f"{progress}: failed")
+            logger.info("%s failed", progress)
             continue
         took = time.perf_counter() - task_start
         results.append(replace(result, seconds=result.seconds or took))
-        _say(f"{progress}: {result.main:.2f} in {took:.1f} s")
+        logger.info("%s %.2f in %.1f s", progress, result.main, took)
     means = averages(plan.suite, results)
     encoded, encoding = model.texts - texts, model.seconds - seconds
     return Results(
@@ -159,32 +162,27 @@ def _loaded(model: EvalModel, tasks: Sequence[Task], setup: EvalSetup) -> Iterat
     lengths, and every text once.
     """
     group: list[tuple[Task, Any]] = []
-    texts: dict[str | None, dict[str, None]] = {}
+    total = 0
     for task in tasks:
         try:
             data = task.load(setup)
-            columns = task.texts(data)
+            count = sum(len(column.texts) for column in task.texts(data))
         except Exception as error:
-            group.append((task, error))
+            yield task, error
             continue
-        count = sum(len(column.texts) for column in columns)
-        if group and count + sum(map(len, texts.values())) > AHEAD_TEXTS:
-            yield from _encoded_ahead(model, group, texts)
-            group, texts = [], {}
+        if group and total + count > AHEAD_TEXTS:
+            yield from _encoded_ahead(model, group)
+            group, total = [], 0
         group.append((task, data))
-        for column in columns:
-            prompt = model.prompt(task=task.label, task_type=task.task_type, role=column.role)
-            texts.setdefault(prompt, {}).update(dict.fromkeys(column.texts))
-    yield from _encoded_ahead(model, group, texts)
+        total += count
+    yield from _encoded_ahead(model, group)
 
 
-def _encoded_ahead(
-    model: EvalModel, group: list[tuple[Task, Any]], texts: dict[str | None, dict[str, None]]
-) -> Iterator[tuple[Task, Any]]:
+def _encoded_ahead(model: EvalModel, group: list[tuple[Task, Any]]) -> Iterator[tuple[Task, Any]]:
     if len(group) > 1:  # a task alone, which may be larger than the model's memory, is encoded when it runs
-        for prompt, distinct in texts.items():
+        for prompt, texts in texts_by_prompt(model, group).items():
             try:
-                model.encode(list(distinct), prompt=prompt)
+                model.encode(texts, prompt=prompt)
             except Exception:  # noqa: S112 - the text is met again, and blamed, in its own task
                 continue
     yield from group
@@ -207,14 +205,7 @@ def averages(suite: Suite, tasks: Sequence[TaskResult]) -> dict[str, tuple[float
     return means
 
 
-def _say(line: str) -> None:
-    """A line a task on stderr; the bar, where there is one, is the encoder's."""
-    if not is_quiet():
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
-
-
 def _message(error: Exception) -> str:
     if isinstance(error, SentembError):
         return str(error)
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -55,6 +55,12 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in share_dir("eval", "suites").glob("*.toml"))
 
 
+def suite_titles() -> dict[str, str]:
+    """What the suites that come with sentemb are, by name."""
+    paths = {name: share_dir("eval", "suites") / f"{name}.toml" for name in suite_names()}
+    return {name: str(tomllib.loads(path.read_text(encoding="utf-8"))["title"]) for name, path in paths.items()}
+
+
 def load_suite(name: str | Path) -> Suite:
     """A suite by name or from a file; every fault of it at once.
 

@@ -16,8 +16,9 @@
 
         def run(self, data, model, setup):
             short, long = (self.encode(model, side) for side in zip(*data, strict=True))
-            hits = (short @ long.T).argmax(axis=1) == range(len(data))
-            items = Items(fingerprint=fingerprint(*zip(*data)), values=hits.astype(float).tolist())
+            nearest = top(short, long, 1, metric=model.identity.similarity).ids[:, 0]
+            hits = (nearest == np.arange(len(data))).astype(float)
+            items = Items(fingerprint=fingerprint(*zip(*data)), values=hits.tolist())
             return self.result(setup, metric="accuracy", main=100 * hits.mean(), items=items)
 
 The same class is then ``[[tasks]]`` of a suite, ``[[dev]]`` of a recipe and ``--task`` of ``sentemb eval``.
@@ -52,7 +53,7 @@ class EvalSetup:
     """What all tasks of an evaluation share: where data lie, what is written, how much is resampled."""
 
     data: DataFolder = field(default_factory=DataFolder)
-    output: Path | None = None  # for mteb's results tree, TREC runs and pictures
+    output: Path | None = None  # for mteb's results tree and TREC runs
     resamples: int = 1000  # of the bootstrap; 0: no intervals
     seed: int = 42  # of draws, folds and resamples
 
@@ -90,6 +91,16 @@ class Texts:
     role: str | None = None  # query or document, where the task has both
 
 
+def texts_by_prompt(model: EvalModel, loaded: Sequence[tuple[Task, Any]]) -> dict[str | None, list[str]]:
+    """The distinct texts of tasks and their data, by the prompt that the model has for them."""
+    texts: dict[str | None, dict[str, None]] = {}
+    for task, data in loaded:
+        for column in task.texts(data):
+            prompt = model.prompt(task=task.label, task_type=task.task_type, role=column.role)
+            texts.setdefault(prompt, {}).update(dict.fromkeys(column.texts))
+    return {prompt: list(distinct) for prompt, distinct in texts.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task(Part, room="tasks"):
     """One score of a model on one set of data. Light to make; data are read by ``load``, once.
@@ -104,6 +115,7 @@ class Task(Part, room="tasks"):
 
     task_type: ClassVar[str] = "Task"  # STS, Retrieval, Classification, …: in reports, and to choose a prompt
     higher_is_better: ClassVar[bool] = True  # whether the score can choose a checkpoint
+    packages: ClassVar[tuple[str, ...]] = ()  # of the extra "eval", by the names they are imported by
 
     name: str = ""
 

@@ -7,11 +7,9 @@ from typing import Literal, cast, get_args
 import torch
 
 from sentemb.errors import ModelError, did_you_mean, first_line
-from sentemb.machine.rates import has_fast_bfloat16, has_fast_int8, has_int8
+from sentemb.machine.rates import has_fast_bfloat16
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
-# whether long work runs in eight bits; "on" says so where it cannot
-Int8Use = Literal["off", "auto", "on"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,44 +37,26 @@ def find_device(name: str | torch.device | None) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        found = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
-        raise ModelError(f'device = "{name}": {first_line(error)}; this machine has {found}') from None
+        devices = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
+        raise ModelError(f'device = "{name}": {first_line(error)}; this machine has {devices}') from None
     return device
 
 
 def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of weights and activations; ``auto``, and ``int8`` for what is not rounded, is bfloat16 where that is
-    fast.
+    """The dtype of weights and activations; ``auto`` is bfloat16 where the device multiplies it clearly faster than
+    float32, else float32.
 
     Raises:
-        ModelError: float16 on a CPU, which computes it slower than float32; int8 anywhere else, or without oneDNN's
-            products of bytes.
+        ModelError: float16 on a CPU, which computes it slower than float32; int8, which is a form of a model.
     """
     if name == "int8":
-        if device.type != "cpu":
-            raise ModelError('precision = "int8" is for CPUs; on a GPU use "bf16", "fp16", "fp32" or "auto"')
-        if not has_int8():
-            raise ModelError('precision = "int8": this processor, or this PyTorch, has no exact products of bytes; '
-                             'use "fp32" or "auto"')
-    if name in ("auto", "int8"):
+        raise ModelError('precision = "int8" is for models that were prepared for it: '
+                         "sentemb quantize MODEL --texts FILE -o MODEL-int8")
+    if name == "auto":
         return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
     if name == "fp16" and device.type == "cpu":
-        raise ModelError('precision = "fp16" is for GPUs; on a CPU use "bf16", "fp32", "int8" or "auto"')
+        raise ModelError('precision = "fp16" is for GPUs; on a CPU use "bf16", "fp32" or "auto"')
     return _DTYPES[name]
-
-
-def resolve_int8(name: Precision, device: torch.device) -> Int8Use:
-    """Whether long work runs in eight bits: where they were asked for, or are this CPU's fastest products."""
-    if name == "int8":
-        return "on"
-    return "auto" if name == "auto" and device.type == "cpu" and has_fast_int8() else "off"
-
-
-def precision_told(name: Precision, device: torch.device) -> str:
-    """What encoding runs in, for reports: ``int8`` where long work does, else the dtype."""
-    if resolve_int8(name, device) != "off":
-        return "int8"
-    return str(resolve_precision(name, device)).removeprefix("torch.")
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

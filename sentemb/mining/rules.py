@@ -1,159 +1,234 @@
-"""Which candidates may be negatives, and which of those are taken: pure array functions."""
+"""Rules: which candidates are refused as negatives. Pure functions of a table of similarities and rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
-from sentemb.errors import SearchError
+from sentemb.errors import NumericError, SearchError
+from sentemb.parts import Count, Fraction, NonNegative, Part
 
 Scores = NDArray[np.float32]
-Rows = NDArray[np.int64]
-SOURCES = ("dense", "bm25", "random")
+Ids = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+PairScorer = Callable[[list[tuple[str, str]]], Scores]
 
 
-@dataclass(frozen=True)
-class MiningRules:
-    """How negatives are chosen.
+@dataclass(frozen=True, kw_only=True)
+class CandidateTable:
+    """Candidates of a block of anchors, as one source ordered them: best first.
 
-    Args:
-        negatives: per anchor; an anchor with fewer that pass is left out.
-        dense, bm25, random: parts of the negatives that come from each source, e.g. 3, 1, 1; 0 leaves it out. What a
-            source cannot give (BM25 finds only texts with common words) comes from the others, in that order.
-        rank_min: best candidates to skip, counted among those that pass the other rules.
-        rank_max: candidates to look at per anchor and source; None: enough that some may be refused.
-        max_score, min_score: bounds of a negative's similarity to the anchor.
-        absolute_margin: a negative is at least this much less similar than the positive.
-        relative_margin: a negative is less similar than the positive by at least this share of its similarity.
-        sampling: ``top`` takes the hardest, ``random`` draws among all that pass.
-        filter_margin: with a filter model: a candidate whose own score is above the positive's less this is refused.
-        seed: of every draw.
+    Attributes:
+        ids: (anchors, c) corpus rows, -1 for none.
+        similarity: (anchors, c) cosine of anchor and candidate.
+        positive: (anchors,) cosine of anchor and its least similar positive.
+        allowed: (anchors, c) which may become negatives so far.
+        anchor_texts, positive_texts, corpus_texts: for rules that read texts; empty where only vectors are mined.
+        by_encoder: gives similarity and positive by another encoder, named by path or id.
     """
 
-    negatives: int = 5
-    dense: float = 1.0
-    bm25: float = 0.0
-    random: float = 0.0
-    rank_min: int = 0
-    rank_max: int | None = None
-    max_score: float | None = None
-    min_score: float | None = None
-    absolute_margin: float | None = None
-    relative_margin: float | None = None
-    sampling: str = "top"
-    filter_margin: float = 0.0
-    seed: int = 42
+    ids: Ids
+    similarity: Scores
+    positive: Scores
+    allowed: Mask
+    anchor_texts: Sequence[str] = ()
+    positive_texts: Sequence[Sequence[str]] = ()
+    corpus_texts: Sequence[str] = ()
+    by_encoder: Callable[[str], tuple[Scores, Scores]] | None = None
 
-    def check(self) -> None:
-        """Raises SearchError for an impossible value."""
-        if self.negatives < 1:
-            raise SearchError(f"negatives = {self.negatives}; at least 1")
-        if self.rank_min < 0:
-            raise SearchError(f"rank_min = {self.rank_min}; at least 0")
-        if self.rank_max is not None and self.rank_max < self.rank_min + self.negatives:
-            raise SearchError(
-                f"rank_max = {self.rank_max}; with rank_min {self.rank_min} and {self.negatives} negatives it is at "
-                f"least {self.rank_min + self.negatives}"
-            )
-        if self.seed < 0:
-            raise SearchError(f"seed = {self.seed}; at least 0")
-        if self.sampling not in ("top", "random"):
-            raise SearchError(f'sampling = "{self.sampling}"; allowed: top, random')
-        parts = self.parts
-        if min(parts.values()) < 0 or not any(parts.values()):
-            raise SearchError(f"parts of the sources are {parts}; none is negative and at least one is above 0")
+
+class MiningRule(Part, room="mining_rules"):
+    """Base of rules. A rule sees what the rules before it allowed.
+
+    Attributes:
+        skips: how many of the best candidates it refuses on purpose, so that so many more are looked at.
+    """
+
+    skips: int = 0
+
+    def refused(self, table: CandidateTable) -> Mask:
+        """Which candidates (anchors, c) may not become negatives."""
+        raise NotImplementedError
+
+
+def allowed_by(rules: Sequence[MiningRule], table: CandidateTable) -> Mask:
+    """What all rules, one after the other, leave of the allowed candidates."""
+    for rule in rules:
+        table = replace(table, allowed=table.allowed & ~rule.refused(table))
+    return table.allowed
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbsoluteMargin(MiningRule):
+    """A negative is less similar to the anchor than the positive by at least a margin.
+
+        refused:  sim(a, c) + margin > sim(a, p)
+
+    Args:
+        margin: difference of cosines.
+
+    Source: the sentence-transformers library, ``mine_hard_negatives``, ``absolute_margin``.
+    Deviations: where an anchor has several positives, the least similar one counts.
+    """
+
+    margin: float = 0.05
+
+    def refused(self, table: CandidateTable) -> Mask:
+        return table.similarity + np.float32(self.margin) > table.positive[:, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeMargin(MiningRule):
+    """A negative is less similar to the anchor than the positive by at least a fraction of the positive's similarity.
+
+        refused:  sim(a, c) > sim(a, p) - fraction · |sim(a, p)|
+
+    Args:
+        fraction: 0.05 keeps candidates of up to 95 % of the positive's similarity.
+
+    Source: Moreira et al. 2024, "NV-Retriever: Improving text embedding models with effective hard-negative mining",
+        arXiv:2407.15831, TopK-PercPos; 0.05 is theirs.
+    Deviations: of the magnitude, so that a negative similarity of the positive does not loosen the rule.
+    """
+
+    fraction: Fraction = 0.05
+
+    def refused(self, table: CandidateTable) -> Mask:
+        bar = table.positive - np.abs(table.positive) * np.float32(self.fraction)
+        return table.similarity > bar[:, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRange(MiningRule):
+    """A negative's similarity to the anchor lies in a range.
+
+        refused:  sim(a, c) < least  or  sim(a, c) > most
+
+    Args:
+        least: smallest cosine; None for any.
+        most: largest cosine; None for any.
+    """
+
+    least: float | None = None
+    most: float | None = None
+
+    def refused(self, table: CandidateTable) -> Mask:
+        least = -np.inf if self.least is None else self.least
+        most = np.inf if self.most is None else self.most
+        return (table.similarity < least) | (table.similarity > most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankWindow(MiningRule):
+    """A negative's rank among the candidates that the rules before this one allowed lies in a window.
+
+        refused:  rank ≤ skip  or  rank > last,  ranks from 1
+
+    Args:
+        skip: how many of the best are left out, the likeliest false negatives.
+        last: the largest rank; None for any.
+    """
+
+    skip: Annotated[int, Ge(0)] = 0
+    last: Count | None = None
+
+    def __post_init__(self) -> None:
+        if self.last is not None and self.last <= self.skip:
+            raise ValueError(f"last = {self.last} and skip = {self.skip}; last must be larger")
 
     @property
-    def parts(self) -> dict[str, float]:
-        """Source to its part."""
-        return {"dense": self.dense, "bm25": self.bm25, "random": self.random}
+    def skips(self) -> int:  # type: ignore[override]
+        return self.skip
 
-    @property
-    def has_margin(self) -> bool:
-        """Whether the positive's own similarity matters."""
-        return self.absolute_margin is not None or self.relative_margin is not None
-
-    def window(self, positives: int) -> int:
-        """Candidates to look at per anchor and source."""
-        if self.rank_max is not None:
-            return self.rank_max
-        refuses = self.has_margin or self.max_score is not None or self.min_score is not None
-        return self.rank_min + self.negatives * (10 if refuses else 1) + positives
-
-    def counts(self) -> dict[str, int]:
-        """Negatives per source: parts as whole numbers that add up (largest remainders)."""
-        total = sum(self.parts.values())
-        exact = {name: self.negatives * part / total for name, part in self.parts.items()}
-        counts = {name: int(value) for name, value in exact.items()}
-        left = self.negatives - sum(counts.values())
-        for name in sorted(exact, key=lambda name: counts[name] - exact[name])[:left]:
-            counts[name] += 1
-        return counts
+    def refused(self, table: CandidateTable) -> Mask:
+        rank = np.cumsum(table.allowed, axis=1)
+        return (rank <= self.skip) | (rank > (np.inf if self.last is None else self.last))
 
 
-def refuse(scores: Scores, positive: Scores | None, rules: MiningRules) -> NDArray[np.bool_]:
-    """Candidates (anchors, c) that the score rules refuse; ``positive`` is each anchor's least positive similarity."""
-    refused = np.zeros(scores.shape, dtype=bool)
-    if positive is not None and rules.absolute_margin is not None:
-        refused |= scores + np.float32(rules.absolute_margin) > positive[:, None]
-    if positive is not None and rules.relative_margin is not None:
-        # of the magnitude, so that a negative similarity of the positive does not loosen the rule
-        refused |= scores > (positive - np.abs(positive) * np.float32(rules.relative_margin))[:, None]
-    if rules.max_score is not None:
-        refused |= scores > rules.max_score
-    if rules.min_score is not None:
-        refused |= scores < rules.min_score
+@dataclass(frozen=True, kw_only=True)
+class OtherEncoder(MiningRule):
+    """Another encoder finds a negative less similar to the anchor than the positive.
+
+        refused:  sim'(a, c) > sim'(a, p) - margin
+
+    Args:
+        model: the other encoder: a folder, hub id or package:NAME/FOLDER.
+        margin: how far below the positive, in its own cosines.
+    """
+
+    model: str
+    margin: NonNegative = 0.0
+
+    def refused(self, table: CandidateTable) -> Mask:
+        if table.by_encoder is None:
+            raise SearchError("other_encoder: needs texts; here only vectors are mined")
+        similarity, positive = table.by_encoder(self.model)
+        return similarity > (positive - np.float32(self.margin))[:, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEncoder(MiningRule):
+    """A cross-encoder scores a negative lower than the positive.
+
+        refused:  score(a, c) > score(a, p) - margin
+
+    Args:
+        model: a cross-encoder of sentence-transformers: a folder or hub id.
+        margin: how far below the positive, in its own scores.
+
+    Source: Qu et al. 2021, NAACL, "RocketQA", section 3.2 (denoised hard negatives).
+    Deviations: a difference from the positive's score instead of thresholds on the score.
+    """
+
+    model: str
+    margin: NonNegative = 0.0
+
+    def refused(self, table: CandidateTable) -> Mask:
+        return scored_above(table, _cross_encoder(self.model), self.margin)
+
+
+@lru_cache(maxsize=2)
+def _cross_encoder(model: str) -> PairScorer:
+    from sentemb.encoder.crossencoder import load_cross_encoder
+
+    return load_cross_encoder(model)
+
+
+def scored_above(table: CandidateTable, score: PairScorer, margin: float) -> Mask:
+    """Allowed candidates that a scorer of (anchor, text) pairs rates above the anchor's least positive, less a margin.
+
+    Raises:
+        SearchError: only vectors are mined.
+        NumericError: the scorer's answer is no list of finite numbers.
+    """
+    if not table.anchor_texts:
+        raise SearchError("a rule that reads texts needs them; here only vectors are mined")
+    positives = [(a, text) for a, texts in enumerate(table.positive_texts) for text in texts]
+    rows, columns = np.nonzero(table.allowed)
+    candidates = zip(rows.tolist(), table.ids[rows, columns].tolist(), strict=True)
+    pairs = [(table.anchor_texts[a], text) for a, text in positives]
+    pairs += [(table.anchor_texts[a], table.corpus_texts[row]) for a, row in candidates]
+    scores = np.asarray(score(pairs), dtype=np.float32).reshape(-1)
+    if len(scores) != len(pairs) or not np.isfinite(scores).all():
+        raise NumericError(f"the scoring model gave {len(scores)} scores of {len(pairs)} pairs, or not finite ones")
+    bar = np.full(len(table.ids), np.inf, dtype=np.float32)
+    np.minimum.at(bar, [a for a, _ in positives], scores[: len(positives)])
+    refused = np.zeros(table.ids.shape, dtype=bool)
+    refused[rows, columns] = scores[len(positives) :] > bar[rows] - margin
     return refused
 
 
-def window(passing: NDArray[np.bool_], rules: MiningRules) -> NDArray[np.bool_]:
-    """Those of the passing candidates (anchors, c; ordered best first) that lie in the rank window."""
-    rank = np.cumsum(passing, axis=1)
-    last = passing.shape[1] if rules.rank_max is None else rules.rank_max
-    return passing & (rank > rules.rank_min) & (rank <= last)
-
-
-def take(
-    rows: Rows, scores: Scores, allowed: NDArray[np.bool_], count: int, rules: MiningRules,
-    generator: np.random.Generator,
-) -> tuple[Rows, Scores]:
-    """``count`` of the allowed candidates of every anchor (ordered best first); -1 where there are too few."""
-    # allowed ones first, in their order
-    order = np.argsort(~allowed, axis=1, kind="stable")
-    rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-    available = allowed.sum(axis=1)
-    limit = rows.shape[1] if rules.rank_max is None else min(rows.shape[1], rules.rank_max)
-    rows, scores = rows[:, rules.rank_min : limit], scores[:, rules.rank_min : limit]
-    available = np.clip(np.minimum(available, limit) - rules.rank_min, 0, None)
-    places = np.arange(rows.shape[1])
-    if rules.sampling == "random":
-        keys = generator.random(rows.shape)
-        keys[places[None, :] >= available[:, None]] = 2.0  # behind every real one
-        picked = np.sort(np.argsort(keys, axis=1, kind="stable")[:, :count], axis=1)
-    else:
-        picked = np.broadcast_to(places[:count], (len(rows), min(count, rows.shape[1])))
-    chosen, values = np.take_along_axis(rows, picked, axis=1), np.take_along_axis(scores, picked, axis=1)
-    chosen = np.where(picked < available[:, None], chosen, -1)
-    if chosen.shape[1] < count:
-        missing = count - chosen.shape[1]
-        chosen = np.pad(chosen, ((0, 0), (0, missing)), constant_values=-1)
-        values = np.pad(values, ((0, 0), (0, missing)), constant_values=-np.inf)
-    return chosen, values
-
-
-def members(candidates: Rows, offsets: Rows, flat: Rows, total: int) -> NDArray[np.bool_]:
-    """Whether candidate (a, c) is in anchor a's list ``flat[offsets[a]:offsets[a + 1]]``; vectorised.
-
-    Args:
-        total: number of rows that candidates and lists count in.
-    """
-    anchors = np.repeat(np.arange(len(candidates)), np.diff(offsets))
-    keys = np.sort(anchors * total + flat)
-    asked = np.arange(len(candidates))[:, None] * total + candidates
-    place = np.searchsorted(keys, asked)
-    found = np.zeros(candidates.shape, dtype=bool)
-    inside = place < len(keys)
-    found[inside] = keys[place[inside]] == asked[inside]
-    return found & (candidates >= 0)
+PARTS: dict[str, type[MiningRule]] = {
+    "absolute_margin": AbsoluteMargin,
+    "cross_encoder": CrossEncoder,
+    "other_encoder": OtherEncoder,
+    "rank_window": RankWindow,
+    "relative_margin": RelativeMargin,
+    "score_range": ScoreRange,
+}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from sentemb.errors import PartError, did_you_mean
 
@@ -19,6 +19,7 @@ Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
+Whole = Annotated[int, Ge(0)]
 
 REQUIRED: Any = inspect.Parameter.empty
 
@@ -176,6 +177,8 @@ def _spell_bound(bound: Any) -> str:
             return f"above {limit}"
         case Ge(ge=limit):
             return f"at least {limit}"
+        case Lt(lt=limit):
+            return f"below {limit}"
         case Le(le=limit):
             return f"at most {limit}"
     return ""

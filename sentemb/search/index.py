@@ -10,12 +10,13 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.data.faults import Faults
 from sentemb.errors import SearchError
 from sentemb.maths.neighbours import Metric
 from sentemb.search.query import choosing
 from sentemb.search.query.expression import absent_fields, condition
 from sentemb.search.query.hybrid import fuse
-from sentemb.search.query.searcher import search, search_as_tuned
+from sentemb.search.query.searcher import check_k, search, search_as_tuned
 from sentemb.search.query.words import Bm25
 from sentemb.search.store import changes, maintenance
 from sentemb.search.store import manifest as manifests
@@ -27,7 +28,6 @@ from sentemb.search.store.embedding import check_model, encode, load_encoder
 from sentemb.search.store.generation import Generation, Hit
 from sentemb.search.store.manifest import Document, Manifest, Tuned
 from sentemb.search.store.options import BuildOptions
-from sentemb.search.store.records import SkippedRecords
 from sentemb.search.store.segment import Segment
 from sentemb.search.vectors.kind import VectorIndex
 from sentemb.types import Embedder, Hits
@@ -81,7 +81,7 @@ class SearchIndex:
         words: str = "english",
         resume: bool = False,
         overwrite: bool = False,
-        skipped: SkippedRecords | None = None,
+        skipped: Faults | None = None,
         name: str | None = None,
         wait_s: float = 0.0,
         disk: Disk | None = None,
@@ -265,6 +265,7 @@ class SearchIndex:
         Raises:
             SearchError: the index keeps no texts.
         """
+        check_k(k)
         generation, filter_ = self.generation, condition(where)
         dense = search(generation, self.vectors_of_texts(queries), max(pool, k), condition=filter_)
         if len(generation) == 0:
@@ -355,7 +356,7 @@ class SearchIndex:
         return words[1]
 
     # --------------------------------------------------------------------------------------------- changes
-    def add(self, data: Data, *, vectors: Vectors | None = None, skipped: SkippedRecords | None = None) -> int:
+    def add(self, data: Data, *, vectors: Vectors | None = None, skipped: Faults | None = None) -> int:
         """Add documents whose ids are new; gives how many. All of them, durably, or none.
 
         Args:
@@ -367,7 +368,7 @@ class SearchIndex:
         """
         return self._put(data, vectors, skipped, replace_existing=False)
 
-    def upsert(self, data: Data, *, vectors: Vectors | None = None, skipped: SkippedRecords | None = None) -> int:
+    def upsert(self, data: Data, *, vectors: Vectors | None = None, skipped: Faults | None = None) -> int:
         """Add documents, replacing those of the same id; gives how many. All of them, durably, or none.
 
         A document without an id replaces none: it is numbered above every integer id there is.
@@ -375,7 +376,7 @@ class SearchIndex:
         return self._put(data, vectors, skipped, replace_existing=True)
 
     def _put(
-        self, data: Data, vectors: Vectors | None, skipped: SkippedRecords | None, *, replace_existing: bool
+        self, data: Data, vectors: Vectors | None, skipped: Faults | None, *, replace_existing: bool
     ) -> int:
         return self._take(changes.put(
             self.access, self.generation, records_of(data), vectors=vectors, encoder=lambda: self.encoder,

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -83,7 +82,7 @@ def save_checkpoint(
     """Write ``step-…`` under ``folder``; returns its path.
 
     Raises:
-        OSError: it could not be written; what lay there before is untouched.
+        OSError, SafetensorError: it could not be written; what lay there before is untouched.
     """
     path = checkpoint_path(folder, state.step)
     _sweep(folder)
@@ -240,10 +239,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
         storage = tensor.untyped_storage().data_ptr()
         separate[key] = tensor.clone() if storage in storages else tensor
         storages.add(storage)
-    try:
-        save_file(separate, path)
-    except SafetensorError as error:  # a full disk arrives as this, not as OSError
-        raise OSError(f"cannot write {path}: {error}") from error
+    save_file(separate, path)
 
 
 def _flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

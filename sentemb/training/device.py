@@ -16,7 +16,7 @@ from sentemb.errors import RecipeError, needs_extra
 from sentemb.machine.allocation import keep_freed_memory
 from sentemb.machine.precision import find_device, multiplies_bfloat16
 from sentemb.training.objective import Objective
-from sentemb.training.optim import build_optimizer
+from sentemb.training.optimizers import parameter_groups
 from sentemb.training.settings import Precision, TrainSettings
 
 
@@ -33,7 +33,8 @@ def build_accelerator(
     settings: TrainSettings, precision: str, *, run_dir: Path, recipe: Mapping[str, Any]
 ) -> Any:
     """accelerate's ``Accelerator`` for this run, with its trackers started."""
-    needs_extra("accelerate", "train")
+    for package in ("accelerate", "matplotlib"):  # matplotlib draws the curve at the end
+        needs_extra(package, "train")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
@@ -70,7 +71,12 @@ def prepare(objective: Objective, settings: TrainSettings, accelerator: Any) -> 
     """
     if settings.shard and devices() > 1:
         shard(objective)
-    optimizer = build_optimizer(objective, settings)
+    optimizer = settings.optimizer.build(
+        parameter_groups(
+            objective, learning_rate=settings.learning_rate, head_learning_rate=settings.head_learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+    )
     if devices() > 1 and (settings.shard or settings.is_chunked):
         model = accelerator.prepare_model(objective, evaluation_mode=True)  # autocast, no DDP
         return model, optimizer, accelerator.prepare_optimizer(optimizer)

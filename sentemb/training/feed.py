@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 
 import torch
 
-from sentemb.data.batches import Batches
+from sentemb.data.orders import Batches
 from sentemb.distributed import devices, rank
 from sentemb.errors import RecipeError
 from sentemb.training.inputs import InputMaker, StepInput
@@ -32,11 +32,7 @@ class Feed:
         self.plan, settings = plan, plan.settings
         self.accumulation = settings.gradient_accumulation
         self.batches = Batches(
-            plan.dataset,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            no_duplicates=settings.no_duplicates,
-            drop_last=len(plan.dataset) >= settings.batch_size,
+            plan.dataset, settings.batches, batch_size=settings.batch_size, seed=settings.seed
         )
         self.steps_per_epoch = len(self.batches) // self.accumulation
         if self.steps_per_epoch == 0:
@@ -44,11 +40,10 @@ class Feed:
                 f"{len(plan.dataset)} examples make no batch of {settings.batch_size} × gradient_accumulation "
                 f"{self.accumulation}; lower train.batch_size or give more data"
             )
-        smallest = int(self.batches.sizes.min())
-        if smallest < devices():
+        if self.batches.smallest < devices():
             raise RecipeError(
-                f"a batch of {smallest} examples cannot be dealt to {devices()} devices; raise train.batch_size or "
-                "start fewer processes"
+                f"a batch of {self.batches.smallest} examples cannot be dealt to {devices()} devices; raise "
+                "train.batch_size or start fewer processes"
             )
         self.total_steps = min(settings.epochs * self.steps_per_epoch, settings.max_steps or 10**12)
 

@@ -187,10 +187,10 @@ def _parameters(folder: Path) -> int:
 
     from safetensors import safe_open
 
-    from sentemb.encoder.backbone import require_safetensors
+    from sentemb.encoder.backbone import weight_files
 
     total = 0
-    for path in require_safetensors(folder):
+    for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
             total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return total

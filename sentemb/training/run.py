@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sentemb.distributed import all_objects, any_device, broadcast_object, devices, is_lost, rank
+from sentemb.distributed import all_objects, any_device, broadcast_object, devices, is_lost, rank, say
 from sentemb.errors import DeviceLost, Interrupted, NumericError
 from sentemb.stopping import StopRequest, noted
 from sentemb.training import generators
@@ -29,9 +29,9 @@ from sentemb.training.feed import Feed
 from sentemb.training.gradcache import check_chunks
 from sentemb.training.inputs import StepInput
 from sentemb.training.monitor import Monitor
-from sentemb.training.optim import build_schedule
 from sentemb.training.plan import Plan, TrainResult
-from sentemb.training.run_folder import RunFolder, say
+from sentemb.training.run_folder import RunFolder
+from sentemb.training.schedules import build_schedule
 from sentemb.training.services import build_services
 from sentemb.training.step import Step, StepResult
 from sentemb.training.unsharded import UnshardedEncoder
@@ -74,8 +74,8 @@ class Run:
         run = Run(plan)
         run.train()                              # to the end: evaluations, checkpoints, the exported model
 
-        for inputs in run.inputs():              # or step by step; one item has the batches of an optimiser step
-            result = run.step(inputs)
+        for batches in run.inputs():             # or step by step; one item has the batches of an optimiser step
+            result = run.train_step(batches)
 
     Args:
         plan: what to train.
@@ -102,7 +102,8 @@ class Run:
         if checkpoint is not None:
             self._load(checkpoint)
         patience = self.settings.patience
-        self.callbacks: list[Callback] = [*plan.callbacks, *([EarlyStopping(patience=patience)] if patience else [])]
+        self.callbacks: list[Callback] = [*(part.fresh() for part in self.settings.callbacks), *plan.callbacks]
+        self.callbacks += [EarlyStopping(patience=patience)] if patience else []
         self.last_losses: dict[str, torch.Tensor] = {}
         self._reason: str | None = None  # why a callback wants to stop
         self._counted = self._saved = time.monotonic()
@@ -125,7 +126,9 @@ class Run:
         if settings.compile:
             backbone.compile(dynamic=True)
         model, optimizer, self.optimizer = prepare(plan.objective, settings, self.accelerator)
-        self.schedule = build_schedule(optimizer, settings, self.total_steps)
+        self.schedule = build_schedule(
+            optimizer, settings.schedule, warmup_fraction=settings.warmup_fraction, total_steps=self.total_steps
+        )
         self.step = Step(
             plan.objective, model=model, optimizer=self.optimizer, schedule=self.schedule,
             accelerator=self.accelerator, settings=settings, services=services,
@@ -166,7 +169,7 @@ class Run:
             inputs = self.inputs()
             stack.callback(inputs.close)
             for batches in inputs:
-                self._account(self.step([batch.to(self.device) for batch in batches]), batches)
+                self.train_step(batches)
                 if self._after_step(request):
                     break
             return self._finish()
@@ -175,7 +178,9 @@ class Run:
         """The batches of each optimiser step from where the run stands to its end."""
         return self.feed.steps(self.total_steps if self.state.stopped else self.state.step)
 
-    def _account(self, result: StepResult, batches: list[StepInput]) -> None:
+    def train_step(self, batches: Sequence[StepInput]) -> StepResult:
+        """One optimiser step: the weights move, ``state`` counts it, and callbacks hear of it."""
+        result = self.step([batch.to(self.device) for batch in batches])
         now, state = time.monotonic(), self.state
         self.last_losses = result.parts or self.last_losses
         self.state = replace(
@@ -189,6 +194,7 @@ class Run:
             learning_rate=float(self.schedule.get_last_lr()[0]),
         )
         self._tell(lambda callback: callback.on_step(event))
+        return result
 
     def _after_step(self, request: StopRequest) -> bool:
         """Evaluate, save and export where it is time to; whether training ends here."""

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from torch import Tensor
 
-from sentemb.distributed import broadcast_object, rank
+from sentemb.distributed import broadcast_object, rank, say
 from sentemb.encoder import Encoder
 from sentemb.errors import CheckpointError
 from sentemb.files import write_json, write_text
@@ -75,7 +76,7 @@ class RunFolder:
         """
         path, warnings = broadcast_object(newest_checkpoint(self.checkpoints) if rank() == 0 else None)
         for warning in warnings:
-            say(f"warning: {warning}")
+            say(warning, level=logging.WARNING)
         if path is None:
             say("no checkpoint to resume from; starting at step 0")
             return None, state
@@ -147,7 +148,7 @@ class RunFolder:
         )
 
 
-def _on_first_device(work: Callable[[], None], explain: Callable[[OSError], str]) -> None:
+def _on_first_device(work: Callable[[], None], explain: Callable[[Exception], str]) -> None:
     """Let the first device work; if it cannot (a full disk), every device says so and stops.
 
     Raises:
@@ -157,14 +158,8 @@ def _on_first_device(work: Callable[[], None], explain: Callable[[OSError], str]
     if rank() == 0:
         try:
             work()
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
             message = explain(error)
     message = broadcast_object(message)
     if message is not None:
         raise CheckpointError(message)
-
-
-def say(line: str) -> None:
-    """A line for the user, from the first device."""
-    if rank() == 0:
-        sys.stderr.write(line + "\n")

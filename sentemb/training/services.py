@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sentemb.distributed import all_objects, broadcast_object, devices, rank
+from sentemb.distributed import all_objects, broadcast_object, devices, rank, say
 from sentemb.encoder import Encoder
 from sentemb.errors import RecipeError
 from sentemb.maths.neighbours import nearest
@@ -69,7 +67,7 @@ def build_services(encoders: EncoderCache, trained: UnshardedEncoder) -> Service
         neighbours: tuple[NDArray[np.int64], NDArray[np.float32]] = broadcast_object(nearest(vectors, k))
         return neighbours
 
-    return Services(embed=embed, nearest=same_everywhere, decode=encoders.encoder.tokeniser.decode, say=_say)
+    return Services(embed=embed, nearest=same_everywhere, decode=encoders.encoder.tokeniser.decode, say=say)
 
 
 def _embed(encoder: Encoder, column: TokenColumn, *, on: range | tuple[int, ...]) -> NDArray[np.float32]:
@@ -92,8 +90,3 @@ def _embed(encoder: Encoder, column: TokenColumn, *, on: range | tuple[int, ...]
     finally:
         encoder.module.train(was_training)
     return np.concatenate(vectors)
-
-
-def _say(line: str) -> None:
-    if rank() == 0:
-        sys.stderr.write(line + "\n")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sentemb.data.faults import Faults
 from sentemb.data.records import iter_records, iter_texts
 from sentemb.errors import DataError
 
@@ -24,7 +25,7 @@ def test_records_are_streamed(tmp_path):
     assert next(stream).fields == {"text": "fine"}  # long before the fault
     with pytest.raises(DataError, match=r"docs\.txt:20001: the line is empty"):
         list(stream)
-    assert len(list(iter_records(path, skip_faulty=True))) == 20_001
+    assert len(list(iter_records(path, skipped=Faults()))) == 20_001
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sentemb import Encoder
+from sentemb.encoder.poolings.tokens import Last
 
 TEXTS = ["the dog runs", "a cat plays music in the city", "Two men made a river song.", "x"]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -61,4 +62,4 @@ def test_causal_models_pool_the_last_token(checkpoint: Path) -> None:
 
     config = json.loads((checkpoint / "config.json").read_text()) | {"architectures": ["LlamaForCausalLM"]}
     (checkpoint / "config.json").write_text(json.dumps(config))
-    assert Encoder.load(checkpoint).module.pooling.spec.modes == ("last",)
+    assert Encoder.load(checkpoint).module.pooling == Last()

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from sentemb import Encoder
-from sentemb.encoder.batching import budget_batches
-from sentemb.encoder.pipeline import tokenise_ahead
+from sentemb.encoder.encode import budget_batches, tokenise_ahead
 from sentemb.encoder.source import locate
 from sentemb.errors import ModelError
 from sentemb.types import SentenceModule, TokenColumn, Tokens
@@ -37,8 +36,8 @@ def test_order_and_duplicates(encoder: Encoder) -> None:
 
 def test_equal_texts_are_encoded_once(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    real = encoder.tokeniser.__class__.__call__
-    monkeypatch.setattr(encoder.tokeniser.__class__, "__call__",
+    real = encoder.tokeniser.__class__.ids
+    monkeypatch.setattr(encoder.tokeniser.__class__, "ids",
                         lambda self, texts: (seen.append(len(texts)), real(self, texts))[1])
     encoder.encode(["a dog", "a cat"] * 50)
     assert seen == [2]
@@ -68,14 +67,7 @@ def test_any_iterable_of_texts(encoder: Encoder) -> None:
 
 def test_nothing_in_nothing_out(encoder: Encoder) -> None:
     assert encoder.encode([]).shape == (0, 32)
-    assert list(encoder.encode_stream([])) == []
     assert np.isfinite(encoder.encode("")).all()
-
-
-def test_a_stream_is_the_whole_in_windows(encoder: Encoder) -> None:
-    found = list(encoder.encode_stream(iter(TEXTS), window=2))
-    assert [start for start, _ in found] == [0, 2, 4]
-    np.testing.assert_allclose(np.concatenate([part for _, part in found]), encoder.encode(TEXTS), atol=1e-5)
 
 
 def test_options(encoder: Encoder) -> None:
@@ -122,7 +114,6 @@ def test_train_only_heads_at_training_and_at_export(tiny_bert: Path) -> None:
     pooled = torch.randn(3, 32)
     assert encoder.module.width == encoder.width == 6
     assert not torch.allclose(encoder.module.project(pooled), encoder.module.project(pooled, exported=True))
-    assert Encoder.load(tiny_bert, head="projector").module.couples_rows
 
 
 def test_modes_survive_encoding(encoder: Encoder) -> None:
@@ -204,7 +195,7 @@ def test_a_package_is_located_without_running_it(tmp_path: Path, monkeypatch: py
 
 def test_budget_batches_cover_all_rows_within_the_budget() -> None:
     lengths = np.array([50, 20, 20, 10, 3, 3, 3, 1])
-    batches = list(budget_batches(lengths, lambda: 40))
+    batches = list(budget_batches(lengths, 40))
     assert batches == [(0, 1), (1, 3), (3, 7), (7, 8)]
     for begin, end in batches[1:]:
         assert lengths[begin:end].sum() <= (end - begin) * lengths[begin] <= 40

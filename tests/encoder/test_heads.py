@@ -7,17 +7,17 @@ import torch
 from torch import nn
 
 from sentemb.encoder import make_heads
-from sentemb.encoder.heads import HEADS, MLP, Dense, Head, LayerNorm, Projector
+from sentemb.encoder.heads import MLP, PARTS, Dense, Head, LayerNorm, Projector
 from sentemb.encoder.heads.dense import ACTIVATIONS
-from sentemb.errors import ModelError
+from sentemb.errors import PartError
 
 OPTIONS: dict[str, dict[str, object]] = {"dense": {"out_features": 5, "residual": True}}
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", PARTS)
 def test_every_head_is_documented_and_binds(name: str) -> None:
-    head = HEADS[name](**OPTIONS.get(name, {}))
-    assert HEADS[name].__doc__
+    head = PARTS[name](**OPTIONS.get(name, {}))
+    assert PARTS[name].__doc__
     width = head.bind(8)
     assert head(torch.randn(4, 8)).shape == (4, width)
 
@@ -80,8 +80,8 @@ def test_making_heads() -> None:
     assert make_heads(None) == []
     for wrong, message in (
         ("mpl", "did you mean mlp"), ({"use": "mlp", "depth": 2}, "depth"),
-        ({"use": "dense", "out_features": 4, "activation": "tan"}, "did you mean tanh"),
-        ({"use": "dense", "out_features": 0}, "at least 1"),
+        ({"use": "dense", "out_features": 4, "activation": "tan"}, "must be .identity., .tanh."),
+        ({"use": "dense", "out_features": 0}, "out_features"),
     ):
-        with pytest.raises(ModelError, match=message):
+        with pytest.raises(PartError, match=message):
             make_heads(wrong)

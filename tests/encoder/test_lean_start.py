@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from sentemb import Encoder
-from sentemb.encoder.fast import build, pack
-from sentemb.encoder.memo import memo_path
-from sentemb.encoder.skeleton import KNOWN, Skeleton, read_skeleton
+from sentemb.encoder.quick_start import LEAN_FAMILIES, Skeleton, memo_path, read_skeleton
+from sentemb.encoder.runners.lean import lean_form
+from sentemb.encoder.runners.packed import pack
 from sentemb.types import TokenColumn
 
 TEXTS = ["the dog runs", "a cat plays music in the city", "two men made a river song"]
@@ -26,7 +26,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def is_lean(encoder: Encoder) -> bool:
-    return isinstance(encoder._module.backbone, Skeleton)
+    return isinstance(encoder._loaded.module.backbone, Skeleton)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_weights_changed_before_the_first_encode_leave_no_memo(model: Path) -> N
     assert not memo_path(model).exists()
 
 
-@pytest.mark.parametrize("kind", KNOWN)
+@pytest.mark.parametrize("kind", LEAN_FAMILIES)
 @pytest.mark.parametrize("with_head", [False, True])
 def test_every_known_family_reads_the_same_weights(kind: str, with_head: bool, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
@@ -129,8 +129,8 @@ def test_every_known_family_reads_the_same_weights(kind: str, with_head: bool, t
     flat = np.arange(5, 25, dtype=np.int32)
     packed = pack(TokenColumn(flat, np.array([0, 12, 20]), np.array([0, 1])))
     with torch.inference_mode():
-        full = build(backbone, torch.float32)(packed)[0]
-        lean = build(read_skeleton(tmp_path), torch.float32)(packed)[0]
+        full = lean_form(backbone, torch.float32)(packed)[0]
+        lean = lean_form(read_skeleton(tmp_path), torch.float32)(packed)[0]
     assert torch.equal(full, lean)
 
 

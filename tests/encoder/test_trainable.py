@@ -7,15 +7,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from test_fast import ARCHITECTURES, backbone
+from backbones import ARCHITECTURES, backbone, module_of
 from torch import nn
 
-from sentemb.encoder.fast import Unsupported
-from sentemb.encoder.fast.dropout import Masks
-from sentemb.encoder.fast.families import FAMILIES
-from sentemb.encoder.fast.trainable import TrainableEncoder
 from sentemb.encoder.module import EncoderModule
-from sentemb.encoder.pooling import Pooling, pooling_spec
+from sentemb.encoder.runners.dropout import Masks
+from sentemb.encoder.runners.families import FAMILIES, Unsupported
+from sentemb.encoder.runners.trainable import TrainableEncoder
 from sentemb.machine import rates as product
 from sentemb.machine.rates import Rates
 from sentemb.types import Tokens
@@ -33,7 +31,7 @@ BATCHES = [batch([5, 3, 1]), batch([9, 9], 1), batch([20, 12, 7], 2)]
 
 
 def train_module(model: nn.Module, pooling: str = "mean") -> EncoderModule:
-    return EncoderModule(model, Pooling(pooling_spec(pooling, 3), 32), []).train()
+    return module_of(model, pooling).train()
 
 
 def still(model: nn.Module) -> nn.Module:
@@ -46,7 +44,7 @@ def still(model: nn.Module) -> nn.Module:
 @pytest.fixture(params=["blas", "onednn"])
 def library(request, monkeypatch):
     fast = 200.0 if request.param == "onednn" else 0.0
-    monkeypatch.setattr(product, "rates", lambda: Rates(100.0, fast, 50.0, 0.0))
+    monkeypatch.setattr(product, "rates", lambda: Rates(blas_float32=100.0, onednn_float32=fast, bfloat16=50.0))
 
 
 @pytest.mark.parametrize("kind", KINDS)

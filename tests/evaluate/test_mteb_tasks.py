@@ -188,6 +188,19 @@ def test_missing_language(tmp_path):
     assert any('no configuration "de"' in str(entry) for entry in missing_data([task], tmp_path))
 
 
+def test_subsets_without_rows_are_missing(tmp_path):
+    """Subsets that a column tells apart: `data verify` said ready, and running ended in KeyError."""
+    hub_data.fast_multilingual_sts(tmp_path)
+    (task,) = resolve_tasks(["STS17"])
+    (entry,) = missing_data([task], tmp_path)
+    assert 'split "test" has no rows of ' in str(entry)
+    assert "(found: en-de, en-en)" in str(entry)
+    with pytest.raises(EvaluationError, match=r"mteb/sts17-crosslingual-sts has no rows of .*it-en"):
+        run_task(task, MtebEncoder(open_model(letters)), setup=setup_of(tmp_path))
+    (there,) = resolve_tasks(["STS17"], subsets=["en-en", "en-de"])
+    assert missing_data([there], tmp_path) == []
+
+
 def test_missing_qrels(tmp_path):
     task = prepared("NFCorpus", tmp_path)
     folder = tmp_path / "mteb/nfcorpus"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from toy import DIMENSION, ToyEncoder, vectors
 
+from sentemb.data.faults import Faults
 from sentemb.errors import DataError, IndexLocked, NumericError, SearchError
 from sentemb.search import Document, SearchIndex
 from sentemb.search.store import manifest as manifests
@@ -343,17 +344,16 @@ def test_two_numbered_indexes_merge_when_one_is_numbered_anew(tmp_path: Path) ->
 
 
 def test_overlong_documents_are_refused_or_left_out(tmp_path: Path) -> None:
-    from sentemb.search.store.records import SkippedRecords
-
     texts = ["a cat", "x" * 1_000_001, "", "a dog"]
     encoder = ToyEncoder()
     with pytest.raises(DataError, match="document 2, id None: 1,000,001 characters; at most 1,000,000"):
         SearchIndex.build(tmp_path, texts, encoder=encoder)
     assert encoder.encoded == []
-    skipped = SkippedRecords()
+    skipped = Faults()
     index = SearchIndex.build(tmp_path, texts, encoder=encoder, skipped=skipped)
     assert (len(index), skipped.count) == (2, 2)
-    assert "1,000,001" in skipped.first
+    with pytest.raises(DataError, match="1,000,001 characters"):
+        skipped.raise_if_any("")
 
 
 def test_metadata_that_cannot_be_kept_is_told_before_encoding(tmp_path: Path) -> None:

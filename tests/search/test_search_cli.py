@@ -85,21 +85,23 @@ def test_mining_on_the_command_line(tiny_bert: Path, tmp_path: Path, capsys: pyt
     rows = [{"anchor": f"the cat {i}", "positive": f"a cat {i}"} for i in range(20)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, out, err = run(
-        capsys, "mine", str(data), "-o", str(out_file), "-m", str(tiny_bert), "-n", "2", "--dense", "1", "--bm25", "1",
-        "--json",
+        capsys, "mine", str(data), "-o", str(out_file), "-m", str(tiny_bert), "-n", "2", "--source", "nearest",
+        "--source", "shared_words:share=1", "--rule", "score_range:most=2.0", "--json",
     )
     assert code == 0, err
-    assert json.loads(out)["kept"] == 20
-    assert json.loads(out)["eci_form"] == "sentemb"
+    assert json.loads(out)["mined"] == 20
     mined = [json.loads(line) for line in out_file.read_text().splitlines()]
     assert len(mined) == 20
     assert all(row["positive"] not in (row["negative_1"], row["negative_2"]) for row in mined)
     report = json.loads(Path(f"{out_file}.report.json").read_text())["report"]
-    assert report["eci"] > 0
+    assert 0 <= report["false_negatives"] <= 1
     assert {"output": str(out_file), **report} == json.loads(out)
     code, out, err = run(capsys, "mine", str(data), "-o", str(tmp_path / "n.jsonl"), "-m", str(tiny_bert), "-n", "2")
     assert code == 0, err
-    assert "sentemb's normalisation: compare only sets mined with this encoder" in out
+    assert "so perhaps positives themselves" in out
+    for wrong, message in (("relative_margn", "did you mean relative_margin"), ("rank_window:last=0", "greater than")):
+        code, _, err = run(capsys, "mine", str(data), "-o", str(tmp_path / "n.jsonl"), "--rule", wrong)
+        assert (code, message in err) == (2, True), err
 
 
 @pytest.mark.parametrize("verb", ["index", "mine"])
@@ -114,7 +116,7 @@ def test_stopping_says_how_to_go_on(
     data = tmp_path / "d.jsonl"
     data.write_text("".join(json.dumps({"text": f"the dog {i}"}) + "\n" for i in range(9)))
     line = [verb, str(data), "-o", str(tmp_path / "out.jsonl"), "-m", str(tiny_bert)]
-    line += ["--unlabelled", "--anchor", "text", "-n", "2"] if verb == "mine" else []
+    line += ["--unlabelled", "--column", "anchor=text", "-n", "2"] if verb == "mine" else []
     with monkeypatch.context() as patched:
         patched.setattr(Encoder, "encode", stopped)
         code, _, err = run(capsys, *line)
@@ -127,9 +129,7 @@ def test_stopping_says_how_to_go_on(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("line", "loads"),
-    [(["index"], 1), (["mine", "--unlabelled"], 1),
-     (["mine", "--unlabelled", "--reference", "absent"], 2)],
+    ("line", "loads"), [(["index"], 1), (["mine", "--unlabelled"], 1)]
 )
 def test_stopping_while_a_model_loads_has_done_nothing(
     line: list[str], loads: int, number: signal.Signals, tiny_bert: Path, tmp_path: Path,

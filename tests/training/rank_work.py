@@ -15,16 +15,20 @@ from torch import Tensor
 MICRO_BATCHES = ((0, 7), (7, 12), (12, 19), (19, 24))  # of rows; uneven on two and three devices
 
 
-def open_run(tree: dict[str, Any], folder: str, *, dtype: torch.dtype = torch.float64, resume: bool = False) -> Any:
-    """The loop's run of a recipe."""
+def open_run(
+    tree: dict[str, Any], folder: str, *, dtype: torch.dtype = torch.float64, resume: bool = False, **changes: Any
+) -> Any:
+    """The run of a recipe; ``changes`` are of its plan."""
+    from dataclasses import replace
+
     from accelerate.state import AcceleratorState
 
     from sentemb.recipe.build import build
-    from sentemb.recipe.recipe import validate
+    from sentemb.recipe.recipe import Recipe
     from sentemb.training.run import Run
 
     AcceleratorState._reset_state(reset_partial_state=True)
-    plan = build(validate(tree, Path("test.toml")), Path(folder))
+    plan = replace(build(Recipe.from_tree(tree, "test.toml"), Path(folder)), **changes)
     plan.objective.to(dtype)
     return Run(plan, resume=resume)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -29,24 +30,26 @@ def _train(
 ) -> None:
     settle_in(rank, world)
     sys.stderr = said_by(Path(output)).open("a", buffering=1)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", force=True)
     from sentemb.errors import SentembError
-    from sentemb.recipe.recipe import validate
-    from sentemb.recipe.run import train
+    from sentemb.recipe.recipe import Recipe
+    from sentemb.recipe.train import train
     from sentemb.training.run import Run
 
     if world > 1:
         join_by_file(rank, world, store, float(tree["train"].get("device_timeout_s", 60)))
-    account = Run._account
+    train_step = Run.train_step
 
-    def step(self: Run, *arguments: Any) -> None:
-        account(self, *arguments)
+    def step(self: Run, *arguments: Any) -> Any:
+        result = train_step(self, *arguments)
         if self.state.step == file_limit_after:
             _limit_files()
         pipe.send(("step", self.state.step))
+        return result
 
-    Run._account = step  # type: ignore[method-assign]
+    Run.train_step = step  # type: ignore[method-assign]
     try:
-        result = train(validate(tree, Path("test.toml")), output=output, resume=resume)
+        result = train(Recipe.from_tree(tree, "test.toml"), output=output, resume=resume)
         pipe.send(("done", result.steps, result.best_score, dict(result.last_losses)))
     except SentembError as error:
         pipe.send(("error", type(error).__name__, str(error)))

@@ -11,13 +11,12 @@ from rank_work import open_run
 from safetensors.torch import load_file
 
 from sentemb.encoder import Encoder
-from sentemb.encoder.lora import has_lora
+from sentemb.encoder.adapters import has_adapters
 from sentemb.errors import MissingExtra, RecipeError
-from sentemb.recipe.recipe import validate
+from sentemb.recipe.recipe import Recipe
 from sentemb.training.callbacks import EvaluationEvent, StepEvent
 from sentemb.training.checkpoint import fault_of, newest_checkpoint, rotate, save_tensors
 from sentemb.training.monitor import Monitor, read_metrics
-from sentemb.training.optim import parameter_groups, rate_factor
 from sentemb.training.settings import TrainSettings
 
 
@@ -44,19 +43,6 @@ def test_no_checkpoint_and_a_newer_format(tmp_path: Path) -> None:
     (folder / "SHA256.json").write_text("{}")
     (folder / "state.json").write_text('{"state": {"format": 99}}')
     assert "this sentemb reads" in str(fault_of(folder))
-
-
-def test_parameter_groups_and_schedule(still_bert: Path, pairs_file: Path, tmp_path: Path) -> None:
-    tree = tree_of("heads", "mlp", str(still_bert), str(pairs_file), weight_decay=0.1, head_learning_rate=0.5)
-    run = open_run(tree, str(tmp_path), dtype=torch.float32)
-    groups = parameter_groups(run.plan.objective, run.settings)
-    assert sum(len(group["params"]) for group in groups) == len(list(run.plan.objective.parameters()))
-    rates = {(group["lr"], group["weight_decay"]) for group in groups}
-    assert rates == {(1e-3, 0.1), (1e-3, 0.0), (0.5, 0.1), (0.5, 0.0)}
-    for group in groups:
-        assert all(parameter.ndim >= 2 for parameter in group["params"]) == (group["weight_decay"] > 0)
-    factor = rate_factor(TrainSettings(warmup_fraction=0.2, schedule="cosine"), 10)
-    assert [round(factor(step), 3) for step in (0, 1, 2, 6, 10)] == [0.333, 0.667, 1.0, 0.5, 0.0]
 
 
 def test_settings_that_exclude_each_other() -> None:
@@ -98,10 +84,10 @@ def test_monitor_forgets_steps_that_will_be_done_again(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- adapters
 def test_adapters_alone_learn_and_are_merged_on_export(tiny_bert: Path, pairs_file: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft", reason='pip install "sentemb[peft]"')
-    run = open_run(tree_of("encoder", "lora", str(tiny_bert), str(pairs_file), learning_rate=0.05), str(tmp_path),
+    run = open_run(tree_of("adapters", "lora", str(tiny_bert), str(pairs_file), learning_rate=0.05), str(tmp_path),
                    dtype=torch.float32)
     backbone = run.plan.encoder.module.backbone
-    assert has_lora(backbone)
+    assert has_adapters(backbone)
     frozen = {name: parameter.clone() for name, parameter in backbone.named_parameters() if "lora_" not in name}
     before = run.plan.encoder.encode(["a red dog runs", "music"], precision="fp32")
     for step in range(3):
@@ -115,25 +101,25 @@ def test_adapters_alone_learn_and_are_merged_on_export(tiny_bert: Path, pairs_fi
     loaded = Encoder.load(tmp_path / "model")
     np.testing.assert_allclose(loaded.encode(["a red dog runs", "music"], precision="fp32"), after, atol=1e-5)
     assert loaded.digest() == digest
-    assert has_lora(backbone)
+    assert has_adapters(backbone)
 
 
 @pytest.mark.parametrize(
     ("lora", "match"),
-    [({"rank": 0}, "rank = 0"), ({"rnk": 2}, "rank"), ({"targets": 3}, "targets"), ([], "must be a table")],
+    [({"rank": 0}, "rank = 0"), ({"rnk": 2}, "rank"), ({"targets": 3}, "targets"), ({"use": "lara"}, "mean lora")],
 )
 def test_wrong_adapters_are_told(lora: Any, match: str, tiny_bert: Path, pairs_file: Path) -> None:
     tree = tree_of("heads", "mlp", str(tiny_bert), str(pairs_file))
-    tree["encoder"]["lora"] = lora
+    tree["encoder"]["adapters"] = [{"use": "lora", **lora}]
     with pytest.raises(RecipeError, match=match):
-        validate(tree, Path("r.toml"))
+        Recipe.from_tree(tree, "r.toml")
 
 
 def test_missing_peft_is_told(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    from sentemb.encoder.lora import Lora, add_lora
+    from sentemb.encoder.adapters import Lora
 
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtra, match=r"sentemb\[peft\]"):
-        add_lora(Encoder.load(tiny_bert).module.backbone, Lora())
+        Lora().add_to(Encoder.load(tiny_bert).module.backbone)

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from sentemb.companions import PARTS as COMPANIONS
 from sentemb.edits import PARTS as EDITS
-from sentemb.encoder.heads import HEADS
+from sentemb.encoder.heads import PARTS as HEADS
 from sentemb.terms import PARTS as TERMS
 from sentemb.views import COPIES, PARTS
 
 ROOMS: dict[str, Mapping[str, Any]] = {
     "terms": TERMS, "edits": EDITS, "companions": COMPANIONS, "views": {**PARTS, **COPIES}, "heads": HEADS,
 }
-OPTIONS = [("encoder", "lora"), ("train", "nested_dims")]
+OPTIONS = [("adapters", "lora"), ("train", "nested_dims")]
 CATALOGUE = OPTIONS + [(room, name) for room, parts in ROOMS.items() for name in parts]
 # read hidden states: the cache refuses them by name (test_gradcache)
 NOT_CACHED = {("terms", "masked_lm"), ("views", "masked")}

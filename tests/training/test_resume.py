@@ -114,7 +114,7 @@ def test_damaged_newest_checkpoint_falls_back(damage: str, tiny_bert: Path, pair
         file.unlink()
     assert complete(tree, tmp_path / "run")[0] == "done"
     said = said_by(tmp_path / "run").read_text()
-    assert f"warning: {newest}" in said
+    assert f"WARNING: {newest}" in said
     assert "resumed at step 2" in said
     assert bits(tmp_path / "run") == bits(tmp_path / "whole")
 

@@ -8,11 +8,11 @@ from sentemb.encoder.heads.layer_norm import LayerNorm
 from sentemb.encoder.heads.mlp import MLP
 from sentemb.encoder.heads.projector import Projector
 
-HEADS: dict[str, type[Head]] = {
+PARTS: dict[str, type[Head]] = {
     "mlp": MLP,
     "projector": Projector,
     "dense": Dense,
     "layer_norm": LayerNorm,
 }
 
-__all__ = ["HEADS", "MLP", "Dense", "DenseLayer", "Head", "LayerNorm", "Projector"]
+__all__ = ["MLP", "PARTS", "Dense", "DenseLayer", "Head", "LayerNorm", "Projector"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sentemb.encoder.heads.head import DenseLayer, Head
-from sentemb.errors import ModelError, did_you_mean
+from sentemb.parts import Count
 
 ACTIVATIONS: dict[str, tuple[type[nn.Module], str]] = {
     "identity": (nn.Identity, "torch.nn.modules.linear.Identity"),
@@ -27,20 +29,14 @@ class Dense(Head):
         bias: whether there is b.
         residual: adds the input, through a linear map without bias where the widths differ.
         train_only: left out at test time.
-
-    Raises:
-        ModelError: unknown activation, or a width below 1.
     """
 
     def __init__(
-        self, *, out_features: int, activation: str = "tanh", bias: bool = True, residual: bool = False,
-        train_only: bool = False,
+        self, *, out_features: Count,
+        activation: Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"] = "tanh",
+        bias: bool = True, residual: bool = False, train_only: bool = False,
     ) -> None:
         super().__init__(train_only=train_only)
-        if activation not in ACTIVATIONS:
-            raise ModelError(f'dense head: activation = "{activation}"{did_you_mean(activation, ACTIVATIONS)}')
-        if out_features < 1:
-            raise ModelError(f"dense head: out_features = {out_features}; it must be at least 1")
         self.out_features, self.bias, self.is_residual = out_features, bias, residual
         self.activation_name = activation
 
@@ -60,4 +56,5 @@ class Dense(Head):
     def dense_layers(self) -> list[DenseLayer]:
         extra = self.residual.weight if isinstance(self.residual, nn.Linear) else None
         path = ACTIVATIONS[self.activation_name][1]
-        return [DenseLayer(self.linear.weight, self.linear.bias, path, self.is_residual, extra)]
+        return [DenseLayer(weight=self.linear.weight, bias=self.linear.bias, activation=path, residual=self.is_residual,
+                           residual_weight=extra)]

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from sentemb.parts import Part
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class DenseLayer:
     """A head's layer as sentence-transformers' ``Dense`` holds it: ``activation(weight · x + bias)``."""
 
@@ -18,7 +20,7 @@ class DenseLayer:
     residual_weight: Tensor | None = None  # (out, in), where the widths differ
 
 
-class Head(nn.Module):
+class Head(Part, nn.Module, room="heads"):
     """A map from pooled vectors to embeddings. Keyword-only, light constructors; ``bind`` makes the modules.
 
     ``train_only`` heads take part in training and are left out of what is exported.

@@ -33,4 +33,5 @@ class MLP(Head):
         return out
 
     def dense_layers(self) -> list[DenseLayer]:
-        return [DenseLayer(self.linear.weight, self.linear.bias, "torch.nn.modules.activation.Tanh")]
+        return [DenseLayer(weight=self.linear.weight, bias=self.linear.bias,
+                           activation="torch.nn.modules.activation.Tanh")]

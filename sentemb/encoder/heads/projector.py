@@ -43,8 +43,8 @@ class Projector(Head):
         first_weight, first_bias = _fold(self.first.weight, self.first_norm)
         second_weight, second_bias = _fold(self.second.weight, self.second_norm)
         return [
-            DenseLayer(first_weight, first_bias, "torch.nn.modules.activation.ReLU"),
-            DenseLayer(second_weight, second_bias, "torch.nn.modules.linear.Identity"),
+            DenseLayer(weight=first_weight, bias=first_bias, activation="torch.nn.modules.activation.ReLU"),
+            DenseLayer(weight=second_weight, bias=second_bias, activation="torch.nn.modules.linear.Identity"),
         ]
 
 

@@ -11,28 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sentemb.errors import EvaluationError
+from sentemb.errors import EvaluationError, first_line
 from sentemb.evaluate.mteb.data import Repository
 from sentemb.files import sha256_of, write_json
 from sentemb.progress import Progress
 
 MARK = ".sentemb-fetched.json"
 # what `datasets` reads, and the card with the configurations; never code
-PATTERNS = [
-    "*.json",
-    "*.jsonl",
-    "*.csv",
-    "*.tsv",
-    "*.txt",
-    "*.parquet",
-    "*.arrow",
-    "*.gz",
-    "*.zst",
-    "*.xz",
-    "*.bz2",
-    "*.zip",
-    "README.md",
-]
+_ENDINGS = "json jsonl csv tsv txt parquet arrow gz zst xz bz2 zip"
+PATTERNS = [*(f"*.{ending}" for ending in _ENDINGS.split()), "README.md"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +71,8 @@ def fetch(
                 _mark(folder, repository)
                 fetched.append(_counted(repository.name, folder, is_new=True))
             except Exception as error:  # the hub's client raises many kinds: network, rights, no such revision
-                line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                failed.append(f"{repository.name} (for {', '.join(repository.tasks)}): {type(error).__name__}: {line}")
+                tasks = ", ".join(repository.tasks)
+                failed.append(f"{repository.name} (for {tasks}): {type(error).__name__}: {first_line(error)}")
             bar.advance(1, repository=repository.name)
     return fetched, failed
 

@@ -12,6 +12,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sentemb.errors import needs_extra
+
 PairSimilarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 PAIR_SIMILARITIES: tuple[PairSimilarity, ...] = get_args(PairSimilarity)
 Correlation = Literal["spearman", "pearson"]
@@ -35,6 +37,7 @@ def pearson(predicted: ArrayLike, gold: ArrayLike) -> float:
 
 def spearman(predicted: ArrayLike, gold: ArrayLike) -> float:
     """Spearman's ρ (ties share their mean rank); NaN where it does not exist."""
+    needs_extra("scipy", "eval")
     from scipy.stats import rankdata
 
     x, y = np.asarray(predicted, dtype=np.float64), np.asarray(gold, dtype=np.float64)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import DataError, EvaluationError
+from sentemb.errors import DataError, EvaluationError, needs_extra
 
 Qrels = Mapping[str, Mapping[str, int]]  # query -> document -> relevance (0, 1, 2, …)
 Run = Mapping[str, Mapping[str, float]]  # query -> document -> score
@@ -32,6 +32,7 @@ def ranking_scores(qrels: Qrels, run: Run, cuts: Sequence[int] = CUTS) -> dict[s
     Raises:
         EvaluationError: No query has a relevant document.
     """
+    needs_extra("pytrec_eval", "eval")
     import pytrec_eval
 
     queries = judged_queries(qrels)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sentemb.errors import needs_extra
 from sentemb.evaluate.statistics.resampling import STATISTICS, Values
 
 RESAMPLES = 1000
@@ -160,6 +161,7 @@ def paired_bootstrap(
 
 def welch(a: Sequence[float], b: Sequence[float]) -> Comparison:
     """Whether the means over seeds of two recipes differ (Welch's t-test on the seeds' scores)."""
+    needs_extra("scipy", "eval")
     from scipy.stats import ttest_ind
 
     difference = float(np.mean(b) - np.mean(a))

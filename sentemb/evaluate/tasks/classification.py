@@ -48,6 +48,7 @@ class Classification(Task):
     """
 
     task_type: ClassVar[str] = "Classification"
+    packages: ClassVar[tuple[str, ...]] = ("sklearn",)
 
     path: str
     method: Literal["logistic", "fewshot", "knn"] = "logistic"

@@ -31,6 +31,7 @@ class Clustering(Task):
     """
 
     task_type: ClassVar[str] = "Clustering"
+    packages: ClassVar[tuple[str, ...]] = ("sklearn",)
 
     path: str
     repetitions: Count = 5

@@ -32,6 +32,7 @@ class Pairs(Task):
     """
 
     task_type: ClassVar[str] = "PairClassification"
+    packages: ClassVar[tuple[str, ...]] = ("scipy",)
 
     path: str
     similarity: PairSimilarity = "cosine"

@@ -41,6 +41,7 @@ class Retrieval(Task):
     """
 
     task_type: ClassVar[str] = "Retrieval"
+    packages: ClassVar[tuple[str, ...]] = ("pytrec_eval",)
 
     path: str
     split: str = "test"

@@ -76,6 +76,7 @@ class Sts(Task):
     """
 
     task_type: ClassVar[str] = "STS"
+    packages: ClassVar[tuple[str, ...]] = ("scipy",)
 
     path: str | None = None
     protocol: Protocol | None = None

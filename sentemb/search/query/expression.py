@@ -2,10 +2,14 @@
 
     year >= 2020 and lang in ("en", "de") and not (title contains "draft" or score = null)
 
-Comparisons: ``= == != < <= > >=``, ``in (…)``, ``contains`` and ``startswith`` (text), ``= null``. Names are metadata
-fields (quote odd ones with backticks); ``id`` and ``text`` mean the document's own. Nothing of the expression is put
-into SQL as text except field names inside a JSON path, from which quotes are barred. As in SQL, a comparison with a
-field that a document lacks is not satisfied, and its ``not`` is: ``not year = 2020`` finds documents without a year.
+Comparisons: ``= == != < <= > >=``, ``in (…)``, ``= null``; ``contains`` (a text has a part, a list has a member),
+``"cat" in tags`` (a list has a member) and ``startswith``. Names are metadata fields (quote odd ones with backticks);
+``author.name`` is also the field ``name`` of the field ``author``; ``id`` and ``text`` mean the document's own. Texts
+stand in quotes, with the escapes of JSON.
+
+Nothing of the expression is put into SQL as text except field names inside a JSON path, from which double quotes are
+barred. As in SQL, a comparison with a field that a document lacks is not satisfied, and its ``not`` is: ``not year =
+2020`` finds documents without a year. Comparisons stand bare in the SQL, so that an index of the field serves them.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ _TOKEN = re.compile(
     r"""\s*(?:(?P<number>-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
     r"""|(?P<quoted>`[^`]+`)|(?P<name>[^\W\d][\w.-]*)|(?P<sign><=|>=|==|!=|<|>|=|\(|\)|,))""",
 )
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "/": "/", "\\": "\\", '"': '"', "'": "'"}
 _WORDS = frozenset({"and", "or", "not", "in", "contains", "startswith", "null", "true", "false"})
 Scalar = str | int | float | bool | None
 
@@ -112,17 +117,18 @@ def _field(name: str) -> str:
     return name if name in OWN else extract(name)
 
 
-def _typed(field: str, value: Scalar) -> str:
-    """Compare numbers with numbers and text with text only (SQLite would order them after one another)."""
-    if isinstance(value, bool):
-        return "1"
-    kinds = "('integer','real')" if isinstance(value, (int, float)) else "('text')"
-    return f"typeof({field}) IN {kinds}"
+def _kind(name: str) -> str:
+    """SQL expression of a field's type, in the words of JSON."""
+    return f"typeof({name})" if name in OWN else extract(name, "json_type")
 
 
 def _bind(name: str, value: Any) -> Scalar:
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, str) and "\x00" in value:
+        raise SearchError(f"filter on {name}: {value!r} holds a NUL, at which SQLite would cut it")
+    if isinstance(value, str) and not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value):
+        raise SearchError(f"filter on {name}: {value!r} is not valid Unicode")
     if isinstance(value, bool) or value is None or isinstance(value, (str, float)):
         return value
     if isinstance(value, int) and -(2**63) <= value < 2**63:
@@ -132,14 +138,17 @@ def _bind(name: str, value: Any) -> Scalar:
 
 def _compare(name: str, sign: str, value: Any) -> Condition:
     field, bound = _field(name), _bind(name, value)
-    if bound is None:
-        if sign not in ("=", "!="):
-            raise SearchError(f"filter on {name}: null can only be compared with = or !=")
-        return Condition(f"{field} IS {'NOT ' if sign == '!=' else ''}NULL", ())
     if sign in ("=", "!="):
+        if bound is None:
+            return Condition(f"{field} IS {'NOT ' if sign == '!=' else ''}NULL", ())
         # "!=" is "has the field, and another value"
-        return Condition(f"coalesce({field} {sign} ?, 0)", (bound,))
-    return Condition(f"coalesce({field} {sign} ? AND {_typed(field, bound)}, 0)", (bound,))
+        return Condition(f"{field} {sign} ?", (bound,))
+    if bound is None or isinstance(bound, bool):
+        word = "null" if bound is None else str(bound).lower()
+        raise SearchError(f"filter on {name}: {word} can only be compared with = or !=")
+    # numbers with numbers and text with text only; SQLite would order them after one another
+    kinds = "('text')" if isinstance(bound, str) else "('integer','real')"
+    return Condition(f"{field} {sign} ? AND typeof({field}) IN {kinds}", (bound,))
 
 
 def _one_of(name: str, values: list[Any]) -> Condition:
@@ -148,9 +157,16 @@ def _one_of(name: str, values: list[Any]) -> Condition:
         raise SearchError(f"filter on {name}: null cannot be in a list; write: {name} = null or {name} in (…)")
     if len(bound) > MAX_MARKS:
         finite = [value for value in bound if not isinstance(value, float) or isfinite(value)]  # no field holds others
-        values_sql = "SELECT value FROM json_each(?)"
-        return Condition(f"coalesce({_field(name)} IN ({values_sql}), 0)", (json.dumps(finite),))
-    return Condition(f"coalesce({_field(name)} IN ({','.join('?' * len(bound))}), 0)", bound)
+        every = "SELECT value FROM json_each(?)"
+        return Condition(f"{_field(name)} IN ({every})", (json.dumps(finite),))
+    return Condition(f"{_field(name)} IN ({','.join('?' * len(bound))})", bound)
+
+
+def _member(name: str, value: Scalar, otherwise: Condition) -> Condition:
+    """A list has the member; ``otherwise`` is for a field that is no list."""
+    among = f"EXISTS (SELECT 1 FROM json_each({_field(name)}) WHERE value = ?)"  # noqa: S608 - values are bound
+    sql = f"CASE {_kind(name)} WHEN 'array' THEN {among} ELSE {otherwise.sql} END"
+    return Condition(sql, (_bind(name, value), *otherwise.values))
 
 
 def _parentheses(sql: str) -> int:
@@ -208,7 +224,7 @@ class _Parser:
                 if self._take_word("not"):
                     return self._not()
                 inner = self._not()
-                return Condition(f"NOT ({inner.sql})", inner.values)
+                return Condition(f"({inner.sql}) IS NOT TRUE", inner.values)  # unknown is not true
             if self._take_sign("("):
                 inner = self._any()
                 self._expect(")")
@@ -218,6 +234,8 @@ class _Parser:
             self.depth -= 1
 
     def _comparison(self) -> Condition:
+        if self._peek("a field name")[0] in ("text", "number"):
+            return self._membership()
         name = self._name()
         if self._take_word("in"):
             self._expect("(")
@@ -241,7 +259,18 @@ class _Parser:
         if not isinstance(value, str):
             raise self._fault(place, f"is not a text; {word} compares texts")
         position = "> 0" if word == "contains" else "= 1"
-        return Condition(f"coalesce(instr({_field(name)}, ?) {position}, 0)", (value,))
+        test = Condition(f"{_kind(name)} = 'text' AND instr({_field(name)}, ?) {position}", (_bind(name, value),))
+        return _member(name, value, test) if word == "contains" else test
+
+    def _membership(self) -> Condition:
+        value = self._value()
+        if not self._take_word("in"):
+            place = self._peek("in, and the name of a list")[2]
+            raise self._fault(place, 'is not in, and a filter that begins with a value says: "cat" in tags')
+        name = self._name()
+        if name in OWN:
+            raise SearchError(f"filter: {name} is no list; write: {name} contains …")
+        return _member(name, value, Condition("0", ()))
 
     def _name(self) -> str:
         kind, text, place = self._peek("a field name")
@@ -261,11 +290,19 @@ class _Parser:
         if kind == "number":
             return float(text) if any(c in text for c in ".eE") else int(text)
         if kind == "text":
-            return re.sub(r"\\(.)", r"\1", text[1:-1])
+            return re.sub(r"\\(u[0-9a-fA-F]{4}|.)", lambda escape: self._unescaped(escape, place), text[1:-1])
         constants: dict[str, Scalar] = {"null": None, "true": True, "false": False}
         if kind == "name" and text.lower() in constants:
             return constants[text.lower()]
         raise self._fault(place, 'is not a value; write text in quotes: lang = "en"')
+
+    def _unescaped(self, escape: re.Match[str], place: int) -> str:
+        sign = escape.group(1)
+        if len(sign) == 5:
+            return chr(int(sign[1:], 16))
+        if sign not in _ESCAPES:
+            raise self._fault(place, f"has the unknown escape \\{sign}; a backslash itself is written \\\\")
+        return _ESCAPES[sign]
 
     def _peek(self, wanted: str) -> tuple[str, str, int]:
         if self.at >= len(self.tokens):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sentemb.data.faults import Faults
 from sentemb.errors import DataError, NumericError, SearchError
 from sentemb.maths.neighbours import Metric, top_of_blocks, without_own
 from sentemb.parts import to_table
@@ -26,7 +27,7 @@ from sentemb.search.store.embedding import TextBlocks, VectorRule, model_of, pro
 from sentemb.search.store.lock import write_lock
 from sentemb.search.store.manifest import Draft, Manifest, SegmentEntry, Tuned
 from sentemb.search.store.options import BuildOptions
-from sentemb.search.store.records import Numbering, SkippedRecords, as_rows
+from sentemb.search.store.records import Numbering, as_rows
 from sentemb.search.store.segment import Segment, empty_index
 from sentemb.search.store.sources import GivenRows, StagedRows
 from sentemb.search.store.tuning import K, Search, sample_rows, tune
@@ -58,7 +59,7 @@ class Place:
 def build(
     folder: Path, records: Iterable[Any] | None, options: BuildOptions, *, encoder: Embedder | None,
     vectors: Vectors | None, source_name: str, search: Search, disk: Disk, resume: bool = False,
-    overwrite: bool = False, wait_s: float = 0.0, skipped: SkippedRecords | None = None,
+    overwrite: bool = False, wait_s: float = 0.0, skipped: Faults | None = None,
 ) -> None:
     """Build the index in ``folder``; see ``SearchIndex.build``.
 
@@ -114,7 +115,7 @@ def _say_what_is_kept(error: BaseException, kept: int) -> None:
 # ------------------------------------------------------------------------------------------------ first half
 def _from_vectors(
     place: Place, records: Iterable[Any] | None, vectors: Vectors, options: BuildOptions, source_name: str,
-    search: Search, skipped: SkippedRecords | None,
+    search: Search, skipped: Faults | None,
 ) -> Manifest:
     if len(vectors) == 0:
         raise SearchError("there are no vectors to index")
@@ -129,7 +130,7 @@ def _from_vectors(
 
 def _from_texts(
     place: Place, unfinished: Draft | None, records: Iterable[Any], encoder: Embedder, options: BuildOptions,
-    source_name: str, search: Search, skipped: SkippedRecords | None,
+    source_name: str, search: Search, skipped: Faults | None,
 ) -> Manifest:
     prompts = prompts_of(encoder, options.query_prompt, options.document_prompt)
     model = model_of(encoder, 1, query_prompt=prompts[0], document_prompt=prompts[1])
@@ -137,6 +138,8 @@ def _from_texts(
     if unfinished is not None and unfinished.count:
         _check_same(unfinished, draft, place.folder)
         draft = unfinished
+        first = draft.rows[0]
+        check_fits(options.kind, first.index.bytes // (4 * first.rows), options.metric)
     else:
         commit_draft(place.folder, place.disk, draft)
         sweep(place.folder, place.disk)  # the build that was written over

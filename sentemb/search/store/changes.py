@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sentemb.data.faults import Faults
 from sentemb.errors import DataError, SearchError
 from sentemb.progress import Progress
 from sentemb.search.store.commit import commit, sweep
@@ -20,7 +21,7 @@ from sentemb.search.store.embedding import TextBlocks
 from sentemb.search.store.generation import Generation, check_ids, open_generation
 from sentemb.search.store.lock import write_lock
 from sentemb.search.store.manifest import Manifest, SegmentEntry
-from sentemb.search.store.records import Numbering, SkippedRecords, as_rows
+from sentemb.search.store.records import Numbering, as_rows
 from sentemb.search.store.segment import Segment, empty_index, empty_tail
 from sentemb.search.store.sources import GivenRows
 from sentemb.search.store.words import rule_of
@@ -157,7 +158,7 @@ class Outcome:
 
 def put(
     access: Access, known: Generation, records: Iterable[Any], *, vectors: Vectors | None,
-    encoder: Callable[[], Embedder], replace_existing: bool, skipped: SkippedRecords | None = None,
+    encoder: Callable[[], Embedder], replace_existing: bool, skipped: Faults | None = None,
 ) -> Outcome:
     """Add documents (``replace_existing``: also over old ones of the same id).
 
@@ -203,7 +204,7 @@ def put(
 
 def _encoded(
     change: Change, records: Iterable[Any], encoder: Callable[[], Embedder], numbering: Numbering, bar: Progress,
-    skipped: SkippedRecords | None,
+    skipped: Faults | None,
 ) -> Iterator[Block]:
     model = change.manifest.model
     texts: TextBlocks | None = None

@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -142,5 +142,5 @@ class Disk:
             else:
                 path.unlink()
             raise
-        self.remove(old)
-
+        with suppress(OSError):  # the new content holds; the next writer removes this
+            self.remove(old)

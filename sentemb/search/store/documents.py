@@ -195,7 +195,7 @@ class Documents:
 
     def has_field(self, name: str) -> bool:
         """Whether any document has the metadata field."""
-        kind = extract(name).replace("json_extract", "json_type", 1)
+        kind = extract(name, "json_type")
         return bool(self.query(f"SELECT 1 FROM documents WHERE {kind} IS NOT NULL LIMIT 1"))  # noqa: S608 - quotes are barred
 
     def fields(self) -> list[str]:
@@ -263,15 +263,23 @@ def document_of(row: Row) -> Document:
     return Document(name, text, json.loads(metadata) if metadata else {})
 
 
-def extract(name: str) -> str:
-    """SQL expression of a metadata field; the name is quoted, so it can hold anything but a quote.
+def extract(name: str, function: str = "json_extract") -> str:
+    """SQL expression of a metadata field; ``author.name`` is also the field ``name`` of the field ``author``.
+
+    Args:
+        function: ``json_type`` for the field's type instead of its value.
 
     Raises:
         SearchError: a name that JSON paths cannot hold.
     """
-    if '"' in name or "'" in name or "\x00" in name or not name:
-        raise SearchError(f"metadata field {name!r}: a name cannot be empty or hold quotes")
-    return f"json_extract(metadata, '$.\"{name}\"')"
+    if '"' in name or "\x00" in name or not name:
+        raise SearchError(f"metadata field {name!r}: a name cannot be empty or hold double quotes")
+    steps = name.split(".")
+    paths = [[name], steps] if len(steps) > 1 and all(steps) else [[name]]
+    # keys are kept as JSON writes them: a backslash or a line break within is an escape there
+    labels = ["".join("." + json.dumps(step, ensure_ascii=False) for step in path).replace("'", "''") for path in paths]
+    calls = [f"{function}(metadata, '${label}')" for label in labels]
+    return calls[0] if len(calls) == 1 else f"coalesce({', '.join(calls)})"
 
 
 def _json(metadata: Mapping[str, Any], name: Id) -> str | None:

@@ -155,7 +155,7 @@ def damaged(path: Path, what: str) -> SearchError:
 
 def to_text(record: Manifest | Draft) -> str:
     """The record as JSON with its own checksum."""
-    body = asdict(record)
+    body = asdict(record) | ({"live": record.live} if isinstance(record, Manifest) else {})
     mark = MARK if isinstance(record, Manifest) else DRAFT_MARK
     envelope = {"format": mark, "version": VERSION, "checksum": checksum(body), "index": body}
     return json.dumps(envelope, indent=1, ensure_ascii=False) + "\n"
@@ -227,7 +227,12 @@ def parse(body: Any, path: Path) -> Manifest:
     Raises:
         SearchError: a field is missing, unknown or impossible.
     """
+    live = body.get("live") if isinstance(body, dict) else None
+    if live is not None:  # format 1 does not say
+        body = {name: value for name, value in body.items() if name != "live"}
     manifest = _validated(_MANIFEST, body, path)
+    if live is not None and live != manifest.live:
+        raise damaged(path, f"its segments hold {manifest.live} documents, not {live}")
     for segment in manifest.segments:
         if segment.deleted_rows > segment.rows or (segment.deleted is None) != (segment.deleted_rows == 0):
             raise damaged(path, f"deleted rows of {segment.index.name} do not add up")

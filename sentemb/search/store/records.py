@@ -8,10 +8,11 @@ import re
 import sqlite3
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from sentemb.data.faults import Faults
 from sentemb.data.records import Record
 from sentemb.errors import DataError
 from sentemb.search.store.documents import Id, Row, integer_of, row_of
@@ -174,20 +175,20 @@ class Numbering:
 
 def read_documents(
     records: Iterable[Any], *, text_field: str | None = None, id_field: str | None = None,
-    skipped: SkippedRecords | None = None,
+    skipped: Faults | None = None,
 ) -> Iterator[Document]:
     """Records as documents; faulty ones are counted and left out where there is a ``skipped``, else refused."""
-    for record in records:
+    for number, record in enumerate(records, start=1):
         try:
             yield as_document(record, text_field=text_field, id_field=id_field)
         except DataError as error:
             if skipped is None:
                 raise
-            skipped.add(str(error))
+            skipped.add("documents", number, str(error), has_lines=False)
 
 
 def as_rows(
-    records: Iterator[Any], numbering: Numbering, *, with_text: bool, skipped: SkippedRecords | None = None,
+    records: Iterator[Any], numbering: Numbering, *, with_text: bool, skipped: Faults | None = None,
 ) -> Iterator[list[Row]]:
     """Records as rows, block by block; every fault of a block is found before anything is made of it.
 
@@ -210,25 +211,12 @@ def as_rows(
             except DataError as error:
                 if skipped is None:
                     raise
-                skipped.add(str(error))
+                skipped.add("documents", number, str(error), has_lines=False)
                 continue
             documents.append(document)
         names = numbering.ids(documents)
         if documents:
             yield [row_of(document, name) for document, name in zip(documents, names, strict=True)]
-
-
-@dataclass(kw_only=True)
-class SkippedRecords:
-    """How many records were left out, and why the first was."""
-
-    count: int = 0
-    first: str = ""
-
-    def add(self, reason: str) -> None:
-        """Count one."""
-        self.first = self.first or reason
-        self.count += 1
 
 
 def _check_text(document: Document, number: int, *, with_text: bool) -> None:

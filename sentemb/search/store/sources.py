@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from sentemb.data.faults import Faults
 from sentemb.errors import SearchError
 from sentemb.search.store.documents import Documents, Row
 from sentemb.search.store.embedding import VectorRule
 from sentemb.search.store.manifest import Document, Draft, SegmentEntry
-from sentemb.search.store.records import Numbering, SkippedRecords, as_rows
+from sentemb.search.store.records import Numbering, as_rows
 from sentemb.search.store.writing import BLOCK, Block
 from sentemb.search.vectors.kind import Rows, Vectors
 
@@ -26,7 +27,7 @@ class GivenRows:
     """
 
     def __init__(
-        self, vectors: Vectors, records: Iterable[Any] | None, rule: VectorRule, skipped: SkippedRecords | None = None,
+        self, vectors: Vectors, records: Iterable[Any] | None, rule: VectorRule, skipped: Faults | None = None,
         numbering: Numbering | None = None,
     ) -> None:
         self._vectors, self._rule = vectors, rule

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from sentemb.parts import Part
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepEvent:
@@ -47,7 +49,7 @@ class EndEvent:
     stopped: str | None  # why it ended before its last step
 
 
-class Callback:
+class Callback(Part, room="callbacks"):
     """What happens beside training: override what you need. Only the first device calls it.
 
     A method that returns a sentence stops training after the step at hand, as if it had been the last one; the sentence

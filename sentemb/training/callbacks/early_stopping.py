@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sentemb.parts import Count
 from sentemb.training.callbacks.callback import Callback, EvaluationEvent
 
 
@@ -17,7 +18,7 @@ class EarlyStopping(Callback):
     Deviations: none.
     """
 
-    patience: int
+    patience: Count
 
     def on_evaluation(self, event: EvaluationEvent) -> str | None:
         """Say so when patience is lost."""

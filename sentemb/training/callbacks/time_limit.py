@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from sentemb.parts import Positive
 from sentemb.training.callbacks.callback import Callback, StepEvent
 
 
@@ -12,10 +13,11 @@ class TimeLimit(Callback):
 
     Args:
         minutes: from when training starts; tokenising and loading are not counted.
+    Source: none.
     Deviations: none.
     """
 
-    def __init__(self, *, minutes: float) -> None:
+    def __init__(self, *, minutes: Positive) -> None:
         self.minutes = minutes
         self._end: float | None = None
 

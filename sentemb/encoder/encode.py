@@ -1,0 +1,153 @@
+"""Encoding, step by step from top to bottom.
+
+    texts ─► distinct texts ─► token ids ─► longest first ─► batches of at most ``batch_tokens`` tokens
+          ─► runner (token ids to pooled vectors) ─► heads ─► cut to ``dim`` ─► unit length ─► original order
+
+What a vector is depends on the model, the text, the settings and the device. The other texts of a call decide which
+rows share a batch, which changes a vector by floating-point rounding at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sentemb.data.distinct import distinct
+from sentemb.encoder.module import EncoderModule, evaluating
+from sentemb.encoder.runners.choose import Runner
+from sentemb.errors import ModelError
+from sentemb.machine.allocation import keep_freed_memory
+from sentemb.progress import Progress, is_quiet
+from sentemb.types import TokenColumn
+
+Vectors = NDArray[np.float32]
+
+# padded tokens a batch: on a CPU few enough that a layer's values stay in the cache, on a GPU enough to fill it
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
+_OTHER_DEVICES = 16_384
+_MAX_ROWS = 4096  # a batch, however short its texts
+WINDOW = 32_768  # texts that are tokenised ahead while the ones before them are computed
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeSettings:
+    """How token ids become embeddings.
+
+    Attributes:
+        normalise: to unit length.
+        dim: leading dimensions to keep (before normalising); None keeps all.
+        prompt_tokens: leading tokens of every row that belong to a prompt.
+        batch_tokens: padded tokens a batch; None takes the device's ``BATCH_TOKENS``.
+    """
+
+    normalise: bool = True
+    dim: int | None = None
+    prompt_tokens: int = 0
+    batch_tokens: int | None = None
+
+
+def encode_texts(
+    module: EncoderModule, run: Runner, texts: Sequence[str], *, tokenise: Callable[[Sequence[str]], TokenColumn],
+    settings: EncodeSettings, bar: Progress,
+) -> Vectors:
+    """Embeddings (texts, d) float32; equal texts are tokenised and computed once."""
+    check_texts(texts)
+    unique = distinct(texts)
+    out = np.empty((len(texts), settings.dim or module.exported_width), dtype=np.float32)
+    for start, column in tokenise_ahead(unique.values, tokenise):
+        rows = unique.first[start : start + len(column)]
+        encode_tokens(module, run, column, settings=settings, bar=bar, out=out, rows=rows)
+    repeated = unique.repeated
+    out[repeated] = out[unique.first[unique.position[repeated]]]
+    bar.advance(len(repeated))
+    return out
+
+
+def check_texts(texts: Sequence[object]) -> None:
+    """Raise ``ModelError`` for the first entry that is no string."""
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ModelError(f"text {row} is {type(text).__name__}, not a string")
+
+
+def encode_tokens(
+    module: EncoderModule, run: Runner, column: TokenColumn, *, settings: EncodeSettings, bar: Progress,
+    out: Vectors | None = None, rows: NDArray[np.int64] | None = None,
+) -> Vectors:
+    """Embeddings of every row of token ids, by the module in evaluation mode, without gradient.
+
+    Args:
+        out: where to write; allocated when None.
+        rows: row of ``out`` for every row of ``column``; the same row when None.
+    """
+    device = next(module.parameters()).device
+    width = settings.dim or module.exported_width
+    if out is None:
+        out = np.empty((len(column), width), dtype=np.float32)
+    if device.type == "cpu":
+        keep_freed_memory()
+    budget = settings.batch_tokens or BATCH_TOKENS.get(device.type, _OTHER_DEVICES)
+    order = length_order(column.lengths)
+    with torch.inference_mode(), evaluating(module), torch.autocast(device.type, enabled=False):
+        for begin, end in budget_batches(column.lengths[order], budget):
+            batch = order[begin:end]
+            pooled = run(column.take(batch), settings.prompt_tokens).float()
+            embedding = module.project(pooled, exported=True)[:, :width]
+            if settings.normalise:
+                embedding = nn.functional.normalize(embedding, dim=-1)
+            out[batch if rows is None else rows[batch]] = embedding.cpu().numpy()
+            bar.advance(len(batch))
+    return out
+
+
+def length_order(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows from longest to shortest (stable): padding is least, and what needs most memory comes first."""
+    return np.argsort(-lengths, kind="stable")
+
+
+def budget_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[tuple[int, int]]:
+    """Cut rows that are sorted from longest to shortest into (begin, end) of rows × longest ≤ ``budget`` tokens.
+
+    A row longer than the budget makes a batch of its own.
+    """
+    begin = 0
+    while begin < len(lengths):
+        size = max(1, min(_MAX_ROWS, budget // max(int(lengths[begin]), 1)))
+        end = min(len(lengths), begin + size)
+        yield begin, end
+        begin = end
+
+
+def tokenise_ahead(
+    texts: Sequence[str], tokenise: Callable[[Sequence[str]], TokenColumn], window: int = WINDOW
+) -> Iterator[tuple[int, TokenColumn]]:
+    """Token columns of ``texts`` window by window, each with its first row; the next is made in a thread of its own
+    while the caller works on this one (the tokenizers library releases the interpreter)."""
+    if len(texts) <= window:
+        yield 0, tokenise(texts)
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenise") as pool:
+        ahead = pool.submit(tokenise, texts[:window])
+        for start in range(0, len(texts), window):
+            column = ahead.result()
+            if start + window < len(texts):
+                ahead = pool.submit(tokenise, texts[start + window : start + 2 * window])
+            yield start, column
+
+
+@contextmanager
+def progress_bar(progress: bool | Progress | None, total: int) -> Iterator[Progress]:
+    """The caller's bar, or one of our own; None shows it for more than 10,000 texts."""
+    if isinstance(progress, Progress):
+        yield progress
+        return
+    is_shown = total > 10_000 if progress is None else progress
+    with Progress("encoding", total=total, unit="texts", enabled=is_shown and not is_quiet()) as bar:
+        yield bar

@@ -1,0 +1,124 @@
+"""Attention over packed rows: no token is padding, so no mask is needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sentemb.encoder.runners.packed import Packed
+
+_LOG2_E = math.log2(math.e)
+
+# (longest row) -> additive bias (heads or 1, longest, longest), or None
+Bias = Callable[[int], Tensor | None]
+
+
+def attend(
+    qkv: Float[Tensor, "tokens three_d"], packed: Packed, heads: int, *, bias: Bias | None = None,
+    window: int | None = None,
+) -> Float[Tensor, "tokens d"]:
+    """Softmax attention of every row with itself.
+
+    Args:
+        qkv: queries, keys and values side by side, each ``heads`` × head width.
+        packed: where the rows are.
+        bias: added to the logits before the softmax.
+        window: tokens farther apart than this do not see one another.
+    """
+    d = qkv.shape[1] // 3
+    parts = []
+    for run in packed.runs:
+        split = split_heads(qkv[run.begin : run.end].view(run.rows, run.length, -1), heads)
+        mask = bias(run.length) if bias is not None else None
+        if window is not None and run.length - 1 > window:
+            mask = _band(run.length, window)
+        if _is_short(run.length, qkv):
+            parts.append(_by_products(split, mask))
+            continue
+        out = F.scaled_dot_product_attention(split[0], split[1], split[2], attn_mask=mask)
+        parts.append(out.transpose(1, 2).reshape(run.rows * run.length, d))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _is_short(length: int, qkv: Tensor) -> bool:
+    """Whether batched products beat PyTorch's tiled attention: timed on two Zen 5 cores (12 heads of 32, 4,096 tokens,
+    milliseconds), bfloat16 1.3 against 6.2 at 31 tokens, 5 against 12 at 240 and 10 against 24 at 512; float32 3.1
+    against 5.5 at 31, 5.1 against 4.4 at 64."""
+    return length <= (512 if qkv.dtype == torch.bfloat16 else 32)
+
+
+def _by_products(split: Float[Tensor, "three rows heads length width"], mask: Tensor | None) -> Tensor:
+    _, rows, heads, length, width = split.shape
+    query, key, value = split.reshape(3, rows * heads, length, width).unbind(0)
+    powers, totals = softmax_parts(query, key, mask, rows)
+    return join_heads(torch.bmm(powers, value).div_(totals), rows).flatten(0, 1)
+
+
+def split_heads(qkv: Float[Tensor, "rows length three_d"], heads: int) -> Float[Tensor, "three rows heads length w"]:
+    """Queries, keys and values by head, without a copy."""
+    rows, length, width = qkv.shape
+    return qkv.view(rows, length, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4)
+
+
+def join_heads(out: Float[Tensor, "rows_heads length w"], rows: int) -> Float[Tensor, "rows length d"]:
+    """Heads side by side again."""
+    size, length, width = out.shape
+    return out.view(rows, size // rows, length, width).transpose(1, 2).reshape(rows, length, -1)
+
+
+def softmax_parts(
+    query: Float[Tensor, "rows_heads length w"], key: Float[Tensor, "rows_heads length w"], mask: Tensor | None,
+    rows: int,
+) -> tuple[Float[Tensor, "rows_heads length length"], Float[Tensor, "rows_heads length 1"]]:
+    """Numerators and denominators of softmax(Q Kᵀ / √w + mask).
+
+    PyTorch's softmax goes through its rows one at a time, and a row of 31 logits, which fills no whole vector register,
+    costs it twenty times what powers cost in one line. They are powers of two, of logits times log2 e, which makes
+    attention as a whole 3 to 12 % faster than powers of e do (Zen 4). They are taken of the logits as they are; only
+    where that leaves the format's range is each row's maximum subtracted first.
+
+    Args:
+        mask: broadcasts to (rows, heads, length, length): added, or bool for who is seen.
+    """
+    powers = _binary_logits(query, key, mask, rows).exp2_()
+    totals = _row_sums(powers)
+    limits = torch.finfo(totals.dtype)
+    least, most = torch.aminmax(totals)
+    # with room for the products with the values: up to 2^12 of them for the largest, 2^-31 for the least
+    if bool(least > limits.tiny**0.75) and bool(most < limits.max**0.9):
+        return powers, totals
+    logits = _binary_logits(query, key, mask, rows)
+    powers = logits.sub_(logits.amax(-1, keepdim=True)).exp2_()
+    return powers, _row_sums(powers)
+
+
+def _row_sums(powers: Tensor) -> Tensor:
+    """Sums over the last dimension, which stays. Of short rows of bfloat16 a product with ones is two to three times
+    as fast, and adds in float32 as well."""
+    length = powers.shape[-1]
+    if powers.dtype != torch.bfloat16 or length > 128:
+        return powers.sum(-1, keepdim=True)
+    return (powers.view(-1, length) @ powers.new_ones(length, 1)).view(*powers.shape[:-1], 1)
+
+
+def _binary_logits(query: Tensor, key: Tensor, mask: Tensor | None, rows: int) -> Tensor:
+    """Logits times log2 e, whose powers of two are the logits' powers of e."""
+    unused = query.new_empty(1, 1, 1)  # beta = 0 leaves it unread
+    logits = torch.baddbmm(unused, query, key.transpose(1, 2), beta=0, alpha=query.shape[-1] ** -0.5 * _LOG2_E)
+    if mask is not None:
+        by_row = logits.view(rows, -1, *logits.shape[1:])
+        if mask.dtype == torch.bool:
+            by_row.masked_fill_(~mask, -torch.inf)
+        else:
+            by_row.add_(mask.to(logits.dtype), alpha=_LOG2_E)
+    return logits
+
+
+def _band(length: int, window: int) -> Tensor:
+    position = torch.arange(length)
+    return (position[:, None] - position[None, :]).abs() <= window

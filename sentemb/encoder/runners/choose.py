@@ -1,0 +1,155 @@
+"""Which runner a model is encoded with: decided by backbone, dtype and device, never by the texts of a call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from sentemb.encoder.backbone import position_limit
+from sentemb.encoder.module import EncoderModule, evaluating
+from sentemb.encoder.runners import int8
+from sentemb.encoder.runners.families import Unsupported
+from sentemb.encoder.runners.lean import LeanRunner, lean_form
+from sentemb.encoder.runners.plain import PlainRunner
+from sentemb.encoder.runners.post_norm import PostNormEncoder
+from sentemb.errors import ModelError, first_line
+from sentemb.types import TokenColumn, Vocabulary
+
+# how far the lean form may be from the plain one in float32, in entries of unit vectors
+_FLOAT32_TOLERANCE = 1e-4
+_HALF_COSINE = 0.99
+_COMPARED_LENGTHS = (40, 17, 17, 5)
+
+
+class Runner(Protocol):
+    """Rows of token ids, longest first, to pooled vectors (rows, d) on the module's device."""
+
+    def __call__(self, column: TokenColumn, prompt_tokens: int = 0) -> Float[Tensor, "b d"]: ...
+
+
+class Runners:
+    """The runner of one encoder. It is made when first needed, and again after the weights changed.
+
+    A lean form is compared with the plain path on a few made-up rows before its first use; where they differ too
+    much, a warning says so and the plain path is used.
+    """
+
+    def __init__(self, agrees: dict[str, bool] | None = None) -> None:
+        self.agrees = dict(agrees or {})  # "cpu bfloat16" -> whether the lean form agreed with the plain path there
+        self._key: tuple[int, torch.dtype, int] | None = None
+        self._runner: Runner | None = None
+
+    def __deepcopy__(self, memo: object) -> Runners:
+        return Runners(self.agrees)  # prepared weights cannot be copied, and belong to the other module
+
+    def ready(
+        self, module: EncoderModule, dtype: torch.dtype, vocabulary: Vocabulary, *,
+        int8_tensors: Mapping[str, Tensor] | None = None,
+    ) -> Runner:
+        """The module's runner in ``dtype``; with ``int8_tensors`` the lean form with these maps of bytes.
+
+        Raises:
+            ModelError: maps of bytes without a lean form that they fit.
+        """
+        key = weights_state(module), dtype, id(int8_tensors)
+        if self._runner is not None and self._key == key:
+            return self._runner
+        with evaluating(module):
+            runner: Runner | None = self._lean(module, dtype, vocabulary)
+            if int8_tensors is not None:
+                if not isinstance(runner, LeanRunner) or not isinstance(runner.form, PostNormEncoder):
+                    raise ModelError(f"{type(module.backbone).__name__} has no form of eight bits here")
+                runner = LeanRunner(int8.with_bytes(runner.form, int8_tensors), module)
+            self._runner = runner or PlainRunner(module, dtype, vocabulary.pad)
+        self._key = key
+        return self._runner
+
+    def forget(self) -> None:
+        """Make the runner anew when it is next needed."""
+        self._runner = None
+
+    def _lean(self, module: EncoderModule, dtype: torch.dtype, vocabulary: Vocabulary) -> LeanRunner | None:
+        name = comparison_name(dtype, next(module.parameters()).device)
+        if self.agrees.get(name) is False:
+            return None
+        kind = type(module.backbone).__name__
+        try:
+            runner = LeanRunner(lean_form(module.backbone, dtype), module)
+            if name not in self.agrees:
+                plain = PlainRunner(module, torch.float32, vocabulary.pad)
+                self.agrees[name] = _agree(runner, plain, dtype, _made_up_rows(module.backbone, vocabulary), kind)
+        except Unsupported:
+            self.agrees[name] = False
+        except (RuntimeError, NotImplementedError, ImportError) as error:
+            self.agrees[name] = False
+            warnings.warn(f"sentemb's lean forward pass cannot run {kind} here ({first_line(error)}); the "
+                          "plain one is used", stacklevel=2)
+        return runner if self.agrees[name] else None
+
+
+def comparison_name(dtype: torch.dtype, device: torch.device) -> str:
+    """What a comparison of the lean and the plain form holds for: kernels differ by device and dtype."""
+    return f"{device.type} {str(dtype).removeprefix('torch.')}"
+
+
+def _made_up_rows(backbone: nn.Module, vocabulary: Vocabulary) -> TokenColumn:
+    """Rows of random token ids, always the same ones; none of them is special to the tokenizer or to a table."""
+    limit = position_limit(backbone) or max(_COMPARED_LENGTHS)
+    lengths = np.minimum(_COMPARED_LENGTHS, limit)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    model: Any = backbone
+    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    size = vocabulary.size if embeddings is None else embeddings.num_embeddings
+    tables = (part for part in model.modules() if isinstance(part, nn.Embedding))
+    special = {*vocabulary.special, vocabulary.pad, *(table.padding_idx for table in tables)} - {None}
+    ids = np.setdiff1d(np.arange(size, dtype=np.int32), [*special])
+    flat = np.random.default_rng(0).choice(ids, int(offsets[-1]))
+    return TokenColumn(flat, offsets, np.full(len(lengths), -1, dtype=np.int64))
+
+
+@torch.inference_mode()
+def _agree(runner: Runner, plain: Runner, dtype: torch.dtype, rows: TokenColumn, kind: str) -> bool:
+    ours, theirs = (F.normalize(path(rows).float(), dim=-1) for path in (runner, plain))
+    if dtype == torch.float32:
+        gap, allowed = (ours - theirs).abs().max().item(), _FLOAT32_TOLERANCE
+    else:
+        gap, allowed = 1 - (ours * theirs).sum(-1).min().item(), 1 - _HALF_COSINE
+    if not gap <= allowed:
+        warnings.warn(f"sentemb's lean forward pass of {kind} differs from the plain forward pass by {gap:.2g} in "
+                      f"{str(dtype).removeprefix('torch.')}; the plain one is used", stacklevel=2)
+    return gap <= allowed
+
+
+# ------------------------------------------------------------------------------------- noticing changed weights
+_optimizer_steps = 0
+_is_counting = False
+
+
+def weights_state(module: nn.Module) -> int:
+    """A number that changes whenever a weight is replaced, written in place or stepped by an optimizer.
+
+    Writes through ``parameter.data`` are not seen.
+    """
+    # fused optimizers write weights without raising autograd's version counter, so their steps are counted;
+    # nothing was derived before the first call, so it is early enough to start here
+    global _is_counting
+    if not _is_counting:
+        _is_counting = True
+        register_optimizer_step_post_hook(_count_step)
+    tensors = [*module.parameters(), *module.buffers()]
+    # an inference tensor has no version and cannot be written in place outside inference mode
+    versions = tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
+    return hash((_optimizer_steps, versions))
+
+
+def _count_step(*_: Any) -> None:
+    global _optimizer_steps
+    _optimizer_steps += 1

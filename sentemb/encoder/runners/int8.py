@@ -1,0 +1,292 @@
+"""Products of eight bits in the lean form of BERT's family: prepared once on a sample, kept as tensors.
+
+Queries, keys and values, and the feed-forward pair, multiply unsigned bytes (inputs) with signed ones (weights).
+Between the two maps of the pair nothing else is done: oneDNN applies the activation to the first one's sums and rounds
+them to bytes while they are in the cache. What keeps the embeddings close, found on the sample:
+
+* a map's input is shifted, dimension by dimension, to the middle of its range and scaled by range^0.75 / weight^0.25,
+  so that a few wide dimensions do not cost the others their bits (SmoothQuant, Xiao et al. 2023; the shift is ours);
+* the weights behind are rounded one input dimension after the other, and what rounding one changes is made up for by
+  those that follow (GPTQ, Frantar et al. 2023);
+* the quarter of the inner neurons that reaches farthest goes on in the form's own format;
+* the mean of what rounding changes in the last map goes into its bias.
+
+The projection behind attention stays as it is: rounding its input takes as long as the smaller product saves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+
+import torch
+from jaxtyping import Float, Int8, UInt8
+from torch import Tensor
+
+from sentemb.encoder.runners.families import Unsupported
+from sentemb.encoder.runners.linear import ONEDNN_ACTIVATIONS, USUAL_ROWS, FastLinear
+from sentemb.encoder.runners.packed import Packed
+from sentemb.encoder.runners.post_norm import FeedForward, Map, PostNormEncoder
+
+_EVENED = 0.75  # the exponent of the range
+_FAR = 4  # one in so many inner neurons is not rounded
+_ROOM = 1.15  # the bytes' range over the sample's, for texts that reach farther
+_DAMPING = 0.01  # of the mean diagonal, added to it: a small sample's second moments can be singular
+_BLOCK = 64  # input dimensions whose changes are passed on at once
+_LEAST = {"gelu": -0.17, "relu": 0.0}  # what the activation never goes below
+
+Tensors = Mapping[str, Tensor]
+
+
+# --------------------------------------------------------------------------------------------- computing
+def with_bytes(encoder: PostNormEncoder, tensors: Tensors) -> PostNormEncoder:
+    """The encoder with the maps of bytes that ``prepare`` gave; what is not rounded is shared.
+
+    Raises:
+        Unsupported: the tensors are not of this encoder.
+    """
+    layers = list(encoder.layers)
+    for place, layer in enumerate(layers):
+        of_layer = _under(f"{place}.", tensors)
+        if of_layer:
+            plain = layer.feed_forward
+            if not isinstance(plain, FeedForward):
+                raise Unsupported("a layer that is rounded already")
+            activation, dtype = plain.up.activation, encoder.words.dtype
+            layers[place] = replace(
+                layer, qkv=_ByteInput(_under("qkv.", of_layer), dtype),
+                feed_forward=_ByteFeedForward(_under("pair.", of_layer), dtype, activation),
+            )
+    return encoder.with_layers(layers)
+
+
+class _ByteInput:
+    """A map whose input is rounded to bytes."""
+
+    def __init__(self, tensors: Tensors, dtype: torch.dtype) -> None:
+        self._dtype, self._rounding, self._map = dtype, _Rounding(tensors), _byte_linear(tensors)
+
+    def __call__(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "tokens o"]:
+        return self._map(self._rounding(x), self._dtype)
+
+
+class _ByteFeedForward:
+    """The pair of maps. Inner neurons that reach far leave the first map in the form's own format, the others as
+    bytes with one scale."""
+
+    def __init__(self, tensors: Tensors, dtype: torch.dtype, activation: str | None) -> None:
+        self._dtype, self._activation, self._rounding = dtype, activation, _Rounding(tensors)
+        self._scale, self._zero = float(tensors["scale"]), int(tensors["zero"])
+        self._up_far = _byte_linear(_under("up_far.", tensors))
+        self._up_near = _byte_linear(_under("up_near.", tensors))
+        self._down_far = FastLinear(tensors["down_far"].to(dtype))
+        self._down_near = _byte_linear(_under("down_near.", tensors), scale=self._scale, zero=self._zero)
+
+    def __call__(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "tokens i"]:
+        rounded = self._rounding(x)
+        summed = self._down_far.plus(self._up_far(rounded, self._dtype, self._activation), x)
+        near = self._up_near(rounded, torch.uint8, self._activation, scale=self._scale, zero=self._zero)
+        return self._down_near.plus(near, summed)
+
+
+class _Rounding:
+    """Inputs of a map to bytes: ``factor · x + offset`` rounded, 128 for 0."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self._factor, self._offset = tensors["factor"], tensors["offset"]
+
+    def __call__(self, x: Float[Tensor, "tokens i"]) -> UInt8[Tensor, "tokens i"]:
+        # PyTorch converts to signed bytes ten times as fast as to unsigned ones
+        signed = torch.addcmul(self._offset, x.float(), self._factor).round_().clamp_(-128, 127).to(torch.int8)
+        return signed.view(torch.uint8).bitwise_xor_(128)
+
+
+class ByteLinear:
+    """``W x + b`` for a weight and input of bytes, each a whole number times a scale.
+
+    Args:
+        weight: whole numbers.
+        weight_scale: of every output's weights.
+        bias: b.
+        scale: of the input.
+        zero: the input's byte for 0.
+    """
+
+    def __init__(
+        self, weight: Int8[Tensor, "o i"], weight_scale: Float[Tensor, " o"], bias: Float[Tensor, " o"], *,
+        scale: float = 1.0, zero: int = 128,
+    ) -> None:
+        self._weight = torch.ops.onednn.qlinear_prepack(weight.contiguous(), [USUAL_ROWS, weight.shape[1]])
+        self._weight_scale, self._bias = weight_scale.float(), bias.float()
+        self._weight_zero = torch.zeros(len(weight), dtype=torch.int64)
+        self._scale, self._zero = scale, zero
+
+    def __call__(
+        self, x: UInt8[Tensor, "tokens i"], dtype: torch.dtype, activation: str | None = None, *,
+        scale: float = 1.0, zero: int = 0,
+    ) -> Tensor:
+        """(tokens, o) in ``dtype``; ``scale`` and ``zero`` are those of the result where it is of bytes."""
+        name, algorithm = ONEDNN_ACTIVATIONS[activation]
+        out: Tensor = torch.ops.onednn.qlinear_pointwise(
+            x, self._scale, self._zero, self._weight, self._weight_scale, self._weight_zero, self._bias,
+            scale, zero, dtype, name, [], algorithm)
+        return out
+
+    def plus(self, x: UInt8[Tensor, "tokens i"], residual: Float[Tensor, "tokens o"]) -> Float[Tensor, "tokens o"]:
+        """``residual + W x + b``, in the residual's place."""
+        out: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
+            x, self._scale, self._zero, self._weight, self._weight_scale, self._weight_zero, residual, self._bias,
+            1.0, 0, residual.dtype, 1.0, 0, "sum", 1.0, "none", [], "")
+        return out
+
+
+@cache
+def has_byte_products() -> bool:
+    """Whether oneDNN multiplies bytes here, exactly: older processors add pairs of products in 16 bits, which
+    overflow (tried once)."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        x, ones = torch.full((2, 64), 255, dtype=torch.uint8), torch.ones(16)
+        tried = ByteLinear(torch.full((16, 64), 127, dtype=torch.int8), ones, ones, zero=0)
+        out = tried.plus(x, tried(x, torch.float32, "gelu"))
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return bool((out == 2 * (64 * 255 * 127 + 1)).all())
+
+
+def _byte_linear(tensors: Tensors, *, scale: float = 1.0, zero: int = 128) -> ByteLinear:
+    return ByteLinear(tensors["weight"], tensors["weight_scale"], tensors["bias"], scale=scale, zero=zero)
+
+
+def _under(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+# --------------------------------------------------------------------------------------------- preparing
+def prepare(encoder: PostNormEncoder, sample: Packed, layers: int) -> dict[str, Tensor]:
+    """What ``with_bytes`` needs for the last ``layers`` layers.
+
+    Args:
+        sample: rows like those that it is for, with some thousand tokens.
+
+    Raises:
+        RuntimeError: the sample is of no use (values that are not finite).
+    """
+    watched = [(_Watched(layer.qkv), _Watched(layer.feed_forward)) for layer in encoder.layers]
+    encoder.with_layers([
+        replace(layer, qkv=qkv, feed_forward=pair) for layer, (qkv, pair) in zip(encoder.layers, watched, strict=True)
+    ])(sample)
+    tensors: dict[str, Tensor] = {}
+    for place in range(len(watched) - layers, len(watched)):
+        qkv, pair = watched[place]
+        tensors |= {f"{place}.qkv.{name}": tensor for name, tensor in _prepare_input(qkv).items()}
+        tensors |= {f"{place}.pair.{name}": tensor for name, tensor in _prepare_pair(pair).items()}
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+class _Watched:
+    """A map that remembers its last input."""
+
+    seen: Tensor
+
+    def __init__(self, plain: Map) -> None:
+        self.plain = plain
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.seen = x
+        return self.plain(x)
+
+
+def _prepare_input(watched: _Watched) -> dict[str, Tensor]:
+    plain = watched.plain
+    assert isinstance(plain, FastLinear)
+    return _rounded_map(watched.seen, plain.plain_weight(), plain.bias)
+
+
+def _prepare_pair(watched: _Watched) -> dict[str, Tensor]:
+    plain, seen = watched.plain, watched.seen
+    assert isinstance(plain, FeedForward)
+    inner = plain.up(seen).float()  # once more: watched as well, it would be kept of all layers at a time
+    up, down = plain.up.plain_weight(), plain.down.plain_weight()
+    order = _by_reach(inner, up)
+    count = min(-(-len(order) // (32 * _FAR)) * 32, len(order) - 1)  # whole registers
+    far, near = order[:count].sort().values, order[count:].sort().values
+    rounded = _rounded_map(seen, up, plain.up.bias)
+    tensors = {"factor": rounded["factor"], "offset": rounded["offset"], "down_far": down[:, far]}
+    for name, rows in (("up_far", far), ("up_near", near)):
+        tensors |= {f"{name}.{key}": rounded[key][rows] for key in ("weight", "weight_scale", "bias")}
+    inner, least = inner[:, near], _LEAST[str(plain.up.activation)]
+    scale = max((_ROOM * inner.max().item() - least) / 255, 1e-8)
+    down_near = down[:, near].float()
+    weight, weight_scale = _nearest(down_near)
+    bias = (down_near - weight * weight_scale[:, None]) @ inner.mean(0)
+    bias = bias if plain.down.bias is None else bias + plain.down.bias
+    return tensors | {
+        "down_near.weight": weight.to(torch.int8), "down_near.weight_scale": weight_scale, "down_near.bias": bias,
+        "scale": torch.tensor(scale, dtype=torch.float64), "zero": torch.tensor(round(-least / scale)),
+    }
+
+
+def _rounded_map(
+    seen: Float[Tensor, "n i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None
+) -> dict[str, Tensor]:
+    """How a map's inputs, of which ``seen`` are a sample, become bytes, and the map of those bytes."""
+    low, high = seen.float().aminmax(dim=0)
+    middle, reach = (low + high) / 2, ((high - low) / 2).clamp_min(1e-5)
+    width = reach**_EVENED / weight.float().abs().amax(0).clamp_min(1e-5) ** (1 - _EVENED)
+    factor = 127 / ((reach / width).max() * width)
+    offset = -middle * factor
+    inputs = torch.addcmul(offset, seen.float(), factor)
+    wanted = weight.float() / factor
+    whole, scale = _rounded(wanted, inputs)
+    shift = (wanted - whole * scale[:, None]) @ inputs.mean(0) - wanted @ offset
+    return {"factor": factor, "offset": offset, "weight": whole.to(torch.int8), "weight_scale": scale,
+            "bias": shift if bias is None else shift + bias.float()}
+
+
+def _by_reach(inner: Float[Tensor, "n inner"], up: Float[Tensor, "inner i"]) -> Tensor:
+    """Neurons by outlier risk, the riskiest first: two of three by their largest value in the sample, one by the norm
+    of its weights, which catches neurons that fire rarely but strongly."""
+    seen, norms = (size.argsort(descending=True).argsort() for size in (inner.amax(0), up.float().norm(dim=1)))
+    return torch.minimum(seen, 2 * norms).argsort(stable=True)
+
+
+def _scale_of(weight: Float[Tensor, "o i"]) -> Float[Tensor, " o"]:
+    return (weight.abs().amax(1) / 127).clamp_min(1e-12)
+
+
+def _nearest(weight: Float[Tensor, "o i"]) -> tuple[Tensor, Tensor]:
+    """Whole numbers −127 … 127 (o, i) and scales (o), whatever the inputs."""
+    scale = _scale_of(weight)
+    return (weight / scale[:, None]).round(), scale
+
+
+def _rounded(weight: Float[Tensor, "o i"], inputs: Float[Tensor, "n i"]) -> tuple[Tensor, Tensor]:
+    """Whole numbers −127 … 127 (o, i) and scales (o) whose products with ``inputs`` are close to the weight's.
+
+    GPTQ: with U the upper Cholesky factor of the inverse of H = inputsᵀ inputs, rounding dimension j by e changes the
+    dimensions k > j by −e U[j, k] / U[j, j]. Those with the largest inputs come first.
+    """
+    moments = inputs.T @ inputs
+    diagonal = moments.diagonal()
+    diagonal += _DAMPING * diagonal.mean().clamp_min(1e-12)
+    order = diagonal.argsort(descending=True)
+    moments = moments[order][:, order]
+    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(moments)), upper=True)
+    scale = _scale_of(weight)
+    left = (weight[:, order] / scale[:, None]).T.contiguous()  # a dimension a row: steps touch whole rows
+    whole = torch.empty_like(left)
+    for begin in range(0, len(left), _BLOCK):
+        block, within = left[begin : begin + _BLOCK], factor[begin : begin + _BLOCK, begin : begin + _BLOCK]
+        changes = torch.empty_like(block)
+        for step in range(len(block)):
+            whole[begin + step] = block[step].round().clamp_(-127, 127)
+            changes[step] = (block[step] - whole[begin + step]) / within[step, step]
+            block[step + 1 :].addr_(within[step, step + 1 :], changes[step], alpha=-1)
+        end = begin + len(block)
+        left[end:].addmm_(factor[begin:end, end:].T, changes, alpha=-1)
+    unordered = torch.empty_like(whole)
+    unordered[order] = whole
+    return unordered.T, scale

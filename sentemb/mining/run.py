@@ -1,0 +1,257 @@
+"""From a file of pairs (or texts) to a file with negatives, resumable block by block."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import SearchError
+from sentemb.files import atomic_file, write_json
+from sentemb.mining.miner import MinedBlock, Miner, MiningOptions
+from sentemb.mining.report import MiningReport, report_of
+from sentemb.mining.rules import MiningRule
+from sentemb.mining.sources import MiningSource, Nearest, Passages
+from sentemb.mining.texts import Columns, MiningTexts, read_texts, records_of
+from sentemb.progress import Progress
+from sentemb.search.store.embedding import Identified, VectorRule, encode, load_encoder, prompts_of
+from sentemb.types import Embedder
+
+Vectors = NDArray[np.float32]
+ENCODED = 65_536  # texts encoded at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiningResult:
+    """What ``mine`` gives: figures, and the rows where no file was asked for."""
+
+    report: MiningReport
+    output: Path | None
+    rows: Sequence[Mapping[str, Any]] = ()
+
+
+def mine(
+    data: str | Path | Iterable[Any] | MiningTexts,
+    *,
+    encoder: Embedder | str | Path,
+    output: str | Path | None = None,
+    corpus: str | Path | Iterable[Any] = (),
+    columns: Columns | None = None,
+    split: str | None = None,
+    negatives: int = 5,
+    sources: Sequence[MiningSource] = (Nearest(),),
+    rules: Sequence[MiningRule] = (),
+    sampling: Literal["top", "random"] = "top",
+    candidates: int | None = None,
+    seed: int = 42,
+    resume: bool = False,
+) -> MiningResult:
+    """Find hard negatives: anchor, positive, negative_1…n and their similarities, a row for every pair.
+
+    A pair whose anchor has fewer negatives is left out. The output file appears when all is done; until then finished
+    blocks lie in ``OUTPUT.parts`` and ``resume`` goes on from them. Same input, same output.
+
+    Args:
+        data: a file, folder or hub id of pairs, an iterable of mappings or (anchor, positive) tuples, or what
+            ``read`` gave.
+        encoder: finds candidates and measures similarity: anything with ``encode``, or a model's path or id.
+        output: a .jsonl or .parquet file; None: the rows are in the result.
+        corpus: further texts that may become negatives, beside the positives of other anchors.
+        columns: names of the columns of ``data`` and ``corpus``.
+        split: split to read of a data set's folder or hub id.
+        negatives, sources, rules, sampling, candidates, seed: see ``MiningOptions``.
+        resume: continue an interrupted run of the same data, models and options.
+
+    Raises:
+        SearchError: unfinished parts lie there and resume was not asked for, they are of other data or options, or no
+            anchor has enough negatives (nothing is written then).
+        DataError: the data lack a column or a text.
+    """
+    options = MiningOptions(
+        negatives=negatives, sources=tuple(sources), rules=tuple(rules), sampling=sampling, candidates=candidates,
+        seed=seed,
+    )
+    target = None if output is None else Path(output)
+    if target is not None and target.suffix not in (".jsonl", ".parquet"):
+        raise SearchError(f"{target}: write to a file that ends in .jsonl or .parquet")
+    texts = data if isinstance(data, MiningTexts) else read(data, corpus, columns=columns, split=split)
+    with TemporaryDirectory(prefix="sentemb-mine-") as temporary:
+        folder = Path(temporary) if target is None else target.with_name(target.name + ".parts")
+        run = _Run(texts, load_encoder(encoder), options, folder)
+        return run.mine(target, resume=resume)
+
+
+def read(
+    data: str | Path | Iterable[Any], corpus: str | Path | Iterable[Any] = (), *, columns: Columns | None = None,
+    split: str | None = None,
+) -> MiningTexts:
+    """Anchors and corpus; see ``mine``."""
+    columns = columns or Columns()
+    pairs = _records(data, split, (columns.anchor, columns.positive or ""))
+    return read_texts(pairs, _records(corpus, None, (columns.corpus,)), columns=columns)
+
+
+def _records(data: str | Path | Iterable[Any], split: str | None, roles: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    if isinstance(data, (str, Path)):
+        from sentemb.data import iter_records
+
+        return (record.fields for record in iter_records(data, split=split))
+    return records_of(data, roles)
+
+
+class _Run:
+    """One mining of texts, with its finished blocks and vectors in a folder."""
+
+    def __init__(self, texts: MiningTexts, encoder: Embedder, options: MiningOptions, folder: Path) -> None:
+        self.texts, self.encoder, self.options, self.folder = texts, encoder, options, folder
+        self.blocks = 0
+
+    def mine(self, output: Path | None, *, resume: bool) -> MiningResult:
+        self._open(resume)
+        query_prompt, document_prompt = prompts_of(self.encoder, None, None)
+        texts = self.texts
+        anchors = self._vectors("anchors", self.encoder, texts.anchors, query_prompt)
+        corpus = self._vectors("corpus", self.encoder, texts.corpus, document_prompt)
+        miner = Miner(
+            Passages(vectors=anchors, texts=texts.anchors), Passages(vectors=corpus, texts=texts.corpus), self.options,
+            positives=None if texts.is_unlabelled else texts.positives, excluded=texts.excluded, texts=texts,
+            spaces=self._space, folder=self.folder,
+        )
+        self.blocks = miner.blocks
+        with Progress("mining", total=len(texts.anchors), unit="anchors") as bar:
+            for number in range(miner.blocks):
+                considered = 0
+                if not self._file(number).exists():
+                    block = miner.block(number)
+                    self._write(number, block)
+                    considered = block.considered
+                bar.advance(considered)
+        report = report_of(map(self._read, range(self.blocks)), self.options.negatives)
+        if report.mined == 0:
+            shutil.rmtree(self.folder)
+            raise SearchError(
+                f"none of {report.anchors:,} anchors has {report.negatives} negatives; the rules refused "
+                f"{report.refused:.1%} of the candidates: ask for fewer, loosen the rules, or give a corpus"
+            )
+        if output is None:
+            return MiningResult(report=report, output=None, rows=list(self._rows()))
+        (_write_jsonl if output.suffix == ".jsonl" else _write_parquet)(output, self._rows(), report.negatives)
+        write_json(output.with_name(output.name + ".report.json"),
+                   {"report": asdict(report), "options": self._facts()["options"]})
+        shutil.rmtree(self.folder)
+        return MiningResult(report=report, output=output)
+
+    def _facts(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one that it continues."""
+        texts, content = self.texts, hashlib.sha256()
+        for text in (*texts.anchors, "\x00", *texts.corpus):
+            content.update(text.encode("utf-8", "surrogatepass") + b"\x00")
+        for lists in (texts.positives, texts.excluded):
+            content.update(lists.offsets.tobytes() + lists.rows.tobytes())
+        digest = self.encoder.digest() if isinstance(self.encoder, Identified) else None
+        options = {name: str(value) for name, value in vars(self.options).items()}
+        return {"data": content.hexdigest(), "model": digest, "options": options}
+
+    def _open(self, resume: bool) -> None:
+        note = self.folder / "mine.json"
+        if not note.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            write_json(note, self._facts())
+            return
+        if not resume:
+            raise SearchError(
+                f"{self.folder}: an unfinished mining lies here; continue it with resume, or remove the folder"
+            )
+        try:
+            facts = json.loads(note.read_bytes())
+        except ValueError:
+            raise SearchError(f"{note}: damaged; remove the folder {self.folder}") from None
+        if facts != self._facts():
+            raise SearchError(
+                f"{self.folder}: the unfinished mining had other data, models or options; remove the folder"
+            )
+
+    def _space(self, model: str) -> tuple[Vectors, Vectors]:
+        """Vectors of anchors and corpus by another encoder."""
+        name = hashlib.sha256(model.encode()).hexdigest()[:12]
+        files = [self.folder / f"{kind}-{name}.npy" for kind in ("anchors", "corpus")]
+        encoder = None if all(file.exists() for file in files) else load_encoder(model)
+        texts = (self.texts.anchors, self.texts.corpus)
+        anchors, corpus = (
+            self._vectors(file.stem, encoder, side, "") for file, side in zip(files, texts, strict=True)
+        )
+        return anchors, corpus
+
+    def _vectors(self, name: str, encoder: Embedder | None, texts: list[str], prompt: str) -> Vectors:
+        """Unit vectors of the texts, encoded once and mapped from a file."""
+        file, rule = self.folder / f"{name}.npy", VectorRule(metric="cosine")
+        if not file.exists():
+            assert encoder is not None
+            with atomic_file(file) as temporary, Progress("encoding", total=len(texts), unit="texts") as bar:
+                vectors: Any = None
+                for start in range(0, len(texts), ENCODED):
+                    block = rule.apply(encode(encoder, texts[start : start + ENCODED], prompt, bar), "encoded texts")
+                    if vectors is None:
+                        shape = (len(texts), block.shape[1])
+                        vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+                    vectors[start : start + len(block)] = block
+                vectors.flush()
+        # copy on write: torch takes only arrays that could be written
+        return np.load(file, mmap_mode="c", allow_pickle=False)  # type: ignore[no-any-return]
+
+    # --------------------------------------------------------------------------------------------- blocks
+    def _file(self, number: int) -> Path:
+        return self.folder / f"block-{number:05d}.npz"
+
+    def _write(self, number: int, block: MinedBlock) -> None:
+        with atomic_file(self._file(number)) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, **vars(block))
+
+    def _read(self, number: int) -> MinedBlock:
+        file = self._file(number)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                fields: dict[str, Any] = {n: array if array.ndim else int(array) for n, array in arrays.items()}
+                return MinedBlock(**fields)
+        except (ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error):
+            raise SearchError(f"{file}: damaged; remove the folder {file.parent}") from None
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        texts = self.texts
+        for block in map(self._read, range(self.blocks)):
+            columns = (block.anchors, block.negatives, block.similarity, block.positive)
+            for anchor, negatives, similarity, own in zip(*(array.tolist() for array in columns), strict=True):
+                for positive in texts.positives_of(anchor):
+                    row: dict[str, Any] = {"anchor": texts.anchors[anchor], "positive": positive}
+                    row.update({f"negative_{i}": texts.corpus[c] for i, c in enumerate(negatives, start=1)})
+                    yield {**row, "positive_score": own, "negative_scores": similarity}
+
+
+def _write_jsonl(output: Path, rows: Iterator[dict[str, Any]], _: int) -> None:
+    with atomic_file(output) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _write_parquet(output: Path, rows: Iterator[dict[str, Any]], negatives: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = ["anchor", "positive", *(f"negative_{i}" for i in range(1, negatives + 1))]
+    schema = pa.schema([(name, pa.string()) for name in texts]
+                       + [("positive_score", pa.float32()), ("negative_scores", pa.list_(pa.float32()))])
+    with atomic_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        while batch := list(islice(rows, 10_000)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))

@@ -1,0 +1,162 @@
+"""Sources: where candidates for negatives come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import SearchError
+from sentemb.maths.neighbours import best_device, compared, ordered
+from sentemb.parts import NonNegative, Part
+from sentemb.types import Hits
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+Vectors = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passages:
+    """Texts and their unit vectors, row by row; no texts where only vectors are mined."""
+
+    vectors: Vectors
+    texts: Sequence[str] = ()
+
+
+# (a block of anchors, k, generator) to k candidates each: corpus rows, best first, and their cosines
+Finder = Callable[[Passages, int, "Generator"], Hits]
+
+
+class MiningSource(Part, room="mining_sources"):
+    """Base of sources; ``share`` is how many of the negatives come from it, in proportion to the others' shares."""
+
+    share: float
+
+    def open(self, corpus: Passages, folder: Path | None, seed: int) -> Finder:
+        """Make the corpus ready to be searched; ``folder`` is where files may be left for a resumed run."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest(MiningSource):
+    """The corpus texts most similar to the anchor.
+
+        candidates of a:  the k rows c with the largest cos(a, c)
+
+    Args:
+        share: how many of the negatives come from here, in proportion to the other sources' shares.
+        kind: ``flat`` searches exactly; another kind of ``sentemb index`` (hnsw, ivf-pq, …) approximately, and faster.
+
+    Source: Xiong et al. 2021, ICLR, "Approximate nearest neighbor negative contrastive learning" (ANCE), section 3.
+    Deviations: the encoder is fixed while mining; candidates of an index are ordered by their exact cosines.
+    """
+
+    share: NonNegative = 1.0
+    kind: str = "flat"
+
+    def __post_init__(self) -> None:
+        if self.kind != "flat":
+            from sentemb.search.store.options import BuildOptions
+
+            try:
+                BuildOptions(kind=self.kind).check()
+            except SearchError as error:
+                raise ValueError(str(error)) from None
+
+    def open(self, corpus: Passages, folder: Path | None, seed: int) -> Finder:
+        if self.kind != "flat":
+            return self._of_index(corpus, folder, seed)
+        from sentemb.maths.inner_products import ExactSearch
+
+        search = ExactSearch.of(corpus.vectors, best_device())
+
+        def find(anchors: Passages, k: int, _: Generator) -> Hits:
+            similarity, ids = search.top(anchors.vectors, k)
+            return Hits(ids, similarity)
+
+        return find
+
+    def _of_index(self, corpus: Passages, folder: Path | None, seed: int) -> Finder:
+        from tempfile import TemporaryDirectory
+
+        from sentemb.search.index import SearchIndex
+        from sentemb.search.store.manifest import NAME
+
+        temporary = None if folder else TemporaryDirectory(prefix="sentemb-mine-")
+        home = (folder or Path(temporary.name if temporary else "")) / f"index-{self.kind.replace('/', '-')}"
+        if not (home / NAME).exists():
+            SearchIndex.build(home, None, vectors=corpus.vectors, kind=self.kind, seed=seed, overwrite=True).close()
+        index = SearchIndex.open(home)
+
+        def find(anchors: Passages, k: int, _: Generator) -> Hits:
+            assert temporary is None or temporary.name  # the folder lives as long as this function
+            ids = index.search_positions(anchors.vectors, k).ids
+            return ordered(ids, compared(anchors.vectors, ids, corpus.vectors.__getitem__), k, "dot")
+
+        return find
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedWords(MiningSource):
+    """The corpus texts that share words with the anchor, best first by BM25.
+
+        candidates of a:  the k rows c with the largest BM25(a, c) > 0
+
+    Args:
+        share: how many of the negatives come from here, in proportion to the other sources' shares.
+        language: ``english`` leaves out its commonest words; another language has no such list.
+        stem: cut words to their stems first ("running" is "run").
+
+    Source: Karpukhin et al. 2020, EMNLP, "Dense passage retrieval", section 3.2.
+    Deviations: none.
+    """
+
+    share: NonNegative = 1.0
+    language: str = "english"
+    stem: bool = False
+
+    def open(self, corpus: Passages, folder: Path | None, seed: int) -> Finder:
+        from sentemb.search.query.words import Bm25
+        from sentemb.search.store.words import WordRule, words_of_texts
+
+        if len(corpus.texts) == 0:
+            raise SearchError("shared_words: needs texts; here only vectors are mined")
+        bm25 = Bm25([words_of_texts(corpus.texts, WordRule(language=self.language, stem=self.stem))])
+
+        def find(anchors: Passages, k: int, _: Generator) -> Hits:
+            ids = bm25.top(anchors.texts, k).ids
+            return Hits(ids, compared(anchors.vectors, ids, corpus.vectors.__getitem__))
+
+        return find
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random(MiningSource):
+    """Corpus texts drawn at random, every one with the same chance.
+
+    Args:
+        share: how many of the negatives come from here, in proportion to the other sources' shares.
+    """
+
+    share: NonNegative = 1.0
+
+    def open(self, corpus: Passages, folder: Path | None, seed: int) -> Finder:
+        total = len(corpus.vectors)
+
+        def find(anchors: Passages, k: int, generator: Generator) -> Hits:
+            ids = np.sort(generator.integers(0, total, size=(len(anchors.vectors), k), dtype=np.int64), axis=1)
+            ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = -1  # drawn twice
+            ids = generator.permuted(ids, axis=1)
+            return Hits(ids, compared(anchors.vectors, ids, corpus.vectors.__getitem__))
+
+        return find
+
+
+PARTS: dict[str, type[MiningSource]] = {"nearest": Nearest, "random": Random, "shared_words": SharedWords}
