@@ -457,3 +457,17 @@ def test_more_results_than_memory_holds_are_those_that_there_are(tmp_path: Path)
     index = SearchIndex.build(tmp_path, ["a b", "c d"], encoder=ToyEncoder())
     assert len(index.search("a", 10**11)) == 2
     assert len(index.hybrid(["a"], 10**11)[0]) == 2
+def test_fields_with_an_index_are_looked_up_in_it(tmp_path: Path) -> None:
+    from sentemb.search.query.expression import condition
+
+    documents = [Document(i, "x", {"year": 1900 + i}) for i in range(300)]
+    index = SearchIndex.build(tmp_path, documents, vectors=vectors(300), indexed_fields=("year",))
+    store = index.segments[0].documents
+    for where in ("year = 1950", "year >= 2190", "year in (1950, 1960)", {"year": (1950, 1960)}):
+        filter_ = condition(where)
+        assert filter_ is not None
+        plan = store.query(f"EXPLAIN QUERY PLAN SELECT row FROM documents WHERE {filter_.sql}", filter_.values)
+        assert "field_0" in str(plan), where
+    assert len(index.search(vectors(1), 300, where="not year >= 2190")[0]) == 290
+
+
