@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sentemb.errors import DataError
-from sentemb.evaluate.reading.tables import FORMATS, read_rows, text_of
+from sentemb.evaluate.reading.tables import FORMATS, read_rows, table_file, text_of
 from sentemb.evaluate.reading.trec import read_qrels, read_run
 from sentemb.evaluate.statistics.ranking import Qrels, check_ids, judged_queries
 
@@ -64,14 +64,11 @@ def find_files(folder: Path, split: str) -> None:
 
 
 def _table(folder: Path, stem: str) -> Path:
-    for ending in FORMATS:
-        for packing in ("", ".gz", ".zst"):
-            for path in (folder / f"{stem}{ending}{packing}", folder / stem / f"{stem}{ending}{packing}"):
-                if path.is_file():
-                    return path
-    raise DataError(
-        f"{folder}: no {stem}.jsonl (or {', '.join(FORMATS[2:])}); a BEIR folder has corpus, queries and qrels/"
-    )
+    file = table_file(folder, stem)
+    if file is None:
+        endings = ", ".join(FORMATS[2:])
+        raise DataError(f"{folder}: no {stem}.jsonl (or {endings}); a BEIR folder has corpus, queries and qrels/")
+    return file
 
 
 def _qrels_file(folder: Path, split: str) -> Path:

@@ -20,6 +20,16 @@ def stem_of(path: Path) -> str:
     return next((plain.removesuffix(ending) for ending in (*FORMATS, ".txt") if plain.endswith(ending)), plain)
 
 
+def table_file(folder: Path, stem: str) -> Path | None:
+    """``folder/stem`` or ``folder/stem/stem`` with any known ending; None where there is no such file."""
+    for path in (folder / stem, folder / stem / Path(stem).name):
+        for ending in FORMATS:
+            for packing in ("", *COMPRESSIONS):
+                if (file := path.with_name(path.name + ending + packing)).is_file():
+                    return file
+    return None
+
+
 def read_rows(path: Path) -> Iterator[Record]:
     """Rows of a table file (a txt file has the one column ``text``); ``where`` is ``file:line``.
 
