@@ -31,8 +31,7 @@ class LabelledTexts:
 def read_labelled(path: Path | str, *, name: str | None = None) -> LabelledTexts:
     """A file with the columns ``text`` (or ``sentence``) and ``label``.
 
-    Raises:
-        DataError: Missing file or column, an empty label, or no rows; names file and line.
+    Raises: DataError: missing file or column, an empty label, or no rows; names file and line.
     """
     path = Path(path)
     texts: list[str] = []
@@ -66,8 +65,7 @@ def split_faults(path: Path) -> list[str]:
 def read_splits(path: Path | str) -> tuple[LabelledTexts, LabelledTexts | None]:
     """Training and test texts of a folder with ``train.*`` and ``test.*``; of one file: all its rows, and None.
 
-    Raises:
-        DataError: what ``read_labelled`` raises, or a folder without the two splits.
+    Raises: DataError: what ``read_labelled`` raises, or a folder without the two splits.
     """
     path = Path(path)
     if not path.is_dir():

@@ -24,8 +24,7 @@ def published_scores(model: str) -> list[Published]:
 
     Files ``eval/published/*.csv`` with the columns model, task, protocol, score, source.
 
-    Raises:
-        DataError: a malformed file.
+    Raises: DataError: a malformed file.
     """
     return [entry for entry in _all() if _base_name(entry.model) == _base_name(model)]
 
