@@ -145,7 +145,7 @@ class Request:
         vectors = self.index.vectors_of_texts(texts)
         if self.within is not None:
             rows = choosing.within(self.index, vectors, self.within, where=self.where)
-            return [self.index.hits(Hits(ids[None], scores[None]))[0] for ids, scores in rows]
+            return [self.index.hits(Hits(ids=ids[None], scores=scores[None]))[0] for ids, scores in rows]
         if self.mmr is not None:
             return self.index.hits(choosing.diverse(self.index, vectors, count, weight=self.mmr, where=self.where))
         return self.index.search(vectors, count, where=self.where, effort=self.effort)
