@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-faiss: Any = _faiss  # its own type stubs know half of its classes
+from sentemb.search.vectors.faiss_library import faiss
+
 Mask = NDArray[np.bool_]
 ScoresAndRows = tuple[NDArray[Any], NDArray[np.int64]]  # scores and rows, (queries, k), best first
 
