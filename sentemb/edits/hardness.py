@@ -10,8 +10,8 @@ from annotated_types import Ge, Lt
 
 from sentemb.edits.edit import Edit
 from sentemb.maths.softmax import masked_logsumexp
-from sentemb.parts import NonNegative, Positive
-from sentemb.types import Batch, PairScores
+from sentemb.parts import NonNegative
+from sentemb.types import Batch, PairScores, Temperature
 
 
 class Hardness(Edit):
@@ -34,19 +34,16 @@ class Hardness(Edit):
         beta: β, concentration on hard negatives; 1 in the paper's text experiments, 0 weighs all alike.
         temperature: τ, that of the loss.
         class_prior: τ⁺, probability that a random negative means what the anchor means; 0 leaves the correction out.
-
     Returns:
         The table with other log-weights of the negatives; removed pairs stay removed, positives are unchanged.
-
     Source: Robinson et al. 2021, ICLR, "Contrastive learning with hard negative samples", equations 3 to 5;
         Chuang et al. 2020, NeurIPS, "Debiased contrastive learning", equation 8 (G and its floor).
-
     Deviations: the released code lets gradients through the weights; here they are constants, which is what
         importance weights are. With several positives, exp(s_i⁺/τ) is their mean.
     """
 
     def __init__(
-        self, *, beta: NonNegative = 1.0, temperature: Positive = 0.05,
+        self, *, beta: NonNegative = 1.0, temperature: Temperature = 0.05,
         class_prior: Annotated[float, Ge(0), Lt(1)] = 0.0,
     ) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from sentemb.maths.rows import extra_rows
 from sentemb.maths.similarity import at_least_float32, pairwise
 from sentemb.maths.table import add_candidates
 from sentemb.parts import Count, Positive, Whole
-from sentemb.types import Batch, PairScores, Similarity
+from sentemb.types import Batch, PairScores, Similarity, Temperature
 
 
 class Noise(Edit):
@@ -30,19 +30,16 @@ class Noise(Edit):
         steps: gradient ascent steps; 0 leaves the points Gaussian.
         step_size: η, length of one step in units of the anchors' mean length.
         temperature: τ of U.
-
     Returns:
         The table with ``count`` more columns.
-
     Source: Zhou et al. 2022, ACL, "Debiased contrastive learning of unsupervised sentence representations" (DCLR),
         section 4.1, equations 3 to 5.
-
     Deviations: lengths are relative to the anchors' (the paper's space is not normalised, so its absolute step size
         does not carry over); the number of points is fixed instead of a multiple of the batch size.
     """
 
     def __init__(
-        self, *, count: Count = 64, steps: Whole = 4, step_size: Positive = 0.1, temperature: Positive = 0.05
+        self, *, count: Count = 64, steps: Whole = 4, step_size: Positive = 0.1, temperature: Temperature = 0.05
     ) -> None:
         super().__init__()
         self.count, self.steps, self.step_size, self.temperature = count, steps, step_size, temperature

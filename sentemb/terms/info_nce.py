@@ -10,9 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, table_logits
-from sentemb.parts import Positive
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores
+from sentemb.types import Batch, PairScores, Temperature
 
 MIN_TEMPERATURE = 0.01
 
@@ -31,9 +30,7 @@ class InfoNCE(Term):
         temperature: τ; 0.05 in SimCSE (table D.1).
         directions: from anchors only (SimCSE), or both ways (retrieval pairs, CLIP).
         learnable_temperature: learn log τ, starting from ``temperature``, τ kept at 0.01 or above (CLIP).
-    Returns: a scalar, the same on every device. One example with no other candidate gives 0.
-    Raises: NumericError (by ``diagnose``) where no positive of
-        an anchor is left: its loss is +inf.
+    Returns: 0 for one example with no other candidate.
     Source: van den Oord et al. 2018, arXiv:1807.03748, eq. 4; Gao, Yao & Chen 2021, EMNLP, eq. 1 and 5;
         both ways and the learned τ: Radford et al. 2021, ICML, section 2.5.
     Deviations: none for one positive. The released SimCSE gives gradients 1/(number of devices) as large when
@@ -43,7 +40,7 @@ class InfoNCE(Term):
     def __init__(
         self,
         *,
-        temperature: Positive = 0.05,
+        temperature: Temperature = 0.05,
         directions: Literal["one", "both"] = "one",
         learnable_temperature: bool = False,
     ) -> None:
@@ -63,7 +60,6 @@ class InfoNCE(Term):
         return self.log_temperature.clamp(min=math.log(MIN_TEMPERATURE)).exp()
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        """The loss of the whole batch."""
         logits, positive = table_logits(table, self.temperature), table.positive
         live = live_pairs(table)
         loss = _cross_entropy(logits, positive, live)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sentemb.companions.companion import Companion
 from sentemb.distributed import devices, gather_detached, gather_rows, sum_over_devices
 from sentemb.edits.edit import Edit
 from sentemb.errors import NumericError, RecipeError
@@ -24,18 +25,7 @@ from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.table import in_batch_table
 from sentemb.terms.term import Term
 from sentemb.training.inputs import LengthGroup, StepInput, ViewUse
-from sentemb.types import (
-    Batch,
-    Companion,
-    Encoded,
-    PairScores,
-    Rows,
-    SentenceModule,
-    Services,
-    Share,
-    Similarity,
-    Views,
-)
+from sentemb.types import Batch, Encoded, PairScores, Rows, SentenceModule, Services, Share, Similarity, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,11 +244,3 @@ def _local_and_whole(value: Tensor | Share) -> tuple[Tensor, Tensor]:
 def _detached(batch: Batch) -> Batch:
     views = {name: replace(rows, embedding=rows.embedding.detach()) for name, rows in batch.views.items()}
     return replace(batch, views=views, encoded={})
-
-
-def check_needs(objective: Objective, views: Sequence[str], companions: Sequence[str]) -> None:
-    """Raise ``RecipeError`` for claims of the parts that the views and companions at hand do not meet."""
-    have = {*(f"view:{name}" for name in views), *(f"companion:{name}" for name in companions)}
-    missing = [need for need in sorted(objective.needs) if ":" in need and need not in have]
-    if missing:
-        raise RecipeError([f"a part needs {need}, which the recipe does not have" for need in missing])

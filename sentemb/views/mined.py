@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from sentemb.errors import RecipeError
 from sentemb.parts import Count
-from sentemb.types import View, ViewContext, ViewCopy, Views
+from sentemb.types import View, ViewContext, Views
+from sentemb.views.view import ViewCopy
 
 
 @runtime_checkable
@@ -21,7 +22,7 @@ class NeighbourSource(Protocol):
     def window(self, text: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]: ...
 
 
-class Mined(ViewCopy):
+class MinedViews(ViewCopy):
     """Views ``mined_1`` … ``mined_k``: k different neighbours of every example's text, drawn anew each step.
 
         mined_1, …, mined_k ~ N(x_i) without replacement
