@@ -23,7 +23,7 @@ MOST = 100_000  # results a query: all are in memory at once
 @app.command()
 def search(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="folder of the index")],
-    queries: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]…", help="texts to search for; none: ask one "
+    queries: Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="texts to search for; none: ask one "
                                                         "after the other")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=MOST, help="results of each query")] = 10,
     where: Annotated[str | None, typer.Option(help='filter, e.g. year >= 2020 and lang in ("en", "de")')] = None,
