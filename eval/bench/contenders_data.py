@@ -23,7 +23,7 @@ def sentemb_batches(path: str, batch: int) -> Work:
         columns = {
             name: TokenColumn(np.zeros(0, dtype=np.int32), empty, text_hashes(column)) for name, column in texts.items()
         }
-        batches = Batches(Examples(np.arange(rows), columns), batch_size=batch, seed=0)
+        batches = Batches(Examples(ids=np.arange(rows), columns=columns), batch_size=batch, seed=0)
         return _facts([rows.tolist() for rows in batches.epoch(0)], len(batches), list(texts.values()))
 
     return work

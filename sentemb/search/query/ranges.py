@@ -35,7 +35,7 @@ def within(
         )
         for query, hits in enumerate(parts):
             part = slice(int(offsets[query]), int(offsets[query + 1]))
-            hits.append(Hits(rows[part][None] + first, scores[part][None]))
+            hits.append(Hits(ids=rows[part][None] + first, scores=scores[part][None]))
     counts = [sum(part.ids.shape[1] for part in hits) for hits in parts]
     if max(counts, default=0) > most:
         raise SearchError(f"{max(counts):,} documents are within {threshold}, more than {most:,}: raise the bar")
