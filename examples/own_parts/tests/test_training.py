@@ -1,0 +1,89 @@
+"""Everything together: a recipe with a part of every kind is checked, trained, resumed, saved, loaded and searched."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sentemb import Encoder, Recipe, SearchIndex, check
+from sentemb.recipe.build import build
+from sentemb.training.run import Run
+
+RECIPE = Path(__file__).parents[1] / "recipe.toml"
+OWN = {
+    "sources": "sqlite", "copies": "ance", "companions": "ance", "terms": "additive_margin", "poolings": "attention",
+    "kinds": "usearch", "tasks": "triplets",
+}  # fmt: skip
+
+
+@pytest.fixture
+def recipe(backbone: Path, pairs: list[tuple[str, str]], tmp_path: Path) -> Recipe:
+    with closing(sqlite3.connect(tmp_path / "faq.db")) as connection, connection:
+        connection.execute("CREATE TABLE faq (question TEXT, answer TEXT)")
+        connection.executemany("INSERT INTO faq VALUES (?, ?)", pairs)
+    rows = zip(pairs, pairs[1:], strict=False)
+    triplets = [{"anchor": one[0], "positive": one[1], "negative": other[1]} for one, other in rows]
+    (tmp_path / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in triplets))
+    return Recipe.load(RECIPE, [
+        f"encoder.backbone={backbone}", f"data.path={tmp_path / 'faq.db'}", f"dev.0.path={tmp_path / 'dev.jsonl'}",
+        "data.max_tokens=16", "companions.0.every=2", "companions.0.depth=4", "train.batch_size=8", "train.max_steps=4",
+        "train.eval_every=2", "train.learning_rate=1e-3", "train.precision=fp32",
+    ])  # fmt: skip
+
+
+def test_it_trains_with_all_of_them(recipe: Recipe, pairs: list[tuple[str, str]], tmp_path: Path) -> None:
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert "7 parts" in " ".join(check(recipe).verified)
+    run = Run(build(recipe, tmp_path / "run"))
+    result = run.train()
+    companion = run.plan.objective.companions["ance"]
+    texts = run.plan.dataset.columns["positive"].text
+    assert (texts[companion.neighbours] != texts[:, None]).all()
+    assert companion.neighbours[0].tolist() != [1, 2, 3, 4]  # mined, not the rows after it
+    assert result.best is not None  # triplet accuracy chose the checkpoint
+
+    trained, encoder = Encoder.load(result.model_dir, precision="fp32"), run.plan.encoder
+    assert trained.module.pooling.outer.weight.abs().max() > 0  # it was zero
+    anchors = [anchor for anchor, _ in pairs]
+    if result.best_step == 4:
+        np.testing.assert_allclose(trained.encode(anchors), encoder.encode(anchors), atol=1e-6)
+
+    with SearchIndex.build(tmp_path / "index", anchors, encoder=trained, kind="usearch") as index:
+        assert index.search(anchors[3], 1)[0][0].text == anchors[3]
+    with SearchIndex.open(tmp_path / "index") as index:  # the model and the kind are found again by name
+        assert index.search(anchors[5], 1)[0][0].text == anchors[5]
+
+
+def test_a_resumed_run_is_the_run_that_never_stopped(recipe: Recipe, tmp_path: Path) -> None:
+    def steps(run: Run, until: int) -> Run:
+        for batches in run.inputs():
+            run.train_step(batches)
+            if run.state.step == until:
+                break
+        return run
+
+    whole = steps(Run(build(recipe, tmp_path / "whole")), 4)
+    steps(Run(build(recipe, tmp_path / "halves")), 3).save()
+    resumed = steps(Run(build(recipe, tmp_path / "halves"), resume=True), 4)
+    for name, value in whole.plan.objective.state_dict().items():
+        assert torch.equal(value, resumed.plan.objective.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("room", OWN)
+def test_the_command_line_lists_and_shows_them(room: str) -> None:
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "sentemb", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    name = OWN[room]
+    assert name in run("list", room)
+    shown = run("show", f"{room}/{name}")
+    assert "own_parts/" in shown
