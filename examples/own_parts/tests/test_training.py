@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 import subprocess
@@ -29,7 +30,7 @@ def recipe(backbone: Path, pairs: list[tuple[str, str]], tmp_path: Path) -> Reci
     with closing(sqlite3.connect(tmp_path / "faq.db")) as connection, connection:
         connection.execute("CREATE TABLE faq (question TEXT, answer TEXT)")
         connection.executemany("INSERT INTO faq VALUES (?, ?)", pairs)
-    rows = zip(pairs, pairs[1:], strict=False)
+    rows = itertools.pairwise(pairs)
     triplets = [{"anchor": one[0], "positive": one[1], "negative": other[1]} for one, other in rows]
     (tmp_path / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in triplets))
     return Recipe.load(RECIPE, [
