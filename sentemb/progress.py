@@ -22,12 +22,13 @@ def is_quiet() -> bool:
 def show_log() -> None:
     """Print sentemb's log on standard error: what the command line does; a program configures ``logging`` itself.
 
-    Information is left out when quiet, and in all processes but the first of several that train together.
+    Information is left out when quiet. Of several processes that train together, the first one speaks.
     """
     logger = logging.getLogger("sentemb")
     if not any(isinstance(handler, _LogHandler) for handler in logger.handlers):
         logger.addHandler(_LogHandler())
-    logger.setLevel(logging.WARNING if is_quiet() or os.environ.get("RANK", "0") != "0" else logging.INFO)
+    is_first = os.environ.get("RANK", "0") == "0"
+    logger.setLevel(logging.ERROR if not is_first else logging.WARNING if is_quiet() else logging.INFO)
 
 
 class _LogHandler(logging.Handler):

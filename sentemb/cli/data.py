@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluation data for offline use.")
 
 Suites = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option("--suite", "-s", help="a suite's name or .toml file, whose data is meant; repeatable"),
 ]
 Tasks = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option("--task", "-t", help="a task of mteb, whose data is meant; repeatable"),
 ]
 Root = Annotated[Path, typer.Option("--data-dir", "-d", envvar="SENTEMB_DATA", help="the data folder")]
@@ -29,7 +29,7 @@ def fetch(
     suite: Suites = None,
     task: Tasks = None,
     endpoint: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(envvar="HF_ENDPOINT", help="another hub than huggingface.co"),
     ] = None,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -45,42 +45,40 @@ def run(
         ),
     ],
     suite: Annotated[
-        Optional[list[str]], typer.Option("--suite", "-s", help="suite of tasks: a name of --list, or a .toml file")  # noqa: UP045
+        list[str] | None, typer.Option("--suite", "-s", help="suite of tasks: a name of --list, or a .toml file")
     ] = None,
     task: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--task", "-t", help="mteb's task (SciFact), or NAME:KEY=VALUE,… (sentemb list tasks)"),
     ] = None,
     sts: Annotated[
-        Optional[list[str]], typer.Option(metavar="FILE", help="sentence pairs: sentence1, sentence2, score")  # noqa: UP045
+        list[str] | None, typer.Option(metavar="FILE", help="sentence pairs: sentence1, sentence2, score")
     ] = None,
     retrieval: Annotated[
-        Optional[list[str]], typer.Option(metavar="FOLDER", help="BEIR's layout: corpus, queries, qrels/test")  # noqa: UP045
+        list[str] | None, typer.Option(metavar="FOLDER", help="BEIR's layout: corpus, queries, qrels/test")
     ] = None,
     classification: Annotated[
-        Optional[list[str]], typer.Option(metavar="PATH", help="file of text and label, or folder of train and test")  # noqa: UP045
+        list[str] | None, typer.Option(metavar="PATH", help="file of text and label, or folder of train and test")
     ] = None,
     geometry: Annotated[
-        Optional[list[str]], typer.Option(metavar="FILE", help="texts whose embedding space is described")  # noqa: UP045
+        list[str] | None, typer.Option(metavar="FILE", help="texts whose embedding space is described")
     ] = None,
     data_dir: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--data-dir", "-d", help="folder of data, laid out as the hub; default SENTEMB_DATA"),
     ] = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="folder for results (merged with earlier ones), runs and pictures"),
+        Path | None,
+        typer.Option("--output", "-o", help="folder for results (merged with earlier ones) and runs"),
     ] = None,
     json: Json = False,
-    report: Annotated[
-        Optional[list[Path]], typer.Option(help="also write the table to this .md or .tex file")  # noqa: UP045
-    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="also write the table as Markdown")] = None,
     published: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="show this model's published scores; default MODEL's own")  # noqa: UP045
+        str | None, typer.Option(metavar="NAME", help="show this model's published scores; default MODEL's own")
     ] = None,
     precision: Precision = "auto",
     open_with: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             "--model-set",
             metavar="KEY=VALUE",
@@ -131,7 +129,7 @@ def run(
             results.append(run_plan(opened, plan, setup))
     write_all(by_suite, output)
     titles = [one.title for one in suites]
-    report_all(titles, by_suite, Output(json=json, files=report or [], published=published))
+    report_all(titles, by_suite, Output(json=json, file=report, published=published))
     if any(results.failures for of_suite in by_suite for results in of_suite):
         raise typer.Exit(1)
 
@@ -141,7 +139,7 @@ def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="results file, or a folder of them (seeds of one recipe)")],
     b: Annotated[Path, typer.Argument(metavar="B", help="results file or folder of the other model")],
     json: Json = False,
-    report: Annotated[Optional[Path], typer.Option(help="also write the table to this .md file")] = None,  # noqa: UP045
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="also write the table as Markdown")] = None,
     resamples: Annotated[int, typer.Option(min=100, help="of the permutation and bootstrap tests")] = 10_000,
     seed: Seed = 0,
 ) -> None:
@@ -174,7 +172,7 @@ def trec(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="run files: query Q0 document rank score tag")],
     qrels: Annotated[Path, typer.Option("--qrels", "-q", help="judgements: TREC's four columns, BEIR's tsv, or jsonl")],
     metric: Annotated[str, typer.Option(help="main score: ndcg@10, map@100, mrr@10, recall@100, …")] = "ndcg@10",
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="folder for results files")] = None,  # noqa: UP045
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder for results files")] = None,
     json: Json = False,
     resamples: Annotated[int, typer.Option(min=0, help="resamples of the bootstrap intervals; 0: none")] = 1000,
     seed: Seed = 42,
@@ -198,12 +196,8 @@ def _list(value: bool) -> None:
 
 
 def task_table(text: str) -> dict[str, Any]:
-    """``retrieval:path=beir,metric=mrr@10`` or ``SciFact`` (a task of mteb's) as the table that a suite has for it.
-
-    Values are TOML where they can be read so, else texts.
-    """
+    """``retrieval:path=beir,metric=mrr@10`` or ``SciFact`` (a task of mteb's) as the table that a suite has for it."""
     import re
-    import tomllib
 
     from sentemb.evaluate.tasks import PARTS
 
@@ -212,16 +206,19 @@ def task_table(text: str) -> dict[str, Any]:
     name, settings = match.groups() if match else (text, None)
     if settings is None and name not in PARTS and ":" not in name:
         return {"use": "mteb", "tasks": [text]}
-    table: dict[str, Any] = {"use": name}
     # a comma separates settings where a KEY= follows it
-    for setting in re.split(r",(?=\s*\w+\s*=)", settings or ""):
-        key, sign, value = setting.partition("=")
-        if sign:
-            try:
-                table[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-            except tomllib.TOMLDecodeError:
-                table[key.strip()] = value.strip()
-    return table
+    pairs = (setting.partition("=") for setting in re.split(r",(?=\s*\w+\s*=)", settings or ""))
+    return {"use": name, **{key.strip(): _value(value) for key, sign, value in pairs if sign}}
+
+
+def _value(text: str) -> Any:
+    """A value as TOML reads it, else the text itself."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
 
 
 def _tasks(tables: dict[str, dict[str, Any]]) -> tuple[Task, ...]:
@@ -243,25 +240,20 @@ def _tasks(tables: dict[str, dict[str, Any]]) -> tuple[Task, ...]:
 
 
 def _model_options(precision: str, settings: list[str]) -> ModelOptions:
-    from sentemb.errors import EvaluationError, did_you_mean
+    from sentemb.errors import EvaluationError, PartError
     from sentemb.evaluate.opening import ModelOptions
 
-    known = ("device", "backend", "revision", "max_tokens", "trust_remote_code", "texts", "prompts.NAME")
-    options = ModelOptions(precision=precision)
+    table: dict[str, Any] = {"precision": precision}
     prompts: dict[str, str] = {}
     for setting in settings:
         key, sign, value = setting.partition("=")
-        if key.startswith("prompts.") and sign:
+        if not sign:
+            raise EvaluationError(f'--model-set "{setting}": KEY=VALUE is needed, e.g. max_tokens=128')
+        if key.startswith("prompts."):
             prompts[key.removeprefix("prompts.")] = value
-        elif key == "trust_remote_code" and value in ("true", "false"):
-            options = dataclasses.replace(options, trust_remote_code=value == "true")
-        elif key == "max_tokens" and value.isdigit() and int(value):
-            options = dataclasses.replace(options, max_tokens=int(value))
-        elif key == "texts" and sign:
-            options = dataclasses.replace(options, texts=Path(value))
-        elif key in ("device", "backend", "revision") and sign:
-            changed: dict[str, Any] = {key: value}
-            options = dataclasses.replace(options, **changed)
         else:
-            raise EvaluationError(f'--model-set "{setting}": KEY=VALUE is needed{did_you_mean(key, known)}')
-    return dataclasses.replace(options, prompts=prompts)
+            table[key] = _value(value) if key in ("max_tokens", "trust_remote_code") else value
+    try:
+        return ModelOptions(**table, prompts=prompts)
+    except PartError as error:
+        raise EvaluationError("\n".join(error.located("--model-set "))) from None

@@ -18,16 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """How results are shown: a table or JSON on standard output, and files beside it."""
+    """How results are shown: a table or JSON on standard output, and a file beside it."""
 
     json: bool = False
-    files: Sequence[Path] = ()  # .md or .tex
+    file: Path | None = None  # Markdown
     published: str | None = None  # model whose published scores stand beside ours; None: the same model's
 
 
 def report_all(titles: Sequence[str], by_suite: Sequence[list[Results]], output: Output) -> None:
     """Tables (or JSON) of all suites."""
-    from sentemb.errors import EvaluationError
     from sentemb.evaluate.reports import report
     from sentemb.files import write_text
 
@@ -35,13 +34,8 @@ def report_all(titles: Sequence[str], by_suite: Sequence[list[Results]], output:
         (title, report.report_rows(results, _published(output.published, results)), results)
         for title, results in zip(titles, by_suite, strict=True)
     ]
-    for path in output.files:
-        if path.suffix == ".tex":
-            write_text(path, "\n".join(report.latex(rows, title) for title, rows, _ in pages))
-        elif path.suffix == ".md":
-            write_text(path, "\n".join(f"### {title}\n\n{report.markdown(rows)}" for title, rows, _ in pages))
-        else:
-            raise EvaluationError(f"--report {path}: the ending must be .md or .tex")
+    if output.file is not None:
+        write_text(output.file, "\n".join(f"### {title}\n\n{report.markdown(rows)}" for title, rows, _ in pages))
     if output.json:
         everything = [dataclasses.asdict(results) for of_suite in by_suite for results in of_suite]
         print_json(everything[0] if len(everything) == 1 else everything)

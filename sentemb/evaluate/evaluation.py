@@ -50,7 +50,7 @@ def evaluate_model(
             SentenceTransformer, anything with ``encode(texts)``, or a function; or what ``open_model`` gave.
         tasks: a suite's name, a suite file (``.toml``), or task values.
         data_dir: the data folder; by default ``SENTEMB_DATA``.
-        output: a folder for mteb's results tree, TREC runs and pictures.
+        output: a folder for mteb's results tree and TREC runs.
         precision: of a model that is opened here.
         resamples: of the bootstrap intervals; 0: none.
         seed: of draws, folds and resamples.

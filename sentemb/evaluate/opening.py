@@ -21,32 +21,30 @@ from sentemb.errors import ModelError, did_you_mean, needs_extra
 from sentemb.evaluate.identity import ModelIdentity, folder_digest, recipe_beside, revision_of, short_name
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.vectors import StoredVectors
+from sentemb.parts import Count, Part
 from sentemb.types import IdentifiedEmbedder, Similarity
-
-Backend = Literal["auto", "sentemb", "sentence-transformers"]
-BACKENDS: tuple[Backend, ...] = ("auto", "sentemb", "sentence-transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class ModelOptions(Part):
     """How a model is opened; what does not apply to its kind is left aside.
 
     Args:
-        backend: ``sentemb`` or ``sentence-transformers`` for folders and ids; ``auto`` is sentemb.
-        precision: fp32, bf16, fp16, int8 or auto.
+        backend: who opens folders and hub ids; ``auto`` is sentemb.
+        precision: fp32, bf16, fp16 or auto.
         device: ``cpu``, ``cuda``, …
-        revision: Of a hub id.
-        max_tokens: Overrides the model's own limit.
-        prompts: Named prompts, added to the model's own.
-        texts: For ``.npy`` vectors: the file with their texts, one row a text.
-        trust_remote_code: Run code that comes with the model.
+        revision: of a hub id.
+        max_tokens: overrides the model's own limit.
+        prompts: named prompts, added to the model's own.
+        texts: for ``.npy`` vectors: the file with their texts, one row a text.
+        trust_remote_code: run code that comes with the model.
     """
 
-    backend: str = "auto"
+    backend: Literal["auto", "sentemb", "sentence-transformers"] = "auto"
     precision: str = "auto"
     device: str | None = None
     revision: str | None = None
-    max_tokens: int | None = None
+    max_tokens: Count | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
     texts: Path | None = None
     trust_remote_code: bool = False
@@ -65,8 +63,6 @@ def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> Ev
     Raises:
         ModelError: Nothing there, or it cannot be opened.
     """
-    if options.backend not in BACKENDS:
-        raise ModelError(f'no backend "{options.backend}"{did_you_mean(options.backend, BACKENDS)}')
     if not isinstance(source, str | Path):
         return _from_object(source, options)
     text = str(source)

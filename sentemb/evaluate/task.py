@@ -53,7 +53,7 @@ class EvalSetup:
     """What all tasks of an evaluation share: where data lie, what is written, how much is resampled."""
 
     data: DataFolder = field(default_factory=DataFolder)
-    output: Path | None = None  # for mteb's results tree, TREC runs and pictures
+    output: Path | None = None  # for mteb's results tree and TREC runs
     resamples: int = 1000  # of the bootstrap; 0: no intervals
     seed: int = 42  # of draws, folds and resamples
 

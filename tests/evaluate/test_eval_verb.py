@@ -20,7 +20,7 @@ from sentemb.evaluate.evaluation import averages
 from sentemb.evaluate.identity import ModelIdentity
 from sentemb.evaluate.reports.compare import compare, load_side
 from sentemb.evaluate.reports.published import Published, published_scores
-from sentemb.evaluate.reports.report import latex, markdown, report_rows, table
+from sentemb.evaluate.reports.report import markdown, report_rows, table
 from sentemb.evaluate.reports.results import (
     Items,
     Results,
@@ -61,8 +61,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "embed", raising=False)
-    for name in ("SENTEMB_DATA", "SENTEMB_MTEB_DATA"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("SENTEMB_DATA", raising=False)
     monkeypatch.setenv("SENTEMB_QUIET", "1")
     (tmp_path / "suite.toml").write_text(
         'title = "Three kinds"\n'
@@ -94,8 +93,6 @@ def test_a_suite_end_to_end(place, capsys):
         "out",
         "--report",
         "t.md",
-        "--report",
-        "t.tex",
     )
     assert code == 0, err
     for word in ("STSBenchmark", "NFCorpus", "banking77", "BM25", "RRF(embed:encode, BM25)", "mean", "texts encoded"):
@@ -117,7 +114,6 @@ def test_a_suite_end_to_end(place, capsys):
     assert results.texts_per_s > 0
     assert (place / "out/runs/NFCorpus.test.trec").read_text().startswith("q0 Q0 d")
     assert "| STSBenchmark | mteb |" in (place / "t.md").read_text()
-    assert r"\toprule" in (place / "t.tex").read_text()
 
 
 def test_json_is_pure_and_complete(place, capsys):
@@ -392,7 +388,6 @@ def test_published_beside_ours_with_the_difference():
         ("80.00", "+0.20"),
         ("", ""),
     ]
-    assert r"\_" in latex(rows, "a_b")
     assert markdown(rows).count("\n") == 2 + len(rows)
 
 
@@ -406,7 +401,6 @@ def test_reports_say_what_an_interval_is_of():
     text = markdown(rows)
     assert "¹ over runs: A_1" in text
     assert "no interval: [why]: B" in text
-    assert r"$^1$ over runs: A\_1" in latex(rows, "c")
     assert str(table(rows, "t").caption) == "¹ over runs: A_1\nno interval: \\[why]: B"
 
 

@@ -12,7 +12,6 @@ from sklearn.neighbors import KNeighborsClassifier
 from sentemb.errors import DataError, EvaluationError, PartError
 from sentemb.evaluate.opening import open_model
 from sentemb.evaluate.reading.labelled import LabelledTexts, read_labelled, read_splits
-from sentemb.evaluate.reports.panel import draw_panel
 from sentemb.evaluate.statistics.geometry import geometry, hubness, iso_score, uniformity
 from sentemb.evaluate.task import EvalSetup
 from sentemb.evaluate.tasks.classification import Classification, check_labels
@@ -157,15 +156,12 @@ def test_hubness_by_loop():
     assert hubness(unit) == pytest.approx(expected, abs=1e-9)
 
 
-def test_figures_of_an_even_space(tmp_path):
+def test_figures_of_an_even_space():
     vectors = np.random.default_rng(2).normal(size=(800, 16)).astype(np.float32)
-    found = geometry(vectors, pairs=(vectors[:50], vectors[:50]), labels=[str(i % 3) for i in range(800)])
-    assert found.metrics["alignment"] == pytest.approx(0.0, abs=1e-9)
-    assert found.metrics["average_cosine"] == pytest.approx(0.0, abs=0.01)
-    assert 15 < found.metrics["effective_rank"] <= 16
-    assert found.spectrum.sum() == pytest.approx(1.0)
-    draw_panel(tmp_path / "panel.png", found, title="even")
-    assert (tmp_path / "panel.png").read_bytes().startswith(b"\x89PNG")
+    found = geometry(vectors, pairs=(vectors[:50], vectors[:50]))
+    assert found["alignment"] == pytest.approx(0.0, abs=1e-9)
+    assert found["average_cosine"] == pytest.approx(0.0, abs=0.01)
+    assert 15 < found["effective_rank"] <= 16
 
 
 def test_spaces_without_a_geometry():

@@ -158,24 +158,18 @@ def repositories(tasks: Sequence[Any]) -> list[Repository]:
 
 def missing_data(tasks: Sequence[Any], root: Path) -> list[Missing]:
     """What the tasks lack in a data folder: repositories, configurations, splits, languages."""
-    missing: list[Missing] = []
+    missing = []
     with quiet_libraries():
-        for task in tasks:
-            for leaf in leaves(task):
-                with local_data(root, leaf.metadata.dataset["path"]):
-                    missing += _missing_of(leaf, root)
+        for leaf in (leaf for task in tasks for leaf in leaves(task)):
+            name, repository = leaf.metadata.name, leaf.metadata.dataset["path"]
+            with local_data(root, repository):
+                try:
+                    is_there = (root / repository).is_dir()
+                    faults = [*_faults(leaf, repository)] if is_there else [f"no folder {root / repository}"]
+                except Exception as error:  # datasets raises many kinds for a folder that it cannot make sense of
+                    faults = [f"cannot be read: {first_line(error)}"]
+            missing += [Missing(task=name, repository=repository, what=fault) for fault in faults]
     return missing
-
-
-def _missing_of(task: Any, root: Path) -> list[Missing]:
-    name, repository = task.metadata.name, task.metadata.dataset["path"]
-    if not (root / repository).is_dir():
-        return [Missing(task=name, repository=repository, what=f"no folder {root / repository}")]
-    try:
-        faults = [*_faults(task, repository)]
-    except Exception as error:  # datasets raises many kinds for a folder that it cannot make sense of
-        faults = [f"cannot be read: {first_line(error)}"]
-    return [Missing(task=name, repository=repository, what=fault) for fault in faults]
 
 
 def _faults(task: Any, repository: str) -> Iterator[str]:
@@ -194,26 +188,27 @@ def _faults(task: Any, repository: str) -> Iterator[str]:
 def _plain_faults(task: Any, repository: str, configs: list[str]) -> Iterator[str]:
     from mteb.abstasks import AbsTask
 
-    per_subset = task.metadata.is_multilingual and not task.fast_loading
-    wanted = list(task.hf_subsets) if per_subset else [task.metadata.dataset.get("name") or "default"]
-    if not per_subset and wanted == ["default"] and "default" not in configs and len(configs) == 1:
-        wanted = configs  # load_dataset takes the only one there is
+    is_multilingual = task.metadata.is_multilingual
+    if is_multilingual and not task.fast_loading:
+        wanted = list(task.hf_subsets)
+    else:
+        wanted = [task.metadata.dataset.get("name") or "default"]
+        if wanted == ["default"] and "default" not in configs and len(configs) == 1:
+            wanted = configs  # load_dataset takes the only one there is
     # a task may make its splits in dataset_transform; then the files' splits say nothing
     makes_splits = type(task).dataset_transform is not AbsTask.dataset_transform
+    train = None if getattr(task, "is_cross_validation", False) else getattr(task, "train_split", None)
     for config in wanted:
         if config not in configs:
             yield f'no configuration "{config}" (found: {_listed(configs)})'
             continue
         splits = _splits(repository, config)
-        needed = list(task.eval_splits)
-        train = getattr(task, "train_split", None)
-        if train and not getattr(task, "is_cross_validation", False):
-            needed.append(train)
-        for split in dict.fromkeys(needed):
-            if split not in splits and not (makes_splits and splits):
-                yield f'configuration "{config}" has no split "{split}" (found: {_listed(splits)})'
-            elif split in splits and task.fast_loading and task.metadata.is_multilingual:
-                yield from _language_faults(task, repository, config, split)
+        for split in dict.fromkeys([*task.eval_splits, *([train] if train else [])]):
+            if split in splits:
+                if is_multilingual and task.fast_loading:
+                    yield from _language_faults(task, repository, config, split)
+            elif not (makes_splits and splits):
+                yield _no_split(config, split, splits)
 
 
 def _language_faults(task: Any, repository: str, config: str, split: str) -> Iterator[str]:
@@ -228,15 +223,10 @@ def _language_faults(task: Any, repository: str, config: str, split: str) -> Ite
 
 
 def _retrieval_faults(task: Any, repository: str, configs: list[str]) -> Iterator[str]:
-    subsets = list(task.hf_subsets) if task.metadata.is_multilingual else ["default"]
-    for subset in subsets:
+    for subset in task.hf_subsets if task.metadata.is_multilingual else ["default"]:
         prefix = "" if subset == "default" else f"{subset}-"
-        for part in ("corpus", "queries", "qrels"):
-            names = [prefix + part]
-            if part == "qrels" and not prefix:
-                names = ["default", "qrels"]
-            if part == "queries":
-                names.append("query")
+        qrels = [f"{prefix}qrels"] if prefix else ["default", "qrels"]
+        for names in ([f"{prefix}corpus"], [f"{prefix}queries", "query"], qrels):
             config = next((name for name in names if name in configs), None)
             if config is None:
                 yield f'no configuration "{names[0]}" (found: {_listed(configs)})'
@@ -244,7 +234,11 @@ def _retrieval_faults(task: Any, repository: str, configs: list[str]) -> Iterato
             splits = _splits(repository, config)
             for split in task.eval_splits:
                 if split not in splits and len(splits) != 1:  # mteb takes the only one there is
-                    yield f'configuration "{config}" has no split "{split}" (found: {_listed(splits)})'
+                    yield _no_split(config, split, splits)
+
+
+def _no_split(config: str, split: str, splits: Sequence[str]) -> str:
+    return f'configuration "{config}" has no split "{split}" (found: {_listed(splits)})'
 
 
 def _splits(repository: str, config: str) -> list[str]:

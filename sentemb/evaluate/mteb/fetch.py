@@ -18,21 +18,8 @@ from sentemb.progress import Progress
 
 MARK = ".sentemb-fetched.json"
 # what `datasets` reads, and the card with the configurations; never code
-PATTERNS = [
-    "*.json",
-    "*.jsonl",
-    "*.csv",
-    "*.tsv",
-    "*.txt",
-    "*.parquet",
-    "*.arrow",
-    "*.gz",
-    "*.zst",
-    "*.xz",
-    "*.bz2",
-    "*.zip",
-    "README.md",
-]
+_ENDINGS = "json jsonl csv tsv txt parquet arrow gz zst xz bz2 zip"
+PATTERNS = [*(f"*.{ending}" for ending in _ENDINGS.split()), "README.md"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""What an evaluation leaves: results files, tables, pictures, scores of TREC runs."""
+"""What an evaluation leaves: results files, tables, comparisons, scores of TREC runs."""

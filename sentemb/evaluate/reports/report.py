@@ -1,4 +1,4 @@
-"""Reports of results: a table for people, Markdown, LaTeX. Published scores stand beside ours, with the difference.
+"""Tables of results, for a terminal and as Markdown. Published scores stand beside ours, with the difference.
 
 One results file is one column of scores with its interval; several (seeds of one recipe) are mean ± standard deviation.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 HEADERS = ("task", "protocol", "metric", "n", "score", "95 % interval", "published", "difference")
+_TEXT_COLUMNS = 3  # aligned left; numbers are aligned right
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of a report, as text."""
+    """One line of a report, as text; the first fields are its cells, in the order of ``HEADERS``."""
 
     task: str
-    protocol: str
-    metric: str
-    score: str
+    protocol: str = ""
+    metric: str = ""
     count: str = ""
+    score: str
     interval: str = ""
     published: str = ""
     difference: str = ""
@@ -40,16 +41,7 @@ class Row:
     @property
     def cells(self) -> tuple[str, ...]:
         """In the order of ``HEADERS``."""
-        return (
-            self.task,
-            self.protocol,
-            self.metric,
-            self.count,
-            self.score,
-            self.interval,
-            self.published,
-            self.difference,
-        )
+        return astuple(self)[: len(HEADERS)]
 
 
 def report_rows(results: Sequence[Results], published: Sequence[Published] = ()) -> list[Row]:
@@ -60,53 +52,45 @@ def report_rows(results: Sequence[Results], published: Sequence[Published] = ())
             by_key.setdefault(task.key, []).append(task)
     rows = []
     for runs in by_key.values():
-        first = runs[0]
-        other = _published(first, published)
-        score = float(np.mean([run.main for run in runs]))
-        is_single = len(runs) == 1
-        rows.append(
-            Row(
-                task=first.task,
-                protocol=first.protocol,
-                metric=first.metric,
-                count=f"{first.count:,}" if first.count else "",
-                score=_score([run.main for run in runs], len(results)),
-                interval=_interval(first) if is_single else f"{len(runs)} runs",
-                published=number(other) if other is not None else "",
-                difference=signed(score - other) if other is not None else "",
-                note=first.interval_note if is_single else "",
-            )
+        rows += _task_rows(runs, _published(runs[0], published), len(results))
+    names = dict.fromkeys(name for result in results for name in result.averages)
+    return rows + [_average_row(name, results) for name in names]
+
+
+def _task_rows(runs: Sequence[TaskResult], published: float | None, files: int) -> list[Row]:
+    """The row of a task and, under it, those of the other systems on it."""
+    first, is_single = runs[0], len(runs) == 1
+    mean = float(np.mean([run.main for run in runs]))
+    main = Row(
+        task=first.task,
+        protocol=first.protocol,
+        metric=first.metric,
+        count=f"{first.count:,}" if first.count else "",
+        score=_score([run.main for run in runs], files),
+        interval=_interval(first) if is_single else f"{len(runs)} runs",
+        published=number(published) if published is not None else "",
+        difference=signed(mean - published) if published is not None else "",
+        note=first.interval_note if is_single else "",
+    )
+    baselines = [
+        Row(
+            task=f"  {system}",
+            protocol=first.protocol,
+            metric=first.metric,
+            score=_score([run.baselines[system] for run in runs if system in run.baselines], files),
+            interval=_shown(first.baseline_intervals.get(system)) if is_single else "",
         )
-        for system in first.baselines:
-            values = [run.baselines[system] for run in runs if system in run.baselines]
-            rows.append(
-                Row(
-                    task=f"  {system}",
-                    protocol=first.protocol,
-                    metric=first.metric,
-                    score=_score(values, len(results)),
-                    interval=_shown_interval(first.baseline_intervals.get(system)) if is_single else "",
-                )
-            )
-    return rows + [
-        _average_row(name, results) for name in dict.fromkeys(name for result in results for name in result.averages)
+        for system in first.baselines
     ]
+    return [main, *baselines]
 
 
 def _average_row(name: str, results: Sequence[Results]) -> Row:
     means = [result.averages[name] for result in results if name in result.averages]
     interval = results[0].average_intervals.get(name) if len(results) == 1 else None
-    shown = _shown_interval(interval) + (" ¹" if interval else "")
     note = "interval over the items of these tasks, from the tasks' own intervals" if interval else ""
-    return Row(
-        task=name,
-        protocol="",
-        metric="mean",
-        score=_score(means, len(results)),
-        interval=shown,
-        is_average=True,
-        note=note,
-    )
+    shown = _shown(interval) + (" ¹" if interval else "")
+    return Row(task=name, metric="mean", score=_score(means, len(results)), interval=shown, is_average=True, note=note)
 
 
 def number(value: float) -> str:
@@ -119,8 +103,8 @@ def signed(difference: float) -> str:
     return f"{round(difference, 2) + 0.0:+.2f}"
 
 
-def _score(values: Sequence[float], runs: int) -> str:
-    if runs == 1 or len(values) == 1:
+def _score(values: Sequence[float], files: int) -> str:
+    if files == 1 or len(values) == 1:
         return number(values[0])
     return f"{number(float(np.mean(values)))} ± {number(float(np.std(values, ddof=1)))}"
 
@@ -128,10 +112,10 @@ def _score(values: Sequence[float], runs: int) -> str:
 def _interval(task: TaskResult) -> str:
     if task.interval is None:
         return "none" if task.interval_note else ""
-    return _shown_interval(task.interval) + (" ¹" if task.interval_note else "")
+    return _shown(task.interval) + (" ¹" if task.interval_note else "")
 
 
-def _shown_interval(interval: Interval | None) -> str:
+def _shown(interval: Interval | None) -> str:
     return "" if interval is None else f"{interval.low:.2f} – {interval.high:.2f}"
 
 
@@ -147,13 +131,11 @@ def interval_notes(rows: Sequence[Row]) -> list[str]:
 
 def _published(task: TaskResult, published: Sequence[Published]) -> float | None:
     """The published score of the same task in the same protocol; tasks are matched by name without case and marks."""
-    for entry in published:
-        if _plain(entry.task) == _plain(task.task) and _same_protocol(entry.protocol, task):
-            return entry.score
-    return None
+    scores = {_plain(one.task): one.score for one in published if _is_alike(one.protocol, task)}
+    return scores.get(_plain(task.task))
 
 
-def _same_protocol(protocol: str, task: TaskResult) -> bool:
+def _is_alike(protocol: str, task: TaskResult) -> bool:
     """MTEB's published scores hold for whatever runs MTEB's own rules: mteb itself, our STS on raw text, BEIR's
     retrieval, the few-shot classification."""
     if protocol != "mteb":
@@ -166,29 +148,31 @@ def _plain(name: str) -> str:
     return letters.removesuffix("classification") or letters
 
 
+# ---------------------------------------------------------------------------------------------------- tables
 def table(rows: Sequence[Row], title: str) -> Table:
     """A rich table."""
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    shown = _shown(rows)
+    columns = _columns(rows)
     notes = escape("\n".join(interval_notes(rows))) or None
-    out = RichTable(title=title, title_justify="left", caption=notes, caption_justify="left")
-    for index in shown:
-        out.add_column(HEADERS[index], justify="left" if index < 3 else "right")
+    drawn = RichTable(title=title, title_justify="left", caption=notes, caption_justify="left")
+    for index in columns:
+        drawn.add_column(HEADERS[index], justify="left" if index < _TEXT_COLUMNS else "right")
     for row in rows:
-        out.add_row(*(row.cells[index] for index in shown), style="bold" if row.is_average else None)
-    return out
+        drawn.add_row(*(row.cells[index] for index in columns), style="bold" if row.is_average else None)
+    return drawn
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """A GitHub table."""
-    shown = _shown(rows)
+    columns = _columns(rows)
     cells = []
     for row in rows:
-        texts = [row.cells[index].strip() for index in shown]
-        cells.append(tuple(f"**{text}**" if row.is_average and text else text for text in texts))
-    lines = markdown_table([HEADERS[index] for index in shown], cells, left=sum(index < 3 for index in shown))
+        texts = [row.cells[index].strip() for index in columns]
+        cells.append([f"**{text}**" if row.is_average and text else text for text in texts])
+    left = sum(index < _TEXT_COLUMNS for index in columns)
+    lines = markdown_table([HEADERS[index] for index in columns], cells, left=left)
     return lines + "".join(f"\n{note}\n" for note in interval_notes(rows))
 
 
@@ -198,58 +182,13 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, lef
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "−": "$-$",
-    "¹": "$^1$",
-}
-
-
-def latex(rows: Sequence[Row], caption: str) -> str:
-    """A ``booktabs`` table."""
-    shown = _shown(rows)
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        r"\begin{tabular}{" + "".join("l" if i < 3 else "r" for i in shown) + "}",
-        r"\toprule",
-        " & ".join(_escaped(HEADERS[index]) for index in shown) + r" \\",
-        r"\midrule",
-    ]
-    averages_begun = False
-    for row in rows:
-        if row.is_average and not averages_begun:
-            lines.append(r"\midrule")
-            averages_begun = True
-        lines.append(" & ".join(_escaped(row.cells[index].strip()) for index in shown) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par{{\footnotesize {_escaped(note)}}}" for note in interval_notes(rows)]
-    lines += [rf"\caption{{{_escaped(caption)}}}", r"\end{table}"]
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def _shown(rows: Sequence[Row]) -> list[int]:
+def _columns(rows: Sequence[Row]) -> list[int]:
     """Columns that hold anything."""
     return [index for index in range(len(HEADERS)) if index in (0, 4) or any(row.cells[index] for row in rows)]
 
 
 def summary(results: Sequence[Results]) -> list[str]:
-    """What the scores hold for: model, protocol's versions, speed; and failed tasks."""
+    """What the scores hold for: model, its identifiers, speed; and failed tasks."""
     lines = []
     for result in results:
         model = result.model

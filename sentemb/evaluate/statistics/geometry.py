@@ -11,9 +11,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,31 +23,18 @@ HUB_NEIGHBOURS = 10
 _BLOCK = 1024
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpaceGeometry:
-    """Figures of one space (not ×100) and what the panel draws."""
-
-    metrics: Mapping[str, float]
-    spectrum: NDArray[np.float64] = field(repr=False)  # share of the variance, largest first
-    positive: NDArray[np.float64] = field(repr=False)  # cosines of positive pairs
-    negative: NDArray[np.float64] = field(repr=False)  # cosines of random pairs
-    plane: NDArray[np.float64] = field(repr=False)  # (texts, 2), the two first principal components
-    labels: Sequence[str] = ()
-
-
 def geometry(
-    vectors: Vectors, *, pairs: tuple[Vectors, Vectors] | None = None, labels: Sequence[str] = (), seed: int = 42
-) -> SpaceGeometry:
-    """Figures of a space.
+    vectors: Vectors, *, pairs: tuple[Vectors, Vectors] | None = None, seed: int = 42
+) -> dict[str, float]:
+    """Figures of a space, by name (not ×100).
 
     Args:
         vectors: (texts, d), at least 3 distinct.
-        pairs: Positive pairs, two (pairs, d), for the alignment.
-        labels: One a text, for the panel's colours.
-        seed: Of the random pairs.
+        pairs: positive pairs, two (pairs, d), for the alignment.
+        seed: of the random pairs.
 
     Raises:
-        EvaluationError: Fewer than 3 texts, or all vectors equal or zero.
+        EvaluationError: fewer than 3 texts, or all vectors equal or zero.
     """
     if len(vectors) < 3:
         raise EvaluationError(f"{len(vectors)} texts; the geometry of a space needs at least 3")
@@ -58,35 +42,29 @@ def geometry(
     if not norms.min() > 0:
         raise EvaluationError(f"{int(np.sum(norms == 0)):,} vectors are zero; they have no direction")
     unit = vectors / norms[:, None]
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    variance = np.linalg.svd(centred, compute_uv=False) ** 2
+    variance = _variances(vectors)
     if not variance.sum() > 1e-12 * float(np.sum(norms**2)):
         raise EvaluationError("all vectors are equal: the encoder has collapsed")
-    share = variance / variance.sum()
-    cosine = _random_cosines(unit, seed)
-    metrics = {
+    figures = {
         "uniformity": uniformity(unit),
-        "average_cosine": float(cosine.mean()),
+        "average_cosine": float(_random_cosines(unit, seed).mean()),
         "isoscore": iso_score(vectors),
         "effective_rank": float(np.exp(_entropy(np.sqrt(variance)))),
-        "dimensions_90": float(np.searchsorted(np.cumsum(share), 0.9) + 1),
+        "dimensions_90": float(np.searchsorted(np.cumsum(variance / variance.sum()), 0.9) + 1),
         "norm_mean": float(norms.mean()),
         "norm_sd": float(norms.std()),
         "hubness": hubness(unit.astype(np.float32)),
     }
-    positive = np.zeros(0)
     if pairs is not None:
         one, two = (side / np.linalg.norm(side.astype(np.float64), axis=1, keepdims=True) for side in pairs)
-        positive = np.einsum("nd,nd->n", one, two)
-        metrics = {"alignment": float(np.mean(np.sum((one - two) ** 2, axis=1))), **metrics}
-    return SpaceGeometry(
-        metrics=metrics,
-        spectrum=share,
-        positive=positive,
-        negative=cosine,
-        plane=_plane(centred),
-        labels=labels,
-    )
+        figures = {"alignment": float(np.mean(np.sum((one - two) ** 2, axis=1))), **figures}
+    return figures
+
+
+def _variances(vectors: Vectors) -> NDArray[np.float64]:
+    """Σ of squares along every principal component, largest first."""
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    return np.linalg.svd(centred, compute_uv=False) ** 2
 
 
 def uniformity(unit: NDArray[np.float64]) -> float:
@@ -104,9 +82,8 @@ def iso_score(vectors: Vectors) -> float:
     d = vectors.shape[1]
     if d == 1:
         return 1.0
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     variance = np.zeros(d)
-    values = np.linalg.svd(centred, compute_uv=False) ** 2 / max(len(vectors) - 1, 1)
+    values = _variances(vectors) / max(len(vectors) - 1, 1)
     variance[: len(values)] = values
     scaled = np.sqrt(d) * variance / np.linalg.norm(variance)
     defect = np.linalg.norm(scaled - 1) / np.sqrt(2 * (d - np.sqrt(d)))
@@ -136,11 +113,3 @@ def _random_cosines(unit: NDArray[np.float64], seed: int, most: int = 100_000) -
 def _entropy(weights: NDArray[np.float64]) -> float:
     p = weights[weights > 0] / weights.sum()
     return float(-np.sum(p * np.log(p)))
-
-
-def _plane(centred: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coordinates on the two first principal components; their signs are fixed by the largest loading."""
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    axes = vectors[:, ::-1][:, :2]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    return np.asarray(centred @ axes)

@@ -20,20 +20,18 @@ from sentemb.parts import Count
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceTexts:
-    """Texts whose space is described, their labels if they have some, and pairs that mean the same."""
+    """Texts whose space is described, and pairs of them that mean the same."""
 
     texts: Sequence[str]
-    labels: Sequence[str] = ()
     positives: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry(Task):
-    """Figures of the space that a file's texts span; with an output folder also a picture of it.
+    """Figures of the space that a file's texts span.
 
     Args:
-        path: a file with sentence pairs (those rated above 4/5 of the best are positive pairs), or with texts and,
-            optionally, labels.
+        path: a file with sentence pairs (those rated above 4/5 of the best are positive pairs), or with texts.
         most_texts: of more texts a seeded sample is described: pairwise figures are quadratic.
         metric: the figure that stands in the report; ``uniformity`` is better the lower it is.
 
@@ -41,7 +39,6 @@ class Geometry(Task):
     """
 
     task_type: ClassVar[str] = "Geometry"
-    packages: ClassVar[tuple[str, ...]] = ("matplotlib",)
     higher_is_better: ClassVar[bool] = False
 
     path: str
@@ -54,63 +51,48 @@ class Geometry(Task):
             return data
         generator = np.random.default_rng(setup.seed)
         chosen = np.sort(generator.choice(len(data.texts), self.most_texts, replace=False))
-        return replace(
-            data,
-            texts=[data.texts[i] for i in chosen],
-            labels=[data.labels[i] for i in chosen] if data.labels else (),
-        )
+        return replace(data, texts=[data.texts[i] for i in chosen])
 
     def texts(self, data: SpaceTexts) -> Sequence[Texts]:
         return [Texts(texts=[*data.texts, *(text for pair in data.positives for text in pair)])]
 
     def run(self, data: SpaceTexts, model: EvalModel, setup: EvalSetup) -> TaskResult:
         sides = [[pair[side] for pair in data.positives] for side in (0, 1)]
-        space = geometry(
+        figures = geometry(
             self.encode(model, data.texts),
             pairs=(self.encode(model, sides[0]), self.encode(model, sides[1])) if data.positives else None,
-            labels=data.labels,
             seed=setup.seed,
         )
-        picture = setup.output / f"geometry-{self.label}.png" if setup.output is not None else None
-        if picture is not None:
-            from sentemb.evaluate.reports.panel import draw_panel
-
-            draw_panel(picture, space, title=f"{model.identity.name}: {self.label}")
-        result = self.result(
+        return self.result(
             setup,
             metric=self.metric,
-            main=space.metrics[self.metric],
-            metrics=space.metrics,
+            main=figures[self.metric],
+            metrics=figures,
             protocol="geometry",
             count=len(data.texts),
             interval_note="no interval: a description of one space, not an estimate",
         )
-        return replace(result, notes=str(picture or ""))
 
 
 def read_space_texts(path: Path) -> SpaceTexts:
-    """Distinct texts of a file of pairs, or all rows of a file of texts.
+    """The distinct texts of a file of pairs or of texts.
 
     Raises:
         DataError, EvaluationError: a row is neither; names file and line.
     """
-    texts: list[str] = []
-    labels: list[str] = []
+    texts: dict[str, None] = {}
     rated: list[tuple[float, str, str]] = []
     for row in read_rows(path):
-        cells = row.fields
-        if isinstance(cells.get("sentence1"), str) and isinstance(cells.get("sentence2"), str):
-            texts += [cells["sentence1"], cells["sentence2"]]
-            score = number_of(row, "score") if cells.get("score") is not None else 0.0
-            rated.append((score, cells["sentence1"], cells["sentence2"]))
-        elif isinstance(cells.get("text"), str):
-            texts.append(cells["text"])
-            labels.append(str(cells.get("label", "")))
+        first, second, text = (row.fields.get(name) for name in ("sentence1", "sentence2", "text"))
+        if isinstance(first, str) and isinstance(second, str):
+            score = number_of(row, "score") if row.fields.get("score") is not None else 0.0
+            rated.append((score, first, second))
+            texts |= {first: None, second: None}
+        elif isinstance(text, str):
+            texts[text] = None
         else:
             raise EvaluationError(f'{row.where}: needed is "text", or "sentence1" and "sentence2"')
     best = max((score for score, _, _ in rated), default=0.0)
     # the usual choice: pairs of STS rated above 4 of 5
     positives = [(first, second) for score, first, second in rated if score > 0.8 * best]
-    if any(labels):
-        return SpaceTexts(texts=texts, labels=labels, positives=positives)
-    return SpaceTexts(texts=texts if labels else list(dict.fromkeys(texts)), positives=positives)
+    return SpaceTexts(texts=list(texts), positives=positives)
