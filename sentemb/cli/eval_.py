@@ -40,7 +40,7 @@ def run(
         list[str],
         typer.Argument(
             metavar="MODEL…",
-            help="folder, hub id, package:NAME/FOLDER, module:function, or vectors (.parquet, .npy); several are taken "
+            help="folder, hub id, package:NAME/FOLDER, module:function, or vectors (.parquet); several are taken "
             "for seeds of one recipe and reported as mean ± sd",
         ),
     ],
@@ -73,17 +73,13 @@ def run(
     ] = None,
     json: Json = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="also write the table as Markdown")] = None,
-    published: Annotated[
-        str | None, typer.Option(metavar="NAME", help="show this model's published scores; default MODEL's own")
-    ] = None,
     precision: Precision = "auto",
     open_with: Annotated[
         list[str] | None,
         typer.Option(
             "--model-set",
             metavar="KEY=VALUE",
-            help="how MODEL is opened: device, backend, revision, max_tokens, trust_remote_code, prompts.NAME, texts "
-            "(the file of a .npy's texts)",
+            help="how MODEL is opened: device, revision, max_tokens, trust_remote_code, prompts.NAME",
         ),
     ] = None,
     skip_missing: Annotated[bool, typer.Option("--skip-missing", help="run the tasks that there is data for")] = False,
@@ -129,7 +125,7 @@ def run(
             results.append(run_plan(opened, plan, setup))
     write_all(by_suite, output)
     titles = [one.title for one in suites]
-    report_all(titles, by_suite, Output(json=json, file=report, published=published))
+    report_all(titles, by_suite, Output(json=json, file=report))
     if any(results.failures for of_suite in by_suite for results in of_suite):
         raise typer.Exit(1)
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from sentemb.evaluate.reports.published import Published
     from sentemb.evaluate.reports.results import Results
 
 
@@ -22,16 +21,16 @@ class Output:
 
     json: bool = False
     file: Path | None = None  # Markdown
-    published: str | None = None  # model whose published scores stand beside ours; None: the same model's
 
 
 def report_all(titles: Sequence[str], by_suite: Sequence[list[Results]], output: Output) -> None:
     """Tables (or JSON) of all suites."""
     from sentemb.evaluate.reports import report
+    from sentemb.evaluate.reports.published import published_scores
     from sentemb.files import write_text
 
     pages = [
-        (title, report.report_rows(results, _published(output.published, results)), results)
+        (title, report.report_rows(results, published_scores(results[0].model.name)), results)
         for title, results in zip(titles, by_suite, strict=True)
     ]
     if output.file is not None:
@@ -53,18 +52,6 @@ def print_json(value: Any, *, indent: int | None = None) -> None:
     from sentemb.evaluate.reports.results import without_nan
 
     typer.echo(json.dumps(without_nan(value), ensure_ascii=False, indent=indent))
-
-
-def _published(name: str | None, results: list[Results]) -> list[Published]:
-    from sentemb.errors import EvaluationError, did_you_mean
-    from sentemb.evaluate.reports.published import published_models, published_scores
-
-    if name is None:
-        return published_scores(results[0].model.name)
-    scores = published_scores(name)
-    if not scores:
-        raise EvaluationError(f'--published "{name}": no published scores{did_you_mean(name, published_models())}')
-    return scores
 
 
 def write_all(by_suite: Sequence[list[Results]], output: Path | None) -> None:

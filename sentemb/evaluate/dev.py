@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.data_folder import DataFolder
-from sentemb.evaluate.identity import ModelIdentity
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.task import EvalSetup, Task
+from sentemb.evaluate.opening import of_encoder, open_model
+from sentemb.evaluate.task import EvalSetup, Task, texts_by_prompt
 from sentemb.types import DevScores, Embedder
 
 
@@ -46,7 +45,7 @@ def dev_score(
     Args:
         tasks: several are weighted equally; a task that stands for several sets (``sts``) counts once, by their mean.
         data_dir: the data folder; by default ``SENTEMB_DATA``.
-        precision: in which an ``Encoder`` encodes.
+        precision: overrides the encoder's own; ``auto`` leaves it.
         seed: of draws and folds: the same at every evaluation.
 
     Raises:
@@ -61,7 +60,8 @@ def dev_score(
 
     def evaluate(encoder: Embedder) -> DevScores:
         model = _model(encoder, precision)
-        _encode_all(model, [pair for group in loaded for pair in group])
+        for prompt, texts in texts_by_prompt(model, [pair for group in loaded for pair in group]).items():
+            model.encode(texts, prompt=prompt)
         scores = {
             name: float(np.mean([one.run(data, model, setup).main for one, data in group]))
             for name, group in zip(names, loaded, strict=True)
@@ -75,32 +75,12 @@ def _setup(data_dir: str | Path | None, seed: int) -> EvalSetup:
     return EvalSetup(data=DataFolder.find(data_dir), resamples=0, seed=seed)
 
 
-def _model(encoder: Any, precision: str) -> EvalModel:
-    """Unlike ``open_model``: no digest of weights that change with every step, and no progress bar."""
+def _model(encoder: Embedder, precision: str) -> EvalModel:
     from sentemb.encoder import Encoder
 
-    if isinstance(encoder, EvalModel):
-        return encoder
-    if not isinstance(encoder, Encoder):
-        return EvalModel(
-            ModelIdentity(name="the encoder"),
-            lambda rows, prompt: encoder.encode([prompt + row for row in rows] if prompt else rows),
-        )
-    return EvalModel(
-        ModelIdentity(name="the encoder", similarity=encoder.similarity_name, width=encoder.width),
-        lambda rows, prompt: encoder.encode(rows, prompt=prompt, precision=precision, progress=False),
-        prompts=encoder.prompts,
-    )
-
-
-def _encode_all(model: EvalModel, loaded: Sequence[tuple[Task, Any]]) -> None:
-    texts: dict[str | None, dict[str, None]] = {}
-    for task, data in loaded:
-        for column in task.texts(data):
-            prompt = model.prompt(task=task.label, task_type=task.task_type, role=column.role)
-            texts.setdefault(prompt, {}).update(dict.fromkeys(column.texts))
-    for prompt, distinct in texts.items():
-        model.encode(list(distinct), prompt=prompt)
+    if isinstance(encoder, Encoder):
+        return of_encoder(encoder, name="the encoder", precision=precision, is_training=True)
+    return open_model(encoder)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from sentemb.evaluate.opening import ModelOptions, open_model
 from sentemb.evaluate.reports.results import Results, TaskFailure, TaskResult
 from sentemb.evaluate.statistics.significance import Interval, interval_of_mean
 from sentemb.evaluate.suites import Suite, load_suite
-from sentemb.evaluate.task import EvalSetup, Task
+from sentemb.evaluate.task import EvalSetup, Task, texts_by_prompt
 from sentemb.provenance import provenance
 from sentemb.types import Embedder
 
@@ -162,32 +162,27 @@ def _loaded(model: EvalModel, tasks: Sequence[Task], setup: EvalSetup) -> Iterat
     lengths, and every text once.
     """
     group: list[tuple[Task, Any]] = []
-    texts: dict[str | None, dict[str, None]] = {}
+    total = 0
     for task in tasks:
         try:
             data = task.load(setup)
-            columns = task.texts(data)
+            count = sum(len(column.texts) for column in task.texts(data))
         except Exception as error:
-            group.append((task, error))
+            yield task, error
             continue
-        count = sum(len(column.texts) for column in columns)
-        if group and count + sum(map(len, texts.values())) > AHEAD_TEXTS:
-            yield from _encoded_ahead(model, group, texts)
-            group, texts = [], {}
+        if group and total + count > AHEAD_TEXTS:
+            yield from _encoded_ahead(model, group)
+            group, total = [], 0
         group.append((task, data))
-        for column in columns:
-            prompt = model.prompt(task=task.label, task_type=task.task_type, role=column.role)
-            texts.setdefault(prompt, {}).update(dict.fromkeys(column.texts))
-    yield from _encoded_ahead(model, group, texts)
+        total += count
+    yield from _encoded_ahead(model, group)
 
 
-def _encoded_ahead(
-    model: EvalModel, group: list[tuple[Task, Any]], texts: dict[str | None, dict[str, None]]
-) -> Iterator[tuple[Task, Any]]:
+def _encoded_ahead(model: EvalModel, group: list[tuple[Task, Any]]) -> Iterator[tuple[Task, Any]]:
     if len(group) > 1:  # a task alone, which may be larger than the model's memory, is encoded when it runs
-        for prompt, distinct in texts.items():
+        for prompt, texts in texts_by_prompt(model, group).items():
             try:
-                model.encode(list(distinct), prompt=prompt)
+                model.encode(texts, prompt=prompt)
             except Exception:  # noqa: S112 - the text is met again, and blamed, in its own task
                 continue
     yield from group

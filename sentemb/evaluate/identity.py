@@ -63,14 +63,3 @@ def recipe_beside(model: Path) -> tuple[str | None, int | None]:
             content = json.dumps({**tree, "train": train}, sort_keys=True, default=str)
             return hashlib.sha256(content.encode()).hexdigest(), seed
     return None, None
-
-
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over weights, configuration and vocabulary."""
-    from sentemb.files import sha256_of
-
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".safetensors", ".txt", ".model") and path.is_file():
-            total.update(f"{path.relative_to(folder)} {sha256_of(path)}\n".encode())
-    return total.hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class EvalModel:
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self.identity, self.function, self.prompts = identity, function, dict(prompts or {})
-        self.memory = VectorMemory(limit=memory_bytes)
+        self.memory = VectorMemory(memory_bytes)
         self.texts = 0  # encoded so far, without those that were remembered
         self.seconds = 0.0  # spent encoding
 
@@ -84,50 +84,31 @@ class EvalModel:
         return vectors
 
 
-@dataclass(kw_only=True)
 class VectorMemory:
-    """Vectors of the texts encoded so far, up to ``limit`` bytes.
+    """Vectors of the texts encoded so far; beyond ``limit`` bytes it starts afresh.
 
     Sides of pairs and whole tasks share many of their texts: STS-B is drawn from STS12 to STS17.
     """
 
-    limit: int = MEMORY_BYTES
-    _row: dict[tuple[str | None, str], int] = field(default_factory=dict)
-    _matrix: Vectors = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    def __init__(self, limit: int = MEMORY_BYTES) -> None:
+        self.limit, self.bytes = limit, 0
+        self._vectors: dict[tuple[str | None, str], Vectors] = {}
 
     def vectors(self, texts: Sequence[str], prompt: str | None, encode: Callable[[list[str]], Vectors]) -> Vectors:
         """Vectors of the texts, (texts, d); ``encode`` is asked for those that are not known, once each."""
-        distinct = list(dict.fromkeys(texts))
-        unknown = [text for text in distinct if (prompt, text) not in self._row]
-        fresh = encode(unknown) if unknown else None
-        if fresh is not None and fresh.nbytes + len(self._row) * fresh.itemsize * fresh.shape[1] > self.limit:
-            return self._forgetting(texts, distinct, unknown, fresh, prompt)
-        if fresh is not None:
-            self._add(unknown, prompt, fresh)
-        return self._matrix[[self._row[prompt, text] for text in texts]]
-
-    def _forgetting(
-        self, texts: Sequence[str], distinct: list[str], unknown: list[str], fresh: Vectors, prompt: str | None
-    ) -> Vectors:
-        known = [text for text in distinct if (prompt, text) in self._row]
-        remembered = [self._matrix[[self._row[prompt, text] for text in known]]] if known else []
-        self._row.clear()
-        self._matrix = np.zeros((0, 0), dtype=np.float32)
-        together = np.concatenate([fresh, *remembered]) if remembered else fresh
-        if unknown == list(texts):
-            return together
-        row = {text: i for i, text in enumerate([*unknown, *known])}
-        return together[[row[text] for text in texts]]
-
-    def _add(self, texts: list[str], prompt: str | None, fresh: Vectors) -> None:
-        start = len(self._row)
-        if start + len(fresh) > len(self._matrix):
-            grown = np.empty((max(start + len(fresh), 2 * start), fresh.shape[1]), dtype=np.float32)
-            if start:
-                grown[:start] = self._matrix[:start]
-            self._matrix = grown
-        self._matrix[start : start + len(fresh)] = fresh
-        self._row.update({(prompt, text): start + i for i, text in enumerate(texts)})
+        unknown = [text for text in dict.fromkeys(texts) if (prompt, text) not in self._vectors]
+        fresh = encode(unknown) if unknown else np.zeros((0, 0), dtype=np.float32)
+        is_too_much = self.bytes + fresh.nbytes > self.limit
+        if is_too_much and unknown == list(texts):
+            return fresh  # a corpus larger than the memory: not even its rows are looked at
+        new = dict(zip(unknown, fresh, strict=True))
+        rows = [new[text] if text in new else self._vectors[prompt, text] for text in texts]
+        if is_too_much:
+            self._vectors, self.bytes = {}, 0
+        else:
+            self._vectors.update({(prompt, text): row for text, row in new.items()})
+            self.bytes += fresh.nbytes
+        return np.stack(rows)
 
 
 def checked_vectors(

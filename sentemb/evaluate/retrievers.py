@@ -8,15 +8,18 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.errors import EvaluationError
 from sentemb.evaluate.statistics.ranking import Run
 from sentemb.maths.fusion import reciprocal_rank_fusion
 from sentemb.maths.neighbours import top
 from sentemb.types import Hits, Similarity
 
+Vectors = NDArray[np.float32]
+
 
 def search(
-    queries: NDArray[np.float32],
-    documents: NDArray[np.float32],
+    queries: Vectors,
+    documents: Vectors,
     k: int,
     *,
     similarity: Similarity = "cosine",
@@ -50,9 +53,43 @@ def search(
         return built.search_vectors(queries, min(k, len(documents)))
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit(vectors: Vectors) -> Vectors:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.ascontiguousarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)
+
+
+def rerank(
+    queries: Mapping[str, Vectors],
+    documents: Vectors,
+    row: Mapping[str, int],
+    candidates: Mapping[str, Sequence[str]],
+    *,
+    similarity: Similarity,
+    k: int | None = None,
+) -> dict[str, dict[str, float]]:
+    """Every query's own candidates in the order of their similarity.
+
+    Args:
+        queries: id → (d,).
+        documents: (documents, d).
+        row: id of a document → its row.
+        candidates: id of a query → ids of documents.
+        similarity: ``cosine`` or ``dot``.
+        k: at most this many of a query's candidates.
+
+    Raises:
+        EvaluationError: a candidate that is no document.
+    """
+    run: dict[str, dict[str, float]] = {}
+    for query, vector in queries.items():
+        ids = list(dict.fromkeys(candidates.get(query, ())))
+        unknown = [document for document in ids if document not in row]
+        if unknown:
+            raise EvaluationError(f'query "{query}" names {len(unknown)} unknown documents, e.g. "{unknown[0]}"')
+        rows = np.array([row[document] for document in ids], dtype=np.int64)
+        hits = top(vector[None], documents[rows], k or len(ids), metric=similarity)
+        run[query] = {ids[i]: float(score) for i, score in zip(hits.ids[0], hits.scores[0], strict=True)}
+    return run
 
 
 def bm25_search(documents: Sequence[str], queries: Sequence[str], k: int) -> Hits:

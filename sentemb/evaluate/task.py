@@ -91,6 +91,16 @@ class Texts:
     role: str | None = None  # query or document, where the task has both
 
 
+def texts_by_prompt(model: EvalModel, loaded: Sequence[tuple[Task, Any]]) -> dict[str | None, list[str]]:
+    """The distinct texts of tasks and their data, by the prompt that the model has for them."""
+    texts: dict[str | None, dict[str, None]] = {}
+    for task, data in loaded:
+        for column in task.texts(data):
+            prompt = model.prompt(task=task.label, task_type=task.task_type, role=column.role)
+            texts.setdefault(prompt, {}).update(dict.fromkeys(column.texts))
+    return {prompt: list(distinct) for prompt, distinct in texts.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task(Part, room="tasks"):
     """One score of a model on one set of data. Light to make; data are read by ``load``, once.

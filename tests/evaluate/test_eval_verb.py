@@ -183,15 +183,6 @@ def test_a_function_that_raises_is_named(place, capsys):
     assert "0 texts encoded" not in out
 
 
-def test_damaged_vectors_are_one_message(place, capsys):
-    """numpy takes them for a pickle and advises to load it unsafely."""
-    (place / "v.npy").write_text("hello")
-    (place / "v.txt").write_text("a\n")
-    code, _, err = call(capsys, "eval", "v.npy", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl")
-    assert code == 2
-    assert err.strip() == "sentemb: v.npy: not a plain .npy matrix: no numbers in numpy's format"
-
-
 def test_constant_scores_are_said(place, capsys):
     hub_data.jsonl(place / "flat.jsonl", [{"sentence1": str(i), "sentence2": "x", "score": 2} for i in range(5)])
     code, out, _ = call(capsys, "eval", "embed:encode", "--sts", "flat.jsonl")
@@ -210,10 +201,6 @@ def test_constant_scores_are_said(place, capsys):
         (["embed:encode", "--task", "STS99"], 'mteb has no task "STS99"'),
         (["embed:encode", "--task", "classification:path=data/mteb/banking77,method=svm"], 'method = "svm": must be'),
         (["embed:encode", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl", "--model-set", "query"], "KEY=VALUE"),
-        (
-            ["embed:encode", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl", "--published", "nobody"],
-            "no published scores",
-        ),
         (["embed:encode", "--task", "STS12", "-d", "absent"], "no such data folder"),
         (["embed:encode", "--task", "mteb:tasks=['STS12'],overwrite=often", "-d", "data"], 'overwrite = "often"'),
         (["package:scikit-learn/model", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl"], "holds no Python package"),

@@ -50,22 +50,35 @@ def test_what_cannot_be_opened(source, message):
         open_model(source)
 
 
-def test_unknown_backend(tiny_bert):
-    with pytest.raises(PartError, match='backend = "sentem": must be'):
-        open_model(str(tiny_bert), ModelOptions(backend="sentem"))
+def test_wrong_options():
+    with pytest.raises(PartError, match='max_tokens = "many": must be'):
+        ModelOptions(max_tokens="many")
 
 
-def test_both_backends_give_the_same_vectors(tiny_bert, tmp_path):
+def test_a_sentence_transformer_is_recognised(tiny_bert, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
     from sentemb.encoder import Encoder
 
     folder = Encoder.load(tiny_bert).save(tmp_path / "saved")
     ours = open_model(str(folder), ModelOptions(precision="fp32"))
-    theirs = open_model(str(folder), ModelOptions(backend="sentence-transformers", precision="fp32"))
+    theirs = open_model(SentenceTransformer(str(folder), device="cpu"))
     np.testing.assert_allclose(ours.encode(TEXTS), theirs.encode(TEXTS), atol=1e-5)
     np.testing.assert_allclose(ours.encode(TEXTS, prompt="two "), theirs.encode(TEXTS, prompt="two "), atol=1e-5)
-    assert ours.identity.digest
-    assert theirs.identity.digest
     assert ours.identity.max_tokens == theirs.identity.max_tokens
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
+def test_the_precision_of_a_report_is_what_was_computed(tiny_bert, precision):
+    from sentemb.encoder import Encoder
+
+    name = {"float32": "fp32", "bfloat16": "bf16"}
+    encoder = Encoder.load(tiny_bert, precision="fp32")
+    for source, options in ((str(tiny_bert), ModelOptions(precision=precision)), (encoder, ModelOptions())):
+        model = open_model(source, options)
+        expected = encoder.encode(TEXTS, precision=name[model.identity.precision])
+        np.testing.assert_array_equal(model.encode(TEXTS), expected)
+    assert model.identity.precision == "float32"  # an encoder keeps its own
 
 
 def test_recipe_and_seed_beside_the_model(tiny_bert, tmp_path):
@@ -83,15 +96,12 @@ def test_recipe_and_seed_beside_the_model(tiny_bert, tmp_path):
 
 # --------------------------------------------------------------------------------------- vectors on disk
 def test_vectors_by_text(tmp_path):
-    np.save(tmp_path / "v.npy", lengths(TEXTS))
-    (tmp_path / "v.txt").write_text("\n".join(TEXTS) + "\n")
     pq.write_table(pa.table({"text": TEXTS, "embedding": lengths(TEXTS).tolist()}), tmp_path / "v.parquet")
-    for source in ("v.npy", "v.parquet"):
-        model = open_model(tmp_path / source)
-        np.testing.assert_array_equal(model.encode(TEXTS[::-1]), lengths(TEXTS[::-1]))
-        assert model.identity.digest
-        with pytest.raises(EvaluationError, match=r"1 of 1 texts have no vector, the first is 'unknown'"):
-            model.encode(["unknown"])
+    model = open_model(tmp_path / "v.parquet")
+    np.testing.assert_array_equal(model.encode(TEXTS[::-1]), lengths(TEXTS[::-1]))
+    assert model.identity.digest
+    with pytest.raises(EvaluationError, match=r"1 of 1 texts have no vector, the first is 'unknown'"):
+        model.encode(["unknown"])
 
 
 def test_vectors_as_the_encode_verb_writes_them(tmp_path, tiny_bert):
@@ -109,21 +119,13 @@ def test_vectors_as_the_encode_verb_writes_them(tmp_path, tiny_bert):
 
 
 def test_malformed_vector_files(tmp_path):
-    path = tmp_path / "v.npy"
-    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"not a plain \.npy"):  # never unpickled
-        open_model(path)
-    np.save(path, np.arange(4))
-    with pytest.raises(DataError, match="floating point"):
-        open_model(path)
-    np.save(path, np.ones((2, 3)))
-    with pytest.raises(DataError, match="texts of its rows are not known"):
-        open_model(path)
-    (tmp_path / "v.txt").write_text("a\nb\nc\n")
-    with pytest.raises(DataError, match="2 vectors, but 3 texts"):
-        open_model(path)
+    with pytest.raises(ModelError, match=r"sentemb encode TEXTS -o FILE\.parquet"):
+        open_model(tmp_path / "v.npy")  # it has no texts
     with pytest.raises(DataError, match="no such file"):
-        open_model(tmp_path / "absent.npy")
+        open_model(tmp_path / "absent.parquet")
+    (tmp_path / "v.parquet").write_text("hello")
+    with pytest.raises(DataError, match="not a readable parquet file"):
+        open_model(tmp_path / "v.parquet")
     pq.write_table(pa.table({"words": ["a"]}), tmp_path / "v.parquet")
     with pytest.raises(DataError, match='columns words; needed are "text"'):
         open_model(tmp_path / "v.parquet")
@@ -155,7 +157,7 @@ def test_memory_never_changes_a_vector(limit):
         calls.append(list(texts))
         return lengths(texts)
 
-    memory = VectorMemory(limit=limit)
+    memory = VectorMemory(limit)
     generator = np.random.default_rng(0)
     words = ["x" * n for n in range(1, 12)]
     for _ in range(30):

@@ -10,13 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.model import EvalModel, Vectors
-from sentemb.evaluate.retrievers import search
-from sentemb.maths.neighbours import top
-from sentemb.types import Hits
+from sentemb.evaluate.retrievers import rerank, search
+from sentemb.evaluate.tasks.retrieval import to_run
 
 
 class MtebEncoder:
@@ -82,43 +79,13 @@ class MtebEncoder:
         vectors = self._vectors(query_texts(queries, task_metadata.name), task_metadata, "query")
         names = [str(name) for name in queries["id"]]
         documents, self._documents = self._documents, None  # mteb indexes anew for every subset; free it afterwards
-        if top_ranked is not None:
-            return self._reranked(names, vectors, documents, top_ranked, k=top_k, task=task_metadata.name)
-        hits = self._search(vectors, documents, top_k)
-        ids = np.array(self._document_ids, dtype=object)
-        return {
-            name: {d: s for d, s in zip(ids[rows].tolist(), scores.tolist(), strict=True) if np.isfinite(s)}
-            for name, rows, scores in zip(names, hits.ids, hits.scores, strict=True)
-        }
-
-    def _search(self, queries: Vectors, documents: Vectors, k: int) -> Hits:
         similarity = self.model.identity.similarity
-        return search(queries, documents, k, similarity=similarity, index=self.index_kind, seed=self.seed)
-
-    def _reranked(
-        self,
-        names: list[str],
-        queries: Vectors,
-        documents: Vectors,
-        top_ranked: Mapping[str, Sequence[str]],
-        *,
-        k: int,
-        task: str,
-    ) -> dict[str, dict[str, float]]:
-        row = {name: i for i, name in enumerate(self._document_ids)}
-        results: dict[str, dict[str, float]] = {}
-        for name, query in zip(names, queries, strict=True):
-            candidates = list(dict.fromkeys(str(document) for document in top_ranked.get(name, ())))
-            unknown = [document for document in candidates if document not in row]
-            if unknown:
-                raise EvaluationError(
-                    f'{task}: query "{name}" names {len(unknown)} unknown documents, e.g. "{unknown[0]}"'
-                )
-            hits = top(
-                query[None], documents[[row[d] for d in candidates]], k, metric=self.model.identity.similarity
-            )
-            results[name] = {candidates[i]: float(score) for i, score in zip(hits.ids[0], hits.scores[0], strict=True)}
-        return results
+        if top_ranked is not None:
+            row = {name: i for i, name in enumerate(self._document_ids)}
+            by_name = dict(zip(names, vectors, strict=True))
+            return rerank(by_name, documents, row, top_ranked, similarity=similarity, k=top_k)
+        hits = search(vectors, documents, top_k, similarity=similarity, index=self.index_kind, seed=self.seed)
+        return to_run(hits, names, self._document_ids, depth=top_k)
 
     def _vectors(self, texts: list[str], task_metadata: Any, prompt_type: Any) -> Vectors:
         role = None if prompt_type is None else str(getattr(prompt_type, "value", prompt_type))

@@ -31,11 +31,6 @@ def published_scores(model: str, folder: Path | None = None) -> list[Published]:
     return [entry for entry in _all(folder) if _base_name(entry.model) == _base_name(model)]
 
 
-def published_models(folder: Path | None = None) -> list[str]:
-    """Models that ``eval/published`` knows."""
-    return sorted({entry.model for entry in _all(folder)})
-
-
 def _all(folder: Path | None) -> list[Published]:
     return [
         Published(

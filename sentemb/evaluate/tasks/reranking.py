@@ -10,10 +10,10 @@ from sentemb.errors import DataError
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.retrieval import RetrievalSet, find_files, read_candidates, read_retrieval
 from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
+from sentemb.evaluate.retrievers import rerank
 from sentemb.evaluate.statistics.ranking import CUTS, check_metric
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 from sentemb.evaluate.tasks.retrieval import score_run
-from sentemb.maths.neighbours import top
 
 Candidates = dict[str, list[str]]  # query -> documents
 
@@ -61,22 +61,22 @@ class Reranking(Task):
         return data, read_candidates(beside if beside.is_file() else setup.data.path(self.candidates), data)
 
     def texts(self, data: tuple[RetrievalSet, Candidates]) -> Sequence[Texts]:
+        judged = data[0]
+        documents = [judged.documents[document] for document in self._documents(data)]
+        return [Texts(texts=list(judged.queries.values()), role="query"), Texts(texts=documents, role="document")]
+
+    def _documents(self, data: tuple[RetrievalSet, Candidates]) -> list[str]:
+        """Every candidate, once."""
         judged, candidates = data
-        documents = dict.fromkeys(document for query in judged.queries for document in candidates[query])
-        return [
-            Texts(texts=list(judged.queries.values()), role="query"),
-            Texts(texts=[judged.documents[document] for document in documents], role="document"),
-        ]
+        return list(dict.fromkeys(document for query in judged.queries for document in candidates[query]))
 
     def run(self, data: tuple[RetrievalSet, Candidates], model: EvalModel, setup: EvalSetup) -> TaskResult:
         judged, candidates = data
-        queries = self.encode(model, list(judged.queries.values()), "query")
-        run = {}
-        for query, vector in zip(judged.queries, queries, strict=True):
-            ids = list(dict.fromkeys(candidates[query]))
-            documents = self.encode(model, [judged.documents[document] for document in ids], "document")
-            hits = top(vector[None], documents, len(ids), metric=model.identity.similarity)
-            run[query] = {ids[row]: float(score) for row, score in zip(hits.ids[0], hits.scores[0], strict=True)}
+        queries, documents = self.texts(data)
+        vectors = self.encode(model, documents.texts, "document")
+        row = {document: i for i, document in enumerate(self._documents(data))}
+        by_query = dict(zip(judged.queries, self.encode(model, queries.texts, "query"), strict=True))
+        run = rerank(by_query, vectors, row, candidates, similarity=model.identity.similarity)
         cuts = sorted({*CUTS, int(self.metric.partition("@")[2])})
         score = score_run(judged.name, model.identity.name, run, judged.qrels, cuts=cuts)
         return self.result(
