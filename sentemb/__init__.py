@@ -6,32 +6,54 @@ The public names below are imported when they are first used, so that ``import s
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sentemb.data.data_source import DataSource
+    from sentemb.edits.edit import Edit
     from sentemb.encoder import Encoder
+    from sentemb.errors import SentembError
+    from sentemb.maths.table import score_table
     from sentemb.mining.run import mine
-    from sentemb.recipe import check, load_recipe, train
+    from sentemb.recipe.check import check
+    from sentemb.recipe.recipe import EncoderSettings, Recipe
+    from sentemb.recipe.train import train
     from sentemb.search import SearchIndex
+    from sentemb.terms.term import Term
+    from sentemb.training.settings import TrainSettings
+    from sentemb.types import Companion, ViewCopy, ViewMaker
 
 __version__ = "0.1.0"
 
-_HOME = {
+_HOMES = {
+    "Companion": "sentemb.types",
+    "DataSource": "sentemb.data.data_source",
+    "Edit": "sentemb.edits.edit",
     "Encoder": "sentemb.encoder",
+    "EncoderSettings": "sentemb.recipe.recipe",
+    "Recipe": "sentemb.recipe.recipe",
     "SearchIndex": "sentemb.search",
-    "check": "sentemb.recipe",
-    "load_recipe": "sentemb.recipe",
+    "SentembError": "sentemb.errors",
+    "Term": "sentemb.terms.term",
+    "TrainSettings": "sentemb.training.settings",
+    "ViewCopy": "sentemb.types",
+    "ViewMaker": "sentemb.types",
+    "check": "sentemb.recipe.check",
     "mine": "sentemb.mining.run",
-    "train": "sentemb.recipe",
+    "score_table": "sentemb.maths.table",
+    "train": "sentemb.recipe.train",
 }
 
-__all__ = ["Encoder", "SearchIndex", "__version__", "check", "load_recipe", "mine", "train"]
+__all__ = [
+    "Companion", "DataSource", "Edit", "Encoder", "EncoderSettings", "Recipe", "SearchIndex", "SentembError", "Term",
+    "TrainSettings", "ViewCopy", "ViewMaker", "__version__", "check", "mine", "score_table", "train",
+]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
         raise AttributeError(f"module 'sentemb' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -9,20 +9,33 @@ Device side (torch)  ``Tokens`` → ``Encoded`` → ``Rows`` → ``PairScores`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from annotated_types import Gt, Le, MinLen
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from sentemb.parts import Part, room
 
 Similarity = Literal["cosine", "dot"]
+Cosine = Annotated[float, Gt(-1), Le(1)]  # as a setting: a threshold
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("must name every view once")
+    return tuple(names)
+
+
+ViewNames = Annotated[Sequence[str], MinLen(1), AfterValidator(_distinct)]
 Vectors = NDArray[np.float32]  # (texts, width)
 
 
@@ -221,14 +234,36 @@ class ViewContext:
     companions: Mapping[str, Companion]
 
 
-@runtime_checkable
-class ViewMaker(Protocol):
-    """Says what is encoded for one example. Keyword-only, light constructor (no loading)."""
+class ViewMaker(Part, room="views"):
+    """Says what is encoded for one example: ``maker(examples, context) -> Views``.
 
-    columns: frozenset[str]  # columns of the data it must have
-    needs: frozenset[str]  # e.g. {"companion:propensity"}
+    Attributes:
+        columns: columns of the data it must have.
+    """
 
-    def __call__(self, examples: Examples, context: ViewContext) -> Views: ...
+    columns: frozenset[str] = frozenset()
+
+    def makes(self, columns: Collection[str]) -> tuple[str, ...]:
+        """Names of the views it makes of data with these columns; the default says anchor and positive."""
+        return ("anchor", "positive")
+
+    def __call__(self, examples: Examples, context: ViewContext) -> Views:
+        """The views of a batch."""
+        raise NotImplementedError
+
+
+class ViewCopy(Part, room="copies"):
+    """Makes further views of those there are: ``copy(views, context) -> Views``, the added ones only.
+
+    Attributes:
+        makes: names of the views it adds.
+    """
+
+    makes: tuple[str, ...] = ()
+
+    def __call__(self, views: Views, context: ViewContext) -> Views:
+        """The added views of a batch."""
+        raise NotImplementedError
 
 
 class Component(Part, nn.Module):
@@ -254,8 +289,17 @@ class Companion(Component, room="companions"):
     """Something stateful beside the encoder. State changes only in ``prepare`` and ``after_step``.
 
     What must survive a restart is in parameters and buffers; ``checkpoint_state`` may leave out what ``bind`` or
-    ``prepare`` rebuild exactly (a frozen checkpoint's weights).
+    ``prepare`` rebuild exactly (a frozen checkpoint's weights). Two of one kind have different names:
+    ``Reference(model="other").marked(name="teacher")``; parts that use one take its name as a setting.
     """
+
+    marks = MappingProxyType({"name": str})
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Paths and ids of what it loads, for ``sentemb check``; the default says the setting ``model``."""
+        model = self.settings.get("model")
+        return (model,) if isinstance(model, str) else ()
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Once before training, on the whole tokenised data set; deterministic. The default does nothing."""

@@ -112,8 +112,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--held-out", choices=["test", "dev"], default="test")
     asked = parser.parse_args(arguments)
+    from sentemb import Recipe, train
     from sentemb.encoder import Encoder
-    from sentemb.recipe import train
 
     task = Task(Path(os.environ["SENTEMB_DATA"]) / "hub" / "mteb" / "scifact", is_dev=asked.held_out == "dev")
     facts = machine()
@@ -128,11 +128,12 @@ def main(arguments: list[str]) -> None:
         in_batch.write_text(IN_BATCH)
         for seed in asked.seeds:
             for arm, recipe, path in zip(found, (in_batch, RECIPE), (plain, mined), strict=True):
-                result = train(recipe, output=place / f"{seed}-{path.stem}", overrides=[
+                chosen = Recipe.load(recipe, [
                     f"encoder.backbone={asked.backbone}", f"data.path={path}", f"data.max_tokens={asked.max_tokens}",
                     f"train.batch_size={asked.batch}", f"train.learning_rate={asked.rate}", "train.epochs=1000",
                     f"train.max_steps={asked.steps}", f"train.seed={seed}",
                 ])
+                result = train(chosen, output=place / f"{seed}-{path.stem}")
                 found[arm].append(task.score(Encoder.load(result.model_dir, max_tokens=asked.max_tokens)))
                 print(arm, seed, found[arm][-1], flush=True)
     facts.update(mining=mining, before=before, ndcg=found, arguments=vars(asked))

@@ -19,7 +19,7 @@ def steps(
     import numpy as np
 
     from sentemb.recipe.build import build
-    from sentemb.recipe.recipe import validate
+    from sentemb.recipe.recipe import Recipe
     from sentemb.training.run import Run
 
     folder = Path(tempfile.mkdtemp(prefix="sentemb-bench-"))
@@ -31,11 +31,11 @@ def steps(
         train |= {"chunk_size": chunk_size, "kept_graphs_mib": kept_graphs_mib}
     tree = {
         "encoder": {"backbone": backbone, "pooling": "cls", "max_tokens": tokens,
-                    "head": {"use": "mlp", "train_only": True}},
+                    "heads": [{"use": "mlp", "train_only": True}]},
         "data": {"use": "lines", "path": str(folder / "texts.txt")}, "views": {"use": "twice"},
         "terms": [{"use": "info_nce", "temperature": 0.05}], "train": train,
     }
-    run = Run(build(validate(tree, Path("bench.toml")), folder))
+    run = Run(build(Recipe.from_tree(tree, "bench.toml"), folder))
     done = 0
 
     def work() -> dict[str, Any]:

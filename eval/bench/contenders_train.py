@@ -18,9 +18,9 @@ LEARNING_RATE = 5e-5
 
 def sentemb(lines: str, backbone: str, precision: str, steps: int, batch: int) -> Work:
     """Ours: the recipe simcse-unsup-minilm."""
-    from sentemb.recipe import load_recipe, train
+    from sentemb import Recipe, train
 
-    recipe = load_recipe("simcse-unsup-minilm", [
+    recipe = Recipe.load("simcse-unsup-minilm", [
         f"encoder.backbone={backbone}", f"data.path={lines}", f"train.max_steps={steps}", f"train.batch_size={batch}",
         f"train.precision={precision}", f"train.learning_rate={LEARNING_RATE}", "train.log_every=1",
     ])

@@ -21,11 +21,10 @@ from typing import Any
 
 import torch
 
-from sentemb import Encoder
+from sentemb import Encoder, Recipe, train
 from sentemb.evaluate import Sts, evaluate_model
 from sentemb.evaluate.tasks.sts import SEVEN
 from sentemb.files import write_json, write_text
-from sentemb.recipe import train
 
 ROWS = {
     "SimCSE": "simcse-unsup-minilm",
@@ -60,7 +59,7 @@ def one_run(row: str, seed: int, arguments: argparse.Namespace, folder: Path) ->
         overrides.append(f"companions.0.generator={arguments.backbone}")
     run_dir = folder / "runs" / file.stem
     started = time.monotonic()
-    result = train(ROWS[row], overrides=overrides, output=run_dir, resume=True)
+    result = train(Recipe.load(ROWS[row], overrides), output=run_dir, resume=True)
     trained = time.monotonic() - started
     scores = score(Encoder.load(result.model_dir))
     entry = {

@@ -1,38 +1,25 @@
-"""``sentemb list``."""
+"""``sentemb list KIND``."""
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Annotated
 
 import typer
 
+from sentemb.cli.options import Json
+
 app = typer.Typer(add_completion=False)
-
-
-class Kind(str, Enum):  # noqa: UP042 - typer reads it
-    """What can be listed."""
-
-    methods = "methods"
-    terms = "terms"
-    edits = "edits"
-    views = "views"
-    companions = "companions"
-    heads = "heads"
-    poolings = "poolings"
-    data = "data"
-    recipes = "recipes"
 
 
 @app.command("list")
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="what to list")] = Kind.recipes,
-    json: Annotated[bool, typer.Option("--json", help="print as JSON")] = False,
+    kind: Annotated[str | None, typer.Argument(help="recipes, methods, or a kind of part")] = None,
+    json: Json = False,
 ) -> None:
-    """What there is: recipes (the default), the methods they implement, and the parts of every room."""
-    from sentemb.recipe.catalogue import catalogue
+    """What there is to choose from: recipes, methods, and the parts of every kind; without KIND, the kinds."""
+    from sentemb.recipe.catalogue import KINDS, catalogue
 
-    entries = catalogue(kind.value)
+    entries = KINDS if kind is None else catalogue(kind)
     if json:
         from json import dumps
 

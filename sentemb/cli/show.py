@@ -1,32 +1,55 @@
-"""``sentemb show RECIPE``."""
+"""``sentemb show NAME``."""
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
+
+from sentemb.cli.options import Set
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def show(
-    recipe: Annotated[str, typer.Argument(help="a recipe file or a shipped recipe's name")],
-    set_: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads it
-        typer.Option("--set", metavar="KEY=VALUE", help="override a value; repeatable"),
+    name: Annotated[
+        str | None,
+        typer.Argument(help="a recipe's file or name; a part: info_nce, terms/info_nce, package.module:Class"),
     ] = None,
+    set_: Set = None,
     toml: Annotated[bool, typer.Option("--toml", help="print the resolved recipe as TOML")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="print the JSON schema of recipes, for editors")] = False,
 ) -> None:
-    """A recipe resolved: every part with formula, parameters, source, deviations and file:line."""
-    from sentemb.recipe import load_recipe
-    from sentemb.recipe.show import as_lines
+    """A part or a recipe: formula, settings, source, deviations, and file:line of the code."""
+    from sentemb.errors import RecipeError
 
-    loaded = load_recipe(recipe, set_ or ())
-    if toml:
-        from sentemb.recipe.run import to_toml
+    if schema:
+        from json import dumps
 
-        typer.echo(to_toml(loaded), nl=False)
+        from sentemb.recipe.schema import recipe_schema
+
+        typer.echo(dumps(recipe_schema(), indent=2, ensure_ascii=False))
         return
-    for line in as_lines(loaded):
+    if name is None:
+        raise RecipeError("name a recipe or a part (sentemb list), or give --schema")
+    from pathlib import Path
+
+    from sentemb.recipe.catalogue import find_parts
+    from sentemb.recipe.load import shipped_recipes
+
+    is_recipe = Path(name).is_file() or name in shipped_recipes() or name.endswith(".toml")
+    matches = [] if is_recipe or set_ or toml else find_parts(name)
+    if len(matches) > 1:
+        choices = ", ".join(f"{room}/{name}" for room, _ in matches)
+        raise RecipeError(f'"{name}" is the name of several parts: {choices}')
+    from sentemb.recipe.recipe import Recipe
+    from sentemb.recipe.show import part_lines, recipe_lines
+
+    if matches:
+        lines = part_lines(*matches[0])
+    else:
+        recipe = Recipe.load(name, set_ or ())
+        lines = iter([recipe.to_toml().rstrip("\n")]) if toml else recipe_lines(recipe)
+    for line in lines:
         typer.echo(line)

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
+
+from sentemb.cli.options import Json, RecipeName, Resume, Set
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="a recipe file, or a shipped recipe's name (sentemb list recipes)")],
-    set_: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads it
-        typer.Option("--set", metavar="KEY=VALUE", help="override a value, e.g. --set data.path=wiki.txt; repeatable"),
-    ] = None,
-    output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="run folder; default runs/NAME"),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="continue the run in the folder where there is one")] = False,
-    json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    recipe: RecipeName,
+    set_: Set = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="run folder; default runs/NAME")] = None,
+    resume: Resume = False,
+    json: Json = False,
 ) -> None:
     """Train an encoder with a recipe; the model comes to lie in OUTPUT/model.
 
     Interrupting (Ctrl-C, SIGTERM) saves a checkpoint; the same command with --resume continues.
     """
-    from sentemb.recipe import train as run
+    from sentemb.recipe.recipe import Recipe
+    from sentemb.recipe.train import train as run
 
-    result = run(recipe, overrides=set_ or (), output=output, resume=resume)
+    result = run(Recipe.load(recipe, set_ or ()), output=output, resume=resume)
     if os.environ.get("RANK", "0") != "0":  # torchrun's other processes
         return
     if json:

@@ -16,3 +16,7 @@ PARTS: dict[str, type[Companion]] = {
     "propensity": Propensity,
     "reference": Reference,
 }
+
+__all__ = [
+    "PARTS", "Companion", "Detector", "Momentum", "Neighbours", "Propensity", "Reference",
+]  # fmt: skip

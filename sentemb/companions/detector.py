@@ -61,6 +61,11 @@ class Detector(Companion):
             raise ValueError("generator and backbone must name a checkpoint")
         self.generator_source, self.backbone_source = generator, backbone
 
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Generator, and the discriminator's start where it is not the encoder's."""
+        return tuple(source for source in (self.generator_source, self.backbone_source) if source)
+
     def bind(self, build: Build) -> None:
         """Load both models; the head's start is drawn from the run's seed."""
         trust = build.trust_remote_code

@@ -20,7 +20,7 @@ class Reference(Companion):
 
         r(x) = f_ref(x) / ‖f_ref(x)‖
 
-    Either it encodes the step's views (``outputs["reference/anchor"]``, ``outputs["reference/positive"]``), or,
+    Either it encodes the step's views (``outputs["NAME/anchor"]``, ``outputs["NAME/positive"]``), or,
     with ``precompute``, every distinct text of the data set once before training, which pays from the second epoch
     on and also knows queued and mined texts. Differs from ``momentum`` in never following the trained encoder.
 
@@ -94,7 +94,7 @@ class Reference(Companion):
             left, left_known = self.lookup(anchor.text)
             right, right_known = self.lookup(candidate.text)
             return left @ right.T, left_known[:, None] & right_known[None, :]
-        left, right = outputs["reference/anchor"].float(), outputs["reference/positive"].float()
+        left, right = (outputs[f"{self.name}/{view}"].float() for view in ("anchor", "positive"))
         n, m = len(anchor), len(candidate)
         known = torch.arange(m, device=left.device) < n
         return F.pad(left @ right.T, (0, m - n)), known.expand(n, m)
@@ -102,7 +102,7 @@ class Reference(Companion):
     def lookup(self, text: Int[Tensor, " k"]) -> tuple[Float[Tensor, "k d"], Bool[Tensor, " k"]]:
         """Embeddings by content hash from the precomputed table, and which of them are there."""
         if not len(self.hashes):
-            raise RecipeError("companion reference: nothing was precomputed; set precompute = true")
+            raise RecipeError(f"companion {self.name}: nothing was precomputed; set precompute = true")
         place = torch.searchsorted(self.hashes, text).clamp(max=len(self.hashes) - 1)
         return self.table[place].float(), self.hashes[place] == text
 

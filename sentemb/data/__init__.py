@@ -1,18 +1,19 @@
 """Reading, checking, tokenising and batching text.
 
-    path, folder, hub id ─► Source.blocks ─► read_table ─► Table ─► tokenise ─► Examples ─► Batches ─► row numbers
+    path, folder, hub id, rows ─► blocks ─► DataSource.load ─► Table ─► tokenise ─► Examples ─► Batches ─► row numbers
                                          └─► iter_records, iter_texts (streams, for encode, index and mine)
 """
 
 from __future__ import annotations
 
+from sentemb.data.data_source import DataSource, Lines, Pairs, TableData, Triplets
 from sentemb.data.hashing import text_hashes
-from sentemb.data.kinds import Lines, Pairs, TableData, Triplets
 from sentemb.data.records import Record, iter_records, iter_texts
-from sentemb.data.table import Table, read_table
+from sentemb.data.table import Table
 from sentemb.data.tokens import tokenise
 
-PARTS: dict[str, type[TableData]] = {
+PARTS: dict[str, type[DataSource] | str] = {
+    "in_memory": "sentemb.data.in_memory:InMemory",
     "lines": Lines,
     "pairs": Pairs,
     "triplets": Triplets,
@@ -20,5 +21,6 @@ PARTS: dict[str, type[TableData]] = {
 }
 
 __all__ = [
-    "PARTS", "Record", "Table", "iter_records", "iter_texts", "read_table", "text_hashes", "tokenise",
+    "PARTS", "DataSource", "Lines", "Pairs", "Record", "Table", "TableData", "Triplets", "iter_records",
+    "iter_texts", "text_hashes", "tokenise",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
 from sentemb.data.faults import Faults
+from sentemb.errors import DataError
 
 BLOCK = 8192  # rows
 
@@ -107,9 +109,34 @@ def _json_object(raw: bytes, file: str, number: int, faults: Faults) -> dict[str
     return None
 
 
-def _transpose(rows: list[dict[str, Any]], file: str, lines: list[int]) -> Block:
+def _transpose(
+    rows: Sequence[Mapping[str, Any]], file: str, lines: Sequence[int], *, has_lines: bool = True
+) -> Block:
     names = tuple(dict.fromkeys(name for row in rows for name in row))
-    return Block(file, names, tuple([row.get(name, MISSING) for row in rows] for name in names), lines)
+    columns = tuple([row.get(name, MISSING) for row in rows] for name in names)
+    return Block(file, names, columns, lines, has_lines=has_lines)
+
+
+def row_blocks(rows: Iterable[object], name: str) -> Iterator[Block]:
+    """Rows that are dicts, tuples or texts; the columns of a tuple are called ``column_1``, ``column_2``, …
+
+    Raises: DataError for a row of another kind.
+    """
+    first, numbered = 1, enumerate(rows, 1)
+    while block := [_named(row, number, name) for number, row in itertools.islice(numbered, BLOCK)]:
+        yield _transpose(block, name, range(first, first + len(block)), has_lines=False)
+        first += len(block)
+
+
+def _named(row: object, number: int, name: str) -> Mapping[str, Any]:
+    if isinstance(row, Mapping):
+        return row
+    if isinstance(row, str):
+        return {"text": row}
+    if isinstance(row, Sequence):
+        names = getattr(row, "_fields", None) or [f"column_{i}" for i in range(1, len(row) + 1)]
+        return dict(zip(names, row, strict=True))
+    raise DataError(f"{name}: row {number} is {type(row).__name__}; a row is a dict, a tuple or a text")
 
 
 def separated_blocks(

@@ -40,7 +40,7 @@ def iter_records(
     Raises: DataError for rows that cannot be read (see ``read_table``), once the rows before them have been given.
     """
     faults = Faults() if skipped is None else skipped
-    for block in Source(path, split, format).blocks(faults):
+    for block in Source(path=path, split=split, format=format).blocks(faults):
         if skipped is None:
             faults.raise_if_any(advice)
         for i, values in enumerate(zip(*block.columns, strict=True)):

@@ -31,9 +31,9 @@ _FORMATS: dict[str, Format] = {
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where rows come from.
+    """Where the rows of files and hub data sets come from.
 
     Args:
         path: a file (txt, csv, tsv, jsonl, parquet, arrow; ``.gz`` and ``.zst`` too), ``-`` for standard input

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from sentemb.data.faults import Faults
 from sentemb.data.formats import MISSING, Block
 from sentemb.data.roles import roles_of
-from sentemb.data.sources import Format, Source
 from sentemb.errors import DataError
 
 
@@ -35,22 +33,18 @@ class Table:
 
 
 def read_table(
-    path: str | Path,
+    blocks: Callable[[Faults], Iterable[Block]],
+    source: str,
     *,
     columns: Mapping[str, str] | None = None,
-    split: str | None = None,
     max_rows: int | None = None,
     skip_faulty: bool = False,
-    format: Format | None = None,
-    config: str | None = None,
-    revision: str | None = None,
-    quoted: bool | None = None,
-    has_header: bool = True,
 ) -> Table:
     """Read a data set whole. Texts lose white space at both ends.
 
     Args:
-        path: see ``Source``, as for split, format, config, revision, quoted and has_header.
+        blocks: gives the rows; those that it cannot read go to its argument.
+        source: what messages call the data.
         columns: role -> column name; see ``roles_of`` for what holds without it.
         max_rows: only the first rows.
         skip_faulty: leave faulty rows out and count them, instead of refusing the data.
@@ -58,14 +52,13 @@ def read_table(
     Raises: DataError that names the first ten faulty rows by file and line: bytes that are not UTF-8, broken JSON or
         csv, a column that a row lacks, empty text, a label or score that is no number.
     """
-    source = Source(path, split, format, config, revision, quoted, has_header)
     faults = Faults()
     gathered = _Gathered(faults)
     roles: dict[str, str] = {}
-    for block in source.blocks(faults):
+    for block in blocks(faults):
         if not block.names:
             continue
-        roles = roles or roles_of(block.names, columns, str(source))
+        roles = roles or roles_of(block.names, columns, source)
         gathered.add(block, roles)
         if max_rows is not None and gathered.rows >= max_rows:
             break
@@ -73,7 +66,7 @@ def read_table(
         faults.raise_if_any("correct these rows, or leave faulty ones out with skip_faulty = true")
     if not gathered.rows:
         raise DataError(f"{source}: no rows" + (f" left ({faults.count:,} are faulty)" if faults.count else ""))
-    return gathered.table(str(source), max_rows)
+    return gathered.table(source, max_rows)
 
 
 class _Gathered:

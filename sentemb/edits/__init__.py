@@ -24,3 +24,8 @@ PARTS: dict[str, type[Edit]] = {
     "queue": Queue,
     "same_label": SameLabel,
 }
+
+__all__ = [
+    "PARTS", "Edit", "FalseNegative", "Given", "Hardness", "Mined", "Mixed", "Noise", "Propensity", "Queue",
+    "SameLabel",
+]  # fmt: skip

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import MinLen
 from jaxtyping import Bool, Int
+from pydantic import AfterValidator
 from torch import Tensor
 
 from sentemb.companions.find import find_companion
 from sentemb.companions.reference import Reference
 from sentemb.edits.edit import Edit
 from sentemb.maths.rows import UNKNOWN
-from sentemb.types import Batch, PairScores
+from sentemb.types import Batch, Cosine, PairScores
+
+By = Annotated[Sequence[Literal["ids", "text", "reference"]], MinLen(1), AfterValidator(tuple)]
 
 
 class FalseNegative(Edit):
@@ -35,13 +40,13 @@ class FalseNegative(Edit):
         by: ``ids`` the same example (a queue brings back earlier epochs), ``text`` the same text, ``reference`` the
             companion's judgement: of the in-batch candidates, or of every text of the data set if it precomputes.
         threshold: φ, for ``reference`` only, in cosine; 0.9 in DCLR.
+        companion: name of the companion that judges.
 
     Returns:
         The table with some log-weights at -inf; positives are never removed.
 
     Raises:
-        ValueError: ``by`` is empty or repeats itself; a threshold without ``reference``, or the other way round, or
-            outside (-1, 1].
+        PartError: a threshold without ``reference``, or the other way round.
 
     Source: by reference: Zhou et al. 2022, ACL, "Debiased contrastive learning of unsupervised sentence
         representations" (DCLR), equation 6. By identity: Huynh et al. 2022, WACV, "Boosting contrastive
@@ -51,19 +56,16 @@ class FalseNegative(Edit):
     """
 
     def __init__(
-        self, *, by: list[Literal["ids", "text", "reference"]] | None = None, threshold: float | None = None
+        self, *, by: By = ("ids", "text"), threshold: Cosine | None = None, companion: str = "reference"
     ) -> None:
         super().__init__()
-        self.by: list[Literal["ids", "text", "reference"]] = ["ids", "text"] if by is None else by
-        if not self.by or len(set(self.by)) != len(self.by) or not set(self.by) <= {"ids", "text", "reference"}:
-            raise ValueError(f"by = {by}; must name one or more of ids, text, reference, each once")
-        if ("reference" in self.by) != (threshold is not None):
-            raise ValueError(f'by = {self.by} and threshold = {threshold}; "reference" and a threshold go together')
-        if threshold is not None and not -1 < threshold <= 1:
-            raise ValueError(f"threshold = {threshold}; must be a cosine above -1, at most 1")
-        self.threshold: float | None = threshold
+        if len(set(by)) != len(by):
+            raise ValueError(f"by = {by}; must name each once")
+        if ("reference" in by) != (threshold is not None):
+            raise ValueError(f'by = {by} and threshold = {threshold}; "reference" and a threshold go together')
+        self.by, self.threshold, self.companion = by, threshold, companion
         if threshold is not None:
-            self.needs = frozenset({"companion:reference"})
+            self.needs = frozenset({f"companion:{companion}"})
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
         same = torch.zeros_like(table.positive)
@@ -75,7 +77,7 @@ class FalseNegative(Edit):
             n = len(text)
             same[:, :n] |= (text[:, None] == text[None, :]) & (text != UNKNOWN)[None, :]
         if self.threshold is not None:
-            reference = find_companion(batch.companions, "reference", Reference, "edit false_negative")
+            reference = find_companion(batch.companions, self.companion, Reference, self.name)
             sim, is_known = reference.similarity(table.anchor, table.candidate, batch.outputs)
             same |= is_known & (sim > self.threshold)
         return remove(table, same)

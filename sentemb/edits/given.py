@@ -12,6 +12,7 @@ from sentemb.edits.edit import Edit
 from sentemb.errors import RecipeError
 from sentemb.maths.rows import UNKNOWN, extra_rows
 from sentemb.maths.table import add_candidates
+from sentemb.parts import Positive
 from sentemb.types import Batch, PairScores
 
 _NEGATIVE = re.compile(r"negative(?:_(\d+))?")
@@ -36,7 +37,6 @@ class Given(Edit):
         The table with n more columns a view.
 
     Raises:
-        ValueError: ``weight`` is not a positive finite number.
         RecipeError: no view is named ``negative`` or ``negative_N``.
 
     Source: Gao, Yao & Chen 2021, EMNLP, "SimCSE", equation 5 and section 4.2 (α^1[i=j]).
@@ -46,10 +46,8 @@ class Given(Edit):
 
     needs = frozenset({"view:negative_1"})
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    def __init__(self, *, weight: Positive = 1.0) -> None:
         super().__init__()
-        if not (math.isfinite(weight) and weight > 0):
-            raise ValueError(f"weight = {weight}; must be a positive finite number (1 counts every negative alike)")
         self.weight = weight
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:

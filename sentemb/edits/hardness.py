@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Lt
 
 from sentemb.edits.edit import Edit
 from sentemb.maths.softmax import masked_logsumexp
+from sentemb.parts import NonNegative, Positive
 from sentemb.types import Batch, PairScores
 
 
@@ -35,9 +38,6 @@ class Hardness(Edit):
     Returns:
         The table with other log-weights of the negatives; removed pairs stay removed, positives are unchanged.
 
-    Raises:
-        ValueError: ``beta`` below 0, ``temperature`` not above 0, or ``class_prior`` outside [0, 1).
-
     Source: Robinson et al. 2021, ICLR, "Contrastive learning with hard negative samples", equations 3 to 5;
         Chuang et al. 2020, NeurIPS, "Debiased contrastive learning", equation 8 (G and its floor).
 
@@ -45,14 +45,11 @@ class Hardness(Edit):
         importance weights are. With several positives, exp(s_i⁺/τ) is their mean.
     """
 
-    def __init__(self, *, beta: float = 1.0, temperature: float = 0.05, class_prior: float = 0.0) -> None:
+    def __init__(
+        self, *, beta: NonNegative = 1.0, temperature: Positive = 0.05,
+        class_prior: Annotated[float, Ge(0), Lt(1)] = 0.0,
+    ) -> None:
         super().__init__()
-        if not beta >= 0:
-            raise ValueError(f"beta = {beta}; must be at least 0")
-        if not temperature > 0:
-            raise ValueError(f"temperature = {temperature}; must be above 0")
-        if not 0 <= class_prior < 1:
-            raise ValueError(f"class_prior = {class_prior}; must be at least 0 and below 1")
         self.beta, self.temperature, self.class_prior = beta, temperature, class_prior
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:

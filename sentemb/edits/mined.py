@@ -14,7 +14,7 @@ from sentemb.edits.edit import Edit
 from sentemb.errors import RecipeError
 from sentemb.maths.rows import extra_rows
 from sentemb.maths.table import add_candidates
-from sentemb.types import Batch, PairScores, Rows
+from sentemb.types import Batch, Cosine, PairScores, Rows
 
 _MINED = re.compile(r"mined_(\d+)")
 
@@ -31,12 +31,12 @@ class Mined(Edit):
 
     Args:
         threshold: largest cosine (centred) of a negative; without it only equal texts are dropped.
+        companion: name of the companion that knows the neighbours.
 
     Returns:
         The table with n more columns a view.
 
     Raises:
-        ValueError: the threshold is no cosine.
         RecipeError: there is no view ``mined_1``.
 
     Source: Xiong et al. 2021, ICLR, "Approximate nearest neighbor negative contrastive learning" (ANCE);
@@ -45,16 +45,13 @@ class Mined(Edit):
     Deviations: the cut is by the frozen encoder's centred cosine.
     """
 
-    needs = frozenset({"companion:neighbours", "view:mined_1"})
-
-    def __init__(self, *, threshold: float | None = None) -> None:
+    def __init__(self, *, threshold: Cosine | None = None, companion: str = "neighbours") -> None:
         super().__init__()
-        if threshold is not None and not -1 < threshold <= 1:
-            raise ValueError(f"threshold = {threshold}; must be a cosine above -1, at most 1")
-        self.threshold = threshold
+        self.threshold, self.companion = threshold, companion
+        self.needs = frozenset({f"companion:{companion}", "view:mined_1"})
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        companion = find_companion(batch.companions, "neighbours", Neighbours, "edit mined")
+        companion = find_companion(batch.companions, self.companion, Neighbours, self.name)
         names = sorted(
             (name for name in batch.views if _MINED.fullmatch(name)), key=lambda name: int(name.removeprefix("mined_"))
         )

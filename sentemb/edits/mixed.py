@@ -11,6 +11,7 @@ from sentemb.edits.edit import Edit
 from sentemb.maths.rows import extra_rows
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.table import add_candidates
+from sentemb.parts import Count, Whole
 from sentemb.types import Batch, PairScores
 
 
@@ -42,12 +43,10 @@ class Mixed(Edit):
         65,536 keys, so N, s and s' are small; the paper uses N = 1024, s = 1024, s' = 128 with that queue.
     """
 
-    def __init__(self, *, hardest: int = 32, count: int = 16, with_anchor: int = 0) -> None:
+    def __init__(self, *, hardest: Count = 32, count: Whole = 16, with_anchor: Whole = 0) -> None:
         super().__init__()
-        if hardest < 1:
-            raise ValueError(f"hardest = {hardest}; must be at least 1")
-        if count < 0 or with_anchor < 0 or count + with_anchor < 1:
-            raise ValueError(f"count = {count}, with_anchor = {with_anchor}; neither below 0, together at least 1")
+        if count + with_anchor < 1:
+            raise ValueError("count and with_anchor are both 0: no mixture is asked for")
         self.hardest, self.count, self.with_anchor = hardest, count, with_anchor
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:

@@ -11,6 +11,7 @@ from sentemb.edits.edit import Edit
 from sentemb.maths.rows import extra_rows
 from sentemb.maths.similarity import at_least_float32, pairwise
 from sentemb.maths.table import add_candidates
+from sentemb.parts import Count, Positive, Whole
 from sentemb.types import Batch, PairScores, Similarity
 
 
@@ -33,9 +34,6 @@ class Noise(Edit):
     Returns:
         The table with ``count`` more columns.
 
-    Raises:
-        ValueError: a count below 1, negative steps, or a temperature or step size that is not above 0.
-
     Source: Zhou et al. 2022, ACL, "Debiased contrastive learning of unsupervised sentence representations" (DCLR),
         section 4.1, equations 3 to 5.
 
@@ -44,17 +42,9 @@ class Noise(Edit):
     """
 
     def __init__(
-        self, *, count: int = 64, steps: int = 4, step_size: float = 0.1, temperature: float = 0.05
+        self, *, count: Count = 64, steps: Whole = 4, step_size: Positive = 0.1, temperature: Positive = 0.05
     ) -> None:
         super().__init__()
-        if count < 1:
-            raise ValueError(f"count = {count}; must be at least 1")
-        if steps < 0:
-            raise ValueError(f"steps = {steps}; must be at least 0")
-        if not step_size > 0:
-            raise ValueError(f"step_size = {step_size}; must be above 0")
-        if not temperature > 0:
-            raise ValueError(f"temperature = {temperature}; must be above 0")
         self.count, self.steps, self.step_size, self.temperature = count, steps, step_size, temperature
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 
 from sentemb.companions.find import find_companion
 from sentemb.companions.propensity import Propensity as PropensityCompanion
@@ -27,29 +29,24 @@ class Propensity(Edit):
     Differs from ``hardness`` in weighing by how texts look, with the weights fixed before training.
 
     Args:
-        clip: largest 1/e⁻ before self-normalisation.
+        clip: largest 1/e⁻ before self-normalisation; 1 weighs all alike.
+        companion: name of the companion that knows the propensities.
 
     Returns:
         The table with other log-weights.
-
-    Raises:
-        ValueError: ``clip`` below 1.
 
     Source: Miao, Du & Zhang 2023, CIKM, "DebCSE"; self-normalised weights: Swaminathan & Joachims 2015, NeurIPS.
 
     Deviations: no code is public; the formula is ours.
     """
 
-    needs = frozenset({"companion:propensity"})
-
-    def __init__(self, *, clip: float = 10.0) -> None:
+    def __init__(self, *, clip: Annotated[float, Ge(1)] = 10.0, companion: str = "propensity") -> None:
         super().__init__()
-        if not (math.isfinite(clip) and clip >= 1):
-            raise ValueError(f"clip = {clip}; must be a finite number of at least 1 (1 weighs all alike)")
-        self.clip = clip
+        self.clip, self.companion = clip, companion
+        self.needs = frozenset({f"companion:{companion}"})
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        companion = find_companion(batch.companions, "propensity", PropensityCompanion, "edit propensity")
+        companion = find_companion(batch.companions, self.companion, PropensityCompanion, self.name)
         sem, sur, is_known = companion.pairs(table.anchor.text, table.candidate.text)
         before = table.log_weight
         negative = ~table.positive & (before > float("-inf")) & is_known

@@ -20,6 +20,9 @@ class Queue(Edit):
     Queued embeddings carry no gradient, ids and content hashes let ``false_negative`` (listed after this edit) drop
     an example that comes back in the next epoch. Size and momentum belong to the companion ``momentum``.
 
+    Args:
+        companion: name of the companion that holds the queue.
+
     Returns:
         The table with ``queue_size`` more columns.
 
@@ -28,10 +31,13 @@ class Queue(Edit):
     Deviations: none.
     """
 
-    needs = frozenset({"companion:momentum"})
+    def __init__(self, *, companion: str = "momentum") -> None:
+        super().__init__()
+        self.companion = companion
+        self.needs = frozenset({f"companion:{companion}"})
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        momentum = find_companion(batch.companions, "momentum", Momentum, "edit queue")
+        momentum = find_companion(batch.companions, self.companion, Momentum, self.name)
         # copies: after_step overwrites the buffers in place, and the table may outlive the step
         rows = extra_rows(
             momentum.embedding.clone(), table.candidate, ids=momentum.ids.clone(), text=momentum.text.clone()

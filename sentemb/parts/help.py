@@ -11,6 +11,7 @@ from typing import Any
 from sentemb.parts.part import Part, room
 from sentemb.parts.settings import adapter, settings_of
 
+REFERENCE = "part"  # stands for "$ref" while pydantic makes a schema: it refuses references to what it does not know
 _TITLES = ("Args:", "Returns:", "Raises:", "Source:", "Deviations:", "Attributes:", "Example:")
 
 
@@ -28,17 +29,26 @@ class Facts:
 
 def describe(cls: type) -> Facts:
     """The facts of a part."""
-    lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
-    sections = dict(_sections(lines[1:]))
+    lines, sections = _document(cls)
+    settings: dict[str, str] = {}
+    for base in reversed(cls.__mro__):  # a base class explains the settings that it brings
+        if issubclass(base, Part):
+            settings |= _arguments(_document(base)[1].get("Args", []))
     text = {title: " ".join(line.strip() for line in section).strip() for title, section in sections.items()}
     return Facts(
         summary=lines[0] if lines else "",
         formula="\n".join(line[4:] for line in sections[""] if line.startswith("    ")),
-        settings=_arguments(sections.get("Args", [])),
+        settings=settings,
         source=text.get("Source", ""),
         deviations=text.get("Deviations", ""),
         location=location_of(cls),
     )
+
+
+def _document(cls: type) -> tuple[list[str], dict[str, list[str]]]:
+    """A docstring's lines, and its sections by title."""
+    lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
+    return lines, dict(_sections(lines[1:]))
 
 
 def location_of(cls: type) -> str:
@@ -77,14 +87,21 @@ def _arguments(lines: list[str]) -> dict[str, str]:
 
 def schema_of(name: str) -> dict[str, Any]:
     """JSON schema of one table of a room; parts inside parts are references ``#/$defs/ROOM``."""
-    tables = [_schema_of_class(use, cls) for use, cls in room(name).classes().items()]
+    tables = [schema_of_class(cls, use) for use, cls in room(name).classes().items()]
     foreign = {"type": "string", "pattern": r"^[\w.]+:[\w.]+$", "description": "a part of your own"}
     title = "package.module:Class"
     tables.append({"type": "object", "properties": {"use": foreign}, "required": ["use"], "title": title})
     return {"anyOf": tables}
 
 
-def _schema_of_class(use: str, cls: type[Part]) -> dict[str, Any]:
+def schema_of_class(cls: type[Part], use: str | None = None) -> dict[str, Any]:
+    """JSON schema of the table that makes a part; ``use`` is its name, which plain settings do not have."""
+    schema: dict[str, Any] = _linked(unlinked_schema(cls, use))
+    return schema
+
+
+def unlinked_schema(cls: type[Part], use: str | None = None) -> dict[str, Any]:
+    """``schema_of_class`` with ``REFERENCE`` in place of references."""
     facts = describe(cls)
     known = settings_of(cls)
     settings = {
@@ -92,11 +109,18 @@ def _schema_of_class(use: str, cls: type[Part]) -> dict[str, Any]:
         for name, setting in known.items()
     }
     marks = {name: adapter(kind).json_schema() for name, kind in cls.marks.items()}
+    required = [name for name, setting in known.items() if setting.is_required]
     return {
         "type": "object",
-        "title": use,
+        "title": use or cls.__name__,
         "description": facts.summary,
-        "properties": {"use": {"const": use}, **settings, **marks},
-        "required": ["use", *(name for name, setting in known.items() if setting.is_required)],
+        "properties": {**({"use": {"const": use}} if use else {}), **settings, **marks},
+        "required": [*(["use"] if use else []), *required],
         "additionalProperties": False,
     }
+
+
+def _linked(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {"$ref" if key == REFERENCE else key: _linked(value) for key, value in schema.items()}
+    return [_linked(entry) for entry in schema] if isinstance(schema, list) else schema

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -130,11 +129,17 @@ class Part(metaclass=PartType):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
-        return {"anyOf": [{"$ref": f"#/$defs/{cls.room}"}, {"enum": room(cls.room).names()}]}
+        from sentemb.parts.help import REFERENCE, unlinked_schema
+
+        if not cls.room:
+            return unlinked_schema(cls)
+        return {"anyOf": [{REFERENCE: f"#/$defs/{cls.room}"}, {"enum": room(cls.room).names()}]}
 
     @classmethod
     def _read(cls, value: Any) -> Part:
-        if isinstance(value, str):
+        if not cls.room and isinstance(value, Mapping):  # plain settings
+            return cls(**value)
+        if isinstance(value, str) and cls.room:
             value = {"use": value}
         part = room(cls.room).make(value) if isinstance(value, Mapping) else value
         if not isinstance(part, cls):
@@ -151,7 +156,8 @@ def _fresh(value: Any) -> Any:
 def to_table(part: Part) -> dict[str, Any]:
     """The TOML table that makes the part: its name, the settings that are not at their defaults, its marks."""
     settings = {name: _plain(value) for name, value in part.changed_settings().items()}
-    return {"use": room(part.room).name_of(type(part)), **settings, **part.given_marks}
+    name = {"use": room(part.room).name_of(type(part))} if part.room else {}
+    return {**name, **settings, **part.given_marks}
 
 
 def _plain(value: Any) -> Any:
@@ -163,7 +169,7 @@ def _plain(value: Any) -> Any:
         return sorted(map(_plain, value))
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
+    return value if isinstance(value, (bool, int, float, str)) or value is None else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)

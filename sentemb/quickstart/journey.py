@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +17,9 @@ from sentemb.quickstart.model import verified_model
 from sentemb.quickstart.split import DOCUMENTS, QUERIES, Split, split, write_task, write_training
 
 if TYPE_CHECKING:
+    from sentemb import Recipe
     from sentemb.evaluate.statistics.significance import Comparison
     from sentemb.evaluate.tasks.retrieval import RetrievalScore
-    from sentemb.recipe import Recipe
 
 RECIPE = "quickstart"
 METRIC = "mrr@10"
@@ -55,7 +54,7 @@ def quickstart(
     overwrite: bool = False,
     model: str | None = None,
     roots: Sequence[Path] | None = None,
-    overrides: Sequence[str] = (),
+    recipe: Recipe | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """The whole journey; its files come to lie in ``output``.
@@ -66,17 +65,17 @@ def quickstart(
         overwrite: replace what an earlier quickstart left in ``output``.
         model: the encoder to start from; by default all-MiniLM-L6-v2, verified.
         roots: folders of Python source; by default this interpreter's packages.
-        overrides: of the recipe, ``key.path=value`` each.
+        recipe: the settings to train with; its backbone, data and seed are replaced. The default is ``quickstart``.
         say: told what happens, line by line.
 
     Raises: SentembError, one of its kinds.
     """
+    from sentemb import train
     from sentemb.evaluate.statistics.significance import paired_permutation
-    from sentemb.recipe import train
 
     # what can go wrong early goes wrong before anything is removed or computed
     model = model or verified_model()
-    recipe = _recipe(model, output, seed, overrides)
+    recipe = _recipe(recipe, model, output, seed)
     _make_room(output, overwrite)
     clock = _Clock()
     with clock("corpus"):
@@ -130,13 +129,16 @@ def _evaluate(model: str, task: Path, *, baselines: bool) -> list[RetrievalScore
     return evaluate_retrieval(open_model(model), read_retrieval(task, name="docstrings"), baselines=baselines)[:2]
 
 
-def _recipe(model: str, output: Path, seed: int, overrides: Sequence[str]) -> Recipe:
-    from sentemb.recipe import load_recipe
+def _recipe(given: Recipe | None, model: str, output: Path, seed: int) -> Recipe:
+    from sentemb import Recipe
+    from sentemb.data import Pairs
 
-    data = output / "train.jsonl"
-    # json.dumps quotes as TOML does
-    settings = [f"encoder.backbone={json.dumps(model)}", f"data.path={json.dumps(str(data))}", f"train.seed={seed}"]
-    return load_recipe(RECIPE, [*settings, *overrides])
+    recipe = given or Recipe.named(RECIPE)
+    return recipe.replace(
+        encoder=replace(recipe.encoder, backbone=model),
+        data=Pairs(path=str(output / "train.jsonl"), max_tokens=recipe.data.max_tokens),
+        train=replace(recipe.train, seed=seed),
+    )
 
 
 def _index_and_ask(

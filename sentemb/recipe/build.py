@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import torch
 
-from sentemb.edits.edit import Edit
 from sentemb.encoder import Encoder
 from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
 from sentemb.evaluate.task import Task
 from sentemb.provenance import provenance
-from sentemb.recipe.recipe import DevSpec, NamedPart, Recipe
-from sentemb.recipe.schema import PartSpec
-from sentemb.terms.term import Term
+from sentemb.recipe.needs import data_faults
+from sentemb.recipe.recipe import Recipe
+from sentemb.training.callbacks import Callback
 from sentemb.training.device import resolve_precision
 from sentemb.training.objective import Objective, WeightedTerm
 from sentemb.training.plan import Plan
 from sentemb.training.services import EncoderCache
-from sentemb.types import Build, Companion, Component, DevScores, Examples
+from sentemb.types import Build, Component, DevScores, Examples
+
+C = TypeVar("C", bound=Component)
 
 
-def build(recipe: Recipe, run_dir: Path, *, files: Mapping[str, str] = MappingProxyType({})) -> Plan:
-    """Load the encoder and the data of a recipe and make its parts.
+def build(
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    callbacks: Sequence[Callback] = (),
+    files: Mapping[str, str] = MappingProxyType({}),
+) -> Plan:
+    """Load the encoder and the data of a recipe and make fresh parts: ``Run(build(recipe, folder))``.
+
+    Args:
+        recipe: stays as it is.
+        run_dir: where the run's files will lie.
+        callbacks: called while training.
+        files: name -> text, written into the run folder at the start.
 
     Raises:
         ModelError, DataError, RecipeError: with what does not fit.
@@ -37,7 +50,7 @@ def build(recipe: Recipe, run_dir: Path, *, files: Mapping[str, str] = MappingPr
     resolve_precision(recipe.train.precision)  # one that this machine lacks is told before anything is loaded
     torch.manual_seed(recipe.train.seed)  # new heads and parts start the same in every run
     encoder = build_encoder(recipe)
-    dev = build_dev(recipe.dev)
+    dev = build_dev(recipe.dev, recipe.train.seed)
     dataset = build_dataset(recipe, encoder)
     encoders = EncoderCache(encoder)
     context = Build(
@@ -52,29 +65,27 @@ def build(recipe: Recipe, run_dir: Path, *, files: Mapping[str, str] = MappingPr
     )
     objective = Objective(
         encoder.module,
-        terms=[
-            WeightedTerm(name=entry.name, term=_bound(entry.spec, context, Term), weight=entry.weight)
-            for entry in recipe.terms
-        ],
-        edits=[(spec.use, _bound(spec, context, Edit)) for spec in recipe.edits],
-        companions=_companions(recipe.companions, context),
+        terms=[WeightedTerm(name=term.name, term=_bound(term, context), weight=term.weight) for term in recipe.terms],
+        edits=[(edit.name, _bound(edit, context)) for edit in recipe.edits],
+        companions={companion.name: _bound(companion, context) for companion in recipe.companions},
         similarity=recipe.similarity,
         nested=recipe.train.nested_dims,
     )
-    _check_columns(recipe, objective, dataset)
+    raise_faults(recipe, dataset.columns, has_labels=dataset.label is not None, has_scores=dataset.score is not None)
     return Plan(
         encoder=encoder,
         encoders=encoders,
         objective=objective,
         dataset=dataset,
-        maker=recipe.maker.make(),
-        copies=[spec.make() for spec in recipe.copies],
+        maker=recipe.views,
+        copies=recipe.copies,
         settings=recipe.train,
         run_dir=run_dir,
-        recipe=recipe.tree,
+        recipe=recipe.to_tree(),
         recipe_hash=recipe.hash,
         dev=dev,
-        dev_name=f"{recipe.dev.path} ({recipe.dev.protocol})" if recipe.dev else "none",
+        dev_name=", ".join(task.label for task in recipe.dev) or "none",
+        callbacks=callbacks,
         files={**files, "run.json": json.dumps(run_facts(recipe, encoder, dataset), indent=2) + "\n"},
     )
 
@@ -85,7 +96,7 @@ def build_encoder(recipe: Recipe) -> Encoder:
     encoder = Encoder.load(
         spec.backbone,
         pooling=spec.pooling,
-        head=[head.make() for head in spec.heads],
+        head=[head.fresh() for head in spec.heads],
         max_tokens=spec.max_tokens,
         trust_remote_code=spec.trust_remote_code,
         prompts=dict(spec.prompts),
@@ -93,8 +104,8 @@ def build_encoder(recipe: Recipe) -> Encoder:
     )
     if spec.freeze:
         encoder.module.backbone.requires_grad_(False)
-    if spec.lora is not None:
-        spec.lora.add_to(encoder.module.backbone)
+    for adapter in spec.adapters:
+        adapter.add_to(encoder.module.backbone)
     return encoder
 
 
@@ -102,56 +113,32 @@ def build_dataset(recipe: Recipe, encoder: Encoder) -> Examples:
     """The recipe's data, tokenised for the encoder."""
     from sentemb.data import tokenise
 
-    limit = recipe.data.params.get("max_tokens")
+    limit = recipe.data.max_tokens
     # of the training texts only: the model keeps its own limit
     tokeniser = encoder.tokeniser if limit is None else encoder.tokeniser.cut_to(limit)
-    return tokenise(recipe.data.make().load(), tokeniser)
+    return tokenise(recipe.data.load(), tokeniser)
 
 
-def build_dev(spec: DevSpec | None) -> Callable[[Encoder], DevScores] | None:
-    """The dev evaluation, its data read already."""
-    if spec is None:
+def build_dev(tasks: Sequence[Task], seed: int) -> Callable[[Encoder], DevScores] | None:
+    """The evaluation while training, its data read already."""
+    if not tasks:
         return None
     from sentemb.evaluate.dev import dev_score
 
-    return dev_score([dev_task(spec)], precision=spec.precision)
+    return dev_score(tasks, seed=seed)
 
 
-def dev_task(spec: DevSpec) -> Task:
-    """The task of the ``[dev]`` table."""
-    from sentemb.evaluate.tasks.sts import Sts
-
-    if Path(spec.path).suffix or Path(spec.path).exists():
-        return Sts(path=spec.path)
-    return Sts(protocol=cast(Any, spec.protocol), sets=(spec.path,), split="dev")
-
-
-def _bound(spec: PartSpec, context: Build, kind: type[Component]) -> Any:
-    part = spec.make()
-    if not isinstance(part, kind):
-        raise RecipeError(f"{spec.where}.use = {spec.use!r}: {spec.cls.__name__} is no {kind.__name__}")
+def _bound(part: C, context: Build) -> C:
+    part = part.fresh()
     part.bind(context)
     return part
 
 
-def _companions(entries: tuple[NamedPart, ...], context: Build) -> dict[str, Companion]:
-    return {entry.name: _bound(entry.spec, context, Companion) for entry in entries}
-
-
-def _check_columns(recipe: Recipe, objective: Objective, dataset: Examples) -> None:
-    """The data must have the columns, labels and scores that the parts claim to need."""
-    faults = []
-    for column in sorted(getattr(recipe.maker.make(), "columns", ())):
-        if column not in dataset.columns:
-            faults.append(
-                f'{recipe.path}: views ({recipe.maker.use}) needs the column "{column}", the data have: '
-                f"{', '.join(dataset.columns)}"
-            )
-    for need, value in (("labels", dataset.label), ("scores", dataset.score)):
-        if need in objective.needs and value is None:
-            faults.append(f'{recipe.path}: a part needs {need}; the data have no column "{need[:-1]}"')
+def raise_faults(recipe: Recipe, columns: Collection[str], *, has_labels: bool, has_scores: bool) -> None:
+    """Raise a ``RecipeError`` with what parts need and the data do not have."""
+    faults = data_faults(recipe, columns, has_labels=has_labels, has_scores=has_scores)
     if faults:
-        raise RecipeError(faults)
+        raise RecipeError([f"{recipe.name}: {where} {what}" for where, what in faults])
 
 
 def _token_count(dataset: Examples) -> int:

@@ -1,64 +1,64 @@
-"""What there is to choose from, read off the rooms' ``PARTS`` and the recipe files."""
+"""What there is to choose from: the parts of every room, the recipes, the methods that they carry."""
 
 from __future__ import annotations
 
-import importlib
-import tomllib
 from collections.abc import Mapping
+from typing import Any
 
-from sentemb.recipe.load import merge, shipped_recipes
+from sentemb.errors import PartError, RecipeError, did_you_mean
+from sentemb.parts import ROOMS, Part, describe, room
+from sentemb.recipe.load import read_tree, shipped_recipes
 
-# kind -> the dictionaries that hold its parts
-ROOMS: dict[str, tuple[tuple[str, str], ...]] = {
-    "terms": (("sentemb.terms", "PARTS"),),
-    "edits": (("sentemb.edits", "PARTS"),),
-    "views": (("sentemb.views", "PARTS"), ("sentemb.views", "COPIES")),
-    "companions": (("sentemb.companions", "PARTS"),),
-    "poolings": (("sentemb.encoder.poolings", "PARTS"),),
-    "heads": (("sentemb.encoder.heads", "PARTS"),),
-    "data": (("sentemb.data", "PARTS"),),
-}
+KINDS = {**{name: entry.summary for name, entry in ROOMS.items()}, "recipes": "recipes that come with sentemb",
+         "methods": "published methods and the recipes that carry them"}  # fmt: skip
 
 
 def catalogue(kind: str) -> dict[str, str]:
-    """Name → one line, for a room, ``poolings``, ``recipes`` or ``methods``."""
+    """Name -> one line, for one of ``KINDS``.
+
+    Raises:
+        RecipeError: there is no such kind.
+    """
     if kind == "recipes":
-        return {name: _line(_tree(name)) for name in shipped_recipes()}
+        return {name: _line(read_tree(name)[0]) for name in shipped_recipes()}
     if kind == "methods":
-        return _methods()
-    return {name: _first_line(cls) for name, cls in parts(kind).items()}
+        by_source: dict[str, list[str]] = {}
+        for name in shipped_recipes():
+            by_source.setdefault(read_tree(name)[0]["source"], []).append(name)
+        return {source: ", ".join(names) for source, names in by_source.items()}
+    if kind not in ROOMS:
+        raise RecipeError(f'"{kind}" cannot be listed{did_you_mean(kind, KINDS)}')
+    return {name: describe(cls).summary for name, cls in room(kind).classes().items()}
 
 
-def parts(kind: str) -> dict[str, type]:
-    """Every part of a room by name."""
-    found: dict[str, type] = {}
-    for module, attribute in ROOMS[kind]:
-        found.update(getattr(importlib.import_module(module), attribute))
-    return found
+def _line(tree: Mapping[str, Any]) -> str:
+    scores = ", ".join(f"{name} {score}" for name, score in tree.get("expected", {}).items())
+    return f"{tree['source']}{f'  [published: {scores}]' if scores else ''}"
 
 
-def _tree(name: str) -> Mapping[str, object]:
-    path = shipped_recipes()[name]
-    tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    if isinstance(tree.get("extends"), str):
-        base = tomllib.loads((path.parent / f"{tree['extends']}.toml").read_text(encoding="utf-8"))
-        return merge({key: base[key] for key in ("source",) if key in base}, tree)
-    return tree
+def find_parts(name: str) -> list[tuple[str, type[Part]]]:
+    """(room, class) of every part of that name: ``info_nce``, ``terms/info_nce``, ``package.module:Class``.
+
+    Raises:
+        PartError: a part of one's own cannot be imported, or inherits no room's base class.
+    """
+    chosen, slash, short = name.rpartition("/")
+    rooms = [chosen] if slash and chosen in ROOMS else [] if slash else [where for where in ROOMS if _is_there(where)]
+    if ":" not in short:
+        return [(where, room(where).find(short)) for where in rooms if short in room(where).names()]
+    matches, faults = [], []
+    for where in rooms:
+        try:
+            matches.append((where, room(where).find(short)))
+        except PartError as error:
+            faults.append(error)
+    if not matches and faults:
+        raise faults[0]
+    return matches
 
 
-def _line(tree: Mapping[str, object]) -> str:
-    expected = tree.get("expected")
-    scores = ", ".join(f"{name} {score}" for name, score in expected.items()) if isinstance(expected, dict) else ""
-    return f"{tree.get('source', '')}{f'  [published: {scores}]' if scores else ''}"
-
-
-def _methods() -> dict[str, str]:
-    """Published methods and the recipes that carry them."""
-    by_source: dict[str, list[str]] = {}
-    for name in shipped_recipes():
-        by_source.setdefault(str(_tree(name).get("source", "")), []).append(name)
-    return {source: ", ".join(names) for source, names in by_source.items() if source}
-
-
-def _first_line(cls: type) -> str:
-    return (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
+def _is_there(where: str) -> bool:
+    try:
+        return bool(room(where).names())
+    except (ImportError, KeyError):
+        return False

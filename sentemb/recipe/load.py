@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +11,8 @@ from typing import Any
 from sentemb.errors import RecipeError, did_you_mean
 from sentemb.resources import recipes_dir
 
-# do not change what is trained
-DESCRIPTIVE = ("source", "expected", "note")
+# of the extended recipe: they say nothing of the one that extends it
+_OWN = ("name", "source", "expected", "note")
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -23,16 +21,22 @@ def shipped_recipes() -> dict[str, Path]:
     return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.toml"))}
 
 
-def find_recipe(name: str | Path) -> Path:
+def find_recipe(name: str | Path, *, among_files: bool = True) -> Path:
     """A file, or the name of a shipped recipe (with or without ``recipes/`` and ``.toml``)."""
     path = Path(name)
-    if path.is_file():
+    if among_files and path.is_file():
         return path
     short = str(name).removeprefix("recipes/").removesuffix(".toml")
     shipped = shipped_recipes()
     if short in shipped:
         return shipped[short]
-    raise RecipeError(f'"{name}" is neither a file nor a recipe{did_you_mean(short, shipped)}')
+    what = "neither a file nor a recipe" if among_files else "not a recipe"
+    raise RecipeError(f'"{name}" is {what}{did_you_mean(short, shipped)}')
+
+
+def name_of(path: Path) -> str:
+    """The name of a shipped recipe, or of a file."""
+    return next((name for name, shipped in shipped_recipes().items() if shipped == path), path.stem)
 
 
 def read_tree(name: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Path]:
@@ -46,7 +50,7 @@ def read_tree(name: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str
         RecipeError: no such recipe, not TOML, a wrong ``extends`` or a wrong override.
     """
     path = find_recipe(name)
-    tree = _parse(path)
+    tree = _read(path)
     if "extends" in tree:
         tree = _extend(tree, path)
     faults: list[str] = []
@@ -60,13 +64,19 @@ def read_tree(name: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str
     return tree, path
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+        return parse(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not UTF-8") from None
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """The tables of a TOML text; ``where`` opens the message of the ``RecipeError`` if it is none."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{where}: not valid TOML: {error}") from None
 
 
 def _extend(tree: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -77,13 +87,13 @@ def _extend(tree: dict[str, Any], path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: extends = {name!r}; it must be one recipe's name or path")
     beside = path.parent / (name if name.endswith(".toml") else f"{name}.toml")
     base_path = beside if beside.is_file() else find_recipe(name)
-    base = _parse(base_path)
+    base = _read(base_path)
     if "extends" in base:
         raise RecipeError(f"{path}: extends {name}, which extends {base['extends']}; only one level is allowed")
     unknown = [key for key in clear if key not in base]
     if unknown:
         raise RecipeError(f"{path}: clear names {', '.join(map(repr, unknown))}, which {name} does not have")
-    for key in (*clear, *DESCRIPTIVE):
+    for key in (*clear, *_OWN):
         base.pop(key, None)
     return merge(base, tree)
 
@@ -117,27 +127,29 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     steps = key.strip().split(".")
     if not separator or not all(steps):
         raise RecipeError(f"--set {override}: it must be key.path=value, e.g. --set train.learning_rate=1e-5")
-    place: Any = tree
+    table: Any = tree
     if len(steps) > 1 and steps[1].isdigit() and steps[0] not in tree:
         tree[steps[0]] = []
     for depth, step in enumerate(steps[:-1]):
         where = ".".join(steps[: depth + 1])
-        if isinstance(place, list):
-            place = place[_index(place, step, override)]
-        elif isinstance(place, dict):
-            place = place.setdefault(step, {})
-        if not isinstance(place, (dict, list)):
+        if isinstance(table, list):
+            table = table[_index(table, step, override)]
+        elif isinstance(table, dict):
+            table = table.setdefault(step, {})
+        if not isinstance(table, (dict, list)):
             raise RecipeError(f"--set {override}: {where} is a value, not a table")
-    if isinstance(place, list):
-        place[_index(place, steps[-1], override)] = parse_value(text)
+    if isinstance(table, list):
+        table[_index(table, steps[-1], override)] = parse_value(text)
     else:
-        place[steps[-1]] = parse_value(text)
+        table[steps[-1]] = parse_value(text)
 
 
-def _index(place: list[Any], step: str, override: str) -> int:
-    if step.isdigit() and int(step) < len(place):
+def _index(entries: list[Any], step: str, override: str) -> int:
+    if step == str(len(entries)):
+        entries.append({})
+    if step.isdigit() and int(step) < len(entries):
         return int(step)
-    raise RecipeError(f"--set {override}: there is no entry {step}; the recipe has {len(place)}, counted from 0")
+    raise RecipeError(f"--set {override}: there is no entry {step}; the recipe has {len(entries)}, counted from 0")
 
 
 def parse_value(text: str) -> Any:
@@ -146,9 +158,3 @@ def parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
-
-
-def hash_of(tree: Mapping[str, Any]) -> str:
-    """SHA-256 of what the tree says about training (not of its source, note and expected scores)."""
-    content = {key: value for key, value in tree.items() if key not in DESCRIPTIVE}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

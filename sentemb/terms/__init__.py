@@ -26,3 +26,8 @@ PARTS: dict[str, type[Term]] = {
     "triplet": Triplet,
     "uniformity": Uniformity,
 }
+
+__all__ = [
+    "PARTS", "Alignment", "CoSENT", "CosineError", "Decoupled", "Distill", "InfoNCE", "MaskedLM",
+    "ReplacedTokenDetection", "SupervisedContrast", "Term", "Triplet", "Uniformity",
+]  # fmt: skip

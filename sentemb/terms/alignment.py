@@ -9,6 +9,7 @@ from torch import Tensor
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.softmax import live_pairs
+from sentemb.parts import Positive
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores
 
@@ -23,16 +24,14 @@ class Alignment(Term):
     Args:
         exponent: α; 2 in the paper.
     Returns: a scalar, the same on every device.
-    Raises: ValueError for an exponent that is not positive; RecipeError where the similarity is not the cosine;
+    Raises: RecipeError where the similarity is not the cosine;
         NumericError (by ``diagnose``) where no positive of an anchor is left.
     Source: Wang & Isola 2020, ICML, section 4.2 (L_align).
     Deviations: none.
     """
 
-    def __init__(self, *, exponent: float = 2.0) -> None:
+    def __init__(self, *, exponent: Positive = 2.0) -> None:
         super().__init__()
-        if not exponent > 0:
-            raise ValueError(f"exponent = {exponent}; allowed: above 0")
         self.exponent = exponent
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sentemb.errors import DataError
 from sentemb.maths.similarity import at_least_float32
+from sentemb.parts import Positive
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores
 
@@ -23,17 +24,15 @@ class CoSENT(Term):
     Args:
         temperature: τ; 0.05 (a factor of 20) in the source.
     Returns: a scalar, the same on every device; 0 where all scores of the batch are equal.
-    Raises: ValueError for a temperature that is not positive; DataError where the data have no scores.
+    Raises: DataError where the data have no scores.
     Source: Su 2022, "CoSENT: a more effective sentence vector scheme than Sentence-BERT" (kexue.fm/archives/8847).
     Deviations: none.
     """
 
     needs = frozenset({"scores"})
 
-    def __init__(self, *, temperature: float = 0.05) -> None:
+    def __init__(self, *, temperature: Positive = 0.05) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature = {temperature}; allowed: above 0")
         self.temperature = temperature
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, mean_over_pairs, table_logits
+from sentemb.parts import Positive
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores
 
@@ -23,17 +24,15 @@ class Decoupled(Term):
         temperature: τ; 0.1 for ImageNet in the paper.
     Returns: a scalar, the same on every device. Anchors without a negative left are not counted (there is nothing to
         be pushed from); if all are, as for one example alone, the loss is 0.
-    Raises: ValueError for a temperature that is not positive; NumericError (by ``diagnose``) where no positive of
+    Raises: NumericError (by ``diagnose``) where no positive of
         an anchor is left: its loss is +inf.
     Source: Yeh et al. 2022, ECCV, "Decoupled contrastive learning" (L_DC).
     Deviations: negatives are those of the table; the paper's are the 2(n-1) views of other examples. The weighted
         form (L_DCW) is left out.
     """
 
-    def __init__(self, *, temperature: float = 0.1) -> None:
+    def __init__(self, *, temperature: Positive = 0.1) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature = {temperature}; allowed: above 0")
         self.temperature = temperature
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from sentemb.companions.find import find_companion
 from sentemb.companions.reference import Reference
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, table_logits
+from sentemb.parts import Positive
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores
 
@@ -26,27 +27,26 @@ class Distill(Term):
     Args:
         temperature: τ of the encoder that learns.
         reference_temperature: τ_r of the reference; a smaller one makes sharper labels.
+        companion: name of the companion that holds the reference.
     Returns: a scalar, the same on every device; anchors with fewer than two known candidates are not counted, and
         a batch without any other gives 0.
-    Raises: ValueError for temperatures that are not positive; RecipeError where there is no companion ``reference``.
+    Raises: RecipeError where there is no such companion.
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2; over rows of similarities: Fang et al. 2021,
         ICLR (SEED), section 3.
     Deviations: candidates are the table's, where SEED has a queue (add the edit ``queue`` and a precomputed
         reference for it).
     """
 
-    needs = frozenset({"companion:reference"})
-
-    def __init__(self, *, temperature: float = 0.05, reference_temperature: float = 0.05) -> None:
+    def __init__(
+        self, *, temperature: Positive = 0.05, reference_temperature: Positive = 0.05, companion: str = "reference"
+    ) -> None:
         super().__init__()
-        for name, value in (("temperature", temperature), ("reference_temperature", reference_temperature)):
-            if not value > 0:
-                raise ValueError(f"{name} = {value}; allowed: above 0")
-        self.temperature, self.reference_temperature = temperature, reference_temperature
+        self.temperature, self.reference_temperature, self.companion = temperature, reference_temperature, companion
+        self.needs = frozenset({f"companion:{companion}"})
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         """The loss of the whole batch."""
-        reference = find_companion(batch.companions, "reference", Reference, "terms: distill")
+        reference = find_companion(batch.companions, self.companion, Reference, self.name)
         cosine, is_known = reference.similarity(table.anchor, table.candidate, batch.outputs)
         shared = live_pairs(table) & is_known
         log_p = _log_softmax(table_logits(table, self.temperature), shared)

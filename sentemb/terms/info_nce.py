@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, table_logits
+from sentemb.parts import Positive
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores
 
@@ -31,7 +32,7 @@ class InfoNCE(Term):
         directions: from anchors only (SimCSE), or both ways (retrieval pairs, CLIP).
         learnable_temperature: learn log τ, starting from ``temperature``, τ kept at 0.01 or above (CLIP).
     Returns: a scalar, the same on every device. One example with no other candidate gives 0.
-    Raises: ValueError for a temperature that is not positive; NumericError (by ``diagnose``) where no positive of
+    Raises: NumericError (by ``diagnose``) where no positive of
         an anchor is left: its loss is +inf.
     Source: van den Oord et al. 2018, arXiv:1807.03748, eq. 4; Gao, Yao & Chen 2021, EMNLP, eq. 1 and 5;
         both ways and the learned τ: Radford et al. 2021, ICML, section 2.5.
@@ -42,15 +43,11 @@ class InfoNCE(Term):
     def __init__(
         self,
         *,
-        temperature: float = 0.05,
+        temperature: Positive = 0.05,
         directions: Literal["one", "both"] = "one",
         learnable_temperature: bool = False,
     ) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature = {temperature}; allowed: above 0")
-        if directions not in ("one", "both"):
-            raise ValueError(f'directions = "{directions}"; allowed: one, both')
         if learnable_temperature and temperature < MIN_TEMPERATURE:
             raise ValueError(f"temperature = {temperature}; a learnable one starts at {MIN_TEMPERATURE} or above")
         self.start, self.directions, self.learnable_temperature = temperature, directions, learnable_temperature

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sentemb.encoder.pretrained import MaskedLMHead, load_masked_lm_head
 from sentemb.maths.similarity import at_least_float32
 from sentemb.terms.term import Term
-from sentemb.types import Batch, Build, PairScores, Share
+from sentemb.types import Batch, Build, PairScores, Share, ViewNames
 
 
 class MaskedLM(Term):
@@ -20,7 +20,7 @@ class MaskedLM(Term):
     The encoder sees the masked copy in a pass of its own; the head is the checkpoint's where it has one, else fresh.
 
     Args:
-        of: views whose masked copies are encoded; ``["anchor"]`` by default. Needs ``[views] copies`` of use "masked".
+        of: views whose masked copies are encoded; the anchors by default. Needs ``[views] copies`` of use "masked".
     Returns: this device's share; a batch without a chosen token counts 0.
     Raises: ModelError (when built) where the architecture's head is of an unknown shape.
     Source: Devlin et al. 2019, NAACL, section 3.1; beside the contrast: Gao, Yao & Chen 2021, EMNLP (weight
@@ -29,11 +29,9 @@ class MaskedLM(Term):
         released code. That code masks every sentence it encodes; the default here is the anchors.
     """
 
-    def __init__(self, *, of: list[str] | None = None) -> None:
+    def __init__(self, *, of: ViewNames = ("anchor",)) -> None:
         super().__init__()
-        self.of = ("anchor",) if of is None else tuple(of)
-        if not self.of or len(set(self.of)) != len(self.of):
-            raise ValueError(f"of = {of}; allowed: one or more different names of views")
+        self.of = of
         self.encodes = frozenset(f"{name}.masked" for name in self.of)
         self.needs = frozenset({"hidden", "tokens", *(f"view:{name}" for name in self.encodes)})
         self.head: MaskedLMHead | None = None

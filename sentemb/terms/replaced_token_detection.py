@@ -9,7 +9,7 @@ from sentemb.companions.detector import Detector
 from sentemb.companions.find import find_companion
 from sentemb.maths.similarity import at_least_float32
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores, Share
+from sentemb.types import Batch, PairScores, Share, ViewNames
 
 
 class ReplacedTokenDetection(Term):
@@ -23,6 +23,7 @@ class ReplacedTokenDetection(Term):
 
     Args:
         of: views whose embeddings condition the detection and whose masked copies are edited; both by default.
+        companion: name of the companion that edits and detects.
     Returns: this device's share; a batch of special tokens alone counts 0.
     Raises: RecipeError where the companion of that name is no detector.
     Source: Chuang et al. 2022, NAACL, section 3; its weight λ = 0.005 from the released run_diffcse.sh.
@@ -30,17 +31,15 @@ class ReplacedTokenDetection(Term):
         so smaller by the share of padding and special tokens in the batch; see ``Detector`` for the rest.
     """
 
-    def __init__(self, *, of: list[str] | None = None) -> None:
+    def __init__(self, *, of: ViewNames = ("anchor", "positive"), companion: str = "detector") -> None:
         super().__init__()
-        self.of = ("anchor", "positive") if of is None else tuple(of)
-        if not self.of or len(set(self.of)) != len(self.of):
-            raise ValueError(f"of = {of}; allowed: one or more different names of views")
+        self.of, self.companion = of, companion
         views = [f"view:{name}" for name in self.of] + [f"view:{name}.masked" for name in self.of]
-        self.needs = frozenset({"tokens", "companion:detector", *views})
+        self.needs = frozenset({"tokens", f"companion:{companion}", *views})
 
     def forward(self, table: PairScores, batch: Batch) -> Share:
         """The share of this device's tokens."""
-        detector = find_companion(batch.companions, "detector", Detector, "terms: replaced_token_detection")
+        detector = find_companion(batch.companions, self.companion, Detector, self.name)
         detection = detector.detect(
             [batch.tokens[f"{name}.masked"] for name in self.of],
             [batch.views[name].embedding[batch.local] for name in self.of],

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over_pairs, table_logits
+from sentemb.parts import Positive
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores
 
@@ -22,17 +23,15 @@ class SupervisedContrast(Term):
     Args:
         temperature: τ; 0.05 as in SimCSE; 0.1 in the paper, for images.
     Returns: a scalar, the same on every device. One example with no other candidate gives 0.
-    Raises: ValueError for a temperature that is not positive; NumericError (by ``diagnose``) where no positive of
+    Raises: NumericError (by ``diagnose``) where no positive of
         an anchor is left: its loss is +inf.
     Source: Khosla et al. 2020, NeurIPS, eq. 2 (L_out).
     Deviations: anchors are the anchor view and candidates the others, n × m; the paper contrasts all 2n views with
         each other except themselves.
     """
 
-    def __init__(self, *, temperature: float = 0.05) -> None:
+    def __init__(self, *, temperature: Positive = 0.05) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature = {temperature}; allowed: above 0")
         self.temperature = temperature
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:

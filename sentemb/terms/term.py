@@ -11,6 +11,7 @@ from torch import Tensor
 from sentemb.errors import RecipeError
 from sentemb.maths.rows import extra_rows
 from sentemb.maths.table import add_candidates, mark_same_label, score_table
+from sentemb.parts import NonNegative
 from sentemb.terms.diagnosis import explain_table
 from sentemb.types import Batch, Component, PairScores, Share, Similarity
 
@@ -23,7 +24,7 @@ class Term(Component, room="terms"):
     ``0.1 * term`` is the term with that weight in the sum of losses.
     """
 
-    marks = MappingProxyType({"name": str, "weight": float})
+    marks = MappingProxyType({"name": str, "weight": NonNegative})
 
     @property
     def weight(self) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.softmax import live_pairs
+from sentemb.parts import Positive
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores
 
@@ -23,17 +24,15 @@ class Triplet(Term):
     Args:
         margin: in units of the similarity; 0.2 in FaceNet (section 3.3).
     Returns: a scalar, the same on every device; 0 where no row has a negative.
-    Raises: ValueError for a margin that is not positive; NumericError (by ``diagnose``) where no positive of an
+    Raises: NumericError (by ``diagnose``) where no positive of an
         anchor is left: the loss is +inf.
     Source: Schroff, Kalenichenko & Philbin 2015, CVPR, section 3.1.
     Deviations: similarities in place of squared distances (‖u - v‖² = 2 - 2 s on the unit sphere, so that a margin
         here is half of one there); all negatives of the batch in place of semi-hard ones, averaged.
     """
 
-    def __init__(self, *, margin: float = 0.2) -> None:
+    def __init__(self, *, margin: Positive = 0.2) -> None:
         super().__init__()
-        if not margin > 0:
-            raise ValueError(f"margin = {margin}; allowed: above 0")
         self.margin = margin
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:

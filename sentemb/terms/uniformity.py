@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.maths.similarity import pairwise
+from sentemb.parts import Positive
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores
+from sentemb.types import Batch, PairScores, ViewNames
 
 
 class Uniformity(Term):
@@ -26,19 +27,15 @@ class Uniformity(Term):
         sharpness: t; 2 in the paper.
         of: the views; anchor and positive by default.
     Returns: a scalar, the same on every device; 0 where there is only one example.
-    Raises: ValueError for a sharpness that is not positive or repeated views.
+    Raises: PartError for repeated views.
     Source: Wang & Isola 2020, ICML, section 4.2 (L_uniform, over pairs of different examples).
     Deviations: none.
     """
 
-    def __init__(self, *, sharpness: float = 2.0, of: list[str] | None = None) -> None:
+    def __init__(self, *, sharpness: Positive = 2.0, of: ViewNames = ("anchor", "positive")) -> None:
         super().__init__()
-        if not sharpness > 0:
-            raise ValueError(f"sharpness = {sharpness}; allowed: above 0")
         self.sharpness = sharpness
-        self.of = ("anchor", "positive") if of is None else tuple(of)
-        if not self.of or len(set(self.of)) != len(self.of):
-            raise ValueError(f"of = {of}; allowed: one or more different names of views")
+        self.of = of
         self.needs = frozenset(f"view:{name}" for name in self.of)
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:

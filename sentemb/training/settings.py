@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from annotated_types import Lt
+from pydantic import AfterValidator
 
 from sentemb.data.orders import BatchOrder
 from sentemb.data.orders.no_duplicates import NoDuplicates
-from sentemb.parts import Count, Fraction, NonNegative, Positive
+from sentemb.parts import Count, Fraction, NonNegative, Part, Positive, Whole
 from sentemb.training.callbacks import Callback
 from sentemb.training.optimizers import AdamW, Optimizer
 from sentemb.training.schedules import Linear, Schedule
@@ -17,61 +20,85 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
-class TrainSettings(BaseModel):
-    """How the objective is optimised. Every default is SimCSE's (Gao et al. 2021, appendix A) unless said."""
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(Part):
+    """How the objective is optimised. Every default is SimCSE's (Gao et al. 2021, appendix A) unless said.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    Args:
+        epochs: passes over the data.
+        max_steps: optimiser steps; ends before ``epochs`` if that comes first.
+        batch_size: examples contrasted with one another, over all devices together.
+        gradient_accumulation: batches per optimiser step; they do not see each other.
+        chunk_size: texts encoded at a time (GradCache): memory no longer grows with batch_size; same gradients.
+        chunk_tokens: tokens encoded at a time, with padding; chunk_size may be given as well.
+        kept_graphs_mib: memory for chunks that need no second forward pass: faster where there is some to spare.
+        batches: which rows make a batch (``sentemb list batches``).
+        learning_rate: of the backbone.
+        head_learning_rate: of heads, terms and companions; by default learning_rate.
+        weight_decay: of weights, not of biases and norms.
+        optimizer: how weights move (``sentemb list optimizers``).
+        max_grad_norm: longer gradients are shortened to it; 0 switches this off.
+        schedule: the learning rate after the warm-up (``sentemb list schedules``).
+        warmup_fraction: share of the steps in which the learning rate rises.
+        precision: auto is bf16 where the processor multiplies it natively, else fp32.
+        seed: of every random choice.
+        deterministic: deterministic kernels on GPUs too; CPUs always are.
+        compile: torch.compile the backbone: pays on GPUs and long runs.
+        gradient_checkpointing: recompute activations: less memory, about 30 % slower.
+        shard: deal the backbone's weights to the devices (FSDP2) instead of copying them.
+        device_timeout_s: a device that does not answer for so long ends the run.
+        nested_dims: also train these leading dimensions as embeddings (Matryoshka); the full width always counts.
+        eval_every: steps between evaluations on ``[[dev]]``; the best model is kept.
+        patience: stop after this many evaluations without a better score.
+        log_every: steps between entries of metrics.jsonl.
+        save_every: steps between checkpoints; by default eval_every, else every ten minutes; always at the end.
+        keep_checkpoints: how many of the newest checkpoints stay.
+        on_nan: what a loss that is not finite does: stop the run, or skip the step.
+        trackers: where losses are sent besides: tensorboard, wandb, mlflow.
+        callbacks: what is called while training (``sentemb list callbacks``).
+    """
 
     epochs: Count = 1
-    max_steps: Count | None = Field(None, description="optimiser steps; ends before `epochs` if that comes first")
-    batch_size: Count = Field(64, description="examples contrasted with one another, over all devices together")
-    gradient_accumulation: Count = Field(1, description="batches per optimiser step; they do not see each other")
-    chunk_size: Count | None = Field(
-        None, description="texts encoded at a time (GradCache): memory no longer grows with batch_size; same gradients"
-    )
-    chunk_tokens: Count | None = Field(None, description="as chunk_size, in tokens with padding; both may be given")
-    kept_graphs_mib: NonNegative = Field(
-        0.0, description="memory for chunks that need no second forward pass: faster where there is some to spare"
-    )
-    batches: BatchOrder = Field(NoDuplicates(), description="which rows make a batch (sentemb list batches)")
+    max_steps: Count | None = None
+    batch_size: Count = 64
+    gradient_accumulation: Count = 1
+    chunk_size: Count | None = None
+    chunk_tokens: Count | None = None
+    kept_graphs_mib: NonNegative = 0.0
+    batches: BatchOrder = field(default_factory=NoDuplicates)
 
     learning_rate: Positive = 3e-5
-    head_learning_rate: Positive | None = Field(None, description="of heads, terms, companions; default learning_rate")
+    head_learning_rate: Positive | None = None
     weight_decay: NonNegative = 0.0
-    optimizer: Optimizer = Field(AdamW(), description="how weights move (sentemb list optimizers)")
-    max_grad_norm: NonNegative = Field(1.0, description="0 switches clipping off")
-    schedule: Schedule = Field(Linear(), description="the learning rate after the warm-up (sentemb list schedules)")
-    warmup_fraction: Fraction = Field(0.0, description="share of the steps in which the learning rate rises")
+    optimizer: Optimizer = field(default_factory=AdamW)
+    max_grad_norm: NonNegative = 1.0
+    schedule: Schedule = field(default_factory=Linear)
+    warmup_fraction: Fraction = 0.0
 
-    precision: Precision = Field("auto", description="auto: bf16 where the processor multiplies it natively, else fp32")
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
-    deterministic: bool = Field(False, description="deterministic kernels on GPUs too; CPUs always are")
-    compile: bool = Field(False, description="torch.compile the backbone: pays on GPUs and long runs")
-    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, ~30 % slower")
-    shard: bool = Field(False, description="deal the backbone's weights to the devices (FSDP2) instead of copying them")
-    device_timeout_s: Count = Field(1800, description="a device that does not answer for so long ends the run")
-    nested_dims: tuple[Count, ...] = Field(
-        (), description="also train these leading dimensions as embeddings (Matryoshka); the full width always counts"
-    )
+    precision: Precision = "auto"
+    seed: Annotated[Whole, Lt(2**31)] = 42
+    deterministic: bool = False
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    shard: bool = False
+    device_timeout_s: Count = 1800
+    nested_dims: Annotated[Sequence[Count], AfterValidator(tuple)] = ()
 
-    eval_every: Count | None = Field(None, description="steps between dev evaluations; the best model is kept")
-    patience: Count | None = Field(None, description="stop after this many dev evaluations without a better score")
+    eval_every: Count | None = None
+    patience: Count | None = None
     log_every: Count = 10
-    save_every: Count | None = Field(
-        None, description="steps between checkpoints; default: eval_every, else every ten minutes; always at the end"
-    )
+    save_every: Count | None = None
     keep_checkpoints: Count = 2
     on_nan: Literal["stop", "skip"] = "stop"
-    trackers: tuple[Tracker, ...] = ()
-    callbacks: tuple[Callback, ...] = Field((), description="what is called while training (sentemb list callbacks)")
+    trackers: Annotated[Sequence[Tracker], AfterValidator(tuple)] = ()
+    callbacks: Annotated[Sequence[Callback], AfterValidator(tuple)] = ()
 
     @property
     def is_chunked(self) -> bool:
         """Whether batches are encoded in chunks (GradCache)."""
         return self.chunk_size is not None or self.chunk_tokens is not None
 
-    @model_validator(mode="after")
-    def _coherent(self) -> TrainSettings:
+    def __post_init__(self) -> None:
         if self.patience is not None and self.eval_every is None:
             raise ValueError("patience needs eval_every")
         if self.kept_graphs_mib and not self.is_chunked:
@@ -79,4 +106,3 @@ class TrainSettings(BaseModel):
         if self.kept_graphs_mib and self.shard:
             # every device gathers weights at the same time, so none may skip a forward pass that others need
             raise ValueError("kept_graphs_mib and shard exclude each other")
-        return self

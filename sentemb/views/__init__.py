@@ -5,19 +5,24 @@ makers (``[views] copies``), called in the recipe's order after the maker, ``cop
 return only the views that they add (``makes`` names them) and leave the given ones as they are.
 """
 
+from sentemb.types import ViewCopy, ViewMaker
 from sentemb.views.columns import Columns
 from sentemb.views.masked import Masked
 from sentemb.views.mined import Mined
 from sentemb.views.propensity_positives import PropensityPositives
 from sentemb.views.twice import Twice
 
-PARTS: dict[str, type] = {
+PARTS: dict[str, type[ViewMaker]] = {
     "columns": Columns,
     "propensity_positives": PropensityPositives,
     "twice": Twice,
 }
 
-COPIES: dict[str, type] = {
+COPIES: dict[str, type[ViewCopy]] = {
     "masked": Masked,
     "mined": Mined,
 }
+
+__all__ = [
+    "COPIES", "PARTS", "Columns", "Masked", "Mined", "PropensityPositives", "Twice", "ViewCopy", "ViewMaker",
+]  # fmt: skip

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sentemb.errors import DataError
-from sentemb.types import Examples, View, ViewContext, Views
+from sentemb.types import Examples, View, ViewContext, ViewMaker, Views
 
 
-class Columns:
+class Columns(ViewMaker):
     """Anchor, positive and, where the data have them, negative or negative_1, negative_2, … of every example.
 
     Differs from ``twice`` in reading the positive from the data.
@@ -17,7 +19,10 @@ class Columns:
     """
 
     columns = frozenset({"anchor", "positive"})
-    needs: frozenset[str] = frozenset()
+
+    def makes(self, columns: Collection[str]) -> tuple[str, ...]:
+        """Anchor, positive, and the data's negatives."""
+        return ("anchor", "positive", *(name for name in columns if name.startswith("negative")))
 
     def __call__(self, examples: Examples, context: ViewContext) -> Views:
         """One view a column, in the columns' order."""
@@ -28,8 +33,4 @@ class Columns:
                 f'found: {", ".join(examples.columns) or "none"}; '
                 'name it under [data], or use = "twice" for single sentences'
             )
-        return {
-            name: View(column, examples.ids)
-            for name, column in examples.columns.items()
-            if name in ("anchor", "positive") or name.startswith("negative")
-        }
+        return {name: View(examples.columns[name], examples.ids) for name in self.makes(examples.columns)}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
+from annotated_types import Gt, Lt
 
 from sentemb.errors import ModelError
-from sentemb.types import TokenColumn, View, ViewContext, Views
+from sentemb.parts import Fraction
+from sentemb.types import TokenColumn, View, ViewContext, ViewCopy, ViewNames, Views
 
 
-class Masked:
+class Masked(ViewCopy):
     """A copy ``NAME.masked`` of every named view with a share of its tokens hidden.
 
     Every token that is not special is chosen independently with ``probability``; a chosen one becomes [MASK]
@@ -21,26 +25,19 @@ class Masked:
         mask_share: share of the chosen that become [MASK].
         random_share: share of the chosen that become a random token.
     Returns: the copies only.
-    Raises: ValueError for shares outside their range; ModelError where the tokenizer has no mask token.
+    Raises: ModelError where the tokenizer has no mask token.
     Source: Devlin et al. 2019, NAACL, section 3.1; Chuang et al. 2022, NAACL, section 3.
     Deviations: random tokens are never special ones (the released code of both draws from the whole vocabulary),
         since a stray [SEP] or [PAD] would count as an end or as padding further on.
     """
 
-    columns: frozenset[str] = frozenset()
-
     def __init__(
-        self, *, of: list[str], probability: float = 0.15, mask_share: float = 0.8, random_share: float = 0.1,
+        self, *, of: ViewNames, probability: Annotated[float, Gt(0), Lt(1)] = 0.15, mask_share: Fraction = 0.8,
+        random_share: Fraction = 0.1,
     ) -> None:
-        if not of or len(set(of)) != len(of):
-            raise ValueError(f"of = {of}; allowed: one or more different names of views, e.g. [\"anchor\"]")
-        if not 0 < probability < 1:
-            raise ValueError(f"probability = {probability}; allowed: between 0 and 1, both excluded")
-        if mask_share < 0 or random_share < 0 or mask_share + random_share > 1 + 1e-9:
-            raise ValueError(
-                f"mask_share = {mask_share}, random_share = {random_share}; allowed: not negative, sum at most 1"
-            )
-        self.of = tuple(of)
+        if mask_share + random_share > 1 + 1e-9:
+            raise ValueError(f"mask_share = {mask_share} and random_share = {random_share} make more than 1")
+        self.of = of
         self.probability, self.mask_share, self.random_share = probability, mask_share, random_share
         self.needs = frozenset(f"view:{name}" for name in of)
         self.makes = tuple(f"{name}.masked" for name in of)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import RecipeError
-from sentemb.types import View, ViewContext, Views
+from sentemb.parts import Count
+from sentemb.types import View, ViewContext, ViewCopy, Views
 
 
 @runtime_checkable
@@ -20,7 +21,7 @@ class NeighbourSource(Protocol):
     def window(self, text: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]: ...
 
 
-class Mined:
+class Mined(ViewCopy):
     """Views ``mined_1`` … ``mined_k``: k different neighbours of every example's text, drawn anew each step.
 
         mined_1, …, mined_k ~ N(x_i) without replacement
@@ -31,29 +32,23 @@ class Mined:
 
     Args:
         count: k, mined negatives of every example; each is one more text to encode.
+        companion: name of the companion that knows the neighbours.
     Returns: the mined views only; their ids are those of the examples the texts come from.
-    Raises: ValueError for a count below 1; RecipeError without the companion.
+    Raises: RecipeError without the companion.
     Source: Xiong et al. 2021, ICLR, section 3 (uniform over the top neighbours).
     Deviations: none.
     """
 
-    columns: frozenset[str] = frozenset()
-    needs = frozenset({"companion:neighbours"})
-
-    def __init__(self, *, count: int = 1) -> None:
-        if count < 1:
-            raise ValueError(f"count = {count}; must be at least 1")
-        self.count = count
+    def __init__(self, *, count: Count = 1, companion: str = "neighbours") -> None:
+        self.count, self.companion = count, companion
+        self.needs = frozenset({f"companion:{companion}"})
         self.makes = tuple(f"mined_{i + 1}" for i in range(count))
 
     def __call__(self, views: Views, context: ViewContext) -> Views:
         """``mined_1`` … ``mined_k``."""
-        source: object = context.companions.get("neighbours")
+        source: object = context.companions.get(self.companion)
         if not isinstance(source, NeighbourSource):
-            raise RecipeError(
-                '[views] copies use = "mined": there is no companion "neighbours"; add [[companions]] '
-                'use = "neighbours"'
-            )
+            raise RecipeError(f'views.copies: mined needs a companion "{self.companion}" of use = "neighbours"')
         window, is_known = source.window(views[source.column].column.text)
         n, width = window.shape
         # a random order of each row's neighbours; the first k are the draw

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sentemb.types import Examples, View, ViewContext, Views
+from sentemb.types import Examples, View, ViewContext, ViewMaker, Views
 
 
-class Twice:
+class Twice(ViewMaker):
     """Anchor and positive are one sentence, encoded twice with independent dropout.
 
         x_i⁺ = x_i,  h_i = f(x_i; z),  h_i⁺ = f(x_i; z′)
@@ -18,7 +18,6 @@ class Twice:
     """
 
     columns = frozenset({"anchor"})
-    needs: frozenset[str] = frozenset()
 
     def __call__(self, examples: Examples, context: ViewContext) -> Views:
         """``anchor`` and ``positive``, one and the same view."""

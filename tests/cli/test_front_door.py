@@ -82,7 +82,7 @@ def test_an_unexpected_error_is_one_message_and_its_traceback_is_kept(monkeypatc
     monkeypatch.setattr("sentemb.recipe.catalogue.catalogue", fail)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(SystemExit) as ended:
-        main(["list"])
+        main(["list", "terms"])
     assert ended.value.code == 3
     said = capsys.readouterr().err
     assert said.startswith("sentemb: KeyError: 'no such thing'\n")
@@ -91,14 +91,14 @@ def test_an_unexpected_error_is_one_message_and_its_traceback_is_kept(monkeypatc
     assert str(kept) in said
     assert "Traceback" in kept.read_text()
     with pytest.raises(KeyError):
-        main(["--debug", "list"])
+        main(["--debug", "list", "terms"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_every_verb_is_stopped_with_one_message(number, monkeypatch, capsys):
     monkeypatch.setattr("sentemb.recipe.catalogue.catalogue", lambda _: signal.raise_signal(number))
     with pytest.raises(SystemExit) as ended:
-        main(["list"])
+        main(["list", "terms"])
     assert ended.value.code == 130
     assert capsys.readouterr().err == "sentemb: stopped\n"
 
@@ -128,7 +128,7 @@ def test_help_and_import_load_nothing_heavy():
 
 def test_the_function_train_is_not_shadowed_by_a_room():
     code = (
-        "import sentemb\nfrom sentemb import check\nimport sentemb.recipe.run\n"
+        "import sentemb\nfrom sentemb import check\nimport sentemb.recipe.train\n"
         "from sentemb import train\nassert callable(train) and callable(check)\n"
         "assert all(callable(getattr(sentemb, name)) for name in sentemb.__all__ if name != '__version__')\n"
     )
@@ -142,7 +142,7 @@ def test_list_gives_json():
 def test_list_says_what_can_be_listed():
     done = run("list", "term")
     assert done.returncode == 2
-    assert "'terms'" in done.stderr
+    assert "did you mean terms?" in done.stderr
     assert done.stdout == ""
 
 

@@ -17,10 +17,11 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sentemb.data.data_source import TableData
 from sentemb.data.faults import Faults
 from sentemb.data.sources import hub_blocks
-from sentemb.data.table import read_table
-from sentemb.errors import DataError
+from sentemb.data.table import Table
+from sentemb.errors import DataError, PartError
 
 ROWS = [("Ein Satz, quoted \"here\"", "a sentence", 0.5), ("zwei\u2028Sätze", "two", 1.0), ("drei", "three", 2.5)]
 
@@ -36,12 +37,16 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
+def read_table(path: Path, **options: object) -> Table:
+    return TableData(path=str(path), **options).load()
+
+
 def jsonl(*rows: object) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def fault(path: Path, **options: object) -> str:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises((DataError, PartError)) as caught:
         read_table(path, **options)
     return str(caught.value).replace(str(path), path.name)
 
@@ -196,7 +201,7 @@ def test_a_mapping_decides_over_all(tmp_path):
     assert table.score.tolist() == [0.25]
     told = fault(path, columns={"anchor": "premises"})
     assert 'anchor = "premises" is not in the file; known: anchor, grade, other, premise; did you mean premise?' in told
-    assert '"ancor" is no role' in fault(path, columns={"ancor": "premise"})
+    assert '"ancor" is no column role' in fault(path, columns={"ancor": "premise"})
     assert "columns must name the anchor" in fault(path, columns={"positive": "other"})
 
 

@@ -115,4 +115,4 @@ def test_says_what_is_missing(make_rows, make_batch):
 
 def test_is_a_part():
     assert PARTS["mined"] is Mined
-    assert Mined.needs == {"companion:neighbours", "view:mined_1"}
+    assert Mined().needs == {"companion:neighbours", "view:mined_1"}

@@ -135,4 +135,4 @@ def test_says_which_companion_is_missing(make_table, make_batch):
 
 def test_is_a_part():
     assert PARTS["propensity"] is Propensity
-    assert Propensity.needs == {"companion:propensity"}
+    assert Propensity().needs == {"companion:propensity"}

@@ -110,4 +110,4 @@ def test_says_which_companion_is_missing(make_rows, make_batch):
 
 def test_is_a_part():
     assert PARTS["queue"] is Queue
-    assert Queue.needs == {"companion:momentum"}
+    assert Queue().needs == {"companion:momentum"}

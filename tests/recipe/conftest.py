@@ -49,7 +49,7 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path):
             if "generator" in companion:
                 result.append(f"companions.{place}.generator={tiny_bert}")
         if "dev" in tree:
-            result += [f"dev.path={data_dir / 'dev.tsv'}", "train.eval_every=1"]
+            result += [f'dev=[{{ use = "sts", path = "{data_dir / "dev.tsv"}" }}]', "train.eval_every=1"]
         return result
 
     return overrides

@@ -94,5 +94,5 @@ def test_dot_products_are_refused(embeddings, batch_of):
 
 
 def test_exponent_must_be_positive():
-    with pytest.raises(ValueError, match="allowed: above 0"):
+    with pytest.raises(ValueError, match="greater than 0"):
         Alignment(exponent=0.0)

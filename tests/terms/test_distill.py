@@ -127,11 +127,11 @@ def test_bfloat16_table_is_scored_in_float32(case, table_of, batch_of):
 
 
 def test_without_a_reference_says_so(table_of, batch_of):
-    with pytest.raises(RecipeError, match='terms: distill: needs the companion "reference"'):
+    with pytest.raises(RecipeError, match='distill: needs the companion "reference"'):
         Distill()(table_of(torch.eye(2)), batch_of())
 
 
 @pytest.mark.parametrize("name", ["temperature", "reference_temperature"])
 def test_temperatures_must_be_positive(name):
-    with pytest.raises(ValueError, match=f"{name} = 0.0; allowed: above 0"):
+    with pytest.raises(ValueError, match=f"{name} = 0.0: must be greater than 0"):
         Distill(**{name: 0.0})

@@ -82,7 +82,9 @@ def test_needs_the_views_it_reads():
     assert Uniformity(of=["anchor", "negative"]).needs == {"view:anchor", "view:negative"}
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"sharpness": 0.0}, "above 0"), ({"of": []}, "different names")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"sharpness": 0.0}, "greater than 0"), ({"of": []}, "at least 1 item")]
+)
 def test_wrong_values(arguments, message):
     with pytest.raises(ValueError, match=message):
         Uniformity(**arguments)

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sentemb.recipe.recipe import validate
-from sentemb.recipe.run import train
+from sentemb.recipe.recipe import Recipe
+from sentemb.recipe.train import train
 from sentemb.training.run import Run
 
 
@@ -28,7 +28,7 @@ def main() -> None:
 
     Run.train_step = step  # type: ignore[method-assign]
     logging.basicConfig(level=logging.INFO)
-    train(validate(json.loads(tree.read_text()), Path("test.toml")), output=output, resume=True)
+    train(Recipe.from_tree(json.loads(tree.read_text()), "test.toml"), output=output, resume=True)
 
 
 if __name__ == "__main__":

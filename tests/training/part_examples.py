@@ -54,11 +54,11 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("companions", "detector"): {
         "terms": [INFO_NCE, {"use": "replaced_token_detection"}],
         "views": {"use": "columns", "copies": [MASKED]}, "companions": [DETECTOR],
-        "encoder": {"head": {"use": "projector"}},
+        "encoder": {"heads": [{"use": "projector"}]},
     },
     ("companions", "momentum"): {
         "edits": [{"use": "queue"}], "companions": [{"use": "momentum", "momentum": 0.9, "queue_size": 7}],
-        "encoder": {"head": {"use": "mlp", "train_only": True}},
+        "encoder": {"heads": [{"use": "mlp", "train_only": True}]},
     },
     ("companions", "propensity"): {
         "views": {"use": "propensity_positives"}, "edits": [{"use": "propensity"}],
@@ -85,14 +85,17 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
             {"use": "propensity", "neighbours": 3, "random": 3, "positive_threshold": 0.5, "negative_threshold": 0.5}
         ],
     },
-    ("encoder", "lora"): {
-        "encoder": {"lora": {"rank": 2, "alpha": 4, "targets": ["query", "dense"]}, "head": {"use": "mlp"}},
+    ("adapters", "lora"): {
+        "encoder": {
+            "adapters": [{"use": "lora", "rank": 2, "alpha": 4, "targets": ["query", "dense"]}],
+            "heads": [{"use": "mlp"}],
+        },
     },
     ("train", "nested_dims"): {
         "edits": [{"use": "given"}, {"use": "queue"}, {"use": "mixed", "count": 2}],
         "terms": [INFO_NCE, {"use": "uniformity"}], "companions": [{"use": "momentum"}],
     },
-    ("heads", "dense"): {"encoder": {"head": {"use": "dense", "out_features": 12}}},
+    ("heads", "dense"): {"encoder": {"heads": [{"use": "dense", "out_features": 12}]}},
 }
 
 
@@ -103,7 +106,7 @@ def tree_of(room: str, name: str, backbone: str, data: str, **train: Any) -> dic
         "edits": {"edits": [{"use": name}]},
         "companions": {"companions": [{"use": name}]},
         "views": {"views": {"use": name}},
-        "heads": {"encoder": {"head": {"use": name}}},
+        "heads": {"encoder": {"heads": [{"use": name}]}},
     }
     example = EXAMPLES.get((room, name)) or bare[room]
     tree: dict[str, Any] = {

@@ -24,11 +24,11 @@ def open_run(
     from accelerate.state import AcceleratorState
 
     from sentemb.recipe.build import build
-    from sentemb.recipe.recipe import validate
+    from sentemb.recipe.recipe import Recipe
     from sentemb.training.run import Run
 
     AcceleratorState._reset_state(reset_partial_state=True)
-    plan = replace(build(validate(tree, Path("test.toml")), Path(folder)), **changes)
+    plan = replace(build(Recipe.from_tree(tree, "test.toml"), Path(folder)), **changes)
     plan.objective.to(dtype)
     return Run(plan, resume=resume)
 

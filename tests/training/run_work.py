@@ -32,8 +32,8 @@ def _train(
     sys.stderr = said_by(Path(output)).open("a", buffering=1)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", force=True)
     from sentemb.errors import SentembError
-    from sentemb.recipe.recipe import validate
-    from sentemb.recipe.run import train
+    from sentemb.recipe.recipe import Recipe
+    from sentemb.recipe.train import train
     from sentemb.training.run import Run
 
     if world > 1:
@@ -49,7 +49,7 @@ def _train(
 
     Run.train_step = step  # type: ignore[method-assign]
     try:
-        result = train(validate(tree, Path("test.toml")), output=output, resume=resume)
+        result = train(Recipe.from_tree(tree, "test.toml"), output=output, resume=resume)
         pipe.send(("done", result.steps, result.best_score, dict(result.last_losses)))
     except SentembError as error:
         pipe.send(("error", type(error).__name__, str(error)))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from sentemb.encoder import Encoder
 from sentemb.encoder.adapters import has_adapters
 from sentemb.errors import MissingExtra, RecipeError
-from sentemb.recipe.recipe import validate
+from sentemb.recipe.recipe import Recipe
 from sentemb.training.callbacks import EvaluationEvent, StepEvent
 from sentemb.training.checkpoint import fault_of, newest_checkpoint, rotate, save_tensors
 from sentemb.training.monitor import Monitor, read_metrics
@@ -84,7 +84,7 @@ def test_monitor_forgets_steps_that_will_be_done_again(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- adapters
 def test_adapters_alone_learn_and_are_merged_on_export(tiny_bert: Path, pairs_file: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft", reason='pip install "sentemb[peft]"')
-    run = open_run(tree_of("encoder", "lora", str(tiny_bert), str(pairs_file), learning_rate=0.05), str(tmp_path),
+    run = open_run(tree_of("adapters", "lora", str(tiny_bert), str(pairs_file), learning_rate=0.05), str(tmp_path),
                    dtype=torch.float32)
     backbone = run.plan.encoder.module.backbone
     assert has_adapters(backbone)
@@ -106,13 +106,13 @@ def test_adapters_alone_learn_and_are_merged_on_export(tiny_bert: Path, pairs_fi
 
 @pytest.mark.parametrize(
     ("lora", "match"),
-    [({"rank": 0}, "rank = 0"), ({"rnk": 2}, "rank"), ({"targets": 3}, "targets"), ([], "must be a table")],
+    [({"rank": 0}, "rank = 0"), ({"rnk": 2}, "rank"), ({"targets": 3}, "targets"), ({"use": "lara"}, "mean lora")],
 )
 def test_wrong_adapters_are_told(lora: Any, match: str, tiny_bert: Path, pairs_file: Path) -> None:
     tree = tree_of("heads", "mlp", str(tiny_bert), str(pairs_file))
-    tree["encoder"]["lora"] = lora
+    tree["encoder"]["adapters"] = [{"use": "lora", **lora}]
     with pytest.raises(RecipeError, match=match):
-        validate(tree, Path("r.toml"))
+        Recipe.from_tree(tree, "r.toml")
 
 
 def test_missing_peft_is_told(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from sentemb.views import COPIES, PARTS
 ROOMS: dict[str, Mapping[str, Any]] = {
     "terms": TERMS, "edits": EDITS, "companions": COMPANIONS, "views": {**PARTS, **COPIES}, "heads": HEADS,
 }
-OPTIONS = [("encoder", "lora"), ("train", "nested_dims")]
+OPTIONS = [("adapters", "lora"), ("train", "nested_dims")]
 CATALOGUE = OPTIONS + [(room, name) for room, parts in ROOMS.items() for name in parts]
 # read hidden states: the cache refuses them by name (test_gradcache)
 NOT_CACHED = {("terms", "masked_lm"), ("views", "masked")}

@@ -13,11 +13,11 @@ from filelock import FileLock
 from part_examples import tree_of
 from rank_work import open_run
 from safetensors.torch import load_file
+from sentemb.recipe.run import train
 
 from sentemb.encoder import Encoder
 from sentemb.errors import CheckpointError, NumericError, RecipeError
 from sentemb.recipe.recipe import validate
-from sentemb.recipe.run import train
 from sentemb.terms.term import Term
 from sentemb.training.run import Run
 from sentemb.types import Batch, Companion, Examples, PairScores, SentenceModule, Services, TokenColumn

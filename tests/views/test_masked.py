@@ -100,12 +100,12 @@ def test_a_tokenizer_without_a_mask_is_named(many, context_of):
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"of": []}, "one or more different names"),
-        ({"of": ["anchor", "anchor"]}, "one or more different names"),
-        ({"of": ["anchor"], "probability": 0.0}, "between 0 and 1"),
-        ({"of": ["anchor"], "probability": 1.0}, "between 0 and 1"),
-        ({"of": ["anchor"], "mask_share": 0.9, "random_share": 0.2}, "sum at most 1"),
-        ({"of": ["anchor"], "mask_share": -0.1}, "not negative"),
+        ({"of": []}, "at least 1 item"),
+        ({"of": ["anchor", "anchor"]}, "every view once"),
+        ({"of": ["anchor"], "probability": 0.0}, "greater than 0"),
+        ({"of": ["anchor"], "probability": 1.0}, "less than 1"),
+        ({"of": ["anchor"], "mask_share": 0.9, "random_share": 0.2}, "more than 1"),
+        ({"of": ["anchor"], "mask_share": -0.1}, "greater than or equal to 0"),
     ],
 )
 def test_wrong_values(settings_, message):

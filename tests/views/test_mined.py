@@ -75,7 +75,7 @@ def test_refuses_no_negative_and_no_companion(examples_of, context_of):
         Mined(count=0)
     dataset = examples_of(anchor=TOKENS)
     context = context_of(dataset)
-    with pytest.raises(RecipeError, match='no companion "neighbours"'):
+    with pytest.raises(RecipeError, match='needs a companion "neighbours"'):
         Mined()(Twice()(dataset, context), context)
 
 

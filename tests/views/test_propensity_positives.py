@@ -96,10 +96,10 @@ def test_refuses_values_out_of_range(bad):
 
 def test_says_that_the_companion_is_missing(examples_of, context_of):
     dataset = examples_of(anchor=TOKENS)
-    with pytest.raises(RecipeError, match=r'no companion "propensity"'):
+    with pytest.raises(RecipeError, match='needs a companion "propensity"'):
         PropensityPositives()(dataset, context_of(dataset))
 
 
 def test_is_a_part():
     assert PARTS["propensity_positives"] is PropensityPositives
-    assert PropensityPositives.needs == {"companion:propensity"}
+    assert PropensityPositives().needs == {"companion:propensity"}
