@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from sentemb import Encoder, Recipe, SearchIndex, check
+from sentemb.cli import main
 from sentemb.recipe.build import build
 from sentemb.training.run import Run
 
@@ -79,12 +80,16 @@ def test_a_resumed_run_is_the_run_that_never_stopped(recipe: Recipe, tmp_path: P
 
 
 @pytest.mark.parametrize("room", OWN)
-def test_the_command_line_lists_and_shows_them(room: str) -> None:
-    def run(*arguments: str) -> str:
-        command = [sys.executable, "-m", "sentemb", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_they_are_listed_and_shown(room: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["list", room])
+    assert OWN[room] in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["show", f"{room}/{OWN[room]}"])
+    assert "own_parts/" in capsys.readouterr().out
 
-    name = OWN[room]
-    assert name in run("list", room)
-    shown = run("show", f"{room}/{name}")
-    assert "own_parts/" in shown
+
+def test_the_installed_command_knows_them(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sentemb", "show", "additive_margin"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert "Yang et al. 2019" in shown
