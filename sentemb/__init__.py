@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sentemb.companions.companion import Companion
     from sentemb.data.data_source import DataSource
     from sentemb.edits.edit import Edit
     from sentemb.encoder import Encoder
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from sentemb.search import SearchIndex
     from sentemb.terms.term import Term
     from sentemb.training.settings import TrainSettings
-    from sentemb.types import Companion, ViewCopy, ViewMaker
+    from sentemb.views.view import ViewCopy, ViewMaker
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Companion": "sentemb.types",
+    "Companion": "sentemb.companions.companion",
     "DataSource": "sentemb.data.data_source",
     "Edit": "sentemb.edits.edit",
     "Encoder": "sentemb.encoder",
@@ -36,8 +37,8 @@ _HOMES = {
     "SentembError": "sentemb.errors",
     "Term": "sentemb.terms.term",
     "TrainSettings": "sentemb.training.settings",
-    "ViewCopy": "sentemb.types",
-    "ViewMaker": "sentemb.types",
+    "ViewCopy": "sentemb.views.view",
+    "ViewMaker": "sentemb.views.view",
     "check": "sentemb.recipe.check",
     "mine": "sentemb.mining.run",
     "score_table": "sentemb.maths.table",

@@ -9,18 +9,16 @@ Device side (torch)  ``Tokens`` → ``Encoded`` → ``Rows`` → ``PairScores`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from annotated_types import Gt, Le, MinLen
+from annotated_types import Gt, Le
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from sentemb.parts import Part, room
@@ -29,13 +27,6 @@ Similarity = Literal["cosine", "dot"]
 Cosine = Annotated[float, Gt(-1), Le(1)]  # as a setting: a threshold
 
 
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError("must name every view once")
-    return tuple(names)
-
-
-ViewNames = Annotated[Sequence[str], MinLen(1), AfterValidator(_distinct)]
 Vectors = NDArray[np.float32]  # (texts, width)
 
 
@@ -175,7 +166,7 @@ class Batch:
     encoded: Mapping[str, Encoded]
     outputs: Mapping[str, Tensor] = field(default_factory=dict)  # "companion/name" → (n, …), no gradient
     score: Float[Tensor, " n"] | None = None
-    companions: Mapping[str, Companion] = field(default_factory=dict)
+    companions: Mapping[str, Component] = field(default_factory=dict)
     generator: torch.Generator | None = None  # CPU generator, the same state on every device
     step: int = 0
 
@@ -231,39 +222,7 @@ class ViewContext:
     generator: np.random.Generator  # same on every device: views are made for the whole batch, then sliced
     dataset: Examples  # all examples, for makers that fetch other rows
     vocabulary: Vocabulary
-    companions: Mapping[str, Companion]
-
-
-class ViewMaker(Part, room="views"):
-    """Says what is encoded for one example: ``maker(examples, context) -> Views``.
-
-    Attributes:
-        columns: columns of the data it must have.
-    """
-
-    columns: frozenset[str] = frozenset()
-
-    def makes(self, columns: Collection[str]) -> tuple[str, ...]:
-        """Names of the views it makes of data with these columns; the default says anchor and positive."""
-        return ("anchor", "positive")
-
-    def __call__(self, examples: Examples, context: ViewContext) -> Views:
-        """The views of a batch."""
-        raise NotImplementedError
-
-
-class ViewCopy(Part, room="copies"):
-    """Makes further views of those there are: ``copy(views, context) -> Views``, the added ones only.
-
-    Attributes:
-        makes: names of the views it adds.
-    """
-
-    makes: tuple[str, ...] = ()
-
-    def __call__(self, views: Views, context: ViewContext) -> Views:
-        """The added views of a batch."""
-        raise NotImplementedError
+    companions: Mapping[str, Component]
 
 
 class Component(Part, nn.Module):
@@ -283,53 +242,6 @@ class Component(Part, nn.Module):
 
     def bind(self, build: Build) -> None:
         """Make the modules and buffers that depend on the encoder. The default makes none."""
-
-
-class Companion(Component, room="companions"):
-    """Something stateful beside the encoder. State changes only in ``prepare`` and ``after_step``.
-
-    What must survive a restart is in parameters and buffers; ``checkpoint_state`` may leave out what ``bind`` or
-    ``prepare`` rebuild exactly (a frozen checkpoint's weights). Two of one kind have different names:
-    ``Reference(model="other").marked(name="teacher")``; parts that use one take its name as a setting.
-    """
-
-    marks = MappingProxyType({"name": str})
-
-    @property
-    def checkpoints(self) -> tuple[str, ...]:
-        """Paths and ids of what it loads, for ``sentemb check``; the default says the setting ``model``."""
-        model = self.settings.get("model")
-        return (model,) if isinstance(model, str) else ()
-
-    def prepare(self, dataset: Examples, services: Services) -> None:
-        """Once before training, on the whole tokenised data set; deterministic. The default does nothing."""
-
-    def observe(self, tokens: Mapping[str, Tokens], views: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Per-row outputs (b, …) for this device's rows, without gradient; ``views`` holds example ids (b,).
-
-        The step gathers them over devices into ``Batch.outputs["<companion>/<key>"]``.
-        """
-        return {}
-
-    def after_step(self, batch: Batch, encoder: SentenceModule, services: Services) -> None:
-        """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing.
-
-        ``services.embed(encoder, column)`` embeds with the trained encoder as it is now, so negatives can be mined
-        again while training. Every device calls it at the same step. Views that read this companion are then made
-        without a lead over training.
-        """
-
-    def summary(self) -> dict[str, Any]:
-        """What ``prepare`` found, as JSON can hold it; written into the run folder. The default has nothing to say."""
-        return {}
-
-    def checkpoint_state(self) -> dict[str, Tensor]:
-        """Tensors to save in a checkpoint."""
-        return dict(self.state_dict())
-
-    def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what ``checkpoint_state`` gave."""
-        self.load_state_dict(dict(state))
 
 
 @runtime_checkable

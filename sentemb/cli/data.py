@@ -42,10 +42,8 @@ def fetch(
 
     root = data_dir / "hub" if (data_dir / "hub").is_dir() else data_dir
     fetched, failed = fetch_all(repositories(_mteb_tasks(_suites(suite, task))), root, endpoint=endpoint)
-    for one in fetched:
-        typer.echo(
-            f"{one.repository}: {one.files} files, {one.bytes / 2**20:.1f} MiB{'' if one.is_new else ' (was here)'}"
-        )
+    for line in fetched:
+        typer.echo(line)
     for line in failed:
         typer.echo(f"FAILED {line}", err=True)
     if failed:

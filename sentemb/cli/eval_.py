@@ -140,11 +140,11 @@ def compare(
     seed: Seed = 0,
 ) -> None:
     """Whether B differs from A: paired permutation or bootstrap test per task (Welch over seeds), Holm-corrected."""
-    from sentemb.evaluate.reports.compare import HEADERS, comparison_cells, load_side
+    from sentemb.evaluate.reports.compare import HEADERS, load_side
     from sentemb.evaluate.reports.compare import compare as compare_sides
 
     rows = compare_sides(load_side(a), load_side(b), resamples=resamples, seed=seed)
-    cells = comparison_cells(rows)
+    cells = [row.cells for row in rows]
     if report is not None:
         from sentemb.evaluate.reports.report import markdown_table
         from sentemb.files import write_text

@@ -48,19 +48,20 @@ def mine(
     OUTPUT.parts, from which --resume goes on.
     """
     from sentemb.encoder import Encoder
-    from sentemb.mining import run
     from sentemb.mining.miner import MiningOptions
+    from sentemb.mining.run import mine as mine_texts
     from sentemb.mining.sources import Nearest
+    from sentemb.mining.texts import read_texts
 
     sources = [part_of("mining_sources", text) for text in source or ()] or [Nearest()]
     rules = [part_of("mining_rules", text) for text in rule or ()]
     columns = _columns(data, column or [], unlabelled)
     sampled = cast(Any, sampling)  # MiningOptions checks it
     MiningOptions(negatives=negatives, sources=sources, rules=rules, sampling=sampled, seed=seed)
-    texts = run.read(data, corpus or (), columns=columns, split=split)
+    texts = read_texts(data, corpus or (), columns=columns, split=split)
     encoder = Encoder.load(model, precision=precision)
     with stoppable("the same command with --resume goes on from the last block"):
-        result = run.mine(
+        result = mine_texts(
             texts, encoder=encoder, output=output, negatives=negatives, sources=sources, rules=rules, sampling=sampled,
             seed=seed, resume=resume,
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from sentemb.companions.companion import Companion
 from sentemb.companions.detector import Detector
 from sentemb.companions.momentum import Momentum
 from sentemb.companions.neighbours import Neighbours
 from sentemb.companions.propensity import Propensity
 from sentemb.companions.reference import Reference
-from sentemb.types import Companion
 
 PARTS: dict[str, type[Companion]] = {
     "detector": Detector,

@@ -59,7 +59,6 @@ def build_corpus(
     Embeddings are centred on their mean before they are normalised again: untuned encoders put all sentences into a
     narrow cone, where cosines tell little (Mu & Viswanath 2018, ICLR, "All-but-the-top"); centred, two random
     sentences have a cosine near 0 whatever the encoder.
-
     Raises:
         DataError: the column is missing, or has fewer than three distinct texts.
     """

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from sentemb.companions.companion import Companion
 from sentemb.encoder.pretrained import HEAD_LAYERS, check_same_tokenizer, load_bare, load_masked_lm
 from sentemb.errors import CheckpointError, ModelError
-from sentemb.types import Build, Companion, Tokens, Vocabulary
+from sentemb.types import Build, Tokens, Vocabulary
 
 # rows generated at a time: their logits over the vocabulary are the step's largest tensor (0.5 GB at 30,522 words)
 GENERATED_TOKENS = 4096

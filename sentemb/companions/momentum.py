@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from sentemb.companions.companion import Companion
 from sentemb.distributed import gather_detached
-from sentemb.types import Batch, Build, Companion, SentenceModule, Services
+from sentemb.types import Batch, Build, SentenceModule, Services
 
 
 class Momentum(Companion):
@@ -24,13 +25,10 @@ class Momentum(Companion):
     Args:
         momentum: m; 0.995 in ESimCSE, section 4.2.
         queue_size: rows kept; 160 = 2.5 batches of 64 is ESimCSE's best (table 7).
-
     Raises:
         ValueError: a momentum outside [0, 1) or a queue without rows.
-
     Source: He et al. 2020, CVPR, "Momentum contrast" (MoCo), section 3.2; Wu et al. 2022, COLING, "ESimCSE",
         section 3.2 (dropout of the momentum encoder turned off).
-
     Deviations: none from ESimCSE. MoCo encodes positives with the average too; here positives come from the
         trained encoder, as in ESimCSE.
     """

@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sentemb.companions.companion import Companion
 from sentemb.companions.corpus import Corpus, build_corpus
 from sentemb.encoder.digest import fingerprint, require_same
-from sentemb.types import Build, Companion, Examples, Services
+from sentemb.types import Build, Examples, Services
 
 
 class Neighbours(Companion):
@@ -32,13 +33,10 @@ class Neighbours(Companion):
             neighbours of its positive.
         count: neighbours kept of each text.
         skip: nearest ones left out, the likeliest false negatives.
-
     Raises:
         ValueError: ``count`` below 1, ``skip`` below 0, an unknown column.
-
     Source: Xiong et al. 2021, ICLR, "Approximate nearest neighbor negative contrastive learning" (ANCE), section 3;
         rank window: Qu et al. 2021, NAACL, "RocketQA", section 3.
-
     Deviations: found once, with a frozen encoder (ANCE refreshes them while training).
     """
 

@@ -11,12 +11,13 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sentemb.companions.companion import Companion
 from sentemb.companions.corpus import Corpus, build_corpus
 from sentemb.encoder.digest import fingerprint, require_same
 from sentemb.errors import CheckpointError
 from sentemb.maths.propensity import Candidates, Logistic, fit_logistic, reliability
 from sentemb.maths.surface import ngram_bits, surface_of_pairs, surface_table
-from sentemb.types import Build, Companion, Examples, Services
+from sentemb.types import Build, Examples, Services
 
 # pairs that the propensity models are fitted on: two numbers need no more
 _FITTED_PAIRS = 200_000
@@ -44,16 +45,12 @@ class Propensity(Companion):
         positive_threshold: θ⁺, cosine from which on a candidate may be a positive. High by default: among thousands
             of sentences an untuned reference's neighbours below it share a topic, not a meaning.
         negative_threshold: θ⁻, cosine above which a pair is no negative.
-
     Returns:
         ``summary()``: both models with observed and fitted shares by bin; ``candidates`` and ``pairs`` for the parts.
-
     Raises:
         ValueError: counts below 1, thresholds outside (-1, 1], θ⁻ above θ⁺.
-
     Source: Miao, Du & Zhang 2023, CIKM, "DebCSE: Rethinking unsupervised contrastive sentence embedding learning in
         the debiasing perspective"; inverse propensities: Rosenbaum & Rubin 1983, Biometrika.
-
     Deviations: no code is public and the abstract fixes only the idea, so surface similarity, both propensity models,
         thresholds and centring are ours; no number of the paper's is claimed.
     """

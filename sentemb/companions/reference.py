@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from sentemb.companions.companion import Companion
 from sentemb.encoder.digest import fingerprint, require_same
 from sentemb.errors import RecipeError
-from sentemb.types import Build, Companion, Examples, Rows, SentenceModule, Services, TokenColumn, Tokens
+from sentemb.types import Build, Examples, Rows, SentenceModule, Services, TokenColumn, Tokens
 
 
 class Reference(Companion):
@@ -28,13 +29,10 @@ class Reference(Companion):
         model: path, ``package:…`` or hub id of the frozen encoder, whose tokenizer must be that of the trained one;
             without it, the checkpoint from which the training starts.
         precompute: encode the data set before training; costs 2 bytes a dimension and distinct text.
-
     Returns:
         ``observe``: unit embeddings (b, width) of the anchors and positives, unless precomputed.
-
     Source: Zhou et al. 2022, ACL, "Debiased contrastive learning of unsupervised sentence representations" (DCLR),
         section 4.2 (the complementary model).
-
     Deviations: the paper's complementary model is a trained SimCSE; here it is what ``model`` names.
     """
 

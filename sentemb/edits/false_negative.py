@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from pydantic import AfterValidator
 from torch import Tensor
 
-from sentemb.companions.find import find_companion
+from sentemb.companions.companion import find_companion
 from sentemb.companions.reference import Reference
 from sentemb.edits.edit import Edit
 from sentemb.maths.rows import UNKNOWN
@@ -41,17 +41,13 @@ class FalseNegative(Edit):
             companion's judgement: of the in-batch candidates, or of every text of the data set if it precomputes.
         threshold: φ, for ``reference`` only, in cosine; 0.9 in DCLR.
         companion: name of the companion that judges.
-
     Returns:
         The table with some log-weights at -inf; positives are never removed.
-
     Raises:
         PartError: a threshold without ``reference``, or the other way round.
-
     Source: by reference: Zhou et al. 2022, ACL, "Debiased contrastive learning of unsupervised sentence
         representations" (DCLR), equation 6. By identity: Huynh et al. 2022, WACV, "Boosting contrastive
         self-supervised learning with false negative cancellation", section 3.2 (elimination).
-
     Deviations: identities are known, not estimated as in Huynh et al.; the reference need not be the paper's.
     """
 

@@ -32,15 +32,11 @@ class Given(Edit):
 
     Args:
         weight: α, how many times the anchor's own hard negative counts; 1 as in SimCSE's table 5.
-
     Returns:
         The table with n more columns a view.
-
     Raises:
         RecipeError: no view is named ``negative`` or ``negative_N``.
-
     Source: Gao, Yao & Chen 2021, EMNLP, "SimCSE", equation 5 and section 4.2 (α^1[i=j]).
-
     Deviations: any number of hard negatives an example instead of one; none for one.
     """
 

@@ -34,13 +34,10 @@ class Hardness(Edit):
         beta: β, concentration on hard negatives; 1 in the paper's text experiments, 0 weighs all alike.
         temperature: τ, that of the loss.
         class_prior: τ⁺, probability that a random negative means what the anchor means; 0 leaves the correction out.
-
     Returns:
         The table with other log-weights of the negatives; removed pairs stay removed, positives are unchanged.
-
     Source: Robinson et al. 2021, ICLR, "Contrastive learning with hard negative samples", equations 3 to 5;
         Chuang et al. 2020, NeurIPS, "Debiased contrastive learning", equation 8 (G and its floor).
-
     Deviations: the released code lets gradients through the weights; here they are constants, which is what
         importance weights are. With several positives, exp(s_i⁺/τ) is their mean.
     """

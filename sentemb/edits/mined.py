@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from sentemb.companions.find import find_companion
+from sentemb.companions.companion import find_companion
 from sentemb.companions.neighbours import Neighbours
 from sentemb.edits.edit import Edit
 from sentemb.errors import RecipeError
@@ -32,16 +32,12 @@ class Mined(Edit):
     Args:
         threshold: largest cosine (centred) of a negative; without it only equal texts are dropped.
         companion: name of the companion that knows the neighbours.
-
     Returns:
         The table with n more columns a view.
-
     Raises:
         RecipeError: there is no view ``mined_1``.
-
     Source: Xiong et al. 2021, ICLR, "Approximate nearest neighbor negative contrastive learning" (ANCE);
         threshold: Moreira et al. 2024, arXiv:2407.15831, "NV-Retriever", section 4 (absolute cut, TopK-Abs).
-
     Deviations: the cut is by the frozen encoder's centred cosine.
     """
 

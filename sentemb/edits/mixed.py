@@ -29,16 +29,12 @@ class Mixed(Edit):
         hardest: N, size of the pool of hardest negatives; fewer where the table has fewer.
         count: s, mixtures of two negatives.
         with_anchor: s', mixtures with the anchor; each is harder than any negative it was made of.
-
     Returns:
         The table with n · (count + with_anchor) more columns.
-
     Raises:
         ValueError: ``hardest`` below 1, or no mixture asked for.
-
     Source: Kalantidis et al. 2020, NeurIPS, "Hard negative mixing for contrastive learning" (MoCHi), equations 2
         to 4.
-
     Deviations: negatives come from the table (the batch, and a queue where there is one) instead of a queue of
         65,536 keys, so N, s and s' are small; the paper uses N = 1024, s = 1024, s' = 128 with that queue.
     """

@@ -30,13 +30,10 @@ class Noise(Edit):
         steps: gradient ascent steps; 0 leaves the points Gaussian.
         step_size: η, length of one step in units of the anchors' mean length.
         temperature: τ of U.
-
     Returns:
         The table with ``count`` more columns.
-
     Source: Zhou et al. 2022, ACL, "Debiased contrastive learning of unsupervised sentence representations" (DCLR),
         section 4.1, equations 3 to 5.
-
     Deviations: lengths are relative to the anchors' (the paper's space is not normalised, so its absolute step size
         does not carry over); the number of points is fixed instead of a multiple of the batch size.
     """

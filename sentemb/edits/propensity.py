@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 
-from sentemb.companions.find import find_companion
+from sentemb.companions.companion import find_companion
 from sentemb.companions.propensity import Propensity as PropensityCompanion
 from sentemb.edits.edit import Edit
 from sentemb.maths.softmax import masked_logsumexp
@@ -31,12 +31,9 @@ class Propensity(Edit):
     Args:
         clip: largest 1/e⁻ before self-normalisation; 1 weighs all alike.
         companion: name of the companion that knows the propensities.
-
     Returns:
         The table with other log-weights.
-
     Source: Miao, Du & Zhang 2023, CIKM, "DebCSE"; self-normalised weights: Swaminathan & Joachims 2015, NeurIPS.
-
     Deviations: no code is public; the formula is ours.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sentemb.companions.find import find_companion
+from sentemb.companions.companion import find_companion
 from sentemb.companions.momentum import Momentum
 from sentemb.edits.edit import Edit
 from sentemb.maths.rows import extra_rows
@@ -22,12 +22,9 @@ class Queue(Edit):
 
     Args:
         companion: name of the companion that holds the queue.
-
     Returns:
         The table with ``queue_size`` more columns.
-
     Source: He et al. 2020, CVPR, "Momentum contrast", section 3.2; Wu et al. 2022, COLING, "ESimCSE", equation 7.
-
     Deviations: none.
     """
 

@@ -17,12 +17,9 @@ class SameLabel(Edit):
 
     Returns:
         The table with more positives.
-
     Raises:
         RecipeError: the rows have no labels.
-
     Source: Khosla et al. 2020, NeurIPS, "Supervised contrastive learning", equation 2 (the set P(i)).
-
     Deviations: the anchor's own view is not a candidate of the table; its positive is.
     """
 

@@ -29,7 +29,7 @@ from sentemb.encoder.runners.packed import pack
 from sentemb.encoder.runners.post_norm import PostNormEncoder
 from sentemb.encoder.saving import write_json
 from sentemb.errors import ModelError, first_line
-from sentemb.machine.precision import resolve_precision
+from sentemb.machine.precision import Precision, resolve_precision
 from sentemb.progress import Progress
 from sentemb.types import TokenColumn, Vocabulary
 
@@ -97,6 +97,18 @@ def require_byte_products(device: torch.device) -> None:
         raise ModelError("this processor, or this PyTorch, has no exact products of bytes, so a model of eight bits "
                          'would be no faster here; encode with precision = "fp32" or "bf16" (its folder holds the '
                          "full weights too)")
+
+
+def format_of(precision: Precision, device: torch.device, form: EightBits | None) -> tuple[torch.dtype, bool]:
+    """The dtype of a precision on a device, and whether it is eight bits: those of a quantised model by default.
+
+    Raises:
+        ModelError: a precision that the device, or the model, does not have.
+    """
+    if form is not None and precision in ("auto", "int8"):
+        require_byte_products(device)
+        return form.dtype, True
+    return resolve_precision(precision, device), False
 
 
 def prepare(

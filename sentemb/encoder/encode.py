@@ -9,6 +9,7 @@ rows share a batch, which changes a vector by floating-point rounding at most.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,14 +21,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sentemb.data.distinct import distinct
+from sentemb.encoder.backbone import position_limit
 from sentemb.encoder.module import EncoderModule, evaluating
 from sentemb.encoder.runners.choose import Runner
+from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.errors import ModelError
 from sentemb.machine.allocation import keep_freed_memory
 from sentemb.progress import Progress, is_quiet
 from sentemb.types import TokenColumn
 
 Vectors = NDArray[np.float32]
+_log = logging.getLogger("sentemb")
 
 # padded tokens a batch: on a CPU few enough that a layer's values stay in the cache, on a GPU enough to fill it
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
@@ -43,27 +47,42 @@ class EncodeSettings:
     Attributes:
         normalise: to unit length.
         dim: leading dimensions to keep (before normalising); None keeps all.
-        prompt_tokens: leading tokens of every row that belong to a prompt.
         batch_tokens: padded tokens a batch; None takes the device's ``BATCH_TOKENS``.
     """
 
     normalise: bool = True
     dim: int | None = None
-    prompt_tokens: int = 0
     batch_tokens: int | None = None
 
 
 def encode_texts(
-    module: EncoderModule, run: Runner, texts: Sequence[str], *, tokenise: Callable[[Sequence[str]], TokenColumn],
+    module: EncoderModule, run: Runner, texts: Sequence[str], *, tokeniser: Tokeniser, prefix: str,
     settings: EncodeSettings, bar: Progress,
 ) -> Vectors:
-    """Embeddings (texts, d) float32; equal texts are tokenised and computed once."""
+    """Embeddings (texts, d) float32; equal texts are tokenised and computed once.
+
+    Args:
+        prefix: a prompt, put in front of every text.
+
+    Raises:
+        ModelError: an entry is no string.
+    """
     check_texts(texts)
+    cut_before, prompt_tokens = tokeniser.cut_count, tokeniser.prompt_tokens(prefix)
+
+    def tokenise(part: Sequence[str]) -> TokenColumn:
+        return tokeniser([prefix + text for text in part] if prefix else part)
+
     unique = distinct(texts)
     out = np.empty((len(texts), settings.dim or module.exported_width), dtype=np.float32)
     for start, column in tokenise_ahead(unique.values, tokenise):
         rows = unique.first[start : start + len(column)]
-        encode_tokens(module, run, column, settings=settings, bar=bar, out=out, rows=rows)
+        encode_tokens(
+            module, run, column, settings=settings, bar=bar, prompt_tokens=prompt_tokens, out=out, rows=rows
+        )
+    if tokeniser.cut_count > cut_before == 0:
+        _log.warning("%d of %d texts are longer than %d tokens and were cut there (Encoder.cut_count counts on)",
+                     tokeniser.cut_count, len(texts), tokeniser.max_tokens)
     repeated = unique.repeated
     out[repeated] = out[unique.first[unique.position[repeated]]]
     bar.advance(len(repeated))
@@ -79,14 +98,19 @@ def check_texts(texts: Sequence[object]) -> None:
 
 def encode_tokens(
     module: EncoderModule, run: Runner, column: TokenColumn, *, settings: EncodeSettings, bar: Progress,
-    out: Vectors | None = None, rows: NDArray[np.int64] | None = None,
+    prompt_tokens: int = 0, out: Vectors | None = None, rows: NDArray[np.int64] | None = None,
 ) -> Vectors:
     """Embeddings of every row of token ids, by the module in evaluation mode, without gradient.
 
     Args:
+        prompt_tokens: leading tokens of every row that belong to a prompt.
         out: where to write; allocated when None.
         rows: row of ``out`` for every row of ``column``; the same row when None.
+
+    Raises:
+        ModelError: a row without tokens, or one that is longer than the backbone's positions.
     """
+    _check_lengths(column.lengths, position_limit(module.backbone))
     device = next(module.parameters()).device
     width = settings.dim or module.exported_width
     if out is None:
@@ -98,13 +122,21 @@ def encode_tokens(
     with torch.inference_mode(), evaluating(module), torch.autocast(device.type, enabled=False):
         for begin, end in budget_batches(column.lengths[order], budget):
             batch = order[begin:end]
-            pooled = run(column.take(batch), settings.prompt_tokens).float()
+            pooled = run(column.take(batch), prompt_tokens).float()
             embedding = module.project(pooled, exported=True)[:, :width]
             if settings.normalise:
                 embedding = nn.functional.normalize(embedding, dim=-1)
             out[batch if rows is None else rows[batch]] = embedding.cpu().numpy()
             bar.advance(len(batch))
     return out
+
+
+def _check_lengths(lengths: NDArray[np.int64], limit: int | None) -> None:
+    longest = int(lengths.max(initial=1))
+    if limit is not None and longest > limit:
+        raise ModelError(f"a row has {longest} tokens; the backbone's positions end at {limit}")
+    if len(lengths) and int(lengths.min()) < 1:
+        raise ModelError("a row has no tokens; every row needs at least one")
 
 
 def length_order(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

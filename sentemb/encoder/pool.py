@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,42 +24,6 @@ from sentemb.progress import Progress
 
 _BLOCK = 8192  # texts sent to a process at a time, at most
 _BLOCKS_EACH = 4  # at least so many a process, so that none waits long for the last one
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Model:
-    """Arguments of ``Encoder.load``."""
-
-    source: str
-    max_tokens: int | None
-    precision: str
-    trust_remote_code: bool
-    prompts: Mapping[str, str] | None
-    revision: str | None
-
-    def load(self, device: str) -> Encoder:
-        return Encoder.load(
-            self.source, max_tokens=self.max_tokens, device=device, precision=self.precision,
-            trust_remote_code=self.trust_remote_code, prompts=self.prompts, revision=self.revision,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Options:
-    """Arguments of ``Encoder.encode``."""
-
-    prompt: str | None
-    prompt_name: str | None
-    normalise: bool | None
-    precision: str | None
-    batch_tokens: int | None
-    dim: int | None
-
-    def encode(self, encoder: Encoder, texts: list[str]) -> Vectors:
-        return encoder.encode(
-            texts, prompt=self.prompt, prompt_name=self.prompt_name, normalise=self.normalise,
-            precision=self.precision, batch_tokens=self.batch_tokens, dim=self.dim, progress=False,
-        )
 
 
 def device_names(devices: str | None) -> list[str]:
@@ -107,11 +71,11 @@ class DevicePool:
             find_device(name)
         self.devices = tuple(devices)
         self.cut_count = 0
-        model = _Model(
-            source=str(source), max_tokens=max_tokens, precision=precision, trust_remote_code=trust_remote_code,
-            prompts=prompts, revision=revision,
+        load = partial(
+            Encoder.load, str(source), max_tokens=max_tokens, precision=precision,
+            trust_remote_code=trust_remote_code, prompts=prompts, revision=revision,
         )
-        self._facts = model.load("cpu")  # its faults are found here, not in the processes
+        self._facts = load(device="cpu")  # its faults are found here, not in the processes
         context = multiprocessing.get_context("spawn")
         free_devices = context.Queue()
         for name in devices:
@@ -119,7 +83,7 @@ class DevicePool:
         on_cpu = sum(torch.device(name).type == "cpu" for name in devices)
         threads = max(1, torch.get_num_threads() // on_cpu) if on_cpu else None
         self._processes = ProcessPoolExecutor(
-            len(devices), context, initializer=_start, initargs=(free_devices, model, threads)
+            len(devices), context, initializer=_start, initargs=(free_devices, load, threads)
         )
 
     # ------------------------------------------------------------------------- what other parts ask of an encoder
@@ -151,7 +115,7 @@ class DevicePool:
         self, texts: Sequence[str], *, prompt: str | None = None, prompt_name: str | None = None,
         normalise: bool | None = None, precision: str | None = None, batch_tokens: int | None = None,
         dim: int | None = None, progress: bool | Progress | None = None,
-    ) -> NDArray[np.float32]:
+    ) -> Vectors:
         """Embeddings in the order of the texts, (texts, d) float32; equal texts are computed once.
 
         Args: as those of ``Encoder.encode``.
@@ -159,9 +123,9 @@ class DevicePool:
         Raises:
             ModelError: what ``Encoder.encode`` raises, or a process that ended.
         """
-        options = _Options(
-            prompt=prompt, prompt_name=prompt_name, normalise=normalise, precision=precision,
-            batch_tokens=batch_tokens, dim=dim,
+        work = partial(
+            Encoder.encode, prompt=prompt, prompt_name=prompt_name, normalise=normalise, precision=precision,
+            batch_tokens=batch_tokens, dim=dim, progress=False,
         )
         check_texts(texts)
         unique = distinct(texts)
@@ -174,7 +138,7 @@ class DevicePool:
             try:
                 for rows in np.split(order, range(size, len(order), size)):
                     block = [unique.values[row] for row in rows]
-                    rows_of[self._processes.submit(_encode, block, options)] = rows
+                    rows_of[self._processes.submit(_encode, work, block)] = rows
                 for done in as_completed(rows_of):
                     vectors[rows_of[done]], cut = done.result()
                     self.cut_count += cut
@@ -205,16 +169,16 @@ class DevicePool:
 _here: Encoder | None = None
 
 
-def _start(free_devices: Any, model: _Model, threads: int | None) -> None:
+def _start(free_devices: Any, load: Callable[..., Encoder], threads: int | None) -> None:
     global _here
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     device = free_devices.get()
     if threads is not None and torch.device(device).type == "cpu":
         torch.set_num_threads(threads)
-    _here = model.load(device)
+    _here = load(device=device)
 
 
-def _encode(texts: list[str], options: _Options) -> tuple[Vectors, int]:
+def _encode(work: Callable[[Encoder, list[str]], Vectors], texts: list[str]) -> tuple[Vectors, int]:
     assert _here is not None
     before = _here.cut_count
-    return options.encode(_here, texts), _here.cut_count - before
+    return work(_here, texts), _here.cut_count - before

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,29 @@ from sentemb.encoder.heads import DenseLayer, LayerNorm
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import KnownForm, Pooling, known_form
 from sentemb.encoder.poolings.tokens import TOKEN_POOLINGS
-from sentemb.errors import ModelError, NumericError
+from sentemb.errors import ModelError, NumericError, first_line
+from sentemb.files import atomic_folder
 from sentemb.parts import to_table
 
 _THEIRS = "sentence_transformers.models."
 _WEIGHTS = "model.safetensors"
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``folder`` when everything in it was written.
+
+    Raises:
+        ModelError: something could not be written; then ``folder`` is as it was.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        with atomic_folder(folder) as place:
+            yield place
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the model could not be saved ({first_line(error)}); make room or save it "
+                         "elsewhere") from error
 
 
 def write_backbone(

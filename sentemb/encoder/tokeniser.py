@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.data.hashing import text_hashes
 from sentemb.encoder.backbone import refused
 from sentemb.errors import ModelError
 from sentemb.types import TokenColumn, Vocabulary
@@ -64,16 +63,11 @@ class Tokeniser:
         return None if self._fast is None else str(self._fast.to_str())
 
     def __call__(self, texts: Sequence[str]) -> TokenColumn:
-        """Token ids of every text, special tokens included, cut to ``max_tokens``, and the texts' hashes.
+        """Token ids of every text, special tokens included, cut to ``max_tokens``; the texts are not hashed.
 
         Raises:
             ModelError: an entry is no string.
         """
-        column = self.ids(texts)
-        return TokenColumn(column.flat, column.offsets, text_hashes(texts))
-
-    def ids(self, texts: Sequence[str]) -> TokenColumn:
-        """As calling it, for who needs no hashes: ``text`` is -1 in every row."""
         flats: list[NDArray[np.int32]] = []
         lengths = np.empty(len(texts), dtype=np.int64)
         for start in range(0, len(texts), _CHUNK):

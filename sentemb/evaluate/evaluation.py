@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ AHEAD_TEXTS = 200_000  # distinct texts of several tasks that are encoded in one
 
 
 def evaluate_model(
-    model: str | Path | Embedder | EvalModel,
-    tasks: str | Path | Suite | Sequence[Task],
+    model: str | Path | Embedder | EvalModel | Callable[[list[str]], Any],
+    tasks: str | Path | Suite | Task | Sequence[Task],
     *,
     data_dir: str | Path | None = None,
     output: str | Path | None = None,
@@ -42,13 +42,13 @@ def evaluate_model(
     """Score a model.
 
     >>> from sentemb.evaluate import Sts, evaluate_model
-    >>> evaluate_model("runs/simcse/model", [Sts(path="pairs.csv")]).tasks[0].main  # doctest: +SKIP
+    >>> evaluate_model("runs/simcse/model", Sts(path="pairs.csv")).tasks[0].main  # doctest: +SKIP
     >>> evaluate_model("BAAI/bge-small-en-v1.5", "sts", data_dir="data").averages  # doctest: +SKIP
 
     Args:
         model: a folder, hub id, ``package:NAME/FOLDER``, ``module:function`` or vectors on disk; an ``Encoder``, a
             SentenceTransformer, anything with ``encode(texts)``, or a function; or what ``open_model`` gave.
-        tasks: a suite's name, a suite file (``.toml``), or task values.
+        tasks: a suite's name, a suite file (``.toml``), or one or several task values.
         data_dir: the data folder; by default ``SENTEMB_DATA``.
         output: a folder for mteb's results tree and TREC runs.
         precision: of a model that is opened here.
@@ -62,13 +62,10 @@ def evaluate_model(
     """
     suite = load_suite(tasks) if isinstance(tasks, str | Path) else tasks
     if not isinstance(suite, Suite):
-        suite = Suite(name="tasks", title="chosen tasks", tasks=tuple(suite))
-    setup = EvalSetup(
-        data=DataFolder.find(data_dir),
-        output=Path(output) if output is not None else None,
-        resamples=resamples,
-        seed=seed,
-    )
+        chosen = (suite,) if isinstance(suite, Task) else tuple(suite)
+        suite = Suite(name="tasks", title="chosen tasks", tasks=chosen)
+    folder = Path(output) if output is not None else None
+    setup = EvalSetup(data=DataFolder.find(data_dir), output=folder, resamples=resamples, seed=seed)
     plan = EvalPlan.of(suite, setup)
     refuse_missing([plan], skip_missing=skip_missing)
     opened = open_model(model, ModelOptions(precision=precision))

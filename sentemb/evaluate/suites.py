@@ -19,17 +19,13 @@ Paths are looked for in the data folder and in the working folder.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from sentemb.errors import EvaluationError, PartError, did_you_mean
 from sentemb.evaluate.task import Task
-from sentemb.parts import room
+from sentemb.parts import Part
 from sentemb.resources import share_dir
-
-_KEYS = ("title", "tasks", "averages")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +33,17 @@ class Average:
     """The mean of some tasks' main scores; ``tasks`` empty means all."""
 
     name: str
-    tasks: Sequence[str] = ()
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Suite:
-    """What to evaluate."""
+class Suite(Part):
+    """What to evaluate; a file's tables are checked as parts are."""
 
     name: str
     title: str
-    tasks: Sequence[Task]
-    averages: Sequence[Average] = ()
+    tasks: tuple[Task, ...]
+    averages: tuple[Average, ...] = ()
 
 
 def suite_names() -> list[str]:
@@ -80,33 +76,7 @@ def load_suite(name: str | Path) -> Suite:
         raise EvaluationError(f"{path}: {error.strerror}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise EvaluationError(f"{path}: not TOML: {error}") from None
-    faults = [f'"{key}"{did_you_mean(key, _KEYS)}' for key in data if key not in _KEYS]
-    tasks = read_tasks(data.get("tasks"), where="tasks", faults=faults)
-    averages = _averages(data.get("averages", []), faults)
-    if faults:
-        raise EvaluationError("\n".join(f"{path}: {fault}" for fault in faults))
-    return Suite(name=path.stem, title=str(data.get("title", path.stem)), tasks=tasks, averages=averages)
-
-
-def read_tasks(tables: Any, *, where: str, faults: list[str]) -> tuple[Task, ...]:
-    """The tasks of an array of tables; what is wrong with them is added to ``faults``."""
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        faults.append(f"no [[{where}]] in it")
-        return ()
-    tasks = []
-    for number, table in enumerate(tables):
-        try:
-            tasks.append(cast(Task, room("tasks").make(table)))
-        except PartError as error:
-            faults += error.located(f"{where}[{number}].")
-    return tuple(tasks)
-
-
-def _averages(tables: Any, faults: list[str]) -> tuple[Average, ...]:
-    averages = []
-    for number, table in enumerate(tables if isinstance(tables, list) else [tables]):
-        if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
-            faults.append(f"averages[{number}] has no name")
-        else:
-            averages.append(Average(name=table["name"], tasks=tuple(table.get("tasks", ()))))
-    return tuple(averages)
+    try:
+        return Suite(**{"title": path.stem, **data, "name": path.stem})
+    except PartError as error:
+        raise EvaluationError("\n".join(error.located(f"{path}: "))) from None

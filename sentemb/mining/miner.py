@@ -140,6 +140,8 @@ class Miner:
             ids, scores = np.concatenate([ids, taken[0]], axis=1), np.concatenate([scores, taken[1]], axis=1)
         for table_ids, table_scores, passing in tables:  # what a source could not give
             lacking = options.negatives - (ids >= 0).sum(axis=1)
+            if not lacking.any():
+                break
             taken = take(table_ids, table_scores, passing & ~_among(table_ids, ids), lacking, sampler)
             ids, scores = np.concatenate([ids, taken[0]], axis=1), np.concatenate([scores, taken[1]], axis=1)
         order = np.argsort(ids < 0, axis=1, kind="stable")[:, : options.negatives]
@@ -183,8 +185,9 @@ def take(
     keys = np.where(passing, sampler.random(ids.shape), 2) if sampler else ~passing
     order = np.argsort(keys, axis=1, kind="stable")[:, :width]
     is_real = np.take_along_axis(passing, order, axis=1) & (np.arange(width) < wanted[:, None])
-    order = np.sort(np.where(is_real, order, ids.shape[1]), axis=1)  # best first
-    is_real, order = order < ids.shape[1], np.minimum(order, ids.shape[1] - 1)
+    if sampler:  # best first
+        order = np.sort(np.where(is_real, order, ids.shape[1]), axis=1)
+        is_real, order = order < ids.shape[1], np.minimum(order, ids.shape[1] - 1)
     return (np.where(is_real, np.take_along_axis(ids, order, axis=1), -1),
             np.where(is_real, np.take_along_axis(scores, order, axis=1), np.float32(-np.inf)))
 

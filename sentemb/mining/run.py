@@ -23,7 +23,7 @@ from sentemb.mining.miner import MinedBlock, Miner, MiningOptions
 from sentemb.mining.report import MiningReport, report_of
 from sentemb.mining.rules import MiningRule
 from sentemb.mining.sources import MiningSource, Nearest, Passages
-from sentemb.mining.texts import Columns, MiningTexts, read_texts, records_of
+from sentemb.mining.texts import Columns, MiningTexts, read_texts
 from sentemb.progress import Progress
 from sentemb.search.store.embedding import Identified, VectorRule, encode, load_encoder, prompts_of
 from sentemb.types import Embedder
@@ -64,7 +64,7 @@ def mine(
 
     Args:
         data: a file, folder or hub id of pairs, an iterable of mappings or (anchor, positive) tuples, or what
-            ``read`` gave.
+            ``read_texts`` gave.
         encoder: finds candidates and measures similarity: anything with ``encode``, or a model's path or id.
         output: a .jsonl or .parquet file; None: the rows are in the result.
         corpus: further texts that may become negatives, beside the positives of other anchors.
@@ -85,29 +85,11 @@ def mine(
     target = None if output is None else Path(output)
     if target is not None and target.suffix not in (".jsonl", ".parquet"):
         raise SearchError(f"{target}: write to a file that ends in .jsonl or .parquet")
-    texts = data if isinstance(data, MiningTexts) else read(data, corpus, columns=columns, split=split)
+    texts = data if isinstance(data, MiningTexts) else read_texts(data, corpus, columns=columns, split=split)
     with TemporaryDirectory(prefix="sentemb-mine-") as temporary:
         folder = Path(temporary) if target is None else target.with_name(target.name + ".parts")
         run = _Run(texts, load_encoder(encoder), options, folder)
         return run.mine(target, resume=resume)
-
-
-def read(
-    data: str | Path | Iterable[Any], corpus: str | Path | Iterable[Any] = (), *, columns: Columns | None = None,
-    split: str | None = None,
-) -> MiningTexts:
-    """Anchors and corpus; see ``mine``."""
-    columns = columns or Columns()
-    pairs = _records(data, split, (columns.anchor, columns.positive or ""))
-    return read_texts(pairs, _records(corpus, None, (columns.corpus,)), columns=columns)
-
-
-def _records(data: str | Path | Iterable[Any], split: str | None, roles: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    if isinstance(data, (str, Path)):
-        from sentemb.data import iter_records
-
-        return (record.fields for record in iter_records(data, split=split))
-    return records_of(data, roles)
 
 
 class _Run:

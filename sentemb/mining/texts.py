@@ -6,8 +6,9 @@ however often either occurs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -89,66 +90,66 @@ class MiningTexts:
 
 
 def read_texts(
-    records: Iterable[Mapping[str, Any]], further: Iterable[Mapping[str, Any]] = (), *, columns: Columns | None = None
+    data: str | Path | Iterable[Any], corpus: str | Path | Iterable[Any] = (), *, columns: Columns | None = None,
+    split: str | None = None,
 ) -> MiningTexts:
-    """Anchors and corpus out of records; ``further`` texts may become negatives beside the positives of others.
+    """Anchors and corpus; further texts of ``corpus`` may become negatives, beside the positives of other anchors.
+
+    Args:
+        data, corpus: a file, folder or hub id, or an iterable of mappings, tuples or texts.
+        split: split to read of a data set's folder or hub id.
 
     Raises:
         DataError: a record lacks a column or holds no text there, or there is nothing to mine from.
     """
     columns = columns or Columns()
-    named = {"anchor": columns.anchor, "positive": columns.positive, "anchor_id": columns.anchor_id,
-             "positive_id": columns.positive_id}
-    pairs = list(_rows(records, named))
-    texts = list(_rows(further, {"corpus": columns.corpus, "corpus_id": columns.corpus_id}))
+    pairs = list(_rows(data, split, {"anchor": columns.anchor, "positive": columns.positive,
+                                     "anchor_id": columns.anchor_id, "positive_id": columns.positive_id}))
+    texts = list(_rows(corpus, None, {"corpus": columns.corpus, "corpus_id": columns.corpus_id}))
     if columns.corpus_id is not None and not texts:
         raise DataError(f'corpus_id = "{columns.corpus_id}", but no further texts are given as a corpus')
     beside = "anchor" if columns.positive is None else "positive"
-    corpus = {text: i for i, text in enumerate(dict.fromkeys(
-        [*(row["corpus"] for row in texts), *(row[beside] for row in pairs)]))}
+    distinct = dict.fromkeys([*(row["corpus"] for row in texts), *(row[beside] for row in pairs)])
+    rows_of = {text: i for i, text in enumerate(distinct)}
     anchors = {text: i for i, text in enumerate(dict.fromkeys(row["anchor"] for row in pairs))}
-    if len(corpus) < 2:
+    if len(rows_of) < 2:
         raise DataError("mining needs at least two different texts")
     carriers: dict[Any, set[int]] = {}  # id to the corpus rows that carry it
     for rows, text, id_column in ((pairs, beside, "positive_id"), (texts, "corpus", "corpus_id")):
         for row in rows:
             if id_column in row:
-                carriers.setdefault(row[id_column], set()).add(corpus[row[text]])
-    positives = [(anchors[row["anchor"]], corpus[row[beside]]) for row in pairs]
-    own = [(number, corpus[text]) for text, number in anchors.items() if text in corpus]
+                carriers.setdefault(row[id_column], set()).add(rows_of[row[text]])
+    positives = [(anchors[row["anchor"]], rows_of[row[beside]]) for row in pairs]
+    own = [(number, rows_of[text]) for text, number in anchors.items() if text in rows_of]
     same_id = [
         (anchors[row["anchor"]], carrier)
         for row in pairs for id_column in ("anchor_id", "positive_id") if id_column in row
         for carrier in carriers.get(row[id_column], ())
     ]
     return MiningTexts(
-        anchors=list(anchors), corpus=list(corpus), positives=Lists.of(positives, len(anchors)),
+        anchors=list(anchors), corpus=list(rows_of), positives=Lists.of(positives, len(anchors)),
         excluded=Lists.of([*positives, *own, *same_id], len(anchors)), is_unlabelled=columns.positive is None,
     )
 
 
-def _rows(records: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
+def _rows(
+    data: str | Path | Iterable[Any], split: str | None, columns: Mapping[str, str | None]
+) -> Iterator[dict[str, Any]]:
     """The named columns of every record, by what they are for; texts are stripped."""
-    for number, record in enumerate(records, start=1):
-        row: dict[str, Any] = {}
-        for role, column in columns.items():
-            if column is None:
-                continue
+    if isinstance(data, (str, Path)):
+        from sentemb.data import iter_records
+
+        data = (record.fields for record in iter_records(data, split=split))
+    named = {role: column for role, column in columns.items() if column is not None}
+    for number, record in enumerate(data, start=1):
+        if not isinstance(record, Mapping):
+            record = dict(zip(named.values(), (record,) if isinstance(record, str) else record, strict=False))
+        for column in named.values():
             if column not in record:
                 raise DataError(f'record {number}: no column "{column}"{did_you_mean(column, map(str, record))}')
-            value = record[column]
-            if not role.endswith("_id"):
-                if not isinstance(value, str) or not value.strip():
-                    raise DataError(f'record {number}: column "{column}" holds no text')
-                value = value.strip()
-            row[role] = value
+        row = {role: record[column] for role, column in named.items()}
+        for role in row.keys() - {"anchor_id", "positive_id", "corpus_id"}:
+            if not isinstance(row[role], str) or not row[role].strip():
+                raise DataError(f'record {number}: column "{named[role]}" holds no text')
+            row[role] = row[role].strip()
         yield row
-
-
-def records_of(data: Iterable[Any], roles: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """Mappings as they are; a tuple's values, or one text, under the names of ``roles``."""
-    for item in data:
-        if isinstance(item, Mapping):
-            yield item
-        else:
-            yield dict(zip(roles, (item,) if isinstance(item, str) else item, strict=False))

@@ -13,6 +13,7 @@ import tomli_w
 from annotated_types import Ge
 from pydantic import AfterValidator
 
+from sentemb.companions.companion import Companion
 from sentemb.data.data_source import DataSource
 from sentemb.edits.edit import Edit
 from sentemb.encoder.adapters import Adapter
@@ -26,7 +27,8 @@ from sentemb.recipe.load import find_recipe, name_of, parse, read_tree
 from sentemb.recipe.needs import recipe_faults
 from sentemb.terms.term import Term
 from sentemb.training.settings import TrainSettings
-from sentemb.types import Companion, Similarity, ViewCopy, ViewMaker
+from sentemb.types import Similarity
+from sentemb.views.view import ViewCopy, ViewMaker
 
 P = TypeVar("P", bound=Part)
 Several = Annotated[Sequence[P], AfterValidator(tuple)]

@@ -23,9 +23,7 @@ class Alignment(Term):
 
     Args:
         exponent: α; 2 in the paper.
-    Returns: a scalar, the same on every device.
-    Raises: RecipeError where the similarity is not the cosine;
-        NumericError (by ``diagnose``) where no positive of an anchor is left.
+    Raises: RecipeError where the similarity is not the cosine.
     Source: Wang & Isola 2020, ICML, section 4.2 (L_align).
     Deviations: none.
     """
@@ -35,7 +33,6 @@ class Alignment(Term):
         self.exponent = exponent
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        """The loss of the whole batch."""
         if table.similarity != "cosine":
             raise RecipeError(f'terms: alignment measures on the unit sphere; similarity = "{table.similarity}", '
                               'allowed: cosine')

@@ -23,8 +23,7 @@ class CoSENT(Term):
 
     Args:
         temperature: τ; 0.05 (a factor of 20) in the source.
-    Returns: a scalar, the same on every device; 0 where all scores of the batch are equal.
-    Raises: DataError where the data have no scores.
+    Returns: 0 where all scores of the batch are equal.
     Source: Su 2022, "CoSENT: a more effective sentence vector scheme than Sentence-BERT" (kexue.fm/archives/8847).
     Deviations: none.
     """
@@ -36,7 +35,6 @@ class CoSENT(Term):
         self.temperature = temperature
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        """The loss of the whole batch."""
         score = graded_scores("cosent", batch)
         own = at_least_float32(table.sim).diagonal() / self.temperature
         excess = own[None, :] - own[:, None]  # [i, k] = s_k - s_i
@@ -46,7 +44,6 @@ class CoSENT(Term):
 
 def graded_scores(part: str, batch: Batch) -> Float[Tensor, " n"]:
     """The batch's scores.
-
     Raises: DataError where the data have none.
     """
     if batch.score is None:

@@ -21,8 +21,7 @@ class CosineError(Term):
     Args:
         lowest: the score that means similarity 0.
         highest: the score that means similarity 1; 5 for STS-B.
-    Returns: a scalar, the same on every device.
-    Raises: ValueError where lowest is not below highest; DataError where the data have no scores.
+    Raises: PartError where lowest is not below highest.
     Source: Reimers & Gurevych 2019, EMNLP, section 3 (regression objective function).
     Deviations: none.
     """
@@ -36,7 +35,6 @@ class CosineError(Term):
         self.lowest, self.highest = lowest, highest
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        """The loss of the whole batch."""
         own = at_least_float32(table.sim).diagonal()
         target = (graded_scores("cosine_error", batch) - self.lowest) / (self.highest - self.lowest)
         return (own - target).square().mean()

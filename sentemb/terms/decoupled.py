@@ -22,10 +22,8 @@ class Decoupled(Term):
 
     Args:
         temperature: τ; 0.1 for ImageNet in the paper.
-    Returns: a scalar, the same on every device. Anchors without a negative left are not counted (there is nothing to
-        be pushed from); if all are, as for one example alone, the loss is 0.
-    Raises: NumericError (by ``diagnose``) where no positive of
-        an anchor is left: its loss is +inf.
+    Returns: anchors without a negative left are not counted (there is nothing to be pushed from);
+        if all are, as for one example alone, the loss is 0.
     Source: Yeh et al. 2022, ECCV, "Decoupled contrastive learning" (L_DC).
     Deviations: negatives are those of the table; the paper's are the 2(n-1) views of other examples. The weighted
         form (L_DCW) is left out.
@@ -36,7 +34,6 @@ class Decoupled(Term):
         self.temperature = temperature
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        """The loss of the whole batch."""
         logits, live = table_logits(table, self.temperature), live_pairs(table)
         positive, negative = table.positive & live, ~table.positive & live
         loss = masked_logsumexp(logits, negative, empty=0.0) - mean_over_pairs(logits, positive)

@@ -27,7 +27,6 @@ def name_rows(table: PairScores, rows: Bool[Tensor, " n"]) -> str:
 
 def explain_table(part: str, table: PairScores, batch: Batch) -> None:
     """Raise the ``NumericError`` that fits the table; returns where the table is in order.
-
     Raises: NumericError naming the part, the step and the example ids.
     """
     where = f"{part}, step {batch.step}"

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sentemb.companions.find import find_companion
+from sentemb.companions.companion import find_companion
 from sentemb.companions.reference import Reference
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, table_logits
 from sentemb.parts import Positive
@@ -28,9 +28,7 @@ class Distill(Term):
         temperature: τ of the encoder that learns.
         reference_temperature: τ_r of the reference; a smaller one makes sharper labels.
         companion: name of the companion that holds the reference.
-    Returns: a scalar, the same on every device; anchors with fewer than two known candidates are not counted, and
-        a batch without any other gives 0.
-    Raises: RecipeError where there is no such companion.
+    Returns: anchors with fewer than two known candidates are not counted, and a batch without any other gives 0.
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2; over rows of similarities: Fang et al. 2021,
         ICLR (SEED), section 3.
     Deviations: candidates are the table's, where SEED has a queue (add the edit ``queue`` and a precomputed
@@ -45,7 +43,6 @@ class Distill(Term):
         self.needs = frozenset({f"companion:{companion}"})
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        """The loss of the whole batch."""
         reference = find_companion(batch.companions, self.companion, Reference, self.name)
         cosine, is_known = reference.similarity(table.anchor, table.candidate, batch.outputs)
         shared = live_pairs(table) & is_known

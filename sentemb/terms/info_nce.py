@@ -31,9 +31,7 @@ class InfoNCE(Term):
         temperature: τ; 0.05 in SimCSE (table D.1).
         directions: from anchors only (SimCSE), or both ways (retrieval pairs, CLIP).
         learnable_temperature: learn log τ, starting from ``temperature``, τ kept at 0.01 or above (CLIP).
-    Returns: a scalar, the same on every device. One example with no other candidate gives 0.
-    Raises: NumericError (by ``diagnose``) where no positive of
-        an anchor is left: its loss is +inf.
+    Returns: 0 for one example with no other candidate.
     Source: van den Oord et al. 2018, arXiv:1807.03748, eq. 4; Gao, Yao & Chen 2021, EMNLP, eq. 1 and 5;
         both ways and the learned τ: Radford et al. 2021, ICML, section 2.5.
     Deviations: none for one positive. The released SimCSE gives gradients 1/(number of devices) as large when
@@ -63,7 +61,6 @@ class InfoNCE(Term):
         return self.log_temperature.clamp(min=math.log(MIN_TEMPERATURE)).exp()
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        """The loss of the whole batch."""
         logits, positive = table_logits(table, self.temperature), table.positive
         live = live_pairs(table)
         loss = _cross_entropy(logits, positive, live)

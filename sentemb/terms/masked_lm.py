@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from sentemb.encoder.pretrained import MaskedLMHead, load_masked_lm_head
 from sentemb.maths.similarity import at_least_float32
 from sentemb.terms.term import Term
-from sentemb.types import Batch, Build, PairScores, Share, ViewNames
+from sentemb.types import Batch, Build, PairScores, Share
+from sentemb.views.view import ViewNames
 
 
 class MaskedLM(Term):

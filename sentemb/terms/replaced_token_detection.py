@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from sentemb.companions.companion import find_companion
 from sentemb.companions.detector import Detector
-from sentemb.companions.find import find_companion
 from sentemb.maths.similarity import at_least_float32
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores, Share, ViewNames
+from sentemb.types import Batch, PairScores, Share
+from sentemb.views.view import ViewNames
 
 
 class ReplacedTokenDetection(Term):
@@ -25,7 +26,6 @@ class ReplacedTokenDetection(Term):
         of: views whose embeddings condition the detection and whose masked copies are edited; both by default.
         companion: name of the companion that edits and detects.
     Returns: this device's share; a batch of special tokens alone counts 0.
-    Raises: RecipeError where the companion of that name is no detector.
     Source: Chuang et al. 2022, NAACL, section 3; its weight λ = 0.005 from the released run_diffcse.sh.
     Deviations: the mean is over the tokens that count. The released code's is over all positions with padding, and
         so smaller by the share of padding and special tokens in the batch; see ``Detector`` for the rest.

@@ -22,9 +22,7 @@ class SupervisedContrast(Term):
 
     Args:
         temperature: τ; 0.05 as in SimCSE; 0.1 in the paper, for images.
-    Returns: a scalar, the same on every device. One example with no other candidate gives 0.
-    Raises: NumericError (by ``diagnose``) where no positive of
-        an anchor is left: its loss is +inf.
+    Returns: 0 for one example with no other candidate.
     Source: Khosla et al. 2020, NeurIPS, eq. 2 (L_out).
     Deviations: anchors are the anchor view and candidates the others, n × m; the paper contrasts all 2n views with
         each other except themselves.
@@ -35,6 +33,5 @@ class SupervisedContrast(Term):
         self.temperature = temperature
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        """The loss of the whole batch."""
         logits, live = table_logits(table, self.temperature), live_pairs(table)
         return (masked_logsumexp(logits, live) - mean_over_pairs(logits, table.positive & live)).mean()

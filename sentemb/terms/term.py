@@ -21,6 +21,7 @@ class Term(Component, room="terms"):
 
     A term of one's own subclasses this, takes keyword-only settings and computes its loss from ``table.sim``,
     ``table.positive`` and ``table.log_weight``. Gathering over devices, chunking, and the heads are done already.
+    An anchor without a positive may make the loss infinite: ``diagnose`` then says so in words.
     ``0.1 * term`` is the term with that weight in the sum of losses.
     """
 

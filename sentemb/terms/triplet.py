@@ -23,9 +23,7 @@ class Triplet(Term):
 
     Args:
         margin: in units of the similarity; 0.2 in FaceNet (section 3.3).
-    Returns: a scalar, the same on every device; 0 where no row has a negative.
-    Raises: NumericError (by ``diagnose``) where no positive of an
-        anchor is left: the loss is +inf.
+    Returns: 0 where no row has a negative.
     Source: Schroff, Kalenichenko & Philbin 2015, CVPR, section 3.1.
     Deviations: similarities in place of squared distances (‖u - v‖² = 2 - 2 s on the unit sphere, so that a margin
         here is half of one there); all negatives of the batch in place of semi-hard ones, averaged.
@@ -36,7 +34,6 @@ class Triplet(Term):
         self.margin = margin
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        """The loss of the whole batch."""
         sim, live = at_least_float32(table.sim), live_pairs(table)
         positive, negative = table.positive & live, ~table.positive & live
         worst = sim.masked_fill(~positive, torch.inf).amin(dim=1)

@@ -12,7 +12,8 @@ from torch import Tensor
 from sentemb.maths.similarity import pairwise
 from sentemb.parts import Positive
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores, ViewNames
+from sentemb.types import Batch, PairScores
+from sentemb.views.view import ViewNames
 
 
 class Uniformity(Term):
@@ -26,8 +27,7 @@ class Uniformity(Term):
     Args:
         sharpness: t; 2 in the paper.
         of: the views; anchor and positive by default.
-    Returns: a scalar, the same on every device; 0 where there is only one example.
-    Raises: PartError for repeated views.
+    Returns: 0 where there is only one example.
     Source: Wang & Isola 2020, ICML, section 4.2 (L_uniform, over pairs of different examples).
     Deviations: none.
     """
@@ -39,7 +39,6 @@ class Uniformity(Term):
         self.needs = frozenset(f"view:{name}" for name in self.of)
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        """The loss of the whole batch."""
         return torch.stack([self._of_view(batch.views[name].embedding) for name in self.of]).mean()
 
     def _of_view(self, embedding: Float[Tensor, "n d"]) -> Float[Tensor, ""]:

@@ -9,13 +9,13 @@ from collections.abc import Generator, Iterator
 
 import torch
 
+from sentemb.companions.companion import Companion
 from sentemb.data.orders import Batches
 from sentemb.distributed import devices, rank
 from sentemb.errors import RecipeError
 from sentemb.training.inputs import InputMaker, StepInput
 from sentemb.training.objective import check_needs
 from sentemb.training.plan import Plan
-from sentemb.types import Companion
 
 CPU_LENGTH_GROUPS = 3  # a GPU takes all texts at once: there, launching kernels costs more than padding
 _AHEAD = 2

@@ -15,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sentemb.companions.companion import Companion
 from sentemb.data.padding import concatenate, pad
 from sentemb.distributed import split_sizes
-from sentemb.types import Companion, Examples, TokenColumn, Tokens, View, ViewContext, ViewMaker, Views, Vocabulary
+from sentemb.types import Examples, TokenColumn, Tokens, View, ViewContext, Views, Vocabulary
+from sentemb.views.view import ViewMaker
 
 
 @dataclass(frozen=True, kw_only=True)

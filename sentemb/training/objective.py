@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sentemb.companions.companion import Companion
 from sentemb.distributed import devices, gather_detached, gather_rows, sum_over_devices
 from sentemb.edits.edit import Edit
 from sentemb.errors import NumericError, RecipeError
@@ -24,18 +25,7 @@ from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.table import in_batch_table
 from sentemb.terms.term import Term
 from sentemb.training.inputs import LengthGroup, StepInput, ViewUse
-from sentemb.types import (
-    Batch,
-    Companion,
-    Encoded,
-    PairScores,
-    Rows,
-    SentenceModule,
-    Services,
-    Share,
-    Similarity,
-    Views,
-)
+from sentemb.types import Batch, Encoded, PairScores, Rows, SentenceModule, Services, Share, Similarity, Views
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from sentemb.training.callbacks.callback import Callback
 from sentemb.training.objective import Objective
 from sentemb.training.services import EncoderCache
 from sentemb.training.settings import TrainSettings
-from sentemb.types import DevScores, Examples, ViewContext, ViewMaker, Views
+from sentemb.types import DevScores, Examples, ViewContext, Views
+from sentemb.views.view import ViewMaker
 
 
 @dataclass(frozen=True, kw_only=True)

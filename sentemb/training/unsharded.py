@@ -26,5 +26,4 @@ class UnshardedEncoder:
         state = {key: unsharded(value) for key, value in self.encoder.module.state_dict().items()}
         if self._copy is not None:
             self._copy.module.load_state_dict(state)
-            self._copy.refresh()
         return self._copy or self.encoder

@@ -5,12 +5,12 @@ makers (``[views] copies``), called in the recipe's order after the maker, ``cop
 return only the views that they add (``makes`` names them) and leave the given ones as they are.
 """
 
-from sentemb.types import ViewCopy, ViewMaker
 from sentemb.views.columns import Columns
 from sentemb.views.masked import Masked
 from sentemb.views.mined import Mined
 from sentemb.views.propensity_positives import PropensityPositives
 from sentemb.views.twice import Twice
+from sentemb.views.view import ViewCopy, ViewMaker
 
 PARTS: dict[str, type[ViewMaker]] = {
     "columns": Columns,

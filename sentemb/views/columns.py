@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sentemb.errors import DataError
-from sentemb.types import Examples, View, ViewContext, ViewMaker, Views
+from sentemb.types import Examples, View, ViewContext, Views
+from sentemb.views.view import ViewMaker
 
 
 class Columns(ViewMaker):

@@ -9,7 +9,8 @@ from annotated_types import Gt, Lt
 
 from sentemb.errors import ModelError
 from sentemb.parts import Fraction
-from sentemb.types import TokenColumn, View, ViewContext, ViewCopy, ViewNames, Views
+from sentemb.types import TokenColumn, View, ViewContext, Views
+from sentemb.views.view import ViewCopy, ViewNames
 
 
 class Masked(ViewCopy):

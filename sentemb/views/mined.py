@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from sentemb.errors import RecipeError
 from sentemb.parts import Count
-from sentemb.types import View, ViewContext, ViewCopy, Views
+from sentemb.types import View, ViewContext, Views
+from sentemb.views.view import ViewCopy
 
 
 @runtime_checkable

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from sentemb.errors import RecipeError
 from sentemb.maths.propensity import Candidates
 from sentemb.parts import Fraction, Positive
-from sentemb.types import Examples, View, ViewContext, ViewMaker, Views
+from sentemb.types import Examples, View, ViewContext, Views
+from sentemb.views.view import ViewMaker
 
 
 @runtime_checkable

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sentemb.types import Examples, View, ViewContext, ViewMaker, Views
+from sentemb.types import Examples, View, ViewContext, Views
+from sentemb.views.view import ViewMaker
 
 
 class Twice(ViewMaker):

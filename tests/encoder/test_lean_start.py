@@ -45,7 +45,7 @@ def test_the_second_start_is_lean_and_equal(model: Path) -> None:
     assert second.digest() == digest
     assert second.vocabulary == first.vocabulary
     assert second.max_tokens == first.max_tokens
-    assert second.decode(second.tokenise(TEXTS)) == TEXTS
+    assert second.tokeniser.decode(second.tokenise(TEXTS)) == TEXTS
 
 
 def test_training_completes_a_lean_start(model: Path) -> None:

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sentemb.companions.companion import Companion
 from sentemb.companions.detector import Detection, Detector
 from sentemb.errors import RecipeError
 from sentemb.terms.replaced_token_detection import ReplacedTokenDetection
-from sentemb.types import Companion, Rows, Tokens, Vocabulary
+from sentemb.types import Rows, Tokens, Vocabulary
 
 PAD, CLS, SEP, MASK = 0, 2, 3, 4
 

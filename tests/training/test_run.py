@@ -15,12 +15,13 @@ from rank_work import open_run
 from safetensors.torch import load_file
 from sentemb.recipe.run import train
 
+from sentemb.companions.companion import Companion
 from sentemb.encoder import Encoder
 from sentemb.errors import CheckpointError, NumericError, RecipeError
 from sentemb.recipe.recipe import validate
 from sentemb.terms.term import Term
 from sentemb.training.run import Run
-from sentemb.types import Batch, Companion, Examples, PairScores, SentenceModule, Services, TokenColumn
+from sentemb.types import Batch, Examples, PairScores, SentenceModule, Services, TokenColumn
 
 Make = Any
 

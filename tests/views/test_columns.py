@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from sentemb.errors import DataError
-from sentemb.types import ViewMaker
 from sentemb.views.columns import Columns
+from sentemb.views.view import ViewMaker
 
 
 def test_every_column_is_a_view_in_the_datas_order(examples_of, context_of):

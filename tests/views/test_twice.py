@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from sentemb.types import ViewMaker
 from sentemb.views.twice import Twice
+from sentemb.views.view import ViewMaker
 
 
 def test_anchor_and_positive_are_one_object(examples_of, context_of):

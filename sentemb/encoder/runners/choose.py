@@ -72,10 +72,6 @@ class Runners:
         self._key = key
         return self._runner
 
-    def forget(self) -> None:
-        """Make the runner anew when it is next needed."""
-        self._runner = None
-
     def _lean(self, module: EncoderModule, dtype: torch.dtype, vocabulary: Vocabulary) -> LeanRunner | None:
         name = comparison_name(dtype, next(module.parameters()).device)
         if self.agrees.get(name) is False:

@@ -18,8 +18,6 @@ from typing import Any
 
 from sentemb.errors import EvaluationError, did_you_mean, first_line, needs_extra
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
@@ -28,18 +26,6 @@ class Repository:
     name: str  # mteb/sts12-sts
     revision: str | None
     tasks: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Missing:
-    """What a task lacks in a data folder."""
-
-    task: str
-    repository: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.task}: {self.repository}: {self.what}"
 
 
 @contextlib.contextmanager
@@ -156,7 +142,7 @@ def repositories(tasks: Sequence[Any]) -> list[Repository]:
     ]
 
 
-def missing_data(tasks: Sequence[Any], root: Path) -> list[Missing]:
+def missing_data(tasks: Sequence[Any], root: Path) -> list[str]:
     """What the tasks lack in a data folder: repositories, configurations, splits, languages."""
     missing = []
     with quiet_libraries():
@@ -168,7 +154,7 @@ def missing_data(tasks: Sequence[Any], root: Path) -> list[Missing]:
                     faults = [*_faults(leaf, repository)] if is_there else [f"no folder {root / repository}"]
                 except Exception as error:  # datasets raises many kinds for a folder that it cannot make sense of
                     faults = [f"cannot be read: {first_line(error)}"]
-            missing += [Missing(task=name, repository=repository, what=fault) for fault in faults]
+            missing += [f"{name}: {repository}: {fault}" for fault in faults]
     return missing
 
 

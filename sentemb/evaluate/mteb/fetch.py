@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,84 +21,60 @@ _ENDINGS = "json jsonl csv tsv txt parquet arrow gz zst xz bz2 zip"
 PATTERNS = [*(f"*.{ending}" for ending in _ENDINGS.split()), "README.md"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fetched:
-    """What became of one repository."""
-
-    repository: str
-    files: int
-    bytes: int
-    is_new: bool
-
-
-def fetch(
-    repositories: list[Repository], root: Path, *, endpoint: str | None = None, token: str | None = None
-) -> tuple[list[Fetched], list[str]]:
+def fetch(repositories: list[Repository], root: Path, *, endpoint: str | None = None) -> tuple[list[str], list[str]]:
     """Fetch every repository that is not there whole; one that fails does not stop the others.
 
     Args:
-        repositories: What ``mteb_data.repositories`` gave.
-        root: The data folder.
-        endpoint: Another hub than huggingface.co.
-        token: Of a hub account, for gated data.
+        repositories: what ``mteb.data.repositories`` gave.
+        root: the folder that holds ``<organisation>/<repository>``.
+        endpoint: another hub than huggingface.co.
 
     Returns:
-        What was fetched, and one message for each repository that could not be.
+        One message for each repository that is there now, and one for each that could not be fetched.
     """
     from huggingface_hub import snapshot_download
 
-    fetched: list[Fetched] = []
+    fetched: list[str] = []
     failed: list[str] = []
     with Progress("fetching", total=len(repositories), unit="repositories") as bar:
         for repository in repositories:
-            folder = root / repository.name
-            known = _marked(folder)
-            if known is not None and known.get("revision") == repository.revision and not damage(folder):
-                fetched.append(_counted(repository.name, folder, is_new=False))
-                bar.advance(1)
-                continue
+            name, folder = repository.name, root / repository.name
+            mark = _mark_of(folder)
+            is_there = mark is not None and mark.get("revision") == repository.revision and not damage(folder)
             try:
-                snapshot_download(
-                    repository.name,
-                    repo_type="dataset",
-                    revision=repository.revision,
-                    local_dir=folder,
-                    allow_patterns=PATTERNS,
-                    endpoint=endpoint,
-                    token=token,
-                )
-                _mark(folder, repository)
-                fetched.append(_counted(repository.name, folder, is_new=True))
+                if not is_there:
+                    snapshot_download(
+                        name, repo_type="dataset", revision=repository.revision, local_dir=folder,
+                        allow_patterns=PATTERNS, endpoint=endpoint,
+                    )  # fmt: skip
+                    _write_mark(folder, repository)
+                files = _files(folder)
+                size = sum(path.stat().st_size for path in files) / 2**20
+                fetched.append(f"{name}: {len(files)} files, {size:.1f} MiB{' (was here)' if is_there else ''}")
             except Exception as error:  # the hub's client raises many kinds: network, rights, no such revision
                 tasks = ", ".join(repository.tasks)
-                failed.append(f"{repository.name} (for {tasks}): {type(error).__name__}: {first_line(error)}")
-            bar.advance(1, repository=repository.name)
+                failed.append(f"{name} (for {tasks}): {type(error).__name__}: {first_line(error)}")
+            bar.advance(1, repository=name)
     return fetched, failed
 
 
 def damage(folder: Path) -> list[str]:
     """What a fetched folder lacks or has altered, against its mark; empty where it was not fetched by sentemb."""
-    mark = _marked(folder)
-    if mark is None:
-        return []
-    faults = []
-    for name, digest in mark["files"].items():
-        path = folder / name
-        if not path.is_file():
-            faults.append(f"{path}: missing")
-        elif sha256_of(path) != digest:
-            faults.append(f"{path}: altered since it was fetched")
-    return faults
+    files = (_mark_of(folder) or {"files": {}})["files"]
+    there = {name: folder / name for name in files if (folder / name).is_file()}
+    missing = [f"{folder / name}: missing" for name in files if name not in there]
+    altered = [path for name, path in there.items() if sha256_of(path) != files[name]]
+    return [*missing, *(f"{path}: altered since it was fetched" for path in altered)]
 
 
-def _mark(folder: Path, repository: Repository) -> None:
+def _write_mark(folder: Path, repository: Repository) -> None:
     files = {str(path.relative_to(folder)): sha256_of(path) for path in _files(folder)}
     if not files:
         raise EvaluationError(f"{repository.name}: the repository holds no data files")
     write_json(folder / MARK, {"repository": repository.name, "revision": repository.revision, "files": files})
 
 
-def _marked(folder: Path) -> dict[str, Any] | None:
+def _mark_of(folder: Path) -> dict[str, Any] | None:
     try:
         mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -109,15 +84,5 @@ def _marked(folder: Path) -> dict[str, Any] | None:
 
 def _files(folder: Path) -> list[Path]:
     """Files of the repository itself: nothing hidden (the hub client keeps its notes in ``.cache``)."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-
-
-def _counted(name: str, folder: Path, *, is_new: bool) -> Fetched:
-    files = _files(folder)
-    return Fetched(
-        repository=name, files=len(files), bytes=sum(path.stat().st_size for path in files), is_new=is_new
-    )
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in paths if not any(part[0] == "." for part in path.relative_to(folder).parts))

@@ -19,6 +19,9 @@ _FILES = {
 }
 
 
+_Row = tuple[str, str, str, str]  # file:line of the score, two sentences, score
+
+
 def senteval_set(root: Path, name: str, split: str) -> PairSet | None:
     """A set from ``root`` (SentEval's ``data/downstream``, or a folder above it); None where it is not there.
 
@@ -40,73 +43,63 @@ def senteval_set(root: Path, name: str, split: str) -> PairSet | None:
 def _year(folder: Path, name: str) -> PairSet:
     """``STS.input.<subset>.txt`` with two tabbed sentences a line and ``STS.gs.<subset>.txt``; unrated pairs are left
     out, as SentEval does."""
-    first: list[str] = []
-    second: list[str] = []
-    score: list[float] = []
+    rows: list[_Row] = []
     subset: list[str] = []
     for path in sorted(folder.glob("STS.input.*.txt")):
         part = path.name.removeprefix("STS.input.").removesuffix(".txt")
-        pairs, gold = _lines(path), _lines(folder / f"STS.gs.{part}.txt")
-        if len(pairs) != len(gold):
-            raise DataError(f"{path}: {len(pairs):,} pairs, but {len(gold):,} scores in STS.gs.{part}.txt")
-        for number, (pair, rating) in enumerate(zip(pairs, gold, strict=True), start=1):
-            if not rating.strip():
-                continue
-            fields = pair.split("\t")
-            if len(fields) < 2:
-                raise DataError(f"{path}:{number}: two sentences with a tab between them are needed")
-            first.append(fields[0])
-            second.append(fields[1])
-            score.append(_number(folder / f"STS.gs.{part}.txt", number, rating))
-            subset.append(part)
-    return _pair_set(name, folder, first, second, score, subset)
+        gold = folder / f"STS.gs.{part}.txt"
+        pairs, ratings = list(read_lines(path)), list(read_lines(gold))
+        if len(pairs) != len(ratings):
+            raise DataError(f"{path}: {len(pairs):,} pairs, but {len(ratings):,} scores in {gold.name}")
+        for (number, pair), (_, rating) in zip(pairs, ratings, strict=True):
+            if rating.strip():
+                first, second = _fields(path, number, pair, 2, "two sentences with a tab between them")[:2]
+                rows.append((f"{gold}:{number}", first, second, rating))
+                subset.append(part)
+    return _pair_set(name, folder, rows, subset)
 
 
 def _benchmark(path: Path, name: str) -> PairSet:
-    rows = [(number, line.split("\t")) for number, line in enumerate(_lines(path), start=1) if line.strip()]
-    for number, fields in rows:
-        if len(fields) < 7:
-            raise DataError(
-                f"{path}:{number}: {len(fields)} fields; genre, file, year, id, score and two sentences are needed"
-            )
-    score = [_number(path, number, fields[4]) for number, fields in rows]
-    return _pair_set(name, path, [f[5] for _, f in rows], [f[6] for _, f in rows], score, None)
+    columns = "genre, file, year, id, score and two sentences"
+    lines = [(number, _fields(path, number, line, 7, columns)) for number, line in read_lines(path) if line.strip()]
+    return _pair_set(name, path, [(f"{path}:{number}", row[5], row[6], row[4]) for number, row in lines])
 
 
 def _sick(path: Path, name: str) -> PairSet:
-    header, *lines = _lines(path) or [""]
+    (_, header), *lines = list(read_lines(path)) or [(1, "")]
     columns = header.split("\t")
     wanted = ("sentence_A", "sentence_B", "relatedness_score")
     if any(column not in columns for column in wanted):
         raise DataError(f"{path}:1: columns {', '.join(columns)}; needed are {', '.join(wanted)}")
-    a, b, rated = (columns.index(column) for column in wanted)
-    rows = [(number, line.split("\t")) for number, line in enumerate(lines, start=2) if line.strip()]
-    for number, fields in rows:
-        if len(fields) != len(columns):
-            raise DataError(f"{path}:{number}: {len(fields)} fields; the header has {len(columns)}")
-    score = [_number(path, number, fields[rated]) for number, fields in rows]
-    return _pair_set(name, path, [f[a] for _, f in rows], [f[b] for _, f in rows], score, None)
+    a, b, score = (columns.index(column) for column in wanted)
+    rows = []
+    for number, line in lines:
+        if line.strip():
+            fields = _fields(path, number, line, len(columns), ", ".join(columns))
+            rows.append((f"{path}:{number}", fields[a], fields[b], fields[score]))
+    return _pair_set(name, path, rows)
 
 
-def _pair_set(
-    name: str, source: Path, first: list[str], second: list[str], score: list[float], subset: list[str] | None
-) -> PairSet:
-    if not score:
+def _fields(path: Path, number: int, line: str, least: int, needed: str) -> list[str]:
+    fields = line.split("\t")
+    if len(fields) < least:
+        raise DataError(f"{path}:{number}: {len(fields)} fields; {needed} are needed")
+    return fields
+
+
+def _pair_set(name: str, source: Path, rows: list[_Row], subset: list[str] | None = None) -> PairSet:
+    if not rows:
         raise DataError(f"{source}: no rated pairs in it")
-    return PairSet(
-        name=name, sentence1=first, sentence2=second, score=np.array(score), subset=subset, source=str(source)
-    )
+    _, first, second, _ = zip(*rows, strict=True)
+    score = np.array([_number(where, rating) for where, _, _, rating in rows])
+    return PairSet(name=name, sentence1=first, sentence2=second, score=score, subset=subset, source=str(source))
 
 
-def _lines(path: Path) -> list[str]:
-    return [line for _, line in read_lines(path)]
-
-
-def _number(path: Path, number: int, text: str) -> float:
+def _number(where: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{path}:{number}: the score {text!r} is no number")
+        raise DataError(f"{where}: the score {text!r} is no number")
     return value

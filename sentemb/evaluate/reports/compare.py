@@ -26,6 +26,8 @@ from sentemb.evaluate.statistics.significance import (
     welch,
 )
 
+HEADERS = ("task", "protocol", "A", "B", "B − A", "95 % interval", "p", "p (Holm)", "test")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
@@ -41,22 +43,34 @@ class Difference:
     result: Comparison | None  # None where no test is possible; ``note`` says why
     note: str = ""
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """As text, in the order of ``HEADERS``; * marks a corrected p below 0.05."""
+        scores = (_with_sd(self.a, self.a_sd), _with_sd(self.b, self.b_sd))
+        difference, test = signed(self.b - self.a), self.result
+        if test is None:
+            return self.task, self.protocol, *scores, difference, "", "", "", self.note
+        interval = f"{test.interval.low:+.2f} – {test.interval.high:+.2f}" if test.interval else ""
+        star = " *" if test.p_holm < 0.05 else ""
+        return (
+            self.task, self.protocol, *scores, difference + star, interval, _p(test.p), _p(test.p_holm), test.test
+        )  # fmt: skip
+
 
 def load_side(source: Path) -> list[Results]:
     """A results file, or a folder with several (seeds of one recipe).
 
     Raises:
-        DataError: Nothing there, or a file that is no results file.
+        DataError: nothing is there, or a file that is no results file.
     """
-    if source.is_dir():
-        files = sorted(source.rglob("*.json"))
-        results = [read_results(path) for path in files if _looks_like_results(path)]
-        if not results:
-            raise DataError(f"{source}: no results file of sentemb eval in this folder")
-        return results
-    if not source.is_file():
-        raise DataError(f"{source}: no such results file")
-    return [read_results(source)]
+    if not source.is_dir():
+        if not source.is_file():
+            raise DataError(f"{source}: no such results file")
+        return [read_results(source)]
+    results = [read_results(path) for path in sorted(source.rglob("*.json")) if _looks_like_results(path)]
+    if not results:
+        raise DataError(f"{source}: no results file of sentemb eval in this folder")
+    return results
 
 
 def _looks_like_results(path: Path) -> bool:
@@ -68,14 +82,14 @@ def compare(a: Sequence[Results], b: Sequence[Results], *, resamples: int = 10_0
     """Differences B − A on every task that both sides have.
 
     Raises:
-        EvaluationError: They share no task.
+        EvaluationError: they share no task.
     """
     runs_a, runs_b = _by_task(a), _by_task(b)
     shared = [key for key in runs_a if key in runs_b]
     if not shared:
+        names_a, names_b = (", ".join(sorted({key[0] for key in runs})) or "none" for runs in (runs_a, runs_b))
         raise EvaluationError(
-            f"no task in common; A has {', '.join(sorted({key[0] for key in runs_a})) or 'none'}; B has "
-            f"{', '.join(sorted({key[0] for key in runs_b})) or 'none'} (task, protocol and metric must agree)"
+            f"no task in common; A has {names_a}; B has {names_b} (task, protocol and metric must agree)"
         )
     rows = [_difference(runs_a[key], runs_b[key], resamples, seed) for key in shared]
     corrected = holm([row.result.p if row.result is not None else math.nan for row in rows])
@@ -94,90 +108,43 @@ def _by_task(side: Sequence[Results]) -> dict[tuple[str, str, str], list[TaskRes
 
 
 def _difference(a: Sequence[TaskResult], b: Sequence[TaskResult], resamples: int, seed: int) -> Difference:
-    scores_a, scores_b = [run.main for run in a], [run.main for run in b]
-    result: Comparison | None = None
-    note = ""
-    if len(a) > 1 and len(b) > 1:
-        result = welch(scores_a, scores_b)
-    else:
-        result, note = _paired(a, b, resamples, seed)
+    scores = [run.main for run in a], [run.main for run in b]
+    result, note = (welch(*scores), "") if len(a) > 1 and len(b) > 1 else _paired(a, b, resamples, seed)
+    means = [float(np.mean(side)) for side in scores]
+    spreads = [float(np.std(side, ddof=1)) if len(side) > 1 else None for side in scores]
+    first = a[0]
     return Difference(
-        task=a[0].task,
-        protocol=a[0].protocol,
-        metric=a[0].metric,
-        a=float(np.mean(scores_a)),
-        b=float(np.mean(scores_b)),
-        a_sd=_sd(scores_a),
-        b_sd=_sd(scores_b),
-        result=result,
-        note=note,
-    )
+        task=first.task, protocol=first.protocol, metric=first.metric,
+        a=means[0], b=means[1], a_sd=spreads[0], b_sd=spreads[1], result=result, note=note,
+    )  # fmt: skip
 
 
 def _paired(
     a: Sequence[TaskResult], b: Sequence[TaskResult], resamples: int, seed: int
 ) -> tuple[Comparison | None, str]:
+    one, two = a[0].items, b[0].items
     if len(a) > 1 or len(b) > 1:
         return None, "one side has several seeds, the other one run: run more seeds"
-    one, two = a[0].items, b[0].items
     if one is None or two is None:
         return None, "no values per item were kept"
-    if one.fingerprint != two.fingerprint or len(one) != len(two) or list(one.strata) != list(two.strata) \
-            or one.statistic != two.statistic:
+    if _identity(one) != _identity(two):
         return None, "the two saw different data"
-    return _in_points(_test(one, two, resamples, seed)), ""
-
-
-def _test(one: Items, two: Items, resamples: int, seed: int) -> Comparison:
+    strata = one.parts()
     if len(one.gold):
-        return paired_bootstrap(
-            np.asarray(one.predicted),
-            np.asarray(two.predicted),
-            np.asarray(one.gold),
-            statistic=one.statistic,
-            strata=one.parts(),
-            resamples=resamples,
-            seed=seed,
+        predicted = np.asarray(one.predicted), np.asarray(two.predicted)
+        result = paired_bootstrap(
+            *predicted, np.asarray(one.gold), statistic=one.statistic, strata=strata, resamples=resamples, seed=seed
         )
-    values = np.asarray(one.values), np.asarray(two.values)
-    return paired_permutation(*values, strata=one.parts(), resamples=resamples, seed=seed)
+    else:
+        values = np.asarray(one.values), np.asarray(two.values)
+        result = paired_permutation(*values, strata=strata, resamples=resamples, seed=seed)
+    interval = in_points(result.interval) if result.interval is not None else None
+    return replace(result, difference=100 * result.difference, interval=interval), ""
 
 
-def _in_points(result: Comparison) -> Comparison:
-    interval = result.interval
-    if interval is not None:
-        interval = in_points(interval)
-    return replace(result, difference=100 * result.difference, interval=interval)
-
-
-def _sd(scores: Sequence[float]) -> float | None:
-    return float(np.std(scores, ddof=1)) if len(scores) > 1 else None
-
-
-HEADERS = ("task", "protocol", "A", "B", "B − A", "95 % interval", "p", "p (Holm)", "test")
-
-
-def comparison_cells(rows: Sequence[Difference]) -> list[tuple[str, ...]]:
-    """The rows as text, in the order of ``HEADERS``; * marks a corrected p below 0.05."""
-    cells: list[tuple[str, ...]] = []
-    for row in rows:
-        result = row.result
-        interval = f"{result.interval.low:+.2f} – {result.interval.high:+.2f}" if result and result.interval else ""
-        star = " *" if result is not None and result.p_holm < 0.05 else ""
-        cells.append(
-            (
-                row.task,
-                row.protocol,
-                _with_sd(row.a, row.a_sd),
-                _with_sd(row.b, row.b_sd),
-                signed(row.b - row.a) + star,
-                interval,
-                _p(result.p) if result else "",
-                _p(result.p_holm) if result else "",
-                result.test if result else row.note,
-            )
-        )
-    return cells
+def _identity(items: Items) -> tuple[object, ...]:
+    """What must agree for two models' items to be pairs."""
+    return items.fingerprint, len(items), list(items.strata), items.statistic
 
 
 def _with_sd(mean: float, sd: float | None) -> str:

@@ -59,7 +59,7 @@ class Mteb(Task):
         from sentemb.evaluate.mteb.data import missing_data
 
         root = setup.data.hub
-        return [] if root is None else [str(entry) for entry in missing_data(self.mteb_tasks(), root)]
+        return [] if root is None else missing_data(self.mteb_tasks(), root)
 
     def load(self, setup: EvalSetup) -> Any:
         return self.mteb_tasks()[0]

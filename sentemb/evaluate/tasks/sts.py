@@ -11,7 +11,7 @@ Two protocols of the field, whose scores must not be compared with one another:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, cast
 
@@ -24,7 +24,7 @@ from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.pairs import PairSet, read_pairs
 from sentemb.evaluate.reading.senteval import senteval_set
 from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
-from sentemb.evaluate.statistics.metrics import PairSimilarity, correlation, pair_similarities
+from sentemb.evaluate.statistics.metrics import Correlation, PairSimilarity, correlation, pair_similarities
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 
 Protocol = Literal["simcse", "mteb"]
@@ -131,30 +131,23 @@ class Sts(Task):
 
     def run(self, data: PairSet, model: EvalModel, setup: EvalSetup) -> TaskResult:
         vectors = self.encode(model, [*data.sentence1, *data.sentence2])
-        score = score_pairs(data, vectors[: len(data)], vectors[len(data) :], aggregation=self.aggregation)
-        metrics = {
-            **{f"{name}_spearman": value for name, value in score.spearman.items()},
-            **{f"{name}_pearson": value for name, value in score.pearson.items()},
-            **{f"subset {name}": value for name, value in score.subsets.items()},
-        }
-        main = metrics[self.metric]
-        if np.isnan(main):
+        similarity = pair_similarities(vectors[: len(data)], vectors[len(data) :])
+        metrics = correlations(similarity, data, self.aggregation)
+        if np.isnan(metrics[self.metric]):
             raise EvaluationError(
                 f"{data.source or data.name}: Spearman does not exist: fewer than two pairs, or the gold scores or all "
                 "similarities are constant (a collapsed encoder?)"
             )
-        similarity, _, statistic = self.metric.partition("_")
-        items = None
-        if statistic == "spearman":
-            items = _items(data, score.similarity[cast(PairSimilarity, similarity)], self.aggregation)
+        name, _, statistic = self.metric.partition("_")
+        has_items = statistic == "spearman"
         protocol = self.protocol or "file"
         return self.result(
             setup,
             metric=self.metric,
-            main=main,
+            main=metrics[self.metric],
             metrics=metrics,
             protocol=protocol if self.aggregation == "all" else f"{protocol} {self.aggregation}",
-            items=items,
+            items=_items(data, similarity[cast(PairSimilarity, name)], self.aggregation) if has_items else None,
             count=len(data),
             split=self.split if self.protocol else "",
             interval_note="no interval: Pearson is not resampled",
@@ -186,40 +179,26 @@ def _set_file(data: DataFolder, protocol: Protocol, split: Split, name: str) -> 
 
 
 # ---------------------------------------------------------------------------------------------------- scores
-@dataclass(frozen=True, kw_only=True)
-class StsScore:
-    """Every correlation of one set of pairs, ×100."""
-
-    spearman: Mapping[PairSimilarity, float]
-    pearson: Mapping[PairSimilarity, float]
-    subsets: Mapping[str, float]  # Spearman of cosine of each subset
-    similarity: Mapping[PairSimilarity, NDArray[np.float64]] = field(repr=False)  # each (pairs,)
-
-
-def score_pairs(
-    pairs: PairSet, first: NDArray[np.float32], second: NDArray[np.float32], *, aggregation: Aggregation = "all"
-) -> StsScore:
-    """The scores of one set from its vectors, both (pairs, d)."""
-    similarity = pair_similarities(first, second)
+def correlations(
+    similarity: Mapping[PairSimilarity, NDArray[np.float64]], pairs: PairSet, aggregation: Aggregation
+) -> dict[str, float]:
+    """Spearman and Pearson ×100 of every similarity with the gold scores, and Spearman of cosine of each subset."""
     parts = subset_rows(pairs)
-
-    def aggregated(kind: Literal["spearman", "pearson"], values: NDArray[np.float64]) -> float:
-        if aggregation == "all":
-            return 100 * correlation(kind, values, pairs.score)
-        scores = [correlation(kind, values[rows], pairs.score[rows]) for rows in parts.values()]
-        weights = [len(rows) if aggregation == "wmean" else 1 for rows in parts.values()]
-        return 100 * float(np.average(scores, weights=weights))
-
-    subsets = parts if pairs.subset is not None else {}
-    return StsScore(
-        spearman={name: aggregated("spearman", values) for name, values in similarity.items()},
-        pearson={name: aggregated("pearson", values) for name, values in similarity.items()},
-        subsets={
-            name: 100 * correlation("spearman", similarity["cosine"][rows], pairs.score[rows])
-            for name, rows in subsets.items()
-        },
-        similarity=similarity,
-    )
+    weights = [len(rows) if aggregation == "wmean" else 1 for rows in parts.values()]
+    kinds: tuple[Correlation, ...] = ("spearman", "pearson")
+    scores = {}
+    for kind in kinds:
+        for name, values in similarity.items():
+            if aggregation == "all":
+                score = correlation(kind, values, pairs.score)
+            else:
+                apart = [correlation(kind, values[rows], pairs.score[rows]) for rows in parts.values()]
+                score = float(np.average(apart, weights=weights))
+            scores[f"{name}_{kind}"] = 100 * score
+    if pairs.subset is not None:
+        for subset, rows in parts.items():
+            scores[f"subset {subset}"] = 100 * correlation("spearman", similarity["cosine"][rows], pairs.score[rows])
+    return scores
 
 
 def subset_rows(pairs: PairSet) -> dict[str, NDArray[np.int64]]:

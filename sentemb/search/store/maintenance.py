@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError, did_you_mean
-from sentemb.search.query.expression import OWN, fields_of
+from sentemb.search.query.conditions import OWN
+from sentemb.search.query.expression import fields_of
 from sentemb.search.store import manifest as manifests
 from sentemb.search.store.changes import changing
 from sentemb.search.store.manifest import Tuned, damaged

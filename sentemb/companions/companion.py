@@ -1,0 +1,77 @@
+"""What every companion keeps to, and how a part gets the one that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from sentemb.errors import RecipeError
+from sentemb.parts import room
+from sentemb.types import Batch, Component, Examples, SentenceModule, Services, Tokens
+
+C = TypeVar("C", bound="Companion")
+
+
+class Companion(Component, room="companions"):
+    """Something stateful beside the encoder. State changes only in ``prepare`` and ``after_step``.
+
+    What must survive a restart is in parameters and buffers; ``checkpoint_state`` may leave out what ``bind`` or
+    ``prepare`` rebuild exactly (a frozen checkpoint's weights). Two of one kind have different names:
+    ``Reference(model="other").marked(name="teacher")``; parts that use one take its name as a setting.
+    """
+
+    marks = MappingProxyType({"name": str})
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Paths and ids of what it loads, for ``sentemb check``; the default says the setting ``model``."""
+        model = self.settings.get("model")
+        return (model,) if isinstance(model, str) else ()
+
+    def prepare(self, dataset: Examples, services: Services) -> None:
+        """Once before training, on the whole tokenised data set; deterministic. The default does nothing."""
+
+    def observe(self, tokens: Mapping[str, Tokens], views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Per-row outputs (b, …) for this device's rows, without gradient; ``views`` holds example ids (b,).
+
+        The step gathers them over devices into ``Batch.outputs["<companion>/<key>"]``.
+        """
+        return {}
+
+    def after_step(self, batch: Batch, encoder: SentenceModule, services: Services) -> None:
+        """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing.
+
+        ``services.embed(encoder, column)`` embeds with the trained encoder as it is now, so negatives can be mined
+        again while training. Every device calls it at the same step. Views that read this companion are then made
+        without a lead over training.
+        """
+
+    def summary(self) -> dict[str, Any]:
+        """What ``prepare`` found, as JSON can hold it; written into the run folder. The default has nothing to say."""
+        return {}
+
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """Tensors to save in a checkpoint."""
+        return dict(self.state_dict())
+
+    def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what ``checkpoint_state`` gave."""
+        self.load_state_dict(dict(state))
+
+
+def find_companion(companions: Mapping[str, Component], name: str, kind: type[C], part: str) -> C:
+    """The companion of that name.
+    Raises:
+        RecipeError: it is not in the recipe, or another kind of companion bears its name.
+    """
+    companion = companions.get(name)
+    if isinstance(companion, kind):
+        return companion
+    there = "there is none" if companion is None else f"the one of that name is a {type(companion).__name__}"
+    raise RecipeError(
+        f'{part}: needs the companion "{name}" ({kind.__name__}), but {there}; companions of the recipe: '
+        f'{", ".join(sorted(companions)) or "none"}. Add [[companions]] use = "{room("companions").name_of(kind)}"'
+    )

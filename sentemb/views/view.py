@@ -1,0 +1,53 @@
+"""What makers and copies of views keep to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Annotated
+
+from annotated_types import MinLen
+from pydantic import AfterValidator
+
+from sentemb.parts import Part
+from sentemb.types import Examples, ViewContext, Views
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("must name every view once")
+    return tuple(names)
+
+
+ViewNames = Annotated[Sequence[str], MinLen(1), AfterValidator(_distinct)]
+
+
+class ViewMaker(Part, room="views"):
+    """Says what is encoded for one example: ``maker(examples, context) -> Views``.
+
+    Attributes:
+        columns: columns of the data it must have.
+    """
+
+    columns: frozenset[str] = frozenset()
+
+    def makes(self, columns: Collection[str]) -> tuple[str, ...]:
+        """Names of the views it makes of data with these columns; the default says anchor and positive."""
+        return ("anchor", "positive")
+
+    def __call__(self, examples: Examples, context: ViewContext) -> Views:
+        """The views of a batch."""
+        raise NotImplementedError
+
+
+class ViewCopy(Part, room="copies"):
+    """Makes further views of those there are: ``copy(views, context) -> Views``, the added ones only.
+
+    Attributes:
+        makes: names of the views it adds.
+    """
+
+    makes: tuple[str, ...] = ()
+
+    def __call__(self, views: Views, context: ViewContext) -> Views:
+        """The added views of a batch."""
+        raise NotImplementedError
