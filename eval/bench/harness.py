@@ -263,8 +263,9 @@ def write_report(
     RESULTS.mkdir(parents=True, exist_ok=True)
     markdown = f"# {title}\n\n{_machine_line(facts)}\n\n{text}"
     (RESULTS / f"{name}.md").write_text(markdown, encoding="utf-8")
-    content = {**facts, "races": {race: {key: asdict(lane) for key, lane in lanes.items()} for race, lanes in races.items()}}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    rounds = {title: {key: asdict(lane) for key, lane in lanes.items()} for title, lanes in races.items()}
+    content = json.dumps({**facts, "races": rounds}, indent=1)
+    (RESULTS / f"{name}.json").write_text(content + "\n", encoding="utf-8")
     print(f"{markdown}\nwritten to {RESULTS / name}.md and .json")
 
 
