@@ -105,7 +105,8 @@ def test_reports_hold_every_round(harness: ModuleType, tmp_path: Path, monkeypat
     import json
 
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    harness.write_report("speed", "Speed", "text\n", harness.machine(), {"r": {"ours": harness.Lane("ours", [1.0, 2.0])}})
+    lanes = {"ours": harness.Lane("ours", [1.0, 2.0])}
+    harness.write_report("speed", "Speed", "text\n", harness.machine(), {"r": lanes})
     report = (tmp_path / "speed.md").read_text()
     assert report.startswith("# Speed\n\n")
     assert report.endswith("\n\ntext\n")
