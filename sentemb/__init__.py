@@ -14,40 +14,49 @@ if TYPE_CHECKING:
     from sentemb.edits.edit import Edit
     from sentemb.encoder import Encoder
     from sentemb.errors import SentembError
+    from sentemb.evaluate.evaluation import evaluate_model
+    from sentemb.evaluate.task import Task
     from sentemb.maths.table import score_table
     from sentemb.mining.run import mine
+    from sentemb.parts import Part
     from sentemb.recipe.check import check
     from sentemb.recipe.recipe import EncoderSettings, Recipe
     from sentemb.recipe.train import train
     from sentemb.search import SearchIndex
     from sentemb.terms.term import Term
+    from sentemb.training.callbacks.callback import Callback
     from sentemb.training.settings import TrainSettings
     from sentemb.views.view import ViewCopy, ViewMaker
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Callback": "sentemb.training.callbacks.callback",
     "Companion": "sentemb.companions.companion",
     "DataSource": "sentemb.data.data_source",
     "Edit": "sentemb.edits.edit",
     "Encoder": "sentemb.encoder",
     "EncoderSettings": "sentemb.recipe.recipe",
+    "Part": "sentemb.parts",
     "Recipe": "sentemb.recipe.recipe",
     "SearchIndex": "sentemb.search",
     "SentembError": "sentemb.errors",
+    "Task": "sentemb.evaluate.task",
     "Term": "sentemb.terms.term",
     "TrainSettings": "sentemb.training.settings",
     "ViewCopy": "sentemb.views.view",
     "ViewMaker": "sentemb.views.view",
     "check": "sentemb.recipe.check",
+    "evaluate_model": "sentemb.evaluate.evaluation",
     "mine": "sentemb.mining.run",
     "score_table": "sentemb.maths.table",
     "train": "sentemb.recipe.train",
 }
 
 __all__ = [
-    "Companion", "DataSource", "Edit", "Encoder", "EncoderSettings", "Recipe", "SearchIndex", "SentembError", "Term",
-    "TrainSettings", "ViewCopy", "ViewMaker", "__version__", "check", "mine", "score_table", "train",
+    "Callback", "Companion", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Recipe", "SearchIndex",
+    "SentembError", "Task", "Term", "TrainSettings", "ViewCopy", "ViewMaker", "__version__", "check",
+    "evaluate_model", "mine", "score_table", "train",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from sentemb.parts import Part, room
 
 Similarity = Literal["cosine", "dot"]
 Cosine = Annotated[float, Gt(-1), Le(1)]  # as a setting: a threshold
+Temperature = Annotated[float, Ge(1e-4)]  # as a setting; below it float32 cannot tell logits apart
 
 
 Vectors = NDArray[np.float32]  # (texts, width)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from sentemb.data.data_source import DataSource, Lines, Pairs, TableData, Triplets
+from sentemb.data.data_source import DataSource, Lines, TableData, TextPairs, Triplets
 from sentemb.data.hashing import text_hashes
 from sentemb.data.records import Record, iter_records, iter_texts
 from sentemb.data.table import Table
@@ -15,12 +15,22 @@ from sentemb.data.tokens import tokenise
 PARTS: dict[str, type[DataSource] | str] = {
     "in_memory": "sentemb.data.in_memory:InMemory",
     "lines": Lines,
-    "pairs": Pairs,
+    "pairs": TextPairs,
     "triplets": Triplets,
     "table": TableData,
 }
 
 __all__ = [
-    "PARTS", "DataSource", "Lines", "Pairs", "Record", "Table", "TableData", "Triplets", "iter_records",
-    "iter_texts", "text_hashes", "tokenise",
+    "PARTS",
+    "DataSource",
+    "Lines",
+    "Record",
+    "Table",
+    "TableData",
+    "TextPairs",
+    "Triplets",
+    "iter_records",
+    "iter_texts",
+    "text_hashes",
+    "tokenise",
 ]  # fmt: skip

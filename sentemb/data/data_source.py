@@ -154,7 +154,7 @@ class Lines(TableData):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs(TableData):
+class TextPairs(TableData):
     """Anchor and positive; label and score if there are any.
     """
 

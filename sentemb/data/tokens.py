@@ -21,7 +21,7 @@ _CHUNK = 16_384  # texts between two movements of the progress bar
 CACHED_FROM = 50_000  # distinct texts; fewer are tokenised in the time that verifying a file takes
 
 
-class Tokeniser(Protocol):
+class TextTokeniser(Protocol):
     """What turns texts into token ids, special tokens included, cut to ``max_tokens``."""
 
     max_tokens: int
@@ -34,7 +34,7 @@ class Tokeniser(Protocol):
 
 
 def tokenise(
-    table: Table, tokeniser: Tokeniser, *, cache_dir: Path | None = None, cached_from: int = CACHED_FROM
+    table: Table, tokeniser: TextTokeniser, *, cache_dir: Path | None = None, cached_from: int = CACHED_FROM
 ) -> Examples:
     """Token ids of all columns. A text that recurs, in whichever row or column, is tokenised once.
 
@@ -62,7 +62,7 @@ def tokenise(
 
 
 def _tokenise_alike(
-    table: Table, roles: list[str], prefix: str, hashes: dict[str, NDArray[np.int64]], tokeniser: Tokeniser,
+    table: Table, roles: list[str], prefix: str, hashes: dict[str, NDArray[np.int64]], tokeniser: TextTokeniser,
     cache: TokenCache, cached_from: int,
 ) -> dict[str, TokenColumn]:  # fmt: skip
     """Columns with the same prefix share their distinct texts' tokens."""
@@ -95,7 +95,7 @@ def _tokenise_alike(
     }
 
 
-def _in_chunks(texts: list[str], distinct: NDArray[np.int64], tokeniser: Tokeniser) -> TokenColumn:
+def _in_chunks(texts: list[str], distinct: NDArray[np.int64], tokeniser: TextTokeniser) -> TokenColumn:
     flats: list[NDArray[np.int32]] = []
     lengths: list[NDArray[np.int64]] = []
     with Progress("tokenising", total=len(texts), unit="texts", enabled=None if len(texts) > _CHUNK else False) as bar:
@@ -108,7 +108,7 @@ def _in_chunks(texts: list[str], distinct: NDArray[np.int64], tokeniser: Tokenis
     return TokenColumn(np.concatenate(flats), offsets, distinct)
 
 
-def _key(distinct: NDArray[np.int64], prefix: str, tokeniser: Tokeniser) -> str:
+def _key(distinct: NDArray[np.int64], prefix: str, tokeniser: TextTokeniser) -> str:
     digest = hashlib.sha256(b"sentemb tokens 1\0")
     digest.update(f"{tokeniser.fingerprint()}\0{tokeniser.max_tokens}\0{prefix}\0".encode("utf-8", "surrogatepass"))
     digest.update(np.ascontiguousarray(distinct, dtype="<i8").tobytes())

@@ -9,7 +9,7 @@ from sentemb.edits.hardness import Hardness
 from sentemb.edits.mined import Mined
 from sentemb.edits.mixed import Mixed
 from sentemb.edits.noise import Noise
-from sentemb.edits.propensity import Propensity
+from sentemb.edits.propensity import PropensityWeights
 from sentemb.edits.queue import Queue
 from sentemb.edits.same_label import SameLabel
 
@@ -20,12 +20,12 @@ PARTS: dict[str, type[Edit]] = {
     "mined": Mined,
     "mixed": Mixed,
     "noise": Noise,
-    "propensity": Propensity,
+    "propensity": PropensityWeights,
     "queue": Queue,
     "same_label": SameLabel,
 }
 
 __all__ = [
-    "PARTS", "Edit", "FalseNegative", "Given", "Hardness", "Mined", "Mixed", "Noise", "Propensity", "Queue",
+    "PARTS", "Edit", "FalseNegative", "Given", "Hardness", "Mined", "Mixed", "Noise", "PropensityWeights", "Queue",
     "SameLabel",
 ]  # fmt: skip

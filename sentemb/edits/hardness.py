@@ -10,8 +10,8 @@ from annotated_types import Ge, Lt
 
 from sentemb.edits.edit import Edit
 from sentemb.maths.softmax import masked_logsumexp
-from sentemb.parts import NonNegative, Positive
-from sentemb.types import Batch, PairScores
+from sentemb.parts import NonNegative
+from sentemb.types import Batch, PairScores, Temperature
 
 
 class Hardness(Edit):
@@ -43,7 +43,7 @@ class Hardness(Edit):
     """
 
     def __init__(
-        self, *, beta: NonNegative = 1.0, temperature: Positive = 0.05,
+        self, *, beta: NonNegative = 1.0, temperature: Temperature = 0.05,
         class_prior: Annotated[float, Ge(0), Lt(1)] = 0.0,
     ) -> None:
         super().__init__()

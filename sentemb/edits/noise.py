@@ -12,7 +12,7 @@ from sentemb.maths.rows import extra_rows
 from sentemb.maths.similarity import at_least_float32, pairwise
 from sentemb.maths.table import add_candidates
 from sentemb.parts import Count, Positive, Whole
-from sentemb.types import Batch, PairScores, Similarity
+from sentemb.types import Batch, PairScores, Similarity, Temperature
 
 
 class Noise(Edit):
@@ -39,7 +39,7 @@ class Noise(Edit):
     """
 
     def __init__(
-        self, *, count: Count = 64, steps: Whole = 4, step_size: Positive = 0.1, temperature: Positive = 0.05
+        self, *, count: Count = 64, steps: Whole = 4, step_size: Positive = 0.1, temperature: Temperature = 0.05
     ) -> None:
         super().__init__()
         self.count, self.steps, self.step_size, self.temperature = count, steps, step_size, temperature

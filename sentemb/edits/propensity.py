@@ -10,13 +10,13 @@ import torch
 from annotated_types import Ge
 
 from sentemb.companions.companion import find_companion
-from sentemb.companions.propensity import Propensity as PropensityCompanion
+from sentemb.companions.propensity import Propensity
 from sentemb.edits.edit import Edit
 from sentemb.maths.softmax import masked_logsumexp
 from sentemb.types import Batch, PairScores
 
 
-class Propensity(Edit):
+class PropensityWeights(Edit):
     """Inverse propensity weights for the negatives, and no weight for those that probably mean the same:
 
         v_ij = 1[sem_ij ≤ θ⁻] · min(1 / e⁻(1 - sur_ij), clip)
@@ -43,7 +43,7 @@ class Propensity(Edit):
         self.needs = frozenset({f"companion:{companion}"})
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        companion = find_companion(batch.companions, self.companion, PropensityCompanion, self.name)
+        companion = find_companion(batch.companions, self.companion, Propensity, self.name)
         sem, sur, is_known = companion.pairs(table.anchor.text, table.candidate.text)
         before = table.log_weight
         negative = ~table.positive & (before > float("-inf")) & is_known

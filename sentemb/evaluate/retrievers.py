@@ -58,6 +58,20 @@ def _unit(vectors: Vectors) -> Vectors:
     return np.ascontiguousarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)
 
 
+def to_run(
+    hits: Hits, query_ids: Sequence[str], document_ids: Sequence[str], *, floor: float | None = None
+) -> dict[str, dict[str, float]]:
+    """Positions and scores as a run, best first; hits with position -1 or a score not above ``floor`` are left out."""
+    names = np.array(document_ids, dtype=object)
+    run: dict[str, dict[str, float]] = {}
+    for query, positions, scores in zip(query_ids, hits.ids, hits.scores, strict=True):
+        keep = positions >= 0
+        if floor is not None:
+            keep &= scores > floor
+        run[query] = dict(zip(names[positions[keep]].tolist(), scores[keep].tolist(), strict=True))
+    return run
+
+
 def rerank(
     queries: Mapping[str, Vectors],
     documents: Vectors,

@@ -61,15 +61,15 @@ def read_docstrings(wanted: int, roots: Sequence[Path] | None = None, *, workers
     Raises: DataError where there are no docstrings at all.
     """
     roots = default_roots() if roots is None else roots
-    chosen: list[tuple[str, str]] = []
+    sample: list[tuple[str, str]] = []
     budget = wanted * _BYTES_A_PAIR
-    for module, path, size in sorted(_modules(roots), key=lambda found: (module_hash(found[0]), found)):
-        chosen.append((module, str(path)))
+    for module, path, size in sorted(_modules(roots), key=lambda entry: (module_hash(entry[0]), entry)):
+        sample.append((module, str(path)))
         budget -= size
         if budget <= 0:
             break
-    found = _in_processes(chosen, workers or cpu_count())
-    distinct = _distinct(sorted(found, key=lambda doc: (module_hash(doc.module), doc)))
+    docstrings = _in_processes(sample, workers or cpu_count())
+    distinct = _distinct(sorted(docstrings, key=lambda doc: (module_hash(doc.module), doc)))
     if not distinct:
         raise DataError(f"no docstrings in {', '.join(map(str, roots))}")
     return distinct
@@ -117,8 +117,8 @@ def _in_processes(modules: list[tuple[str, str]], workers: int) -> list[Docstrin
     def parse(share: list[tuple[str, str]]) -> list[Docstring]:
         done = subprocess.run(command, input=json.dumps(share).encode(), env=environment, capture_output=True)
         if done.returncode != 0:
-            told = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["nothing said"]
-            raise DataError(f"a process that reads docstrings ended with code {done.returncode}: {told[0]}")
+            lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it wrote no message"]
+            raise DataError(f"a process that reads docstrings ended with code {done.returncode}: {lines[-1]}")
         return [Docstring(**fields) for fields in json.loads(done.stdout)]
 
     with ThreadPoolExecutor(workers) as threads:
@@ -171,21 +171,21 @@ def _distinct(docs: list[Docstring]) -> list[Docstring]:
     """The first of every text and of every query, whatever their case."""
     texts: set[str] = set()
     queries: set[str] = set()
-    kept = []
+    distinct = []
     for doc in docs:
         text = " ".join(doc.text.lower().split()).rstrip(".")
         if text in texts or doc.query in queries:
             continue
         texts.add(text)
         queries.add(doc.query)
-        kept.append(doc)
-    return kept
+        distinct.append(doc)
+    return distinct
 
 
 def _work() -> None:
     modules = json.load(sys.stdin)
-    found = [asdict(doc) for module, path in modules for doc in docstrings_of(module, Path(path))]
-    sys.stdout.write(json.dumps(found))
+    docstrings = [asdict(doc) for module, path in modules for doc in docstrings_of(module, Path(path))]
+    sys.stdout.write(json.dumps(docstrings))
 
 
 if __name__ == "__main__":

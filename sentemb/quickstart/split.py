@@ -29,7 +29,7 @@ class Split:
 def split(
     docs: Sequence[Docstring], *, pairs: int, seed: int, documents: int = DOCUMENTS, queries: int = QUERIES
 ) -> Split:
-    """Hold out whole modules until there are enough documents; of the rest, ``pairs`` are for training.
+    """Hold out whole modules until there are enough documents; draw ``pairs`` for training from the other modules.
 
     Raises: DataError where there are too few docstrings for both.
     """
@@ -39,19 +39,19 @@ def split(
         by_module.setdefault(doc.module, []).append(doc)
     names = list(by_module)
     held_out: list[Docstring] = []
-    rest: list[Docstring] = []
+    trainable: list[Docstring] = []
     for i in generator.permutation(len(names)):
-        side = held_out if len(held_out) < documents else rest
+        side = held_out if len(held_out) < documents else trainable
         side += by_module[names[i]]
-    if len(rest) < 2 or len(held_out) < documents:
+    if len(trainable) < 2 or len(held_out) < documents:
         raise DataError(
             f"only {len(docs):,} docstrings found; {documents:,} are held out for evaluation and training needs more: "
             "install some packages, or pass other folders"
         )
     held_out = held_out[:documents]
-    asked = sorted(generator.choice(len(held_out), min(queries, len(held_out)), replace=False))
-    chosen = sorted(generator.choice(len(rest), min(pairs, len(rest)), replace=False))
-    return Split([rest[i] for i in chosen], held_out, [held_out[i] for i in asked])
+    queried = sorted(generator.choice(len(held_out), min(queries, len(held_out)), replace=False))
+    chosen = sorted(generator.choice(len(trainable), min(pairs, len(trainable)), replace=False))
+    return Split([trainable[i] for i in chosen], held_out, [held_out[i] for i in queried])
 
 
 def write_training(pairs: Sequence[Docstring], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +9,11 @@ import torch
 
 from sentemb.data.table import Table
 from sentemb.edits import Given, Mined
+from sentemb.encoder.backbone import read_config, refused
 from sentemb.encoder.layout import Layout, read_layout
 from sentemb.encoder.source import PACKAGE, locate
 from sentemb.encoder.tokeniser import load_tokeniser
-from sentemb.errors import ModelError, RecipeError, SentembError, first_line, needs_extra
+from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
 from sentemb.evaluate.dev import check_dev
 from sentemb.parts import room
 from sentemb.recipe.build import raise_faults
@@ -90,15 +90,13 @@ class _Check:
             raise ModelError(f"encoder.backbone = {folder}: no .safetensors file there; pickled weights are not opened")
         self.layout = read_layout(folder)
         limits = [self.recipe.data.max_tokens, encoder.max_tokens, self.layout.max_tokens]
-        try:
+        with refused(folder):
             self.shape = read_shape(self.layout.backbone, min((limit for limit in limits if limit), default=None))
-        except (OSError, ValueError, RuntimeError) as error:  # damaged weights, a configuration that is no JSON
-            raise ModelError(f"encoder.backbone = {folder}: {first_line(error)}") from error
-        longest = json.loads((self.layout.backbone / "config.json").read_text()).get("max_position_embeddings")
-        load_tokeniser(
-            self.layout.backbone, max_tokens=encoder.max_tokens, stored_max=self.layout.max_tokens, limit=longest,
-            lower_case=False, trust_remote_code=encoder.trust_remote_code,
-        )
+            load_tokeniser(
+                self.layout.backbone, max_tokens=encoder.max_tokens, stored_max=self.layout.max_tokens,
+                limit=read_config(self.layout.backbone).get("max_position_embeddings"), lower_case=False,
+                trust_remote_code=encoder.trust_remote_code,
+            )
         size = sum(file.stat().st_size for file in weights) / 2**20
         self.found.verified.append(f"checkpoint {folder} ({size:.0f} MiB)")
         self._widths(self.shape.hidden)

@@ -71,7 +71,7 @@ class Recipe(Part):
 
         recipe = Recipe(
             encoder=EncoderSettings(backbone="distilroberta-base"),
-            data=Pairs(path="pairs.jsonl", max_tokens=64),
+            data=TextPairs(path="pairs.jsonl", max_tokens=64),
             views=Columns(),
             terms=[InfoNCE(temperature=0.05), 0.1 * Uniformity()],
         )

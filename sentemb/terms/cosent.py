@@ -8,9 +8,8 @@ from torch import Tensor
 
 from sentemb.errors import DataError
 from sentemb.maths.similarity import at_least_float32
-from sentemb.parts import Positive
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores
+from sentemb.types import Batch, PairScores, Temperature
 
 
 class CoSENT(Term):
@@ -30,7 +29,7 @@ class CoSENT(Term):
 
     needs = frozenset({"scores"})
 
-    def __init__(self, *, temperature: Positive = 0.05) -> None:
+    def __init__(self, *, temperature: Temperature = 0.05) -> None:
         super().__init__()
         self.temperature = temperature
 

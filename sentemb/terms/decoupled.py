@@ -6,9 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, mean_over_pairs, table_logits
-from sentemb.parts import Positive
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores
+from sentemb.types import Batch, PairScores, Temperature
 
 
 class Decoupled(Term):
@@ -29,7 +28,7 @@ class Decoupled(Term):
         form (L_DCW) is left out.
     """
 
-    def __init__(self, *, temperature: Positive = 0.1) -> None:
+    def __init__(self, *, temperature: Temperature = 0.1) -> None:
         super().__init__()
         self.temperature = temperature
 

@@ -9,9 +9,8 @@ from torch import Tensor
 from sentemb.companions.companion import find_companion
 from sentemb.companions.reference import Reference
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, table_logits
-from sentemb.parts import Positive
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores
+from sentemb.types import Batch, PairScores, Temperature
 
 
 class Distill(Term):
@@ -36,7 +35,8 @@ class Distill(Term):
     """
 
     def __init__(
-        self, *, temperature: Positive = 0.05, reference_temperature: Positive = 0.05, companion: str = "reference"
+        self, *, temperature: Temperature = 0.05, reference_temperature: Temperature = 0.05,
+        companion: str = "reference",
     ) -> None:
         super().__init__()
         self.temperature, self.reference_temperature, self.companion = temperature, reference_temperature, companion

@@ -10,9 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, table_logits
-from sentemb.parts import Positive
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores
+from sentemb.types import Batch, PairScores, Temperature
 
 MIN_TEMPERATURE = 0.01
 
@@ -41,7 +40,7 @@ class InfoNCE(Term):
     def __init__(
         self,
         *,
-        temperature: Positive = 0.05,
+        temperature: Temperature = 0.05,
         directions: Literal["one", "both"] = "one",
         learnable_temperature: bool = False,
     ) -> None:

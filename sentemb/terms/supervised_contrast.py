@@ -6,9 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over_pairs, table_logits
-from sentemb.parts import Positive
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores
+from sentemb.types import Batch, PairScores, Temperature
 
 
 class SupervisedContrast(Term):
@@ -28,7 +27,7 @@ class SupervisedContrast(Term):
         each other except themselves.
     """
 
-    def __init__(self, *, temperature: Positive = 0.05) -> None:
+    def __init__(self, *, temperature: Temperature = 0.05) -> None:
         super().__init__()
         self.temperature = temperature
 

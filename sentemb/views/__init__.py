@@ -7,7 +7,7 @@ return only the views that they add (``makes`` names them) and leave the given o
 
 from sentemb.views.columns import Columns
 from sentemb.views.masked import Masked
-from sentemb.views.mined import Mined
+from sentemb.views.mined import MinedViews
 from sentemb.views.propensity_positives import PropensityPositives
 from sentemb.views.twice import Twice
 from sentemb.views.view import ViewCopy, ViewMaker
@@ -20,9 +20,9 @@ PARTS: dict[str, type[ViewMaker]] = {
 
 COPIES: dict[str, type[ViewCopy]] = {
     "masked": Masked,
-    "mined": Mined,
+    "mined": MinedViews,
 }
 
 __all__ = [
-    "COPIES", "PARTS", "Columns", "Masked", "Mined", "PropensityPositives", "Twice", "ViewCopy", "ViewMaker",
+    "COPIES", "PARTS", "Columns", "Masked", "MinedViews", "PropensityPositives", "Twice", "ViewCopy", "ViewMaker",
 ]  # fmt: skip

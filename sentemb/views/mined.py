@@ -22,7 +22,7 @@ class NeighbourSource(Protocol):
     def window(self, text: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]: ...
 
 
-class Mined(ViewCopy):
+class MinedViews(ViewCopy):
     """Views ``mined_1`` … ``mined_k``: k different neighbours of every example's text, drawn anew each step.
 
         mined_1, …, mined_k ~ N(x_i) without replacement

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sentemb.data import Lines, Pairs, TableData, Triplets
+from sentemb.data import Lines, TableData, TextPairs, Triplets
 from sentemb.data.data_source import DataSource
 from sentemb.errors import DataError, PartError
 
@@ -34,13 +34,13 @@ def test_lines(lines, triplets):
 
 
 def test_pairs(lines, triplets):
-    table = Pairs(path=triplets, columns={"anchor": "anchor", "positive": "negative", "score": "score"}).load()
+    table = TextPairs(path=triplets, columns={"anchor": "anchor", "positive": "negative", "score": "score"}).load()
     assert table.columns == {"anchor": ["a", "d"], "positive": ["c", "f"]}
     assert table.score.tolist() == [1, 0]
     with pytest.raises(DataError, match=r"\[data\] needs anchor, positive; the columns read as anchor: no positive"):
-        Pairs(path=lines).load()
+        TextPairs(path=lines).load()
     with pytest.raises(DataError, match="negative_1 as well"):
-        Pairs(path=triplets).load()
+        TextPairs(path=triplets).load()
 
 
 def test_triplets_and_table(lines, triplets):
@@ -51,7 +51,7 @@ def test_triplets_and_table(lines, triplets):
         Triplets(path=lines).load()
 
 
-@pytest.mark.parametrize("kind", [Lines, Pairs, Triplets, TableData])
+@pytest.mark.parametrize("kind", [Lines, TextPairs, Triplets, TableData])
 def test_options_are_checked_before_anything_is_read(kind):
     with pytest.raises(PartError, match=r'"ancor" is no column role.*did you mean anchor'):
         kind(path="nowhere.txt", columns={"ancor": "text"})

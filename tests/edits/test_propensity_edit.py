@@ -11,7 +11,7 @@ from edit_tables import contrast, permuted
 
 from sentemb.companions.propensity import Propensity as Companion
 from sentemb.edits import PARTS
-from sentemb.edits.propensity import Propensity
+from sentemb.edits.propensity import PropensityWeights
 from sentemb.errors import RecipeError
 from sentemb.maths.propensity import Logistic
 from sentemb.maths.table import add_candidates, in_batch_table
@@ -66,7 +66,7 @@ def test_equals_the_loop(clip, make_rows, make_table, make_batch):
     before[1, 3] = -math.inf
     table = replace(table, log_weight=before)
     companion = measured(8)
-    edited = Propensity(clip=clip)(table, make_batch(companions={"propensity": companion}))
+    edited = PropensityWeights(clip=clip)(table, make_batch(companions={"propensity": companion}))
     expected = torch.tensor(weights_by_loop(table, companion, clip), dtype=torch.float64)
     torch.testing.assert_close(edited.log_weight, expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(edited.log_weight[:, 7], before[:, 7])  # a candidate that is no text
@@ -78,7 +78,7 @@ def test_two_by_three_by_hand(make_rows, make_batch):
     sur = torch.tensor([[1.0, 0.9, 0.1], [0.9, 1.0, 0.5], [0.1, 0.5, 1.0]])
     sem = torch.tensor([[1.0, 0.2, 0.1], [0.8, 1.0, 0.0], [0.1, 0.0, 1.0]])
     table = add_candidates(in_batch_table(make_rows(2), make_rows(2, seed=1)), make_rows(1, first=2))
-    edited = Propensity(clip=1e6)(table, make_batch(companions={"propensity": Measured(sem, sur)}))
+    edited = PropensityWeights(clip=1e6)(table, make_batch(companions={"propensity": Measured(sem, sur)}))
     alike, unlike = 1 + math.exp(4 - 8 * 0.1), 1 + math.exp(4 - 8 * 0.9)
     expected = torch.tensor(
         [[0, math.log(2 * alike / (alike + unlike)), math.log(2 * unlike / (alike + unlike))], [-math.inf, 0, 0]],
@@ -91,8 +91,8 @@ def test_follows_a_permutation_of_the_examples(make_rows, make_batch):
     anchor, positive = make_rows(5), make_rows(5, seed=1)
     order = torch.tensor([3, 1, 0, 4, 2])
     batch = make_batch(companions={"propensity": measured(5)})
-    one = Propensity()(in_batch_table(anchor, positive), batch)
-    other = Propensity()(in_batch_table(permuted(anchor, order), permuted(positive, order)), batch)
+    one = PropensityWeights()(in_batch_table(anchor, positive), batch)
+    other = PropensityWeights()(in_batch_table(permuted(anchor, order), permuted(positive, order)), batch)
     torch.testing.assert_close(one.log_weight[order][:, order], other.log_weight)
 
 
@@ -102,22 +102,22 @@ def test_gradcheck(make_rows, make_batch):
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
         table = in_batch_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
-        return contrast(Propensity()(table, batch))
+        return contrast(PropensityWeights()(table, batch))
 
     assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])
 
 
 def test_edges(make_table, make_batch):
     batch = make_batch(companions={"propensity": measured(3, threshold=-0.5)})  # every pair is too alike
-    assert Propensity()(make_table(1), batch).log_weight.tolist() == [[0.0]]
+    assert PropensityWeights()(make_table(1), batch).log_weight.tolist() == [[0.0]]
     sim = make_table(3).sim.requires_grad_()
-    edited = Propensity()(replace(make_table(3), sim=sim), batch)
+    edited = PropensityWeights()(replace(make_table(3), sim=sim), batch)
     assert int(edited.log_weight.isinf().sum()) == 6
     loss = contrast(edited)
     loss.backward()
     assert loss == 0
     assert torch.isfinite(sim.grad).all()
-    half = Propensity()(make_table(3, dtype=torch.bfloat16), make_batch(companions={"propensity": measured(3)}))
+    half = PropensityWeights()(make_table(3, dtype=torch.bfloat16), make_batch(companions={"propensity": measured(3)}))
     assert half.log_weight.dtype == torch.float32
     assert not half.log_weight.isnan().any()
 
@@ -125,14 +125,14 @@ def test_edges(make_table, make_batch):
 @pytest.mark.parametrize("clip", [0.5, math.inf, math.nan])
 def test_refuses_values_out_of_range(clip):
     with pytest.raises(ValueError, match="clip"):
-        Propensity(clip=clip)
+        PropensityWeights(clip=clip)
 
 
 def test_says_which_companion_is_missing(make_table, make_batch):
     with pytest.raises(RecipeError, match='needs the companion "propensity"'):
-        Propensity()(make_table(2), make_batch())
+        PropensityWeights()(make_table(2), make_batch())
 
 
 def test_is_a_part():
-    assert PARTS["propensity"] is Propensity
-    assert Propensity().needs == {"companion:propensity"}
+    assert PARTS["propensity"] is PropensityWeights
+    assert PropensityWeights().needs == {"companion:propensity"}

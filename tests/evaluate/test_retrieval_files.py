@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import hub_data
 import numpy as np
@@ -14,8 +15,9 @@ from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.opening import open_model
 from sentemb.evaluate.reading.retrieval import RetrievalSet, read_retrieval
 from sentemb.evaluate.reports.results import read_results
-from sentemb.evaluate.retrievers import bm25_search
-from sentemb.evaluate.tasks.retrieval import evaluate_retrieval, to_run
+from sentemb.evaluate.retrievers import bm25_search, to_run
+from sentemb.evaluate.task import EvalSetup
+from sentemb.evaluate.tasks.retrieval import Retrieval, score_run
 from sentemb.evaluate.tasks.sts import read_sts_set
 from sentemb.types import Hits
 
@@ -49,22 +51,28 @@ def test_the_same_from_every_format(folder, tmp_path):
 
 
 def test_baselines_and_fusion(folder):
-    ours, sparse, fused = evaluate_retrieval(open_model(words), read_retrieval(folder))
-    assert (sparse.system, fused.system) == ("BM25", "RRF(words, BM25)")
-    for score in (ours, sparse, fused):
-        assert score.values["mrr@10"].mean() > 0.9  # every query shares all but one word with its document
-        assert set(score.run) == set(score.queries)
+    task = Retrieval(path=str(folder), metric="mrr@10")
+    data, model = task.load(EvalSetup()), open_model(words)
+    runs = task.runs(data, model, EvalSetup())
+    assert list(runs) == ["words", "BM25", "RRF(words, BM25)"]
+    for run in runs.values():
+        assert set(run) == set(data.queries)
+        means, _ = score_run(run, data.qrels, "mrr@10")
+        assert means["mrr@10"] > 90  # every query shares all but one word with its document
+    result = task.run(data, model, EvalSetup(resamples=10))
+    assert set(result.baselines) == set(result.baseline_intervals) == {"BM25", "RRF(words, BM25)"}
 
 
 def test_own_id_is_left_out(folder):
     data = read_retrieval(folder)
     renamed = {("q0" if name == "d0" else name): text for name, text in data.documents.items()}
     same = RetrievalSet(name=data.name, documents=renamed, queries=data.queries, qrels={"q0": {"q0": 1, "d20": 1}})
-    (with_own,) = evaluate_retrieval(open_model(words), same, baselines=False)
-    (without,) = evaluate_retrieval(open_model(words), same, baselines=False, ignore_identical_ids=True)
-    assert "q0" in with_own.run["q0"]
-    assert "q0" not in without.run["q0"]
-    assert len(without.run["q0"]) == len(renamed) - 1
+    plain = Retrieval(path=str(folder), baselines=False)
+    with_own = plain.runs(same, open_model(words), EvalSetup())["words"]
+    without = replace(plain, ignore_identical_ids=True).runs(same, open_model(words), EvalSetup())["words"]
+    assert "q0" in with_own["q0"]
+    assert "q0" not in without["q0"]
+    assert len(without["q0"]) == len(renamed) - 1
 
 
 def test_hits_without_a_document_are_left_out():

@@ -156,7 +156,7 @@ def test_a_module_of_the_users_own_folder_is_not_run(tmp_path, monkeypatch):
 
 def test_a_child_that_fails_is_told(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(DataError, match="a process that reads docstrings ended with code 1: nothing said"):
+    with pytest.raises(DataError, match="a process that reads docstrings ended with code 1: it wrote no message"):
         read_docstrings(800, [Path(ast.__file__).parent], workers=2)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from sentemb import Recipe
 from sentemb.errors import DataError
-from sentemb.quickstart.journey import ASKED, quickstart
+from sentemb.quickstart.journey import QUESTIONS, quickstart
 from sentemb.search import SearchIndex
 
 _VERBS = "eats plays runs made found called used".split()
@@ -34,31 +34,32 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def journey(output: Path, corpus: Path, tiny_bert: Path, **options):
-    told: list[str] = []
     settings = {
         "pairs": 384, "documents": 150, "queries": 100, "model": str(tiny_bert), "roots": [corpus],
         "recipe": Recipe.load("quickstart", ["train.learning_rate=2e-3", "train.batch_size=16", "train.epochs=3"]),
     } | options  # fmt: skip
-    return quickstart(output, say=told.append, **settings), told
+    return quickstart(output, **settings)
 
 
-def test_the_journey(tmp_path, corpus, tiny_bert):
-    result, told = journey(tmp_path / "out", corpus, tiny_bert)
+def test_the_journey(tmp_path, corpus, tiny_bert, caplog):
+    caplog.set_level("INFO", "sentemb")
+    result = journey(tmp_path / "out", corpus, tiny_bert)
     # a random encoder learns: held-out queries find their docstrings far better than before
-    before, after = result.before.metrics["mrr@10"], result.after.metrics["mrr@10"]
+    before, after = result.before.main, result.after.main
     assert after > before + 5
     assert result.gain.difference == pytest.approx((after - before) / 100)
     assert result.gain.interval.low > 0
     assert result.gain.p < 0.01
-    assert any("384 training pairs; held out: 100 queries, 150 docstrings" in line for line in told)
-    assert f"mrr@10 {after:.2f}" in told[-1]
+    assert "384 training pairs" in caplog.text
+    assert "held out: 100 queries, 150 docstrings" in caplog.text
+    assert f"after training: mrr@10 {after:.2f}" in caplog.text
 
     stored = json.loads((tmp_path / "out" / "result.json").read_text())
     assert stored["after"]["mrr@10"] == pytest.approx(after)
     assert stored["mrr@10"]["low"] == pytest.approx(result.gain.interval.low)
     assert stored["task"] == {"documents": 150, "queries": 100, "train_pairs": 384}
 
-    assert set(result.answers) == set(ASKED)
+    assert set(result.answers) == set(QUESTIONS)
     assert all(len(hits) == 3 for hits in result.answers.values())
     with SearchIndex.open(tmp_path / "out" / "index") as index:  # loads the tuned model by itself
         assert len(index) == 384 + 150

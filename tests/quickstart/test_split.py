@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sentemb.data import read_table
+from sentemb.data import iter_records
 from sentemb.errors import DataError
 from sentemb.evaluate.reading.retrieval import read_retrieval
 from sentemb.quickstart.corpus import Docstring
@@ -36,9 +36,9 @@ def test_fewer_docstrings_than_wanted():
 def test_the_files_are_what_training_and_evaluation_read(tmp_path):
     parts = split(DOCS, pairs=40, seed=1, documents=20, queries=10)
     write_training(parts.train, tmp_path / "train.jsonl")
-    table = read_table(tmp_path / "train.jsonl")
-    assert table.columns["anchor"] == [doc.query for doc in parts.train]
-    assert table.columns["positive"] == [doc.text for doc in parts.train]
+    rows = [record.fields for record in iter_records(str(tmp_path / "train.jsonl"))]
+    assert [row["anchor"] for row in rows] == [doc.query for doc in parts.train]
+    assert [row["positive"] for row in rows] == [doc.text for doc in parts.train]
     write_task(parts, tmp_path / "task")
     task = read_retrieval(tmp_path / "task")
     assert list(task.documents.values()) == [doc.text for doc in parts.documents]

@@ -93,7 +93,8 @@ def test_list_names_kinds_parts_and_recipes(capsys):
 
 def test_show_finds_parts_and_recipes(capsys):
     shown = run(capsys, "show", "info_nce")
-    for words in ("terms/info_nce", "L = -1/n", "temperature  (number above 0, by default 0.05)", "info_nce.py:"):
+    setting = "temperature  (number at least 0.0001, by default 0.05)"
+    for words in ("terms/info_nce", "L = -1/n", setting, "info_nce.py:"):
         assert words in shown
     shown = run(capsys, "show", "diffcse-minilm")
     for words in ("views.copies[0]  masked", "terms[1]  0.005 × replaced_token_detection", "masked.py:"):

@@ -23,7 +23,7 @@ def faults(overrides: list[str]) -> str:
     [
         ("terms.0.use=infonce", ["terms[0].use", "did you mean info_nce?"]),
         ("terms.0.temprature=0.1", ["terms[0].temprature", "did you mean temperature?"]),
-        ("terms.0.temperature=-1", ["temperature", "greater than 0"]),
+        ("terms.0.temperature=-1", ["temperature", "greater than or equal to 0.0001"]),
         ('terms.0.temperature="hot"', ["terms[0].temperature", "number"]),
         ("terms.0.weight=heavy", ["terms[0].weight", "number"]),
         ("train.batch_size=0", ["train.batch_size", "greater than or equal to 1"]),

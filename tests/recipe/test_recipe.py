@@ -10,7 +10,7 @@ import torch
 
 from sentemb import Encoder, EncoderSettings, Recipe, TrainSettings, train
 from sentemb.companions import Reference
-from sentemb.data import Lines, Pairs
+from sentemb.data import Lines, TextPairs
 from sentemb.edits import FalseNegative, Queue
 from sentemb.encoder.heads import MLP
 from sentemb.encoder.poolings import PARTS as POOLINGS
@@ -137,8 +137,9 @@ def texts(count: int) -> list[str]:
 @pytest.fixture
 def small(tiny_bert: Path) -> Recipe:
     return Recipe(
-        name="small", encoder=EncoderSettings(backbone=str(tiny_bert)), data=Pairs(path="nowhere.jsonl", max_tokens=16),
-        views=Columns(), terms=[InfoNCE()],
+        name="small", encoder=EncoderSettings(backbone=str(tiny_bert)), views=Columns(),
+        data=TextPairs(path="nowhere.jsonl", max_tokens=16),
+        terms=[InfoNCE()],
         train=TrainSettings(batch_size=8, max_steps=2, precision="fp32", log_every=1),
     )
 

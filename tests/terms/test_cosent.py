@@ -78,5 +78,5 @@ def test_data_without_scores_are_named(table_of, batch_of):
 
 
 def test_temperature_must_be_positive():
-    with pytest.raises(ValueError, match="greater than 0"):
+    with pytest.raises(ValueError, match="greater than or equal to"):
         CoSENT(temperature=0.0)

@@ -133,5 +133,5 @@ def test_without_a_reference_says_so(table_of, batch_of):
 
 @pytest.mark.parametrize("name", ["temperature", "reference_temperature"])
 def test_temperatures_must_be_positive(name):
-    with pytest.raises(ValueError, match=f"{name} = 0.0: must be greater than 0"):
+    with pytest.raises(ValueError, match=f"{name} = 0.0: must be greater than or equal to"):
         Distill(**{name: 0.0})

@@ -100,5 +100,5 @@ def test_bfloat16_table_is_scored_in_float32(case, table_of, batch_of):
 
 
 def test_temperature_must_be_positive():
-    with pytest.raises(ValueError, match="greater than 0"):
+    with pytest.raises(ValueError, match="greater than or equal to"):
         SupervisedContrast(temperature=0.0)

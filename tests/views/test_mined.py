@@ -9,7 +9,7 @@ import pytest
 
 from sentemb.errors import RecipeError
 from sentemb.views import COPIES
-from sentemb.views.mined import Mined
+from sentemb.views.mined import MinedViews
 from sentemb.views.twice import Twice
 
 TOKENS = [[2, 10 + i, 3] for i in range(6)]
@@ -27,7 +27,7 @@ class Window:
 
 @pytest.fixture
 def mine(examples_of, context_of):
-    def make(part: Mined, source: object, rows: np.ndarray, **columns: list[list[int]]) -> list[np.ndarray]:
+    def make(part: MinedViews, source: object, rows: np.ndarray, **columns: list[list[int]]) -> list[np.ndarray]:
         dataset = examples_of(**(columns or {"anchor": TOKENS}))
         context = replace(context_of(dataset), companions={"neighbours": source})
         examples = dataset.take(rows)
@@ -46,7 +46,7 @@ def mine(examples_of, context_of):
 
 
 def test_draws_different_neighbours_evenly(mine):
-    first, second = mine(Mined(count=2), Window(3), np.zeros(6000, dtype=np.int64))
+    first, second = mine(MinedViews(count=2), Window(3), np.zeros(6000, dtype=np.int64))
     assert (first != second).all()
     for drawn in (first, second):
         shares = [(drawn == row).mean() for row in (1, 2, 3)]
@@ -54,31 +54,31 @@ def test_draws_different_neighbours_evenly(mine):
 
 
 def test_fills_up_where_there_are_too_few(mine):
-    drawn = mine(Mined(count=3), Window(2), np.array([1]))
+    drawn = mine(MinedViews(count=3), Window(2), np.array([1]))
     assert {int(rows[0]) for rows in drawn} == {2, 3}
     assert drawn[0] == drawn[2]
 
 
 def test_unknown_texts_get_random_examples(mine):
-    drawn, = mine(Mined(), Window(1), np.full(3000, 5))
+    drawn, = mine(MinedViews(), Window(1), np.full(3000, 5))
     assert set(drawn.tolist()) == set(range(6))
 
 
 def test_looks_at_the_companions_column(mine):
     positive = [[2, 20 + i, 3] for i in range(6)]
-    drawn, = mine(Mined(), Window(1, "positive"), np.arange(3), anchor=TOKENS, positive=positive)
+    drawn, = mine(MinedViews(), Window(1, "positive"), np.arange(3), anchor=TOKENS, positive=positive)
     assert drawn.tolist() == [1, 2, 3]
 
 
 def test_refuses_no_negative_and_no_companion(examples_of, context_of):
     with pytest.raises(ValueError, match="count = 0"):
-        Mined(count=0)
+        MinedViews(count=0)
     dataset = examples_of(anchor=TOKENS)
     context = context_of(dataset)
     with pytest.raises(RecipeError, match='needs a companion "neighbours"'):
-        Mined()(Twice()(dataset, context), context)
+        MinedViews()(Twice()(dataset, context), context)
 
 
 def test_is_a_copy():
-    assert COPIES["mined"] is Mined
-    assert Mined(count=2).makes == ("mined_1", "mined_2")
+    assert COPIES["mined"] is MinedViews
+    assert MinedViews(count=2).makes == ("mined_1", "mined_2")

@@ -12,8 +12,7 @@ from typing import Any
 
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.model import EvalModel, Vectors
-from sentemb.evaluate.retrievers import rerank, search
-from sentemb.evaluate.tasks.retrieval import to_run
+from sentemb.evaluate.retrievers import rerank, search, to_run
 
 
 class MtebEncoder:
@@ -85,7 +84,7 @@ class MtebEncoder:
             by_name = dict(zip(names, vectors, strict=True))
             return rerank(by_name, documents, row, top_ranked, similarity=similarity, k=top_k)
         hits = search(vectors, documents, top_k, similarity=similarity, index=self.index_kind, seed=self.seed)
-        return to_run(hits, names, self._document_ids, depth=top_k)
+        return to_run(hits, names, self._document_ids)
 
     def _vectors(self, texts: list[str], task_metadata: Any, prompt_type: Any) -> Vectors:
         role = None if prompt_type is None else str(getattr(prompt_type, "value", prompt_type))

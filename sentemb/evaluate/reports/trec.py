@@ -7,8 +7,8 @@ from pathlib import Path
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.identity import ModelIdentity
 from sentemb.evaluate.reading.trec import check_run, read_qrels, read_run
-from sentemb.evaluate.reports.results import Items, Results, TaskResult, fingerprint
-from sentemb.evaluate.statistics.ranking import CUTS, check_metric
+from sentemb.evaluate.reports.results import Results, TaskResult
+from sentemb.evaluate.statistics.ranking import check_metric
 from sentemb.evaluate.task import EvalSetup
 from sentemb.evaluate.tasks.retrieval import score_run
 from sentemb.files import sha256_of
@@ -28,22 +28,20 @@ def score_trec(path: Path, qrels: Path, *, metric: str = "ndcg@10", resamples: i
         raise EvaluationError(f"--metric: {error}") from None
     judged, run = read_qrels(qrels), read_run(path)
     check_run(run, judged, source=str(path))
-    cuts = sorted({*CUTS, int(metric.partition("@")[2])})
-    score = score_run(qrels.stem, path.stem, run, judged, cuts=cuts)
-    items = Items(fingerprint=fingerprint(score.queries), values=score.values[metric].tolist())
+    means, items = score_run(run, judged, metric)
     interval, note = EvalSetup(resamples=resamples, seed=seed).interval(items)
     task = TaskResult(
         task=qrels.stem,
         kind="Retrieval",
         protocol="trec",
         metric=metric,
-        main=score.metrics[metric],
-        metrics=score.metrics,
+        main=means[metric],
+        metrics=means,
         interval=interval,
         interval_note=note,
         items=items.rounded(),
         split="",
-        count=len(score.queries),
+        count=len(items),
     )
     model = ModelIdentity(name=path.stem, source=str(path), digest=sha256_of(path), backend="run")
     return Results(model=model, suite=qrels.stem, tasks=[task], seed=seed, provenance=provenance())

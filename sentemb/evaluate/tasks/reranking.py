@@ -9,9 +9,9 @@ from typing import ClassVar
 from sentemb.errors import DataError
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.retrieval import RetrievalSet, find_files, read_candidates, read_retrieval
-from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
+from sentemb.evaluate.reports.results import TaskResult
 from sentemb.evaluate.retrievers import rerank
-from sentemb.evaluate.statistics.ranking import CUTS, check_metric
+from sentemb.evaluate.statistics.ranking import check_metric
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 from sentemb.evaluate.tasks.retrieval import score_run
 
@@ -77,14 +77,13 @@ class Reranking(Task):
         row = {document: i for i, document in enumerate(self._documents(data))}
         by_query = dict(zip(judged.queries, self.encode(model, queries.texts, "query"), strict=True))
         run = rerank(by_query, vectors, row, candidates, similarity=model.identity.similarity)
-        cuts = sorted({*CUTS, int(self.metric.partition("@")[2])})
-        score = score_run(judged.name, model.identity.name, run, judged.qrels, cuts=cuts)
+        means, items = score_run(run, judged.qrels, self.metric)
         return self.result(
             setup,
             metric=self.metric,
-            main=score.metrics[self.metric],
-            metrics=score.metrics,
+            main=means[self.metric],
+            metrics=means,
             protocol="given candidates",
-            items=Items(fingerprint=fingerprint(score.queries), values=score.values[self.metric].tolist()),
+            items=items,
             split=self.split,
         )

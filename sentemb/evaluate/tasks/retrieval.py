@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from sentemb.errors import DataError
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.retrieval import RetrievalSet, find_files, read_retrieval
 from sentemb.evaluate.reading.trec import write_run
 from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
-from sentemb.evaluate.retrievers import bm25_search, fuse, search
-from sentemb.evaluate.statistics.ranking import CUTS, Qrels, check_metric, judged_queries, ranking_scores
+from sentemb.evaluate.retrievers import bm25_search, fuse, search, to_run
+from sentemb.evaluate.statistics.ranking import CUTS, Qrels, Run, check_metric, judged_queries, ranking_scores
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 from sentemb.types import Hits
 
@@ -72,133 +69,61 @@ class Retrieval(Task):
         ]
 
     def run(self, data: RetrievalSet, model: EvalModel, setup: EvalSetup) -> TaskResult:
-        ours, *others = evaluate_retrieval(
-            model,
-            data,
-            baselines=self.baselines,
-            cuts=sorted({*CUTS, int(self.metric.partition("@")[2])}),
-            ignore_identical_ids=self.ignore_identical_ids,
-            index=self.index,
-            seed=setup.seed,
-        )
+        runs = self.runs(data, model, setup)
+        ours, *others = runs
         if setup.output is not None:
-            write_run(setup.output / "runs" / f"{data.name}.{data.split}.trec", ours.run)
-        items = Items(fingerprint=fingerprint(ours.queries), values=ours.values[self.metric].tolist())
+            write_run(setup.output / "runs" / f"{data.name}.{data.split}.trec", runs[ours])
+        scores = {system: score_run(run, data.qrels, self.metric) for system, run in runs.items()}
+        means, items = scores[ours]
         result = self.result(
             setup,
             metric=self.metric,
-            main=ours.metrics[self.metric],
-            metrics=ours.metrics,
+            main=means[self.metric],
+            metrics=means,
             protocol="beir",
             items=items,
             split=self.split,
         )
-        intervals = {
-            other.system: setup.interval(replace(items, values=other.values[self.metric].tolist()))[0]
-            for other in others
-        }
+        intervals = {system: setup.interval(scores[system][1])[0] for system in others}
         return replace(
             result,
-            baselines={other.system: other.metrics[self.metric] for other in others},
+            baselines={system: scores[system][0][self.metric] for system in others},
             baseline_intervals={system: interval for system, interval in intervals.items() if interval is not None},
         )
 
+    def runs(self, data: RetrievalSet, model: EvalModel, setup: EvalSetup) -> dict[str, dict[str, dict[str, float]]]:
+        """The ranked documents of every query: the model's own, then those of BM25 and of the fusion of the two."""
+        query_ids, document_ids = list(data.queries), list(data.documents)
+        queries, documents = (column.texts for column in self.texts(data))
+        depth = DEPTH + self.ignore_identical_ids
 
-@dataclass(frozen=True, kw_only=True)
-class RetrievalScore:
-    """Means ×100 over the judged queries, and the values of every query."""
+        def run_of(hits: Hits, floor: float | None = None) -> dict[str, dict[str, float]]:
+            run = to_run(hits, query_ids, document_ids, floor=floor)
+            for query, hits_of_query in run.items() if self.ignore_identical_ids else ():
+                hits_of_query.pop(query, None)
+                while len(hits_of_query) > DEPTH:
+                    hits_of_query.popitem()  # hits come best first
+            return run
 
-    name: str
-    system: str  # the model, "BM25", or their fusion
-    metrics: Mapping[str, float]
-    queries: Sequence[str]
-    values: Mapping[str, NDArray[np.float64]] = field(repr=False)  # metric -> (queries,)
-    run: Mapping[str, Mapping[str, float]] = field(repr=False)
-
-
-def evaluate_retrieval(
-    model: EvalModel,
-    data: RetrievalSet,
-    *,
-    baselines: bool = True,
-    depth: int = DEPTH,
-    cuts: Sequence[int] = CUTS,
-    ignore_identical_ids: bool = False,
-    index: str | None = None,
-    seed: int = 42,
-) -> list[RetrievalScore]:
-    """Scores of dense retrieval; with ``baselines`` also of BM25 and the fusion of the two (RRF).
-
-    Args:
-        model: what ``open_model`` gave.
-        data: what ``read_retrieval`` gave.
-        baselines: add the systems ``BM25`` and ``RRF``.
-        depth: hits of a query that are scored.
-        cuts: the k of the metrics.
-        ignore_identical_ids: leave out a hit whose id is the query's.
-        index: a kind of index to search through; None: exactly.
-        seed: of the index.
-
-    Raises:
-        NumericError, EvaluationError: what the model returned cannot be used.
-    """
-    query_ids, document_ids = list(data.queries), list(data.documents)
-    query_texts, document_texts = list(data.queries.values()), list(data.documents.values())
-    prompts = {
-        role: model.prompt(task=data.name, task_type=Retrieval.task_type, role=role) for role in ("query", "document")
-    }
-    name = model.identity.name
-    hits_wanted = depth + ignore_identical_ids
-
-    def run_of(hits: Hits, floor: float | None = None) -> dict[str, dict[str, float]]:
-        return to_run(hits, query_ids, document_ids, drop_own=ignore_identical_ids, depth=depth, floor=floor)
-
-    hits = search(
-        model.encode(query_texts, prompt=prompts["query"]),
-        model.encode(document_texts, prompt=prompts["document"]),
-        hits_wanted,
-        similarity=model.identity.similarity,
-        index=index,
-        seed=seed,
-    )
-    runs = {name: run_of(hits)}
-    if baselines:
-        runs["BM25"] = run_of(bm25_search(document_texts, query_texts, hits_wanted), floor=0.0)
-        runs[f"RRF({name}, BM25)"] = fuse([runs[name], runs["BM25"]], k=depth)
-    return [score_run(data.name, system, run, data.qrels, cuts=cuts) for system, run in runs.items()]
+        name = model.identity.name
+        hits = search(
+            self.encode(model, queries, "query"),
+            self.encode(model, documents, "document"),
+            depth,
+            similarity=model.identity.similarity,
+            index=self.index,
+            seed=setup.seed,
+        )
+        runs = {name: run_of(hits)}
+        if self.baselines:
+            runs["BM25"] = run_of(bm25_search(documents, queries, depth), floor=0.0)
+            runs[f"RRF({name}, BM25)"] = fuse([runs[name], runs["BM25"]], k=DEPTH)
+        return runs
 
 
-def to_run(
-    hits: Hits,
-    query_ids: Sequence[str],
-    document_ids: Sequence[str],
-    *,
-    drop_own: bool = False,
-    depth: int = DEPTH,
-    floor: float | None = None,
-) -> dict[str, dict[str, float]]:
-    """Positions and scores as a run; hits with position -1 or a score not above ``floor`` are left out."""
-    names = np.array(document_ids, dtype=object)
-    run: dict[str, dict[str, float]] = {}
-    for query, positions, scores in zip(query_ids, hits.ids, hits.scores, strict=True):
-        keep = positions >= 0
-        if floor is not None:
-            keep &= scores > floor
-        ranked = dict(zip(names[positions[keep]].tolist(), scores[keep].tolist(), strict=True))
-        if drop_own:
-            ranked.pop(query, None)
-        while len(ranked) > depth:
-            ranked.popitem()  # hits come best first
-        run[query] = ranked
-    return run
-
-
-def score_run(
-    name: str, system: str, run: Mapping[str, Mapping[str, float]], qrels: Qrels, *, cuts: Sequence[int] = CUTS
-) -> RetrievalScore:
-    """Score any run (also one read from a TREC file) against judgements."""
+def score_run(run: Run, qrels: Qrels, metric: str) -> tuple[dict[str, float], Items]:
+    """Every metric ×100, and the values of ``metric`` query by query."""
+    cuts = sorted({*CUTS, int(metric.partition("@")[2])})
     values = ranking_scores(qrels, run, cuts)
-    means = {metric: 100 * float(array.mean()) for metric, array in values.items()}
-    return RetrievalScore(
-        name=name, system=system, metrics=means, queries=judged_queries(qrels), values=values, run=run
-    )
+    means = {name: 100 * float(of_queries.mean()) for name, of_queries in values.items()}
+    return means, Items(fingerprint=fingerprint(judged_queries(qrels)), values=values[metric].tolist())

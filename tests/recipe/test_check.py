@@ -1,0 +1,132 @@
+"""``check`` finds, before anything is loaded, what training would stumble over."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sentemb import Recipe, check
+from sentemb.errors import RecipeError, SentembError
+
+GOOD = "simcse-unsup-minilm"
+
+
+@pytest.fixture
+def faults(tiny_bert: Path, data_dir: Path):
+    """What ``check`` says of a recipe with these overrides, on the tiny model and the small data."""
+
+    def find(*overrides: str, name: str = GOOD, data: str = "lines.txt") -> str:
+        common = [f"encoder.backbone={tiny_bert}", f"data.path={data_dir / data}", "train.batch_size=8"]
+        with pytest.raises(SentembError) as caught:
+            check(Recipe.load(name, [*common, *overrides]))
+        assert isinstance(caught.value, RecipeError)
+        return str(caught.value)
+
+    return find
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.nested_dims=[32]", "each must be below the embeddings' 32 dimensions"),
+        ("train.trackers=['wandb']", "wandb"),
+        ("encoder.max_tokens=4096", "max_tokens = 4096; allowed: 3 to"),
+        ("train.learning_rate=inf", "train.learning_rate = inf"),
+        ("terms.0.weight=inf", "terms[0].weight = inf"),
+        ("terms.0.weight=nan", "terms[0].weight = nan"),
+        ("terms.0.weight=-1", "terms[0].weight = -1"),
+        ("terms.0.temperature=inf", "terms[0].temperature = inf"),
+        ("terms.0.temperature=1e-9", "terms[0].temperature = 1e-09"),
+        ("train.batch_size=true", "train.batch_size = true: must be whole number at least 1"),
+        ("train.optimizer={use='adamw', betas=[1.0,1.0]}", "train.optimizer.betas"),
+        ("data.max_tokens=2", "data.max_tokens = 2"),
+        ("terms.0.use=json:JSONDecoder", '= "json:JSONDecoder" is no Term: it must inherit'),
+        ("dev=[{use='sts', path='nowhere.tsv'}]", "nowhere.tsv"),
+    ],
+)
+def test_what_training_would_refuse_is_told(faults, override, words):
+    heads = ["encoder.heads=[]"] if "nested" in override else []
+    if "wandb" in override and shutil.which("wandb"):
+        pytest.skip("wandb is installed")
+    assert words in faults(*heads, override)
+
+
+def test_checkpoints_of_companions_are_looked_for(faults, tmp_path):
+    said = faults(f"companions.0.generator={tmp_path / 'nowhere'}", name="diffcse-minilm")
+    assert f"companions[0] (detector) = {tmp_path / 'nowhere'}: no such folder" in said
+
+
+def test_data_without_contrast_are_told(faults, data_dir):
+    (data_dir / "one.txt").write_text("a single line\n")
+    (data_dir / "same.txt").write_text("the same line\n" * 20)
+    assert "have one text; a contrast needs several" in faults(data="one.txt")
+    assert "have one text; a contrast needs several" in faults(data="same.txt")
+
+
+def test_a_batch_larger_than_the_data_is_told(tiny_bert, data_dir):
+    common = [f"encoder.backbone={tiny_bert}", f"data.path={data_dir / 'lines.txt'}"]
+    report = check(Recipe.load(GOOD, [*common, "train.batch_size=512"]))
+    assert "train.batch_size = 512, but there are 60 rows: every batch will have 60" in report.unverified
+
+
+@pytest.mark.parametrize("damage", ["config", "weights", "tokenizer"])
+def test_a_damaged_checkpoint_is_one_message(faults, tiny_bert, tmp_path, damage):
+    folder = tmp_path / "bert"
+    shutil.copytree(tiny_bert, folder)
+    if damage == "config":
+        (folder / "config.json").write_text("{ no json")
+    elif damage == "weights":
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[:50])
+    else:
+        for file in [*folder.glob("tokenizer*"), *folder.glob("vocab*"), *folder.glob("special*")]:
+            file.unlink()
+    said = faults(f"encoder.backbone={folder}")
+    assert str(folder) in said
+    assert len(said.splitlines()) == 1
+
+
+def test_needs_of_the_data_are_told(faults):
+    said = faults("edits=[{use='same_label'}, {use='given'}]", "terms.0.use=info_nce", "terms.1.use=cosent")
+    assert 'edits[0] (same_label) needs the column "label"; the data have: anchor' in said
+    assert 'edits[1] (given) needs the view "negative_1"; there are anchor, positive' in said
+    assert 'terms[1] (cosent) needs the column "score"' in said
+
+
+def test_every_negative_column_counts_in_the_memory(tiny_bert, tmp_path):
+    def table_size(negatives: int) -> float:
+        rows = [
+            {"anchor": f"a {i}", "positive": f"b {i}"} | {f"negative_{j + 1}": f"c {i} {j}" for j in range(negatives)}
+            for i in range(40)
+        ]
+        file = tmp_path / f"{negatives}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        overrides = [f"encoder.backbone={tiny_bert}", f"data.path={file}", "train.batch_size=4096"]
+        report = check(Recipe.load("simcse-sup-minilm", overrides))
+        (line,) = [line for line in (*report.verified, *report.unverified) if line.startswith("peak memory")]
+        return float(line.partition("score tables ")[2].split()[0])
+
+    assert table_size(5) == pytest.approx(3 * table_size(1), rel=0.2)
+
+
+def test_parts_of_the_current_folder_are_found_by_the_command(tiny_bert, data_dir, tmp_path):
+    (tmp_path / "own_loss.py").write_text(
+        "from sentemb import Term\n\n\nclass Half(Term):\n"
+        '    """Half of the mean similarity."""\n\n    def forward(self, table, batch):\n'
+        "        return table.sim.mean() / 2\n"
+    )
+    command = [
+        str(Path(sys.executable).parent / "sentemb"), "check", GOOD, "--set", f"encoder.backbone={tiny_bert}",
+        "--set", f"data.path={data_dir / 'lines.txt'}", "--set", "terms=[{use='own_loss:Half'}]",
+    ]
+    there = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert there.returncode == 0, there.stderr
+    elsewhere = subprocess.run(command, capture_output=True, text=True, cwd=data_dir, check=False)
+    assert elsewhere.returncode == 2
+    assert "no module own_loss, neither installed nor in" in elsewhere.stderr
+    assert "run in the folder that has it" in elsewhere.stderr
