@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from sentemb import Term
 from sentemb.maths.softmax import live_pairs, masked_logsumexp, table_logits
 from sentemb.parts import NonNegative, Positive
-from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores
 
 

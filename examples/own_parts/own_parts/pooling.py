@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sentemb.encoder.poolings import Pooling
+from sentemb import Pooling
 from sentemb.parts import Count
 
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from sentemb.data import DataSource
+from sentemb import DataSource
 from sentemb.errors import DataError
 
 

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sentemb import Companion, VectorIndex, ViewCopy
 from sentemb.distributed import broadcast_object
-from sentemb.parts import Count
-from sentemb.search.vectors import VectorIndex
-from sentemb.search.vectors.faiss_kinds import Flat
-from sentemb.types import Batch, Companion, Examples, SentenceModule, Services, View, ViewContext, ViewCopy, Views
+from sentemb.parts import Count, room
+from sentemb.types import Batch, Examples, SentenceModule, Services, View, ViewContext, Views
 
 
 class Ance(Companion):
@@ -32,7 +31,7 @@ class Ance(Companion):
 
     def __init__(self, *, every: Count = 100, depth: Count = 16, kind: VectorIndex | None = None) -> None:
         super().__init__()
-        self.every, self.depth, self.kind = every, depth, kind or Flat()
+        self.every, self.depth, self.kind = every, depth, kind or room("kinds").make({"use": "flat"})
         self.neighbours: Tensor  # (rows, depth); a buffer, so that a resumed run has it
         self.register_buffer("neighbours", torch.empty(0, 0, dtype=torch.int64))
 

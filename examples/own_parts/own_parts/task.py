@@ -9,9 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sentemb.data import Triplets as TripletFile
-from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
-from sentemb.evaluate.task import EvalSetup, Task, Texts
+from sentemb.evaluate import EvalModel, EvalSetup, Items, Task, TaskResult, Texts, fingerprint
 
 Columns = tuple[list[str], list[str], list[str]]  # anchors, positives, negatives
 
