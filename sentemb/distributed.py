@@ -1,14 +1,16 @@
-"""Rows of all devices as one tensor. This is the only module of sentemb that calls collectives.
+"""Processes that train together: gathering rows with gradients, averaging gradients, joining and leaving.
 
-The rule that makes every loss exact: the gather is a true linear map with its true adjoint, so that a loss written
-for the whole batch on every device, averaged over devices by DDP or FSDP, has the whole batch's gradient. No factor
-of the number of devices appears anywhere else:
+This is the only module of sentemb that calls collectives. A device is one process of a run.
+
+Why every loss is exact on any number of devices: each device computes the loss of the whole batch from all devices'
+rows, and the gather is a linear map whose backward is its true adjoint:
 
     forward   every device receives [rows of device 0; rows of device 1; …]
-    backward  gradients of all devices are summed, each device keeps the part of its own rows
+    backward  the gradients of all devices are summed, and each device keeps the part of its own rows
 
-With W devices each holding the same loss L, the sum is W·∂L/∂rows, and the mean of parameter gradients over
-devices divides by W. Losses that differ by device (``Share``) are covered by the same two lines.
+With W devices that hold the same loss L, the summed gradient of a row is W · ∂L/∂row. DDP and FSDP then average
+parameter gradients over devices, which divides by W. So no other code knows the number of devices. Losses that differ
+by device (``Share``) need nothing else.
 """
 
 from __future__ import annotations
@@ -105,9 +107,9 @@ def all_objects(value: Any) -> list[Any]:
     """Every device's value, in rank order."""
     if devices() == 1:
         return [value]
-    found: list[Any] = [None] * devices()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * devices()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def _collective_device() -> torch.device:
@@ -121,9 +123,9 @@ def _sizes(local: Tensor, sizes: Sequence[int] | None) -> tuple[int, ...]:
             raise AssertionError(f"rank {rank()} holds {local.shape[0]} rows, but the sizes are {tuple(sizes)}")
         return tuple(sizes)
     mine = torch.tensor([local.shape[0]], device=local.device)
-    found = [torch.zeros_like(mine) for _ in range(devices())]
-    dist.all_gather(found, mine)
-    return tuple(int(size) for size in found)
+    counts = [torch.zeros_like(mine) for _ in range(devices())]
+    dist.all_gather(counts, mine)
+    return tuple(int(count) for count in counts)
 
 
 def _all_gather(local: Tensor, sizes: tuple[int, ...]) -> Tensor:
@@ -177,11 +179,11 @@ def join(timeout_s: float) -> bool:
 
 
 def _agree(store: Store, rank: int, world: int, timeout_s: float) -> str:
-    """A prefix of the store that these processes share and that no earlier start of them used.
+    """A prefix of the store that all processes of this start share, and none of an earlier start.
 
-    torchrun keeps one store over its restarts, so the addresses of processes that ended still stand in it; whoever
-    reads one of them connects to nobody. Here everyone writes a name that was never used and then repeats what names
-    it sees. Where all say the same, all have seen this process's new name, so all are of the same start.
+    torchrun keeps one store over its restarts, with the addresses of processes that ended still in it. So each process
+    publishes a fresh random name, then a digest of the names that it can read. When all digests agree, every process
+    has read every fresh name, so all belong to the same start.
     """
     store.set(f"sentemb/name/{rank}", uuid.uuid4().hex)
     deadline = time.monotonic() + timeout_s
@@ -189,7 +191,8 @@ def _agree(store: Store, rank: int, world: int, timeout_s: float) -> str:
         names = store.multi_get([f"sentemb/name/{index}" for index in range(world)])
         seen = hashlib.sha256(b"".join(names)).hexdigest()
         store.set(f"sentemb/seen/{rank}", seen)
-        if all(said == seen.encode() for said in store.multi_get([f"sentemb/seen/{index}" for index in range(world)])):
+        digests = store.multi_get([f"sentemb/seen/{index}" for index in range(world)])
+        if all(digest == seen.encode() for digest in digests):
             return f"sentemb/start/{seen}"
         time.sleep(0.05)
     raise dist.DistNetworkError("not all wrote to the rendezvous store")
@@ -208,9 +211,9 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, dist.DistError):
         return True
     # gloo raises plain RuntimeErrors
-    said = str(error).lower()
+    message = str(error).lower()
     signs = ("connection closed by peer", "connection reset by peer", "broken pipe", "timed out", "gloo")
-    return isinstance(error, RuntimeError) and any(sign in said for sign in signs)
+    return isinstance(error, RuntimeError) and any(sign in message for sign in signs)
 
 
 # ------------------------------------------------------------------------------------------------- gradients

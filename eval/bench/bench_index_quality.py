@@ -94,7 +94,7 @@ def measure(name: str, kinds: list[str], cache: Path) -> tuple[list[list[object]
                     index.tune(rows["others"], target_recall=0.95)
                 found = index.search_positions(rows["queries"], 10)
                 tuned = index.manifest.tuned
-                seen = {"ndcg": ndcg(index.hits(found), queries, judged),
+                seen = {"ndcg": ndcg(index.generation.hits(found), queries, judged),
                         "recall": float((truth[:, :, None] == found.ids[:, None, :]).any(axis=2).mean()),
                         "effort": tuned.effort if tuned else None, "sample_recall": tuned.recall if tuned else 1.0}
                 facts[label][state] = seen

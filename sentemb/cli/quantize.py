@@ -26,9 +26,6 @@ def quantize(
         str | None,
         typer.Option(help="score STS before and after: a file of pairs (sentence1, sentence2, score), or STSBenchmark"),
     ] = None,
-    layers: Annotated[
-        int | None, typer.Option(min=1, help="how many of the last layers to round; default all of them")
-    ] = None,
     max_texts: Annotated[int, typer.Option(min=100, help="texts to read at most")] = 10_000,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -62,7 +59,7 @@ def quantize(
         score = score_of
     encoder = Encoder.load(model, device="cpu")
     sample = chain.from_iterable(iter_texts(path, text_column, split=split) for path in texts)
-    quantised = encoder.quantised(list(islice(sample, max_texts)), layers=layers, score=score)
+    quantised = encoder.quantised(list(islice(sample, max_texts)), score=score)
     assert quantised.eight_bits is not None
     facts = quantised.eight_bits.facts
     quantised.save(output)
@@ -72,8 +69,8 @@ def quantize(
         typer.echo(dumps({"output": str(output), **facts}))
         return
     typer.echo(
-        f"{output}: {facts['layers']} layers in eight bits; cosine to float32 on {facts['held_out_texts']} other "
-        f"texts: {facts['mean_cosine']:.5f} on average, {facts['least_cosine']:.5f} at least"
+        f"{output}: in eight bits; cosine to float32 on {facts['held_out_texts']} other texts: "
+        f"{facts['mean_cosine']:.5f} on average, {facts['least_cosine']:.5f} at least"
     )
     if score is not None:
         typer.echo(f"Spearman on {sts}: {facts['score']['before']:.2f} before, {facts['score']['after']:.2f} after")

@@ -23,22 +23,22 @@ class Corpus:
     hashes: Int[Tensor, " u"]
     row: NDArray[np.int64]  # (u,) a row of the data set with that text
     embedding: Float[Tensor, "u d"]  # float16; centred on the corpus' mean, unit length
-    neighbour: NDArray[np.int64]  # (u, k) places of the nearest other texts, nearest first
+    neighbour: NDArray[np.int64]  # (u, k) positions of the nearest other texts, nearest first
     neighbour_sim: NDArray[np.float32]  # (u, k)
 
     def __len__(self) -> int:
         return len(self.row)
 
-    def place(self, text: Int[Tensor, " k"]) -> tuple[Int[Tensor, " k"], Bool[Tensor, " k"]]:
-        """Where the texts stand, and which of them are here (the others' places mean nothing)."""
+    def positions_of(self, text: Int[Tensor, " k"]) -> tuple[Int[Tensor, " k"], Bool[Tensor, " k"]]:
+        """Where the texts stand, and which of them are here (the others' positions mean nothing)."""
         text = text.cpu()
-        found = torch.searchsorted(self.hashes, text).clamp(max=len(self) - 1)
-        return found, self.hashes[found] == text
+        position = torch.searchsorted(self.hashes, text).clamp(max=len(self) - 1)
+        return position, self.hashes[position] == text
 
     def similarity(
         self, left: Int[Tensor, " n"], right: Int[Tensor, " m"], device: torch.device
     ) -> Float[Tensor, "n m"]:
-        """Cosine of every place in ``left`` with every place in ``right``, computed on ``device``."""
+        """Cosine of every position in ``left`` with every position in ``right``, computed on ``device``."""
         return self.embedding[left].to(device).float() @ self.embedding[right].to(device).float().T
 
     def similarity_of_pairs(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float32]:

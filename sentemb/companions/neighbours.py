@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from sentemb.companions.companion import Companion
 from sentemb.companions.corpus import Corpus, build_corpus
-from sentemb.encoder.digest import fingerprint, require_same
-from sentemb.types import Build, Examples, Services
+from sentemb.companions.frozen_encoder import FrozenEncoder
+from sentemb.types import Examples, Services
 
 
-class Neighbours(Companion):
+class Neighbours(FrozenEncoder):
     """The nearest other texts of every text in one column of the data, found once before training:
 
         N(x) = the ``count`` texts y ≠ x with the largest cosine, without the ``skip`` nearest
@@ -43,33 +40,20 @@ class Neighbours(Companion):
     def __init__(
         self, *, model: str | None = None, column: str = "anchor", count: int = 16, skip: int = 0
     ) -> None:
-        super().__init__()
+        super().__init__(model=model)
         if count < 1:
             raise ValueError(f"count = {count}; must be at least 1")
         if skip < 0:
             raise ValueError(f"skip = {skip}; must be at least 0")
         if column not in ("anchor", "positive"):
             raise ValueError(f'column = "{column}"; must be anchor or positive')
-        self.model, self.column, self.count, self.skip = model, column, count, skip
-        self.encoder: nn.Module | None = None
-        self._fingerprint: Tensor | None = None
+        self.column, self.count, self.skip = column, count, skip
         self._corpus: Corpus | None = None
-
-    def bind(self, build: Build) -> None:
-        """Load the frozen encoder."""
-        encoder = build.load_encoder(self.model or build.backbone)
-        assert isinstance(encoder, nn.Module)
-        self.encoder = encoder.eval().requires_grad_(False)
-        self._fingerprint = fingerprint(encoder)
-
-    def train(self, mode: bool = True) -> Neighbours:
-        """Stay in evaluation mode: a frozen encoder has no dropout."""
-        return super().train(False)
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Encode the column and find every text's nearest."""
         self._corpus = build_corpus(
-            dataset, self.column, self.encoder, services, self.skip + self.count,  # type: ignore[arg-type]
+            dataset, self.column, self.encoder, services, self.skip + self.count,
             "companion neighbours",
         )
 
@@ -84,29 +68,15 @@ class Neighbours(Companion):
 
         A data set of fewer texts than ``skip + count`` gives fewer columns, at least one.
         """
-        place, is_known = self.corpus.place(torch.from_numpy(text))
+        position, is_known = self.corpus.positions_of(torch.from_numpy(text))
         start = min(self.skip, self.corpus.neighbour.shape[1] - 1)
-        return self.corpus.row[self.corpus.neighbour[place.numpy(), start:]], is_known.numpy()
+        return self.corpus.row[self.corpus.neighbour[position.numpy(), start:]], is_known.numpy()
 
     def similarity(
         self, left: Int[Tensor, " n"], right: Int[Tensor, " m"]
     ) -> tuple[Float[Tensor, "n m"], Bool[Tensor, "n m"]]:
         """Cosine of every text with every other by content hash, and where both are known."""
-        one, one_known = self.corpus.place(left)
-        other, other_known = self.corpus.place(right)
+        one, one_known = self.corpus.positions_of(left)
+        other, other_known = self.corpus.positions_of(right)
         known = (one_known[:, None] & other_known[None, :]).to(left.device)
         return self.corpus.similarity(one, other, left.device), known
-
-    def checkpoint_state(self) -> dict[str, Tensor]:
-        """Only which model it is: the neighbours are found again."""
-        assert self._fingerprint is not None
-        return {"fingerprint": self._fingerprint}
-
-    def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
-        """Check that the same model was loaded again.
-
-        Raises:
-            CheckpointError: another one was.
-        """
-        assert self._fingerprint is not None
-        require_same(state, self._fingerprint, "companion neighbours")

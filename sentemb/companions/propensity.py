@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from sentemb.companions.companion import Companion
 from sentemb.companions.corpus import Corpus, build_corpus
-from sentemb.encoder.digest import fingerprint, require_same
+from sentemb.companions.frozen_encoder import FrozenEncoder
 from sentemb.errors import CheckpointError
 from sentemb.maths.propensity import Candidates, Logistic, fit_logistic, reliability
 from sentemb.maths.surface import ngram_bits, surface_of_pairs, surface_table
@@ -23,7 +22,7 @@ from sentemb.types import Build, Examples, Services
 _FITTED_PAIRS = 200_000
 
 
-class Propensity(Companion):
+class Propensity(FrozenEncoder):
     """Candidates of every sentence, their semantic and surface similarity, and two fitted propensity models:
 
         sem_ij = cosine of a frozen reference encoder, centred on the corpus
@@ -64,7 +63,7 @@ class Propensity(Companion):
         positive_threshold: float = 0.85,
         negative_threshold: float = 0.7,
     ) -> None:
-        super().__init__()
+        super().__init__(model=model)
         for name, count in (("neighbours", neighbours), ("random", random)):
             if count < 1:
                 raise ValueError(f"{name} = {count}; must be at least 1")
@@ -76,12 +75,10 @@ class Propensity(Companion):
                 f"negative_threshold = {negative_threshold} is above positive_threshold = {positive_threshold}; a pair "
                 "that may be a positive must not be a negative"
             )
-        self.model, self.neighbours, self.random = model, neighbours, random
+        self.neighbours, self.random = neighbours, random
         self.positive_threshold, self.negative_threshold = positive_threshold, negative_threshold
-        self.encoder: nn.Module | None = None
         self.seed = 0
         self.positive_model = self.negative_model = Logistic(0.0, 0.0)
-        self._fingerprint: Tensor | None = None
         self._corpus: Corpus | None = None
         self._bits = np.empty((0, 0), dtype=np.uint8)
         self._candidates: Candidates | None = None
@@ -89,39 +86,32 @@ class Propensity(Companion):
 
     def bind(self, build: Build) -> None:
         """Load the reference encoder."""
-        encoder = build.load_encoder(self.model or build.backbone)
-        assert isinstance(encoder, nn.Module)
-        self.encoder = encoder.eval().requires_grad_(False)
+        super().bind(build)
         self.seed = build.seed
-        self._fingerprint = fingerprint(encoder)
-
-    def train(self, mode: bool = True) -> Propensity:
-        """Stay in evaluation mode: a reference has no dropout."""
-        return super().train(False)
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Encode the data set's anchors, find candidates, measure surfaces, fit both models."""
         corpus = build_corpus(
-            dataset, "anchor", self.encoder, services, self.neighbours, "companion propensity"  # type: ignore[arg-type]
+            dataset, "anchor", self.encoder, services, self.neighbours, "companion propensity"
         )
         u, k = corpus.neighbour.shape
         generator = np.random.default_rng([self.seed, 0xDEB])
-        # 1 … u-1 places further: never the text itself
+        # 1 … u-1 positions further: never the text itself
         other = (np.arange(u)[:, None] + generator.integers(1, u, size=(u, self.random))) % u
-        place = np.concatenate([corpus.neighbour, other], axis=1)
-        own = np.repeat(np.arange(u), place.shape[1])
+        position = np.concatenate([corpus.neighbour, other], axis=1)
+        own = np.repeat(np.arange(u), position.shape[1])
         sem = np.concatenate(
             [corpus.neighbour_sim, corpus.similarity_of_pairs(np.repeat(np.arange(u), self.random), other.ravel())
              .reshape(u, -1)], axis=1,
         )
-        services.say(f"companion propensity: comparing the surface of {place.size:,} pairs")
+        services.say(f"companion propensity: comparing the surface of {position.size:,} pairs")
         self._bits = ngram_bits(services.decode(dataset.columns["anchor"].take(corpus.row)))
-        sur = surface_of_pairs(self._bits, own, place.ravel()).reshape(place.shape)
-        is_random = np.broadcast_to(np.arange(place.shape[1]) >= k, place.shape)
+        sur = surface_of_pairs(self._bits, own, position.ravel()).reshape(position.shape)
+        is_random = np.broadcast_to(np.arange(position.shape[1]) >= k, position.shape)
         self._corpus = corpus
         self._fit(sem.ravel(), sur.ravel(), is_random.ravel(), generator)
         propensity = self.positive_model.log_propensity(torch.from_numpy(sur)).float().numpy()
-        self._candidates = Candidates(corpus.row[place], sem, propensity, np.ones(u, dtype=bool))
+        self._candidates = Candidates(corpus.row[position], sem, propensity, np.ones(u, dtype=bool))
         services.say(f"companion propensity: {self._sentence()}")
 
     def _fit(
@@ -152,26 +142,26 @@ class Propensity(Companion):
 
     def candidates(self, text: NDArray[np.int64]) -> Candidates:
         """Candidates of the texts with these content hashes."""
-        place, is_known = self.corpus.place(torch.from_numpy(text))
-        at = place.numpy()
+        position, is_known = self.corpus.positions_of(torch.from_numpy(text))
+        at = position.numpy()
         table = self._candidates
         assert table is not None
         return Candidates(table.row[at], table.sem[at], table.log_propensity[at], is_known.numpy())
 
     def rows(self, text: NDArray[np.int64]) -> NDArray[np.int64]:
         """A row of the data set for each of these texts, -1 where there is none."""
-        place, is_known = self.corpus.place(torch.from_numpy(text))
-        return np.where(is_known.numpy(), self.corpus.row[place.numpy()], -1)
+        position, is_known = self.corpus.positions_of(torch.from_numpy(text))
+        return np.where(is_known.numpy(), self.corpus.row[position.numpy()], -1)
 
     def pairs(
         self, anchor: Int[Tensor, " n"], candidate: Int[Tensor, " m"]
     ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"], Bool[Tensor, "n m"]]:
         """``sem``, ``sur`` and where they are known, for content hashes on any device."""
         device = anchor.device
-        left, left_known = self.corpus.place(anchor)
-        right, right_known = self.corpus.place(candidate)
+        left, left_known = self.corpus.positions_of(anchor)
+        right, right_known = self.corpus.positions_of(candidate)
         sem = self.corpus.similarity(left, right, device)
-        sur = surface_table(*(torch.from_numpy(self._bits[place.numpy()]).to(device) for place in (left, right)))
+        sur = surface_table(*(torch.from_numpy(self._bits[position.numpy()]).to(device) for position in (left, right)))
         return sem, sur, (left_known[:, None] & right_known[None, :]).to(device)
 
     def summary(self) -> dict[str, Any]:
@@ -194,10 +184,9 @@ class Propensity(Companion):
 
     # ------------------------------------------------------------------------------------------ checkpoint
     def checkpoint_state(self) -> dict[str, Tensor]:
-        """The models, and which reference they came from; tables are rebuilt."""
-        assert self._fingerprint is not None
+        """The models, and which reference they came from; tables are made again."""
         models = [[model.intercept, model.slope] for model in (self.positive_model, self.negative_model)]
-        return {"fingerprint": self._fingerprint, "models": torch.tensor(models, dtype=torch.float64)}
+        return {**super().checkpoint_state(), "models": torch.tensor(models, dtype=torch.float64)}
 
     def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore the models.
@@ -205,8 +194,7 @@ class Propensity(Companion):
         Raises:
             CheckpointError: another reference encoder was loaded, or the models are missing.
         """
-        assert self._fingerprint is not None
-        require_same(state, self._fingerprint, "companion propensity")
+        super().load_checkpoint_state(state)
         if "models" not in state or state["models"].shape != (2, 2):
             raise CheckpointError("companion propensity: the checkpoint holds no propensity models; start a new run")
         positive, negative = state["models"].tolist()

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from sentemb.companions.companion import Companion
-from sentemb.encoder.digest import fingerprint, require_same
+from sentemb.companions.frozen_encoder import FrozenEncoder
+from sentemb.data.padding import concatenate
 from sentemb.errors import RecipeError
-from sentemb.types import Build, Examples, Rows, SentenceModule, Services, TokenColumn, Tokens
+from sentemb.types import Examples, Rows, Services, TokenColumn, Tokens
 
 
-class Reference(Companion):
+class Reference(FrozenEncoder):
     """A second encoder, never trained, in evaluation mode:
 
         r(x) = f_ref(x) / ‖f_ref(x)‖
@@ -37,27 +37,14 @@ class Reference(Companion):
     """
 
     def __init__(self, *, model: str | None = None, precompute: bool = False) -> None:
-        super().__init__()
-        self.model, self.precompute = model, precompute
+        super().__init__(model=model)
+        self.precompute = precompute
         if not precompute:
             self.needs = frozenset({"tokens"})
-        self.encoder: nn.Module | None = None
-        self._fingerprint: Tensor | None = None
         self.register_buffer("hashes", torch.empty(0, dtype=torch.int64), persistent=False)  # ascending
         self.register_buffer("table", torch.empty(0, 0, dtype=torch.float16), persistent=False)
         self.hashes: Tensor
         self.table: Tensor
-
-    def bind(self, build: Build) -> None:
-        """Load the frozen encoder."""
-        encoder = build.load_encoder(self.model or build.backbone)
-        assert isinstance(encoder, nn.Module)
-        self.encoder = encoder.eval().requires_grad_(False)
-        self._fingerprint = fingerprint(encoder)
-
-    def train(self, mode: bool = True) -> Reference:
-        """Stay in evaluation mode: a reference has no dropout."""
-        return super().train(False)
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Encode every distinct text of the data set, where ``precompute`` asks for it."""
@@ -67,7 +54,7 @@ class Reference(Companion):
         services.say(f"reference: encoding {len(column):,} distinct texts")
         device = self.hashes.device
         self.hashes = torch.from_numpy(column.text).to(device)
-        self.table = torch.from_numpy(services.embed(self._module(), column)).half().to(device)
+        self.table = torch.from_numpy(services.embed(self.encoder, column)).half().to(device)
 
     @torch.no_grad()
     def observe(self, tokens: Mapping[str, Tokens], views: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -101,42 +88,14 @@ class Reference(Companion):
         """Embeddings by content hash from the precomputed table, and which of them are there."""
         if not len(self.hashes):
             raise RecipeError(f"companion {self.name}: nothing was precomputed; set precompute = true")
-        place = torch.searchsorted(self.hashes, text).clamp(max=len(self.hashes) - 1)
-        return self.table[place].float(), self.hashes[place] == text
-
-    def checkpoint_state(self) -> dict[str, Tensor]:
-        """Only which model it is: weights and table are rebuilt."""
-        assert self._fingerprint is not None
-        return {"fingerprint": self._fingerprint}
-
-    def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
-        """Check that the same model was loaded again."""
-        assert self._fingerprint is not None
-        require_same(state, self._fingerprint, "companion reference")
-
-    def _module(self) -> SentenceModule:
-        assert self.encoder is not None
-        return self.encoder  # type: ignore[return-value]
+        position = torch.searchsorted(self.hashes, text).clamp(max=len(self.hashes) - 1)
+        return self.table[position].float(), self.hashes[position] == text
 
     def _embed(self, tokens: Tokens) -> Float[Tensor, "b d"]:
-        encoder = self._module()
-        return F.normalize(encoder.project(encoder(tokens).pooled, exported=True).float(), dim=-1)
+        return F.normalize(self.encoder.project(self.encoder(tokens).pooled, exported=True).float(), dim=-1)
 
 
-def distinct_texts(dataset: Examples, names: tuple[str, ...] | None = None) -> TokenColumn:
-    """Every distinct text of the named columns (all by default), by ascending content hash."""
-    columns = [column for name, column in dataset.columns.items() if names is None or name in names]
-    hashes = np.concatenate([column.text for column in columns])
-    _, first = np.unique(hashes, return_index=True)
-    sizes = np.cumsum([0, *map(len, columns)])
-    parts = [
-        column.take(first[(first >= start) & (first < stop)] - start)
-        for column, start, stop in zip(columns, sizes[:-1], sizes[1:], strict=True)
-    ]
-    lengths = np.concatenate([part.lengths for part in parts])
-    joined = TokenColumn(
-        np.concatenate([part.flat for part in parts]),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        np.concatenate([part.text for part in parts]),
-    )
-    return joined.take(np.argsort(joined.text, kind="stable"))
+def distinct_texts(dataset: Examples) -> TokenColumn:
+    """Every distinct text of all columns, by ascending content hash."""
+    texts = concatenate(list(dataset.columns.values()))
+    return texts.take(np.unique(texts.text, return_index=True)[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -38,13 +38,9 @@ class Distinct(Generic[Value]):
         """Rows whose value stands in an earlier row already."""
         return np.flatnonzero(self.first[self.position] != np.arange(len(self.position)))
 
-    def split(self, columns: Sequence[Sequence[Value]]) -> list[NDArray[np.int64]]:
-        """``position`` cut into the parts that belong to the ``columns`` whose joined rows this is of."""
-        return np.split(self.position, np.cumsum([len(column) for column in columns])[:-1])
-
 
 def distinct(values: Iterable[Value]) -> Distinct[Value]:
-    """Find equal values. For several columns together give ``itertools.chain(*columns)`` and ``split`` the result."""
+    """Find equal values, of one column or of several behind one another."""
     place: dict[Value, int] = {}
     position = np.fromiter((place.setdefault(value, len(place)) for value in values), dtype=np.int64)
     return Distinct(values=list(place), position=position)

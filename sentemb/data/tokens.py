@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb import files
+from sentemb.data.distinct import distinct
 from sentemb.data.hashing import text_hashes
 from sentemb.data.table import Table
 from sentemb.data.token_cache import TokenCache
@@ -67,35 +68,30 @@ def _tokenise_alike(
 ) -> dict[str, TokenColumn]:  # fmt: skip
     """Columns with the same prefix share their distinct texts' tokens."""
     every = np.concatenate([hashes[role] for role in roles])
-    _, first, inverse = np.unique(every, return_index=True, return_inverse=True)
-    # in order of first appearance: a column without recurring texts is then the distinct texts as they are
-    order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    first, inverse = first[order], place[inverse]
-    distinct = every[first]
+    unique = distinct(every.tolist())
+    first, hashed = unique.first, every[unique.first]
 
-    key = _key(distinct, prefix, tokeniser)
-    column = cache.load(key, distinct) if len(distinct) >= cached_from else None
+    key = _key(hashed, prefix, tokeniser)
+    column = cache.load(key, hashed) if len(hashed) >= cached_from else None
     if column is None:
         texts = [text for role in roles for text in table.columns[role]]
-        column = _in_chunks([prefix + texts[i] for i in first], distinct, tokeniser)
-        if len(distinct) >= cached_from:
+        column = _in_chunks([prefix + texts[i] for i in first], hashed, tokeniser)
+        if len(hashed) >= cached_from:
             cache.store(key, column)
     empty = np.flatnonzero(column.lengths == 0)
     if len(empty):
         where = ", ".join(str(int(first[i]) % len(table) + 1) for i in empty[:10])
         raise DataError(f"{table.source}: the tokenizer leaves nothing of {len(empty)} texts, e.g. of row {where}")
 
-    rows = np.split(inverse, len(roles))
-    identity = np.arange(len(distinct))
+    rows = np.split(unique.position, len(roles))
+    identity = np.arange(len(hashed))
     return {
         role: column if np.array_equal(index, identity) else column.take(index)
         for role, index in zip(roles, rows, strict=True)
     }
 
 
-def _in_chunks(texts: list[str], distinct: NDArray[np.int64], tokeniser: TextTokeniser) -> TokenColumn:
+def _in_chunks(texts: list[str], hashed: NDArray[np.int64], tokeniser: TextTokeniser) -> TokenColumn:
     flats: list[NDArray[np.int32]] = []
     lengths: list[NDArray[np.int64]] = []
     with Progress("tokenising", total=len(texts), unit="texts", enabled=None if len(texts) > _CHUNK else False) as bar:
@@ -105,11 +101,11 @@ def _in_chunks(texts: list[str], distinct: NDArray[np.int64], tokeniser: TextTok
             lengths.append(chunk.lengths)
             bar.advance(len(chunk))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    return TokenColumn(np.concatenate(flats), offsets, distinct)
+    return TokenColumn(np.concatenate(flats), offsets, hashed)
 
 
-def _key(distinct: NDArray[np.int64], prefix: str, tokeniser: TextTokeniser) -> str:
+def _key(hashed: NDArray[np.int64], prefix: str, tokeniser: TextTokeniser) -> str:
     digest = hashlib.sha256(b"sentemb tokens 1\0")
     digest.update(f"{tokeniser.fingerprint()}\0{tokeniser.max_tokens}\0{prefix}\0".encode("utf-8", "surrogatepass"))
-    digest.update(np.ascontiguousarray(distinct, dtype="<i8").tobytes())
+    digest.update(np.ascontiguousarray(hashed, dtype="<i8").tobytes())
     return digest.hexdigest()

@@ -28,7 +28,7 @@ from sentemb.encoder.runners.lean import LeanRunner
 from sentemb.encoder.runners.packed import pack
 from sentemb.encoder.runners.post_norm import PostNormEncoder
 from sentemb.encoder.saving import write_json
-from sentemb.errors import ModelError, first_line
+from sentemb.errors import ModelError
 from sentemb.machine.precision import Precision, resolve_precision
 from sentemb.progress import Progress
 from sentemb.types import TokenColumn, Vocabulary
@@ -47,7 +47,7 @@ class EightBits:
     Attributes:
         tensors: see ``runners.int8``.
         dtype: of everything that is not rounded.
-        facts: what ``int8.json`` says: layers, sample, ``mean_cosine`` and ``least_cosine`` to float32 on held-out
+        facts: what ``int8.json`` says: sample sizes, ``mean_cosine`` and ``least_cosine`` to float32 on held-out
             texts of the sample, and ``sts`` where it was measured.
     """
 
@@ -111,14 +111,11 @@ def format_of(precision: Precision, device: torch.device, form: EightBits | None
     return resolve_precision(precision, device), False
 
 
-def prepare(
-    module: EncoderModule, column: TokenColumn, vocabulary: Vocabulary, *, layers: int | None = None
-) -> EightBits:
-    """Round the maps of the last ``layers`` layers on half of the sample; measure the change on the other half.
+def prepare(module: EncoderModule, column: TokenColumn, vocabulary: Vocabulary) -> EightBits:
+    """Round the layers' maps on half of the sample; measure the change on the other half.
 
     Args:
         column: token ids of distinct texts.
-        layers: None: all.
 
     Raises:
         ModelError: too few texts, or an architecture, device or processor that has no such form.
@@ -133,15 +130,9 @@ def prepare(
     if not isinstance(lean, LeanRunner) or not isinstance(lean.form, PostNormEncoder):
         raise ModelError(f"{type(module.backbone).__name__} has no form of eight bits; BERT, RoBERTa, XLM-RoBERTa, "
                          "CamemBERT, ELECTRA, DistilBERT and MPNet have one")
-    rounded = len(lean.form.layers) if layers is None else layers
-    if not 1 <= rounded <= len(lean.form.layers):
-        raise ModelError(f"layers = {layers}; allowed: 1 to {len(lean.form.layers)}")
     prepared, compared = _samples(column)
-    try:
-        with torch.inference_mode(), evaluating(module):
-            tensors = int8.prepare(lean.form, pack(prepared), rounded)
-    except RuntimeError as error:  # values that are not finite, for one
-        raise ModelError(f"the sample cannot be prepared on: {first_line(error)}") from error
+    with torch.inference_mode(), evaluating(module):
+        tensors = int8.prepare(lean.form, pack(prepared))
     settings = EncodeSettings(normalise=True)
     with Progress("measuring", total=None, unit="texts", enabled=False) as bar:
         exact, moved = (
@@ -150,8 +141,10 @@ def prepare(
                         runners.ready(module, dtype, vocabulary, int8_tensors=tensors))
         )
     cosines = (exact * moved).sum(axis=1)
+    if not np.isfinite(cosines).all():
+        raise ModelError("the model's vectors of these texts are not finite, in float32 or in eight bits")
     return EightBits(tensors=tensors, dtype=dtype, facts={
-        "sentemb": version("sentemb"), "dtype": str(dtype).removeprefix("torch."), "layers": rounded,
+        "sentemb": version("sentemb"), "dtype": str(dtype).removeprefix("torch."),
         "prepared_texts": len(prepared), "held_out_texts": len(compared),
         "mean_cosine": round(float(cosines.mean()), 6), "least_cosine": round(float(cosines.min()), 6),
     })

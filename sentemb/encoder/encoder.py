@@ -256,14 +256,11 @@ class Encoder:
         values = pairwise(torch.as_tensor(first), torch.as_tensor(second), self.similarity_name)
         return values.cpu().numpy()
 
-    def quantised(
-        self, texts: Sequence[str], *, layers: int | None = None, score: Callable[[Encoder], float] | None = None
-    ) -> Encoder:
+    def quantised(self, texts: Sequence[str], *, score: Callable[[Encoder], float] | None = None) -> Encoder:
         """The model with the larger products of its layers in eight bits, prepared once on a sample of texts.
 
         Args:
             texts: at least 100 of those that it will encode; half prepare the scales, the others measure the change.
-            layers: how many of the last layers get them; None: all.
             score: a measure of an encoder, which is kept with the facts: before and after.
 
         Returns: another encoder of the same weights; ``eight_bits.facts`` says how far its vectors are from float32.
@@ -275,7 +272,7 @@ class Encoder:
         other = copy(self)
         other.precision, other._loaded, other._eight_bits = "auto", replace(self._loaded, runners=Runners()), None
         before = None if score is None else score(other)
-        form = prepare(module, self.tokeniser(list(dict.fromkeys(texts))), self.vocabulary, layers=layers)
+        form = prepare(module, self.tokeniser(list(dict.fromkeys(texts))), self.vocabulary)
         other._eight_bits = form
         if score is not None:
             facts = {**form.facts, "score": {"before": before, "after": score(other)}}

@@ -19,7 +19,7 @@ from sentemb.encoder.poolings import PoolingChoice, make_pooling
 from sentemb.encoder.quick_start import LEAN_FAMILIES, StartMemo, memo_path, read_memo, read_skeleton, write_memo
 from sentemb.encoder.runners.choose import Runners, comparison_name, weights_state
 from sentemb.encoder.runners.families import Unsupported
-from sentemb.encoder.tokeniser import Tokeniser, checked_max, load_hub, load_tokeniser, tokeniser_from_json
+from sentemb.encoder.tokeniser import Tokeniser, checked_max, load_hub, load_tokeniser
 from sentemb.errors import ModelError
 from sentemb.parts import room
 
@@ -105,8 +105,10 @@ def load_lean(request: LoadRequest, dtype: torch.dtype, device: torch.device) ->
         module = _assemble(layout, read_skeleton(layout.backbone), None)
     except (Unsupported, KeyError, AttributeError):
         return None
-    tokeniser = tokeniser_from_json(
-        memo.tokenizer, memo.vocabulary,
+    from tokenizers import Tokenizer
+
+    tokeniser = Tokeniser(
+        Tokenizer.from_str(memo.tokenizer), memo.vocabulary,
         checked_max(request.max_tokens or memo.max_tokens, backbones.position_limit(module.backbone)),
         lambda: load_hub(layout.backbone, lower_case=layout.lower_case),
     )

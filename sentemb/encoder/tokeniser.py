@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -103,8 +102,12 @@ class Tokeniser:
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files into ``folder``."""
-        with self._length_limit():
+        before = self.hub.model_max_length
+        self.hub.model_max_length = self.max_tokens  # sentence-transformers 6 reads the limit from the tokenizer
+        try:
             self.hub.save_pretrained(folder)
+        finally:
+            self.hub.model_max_length = before
 
     def fingerprint(self) -> str:
         """Hex SHA-256 of what the tokenizer does, apart from ``max_tokens``."""
@@ -113,16 +116,6 @@ class Tokeniser:
         rules = json.loads(self._fast.to_str())
         rules["truncation"] = rules["padding"] = None
         return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
-
-    @contextmanager
-    def _length_limit(self) -> Iterator[None]:
-        # sentence-transformers 6 reads the limit from the tokenizer
-        before = self.hub.model_max_length
-        self.hub.model_max_length = self.max_tokens
-        try:
-            yield
-        finally:
-            self.hub.model_max_length = before
 
     def _ids(self, texts: list[str], start: int) -> list[list[int]]:
         try:
@@ -143,7 +136,7 @@ class Tokeniser:
             for row, text in enumerate(texts):
                 if not isinstance(text, str):
                     raise ModelError(f"text {start + row} is {type(text).__name__}, not a string") from error
-                if not _is_utf8(text):
+                if any("\ud800" <= letter <= "\udfff" for letter in text):
                     raise ModelError(f"text {start + row} has a lone surrogate, which no encoding can hold; read the "
                                      "file as UTF-8 with errors=\"replace\"") from error
             raise
@@ -170,15 +163,6 @@ def load_tokeniser(
     # another thread must not feel
     fast = type(hub.backend_tokenizer).from_str(hub.backend_tokenizer.to_str()) if hub.is_fast else None
     return Tokeniser(fast, vocabulary, checked_max(max_tokens, limit), lambda: hub)
-
-
-def tokeniser_from_json(
-    backend: str, vocabulary: Vocabulary, max_tokens: int, load: Callable[[], Any]
-) -> Tokeniser:
-    """A tokenizer from its backend's JSON, without importing transformers; ``load`` gives transformers' own."""
-    from tokenizers import Tokenizer
-
-    return Tokeniser(Tokenizer.from_str(backend), vocabulary, max_tokens, load)
 
 
 def checked_max(max_tokens: int, limit: int | None) -> int:
@@ -211,20 +195,8 @@ def load_hub(folder: Path, *, lower_case: bool, trust_remote_code: bool = False)
         if not hub.is_fast:
             raise ModelError(f"{folder}: do_lower_case is set for a tokenizer without a `tokenizers` backend; convert "
                              "it to tokenizer.json first")
-        _add_lower_case(hub.backend_tokenizer)
+        from tokenizers.normalizers import Lowercase, Sequence
+
+        backend = hub.backend_tokenizer
+        backend.normalizer = Sequence([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
     return hub
-
-
-def _add_lower_case(backend: Any) -> None:
-    from tokenizers.normalizers import Lowercase, Sequence
-
-    before = backend.normalizer
-    backend.normalizer = Lowercase() if before is None else Sequence([Lowercase(), before])
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -19,7 +19,7 @@ from sentemb.parts import room
 from sentemb.recipe.build import raise_faults
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
-from sentemb.training.memory import Shape, estimate, free_memory, read_shape
+from sentemb.training.memory import BackboneShape, estimate, free_memory, read_shape
 
 ROWS = 1000  # of the data that are looked at
 
@@ -57,7 +57,7 @@ class _Check:
         self.recipe, self.train = recipe, recipe.train
         self.found = _Findings(verified=[f"{len(recipe.parts())} parts: names, values and needs"])
         self.layout: Layout | None = None  # of the backbone, where it is at hand
-        self.shape: Shape | None = None
+        self.shape: BackboneShape | None = None
         self.table: Table | None = None
 
     def report(self) -> Report:

@@ -14,7 +14,6 @@ from sentemb.data.orders import Batches
 from sentemb.distributed import devices, rank
 from sentemb.errors import RecipeError
 from sentemb.training.inputs import InputMaker, StepInput
-from sentemb.training.objective import check_needs
 from sentemb.training.plan import Plan
 
 CPU_LENGTH_GROUPS = 3  # a GPU takes all texts at once: there, launching kernels costs more than padding
@@ -48,11 +47,7 @@ class Feed:
         self.total_steps = min(settings.epochs * self.steps_per_epoch, settings.max_steps or 10**12)
 
     def prepare(self, device: torch.device) -> InputMaker:
-        """What makes inputs, when the companions are prepared.
-
-        Raises:
-            RecipeError: the views of the first batch lack what parts need.
-        """
+        """What makes inputs, when the companions are prepared."""
         plan, settings = self.plan, self.plan.settings
         self.make_input = InputMaker(
             dataset=plan.dataset,
@@ -67,8 +62,6 @@ class Feed:
             chunk_tokens=settings.chunk_tokens,
             equal_groups=settings.shard and devices() > 1,
         )
-        views = self.make_input(next(iter(self.batches.epoch(0))), 0).text
-        check_needs(plan.objective, tuple(views), tuple(plan.objective.companions))
         return self.make_input
 
     def steps(self, start: int) -> Generator[list[StepInput], None, None]:
@@ -92,7 +85,7 @@ class Feed:
 
     def _views_follow_training(self) -> bool:
         """Whether views are drawn from a companion that changes after a step: then none may be made ahead of it."""
-        needs = {need for part in (self.plan.maker, *self.plan.copies) for need in getattr(part, "needs", ())}
+        needs = {need for part in (self.plan.maker, *self.plan.copies) for need in part.needs}
         return any(
             f"companion:{name}" in needs and type(companion).after_step is not Companion.after_step
             for name, companion in self.plan.objective.named_companions.items()

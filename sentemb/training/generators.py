@@ -18,10 +18,10 @@ def seed_all(seed: int, device_rank: int) -> None:
 
 def states(device: torch.device) -> dict[str, Tensor]:
     """This process's generator states."""
-    found = {"cpu": torch.random.get_rng_state()}
+    tensors = {"cpu": torch.random.get_rng_state()}
     if device.type == "cuda":
-        found["cuda"] = torch.cuda.get_rng_state(device)
-    return found
+        tensors["cuda"] = torch.cuda.get_rng_state(device)
+    return tensors
 
 
 def collect(device: torch.device) -> dict[int, dict[str, Tensor]]:

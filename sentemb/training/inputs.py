@@ -19,7 +19,7 @@ from sentemb.companions.companion import Companion
 from sentemb.data.padding import concatenate, pad
 from sentemb.distributed import split_sizes
 from sentemb.types import Examples, TokenColumn, Tokens, View, ViewContext, Views, Vocabulary
-from sentemb.views.view import ViewMaker
+from sentemb.views.view import ViewCopy, ViewMaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class InputMaker:
 
     dataset: Examples
     maker: ViewMaker
-    copies: Sequence[Callable[[Views, ViewContext], Views]]
+    copies: Sequence[ViewCopy]
     vocabulary: Vocabulary
     companions: Mapping[str, Companion]
     seed: int

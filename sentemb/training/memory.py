@@ -29,8 +29,8 @@ PYTHON_BYTES = 500 * 2**20  # interpreter, torch, tokenizer
 USABLE = 0.8  # of what is free
 
 
-@dataclass(frozen=True)
-class Shape:
+@dataclass(frozen=True, kw_only=True)
+class BackboneShape:
     """What decides a backbone's memory."""
 
     parameters: int
@@ -52,7 +52,7 @@ class Shape:
         return texts * tokens * layers * per_layer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """Bytes at the peak of a step on one device."""
 
@@ -89,7 +89,7 @@ class Estimate:
         return f"{line}: set train.chunk_size = {self.chunk_size} (same gradients), or lower train.batch_size"
 
 
-def read_shape(folder: Path, max_tokens: int | None) -> Shape:
+def read_shape(folder: Path, max_tokens: int | None) -> BackboneShape:
     """The shape of the checkpoint in ``folder``, from ``config.json`` and the weights' headers.
 
     Raises:
@@ -106,7 +106,7 @@ def read_shape(folder: Path, max_tokens: int | None) -> Shape:
     hidden = number("hidden_size", "dim", "d_model")
     longest = number("max_position_embeddings", "n_positions")
     heads = number("num_attention_heads", "n_heads")
-    return Shape(
+    return BackboneShape(
         parameters=_parameters(folder), hidden=hidden, layers=number("num_hidden_layers", "n_layers"),
         intermediate=number("intermediate_size", "hidden_dim", "d_ff"), heads=heads,
         longest=min(longest, max_tokens or longest),
@@ -114,7 +114,7 @@ def read_shape(folder: Path, max_tokens: int | None) -> Shape:
 
 
 def estimate(
-    shape: Shape,
+    shape: BackboneShape,
     *,
     batch_size: int,
     views: int,
@@ -137,10 +137,10 @@ def estimate(
         views: texts encoded for an example.
         candidates: columns of the score table for an example.
         precision: of the activations: fp32, bf16 or fp16.
-        companions: their names in the catalogue.
-        chunk_size: see ``TrainSettings``, as the next three.
-        chunk_tokens: "
-        kept_graphs_mib: "
+        companions: names of the companion parts.
+        chunk_size: texts encoded at a time (see ``TrainSettings``).
+        chunk_tokens: tokens encoded at a time, padding included.
+        kept_graphs_mib: memory for chunks that need no second forward pass.
         recompute: gradient checkpointing.
         frozen: whether the backbone does not learn.
         available: free bytes.
@@ -167,7 +167,10 @@ def estimate(
         room = USABLE * available - fixed - tables
         proposal = next((size for size in _sizes(rows) if activations(size) <= room), None)
     kept = kept_graphs_mib * 2**20 if texts < rows else 0.0
-    return Estimate(fixed, activations(texts) + kept, tables, available, proposal, texts, shape.longest)
+    return Estimate(
+        fixed=fixed, activations=activations(texts) + kept, tables=tables, available=available, chunk_size=proposal,
+        texts=texts, tokens=shape.longest,
+    )
 
 
 def free_memory() -> tuple[int | None, bool]:

@@ -244,11 +244,3 @@ def _local_and_whole(value: Tensor | Share) -> tuple[Tensor, Tensor]:
 def _detached(batch: Batch) -> Batch:
     views = {name: replace(rows, embedding=rows.embedding.detach()) for name, rows in batch.views.items()}
     return replace(batch, views=views, encoded={})
-
-
-def check_needs(objective: Objective, views: Sequence[str], companions: Sequence[str]) -> None:
-    """Raise ``RecipeError`` for claims of the parts that the views and companions at hand do not meet."""
-    have = {*(f"view:{name}" for name in views), *(f"companion:{name}" for name in companions)}
-    missing = [need for need in sorted(objective.needs) if ":" in need and need not in have]
-    if missing:
-        raise RecipeError([f"a part needs {need}, which the recipe does not have" for need in missing])

@@ -12,8 +12,8 @@ from sentemb.training.callbacks.callback import Callback
 from sentemb.training.objective import Objective
 from sentemb.training.services import EncoderCache
 from sentemb.training.settings import TrainSettings
-from sentemb.types import DevScores, Examples, ViewContext, Views
-from sentemb.views.view import ViewMaker
+from sentemb.types import DevScores, Examples
+from sentemb.views.view import ViewCopy, ViewMaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Plan:
     objective: Objective
     dataset: Examples
     maker: ViewMaker
-    copies: Sequence[Callable[[Views, ViewContext], Views]]
+    copies: Sequence[ViewCopy]
     settings: TrainSettings
     run_dir: Path
     recipe: Mapping[str, Any]  # the resolved recipe, for trackers

@@ -89,18 +89,18 @@ class Run:
         self.feed = Feed(plan)
         self.total_steps = self.feed.total_steps
         self.precision = resolve_precision(self.settings.precision)
-        self.accelerator = build_accelerator(
-            self.settings, self.precision, run_dir=plan.run_dir, recipe=plan.recipe
-        )
+        self.accelerator = build_accelerator(self.settings, self.precision, run_dir=plan.run_dir, recipe=plan.recipe)
         self.device: torch.device = self.accelerator.device
         generators.seed_all(self.settings.seed, rank())
         self.state = RunState(recipe_hash=plan.recipe_hash, data_hash=hash_of_data(plan.dataset), devices=devices())
-        checkpoint = None
-        if resume:
-            checkpoint, self.state = self.folder.open_checkpoint(self.state)
+        checkpoint, self.state = self.folder.open_checkpoint(self.state) if resume else (None, self.state)
         self._build()
         if checkpoint is not None:
-            self._load(checkpoint)
+            saved = load_checkpoint(
+                checkpoint, objective=plan.objective, optimizer=self.step.plain_optimizer, schedule=self.schedule
+            )
+            generators.restore(saved.get(rank()), self.device)
+            say(f"resumed at step {self.state.step} of {self.total_steps} from {checkpoint}")
         patience = self.settings.patience
         self.callbacks: list[Callback] = [*(part.fresh() for part in self.settings.callbacks), *plan.callbacks]
         self.callbacks += [EarlyStopping(patience=patience)] if patience else []
@@ -133,13 +133,6 @@ class Run:
             plan.objective, model=model, optimizer=self.optimizer, schedule=self.schedule,
             accelerator=self.accelerator, settings=settings, services=services,
         )
-
-    def _load(self, checkpoint: Path) -> None:
-        saved = load_checkpoint(
-            checkpoint, objective=self.plan.objective, optimizer=self.step.plain_optimizer, schedule=self.schedule
-        )
-        generators.restore(saved.get(rank()), self.device)
-        say(f"resumed at step {self.state.step} of {self.total_steps} from {checkpoint}")
 
     # -------------------------------------------------------------------------------------------- train
     def train(self) -> TrainResult:
@@ -238,20 +231,12 @@ class Run:
             self.export()
         event = EndEvent(step=self.state.step, model_dir=self.folder.model, stopped=self.state.stopped)
         self._tell(lambda callback: callback.on_end(event))
-        state = self.state
-        result = TrainResult(
-            model_dir=self.folder.model, run_dir=self.folder.path, steps=state.step, seconds=state.seconds,
-            examples_per_second=state.examples / max(state.seconds, 1e-9), best_score=state.best_score,
-            best_step=state.best_step, last_losses={name: float(value) for name, value in self.last_losses.items()},
-            skipped_steps=state.skipped,
-        )
         facts = {
-            "recipe_hash": state.recipe_hash, "stopped": state.stopped, "dev": self.plan.dev_name,
-            "precision": self.precision, "devices": devices(), "device": str(self.device),
+            "dev": self.plan.dev_name, "precision": self.precision, "devices": devices(), "device": str(self.device),
             "threads": torch.get_num_threads(),
         }
-        self.folder.write_result(result, facts)
-        return result
+        losses = {name: float(value) for name, value in self.last_losses.items()}
+        return self.folder.write_result(self.state, losses, facts)
 
     # --------------------------------------------------------------------------------------- evaluation
     def evaluate(self) -> bool:

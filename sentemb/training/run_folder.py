@@ -123,10 +123,17 @@ class RunFolder:
 
         self._write(write, f"step {step}: the model")
 
-    def write_result(self, result: TrainResult, facts: Mapping[str, Any]) -> None:
-        """Write ``result.json``."""
-        content = {**asdict(result), "model_dir": "model", "run_dir": ".", **facts}
+    def write_result(self, state: RunState, losses: Mapping[str, float], facts: Mapping[str, Any]) -> TrainResult:
+        """Write ``result.json``; what it says."""
+        result = TrainResult(
+            model_dir=self.model, run_dir=self.path, steps=state.step, seconds=state.seconds,
+            examples_per_second=state.examples / max(state.seconds, 1e-9), best_score=state.best_score,
+            best_step=state.best_step, last_losses=losses, skipped_steps=state.skipped,
+        )
+        content = {**asdict(result), "model_dir": "model", "run_dir": ".", "recipe_hash": state.recipe_hash,
+                   "stopped": state.stopped, **facts}
         self._write(lambda: write_json(self.path / "result.json", content), "the result")
+        return result
 
     def read_result(self, state: RunState) -> TrainResult | None:
         """The result of the run that stands at ``state``, if it is finished."""

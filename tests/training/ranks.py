@@ -18,7 +18,7 @@ ANSWER_WITHIN_S = 300.0
 PRELOAD = [
     "torch", "torch.nn.parallel.distributed", "transformers", "transformers.models.bert.modeling_bert",
     "transformers.models.bert.tokenization_bert", "accelerate", "safetensors.torch", "matplotlib.figure",
-    "sentemb.recipe.run", "sentemb.training.run", "sentemb.terms", "sentemb.edits", "sentemb.companions",
+    "sentemb.recipe.train", "sentemb.training.run", "sentemb.terms", "sentemb.edits", "sentemb.companions",
     "sentemb.data.sources",
 ]
 

@@ -58,7 +58,7 @@ def make(still_bert: Path, pairs_file: Path, tmp_path: Path) -> Any:
     def run(scores: list[float], *callbacks: Callback, resume: bool = False, **train: Any) -> Any:
         tree = tree_of("heads", "mlp", str(still_bert), str(pairs_file), epochs=20, log_every=1, **train)
         if scores:
-            tree["dev"] = {"use": "sts", "path": str(write_dev(tmp_path)), "precision": "fp32"}
+            tree["dev"] = [{"use": "sts", "path": str(write_dev(tmp_path))}]
         left = iter(scores)
 
         def dev(encoder: Any) -> DevScores:

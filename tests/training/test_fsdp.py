@@ -37,7 +37,7 @@ def dev_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(name: str, backbone: Path, pairs_file: Path, dev_file: Path, *, shard: bool = True) -> dict[str, Any]:
     part, train = PARTS[name]
     tree = tree_of(*part, str(backbone), str(pairs_file), **TRAIN, shard=shard, **train)
-    tree["dev"] = {"use": "sts", "path": str(dev_file), "precision": "fp32"}
+    tree["dev"] = [{"use": "sts", "path": str(dev_file)}]
     return tree
 
 

@@ -15,7 +15,7 @@ from sentemb.maths.nested import narrow_table
 from sentemb.maths.similarity import pairwise
 from sentemb.terms.term import Term
 from sentemb.training.gradcache import cache_faults, check_chunks
-from sentemb.training.objective import Objective, WeightedTerm, check_needs
+from sentemb.training.objective import Objective, WeightedTerm
 from sentemb.types import Batch, Share
 
 Open = Any
@@ -104,12 +104,6 @@ def test_non_finite_loss_names_the_part_and_the_step(make: Open) -> None:
     assert isinstance(error, NumericError)
     assert "step 17" in str(error)
     assert "part: broken" in str(error)
-
-
-def test_missing_needs_are_told(make: Open) -> None:
-    run = make("edits", "queue")
-    with pytest.raises(RecipeError, match="companion:momentum"):
-        check_needs(run.plan.objective, ("anchor", "positive"), ())
 
 
 def test_chunks_refuse_parts_that_read_hidden_states(make: Open) -> None:

@@ -45,7 +45,7 @@ def recipe(name: str, tiny_bert: Path, pairs_file: Path, dev_file: Path) -> dict
     part, train = RUNS[name]
     tree = tree_of(*part, str(tiny_bert), str(pairs_file), max_steps=STEPS, epochs=20, log_every=1, **train)
     if "eval_every" in train:
-        tree["dev"] = {"use": "sts", "path": str(dev_file), "precision": "fp32"}
+        tree["dev"] = [{"use": "sts", "path": str(dev_file)}]
     return tree
 
 

@@ -13,15 +13,16 @@ from filelock import FileLock
 from part_examples import tree_of
 from rank_work import open_run
 from safetensors.torch import load_file
-from sentemb.recipe.run import train
 
 from sentemb.companions.companion import Companion
 from sentemb.encoder import Encoder
 from sentemb.errors import CheckpointError, NumericError, RecipeError
-from sentemb.recipe.recipe import validate
+from sentemb.recipe.recipe import Recipe
+from sentemb.recipe.train import train
 from sentemb.terms.term import Term
 from sentemb.training.run import Run
 from sentemb.types import Batch, Examples, PairScores, SentenceModule, Services, TokenColumn
+from sentemb.views.view import ViewCopy
 
 Make = Any
 
@@ -35,7 +36,7 @@ def tree(tiny_bert: Path, pairs_file: Path) -> Any:
 
 
 def trained(tree: dict[str, Any], folder: Path, *, resume: bool = False) -> Any:
-    return train(validate(tree, Path("test.toml")), output=folder, resume=resume)
+    return train(Recipe.from_tree(tree, "test.toml"), output=folder, resume=resume)
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -56,7 +57,7 @@ def test_a_full_disk_at_the_export_loses_nothing(
     if has_dev:
         dev = tmp_path / "dev.tsv"
         dev.write_text("sentence1\tsentence2\tscore\na dog\ta cat\t1\na man\ta man\t5\na red song\tmusic\t3\n")
-        settings["dev"] = {"use": "sts", "path": str(dev), "precision": "fp32"}
+        settings["dev"] = [{"use": "sts", "path": str(dev)}]
     trained(settings, tmp_path / "whole")
 
     def full(*_: Any, **__: Any) -> None:
@@ -217,7 +218,7 @@ class Remining(Companion):
             self.searches += 1
 
 
-class Nearest:
+class Nearest(ViewCopy):
     """A view copy that takes the neighbour as it is at the step."""
 
     needs = frozenset({"companion:remining"})

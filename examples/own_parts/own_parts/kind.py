@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sentemb import VectorIndex
 from sentemb.maths.neighbours import Metric, worst
 from sentemb.parts import Count
-from sentemb.search.vectors import Knob, Mask, Rows, Scores, VectorIndex, Vectors
-from sentemb.search.vectors.faiss_filters import search_wider
-from sentemb.search.vectors.kind import Write, through_file
+from sentemb.search.vectors import Knob, Mask, Rows, Scores, Vectors, Write, search_wider, through_file
 
 
 class Usearch(VectorIndex):
@@ -64,7 +63,7 @@ class Usearch(VectorIndex):
     ) -> tuple[Scores, Rows]:
         if allowed is None:
             return self._search(queries, k, effort)
-        return search_wider(lambda wider: self._search(queries, wider, effort), k, allowed, worst(self.metric))
+        return search_wider(lambda more: self._search(queries, more, effort), k, allowed, float(worst(self.metric)))
 
     def _search(self, queries: Vectors, k: int, effort: int | None) -> tuple[Scores, Rows]:
         scores = np.full((len(queries), k), worst(self.metric), dtype=np.float32)

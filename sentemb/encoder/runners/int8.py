@@ -6,10 +6,8 @@ them to bytes while they are in the cache. What keeps the embeddings close, foun
 
 * a map's input is shifted, dimension by dimension, to the middle of its range and scaled by range^0.75 / weight^0.25,
   so that a few wide dimensions do not cost the others their bits (SmoothQuant, Xiao et al. 2023; the shift is ours);
-* the weights behind are rounded one input dimension after the other, and what rounding one changes is made up for by
-  those that follow (GPTQ, Frantar et al. 2023);
-* the quarter of the inner neurons that reaches farthest goes on in the form's own format;
-* the mean of what rounding changes in the last map goes into its bias.
+* the quarter of the inner neurons with the largest values goes on in the form's own format;
+* the mean of what rounding changes goes into the biases.
 
 The projection behind attention stays as it is: rounding its input takes as long as the smaller product saves.
 """
@@ -24,7 +22,6 @@ import torch
 from jaxtyping import Float, Int8, UInt8
 from torch import Tensor
 
-from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.runners.linear import ONEDNN_ACTIVATIONS, USUAL_ROWS, FastLinear
 from sentemb.encoder.runners.packed import Packed
 from sentemb.encoder.runners.post_norm import FeedForward, Map, PostNormEncoder
@@ -32,8 +29,6 @@ from sentemb.encoder.runners.post_norm import FeedForward, Map, PostNormEncoder
 _EVENED = 0.75  # the exponent of the range
 _FAR = 4  # one in so many inner neurons is not rounded
 _ROOM = 1.15  # the bytes' range over the sample's, for texts that reach farther
-_DAMPING = 0.01  # of the mean diagonal, added to it: a small sample's second moments can be singular
-_BLOCK = 64  # input dimensions whose changes are passed on at once
 _LEAST = {"gelu": -0.17, "relu": 0.0}  # what the activation never goes below
 
 Tensors = Mapping[str, Tensor]
@@ -41,24 +36,15 @@ Tensors = Mapping[str, Tensor]
 
 # --------------------------------------------------------------------------------------------- computing
 def with_bytes(encoder: PostNormEncoder, tensors: Tensors) -> PostNormEncoder:
-    """The encoder with the maps of bytes that ``prepare`` gave; what is not rounded is shared.
-
-    Raises:
-        Unsupported: the tensors are not of this encoder.
-    """
-    layers = list(encoder.layers)
-    for place, layer in enumerate(layers):
-        of_layer = _under(f"{place}.", tensors)
-        if of_layer:
-            plain = layer.feed_forward
-            if not isinstance(plain, FeedForward):
-                raise Unsupported("a layer that is rounded already")
-            activation, dtype = plain.up.activation, encoder.words.dtype
-            layers[place] = replace(
-                layer, qkv=_ByteInput(_under("qkv.", of_layer), dtype),
-                feed_forward=_ByteFeedForward(_under("pair.", of_layer), dtype, activation),
-            )
-    return encoder.with_layers(layers)
+    """The encoder with the maps of bytes that ``prepare`` gave; what is not rounded is shared."""
+    dtype = encoder.words.dtype
+    return encoder.with_layers([
+        replace(
+            layer, qkv=_ByteInput(_under(f"{place}.qkv.", tensors), dtype),
+            feed_forward=_ByteFeedForward(_under(f"{place}.pair.", tensors), dtype, encoder.activation),
+        )
+        for place, layer in enumerate(encoder.layers)
+    ])
 
 
 class _ByteInput:
@@ -165,22 +151,14 @@ def _under(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
 
 
 # --------------------------------------------------------------------------------------------- preparing
-def prepare(encoder: PostNormEncoder, sample: Packed, layers: int) -> dict[str, Tensor]:
-    """What ``with_bytes`` needs for the last ``layers`` layers.
-
-    Args:
-        sample: rows like those that it is for, with some thousand tokens.
-
-    Raises:
-        RuntimeError: the sample is of no use (values that are not finite).
-    """
+def prepare(encoder: PostNormEncoder, sample: Packed) -> dict[str, Tensor]:
+    """What ``with_bytes`` needs, from rows like those that it is for, with some thousand tokens."""
     watched = [(_Watched(layer.qkv), _Watched(layer.feed_forward)) for layer in encoder.layers]
     encoder.with_layers([
         replace(layer, qkv=qkv, feed_forward=pair) for layer, (qkv, pair) in zip(encoder.layers, watched, strict=True)
     ])(sample)
     tensors: dict[str, Tensor] = {}
-    for place in range(len(watched) - layers, len(watched)):
-        qkv, pair = watched[place]
+    for place, (qkv, pair) in enumerate(watched):
         tensors |= {f"{place}.qkv.{name}": tensor for name, tensor in _prepare_input(qkv).items()}
         tensors |= {f"{place}.pair.{name}": tensor for name, tensor in _prepare_pair(pair).items()}
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -210,7 +188,7 @@ def _prepare_pair(watched: _Watched) -> dict[str, Tensor]:
     assert isinstance(plain, FeedForward)
     inner = plain.up(seen).float()  # once more: watched as well, it would be kept of all layers at a time
     up, down = plain.up.plain_weight(), plain.down.plain_weight()
-    order = _by_reach(inner, up)
+    order = inner.amax(0).argsort(descending=True)
     count = min(-(-len(order) // (32 * _FAR)) * 32, len(order) - 1)  # whole registers
     far, near = order[:count].sort().values, order[count:].sort().values
     rounded = _rounded_map(seen, up, plain.up.bias)
@@ -220,7 +198,7 @@ def _prepare_pair(watched: _Watched) -> dict[str, Tensor]:
     inner, least = inner[:, near], _LEAST[str(plain.up.activation)]
     scale = max((_ROOM * inner.max().item() - least) / 255, 1e-8)
     down_near = down[:, near].float()
-    weight, weight_scale = _nearest(down_near)
+    weight, weight_scale = _rounded(down_near)
     bias = (down_near - weight * weight_scale[:, None]) @ inner.mean(0)
     bias = bias if plain.down.bias is None else bias + plain.down.bias
     return tensors | {
@@ -240,53 +218,13 @@ def _rounded_map(
     offset = -middle * factor
     inputs = torch.addcmul(offset, seen.float(), factor)
     wanted = weight.float() / factor
-    whole, scale = _rounded(wanted, inputs)
+    whole, scale = _rounded(wanted)
     shift = (wanted - whole * scale[:, None]) @ inputs.mean(0) - wanted @ offset
     return {"factor": factor, "offset": offset, "weight": whole.to(torch.int8), "weight_scale": scale,
             "bias": shift if bias is None else shift + bias.float()}
 
 
-def _by_reach(inner: Float[Tensor, "n inner"], up: Float[Tensor, "inner i"]) -> Tensor:
-    """Neurons by outlier risk, the riskiest first: two of three by their largest value in the sample, one by the norm
-    of its weights, which catches neurons that fire rarely but strongly."""
-    seen, norms = (size.argsort(descending=True).argsort() for size in (inner.amax(0), up.float().norm(dim=1)))
-    return torch.minimum(seen, 2 * norms).argsort(stable=True)
-
-
-def _scale_of(weight: Float[Tensor, "o i"]) -> Float[Tensor, " o"]:
-    return (weight.abs().amax(1) / 127).clamp_min(1e-12)
-
-
-def _nearest(weight: Float[Tensor, "o i"]) -> tuple[Tensor, Tensor]:
-    """Whole numbers −127 … 127 (o, i) and scales (o), whatever the inputs."""
-    scale = _scale_of(weight)
+def _rounded(weight: Float[Tensor, "o i"]) -> tuple[Float[Tensor, "o i"], Float[Tensor, " o"]]:
+    """Whole numbers −127 … 127 and a scale for every output."""
+    scale = (weight.abs().amax(1) / 127).clamp_min(1e-12)
     return (weight / scale[:, None]).round(), scale
-
-
-def _rounded(weight: Float[Tensor, "o i"], inputs: Float[Tensor, "n i"]) -> tuple[Tensor, Tensor]:
-    """Whole numbers −127 … 127 (o, i) and scales (o) whose products with ``inputs`` are close to the weight's.
-
-    GPTQ: with U the upper Cholesky factor of the inverse of H = inputsᵀ inputs, rounding dimension j by e changes the
-    dimensions k > j by −e U[j, k] / U[j, j]. Those with the largest inputs come first.
-    """
-    moments = inputs.T @ inputs
-    diagonal = moments.diagonal()
-    diagonal += _DAMPING * diagonal.mean().clamp_min(1e-12)
-    order = diagonal.argsort(descending=True)
-    moments = moments[order][:, order]
-    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(moments)), upper=True)
-    scale = _scale_of(weight)
-    left = (weight[:, order] / scale[:, None]).T.contiguous()  # a dimension a row: steps touch whole rows
-    whole = torch.empty_like(left)
-    for begin in range(0, len(left), _BLOCK):
-        block, within = left[begin : begin + _BLOCK], factor[begin : begin + _BLOCK, begin : begin + _BLOCK]
-        changes = torch.empty_like(block)
-        for step in range(len(block)):
-            whole[begin + step] = block[step].round().clamp_(-127, 127)
-            changes[step] = (block[step] - whole[begin + step]) / within[step, step]
-            block[step + 1 :].addr_(within[step, step + 1 :], changes[step], alpha=-1)
-        end = begin + len(block)
-        left[end:].addmm_(factor[begin:end, end:].T, changes, alpha=-1)
-    unordered = torch.empty_like(whole)
-    unordered[order] = whole
-    return unordered.T, scale

@@ -70,7 +70,7 @@ class PostNormEncoder:
         self.norm = norm(embeddings.LayerNorm, dtype)
         projection = getattr(model, "embeddings_project", None)
         self.projection = None if projection is None else FastLinear.joining([projection], dtype)
-        self.heads = stack.heads
+        self.heads, self.activation = stack.heads, stack.activation
         self.layers = [_layer(parts, stack.activation, dtype) for parts in stack.layers]
         self.relative = _relative(model, dtype)
 
