@@ -55,6 +55,7 @@ class Detector(Companion):
     """
 
     special: Tensor
+    model_bytes = 4 + 16  # a frozen generator, and a discriminator with gradient and moments
 
     def __init__(self, *, generator: str, backbone: str | None = None) -> None:
         super().__init__()
@@ -184,7 +185,7 @@ def concatenate_tokens(parts: Sequence[Tokens], pad: int) -> Tokens:
 
     targets = [part.targets for part in parts if part.targets is not None]
     return Tokens(
-        widen([part.input_ids for part in parts], pad),
-        widen([part.attention_mask for part in parts], 0),
-        widen(targets, -100) if len(targets) == len(parts) else None,
+        input_ids=widen([part.input_ids for part in parts], pad),
+        attention_mask=widen([part.attention_mask for part in parts], 0),
+        targets=widen(targets, -100) if len(targets) == len(parts) else None,
     )

@@ -24,7 +24,7 @@ class _Missing:
 MISSING: Final = _Missing()  # a key that a JSON object lacks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Block:
     """Some rows of one file: a list of values per column."""
 
@@ -63,9 +63,9 @@ def txt_blocks(stream: BinaryIO, file: str, faults: Faults) -> Iterator[Block]:
         texts.append(line.rstrip("\r\n"))
         lines.append(number)
         if len(texts) == BLOCK:
-            yield Block(file, ("text",), (texts,), lines)
+            yield Block(file=file, names=("text",), columns=(texts,), lines=lines)
             texts, lines = [], []
-    yield Block(file, ("text",), (texts,), lines)
+    yield Block(file=file, names=("text",), columns=(texts,), lines=lines)
 
 
 def jsonl_blocks(stream: BinaryIO, file: str, faults: Faults) -> Iterator[Block]:
@@ -114,7 +114,7 @@ def _transpose(
 ) -> Block:
     names = tuple(dict.fromkeys(name for row in rows for name in row))
     columns = tuple([row.get(name, MISSING) for row in rows] for name in names)
-    return Block(file, names, columns, lines, has_lines=has_lines)
+    return Block(file=file, names=names, columns=columns, lines=lines, has_lines=has_lines)
 
 
 def row_blocks(rows: Iterable[object], name: str) -> Iterator[Block]:
@@ -166,10 +166,12 @@ def separated_blocks(
         rows.append(row)
         lines.append(line)
         if len(rows) == BLOCK:
-            yield Block(file, names, tuple(map(list, zip(*rows, strict=True))), lines, is_typed=False)
+            yield Block(
+                file=file, names=names, columns=tuple(map(list, zip(*rows, strict=True))), lines=lines, is_typed=False
+            )
             rows, lines = [], []
     columns = tuple(map(list, zip(*rows, strict=True))) if rows else tuple([] for _ in names)
-    yield Block(file, names, columns, lines, is_typed=False)
+    yield Block(file=file, names=names, columns=columns, lines=lines, is_typed=False)
 
 
 def _numbered(reader: Any, file: str, faults: Faults, bad: set[int]) -> Iterator[tuple[int, list[str]]]:
@@ -225,7 +227,14 @@ def arrow_blocks(
         if bad:
             columns = [[value for i, value in enumerate(column) if i not in bad] for column in columns]
             lines = [row for i, row in enumerate(rows) if i not in bad]
-        yield Block(file, tuple(batch.schema.names), tuple(columns), lines, has_lines=False, classes=classes)
+        yield Block(
+            file=file,
+            names=tuple(batch.schema.names),
+            columns=tuple(columns),
+            lines=lines,
+            has_lines=False,
+            classes=classes,
+        )
 
 
 def _values(column: Any, file: str, rows: range, faults: Faults, bad: set[int]) -> list[Any]:

@@ -15,7 +15,6 @@ from sentemb.encoder.source import PACKAGE, locate
 from sentemb.encoder.tokeniser import load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
 from sentemb.evaluate.dev import check_dev
-from sentemb.parts import room
 from sentemb.recipe.build import raise_faults
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
@@ -168,7 +167,7 @@ class _Check:
         needed = estimate(
             self.shape, batch_size=train.batch_size, views=len(made), candidates=1 + len(added),
             precision=resolve_precision(train.precision),
-            companions=[room("companions").name_of(type(companion)) for companion in recipe.companions],
+            companion_bytes=sum(companion.model_bytes for companion in recipe.companions),
             chunk_size=train.chunk_size, chunk_tokens=train.chunk_tokens, kept_graphs_mib=train.kept_graphs_mib,
             recompute=train.gradient_checkpointing, frozen=recipe.encoder.freeze, available=available, on_gpu=on_gpu,
         )  # fmt: skip

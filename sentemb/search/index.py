@@ -296,7 +296,7 @@ class SearchIndex:
         rows = choosing.within(
             generation, self._vectors(queries), threshold, most=most, condition=condition(where)
         )
-        return [generation.hits(Hits(ids[None], scores[None]))[0] for ids, scores in rows]
+        return [generation.hits(Hits(ids=ids[None], scores=scores[None]))[0] for ids, scores in rows]
 
     def diverse(
         self, queries: Queries, k: int = 10, *, weight: float = 0.5, pool: int | None = None, where: Where = None

@@ -34,12 +34,12 @@ def test_it_encodes_as_it_trains(encoder: Encoder) -> None:
     assert encoder.width == 64
     column = encoder.tokenise(TEXTS[1:2])
     ids = torch.from_numpy(column.flat.astype(np.int64))[None]
-    pooled = encoder.module(Tokens(ids, torch.ones_like(ids))).pooled
+    pooled = encoder.module(Tokens(input_ids=ids, attention_mask=torch.ones_like(ids))).pooled
     torch.testing.assert_close(torch.from_numpy(encoder.encode(TEXTS))[1:2], pooled, rtol=1e-4, atol=1e-5)
     half = encoder.encode(TEXTS, precision="bf16", normalise=True)
     assert ((half * encoder.encode(TEXTS, normalise=True)).sum(1) > 0.99).all()
     encoder.module.train()
-    encoder.module(Tokens(ids, torch.ones_like(ids))).pooled.square().sum().backward()
+    encoder.module(Tokens(input_ids=ids, attention_mask=torch.ones_like(ids))).pooled.square().sum().backward()
     gradient = encoder.module.pooling.score.weight.grad
     assert gradient is not None
     assert gradient.abs().max() > 0

@@ -105,7 +105,7 @@ class TrainableEncoder:
         try:
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 plain: Tensor = self.backbone(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
-                ours = self([Tokens(ids, mask)])[0]
+                ours = self([Tokens(input_ids=ids, attention_mask=mask)])[0]
         finally:
             for module, mode in modes:
                 module.training = mode

@@ -45,7 +45,7 @@ def diverse(
         picked = marginal(relevance, generation.vectors_at(some), k, weight)
         ids[query, : len(picked)] = some[picked]
         scores[query, : len(picked)] = relevance[picked]
-    return Hits(ids, scores)
+    return Hits(ids=ids, scores=scores)
 
 
 def marginal(relevance: NDArray[np.float32], vectors: Vectors, k: int, weight: float) -> list[int]:
@@ -97,7 +97,7 @@ def combined(
             value = value - np.maximum((vectors @ generation.rule.apply(unlike, "unlike").T).max(axis=1), 0)
         order = np.lexsort((places, -value))[:k]
         ids[0, : len(order)], scores[0, : len(order)] = places[order], value[order]
-    return Hits(ids, scores)
+    return Hits(ids=ids, scores=scores)
 
 
 def within(
@@ -153,4 +153,6 @@ def like_documents(
     found = search(generation, generation.vectors_at(own), k + 1, condition=condition)
     is_own = found.ids == own[:, None]
     order = np.argsort(is_own, axis=1, kind="stable")[:, :k]
-    return Hits(np.take_along_axis(found.ids, order, axis=1), np.take_along_axis(found.scores, order, axis=1))
+    return Hits(
+        ids=np.take_along_axis(found.ids, order, axis=1), scores=np.take_along_axis(found.scores, order, axis=1)
+    )

@@ -85,7 +85,7 @@ def search_segments(
         allowed = segment.allowed(condition)
         if allowed is None or allowed.any():
             scores, rows = search_segment(segment, queries, k, metric, effort, allowed)
-            results.append(Hits(np.where(rows >= 0, rows + first, -1) if first else rows, scores))
+            results.append(Hits(ids=np.where(rows >= 0, rows + first, -1) if first else rows, scores=scores))
         first += segment.rows
     return merged(results[1:] or results, k, metric)
 
