@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sentemb.maths.table import score_table
     from sentemb.mining.run import mine
     from sentemb.parts import Part
+    from sentemb.recipe.build import build
     from sentemb.recipe.check import check
     from sentemb.recipe.recipe import EncoderSettings, Recipe
     from sentemb.recipe.train import train
@@ -52,6 +53,7 @@ _HOMES = {
     "VectorIndex": "sentemb.search.vectors",
     "ViewCopy": "sentemb.views.view",
     "ViewMaker": "sentemb.views.view",
+    "build": "sentemb.recipe.build",
     "check": "sentemb.recipe.check",
     "evaluate_model": "sentemb.evaluate.evaluation",
     "mine": "sentemb.mining.run",
@@ -62,7 +64,7 @@ _HOMES = {
 __all__ = [
     "Callback", "Companion", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Pooling", "Recipe", "Run",
     "SearchIndex", "SentembError", "Task", "Term", "TrainSettings", "VectorIndex", "ViewCopy", "ViewMaker",
-    "__version__", "check", "evaluate_model", "mine", "score_table", "train",
+    "__version__", "build", "check", "evaluate_model", "mine", "score_table", "train",
 ]  # fmt: skip
 
 

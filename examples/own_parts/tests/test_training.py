@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from sentemb import Encoder, Recipe, Run, SearchIndex, check, evaluate_model
+from sentemb import Encoder, Recipe, Run, SearchIndex, build, check, evaluate_model
 from sentemb.cli import main
-from sentemb.recipe.build import build
 
 RECIPE = Path(__file__).parents[1] / "recipe.toml"
 OWN = {
