@@ -118,6 +118,7 @@ def build_ours(base: str, rows: int, kind: str, queries: int, with_documents: bo
 def build_faiss(base: str, rows: int, kind: str, queries: int) -> Work:
     """Vectors to a FAISS file that was flushed to the disk."""
     import faiss
+
     from sentemb.search.vectors.choice import kind_of
 
     vectors = np.load(_file(base, rows, queries))
