@@ -14,7 +14,7 @@ from sentemb.search import Document, SearchIndex
 from sentemb.search.query import choosing
 from sentemb.search.query.choosing import combined, diverse, like_documents
 from sentemb.search.query.hybrid import fuse
-from sentemb.search.store.changes import MAX_SEGMENTS, to_merge
+from sentemb.search.store.change import MAX_SEGMENTS, to_merge
 from sentemb.search.vectors.choice import choose
 
 TEXTS = ["red cat", "red dog", "blue cat", "blue dog", "old house", "red red cat"]
