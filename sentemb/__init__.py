@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from sentemb.maths.table import score_table
     from sentemb.mining.run import mine
     from sentemb.parts import Part
+    from sentemb.recipe.build import build
     from sentemb.recipe.check import check
     from sentemb.recipe.recipe import EncoderSettings, Recipe
     from sentemb.recipe.train import train
     from sentemb.search import SearchIndex
     from sentemb.terms.term import Term
     from sentemb.training.callbacks.callback import Callback
+    from sentemb.training.run import Run
     from sentemb.training.settings import TrainSettings
     from sentemb.views.view import ViewCopy, ViewMaker
 
@@ -39,6 +41,7 @@ _HOMES = {
     "EncoderSettings": "sentemb.recipe.recipe",
     "Part": "sentemb.parts",
     "Recipe": "sentemb.recipe.recipe",
+    "Run": "sentemb.training.run",
     "SearchIndex": "sentemb.search",
     "SentembError": "sentemb.errors",
     "Task": "sentemb.evaluate.task",
@@ -46,6 +49,7 @@ _HOMES = {
     "TrainSettings": "sentemb.training.settings",
     "ViewCopy": "sentemb.views.view",
     "ViewMaker": "sentemb.views.view",
+    "build": "sentemb.recipe.build",
     "check": "sentemb.recipe.check",
     "evaluate_model": "sentemb.evaluate.evaluation",
     "mine": "sentemb.mining.run",
@@ -54,9 +58,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "Callback", "Companion", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Recipe", "SearchIndex",
-    "SentembError", "Task", "Term", "TrainSettings", "ViewCopy", "ViewMaker", "__version__", "check",
-    "evaluate_model", "mine", "score_table", "train",
+    "Callback", "Companion", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Recipe", "Run",
+    "SearchIndex", "SentembError", "Task", "Term", "TrainSettings", "ViewCopy", "ViewMaker", "__version__", "build",
+    "check", "evaluate_model", "mine", "score_table", "train",
 ]  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sentemb.companions.companion import Companion
-from sentemb.encoder.pretrained import HEAD_LAYERS, check_same_tokenizer, load_bare, load_masked_lm
+from sentemb.encoder.backbone import load_backbone
+from sentemb.encoder.pretrained import HEAD_LAYERS, check_same_tokenizer, load_masked_lm
 from sentemb.errors import CheckpointError, ModelError
 from sentemb.types import Build, Tokens, Vocabulary
 
@@ -82,7 +83,7 @@ class Detector(Companion):
                 f"companions: detector: {self.generator_source} has no masked-language-model head, so it cannot fill "
                 "masks; name a checkpoint trained by masked-language modelling, e.g. distilbert-base-uncased"
             )
-        self.discriminator = load_bare(folder, trust_remote_code=trust)
+        self.discriminator = load_backbone(folder, trust_remote_code=trust)
         self._check_fit(build)
         width = build.width
         self.head = nn.Linear(width, 2)

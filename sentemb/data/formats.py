@@ -93,8 +93,8 @@ def _json_object(raw: bytes, file: str, number: int, faults: Faults) -> dict[str
         if b"\\u" in raw:  # only an escape can smuggle in half a surrogate pair
             json.dumps(row, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
-        told = f"no JSON object: {error.msg} at column {error.colno}"
-        faults.add(file, number, f"{told}; one JSON object a line is expected")
+        problem = f"no JSON object: {error.msg} at column {error.colno}"
+        faults.add(file, number, f"{problem}; one JSON object a line is expected")
     except UnicodeEncodeError:
         faults.add(file, number, "an escape such as \\ud800 is half of a surrogate pair, which is no character")
     except ValueError as error:  # an integer of more than 4,300 digits
@@ -183,8 +183,8 @@ def _numbered(reader: Any, file: str, faults: Faults, bad: set[int]) -> Iterator
         except StopIteration:
             return
         except csv.Error as error:
-            told = "the row that starts here has an unclosed quote" if "end of data" in str(error) else str(error)
-            faults.add(file, start, f'{told}; a quote inside a quoted field is written twice: ""')
+            problem = "the row that starts here has an unclosed quote" if "end of data" in str(error) else str(error)
+            faults.add(file, start, f'{problem}; a quote inside a quoted field is written twice: ""')
             continue
         if row and not bad.intersection(range(start, reader.line_num + 1)):
             yield start, row

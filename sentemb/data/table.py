@@ -211,5 +211,5 @@ def _label(value: Any) -> int | str:
 
 
 def _short(value: Any) -> str:
-    told = repr(value)
-    return told if len(told) <= 40 else told[:37] + "…"
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "…"

@@ -11,7 +11,6 @@ with dropout has no fused kernel, as on CPUs). Other architectures differ by ten
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +91,9 @@ def read_shape(folder: Path, max_tokens: int | None) -> BackboneShape:
     Raises:
         ModelError: the configuration does not say how wide and deep the model is.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    from sentemb.encoder.backbone import read_config
+
+    config = read_config(folder)
 
     def number(*names: str) -> int:
         for name in names:
@@ -187,11 +188,11 @@ def _parameters(folder: Path) -> int:
 
     from safetensors import safe_open
 
-    from sentemb.encoder.backbone import weight_files
+    from sentemb.encoder.backbone import refused, weight_files
 
     total = 0
     for path in weight_files(folder):
-        with safe_open(path, framework="pt") as file:
+        with refused(path), safe_open(path, framework="pt") as file:
             total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return total
 

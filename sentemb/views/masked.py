@@ -51,7 +51,7 @@ class Masked(ViewCopy):
                 '[views] copies use = "masked": the tokenizer has no mask token; '
                 "use a backbone that was trained by masked-language modelling (BERT, RoBERTa, MPNet, …)"
             )
-        return {made: self._copy(views[name], mask, context) for name, made in zip(self.of, self.makes, strict=True)}
+        return {copy: self._copy(views[name], mask, context) for name, copy in zip(self.of, self.makes, strict=True)}
 
     def _copy(self, view: View, mask: int, context: ViewContext) -> View:
         original, vocabulary = view.column.flat, context.vocabulary

@@ -48,12 +48,12 @@ class Prompted(Protocol):
     def encode(self, texts: Sequence[str], *, prompt: str | None = None) -> Vectors: ...
 
 
-def load_encoder(encoder: Embedder | str | Path) -> Embedder:
+def load_encoder(encoder: Embedder | str | Path, precision: str = "auto") -> Embedder:
     """The embedder itself, or the model that the path or id names."""
     if isinstance(encoder, (str, Path)):
         from sentemb.encoder import Encoder
 
-        return Encoder.load(encoder)
+        return Encoder.load(encoder, precision=precision)
     return encoder
 
 
@@ -62,7 +62,8 @@ def model_of(encoder: Embedder, width: int, *, query_prompt: str, document_promp
     name = type(encoder).__module__ + "." + type(encoder).__qualname__
     source, digest = (encoder.source, encoder.digest()) if isinstance(encoder, Identified) else (f"object:{name}", "")
     return Model(
-        source=source, digest=digest, width=width, query_prompt=query_prompt, document_prompt=document_prompt
+        source=source, digest=digest, width=width, query_prompt=query_prompt, document_prompt=document_prompt,
+        precision=str(getattr(encoder, "precision", "auto")),
     )
 
 
