@@ -38,6 +38,10 @@ def test_a_whole_life_on_the_command_line(
     code, out, _ = run(capsys, "search", folder, "--more-like", "d7", "-k", "2")
     assert code == 0
     assert "d7" not in out.splitlines()[1]
+    code, out, _ = run(capsys, "search", folder, "runs 7", "--words", "-k", "100000", "--precision", "fp32")
+    assert (code, len(out.splitlines())) == (0, 31)
+    code, _, err = run(capsys, "search", folder, "dog", "-k", "100000000000")
+    assert (code, "Traceback" in err) == (2, False)
     code, out, _ = run(capsys, "index", "delete", folder, "d7", "nobody")
     assert (code, out.strip()) == (0, f"{folder}: deleted 1 documents; 29 left")
     code, out, err = run(capsys, "index", "upsert", folder, str(data))
@@ -56,14 +60,17 @@ def test_a_whole_life_on_the_command_line(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["q", "--hybrid", "--mmr", "0.5"], "--hybrid and --mmr do not go together"),
-        (["q", "--mmr", "0", "--within", "0.5"], "--mmr and --within do not go together"),
+        (["q", "--hybrid", "--diverse", "0.5"], "--hybrid and --diverse do not go together"),
+        (["q", "--diverse", "0", "--within", "0.5"], "--diverse and --within do not go together"),
         (["q", "--like", "x"], "QUERY and --like are different questions"),
         (["--more-like", "a", "--like", "x"], "--more-like and --like are different"),
         (["--unlike", "x"], "give --like as well"), (["q", "--unlike", "x"], "give --like as well"),
         (["--like", "x", "--rerank", "model"], "--rerank is for queries"),
         (["--more-like", "x", "--within", "0.5"], "--within is for queries"),
-        (["q", "--hybrid", "--effort", "4"], "--effort does not go with --hybrid"),
+        (["q", "--hybrid", "--set", "effort=4"], "--set effort does not go with --hybrid"),
+        (["q", "--set", "efort=4"], "did you mean effort"), (["q", "--set", "effort=x"], "valid integer"),
+        (["q", "--where", "year = '2000'"], '"year" holds numbers, and the filter compares it with text'),
+        (["q", "  "], "query 2 is empty"), (["--more-like", "²"], "no document with id"),
         (["q", "--where", "yeer > 3"], 'no document has the field "yeer"; known: id, text, year; did you mean year'),
         (["q", "--file", "absent.txt"], "no such file"),
     ],

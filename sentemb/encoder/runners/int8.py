@@ -188,7 +188,7 @@ def _prepare_pair(watched: _Watched) -> dict[str, Tensor]:
     assert isinstance(plain, FeedForward)
     inner = plain.up(seen).float()  # once more: watched as well, it would be kept of all layers at a time
     up, down = plain.up.plain_weight(), plain.down.plain_weight()
-    # by risk: two of three by their largest value, one by the norm of its weights, for those that fire rarely but strongly
+    # by risk: two of three by their largest value, one by the norm of its weights: it may fire rarely but strongly
     by_value, by_norm = (size.argsort(descending=True).argsort() for size in (inner.amax(0), up.float().norm(dim=1)))
     order = torch.minimum(by_value, 2 * by_norm).argsort(stable=True)
     count = min(-(-len(order) // (32 * _FAR)) * 32, len(order) - 1)  # whole registers

@@ -193,10 +193,11 @@ class Documents:
         rows = self.query(f"SELECT row FROM documents WHERE {condition.sql}", condition.values)  # noqa: S608 - values are bound
         return np.fromiter((row for (row,) in rows), dtype=np.int64, count=len(rows))
 
-    def has_field(self, name: str) -> bool:
-        """Whether any document has the metadata field."""
+    def kinds_of(self, name: str) -> list[str]:
+        """The types, in the words of JSON, that a metadata field has; none where no document has it."""
         kind = extract(name, "json_type")
-        return bool(self.query(f"SELECT 1 FROM documents WHERE {kind} IS NOT NULL LIMIT 1"))  # noqa: S608 - quotes are barred
+        sql = f"SELECT DISTINCT {kind} FROM documents WHERE {kind} IS NOT NULL"  # noqa: S608 - double quotes are barred
+        return [found for (found,) in self.query(sql)]
 
     def fields(self) -> list[str]:
         """The metadata fields that there are."""

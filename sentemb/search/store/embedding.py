@@ -30,12 +30,12 @@ class CountsCuts(Protocol):
     cut_count: int
 
 
-def load_encoder(encoder: Embedder | str | Path) -> Embedder:
+def load_encoder(encoder: Embedder | str | Path, precision: str = "auto") -> Embedder:
     """The embedder itself, or the model that the path or id names."""
     if isinstance(encoder, (str, Path)):
         from sentemb.encoder import Encoder
 
-        return Encoder.load(encoder)
+        return Encoder.load(encoder, precision=precision)
     return encoder
 
 
@@ -45,7 +45,8 @@ def model_of(encoder: Embedder, width: int, *, query_prompt: str, document_promp
     if isinstance(encoder, IdentifiedEmbedder):
         source, digest = encoder.source, encoder.digest()
     return Model(
-        source=source, digest=digest, width=width, query_prompt=query_prompt, document_prompt=document_prompt
+        source=source, digest=digest, width=width, query_prompt=query_prompt, document_prompt=document_prompt,
+        precision=str(getattr(encoder, "precision", "auto")),
     )
 
 
