@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -154,8 +154,8 @@ class TextBlocks:
         width: of the encoder's own vectors, once there are some.
     """
 
-    def __init__(self, encoder: Embedder, rule: VectorRule, prompt: str) -> None:
-        self._encoder, self._rule, self._prompt = encoder, rule, prompt
+    def __init__(self, encoder: Callable[[], Embedder], rule: VectorRule, prompt: str) -> None:
+        self._encoder, self._rule, self._prompt = encoder, rule, prompt  # the encoder is loaded for the first text
         self._known: dict[str, Vectors] = {}
         self.width: int | None = None
 
@@ -164,14 +164,15 @@ class TextBlocks:
         texts = [text or "" for _, text, _ in rows]
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         vectors: dict[str, Vectors] = {}
-        before = self._encoder.cut_count if isinstance(self._encoder, CountsCuts) else 0
+        encoder = self._encoder()
+        before = encoder.cut_count if isinstance(encoder, CountsCuts) else 0
         if new:
-            raw = encode(self._encoder, new, self._prompt, bar)
+            raw = encode(encoder, new, self._prompt, bar)
             self.width = raw.shape[1]
             vectors = dict(zip(new, self._rule.apply(raw, "encoded texts"), strict=True))
         bar.advance(len(texts) - len(new))
         block = np.stack([vectors[text] if text in vectors else self._known[text] for text in texts])
         for text in new[: max(REMEMBERED - len(self._known), 0)]:
             self._known[text] = vectors[text].copy()  # a view would keep all of its block
-        cut = self._encoder.cut_count - before if isinstance(self._encoder, CountsCuts) else 0
+        cut = encoder.cut_count - before if isinstance(encoder, CountsCuts) else 0
         return Block(rows=rows, vectors=block, cut=cut)
