@@ -16,7 +16,7 @@ from sentemb.search.query.segments import search_as_tuned
 from sentemb.search.store import changes, maintenance
 from sentemb.search.store import manifest as manifests
 from sentemb.search.store.build import build
-from sentemb.search.store.changes import Access, Outcome
+from sentemb.search.store.change import Access, Outcome
 from sentemb.search.store.disk import Disk
 from sentemb.search.store.documents import Id
 from sentemb.search.store.embedding import check_model, load_encoder

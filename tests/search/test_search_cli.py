@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sentemb.cli import main
@@ -194,7 +195,7 @@ def test_stopping_a_change_says_what_became_of_it(
     verb: str, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sentemb.search import SearchIndex
-    from sentemb.search.store import changes
+    from sentemb.search.store import change as changes
 
     commit = changes.commit
 
@@ -222,3 +223,37 @@ def test_stopping_a_change_says_what_became_of_it(
         assert (code, out, err) == (130, "", f"sentemb: stopped; {told}\n")
         assert run(capsys, "index", "verify", folder)[0] == 0
     assert len(SearchIndex.open(folder)) == {"delete": 1, "compact": 2}.get(verb, 5)
+
+
+def test_given_vectors_and_faulty_documents_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, rows = str(tmp_path / "ix"), np.eye(4, 8, dtype=np.float32)
+    np.save(tmp_path / "v.npy", rows)
+    data = tmp_path / "d.jsonl"
+    data.write_text("".join(json.dumps({"id": i, "text": f"the dog {i}"}) + "\n" for i in range(4)))
+    line = ["index", str(data), "--vectors", str(tmp_path / "v.npy"), "-o", folder, "--kind", "hnsw:m=8"]
+    code, out, err = run(capsys, *line, "--set", "dim=4", "--set", "seed=3", "--json")
+    assert code == 0, err
+    facts = json.loads(out)
+    assert (facts["documents"], facts["dimension"], facts["description"]) == (4, 4, "HNSW8")
+    with data.open("a") as file:
+        file.write(json.dumps({"id": [], "text": "x"}) + "\n" + json.dumps({"id": 5, "title": "x"}) + "\n")
+    given = ["--vectors", str(tmp_path / "v.npy"), "--skip-faulty"]
+    code, out, err = run(capsys, "index", "upsert", folder, str(data), *given)
+    assert (code, out) == (0, f"{folder}: wrote 4 documents; 4 now\n"), err
+    assert "left out 2 faulty documents" in err
+    code, out, _ = run(capsys, "index", "delete", folder, "²", "007", "--wait", "1", "--", "--5", "3")
+    assert (code, out) == (0, f"{folder}: deleted 1 documents; 3 left\n")
+    code, out, _ = run(capsys, "index", "upgrade", folder, "--words", "unicode")
+    assert (code, out) == (0, f"{folder}: today's format, words unicode, 3 documents\n")
+    for wrong, message in (
+        (["--set", "sed=3"], "did you mean seed"), (["--set", "seed=x"], '"x" is not a number'),
+        (["--vectors", str(data)], "not an array"), (["--words", "englisch"], "did you mean english"),
+        (["--kind", "hnsw:m=0"], "Hnsw: m"),
+    ):
+        code, _, err = run(capsys, *line[:2], *line[2:4], "-o", str(tmp_path / "other"), *wrong)
+        assert code == 2
+        assert message in err
+        assert "Traceback" not in err
+    assert not (tmp_path / "other").exists()

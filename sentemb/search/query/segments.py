@@ -140,6 +140,9 @@ def rescore(
 def _compare_all(
     segment: Segment, queries: Vectors, k: int, metric: Metric, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    if len(queries) == 1:  # preparing a product of many costs more than this one
+        hits = ordered(rows[None], compared(queries, rows[None], segment.exact_vectors, metric=metric), k, metric)
+        return hits.scores, hits.ids
     hits = top(queries, segment.exact_vectors(rows), k, metric="l2" if metric == "l2" else "dot", device="cpu")
     return hits.scores, rows[hits.ids]
 
