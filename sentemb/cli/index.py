@@ -47,7 +47,7 @@ SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
 def build(
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the index")],
     data: Annotated[
-        list[str] | None, typer.Argument(metavar="[DATA…]", help="files, data sets, or - for standard input")
+        list[str] | None, typer.Argument(metavar="DATA…", help="files, data sets, or - for standard input")
     ] = None,
     model: Model = DEFAULT_MODEL,
     vectors: VectorFile = None,

@@ -28,7 +28,7 @@ _FORMATS: dict[str, Format] = {
     ".txt": "txt", ".text": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
     ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow",
 }  # fmt: skip
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ class Source:
     # ---------------------------------------------------------------------------------------- hub
     def _hub_blocks(self, faults: Faults) -> Iterator[Block]:
         name = str(self.path)
-        if not _HUB_ID.fullmatch(name) or _suffix(Path(name)) in _FORMATS or name.count("/") == 0:
+        if not HUB_ID.fullmatch(name) or _suffix(Path(name)) in _FORMATS:
             near = Path(name).expanduser().parent
             names = [path.name for path in near.iterdir()] if near.is_dir() else []
             close = did_you_mean(Path(name).name, names).rpartition("; did you mean ")[2] if names else ""

@@ -11,9 +11,8 @@ from backbones import ARCHITECTURES, backbone, module_of
 from torch import nn
 
 from sentemb.encoder.module import EncoderModule
-from sentemb.encoder.runners.dropout import Masks
 from sentemb.encoder.runners.families import FAMILIES, Unsupported
-from sentemb.encoder.runners.trainable import TrainableEncoder
+from sentemb.encoder.runners.trainable import Masks, TrainableEncoder
 from sentemb.machine import rates as product
 from sentemb.machine.rates import Rates
 from sentemb.types import Tokens

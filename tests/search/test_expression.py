@@ -12,7 +12,8 @@ from toy import vectors
 
 from sentemb.errors import SearchError
 from sentemb.search import SearchIndex
-from sentemb.search.query.expression import absent_fields, condition
+from sentemb.search.query.expression import condition
+from sentemb.search.query.reasons import why_nothing
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 DOCUMENTS: list[dict[str, Any]] = [
@@ -41,7 +42,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> SearchIndex:
         ('lang = "en" or lang = "de"', "abc"), ("lang = null", "d5fg"), ("lang != null", "abc"), ("draft = true", "a"),
         ("draft = false", "b"), ("score > 0.5", "b"), ("score >= 5e-1", "ab"), ('title_ contains "draft"', "c"),
         ('text startswith "f"', "ad"), ('id = "a"', "a"), ("id = 5", "5"), ('id in ("a", 5)', "a5"),
-        ("`odd name` = 1", "5"), ('not (lang = "en" or year = 2020) and year != null', "d"), ("missing = 1", ""),
+        ('id = "5"', "5"), ('id in ("5", "f")', "5f"), ("`odd name` = 1", "5"),
+        ('not (lang = "en" or year = 2020) and year != null', "d"), ("missing = 1", ""),
         ('text contains "it\'s \\"five"', "5"), ({"year": 2020}, "b"), ({"year": (2020, None)}, "bc"),
         ({"year": (2019, 2020), "lang": ["en", "fr"]}, "a"), ({"lang": None}, "d5fg"), ({}, "abcd5fg"),
         ("year>=2020", "bc"),
@@ -86,7 +88,7 @@ def test_faults_are_named(where: Any, message: str) -> None:
         (" and ".join(["year = 2020", *(f"year != {year}" for year in range(3000, 6000))]), "b"),
         ("not " * 46 + "year = 2020", "b"), ("(" * 40 + "year = 2020" + ")" * 40, "b"),
         ({"id": ["b", *range(300_000)]}, "b5"), ({"year": [2020.0, float("inf"), *range(3000, 6000)]}, "b"),
-        ({"draft": [True, *(f"x{i}" for i in range(2000))]}, "a"), ({"id": {"a", *map(str, range(1001))}}, "a"),
+        ({"draft": [True, *(f"x{i}" for i in range(2000))]}, "a"), ({"id": {"a", *map(str, range(1001))}}, "a5"),
         ({"year": np.int64(2020)}, "b"), ({"score": np.float32(0.5)}, "a"),
     ],
 )
@@ -116,13 +118,24 @@ def test_what_is_no_filter(where: Any) -> None:
 
 
 def test_unknown_fields_are_told(index: SearchIndex) -> None:
-    told = absent_fields(index.generation, 'yeer > 3 and text contains "x" and lang = "en"')
+    told = why_nothing(index.generation, 'yeer > 3 and text contains "x" and lang = "en"')
     assert told is not None
     assert told.startswith('no document has the field "yeer"; known: ')
     assert told.endswith("did you mean year?")
-    assert absent_fields(index.generation, {"year": 1, "nope": 2}) is not None
-    assert absent_fields(index.generation, "year > 3 or draft = true and id = 1") is None
-    assert absent_fields(index.generation, None) is None
+    assert why_nothing(index.generation, {"year": 1, "nope": 2}) is not None
+    assert why_nothing(index.generation, "year > 3 or draft = true and id = 1") is None
+    assert why_nothing(index.generation, '"x" in tags and nested.deep = 9 and lang = null') is None
+    assert why_nothing(index.generation, None) is None
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [('score > "1"', '"score" holds numbers, and the filter compares it with text'),
+     ("lang in (1, 2)", '"lang" holds text, and the filter compares it with numbers'),
+     ({"draft": "true"}, '"draft" holds true or false, and the filter compares it with text')],
+)  # fmt: skip
+def test_values_of_another_type_are_told(index: SearchIndex, where: Any, message: str) -> None:
+    assert why_nothing(index.generation, where) == message
 
 
 @settings(deadline=None, max_examples=200)

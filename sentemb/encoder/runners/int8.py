@@ -40,10 +40,10 @@ def with_bytes(encoder: PostNormEncoder, tensors: Tensors) -> PostNormEncoder:
     dtype = encoder.words.dtype
     return encoder.with_layers([
         replace(
-            layer, qkv=_ByteInput(_under(f"{place}.qkv.", tensors), dtype),
-            feed_forward=_ByteFeedForward(_under(f"{place}.pair.", tensors), dtype, encoder.activation),
+            layer, qkv=_ByteInput(_under(f"{number}.qkv.", tensors), dtype),
+            feed_forward=_ByteFeedForward(_under(f"{number}.pair.", tensors), dtype, encoder.activation),
         )
-        for place, layer in enumerate(encoder.layers)
+        for number, layer in enumerate(encoder.layers)
     ])
 
 
@@ -158,9 +158,9 @@ def prepare(encoder: PostNormEncoder, sample: Packed) -> dict[str, Tensor]:
         replace(layer, qkv=qkv, feed_forward=pair) for layer, (qkv, pair) in zip(encoder.layers, watched, strict=True)
     ])(sample)
     tensors: dict[str, Tensor] = {}
-    for place, (qkv, pair) in enumerate(watched):
-        tensors |= {f"{place}.qkv.{name}": tensor for name, tensor in _prepare_input(qkv).items()}
-        tensors |= {f"{place}.pair.{name}": tensor for name, tensor in _prepare_pair(pair).items()}
+    for number, (qkv, pair) in enumerate(watched):
+        tensors |= {f"{number}.qkv.{name}": tensor for name, tensor in _prepare_input(qkv).items()}
+        tensors |= {f"{number}.pair.{name}": tensor for name, tensor in _prepare_pair(pair).items()}
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
@@ -188,7 +188,7 @@ def _prepare_pair(watched: _Watched) -> dict[str, Tensor]:
     assert isinstance(plain, FeedForward)
     inner = plain.up(seen).float()  # once more: watched as well, it would be kept of all layers at a time
     up, down = plain.up.plain_weight(), plain.down.plain_weight()
-    # by risk: two of three by their largest value, one by the norm of its weights, for those that fire rarely but strongly
+    # by risk: two of three by their largest value, one by the norm of its weights: it may fire rarely but strongly
     by_value, by_norm = (size.argsort(descending=True).argsort() for size in (inner.amax(0), up.float().norm(dim=1)))
     order = torch.minimum(by_value, 2 * by_norm).argsort(stable=True)
     count = min(-(-len(order) // (32 * _FAR)) * 32, len(order) - 1)  # whole registers
