@@ -93,7 +93,8 @@ def test_every_import_is_declared(file: str) -> None:
 def test_the_floors_are_those_that_were_installed() -> None:
     """.ci/floors.txt holds, for every requirement, its lower bound exactly."""
     lines = (ROOT / ".ci" / "floors.txt").read_text().splitlines()
-    installed = dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line and not line.startswith("#"))
+    pins = [line.lower().replace("_", "-").split("==") for line in lines if line[:1] not in ("#", "")]
+    installed = {name: version for name, version in pins}
     requirements = [*PROJECT["dependencies"], *(one for extra in EXTRAS if extra != "dev" for one in EXTRAS[extra])]
     for requirement in requirements:
         bound = re.search(r">=([\d.]+)", requirement)
