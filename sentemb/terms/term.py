@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Self, overload
+from typing import overload
 
 from torch import Tensor
 
@@ -32,7 +32,7 @@ class Term(Component, room="terms"):
         """What its loss is multiplied with in the sum of losses."""
         return float(self.given_marks.get("weight", 1.0))
 
-    def __rmul__(self, weight: float) -> Self:
+    def __rmul__(self, weight: float) -> Term:
         return self.marked(weight=self.weight * weight)
 
     @overload

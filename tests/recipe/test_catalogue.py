@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -88,6 +89,11 @@ def test_list_names_kinds_parts_and_recipes(capsys):
     assert "simcse-unsup-minilm" in json.loads(run(capsys, "list", "recipes", "--json"))
     with pytest.raises(RecipeError, match="did you mean terms"):
         catalogue("term")
+
+
+def test_a_part_whose_library_is_absent_is_listed_with_the_reason(monkeypatch):
+    monkeypatch.setattr("sentemb.parts.part.Room.find", lambda self, use: importlib.import_module("no_such_library"))
+    assert catalogue("terms")["info_nce"] == "(cannot be used here: No module named 'no_such_library')"
 
 
 def test_show_finds_parts_and_recipes(capsys):
