@@ -14,7 +14,7 @@ from sentemb.encoder import DevicePool
 from sentemb.encoder import pool as pools
 from sentemb.encoder.pool import device_names
 from sentemb.errors import ModelError
-from sentemb.search.store.embedding import Identified, Prompted
+from sentemb.types import IdentifiedEmbedder
 
 WORDS = "the dog runs a cat plays music red river house and song".split()
 TEXTS = [" ".join(WORDS[: 1 + number % 11]) + f" {number % 110}" for number in range(200)]
@@ -43,8 +43,7 @@ def test_small_blocks_come_back_in_order(pool: DevicePool, monkeypatch: pytest.M
 
 
 def test_it_serves_where_an_encoder_does(pool: DevicePool, tiny_bert: Path) -> None:
-    assert isinstance(pool, Identified)
-    assert isinstance(pool, Prompted)
+    assert isinstance(pool, IdentifiedEmbedder)
     assert pool.digest() == Encoder.load(tiny_bert).digest()
 
 
