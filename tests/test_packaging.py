@@ -94,7 +94,7 @@ def test_the_floors_are_those_that_were_installed() -> None:
     """.ci/floors.txt holds, for every requirement, its lower bound exactly."""
     lines = (ROOT / ".ci" / "floors.txt").read_text().splitlines()
     pins = [line.lower().replace("_", "-").split("==") for line in lines if line[:1] not in ("#", "")]
-    installed = {name: version for name, version in pins}
+    installed = dict(pins)
     requirements = [*PROJECT["dependencies"], *(one for extra in EXTRAS if extra != "dev" for one in EXTRAS[extra])]
     for requirement in requirements:
         bound = re.search(r">=([\d.]+)", requirement)

@@ -108,7 +108,7 @@ class _Run:
         corpus = self._vectors("corpus", self.encoder, texts.corpus, document_prompt)
         miner = Miner(
             Passages(vectors=anchors, texts=texts.anchors), Passages(vectors=corpus, texts=texts.corpus), self.options,
-            positives=None if texts.is_unlabelled else texts.positives, excluded=texts.excluded, texts=texts,
+            positives=None if texts.is_unlabelled else texts.positives, excluded=texts.excluded,
             spaces=self._space, folder=self.folder,
         )
         self.blocks = miner.blocks
