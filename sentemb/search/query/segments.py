@@ -79,7 +79,7 @@ def search_segments(
     condition: Condition | None = None,
 ) -> Hits:
     """The k best rows of all segments, as positions counted over them; best first."""
-    results = [nothing(len(queries), 0, metric)]
+    results: list[Hits] = []
     first = 0
     for segment in segments:
         allowed = segment.allowed(condition)
@@ -87,7 +87,7 @@ def search_segments(
             scores, rows = search_segment(segment, queries, k, metric, effort, allowed)
             results.append(Hits(ids=np.where(rows >= 0, rows + first, -1) if first else rows, scores=scores))
         first += segment.rows
-    return merged(results[1:] or results, k, metric)
+    return merged(results or [nothing(len(queries), 0, metric)], k, metric)
 
 
 def search_segment(
