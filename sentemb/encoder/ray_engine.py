@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import MissingExtra, ModelError
+from sentemb.errors import ModelError, needs_extra
 from sentemb.files import atomic_file
 from sentemb.progress import Progress
 
@@ -256,9 +256,8 @@ def _write_vectors(path: Path, vectors: Vectors) -> None:
 
 
 def _ray() -> Any:
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise MissingExtra("ray", "ray") from None
+    needs_extra("ray", "ray")
+    import ray
+    import ray.data
+
     return ray
