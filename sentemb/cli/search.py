@@ -35,7 +35,7 @@ def search(
     effort: Annotated[Optional[int], typer.Option(help="nprobe or efSearch; default as tuned")] = None,  # noqa: UP045
     model: Annotated[Optional[str], typer.Option("--model", "-m", help="where the index's model lies now")] = None,  # noqa: UP045
     mapped: Annotated[bool, typer.Option("--mapped", help="map vectors instead of loading them")] = False,
-    device: Annotated[str, typer.Option(help="cpu, or cuda: exact search and, with faiss-gpu, IVF kinds")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, or cuda: exact kinds only")] = "cpu",
     trust: Annotated[bool, typer.Option("--trust", help="skip checksums, which take time on large indexes")] = False,
     json: Annotated[bool, typer.Option("--json", help="a line of JSON a query")] = False,
 ) -> None:
@@ -54,17 +54,11 @@ def search(
     opened = SearchIndex.open(index, encoder=model, mapped=mapped, device=device, verify=not trust)
     asked = Request(opened, k, where, hybrid, mmr, within, rerank, effort)
     if more_like:
-        from sentemb.search.query.choosing import like_documents
-
-        names = [_own_id(opened, name) for name in more_like]
-        asked.show(zip(more_like, opened.hits(like_documents(opened, names, k, where=where)), strict=True), json)
+        asked.show(zip(more_like, opened.similar_to(more_like, k, where=where), strict=True), json)
     elif like:
-        from sentemb.search.query.choosing import combined
-
-        away = opened.vectors_of_texts(unlike) if unlike else None
-        found = combined(opened, opened.vectors_of_texts(like), away, k, where=where)
+        hits = opened.combined(like, unlike or None, k, where=where)
         title = " ∩ ".join(like) + "".join(f" \\ {text}" for text in unlike or ())
-        asked.show([(title, opened.hits(found)[0])], json)
+        asked.show([(title, hits)], json)
     elif queries or file:
         texts = list(queries or ())
         if file:
@@ -127,28 +121,22 @@ class Request:
     def show(self, results: Iterable[tuple[str, list[Hit]]], as_json: bool) -> None:
         """Print results; where a filter left none because of a field that does not exist, say so instead."""
         from sentemb.errors import SearchError
-        from sentemb.search.store.maintenance import absent_fields
 
         found = list(results)
         if self.where is not None and len(self.index) and not any(hits for _, hits in found):
-            told = absent_fields(self.index, self.where)
+            told = self.index.absent_fields(self.where)
             if told is not None:
                 raise SearchError(f"filter {self.where!r}: {told}")
         _print(found, as_json)
 
     def _find(self, texts: list[str], count: int) -> list[list[Hit]]:
-        from sentemb.search.query import choosing
-        from sentemb.types import Hits
-
         if self.hybrid:
-            return self.index.hits(self.index.search_hybrid(texts, count, where=self.where))
-        vectors = self.index.vectors_of_texts(texts)
+            return self.index.hybrid(texts, count, where=self.where)
         if self.within is not None:
-            rows = choosing.within(self.index, vectors, self.within, where=self.where)
-            return [self.index.hits(Hits(ids[None], scores[None]))[0] for ids, scores in rows]
+            return self.index.within(texts, self.within, where=self.where)
         if self.mmr is not None:
-            return self.index.hits(choosing.diverse(self.index, vectors, count, weight=self.mmr, where=self.where))
-        return self.index.search(vectors, count, where=self.where, effort=self.effort)
+            return self.index.diverse(texts, count, weight=self.mmr, where=self.where)
+        return self.index.search(texts, count, where=self.where, effort=self.effort)
 
 
 def _interact(asked: Request, as_json: bool) -> None:
@@ -177,13 +165,6 @@ def _print(results: Iterable[tuple[str, list[Hit]]], as_json: bool) -> None:
         for hit in hits:
             text = " ".join((hit.text or "").split())
             typer.echo(f"  {hit.score:8.4f}  {hit.id}  {text[:100]}{'…' if len(text) > 100 else ''}")
-
-
-def _own_id(index: SearchIndex, text: str) -> int | str:
-    """The id that a word on the command line means: the text, or the integer where only that exists."""
-    if text not in index and text.lstrip("-").isdigit():
-        return int(text)
-    return text
 
 
 def _cross_encoder(name: str) -> Any:

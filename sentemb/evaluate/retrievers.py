@@ -50,7 +50,7 @@ def search(
         TemporaryDirectory(prefix="sentemb-eval-") as folder,
         SearchIndex.build(folder, None, vectors=documents, kind=index, metric="dot", seed=seed) as built,
     ):
-        return built.search_vectors(queries, min(k, len(documents)))
+        return built.search_positions(queries, min(k, len(documents)))
 
 
 def _unit(vectors: Vectors) -> Vectors:

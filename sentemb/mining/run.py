@@ -178,7 +178,7 @@ class _Run:
 
     def _vectors(self, name: str, encoder: Embedder | None, texts: list[str], prompt: str) -> Vectors:
         """Unit vectors of the texts, encoded once and mapped from a file."""
-        file, rule = self.folder / f"{name}.npy", VectorRule("cosine", None)
+        file, rule = self.folder / f"{name}.npy", VectorRule(metric="cosine")
         if not file.exists():
             assert encoder is not None
             with atomic_file(file) as temporary, Progress("encoding", total=len(texts), unit="texts") as bar:

@@ -97,7 +97,7 @@ class Nearest(MiningSource):
 
         def find(anchors: Passages, k: int, _: Generator) -> Hits:
             assert temporary is None or temporary.name  # the folder lives as long as this function
-            ids = index.search_vectors(anchors.vectors, k).ids
+            ids = index.search_positions(anchors.vectors, k).ids
             return ordered(ids, compared(anchors.vectors, ids, corpus.vectors.__getitem__), k, "dot")
 
         return find

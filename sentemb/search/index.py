@@ -10,27 +10,32 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.data.faults import Faults
 from sentemb.errors import SearchError
-from sentemb.maths.neighbours import nothing
-from sentemb.search.query.expression import condition
+from sentemb.maths.neighbours import Metric
+from sentemb.search.query import choosing
+from sentemb.search.query.expression import absent_fields, condition
 from sentemb.search.query.hybrid import fuse
-from sentemb.search.query.searcher import Effort, check_k, search_segments
+from sentemb.search.query.searcher import check_k, search, search_as_tuned
 from sentemb.search.query.words import Bm25
-from sentemb.search.store import changes as life
+from sentemb.search.store import changes, maintenance
 from sentemb.search.store import manifest as manifests
 from sentemb.search.store.build import build
+from sentemb.search.store.changes import Access, Outcome
 from sentemb.search.store.disk import Disk
-from sentemb.search.store.documents import Condition, Id
-from sentemb.search.store.embedding import VectorRule, check_model, encode, load_encoder
+from sentemb.search.store.documents import Id
+from sentemb.search.store.embedding import check_model, encode, load_encoder
 from sentemb.search.store.generation import Generation, Hit
-from sentemb.search.store.manifest import Document, Manifest
-from sentemb.search.store.opening import open_generation
+from sentemb.search.store.manifest import Document, Manifest, Tuned
 from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.segment import Segment
+from sentemb.search.vectors.kind import VectorIndex
 from sentemb.types import Embedder, Hits
 
 Vectors = NDArray[np.float32]
 Where = str | Mapping[str, Any] | None
+Queries = str | list[str] | tuple[str, ...] | Vectors
+Data = str | Path | Iterable[Any]  # what a file or hub id names, or texts, mappings or Documents
 Reranker = Callable[[list[tuple[str, str]]], Any]  # (query, text) pairs to one score each
 
 
@@ -41,37 +46,45 @@ class SearchIndex:
     >>> index.search("kitten", k=1)[0].text
     'a cat'
 
-    A handle searches the generation it opened; changes of other processes are seen after ``refresh``. Searching is
-    safe from several threads; changing is for one thread of one process at a time (others get ``IndexLocked``).
+    A handle searches the generation that it opened; changes of other processes are seen after ``refresh``. Searching is
+    safe from several threads, also while one of them changes the index: a search sees one generation from start to end.
+    Changing is for one handle at a time (others get ``IndexLocked``, or wait).
     """
 
-    def __init__(
-        self, generation: Generation, *, encoder: Embedder | None, is_mapped: bool, device: str | None, disk: Disk
-    ) -> None:
+    def __init__(self, access: Access, generation: Generation, encoder: Embedder | None = None) -> None:
+        self.access = access
         self.generation = generation  # replaced as a whole; a search takes it once and keeps it to its end
-        self.folder = generation.folder
-        self.is_mapped = is_mapped
-        self.device = device
-        self.disk = disk
         self._encoder = encoder
         self._is_checked = False
-        self._words: tuple[int, Bm25] | None = None  # generation and its BM25 index
+        self._words: tuple[Generation, Bm25] | None = None
 
     # ------------------------------------------------------------------------------------ building, opening
     @classmethod
     def build(
         cls,
         path: str | Path,
-        data: str | Path | Iterable[Any] | None,
+        data: Data | None,
         *,
         encoder: Embedder | str | Path | None = None,
         vectors: Vectors | None = None,
-        options: BuildOptions | None = None,
+        kind: str | VectorIndex = "auto",
+        metric: Metric = "cosine",
+        dim: int | None = None,
+        rescore: bool | None = None,
+        memory_bytes: int | None = None,
+        target_recall: float = 0.95,
+        seed: int = 42,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        segment_rows: int | None = None,
+        indexed_fields: tuple[str, ...] = (),
+        words: str = "english",
         resume: bool = False,
         overwrite: bool = False,
+        skipped: Faults | None = None,
         name: str | None = None,
+        wait_s: float = 0.0,
         disk: Disk | None = None,
-        **choices: Any,
     ) -> Self:
         """Build an index in the folder ``path``.
 
@@ -80,91 +93,72 @@ class SearchIndex:
                 ``id``, the rest is metadata) or ``Document``; with ``vectors`` it may be None.
             encoder: anything with ``encode(list of texts)``, or a model's path or id.
             vectors: (rows, d), in the order of the data, instead of an encoder; ``search`` by text then needs one.
-            options: how to build; or give the fields of ``BuildOptions`` as keywords.
+            kind, metric, dim, rescore, memory_bytes, target_recall, seed, query_prompt, document_prompt, segment_rows,
+                indexed_fields, words: see ``BuildOptions``.
             resume: continue a build that was interrupted (same data, model and options).
             overwrite: replace an index that lies there; it stays in place until the new one is complete.
+            skipped: leave out faulty documents, and count them here; by default they are refused.
             name: of the data, for messages and for recognising it when resuming.
+            wait_s: seconds to wait for another writer.
             disk: where writes go; for tests.
 
         Raises:
             SearchError, DataError, NumericError: the input, a choice or the disk is at fault; nothing is changed.
             IndexLocked: another process is writing there.
         """
-        folder = Path(path)
-        if options is not None and choices:
-            raise SearchError(f"options are given, and {', '.join(choices)} beside them; put all into one of the two")
-        settings = options or BuildOptions(**choices)
-        made = load_encoder(encoder) if encoder is not None else None
+        options = BuildOptions(
+            kind=kind, metric=metric, dim=dim, rescore=rescore, memory_bytes=memory_bytes, target_recall=target_recall,
+            seed=seed, query_prompt=query_prompt, document_prompt=document_prompt, segment_rows=segment_rows,
+            indexed_fields=indexed_fields, words=words,
+        )
+        folder, disk = Path(path), disk or Disk()
+        embedder = load_encoder(encoder) if encoder is not None else None
         source = name or (str(data) if isinstance(data, (str, Path)) else "the given documents")
         build(
-            folder, records_of(data), settings, encoder=made, vectors=vectors, source_name=source, resume=resume,
-            overwrite=overwrite, disk=disk or Disk(),
+            folder, None if data is None else records_of(data), options, encoder=embedder, vectors=vectors,
+            source_name=source, search=search_as_tuned, disk=disk, resume=resume, overwrite=overwrite, wait_s=wait_s,
+            skipped=skipped,
         )
-        return cls.open(folder, encoder=made, verify=False, disk=disk)
+        return cls.open(folder, encoder=embedder, verify=False, wait_s=wait_s, disk=disk)
 
     @classmethod
     def open(
         cls, path: str | Path, *, encoder: Embedder | str | Path | None = None, mapped: bool = False,
-        device: str = "cpu", verify: bool = True, disk: Disk | None = None,
+        device: str = "cpu", verify: bool = True, wait_s: float = 0.0, disk: Disk | None = None,
     ) -> Self:
         """Open an index for searching and changing.
 
         Args:
             encoder: for searching by text; where None, the model that built the index is loaded when first needed.
             mapped: leave vectors in their files and map them, for indexes larger than memory.
-            device: "cpu", or "cuda" (or "cuda:1"): exact segments are searched by torch on the GPU, inverted lists by
-                faiss-gpu where it is installed, everything else on the CPU. Vectors stay on the CPU as well, for
-                ranges and changes (with ``mapped``, in their files).
+            device: "cpu", or "cuda" (or "cuda:1"): exact segments are searched by torch on the GPU, everything else on
+                the CPU. Vectors stay on the CPU as well, for ranges and changes (with ``mapped``, in their files).
             verify: check the SHA-256 of every file first (about 1.4 GB/s).
+            wait_s: seconds that a change waits for another writer.
 
         Raises:
             SearchError: no index, a damaged or altered file, a newer format, an index of another model, or no such
                 device or too little memory on it.
         """
-        folder = Path(path)
-        at = None
+        torch_device = None
         if device != "cpu":
-            from sentemb.search.vectors.torch_vectors import torch_device
+            from sentemb.search.vectors import device as devices
 
-            at = torch_device(device)
-        made = load_encoder(encoder) if encoder is not None else None
-        generation = open_generation(folder, is_mapped=mapped, device=at, verify=verify)
-        index = cls(generation, encoder=made, is_mapped=mapped, device=at, disk=disk or Disk())
-        if made is not None:
-            check_model(made, index.manifest.model, folder)
+            torch_device = devices.torch_device(device)
+        access = Access(
+            folder=Path(path), disk=disk or Disk(), is_mapped=mapped, device=torch_device, wait_s=wait_s
+        )
+        embedder = load_encoder(encoder) if encoder is not None else None
+        index = cls(access, access.open(verify=verify), embedder)
+        if embedder is not None:
+            check_model(embedder, index.manifest.model, index.folder)
             index._is_checked = True
         return index
 
     @property
-    def encoder(self) -> Embedder:
-        """The embedder of queries; loaded from the manifest's model where none was given.
-
-        Raises:
-            SearchError: the index was built from vectors, or by an object that cannot be loaded by name.
-        """
-        if self._encoder is None:
-            model = self.manifest.model
-            if model is None or not model.digest:
-                made_by = "from vectors" if model is None else f"by {model.source}"
-                raise SearchError(
-                    f"{self.folder}: was built {made_by}; give an encoder when opening it, or search by vectors"
-                )
-            self._encoder = load_encoder(model.source)
-        if not self._is_checked:
-            check_model(self._encoder, self.manifest.model, self.folder)
-            self._is_checked = True
-        return self._encoder
-
-    def refresh(self) -> bool:
-        """Move to the newest generation; tells whether there was a newer one."""
-        newest = manifests.read(self.folder)
-        if newest == self.manifest:
-            return False
-        known = {segment.entry.index.name: segment for segment in self.segments}
-        self.generation = open_generation(
-            self.folder, is_mapped=self.is_mapped, device=self.device, verify=True, known=known
-        )
-        return True
+    def folder(self) -> Path:
+        """Where the index lies."""
+        return self.access.folder
 
     @property
     def manifest(self) -> Manifest:
@@ -176,27 +170,33 @@ class SearchIndex:
         """The opened segments of this generation."""
         return self.generation.segments
 
-    def __len__(self) -> int:
-        return len(self.generation)
+    @property
+    def encoder(self) -> Embedder:
+        """The embedder of queries; loaded from the manifest's model where none was given.
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.generation
+        Raises:
+            SearchError: the index was built from vectors, or by an object that cannot be loaded by name.
+        """
+        if self._encoder is None:
+            model = self.manifest.model
+            if model is None or not model.digest:
+                source = "from vectors" if model is None else f"by {model.source}"
+                raise SearchError(
+                    f"{self.folder}: was built {source}; give an encoder when opening it, or search by vectors"
+                )
+            self._encoder = load_encoder(model.source)
+        if not self._is_checked:
+            check_model(self._encoder, self.manifest.model, self.folder)
+            self._is_checked = True
+        return self._encoder
 
-    def get(self, ids: Sequence[Id]) -> dict[Id, Document]:
-        """Documents by id; absent ones are left out."""
-        return self.generation.get(ids)
-
-    def hits(self, found: Hits) -> list[list[Hit]]:
-        """Results with their documents."""
-        return self.generation.hits(found)
-
-    def vectors_at(self, positions: NDArray[np.int64]) -> Vectors:
-        """Vectors of documents at the best precision that is kept, (positions, dimension)."""
-        return self.generation.vectors_at(positions)
-
-    def positions_of(self, ids: Sequence[Id]) -> dict[Id, int]:
-        """Positions of the live documents among the ids."""
-        return self.generation.positions_of(ids)
+    def refresh(self) -> bool:
+        """Move to the newest generation; tells whether there was a newer one."""
+        known = self.generation
+        if manifests.read(self.folder) == known.manifest:
+            return False
+        self.generation = self.access.open(known)
+        return True
 
     def close(self) -> None:
         """Close the files."""
@@ -208,6 +208,16 @@ class SearchIndex:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __len__(self) -> int:
+        return len(self.generation)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.generation
+
+    def get(self, ids: Sequence[Id]) -> dict[Id, Document]:
+        """Documents by id; absent ones are left out."""
+        return self.generation.get(ids)
+
     # ------------------------------------------------------------------------------------------- searching
     @overload
     def search(self, queries: str, k: int = 10, *, where: Where = None, effort: int | None = None) -> list[Hit]: ...
@@ -217,8 +227,7 @@ class SearchIndex:
         effort: int | None = None,
     ) -> list[list[Hit]]: ...
     def search(
-        self, queries: str | list[str] | tuple[str, ...] | Vectors, k: int = 10, *, where: Where = None,
-        effort: int | None = None,
+        self, queries: Queries, k: int = 10, *, where: Where = None, effort: int | None = None
     ) -> list[Hit] | list[list[Hit]]:
         """The k best documents of every query, best first (fewer where there are fewer).
 
@@ -227,108 +236,197 @@ class SearchIndex:
             where: metadata filter, see ``sentemb.search.query.expression``; applied inside the vector search.
             effort: nprobe or efSearch; by default what the index was tuned to.
         """
-        texts = [queries] if isinstance(queries, str) else queries
-        vectors = texts if isinstance(texts, np.ndarray) else self.vectors_of_texts(texts)
-        generation = self.generation
-        hits = generation.hits(self._search(generation, vectors, k, where=where, effort=effort))
+        vectors = self._vectors(queries)
+        hits = self.search_vectors(vectors, k, where=where, effort=effort)
         return hits[0] if isinstance(queries, str) else hits
 
     def search_vectors(
-        self, vectors: Vectors, k: int = 10, *, where: Where | Condition = None, effort: int | None = None
-    ) -> Hits:
-        """Like ``search`` without fetching documents: positions (queries, k) in this generation and scores.
+        self, vectors: Vectors, k: int = 10, *, where: Where = None, effort: int | None = None
+    ) -> list[list[Hit]]:
+        """``search`` for query vectors (queries, d)."""
+        generation = self.generation
+        return generation.hits(search(generation, vectors, k, condition=condition(where), effort=effort))
 
-        A position stays what it is until ``refresh`` or a change; ``documents_of`` and ``ids_of`` resolve it.
+    def search_positions(
+        self, vectors: Vectors, k: int = 10, *, where: Where = None, effort: int | None = None
+    ) -> Hits:
+        """``search_vectors`` without fetching documents: positions (queries, k) in ``generation``, and scores.
+
+        Positions stay what they are until ``refresh`` or a change; ``generation.hits`` fetches the documents.
         """
-        return self._search(self.generation, vectors, k, where=where, effort=effort)
+        return search(self.generation, vectors, k, condition=condition(where), effort=effort)
 
-    def _search(
-        self, generation: Generation, vectors: Vectors, k: int, *, where: Where | Condition, effort: int | None
-    ) -> Hits:
-        check_k(k)
-        queries = generation.rule.apply(vectors, "queries")
-        filter_ = where if isinstance(where, Condition) else condition(where)
-        metric = generation.manifest.metric
-        return search_segments(generation.segments, queries, k, metric, self.effort(effort), filter_)
-
-    @property
-    def rule(self) -> VectorRule:
-        """How raw vectors become those of the index."""
-        return self.generation.rule
-
-    def effort(self, effort: int | None = None) -> Effort:
-        """The tuned effort, or the given one."""
-        if effort is not None and effort < 1:
-            raise SearchError(f"effort = {effort}; at least 1")
-        tuned = self.manifest.tuned
-        if tuned is None:
-            return Effort(effort)
-        return Effort(tuned.effort if effort is None else effort, tuned.oversample)
-
-    def vectors_of_texts(self, texts: Sequence[str]) -> Vectors:
-        """Query vectors of texts, (texts, dimension)."""
-        prompt = self.manifest.model.query_prompt if self.manifest.model else ""
-        return self.rule.apply(encode(self.encoder, texts, prompt), "queries")
-
-    def search_hybrid(
-        self, queries: Sequence[str], k: int = 10, *, where: Where = None, pool: int = 100
-    ) -> Hits:
+    def hybrid(self, queries: Sequence[str], k: int = 10, *, where: Where = None, pool: int = 100) -> list[list[Hit]]:
         """Vector search and BM25 over the texts, fused by reciprocal ranks; scores are RRF's.
+
+        Args:
+            pool: results of either that are fused.
 
         Raises:
             SearchError: the index keeps no texts.
         """
         check_k(k)
-        if len(self) == 0:
-            return nothing(len(queries), k, "cosine")
-        if self._words is None or self._words[0] != self.manifest.generation:
-            if not any(segment.documents.has_texts for segment in self.segments):
-                raise SearchError(f"{self.folder}: searching for words needs texts, and this index keeps none")
-            words = Bm25([segment.documents.words for segment in self.segments])
-            self._words = (self.manifest.generation, words)
-        filter_ = condition(where)
-        dense = self.search_vectors(self.vectors_of_texts(queries), max(pool, k), where=filter_)
-        allowed = [segment.allowed(filter_) for segment in self.segments]
-        return fuse([dense.ids, self._words[1].top(queries, max(pool, k), allowed).ids], k)
+        generation, filter_ = self.generation, condition(where)
+        dense = search(generation, self.vectors_of_texts(queries), max(pool, k), condition=filter_)
+        if len(generation) == 0:
+            return [[] for _ in queries]
+        k = min(k, generation.manifest.rows)
+        allowed = [segment.allowed(filter_) for segment in generation.segments]
+        words = self._words_of(generation).top(queries, max(pool, k), allowed)
+        return generation.hits(fuse([dense.ids, words.ids], k))
 
-    def rerank(self, query: str, found: Sequence[Hit], score: Reranker, k: int | None = None) -> list[Hit]:
+    def similar_to(self, ids: Sequence[Id], k: int = 10, *, where: Where = None) -> list[list[Hit]]:
+        """The k nearest documents of every given one, itself left out.
+
+        Raises:
+            SearchError: no such document.
+        """
+        generation = self.generation
+        return generation.hits(choosing.like_documents(generation, ids, k, condition=condition(where)))
+
+    def within(
+        self, queries: Queries, threshold: float, *, where: Where = None, most: int = 10_000
+    ) -> list[list[Hit]]:
+        """Everything at least as similar as ``threshold`` (l2: at most as far), best first, for every query.
+
+        Raises:
+            SearchError: more than ``most`` results of a query, or a kind that has no such search.
+        """
+        generation = self.generation
+        rows = choosing.within(
+            generation, self._vectors(queries), threshold, most=most, condition=condition(where)
+        )
+        return [generation.hits(Hits(ids[None], scores[None]))[0] for ids, scores in rows]
+
+    def diverse(
+        self, queries: Queries, k: int = 10, *, weight: float = 0.5, pool: int | None = None, where: Where = None
+    ) -> list[list[Hit]]:
+        """Results that are near the query and far from one another (maximal marginal relevance).
+
+        Args:
+            weight: 1 is plain search, 0 cares for diversity only.
+            pool: candidates to choose from; 5·k where None.
+        """
+        generation = self.generation
+        return generation.hits(choosing.diverse(
+            generation, self._vectors(queries), k, weight=weight, pool=pool, condition=condition(where)
+        ))
+
+    def combined(
+        self, like: Queries, unlike: Queries | None = None, k: int = 10, *, where: Where = None, pool: int = 1000
+    ) -> list[Hit]:
+        """Documents like all of ``like`` and unlike all of ``unlike``."""
+        generation = self.generation
+        away = None if unlike is None else self._vectors(unlike)
+        return generation.hits(choosing.combined(
+            generation, self._vectors(like), away, k, pool=pool, condition=condition(where)
+        ))[0]
+
+    def rerank(self, query: str, hits: Sequence[Hit], score: Reranker, k: int | None = None) -> list[Hit]:
         """The hits in the order of another model's scores (a cross-encoder's ``predict``), which they then carry."""
-        texts = [hit.text or "" for hit in found]
+        texts = [hit.text or "" for hit in hits]
         if not texts:
             return []
         values = np.asarray(score([(query, text) for text in texts]), dtype=np.float32).reshape(-1)
         if len(values) != len(texts) or not np.isfinite(values).all():
             raise SearchError(f"the re-ranker gave {len(values)} scores for {len(texts)} documents, or not finite ones")
         order = np.argsort(-values, kind="stable")[:k]
-        return [replace(found[i], score=float(values[i])) for i in order.tolist()]
+        return [replace(hits[i], score=float(values[i])) for i in order.tolist()]
+
+    def vectors_of_texts(self, texts: Sequence[str]) -> Vectors:
+        """Query vectors of texts, (texts, dimension)."""
+        prompt = self.manifest.model.query_prompt if self.manifest.model else ""
+        return self.generation.rule.apply(encode(self.encoder, texts, prompt), "queries")
+
+    def absent_fields(self, where: Where) -> str | None:
+        """What a filter names that no document has, beside what there is; None where all names are known."""
+        return absent_fields(self.generation, where)
+
+    def _vectors(self, queries: Queries) -> Vectors:
+        if isinstance(queries, np.ndarray):
+            return queries
+        return self.vectors_of_texts([queries] if isinstance(queries, str) else queries)
+
+    def _words_of(self, generation: Generation) -> Bm25:
+        words = self._words
+        if words is None or words[0] is not generation:
+            if not any(segment.documents.has_texts for segment in generation.segments):
+                raise SearchError(f"{self.folder}: searching for words needs texts, and this index keeps none")
+            words = self._words = generation, Bm25([segment.documents.words for segment in generation.segments])
+        return words[1]
 
     # --------------------------------------------------------------------------------------------- changes
-    def add(self, data: str | Path | Iterable[Any], *, vectors: Vectors | None = None) -> int:
+    def add(self, data: Data, *, vectors: Vectors | None = None, skipped: Faults | None = None) -> int:
         """Add documents whose ids are new; gives how many. All of them, durably, or none.
+
+        Args:
+            vectors: of the documents; None: their texts are encoded.
+            skipped: leave out faulty documents, and count them here; by default they are refused.
 
         Raises:
             DataError: an id exists already.
         """
-        return life.put(self, records_of(data) or (), vectors, replace_existing=False)
+        return self._put(data, vectors, skipped, replace_existing=False)
 
-    def upsert(self, data: str | Path | Iterable[Any], *, vectors: Vectors | None = None) -> int:
-        """Add documents, replacing those of the same id; gives how many. All of them, durably, or none."""
-        return life.put(self, records_of(data) or (), vectors, replace_existing=True)
+    def upsert(self, data: Data, *, vectors: Vectors | None = None, skipped: Faults | None = None) -> int:
+        """Add documents, replacing those of the same id; gives how many. All of them, durably, or none.
+
+        A document without an id replaces none: it is numbered above every integer id there is.
+        """
+        return self._put(data, vectors, skipped, replace_existing=True)
+
+    def _put(
+        self, data: Data, vectors: Vectors | None, skipped: Faults | None, *, replace_existing: bool
+    ) -> int:
+        return self._take(changes.put(
+            self.access, self.generation, records_of(data), vectors=vectors, encoder=lambda: self.encoder,
+            replace_existing=replace_existing, skipped=skipped,
+        )).count
 
     def delete(self, ids: Sequence[Id]) -> int:
-        """Delete documents, durably; gives how many of the ids there were."""
-        return life.delete(self, ids)
+        """Delete documents, durably; gives how many of the ids there were. 3 and "3" are one id."""
+        return self._take(changes.delete(self.access, self.generation, ids)).count
 
     def compact(self) -> None:
         """Rewrite everything as one segment without deleted rows."""
-        life.compact(self)
+        self._take(changes.compact(self.access, self.generation))
 
-    def merge(self, others: Sequence[SearchIndex]) -> int:
-        """Append the documents of other indexes of the same model; gives how many."""
-        return life.merge_into(self, others)
+    def merge(self, others: Sequence[SearchIndex], *, renumber: bool = False) -> int:
+        """Append the documents of other indexes of the same model; gives how many.
+
+        Args:
+            renumber: give them new numbers as ids, as indexes need whose documents came without ids.
+        """
+        generations = [other.generation for other in others]
+        return self._take(changes.merge(self.access, self.generation, generations, renumber=renumber)).count
+
+    def upgrade(self, *, words: str = "english") -> None:
+        """Write the index in the newest format, with a word index; vectors stay as they are."""
+        self._take(changes.upgrade(self.access, self.generation, words))
+
+    def tune(self, queries: Sequence[str] | Vectors, *, target_recall: float = 0.95) -> Tuned:
+        """Tune the search effort to real queries, and store it."""
+        vectors = queries if isinstance(queries, np.ndarray) else self.vectors_of_texts(queries)
+        self._take(maintenance.tune_on(self.access, self.generation, vectors, target_recall, search_as_tuned))
+        tuned = self.manifest.tuned
+        assert tuned is not None
+        return tuned
+
+    def verify(self) -> int:
+        """Check every file, id and vector that can be checked, of the newest generation; gives the number of files."""
+        self.generation, files = maintenance.verify(self.access, self.generation, search_as_tuned)
+        return files
+
+    def stats(self) -> maintenance.Stats:
+        """What the index holds and takes."""
+        return maintenance.stats(self.generation)
+
+    def _take(self, outcome: Outcome) -> Outcome:
+        self.generation = outcome.generation
+        return outcome
 
 
-def records_of(data: str | Path | Iterable[Any] | None) -> Iterable[Any] | None:
+def records_of(data: Data) -> Iterable[Any]:
     """An iterable of records from a path or an iterable."""
     if isinstance(data, (str, Path)):
         from sentemb.data import iter_records

@@ -19,7 +19,6 @@ from toy import ToyEncoder
 
 from sentemb.errors import SearchError
 from sentemb.search import Document, SearchIndex
-from sentemb.search.store.maintenance import verify
 
 FIRST: dict[int, str | None] = {i: f"first {i}" for i in range(40)}
 State = dict[int, str | None]
@@ -121,7 +120,7 @@ def check(folder: Path, kills: int, seed: int, kind: str) -> dict[str, int]:
         if found != state:
             state, number, in_doubt = after(state, number, seed), number + 1, in_doubt + 1
         assert found == state, "half a change"
-        verify(index)
+        index.verify()
         index.close()
         if number >= 40 and draw.random() < 0.1:  # now and then from the start, so that builds are killed as well
             for path in folder.iterdir():

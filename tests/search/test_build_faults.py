@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import errno
 import io
-import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
 import pytest
 from toy import ToyEncoder, vectors
 
-from sentemb.encoder.ray_engine import Cluster
 from sentemb.errors import DataError, IndexLocked, SearchError
 from sentemb.search import SearchIndex
 from sentemb.search.store import build as building
-from sentemb.search.store import ray_encoding
+from sentemb.search.store import records
 from sentemb.search.store.disk import Disk
-from sentemb.search.store.maintenance import verify
+from sentemb.search.store.lock import write_lock
 from sentemb.search.store.manifest import Document
 from sentemb.search.store.options import BuildOptions
-from sentemb.search.store.spool import BLOCK
-from sentemb.search.store.writing import write_lock
+from sentemb.search.store.writing import BLOCK
 
 
 def _documents(count: int = BLOCK + 50) -> list[Document]:
@@ -111,52 +108,113 @@ def test_a_choice_that_fails_after_encoding_keeps_the_vectors(tmp_path: Path) ->
 
 @pytest.mark.parametrize("is_killed", [False, True])
 @pytest.mark.parametrize("segment_rows", [None, 20])
-def test_a_build_that_ends_after_its_segments_keeps_what_was_encoded(
+def test_a_build_that_ends_after_its_segments_makes_none_of_them_again(
     segment_rows: int | None, is_killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    def attempt(documents: list[Document], encoder: ToyEncoder) -> SearchIndex:
+    def attempt(documents: list[Document], encoder: ToyEncoder, kind: str = "IVF4,Flat") -> SearchIndex:
         return SearchIndex.build(
-            tmp_path / "ix", documents, encoder=encoder, kind="IVF4,Flat", segment_rows=segment_rows,
-            indexed_fields=("i",), resume=True,
+            tmp_path / "ix", documents, encoder=encoder, kind=kind, segment_rows=segment_rows, indexed_fields=("i",),
+            resume=True,
         )
 
     documents = _documents(50)
     with monkeypatch.context() as patched:
         patched.setattr(building, "tune", stopped)
         if is_killed:
-            patched.setattr(building, "_tidy", lambda *_: None)
+            patched.setattr(building, "_tidy", lambda *_: 0)
         with pytest.raises(KeyboardInterrupt):
             attempt(documents, ToyEncoder())
     with pytest.raises(SearchError, match=r"document 1 is not what was encoded.*50 encoded documents are kept"):
         attempt(documents[::-1], ToyEncoder())
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "ix").glob("d*.index")}
+    assert len(before) == (3 if segment_rows else 1)
     encoder = ToyEncoder()
     index = attempt(documents, encoder)
     assert encoder.encoded == []
+    assert {path: path.stat().st_mtime_ns for path in before} == before
     assert index.search("word3 number3", 1)[0].id == "d3"
     assert len(index.search("word3", 50, where="i < 7")) == 7
-    verify(index)
+    index.verify()
+    assert {path.name for path in index.folder.iterdir()} == (
+        {file.name for file in index.manifest.files} | {"manifest.json", ".lock"}
+    )
 
 
-def test_vectors_whose_documents_are_lost_are_encoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_goes_on_with_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    documents = _documents(50)
     with monkeypatch.context() as patched:
-        patched.setattr(building, "_train", stopped)
+        patched.setattr(building, "tune", stopped)
         with pytest.raises(KeyboardInterrupt):
-            SearchIndex.build(tmp_path, documents, encoder=ToyEncoder(), kind="flat", segment_rows=20)
-    (tmp_path / "building" / "documents-0001.sqlite").unlink()
+            SearchIndex.build(tmp_path, _documents(50), encoder=ToyEncoder(), kind="IVF4,Flat", segment_rows=20)
     encoder = ToyEncoder()
-    index = SearchIndex.build(
-        tmp_path, documents[:20] + documents[:19:-1], encoder=encoder, kind="flat", segment_rows=20, resume=True
+    index = SearchIndex.build(tmp_path, _documents(50), encoder=encoder, kind="hnsw:m=8", segment_rows=30, resume=True)
+    assert encoder.encoded == []
+    assert [segment.rows for segment in index.segments] == [30, 20]
+    assert index.manifest.kind == {"use": "hnsw", "m": 8}
+    index.verify()
+
+
+def test_a_build_killed_after_its_commit_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    commit = building.commit
+
+    def killed(*facts: Any) -> None:
+        commit(*facts)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "commit", killed)
+        patched.setattr(building, "_tidy", lambda *_: 0)
+        with pytest.raises(KeyboardInterrupt):
+            SearchIndex.build(tmp_path, _documents(50), encoder=ToyEncoder(), kind="flat")
+    assert (tmp_path / "draft.json").exists()
+    index = SearchIndex.open(tmp_path, encoder=ToyEncoder())
+    index.delete(["d3"])
+    assert not (tmp_path / "draft.json").exists()
+    assert len(index) == 49
+    index.verify()
+
+
+def test_an_unfinished_build_over_an_index_outlives_changes_of_that_index(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[Document]:
+        yield from _documents(BLOCK)
+        raise KeyboardInterrupt
+
+    index = SearchIndex.build(tmp_path, ["a b", "c d"], encoder=ToyEncoder(), kind="flat")
+    with pytest.raises(KeyboardInterrupt):
+        SearchIndex.build(tmp_path, interrupted(), encoder=ToyEncoder(), kind="flat", overwrite=True)
+    index.add(["e f"])
+    index.compact()
+    encoder = ToyEncoder()
+    again = SearchIndex.build(
+        tmp_path, _documents(BLOCK + 9), encoder=encoder, kind="flat", overwrite=True, resume=True
     )
-    assert len(encoder.encoded) == 30
-    for i in (3, 21, 48):
-        assert index.search(documents[i].text or "", 1)[0].id == f"d{i}"
+    assert (len(encoder.encoded), len(again)) == (9, BLOCK + 9)
+    again.verify()
+
+
+def test_what_was_encoded_before_an_error_is_kept_to_the_last_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "BLOCK", 10)
+    monkeypatch.setattr(building, "BLOCK", 1000)  # a commit takes many blocks
+
+    def interrupted() -> Iterator[Document]:
+        yield from _documents(45)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SearchIndex.build(tmp_path, interrupted(), encoder=ToyEncoder(), kind="flat")
+    encoder = ToyEncoder()
+    index = SearchIndex.build(tmp_path, _documents(50), encoder=encoder, kind="flat", resume=True)
+    assert (len(encoder.encoded), len(index)) == (10, 50)
 
 
 class _FullFile(io.FileIO):
@@ -169,8 +227,8 @@ class _FullAtTheSecondBlock(Disk):
         self.blocks = 0
 
     def write(self, file: BinaryIO, view: memoryview) -> int:
-        self.blocks += 1
-        if self.blocks == 1:
+        self.blocks += str(file.name).endswith(".rows")
+        if self.blocks < 2:
             return super().write(file, view)
         with _FullFile(file.name, "ab") as full:
             return super().write(full, view)  # type: ignore[arg-type]
@@ -179,67 +237,10 @@ class _FullAtTheSecondBlock(Disk):
 def test_a_full_disk_is_named_and_what_was_encoded_is_kept(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"No space left on device; 8,192 encoded.*--resume") as caught:
         SearchIndex.build(tmp_path, _documents(), encoder=ToyEncoder(), kind="flat", disk=_FullAtTheSecondBlock())
-    assert Path(caught.value.filename).name == "vectors-0000.f32"
+    assert Path(caught.value.filename).name == "s00000001-0001.rows"
     second = ToyEncoder()
     index = SearchIndex.build(tmp_path, _documents(), encoder=second, kind="flat", resume=True)
     assert (len(second.encoded), len(index)) == (50, BLOCK + 50)
-
-
-class _Prompted(ToyEncoder):
-    prompts: ClassVar[dict[str, str]] = {}
-
-
-class _Encoded:
-    """As much of a cluster's shards as a build asks for: every window encoded, nothing left to do."""
-
-    def __init__(self, folder: Path, *_: object) -> None:
-        self.folder, self._windows = folder, list[list[str]]()
-
-    def encode(self, windows: Iterable[list[str]]) -> None:
-        self.folder.mkdir(exist_ok=True)
-        self._windows = list(windows)
-
-    def read(self) -> Iterator[tuple[list[str], Any]]:
-        encoder = ToyEncoder()
-        for texts in self._windows:
-            yield texts, encoder.encode(texts)
-
-    def remove(self) -> None:
-        self.folder.rmdir()
-
-
-@pytest.mark.parametrize(
-    ("fault", "error", "message"),
-    [
-        ("id", DataError, "'d7' occurs twice.*; finished parts stay in {}: the corrected command goes on from them"),
-        ("disk", OSError, "No space left.*; finished parts stay in {}: when that is mended, the same command goes on"),
-    ],
-)
-def test_a_build_on_a_cluster_goes_on_from_its_parts_and_says_so(
-    fault: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray_encoding, "Shards", _Encoded)
-    monkeypatch.setattr(ray_encoding, "ClusterSegments", lambda *_: building.make_segments)
-    folder, parts, documents = tmp_path / "ix", tmp_path / "ix.shards", _documents()
-
-    def make(records: list[Document]) -> SearchIndex:
-        return ray_encoding.build_on_cluster(
-            folder, lambda: records, _Prompted(), BuildOptions(kind="flat"),  # type: ignore[arg-type]
-            precision="fp32", cluster=Cluster(), overwrite=False, name="documents",
-        )
-
-    wrong = documents if fault == "disk" else [*documents[:-1], Document("d7", "again")]
-    with monkeypatch.context() as patched:
-        if fault == "disk":
-            patched.setattr(ray_encoding, "Disk", _FullAtTheSecondBlock)
-        with pytest.raises(error, match=message.format(re.escape(str(parts)))) as told:
-            make(wrong)
-    assert "--resume" not in str(told.value)
-    assert not folder.exists()
-    with pytest.raises(SearchError, match="did not finish; the same command goes on from"):
-        SearchIndex.open(folder)
-    assert len(make(documents)) == len(documents)
-    assert list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize(
@@ -275,11 +276,6 @@ def test_vectors_may_be_lists_but_not_of_words(tmp_path: Path) -> None:
     for wrong in ([["a", "b"]], [[None, 1.0]]):
         with pytest.raises(SearchError, match="expected numbers"):
             SearchIndex.build(tmp_path / "other", None, vectors=wrong, kind="flat")  # type: ignore[arg-type]
-
-
-def test_options_are_given_in_one_way(tmp_path: Path) -> None:
-    with pytest.raises(SearchError, match="kind"):
-        SearchIndex.build(tmp_path / "ix", None, vectors=vectors(3), options=BuildOptions(), kind="hnsw")
 
 
 def test_an_index_is_a_folder(tmp_path: Path) -> None:

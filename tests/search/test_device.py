@@ -13,9 +13,9 @@ from sentemb.cli import main
 from sentemb.errors import ModelError, SearchError
 from sentemb.maths import inner_products
 from sentemb.search import Document, SearchIndex
-from sentemb.search.vectors import torch_vectors
-from sentemb.search.vectors.faiss_vectors import VectorIndex
-from sentemb.search.vectors.torch_vectors import TorchVectors
+from sentemb.search.vectors import device as devices
+from sentemb.search.vectors.device import on_device
+from sentemb.search.vectors.faiss_kinds import Flat
 
 METRICS = ["cosine", "dot", "l2"]
 
@@ -23,7 +23,7 @@ METRICS = ["cosine", "dot", "l2"]
 @pytest.fixture
 def on_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """``device="cuda"`` means the CPU through torch: the GPU's code on any machine."""
-    monkeypatch.setattr(torch_vectors, "torch_device", lambda name: {"cpu": None, "cuda": "cpu"}[name])
+    monkeypatch.setattr(devices, "torch_device", lambda name: {"cpu": None, "cuda": "cpu"}[name])
 
 
 def built(folder: Path, metric: str, kind: str = "flat", rows: int = 700) -> SearchIndex:
@@ -40,7 +40,7 @@ def assert_same(index: SearchIndex, other: SearchIndex, k: int, where: str | Non
     """Equal ids and scores for single queries and a batch."""
     asked = vectors(40, seed=9)
     for queries in (asked[:1], asked):
-        one, two = index.search_vectors(queries, k, where=where), other.search_vectors(queries, k, where=where)
+        one, two = index.search_positions(queries, k, where=where), other.search_positions(queries, k, where=where)
         np.testing.assert_array_equal(one.ids, two.ids)
         # FAISS's own squared distances of a batch come from products, whose digits cancel
         tolerance = 1e-5 if index.manifest.metric == "l2" else 1e-6
@@ -52,7 +52,7 @@ def assert_same(index: SearchIndex, other: SearchIndex, k: int, where: str | Non
 @pytest.mark.usefixtures("on_torch")
 def test_torch_finds_what_faiss_finds(metric: str, tile: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inner_products, "COLUMNS", tile)
-    monkeypatch.setattr(torch_vectors, "COLUMNS", tile)
+    monkeypatch.setattr(devices, "COLUMNS", tile)
     monkeypatch.setattr(inner_products, "QUERY_ROWS", 32)
     built(tmp_path, metric)
     faiss, torched = SearchIndex.open(tmp_path), SearchIndex.open(tmp_path, device="cuda", mapped=True)
@@ -60,8 +60,8 @@ def test_torch_finds_what_faiss_finds(metric: str, tile: int, tmp_path: Path, mo
     assert all(segment.exact is None for segment in faiss.segments)
     for k, where in ((1, None), (10, None), (100, "part < 2"), (10, "part == 99")):
         assert_same(faiss, torched, k, where)
-    everything = torched.search_vectors(vectors(3), 750).ids  # deleted rows leave empty places
-    np.testing.assert_array_equal(np.sort(everything), np.sort(faiss.search_vectors(vectors(3), 750).ids))
+    everything = torched.search_positions(vectors(3), 750).ids  # deleted rows leave empty places
+    np.testing.assert_array_equal(np.sort(everything), np.sort(faiss.search_positions(vectors(3), 750).ids))
     assert (everything[:, 600:] == -1).all()
     assert (everything[:, :600] >= 0).all()
 
@@ -94,11 +94,12 @@ def test_other_kinds_are_searched_as_before(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_fewer_allowed_rows_than_asked(metric: str) -> None:
-    index = VectorIndex.create("Flat", DIMENSION, metric)  # type: ignore[arg-type]
+    index = Flat()
+    index.create(dimension=DIMENSION, metric=metric, rows=100)  # type: ignore[arg-type]
     index.add(vectors(100))
     allowed = np.zeros(100, dtype=bool)
     allowed[[3, 70]] = True
-    scores, rows = TorchVectors(index, "cpu").search(vectors(5, seed=1), 4, allowed)
+    scores, rows = on_device(index, "cpu").top(vectors(5, seed=1), 4, allowed)
     assert [set(row) for row in rows[:, :2].tolist()] == [{3, 70}] * 5
     assert (rows[:, 2:] == -1).all()
     assert np.isfinite(scores[:, :2]).all()
@@ -106,10 +107,11 @@ def test_fewer_allowed_rows_than_asked(metric: str) -> None:
 
 
 def test_distances_keep_their_digits_far_from_the_origin() -> None:
-    index = VectorIndex.create("Flat", DIMENSION, "l2")
+    index = Flat()
+    index.create(dimension=DIMENSION, metric="l2", rows=200)
     rows = vectors(200) + np.float32(30)
     index.add(rows)
-    scores, found = TorchVectors(index, "cpu").search(rows[:20], 1)
+    scores, found = on_device(index, "cpu").top(rows[:20], 1)
     np.testing.assert_array_equal(found[:, 0], np.arange(20))
     np.testing.assert_array_equal(scores[:, 0], 0)
 
@@ -143,6 +145,6 @@ def test_gpu_finds_what_the_cpu_finds(metric: str, kind: str, tmp_path: Path) ->
     on_cpu, on_gpu = SearchIndex.open(tmp_path), SearchIndex.open(tmp_path, device="cuda")
     asked = vectors(40, seed=9)
     for where in (None, "part < 2"):
-        one, two = on_cpu.search_vectors(asked, 10, where=where), on_gpu.search_vectors(asked, 10, where=where)
+        one, two = on_cpu.search_positions(asked, 10, where=where), on_gpu.search_positions(asked, 10, where=where)
         assert (one.ids == two.ids).mean() > 0.99  # ties may fall otherwise
         np.testing.assert_allclose(one.scores, two.scores, rtol=1e-4, atol=1e-4)

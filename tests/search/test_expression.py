@@ -12,8 +12,7 @@ from toy import vectors
 
 from sentemb.errors import SearchError
 from sentemb.search import SearchIndex
-from sentemb.search.query.expression import condition
-from sentemb.search.store.maintenance import absent_fields
+from sentemb.search.query.expression import absent_fields, condition
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 DOCUMENTS: list[dict[str, Any]] = [
@@ -117,13 +116,13 @@ def test_what_is_no_filter(where: Any) -> None:
 
 
 def test_unknown_fields_are_told(index: SearchIndex) -> None:
-    told = absent_fields(index, 'yeer > 3 and text contains "x" and lang = "en"')
+    told = absent_fields(index.generation, 'yeer > 3 and text contains "x" and lang = "en"')
     assert told is not None
     assert told.startswith('no document has the field "yeer"; known: ')
     assert told.endswith("did you mean year?")
-    assert absent_fields(index, {"year": 1, "nope": 2}) is not None
-    assert absent_fields(index, "year > 3 or draft = true and id = 1") is None
-    assert absent_fields(index, None) is None
+    assert absent_fields(index.generation, {"year": 1, "nope": 2}) is not None
+    assert absent_fields(index.generation, "year > 3 or draft = true and id = 1") is None
+    assert absent_fields(index.generation, None) is None
 
 
 @settings(deadline=None, max_examples=200)

@@ -21,7 +21,6 @@ from toy import ToyEncoder
 from sentemb.errors import SearchError
 from sentemb.search import Document, SearchIndex
 from sentemb.search.store.disk import Disk
-from sentemb.search.store.maintenance import verify
 
 
 def _kill_often(folder: Path, kills: int, seed: int, kind: str) -> None:
@@ -121,7 +120,7 @@ def test_failing_disk_leaves_the_old_state(change: str, fault: str, tmp_path: Pa
     assert failures >= 1
     changed = SearchIndex.open(tmp_path, encoder=ToyEncoder())
     assert _contents(changed) == _contents(writer)
-    verify(changed)
+    changed.verify()
 
 
 class StoppedDisk(FaultyDisk):
@@ -159,7 +158,7 @@ def test_stopping_anywhere_leaves_the_old_or_the_new_state(change: str, tmp_path
                 CHANGES[change](writer)
         except KeyboardInterrupt:
             now = SearchIndex.open(tmp_path, encoder=ToyEncoder())
-            verify(now)
+            now.verify()
             states.append(_contents(now))
             if states[-1] != before:
                 first()

@@ -98,7 +98,8 @@ def test_damaged_files_are_refused_or_answered_rightly(tmp_path: Path) -> None:
 
 
 def _signed(body: Any) -> str:
-    record = {"format": "sentemb-index", "version": 1, "checksum": manifests._checksum(body), "index": body}
+    checksum = manifests.checksum(body)
+    record = {"format": "sentemb-index", "version": manifests.VERSION, "checksum": checksum, "index": body}
     return json.dumps(record)
 
 
@@ -137,7 +138,7 @@ def test_manifests_with_a_right_checksum_and_wrong_content_are_refused(tmp_path:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda r: r.update(version=2), "format version 2; this sentemb reads up to 1; upgrade"),
+        (lambda r: r.update(version=3), "format version 3; this sentemb reads up to 2; upgrade"),
         (lambda r: r.update(version="1"), "format version '1'"),
         (lambda r: r.update(format="other"), "not the manifest of a sentemb index"),
         (lambda r: r["index"].update(dimension=17), "checksum"),

@@ -38,18 +38,18 @@ def test_binary_codes_without_kept_vectors_live_on(kind: str, metric: Any, tmp_p
     rows = vectors(400, 64)
     rows[7] = -rows[8]
     index = SearchIndex.build(tmp_path, None, vectors=rows, kind=kind, metric=metric, rescore=False)
-    best = index.search_vectors(rows[:1], 400 if kind == "binary" else 3)
+    best = index.search_positions(rows[:1], 400 if kind == "binary" else 3)
     differing = ((rows[:1] > 0) != (rows[best.ids[0]] > 0)).sum(axis=1)
     np.testing.assert_array_equal(differing, np.sort(differing))  # best first, by signs
     expected = 4 * differing if metric == "l2" else np.cos(np.pi * differing / 64)
     np.testing.assert_allclose(best.scores[0], expected, atol=1e-5)
     signs = np.where(rows > 0, 1, -1) / (8 if metric == "cosine" else 1)
-    np.testing.assert_allclose(index.vectors_at(np.array([5, 3, 7])), signs[[5, 3, 7]])
-    before = index.search_vectors(rows[10:30], 1).scores
+    np.testing.assert_allclose(index.generation.vectors_at(np.array([5, 3, 7])), signs[[5, 3, 7]])
+    before = index.search_positions(rows[10:30], 1).scores
     index.delete([0, 1])
     index.compact()
     assert len(index) == 398
-    np.testing.assert_allclose(index.search_vectors(rows[10:30], 1).scores, before, atol=1e-6)
+    np.testing.assert_allclose(index.search_positions(rows[10:30], 1).scores, before, atol=1e-6)
 
 
 def test_binary_range_by_squared_distance_of_the_signs(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_binary_range_by_squared_distance_of_the_signs(tmp_path: Path) -> None:
     rows = vectors(200, 64)
     index = SearchIndex.build(tmp_path, None, vectors=rows, kind="binary", metric="l2", rescore=False)
     differing = ((rows[:1] > 0) != (rows > 0)).sum(axis=1)
-    ((places, scores),) = within(index, rows[:1], 40.0)
+    ((places, scores),) = within(index.generation, rows[:1], 40.0)
     assert set(places.tolist()) == set(np.flatnonzero(differing <= 10).tolist())
     np.testing.assert_allclose(scores, np.sort(4 * differing[differing <= 10]))
 

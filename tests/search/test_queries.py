@@ -9,13 +9,13 @@ import pytest
 from toy import ToyEncoder, vectors
 
 from sentemb.errors import SearchError
+from sentemb.parts import to_table
 from sentemb.search import Document, SearchIndex
 from sentemb.search.query import choosing
 from sentemb.search.query.choosing import combined, diverse, like_documents
 from sentemb.search.query.hybrid import fuse
-from sentemb.search.store.maintenance import stats, tune_on, verify
-from sentemb.search.store.rewriting import MAX_SEGMENTS, to_merge
-from sentemb.search.vectors.kinds import choose
+from sentemb.search.store.changes import MAX_SEGMENTS, to_merge
+from sentemb.search.vectors.choice import choose
 
 TEXTS = ["red cat", "red dog", "blue cat", "blue dog", "old house", "red red cat"]
 
@@ -34,17 +34,17 @@ def test_fusion_by_hand() -> None:
 
 
 def test_hybrid_honours_filters_and_deletions(index: SearchIndex) -> None:
-    assert index.hits(index.search_hybrid(["house"], 1))[0][0].text == "old house"
-    filtered = index.hits(index.search_hybrid(["red cat"], 6, where="n in (0, 2)"))[0]
+    assert index.hybrid(["house"], 1)[0][0].text == "old house"
+    filtered = index.hybrid(["red cat"], 6, where="n in (0, 2)")[0]
     assert sorted(hit.id for hit in filtered) == [0, 2]
     index.delete([0])
-    assert 0 not in [hit.id for hit in index.hits(index.search_hybrid(["red cat"], 6))[0]]
+    assert 0 not in [hit.id for hit in index.hybrid(["red cat"], 6)[0]]
 
 
 def test_diverse_results_equal_a_loop(index: SearchIndex) -> None:
     query = index.vectors_of_texts(["red cat"])
-    found = choosing.diverse(index, query, 4, weight=0.4)
-    all_vectors = index.vectors_at(np.arange(6))
+    found = choosing.diverse(index.generation, query, 4, weight=0.4)
+    all_vectors = index.generation.vectors_at(np.arange(6))
     relevance, similar = all_vectors @ query[0], all_vectors @ all_vectors.T
     picked: list[int] = []
     while len(picked) < 4:
@@ -54,8 +54,8 @@ def test_diverse_results_equal_a_loop(index: SearchIndex) -> None:
         }
         picked.append(max(value, key=lambda d: value[d]))
     assert found.ids[0].tolist() == picked
-    plain = choosing.diverse(index, query, 4, weight=1.0)
-    np.testing.assert_array_equal(plain.ids, index.search_vectors(query, 4).ids)
+    plain = choosing.diverse(index.generation, query, 4, weight=1.0)
+    np.testing.assert_array_equal(plain.ids, index.search_positions(query, 4).ids)
 
 
 @pytest.mark.parametrize("kind", ["flat", "binary", "IVF2,Flat"])
@@ -63,7 +63,7 @@ def test_range_gives_everything_within(kind: str, tmp_path: Path) -> None:
     rows, queries = np.split(vectors(305), [300])
     index = SearchIndex.build(tmp_path, None, vectors=rows, kind=kind, target_recall=1.0)
     index.delete(list(range(0, 300, 3)))
-    for query, (places, scores) in zip(queries, choosing.within(index, queries, 0.5), strict=True):
+    for query, (places, scores) in zip(queries, choosing.within(index.generation, queries, 0.5), strict=True):
         assert (np.diff(scores) <= 0).all()
         assert (scores >= 0.5).all()
         assert all(place % 3 for place in places)
@@ -74,20 +74,20 @@ def test_range_gives_everything_within(kind: str, tmp_path: Path) -> None:
 
 def test_set_queries(index: SearchIndex) -> None:
     like = index.vectors_of_texts(["red", "cat"])
-    both = index.hits(choosing.combined(index, like, None, 2))[0]
+    both = index.generation.hits(choosing.combined(index.generation, like, None, 2))[0]
     assert {hit.text for hit in both} == {"red cat", "red red cat"}
-    without = index.hits(choosing.combined(index, like[1:], index.vectors_of_texts(["red"]), 1))[0]
+    without = index.combined(["cat"], ["red"], 1)
     assert without[0].text == "blue cat"
     with pytest.raises(SearchError, match="at least one text"):
-        choosing.combined(index, like[:0], None, 2)
+        choosing.combined(index.generation, like[:0], None, 2)
 
 
 def test_more_like_leaves_the_document_out(index: SearchIndex) -> None:
-    hits = index.hits(choosing.like_documents(index, [0], 2))[0]
+    hits = index.generation.hits(choosing.like_documents(index.generation, [0], 2))[0]
     assert hits[0].text == "red red cat"
     assert 0 not in [hit.id for hit in hits]
     with pytest.raises(SearchError, match="no document with id 77"):
-        choosing.like_documents(index, [77], 2)
+        choosing.like_documents(index.generation, [77], 2)
 
 
 def test_reranking_orders_by_the_other_model(index: SearchIndex) -> None:
@@ -99,13 +99,13 @@ def test_reranking_orders_by_the_other_model(index: SearchIndex) -> None:
 
 
 def test_verification_finds_altered_files(index: SearchIndex) -> None:
-    assert verify(index) == 2
+    assert index.verify() == 2
     path = index.folder / index.manifest.segments[0].documents.name
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(SearchError, match="SHA-256"):
-        verify(index)
+        index.verify()
 
 
 def test_tuning_on_queries_is_stored(tmp_path: Path) -> None:
@@ -113,14 +113,14 @@ def test_tuning_on_queries_is_stored(tmp_path: Path) -> None:
     index = SearchIndex.build(tmp_path, None, vectors=rows, kind="IVF16,Flat", target_recall=0.2)
     low = index.manifest.tuned
     index.delete([1, 2, 3])
-    found = tune_on(index, queries, 1.0)
+    found = index.tune(queries, target_recall=1.0)
     assert low is not None
     assert low.effort is not None
     assert found.effort is not None
     assert found.effort > low.effort
     assert found.recall == 1.0
     assert SearchIndex.open(tmp_path).manifest.tuned == found
-    assert stats(index).deleted == 3
+    assert index.stats().deleted == 3
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_tuning_on_queries_is_stored(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_automatic_choice_says_why(rows: int, memory: int, recall: float, kind: str) -> None:
     choice = choose("auto", rows=rows, dimension=384, memory_bytes=memory, target_recall=recall, rescore=None)
-    assert choice.kind == kind
+    assert to_table(choice.kind) == {"use": kind}
     assert f"{rows:,}" in choice.reason
 
 
@@ -160,14 +160,14 @@ def test_no_results_cannot_be_asked_for_and_an_empty_index_has_none(tmp_path: Pa
     index = SearchIndex.build(tmp_path, ["a b", "c d"], encoder=ToyEncoder())
     queries = index.vectors_of_texts(["a"])
     for ask in (
-        lambda k: index.search_vectors(queries, k), lambda k: index.search_hybrid(["a"], k),
-        lambda k: diverse(index, queries, k, pool=9), lambda k: combined(index, queries, None, k),
-        lambda k: like_documents(index, [0], k),
+        lambda k: index.search_positions(queries, k), lambda k: index.hybrid(["a"], k),
+        lambda k: diverse(index.generation, queries, k, pool=9), lambda k: combined(index.generation, queries, None, k),
+        lambda k: like_documents(index.generation, [0], k),
     ):
         ask(1)
         with pytest.raises(SearchError, match="k = 0"):
             ask(0)
     index.delete([0, 1])
-    for found in (index.search_vectors(queries, 3), index.search_hybrid(["a"], 3), diverse(index, queries, 3),
-                  combined(index, queries, None, 3)):
-        assert index.hits(found) == [[]]
+    for hits in (index.search(queries, 3), index.hybrid(["a"], 3), index.diverse(queries, 3),
+                 [index.combined(queries, None, 3)]):
+        assert hits == [[]]

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
-from sentemb.search.query.searcher import check_k
+from sentemb.search.query.searcher import check_k, effort_of, search
+from sentemb.search.store.documents import Condition
+from sentemb.search.store.generation import Generation
 from sentemb.types import Hits
-
-if TYPE_CHECKING:
-    from sentemb.search.index import SearchIndex, Where
 
 Vectors = NDArray[np.float32]
 
 
 def diverse(
-    index: SearchIndex, queries: Vectors, k: int, *, weight: float = 0.5, pool: int | None = None, where: Where = None
+    generation: Generation, queries: Vectors, k: int, *, weight: float = 0.5, pool: int | None = None,
+    condition: Condition | None = None,
 ) -> Hits:
     """k results that are near the query and far from one another (maximal marginal relevance).
 
@@ -35,15 +34,15 @@ def diverse(
     check_k(k)
     if not 0 <= weight <= 1:
         raise SearchError(f"diversity weight {weight}; allowed: 0 to 1")
-    if index.manifest.metric == "l2":
+    if generation.manifest.metric == "l2":
         raise SearchError("diverse results need a similarity (cosine or dot); this index measures l2")
-    found = index.search_vectors(queries, max(pool or 5 * k, k), where=where)
+    found = search(generation, queries, max(pool or 5 * k, k), condition=condition)
     ids = np.full((len(queries), k), -1, dtype=np.int64)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
     for query in range(len(queries)):
         some = found.ids[query][found.ids[query] >= 0]
         relevance = found.scores[query][: len(some)]
-        picked = marginal(relevance, index.vectors_at(some), k, weight)
+        picked = marginal(relevance, generation.vectors_at(some), k, weight)
         ids[query, : len(picked)] = some[picked]
         scores[query, : len(picked)] = relevance[picked]
     return Hits(ids, scores)
@@ -65,7 +64,8 @@ def marginal(relevance: NDArray[np.float32], vectors: Vectors, k: int, weight: f
 
 
 def combined(
-    index: SearchIndex, like: Vectors, unlike: Vectors | None, k: int, *, where: Where = None, pool: int = 1000
+    generation: Generation, like: Vectors, unlike: Vectors | None, k: int, *, pool: int = 1000,
+    condition: Condition | None = None,
 ) -> Hits:
     """Documents like all of ``like`` and unlike all of ``unlike``: a series of set operations, one result row.
 
@@ -81,27 +81,28 @@ def combined(
     check_k(k)
     if len(like) == 0:
         raise SearchError("a combined query needs at least one text that results should be like")
-    if index.manifest.metric == "l2":
+    if generation.manifest.metric == "l2":
         raise SearchError("combined queries need a similarity (cosine or dot); this index measures l2")
-    wanted = index.rule.apply(like, "like")
+    wanted = generation.rule.apply(like, "like")
     mean = wanted.mean(axis=0, keepdims=True)
     probes = np.concatenate([wanted, mean]) if np.linalg.norm(mean) > 1e-6 else wanted
-    found = index.search_vectors(probes, min(pool, max(len(index), 1)), where=where)
+    found = search(generation, probes, min(pool, max(len(generation), 1)), condition=condition)
     places = np.unique(found.ids[found.ids >= 0])
     ids = np.full((1, k), -1, dtype=np.int64)
     scores = np.full((1, k), -np.inf, dtype=np.float32)
     if len(places):
-        vectors = index.vectors_at(places)
+        vectors = generation.vectors_at(places)
         value = (vectors @ wanted.T).min(axis=1)
         if unlike is not None and len(unlike):
-            value = value - np.maximum((vectors @ index.rule.apply(unlike, "unlike").T).max(axis=1), 0)
+            value = value - np.maximum((vectors @ generation.rule.apply(unlike, "unlike").T).max(axis=1), 0)
         order = np.lexsort((places, -value))[:k]
         ids[0, : len(order)], scores[0, : len(order)] = places[order], value[order]
     return Hits(ids, scores)
 
 
 def within(
-    index: SearchIndex, queries: Vectors, threshold: float, *, where: Where = None, most: int = 10_000
+    generation: Generation, queries: Vectors, threshold: float, *, most: int = 10_000,
+    condition: Condition | None = None,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Positions and scores of everything at least as good as ``threshold``, best first, per query.
 
@@ -112,17 +113,14 @@ def within(
     Raises:
         SearchError: more than ``most`` results, or a kind that FAISS cannot search by range.
     """
-    from sentemb.search.query.expression import condition
-
-    vectors = index.rule.apply(queries, "queries")
-    filter_ = condition(where)
-    effort = index.effort().effort
-    is_l2 = index.manifest.metric == "l2"
+    vectors = generation.rule.apply(queries, "queries")
+    effort = effort_of(generation).effort
+    is_l2 = generation.manifest.metric == "l2"
     gathered: list[list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = [[] for _ in range(len(vectors))]
     first = 0
-    for segment in index.segments:
-        allowed = segment.allowed(filter_)
-        offsets, scores, rows = segment.vectors.range(vectors, threshold, effort=effort, allowed=allowed)
+    for segment in generation.segments:
+        allowed = segment.allowed(condition)
+        offsets, scores, rows = segment.vectors.within(vectors, threshold, effort=effort, allowed=allowed)
         for query in range(len(vectors)):
             part = slice(int(offsets[query]), int(offsets[query + 1]))
             gathered[query].append((rows[part] + first, scores[part]))
@@ -138,19 +136,21 @@ def within(
     return results
 
 
-def like_documents(index: SearchIndex, ids: Sequence[int | str], k: int, *, where: Where = None) -> Hits:
+def like_documents(
+    generation: Generation, ids: Sequence[int | str], k: int, *, condition: Condition | None = None
+) -> Hits:
     """Documents nearest to the given ones, themselves left out; (ids, k).
 
     Raises:
         SearchError: no such document.
     """
     check_k(k)
-    places = index.positions_of(ids)
+    places = generation.positions_of(ids)
     absent = [name for name in ids if name not in places]
     if absent:
-        raise SearchError(f"{index.folder}: no document with id {absent[0]!r}")
+        raise SearchError(f"{generation.folder}: no document with id {absent[0]!r}")
     own = np.array([places[name] for name in ids], dtype=np.int64)
-    found = index.search_vectors(index.vectors_at(own), k + 1, where=where)
+    found = search(generation, generation.vectors_at(own), k + 1, condition=condition)
     is_own = found.ids == own[:, None]
     order = np.argsort(is_own, axis=1, kind="stable")[:, :k]
     return Hits(np.take_along_axis(found.ids, order, axis=1), np.take_along_axis(found.scores, order, axis=1))

@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sentemb.errors import SearchError
+from sentemb.errors import SearchError, did_you_mean
 from sentemb.search.query.conditions import (
     OWN,
     Scalar,
@@ -30,6 +30,7 @@ from sentemb.search.query.conditions import (
     text_test,
 )
 from sentemb.search.store.documents import Condition
+from sentemb.search.store.generation import Generation
 
 MAX_DEPTH = 50
 _TOKEN = re.compile(
@@ -71,6 +72,19 @@ def fields_of(where: str | Mapping[str, Any] | None) -> list[str]:
     else:
         names = list(where or ())
     return [name for name in dict.fromkeys(names) if name not in OWN]
+
+
+def absent_fields(generation: Generation, where: str | Mapping[str, Any] | None) -> str | None:
+    """What a filter names that no document has, beside what there is; None where all names are known.
+
+    A look through every document, so for filters that found nothing.
+    """
+    documents = [segment.documents for segment in generation.segments]
+    absent = [name for name in fields_of(where) if not any(part.has_field(name) for part in documents)]
+    if not absent:
+        return None
+    known = {name for part in documents for name in part.fields()}
+    return f'no document has the field "{absent[0]}"{did_you_mean(absent[0], {*known, *OWN})}'
 
 
 def _from_pair(name: Any, value: Any) -> Condition:

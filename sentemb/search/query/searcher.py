@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
-from sentemb.maths.neighbours import compared, merged, nothing, ordered, top
+from sentemb.maths.neighbours import Metric, compared, merged, nothing, ordered, top
 from sentemb.search.store.documents import Condition
-from sentemb.search.store.manifest import Metric
+from sentemb.search.store.generation import Generation
 from sentemb.search.store.segment import Segment
-from sentemb.search.vectors.faiss_vectors import Mask, Vectors
+from sentemb.search.vectors.kind import Mask, Vectors
 from sentemb.types import Hits
 
 FEW = 2_000  # allowed rows up to which they are compared one by one, exactly
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Effort:
     """How hard to look."""
 
@@ -37,6 +37,41 @@ def check_k(k: int) -> None:
     """
     if k < 1:
         raise SearchError(f"k = {k}; at least one result must be asked for")
+
+
+def search(
+    generation: Generation, vectors: Vectors, k: int, *, condition: Condition | None = None, effort: int | None = None
+) -> Hits:
+    """The k best documents of every query, as positions in the generation; best first.
+
+    Args:
+        vectors: raw query vectors.
+        effort: nprobe or efSearch; None: what the index was tuned to.
+    """
+    check_k(k)
+    made = generation.manifest
+    queries = generation.rule.apply(vectors, "queries")
+    k = min(k, max(made.rows, 1))
+    return search_segments(generation.segments, queries, k, made.metric, effort_of(generation, effort), condition)
+
+
+def effort_of(generation: Generation, effort: int | None = None) -> Effort:
+    """The given effort, or the tuned one."""
+    if effort is not None and effort < 1:
+        raise SearchError(f"effort = {effort}; at least 1")
+    tuned = generation.manifest.tuned
+    if tuned is None:
+        return Effort(effort=effort)
+    return Effort(effort=tuned.effort if effort is None else effort, oversample=tuned.oversample)
+
+
+def search_as_tuned(
+    segments: Sequence[Segment], queries: Vectors, k: int, metric: Metric, *, effort: int | None, oversample: int
+) -> Hits:
+    """A ``store.tuning.Search``: with this effort and no more."""
+    return search_segments(
+        segments, queries, k, metric, Effort(effort=effort, oversample=oversample, can_grow=False)
+    )
 
 
 def search_segments(
@@ -61,7 +96,7 @@ def search_segment(
     """Scores and rows (queries, k) of one segment."""
     index = segment.vectors
     if segment.exact is not None:
-        return segment.exact.search(queries, min(k, segment.rows), allowed)
+        return segment.search(queries, k, effort=None, allowed=allowed)
     if allowed is not None:
         count = int(np.count_nonzero(allowed))
         if count <= FEW and (segment.half is not None or index.keeps_vectors):
@@ -71,13 +106,9 @@ def search_segment(
         share = 1.0
     asked = min(k * effort.oversample, segment.rows) if segment.half is not None else min(k, segment.rows)
     steps = _effort_for(segment, effort, asked, share)
-    if index.effort_name == "efSearch" and share < 0.1:
-        # a graph search meets few allowed rows when they are rare; a scan of them is exact and costs less
-        scores, rows = index.scan(queries, asked, allowed)
-    else:
-        scores, rows = segment.search(queries, asked, effort=steps, allowed=allowed)
-        if effort.can_grow:
-            _fill_up(segment, queries, (scores, rows), min(k, round(share * segment.rows)), steps, allowed)
+    scores, rows = segment.search(queries, asked, effort=steps, allowed=allowed)
+    if effort.can_grow:
+        _fill_up(segment, queries, (scores, rows), min(k, round(share * segment.rows)), steps, allowed)
     if segment.half is not None:
         scores, rows = rescore(segment, queries, rows, min(k, asked), metric)
     return scores, rows
@@ -90,8 +121,9 @@ def _fill_up(
     """Look harder for the queries that found fewer than ``wanted`` rows, until they have them or all was seen."""
     scores, rows = found
     short = np.flatnonzero(rows[:, wanted - 1] < 0)
-    while len(short) and effort is not None and effort < segment.vectors.max_effort:
-        effort = min(4 * effort, segment.vectors.max_effort)
+    knob = segment.vectors.knob
+    while len(short) and knob is not None and effort is not None and effort < knob.largest:
+        effort = min(4 * effort, knob.largest)
         scores[short], rows[short] = segment.search(queries[short], rows.shape[1], effort=effort, allowed=allowed)
         short = short[rows[short, wanted - 1] < 0]
 
@@ -114,10 +146,10 @@ def _compare_all(
 
 def _effort_for(segment: Segment, effort: Effort, asked: int, share: float) -> int | None:
     """Where only a share of the rows may be found, look at correspondingly more of them."""
-    index = segment.vectors
-    if index.effort_name is None:
+    knob = segment.vectors.knob
+    if knob is None:
         return None
-    base = effort.effort or index.default_effort
-    if index.effort_name == "efSearch":
-        base = max(base, asked)  # a graph search cannot give more than it keeps
-    return min(math.ceil(base / max(share, 1e-9)), index.max_effort)
+    base = effort.effort or knob.default
+    if knob.is_beam:
+        base = max(base, asked)
+    return min(math.ceil(base / max(share, 1e-9)), knob.largest)

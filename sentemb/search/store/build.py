@@ -1,221 +1,325 @@
-"""Building an index: collect, choose and train the kind, make segments, tune, commit."""
+"""Building an index: a series of commits to a draft, of which the last one is published.
+
+    records ─► encoded rows, committed ─► kind chosen, trained ─► segments, committed ─► effort tuned ─► published
+
+A build that was interrupted goes on from what the draft names. Given vectors need no first half.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sentemb.data.faults import Faults
 from sentemb.errors import DataError, NumericError, SearchError
-from sentemb.maths.neighbours import without_own
-from sentemb.search.store.collecting import NOTE, Collected, kept_rows
+from sentemb.maths.neighbours import Metric, top_of_blocks, without_own
+from sentemb.parts import to_table
+from sentemb.progress import Progress
+from sentemb.search.store.commit import commit, commit_draft, discard_draft, on_disk, sweep
 from sentemb.search.store.disk import Disk
-from sentemb.search.store.documents import Documents, DocumentWriter
-from sentemb.search.store.known_ids import KnownIds
-from sentemb.search.store.manifest import Manifest, SegmentEntry, StoredFile
+from sentemb.search.store.documents import Row
+from sentemb.search.store.embedding import TextBlocks, VectorRule, model_of, prompts_of
+from sentemb.search.store.lock import write_lock
+from sentemb.search.store.manifest import Draft, Manifest, SegmentEntry, Tuned
 from sentemb.search.store.options import BuildOptions
-from sentemb.search.store.segment import Segment
-from sentemb.search.store.spool import BLOCK, VectorSource, names_of
-from sentemb.search.store.writing import (
-    STAGING,
-    Recipe,
-    commit,
-    on_disk,
-    remove_folder,
-    segment_file,
-    sweep,
-    write_lock,
-)
-from sentemb.search.vectors.faiss_vectors import VectorIndex
-from sentemb.search.vectors.kinds import Choice, choose, training_rows
-from sentemb.search.vectors.tune import K, exact_top, sample_rows, tune
+from sentemb.search.store.records import Numbering, as_rows
+from sentemb.search.store.segment import Segment, empty_index
+from sentemb.search.store.sources import GivenRows, StagedRows
+from sentemb.search.store.tuning import K, Search, sample_rows, tune
+from sentemb.search.store.words import rule_of
+from sentemb.search.store.writing import BLOCK, Block, SegmentWriter
+from sentemb.search.vectors.choice import check_fits, choose
+from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Embedder
 
-Vectors = NDArray[np.float32]
-MakeSegments = Callable[[Recipe, Sequence[VectorSource], Sequence[DocumentWriter]], list[SegmentEntry]]
+SHARE = 32  # at most this share of the work done so far is lost when a build is killed
 
 
-def make_segments(
-    recipe: Recipe, sources: Sequence[VectorSource], documents: Sequence[DocumentWriter]
-) -> list[SegmentEntry]:
-    """One segment a source, one after the other."""
-    return [
-        recipe.segment(number, source, writer, is_tail=False)
-        for number, (source, writer) in enumerate(zip(sources, documents, strict=True))
-    ]
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a build writes."""
+
+    folder: Path
+    disk: Disk
+    generation: int
+
+    def writer(self, options: BuildOptions) -> SegmentWriter:
+        """For the segments of the index."""
+        return SegmentWriter(
+            folder=self.folder, disk=self.disk, generation=self.generation, prefix="d",
+            indexed_fields=options.indexed_fields, words=rule_of(options.words),
+        )
 
 
 def build(
     folder: Path, records: Iterable[Any] | None, options: BuildOptions, *, encoder: Embedder | None,
-    vectors: Vectors | None, source_name: str, resume: bool, overwrite: bool, disk: Disk,
-    segments: MakeSegments = make_segments, parts: Path | None = None,
+    vectors: Vectors | None, source_name: str, search: Search, disk: Disk, resume: bool = False,
+    overwrite: bool = False, wait_s: float = 0.0, skipped: Faults | None = None,
 ) -> None:
     """Build the index in ``folder``; see ``SearchIndex.build``.
 
     Args:
-        segments: who makes them, and how.
-        parts: where a cluster's finished parts lie, from which a build goes on, so that none are kept in ``folder``.
+        search: how several segments are searched as one; the effort is tuned with it.
     """
     options.check()
-    with write_lock(folder):
+    if vectors is None and (encoder is None or records is None):
+        raise SearchError("build needs documents and an encoder, or vectors")
+    with write_lock(folder, wait_s):
         old = on_disk(folder)
         if old is not None and not overwrite:
             raise SearchError(f"{folder}: holds an index already; add to it, or build over it with overwrite")
-        _take_back(folder, old, disk)
-        sweep(folder, old, disk)
-        staging = folder / STAGING
-        is_unfinished = (staging / NOTE).exists()
-        if is_unfinished and not resume and not overwrite:
+        unfinished = sweep(folder, disk)
+        if unfinished is not None and unfinished.count and not (resume or overwrite):
             raise SearchError(
                 f"{folder}: an unfinished build lies here; continue it with resume, or start over with overwrite"
             )
-        if not (is_unfinished and resume) or vectors is not None:
-            remove_folder(staging, disk)
+        place = Place(folder=folder, disk=disk, generation=(old.generation if old else 0) + 1)
         try:
-            spooled = _collected(staging, disk, records, options, encoder, vectors, source_name)
-            _finish(folder, disk, spooled, options, old, segments)
+            if vectors is not None:
+                made = _from_vectors(place, records, np.asarray(vectors), options, source_name, search, skipped)
+            else:
+                assert records is not None
+                assert encoder is not None
+                begun = unfinished if resume else None
+                made = _from_texts(place, begun, records, encoder, options, source_name, search, skipped)
+            commit(folder, disk, made, old)
         except BaseException as error:
             with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
-                _tidy(folder, old, disk, error, parts)
+                _say_what_is_kept(error, _tidy(folder, disk))
             raise
-        remove_folder(staging, disk)
+        with suppress(OSError):  # the index holds; the next writer sweeps again
+            sweep(folder, disk)
 
 
-def _collected(
-    staging: Path, disk: Disk, records: Iterable[Any] | None, options: BuildOptions, encoder: Embedder | None,
-    vectors: Vectors | None, source_name: str,
-) -> Collected:
-    if vectors is not None:
-        return Collected.from_vectors(staging, disk, records, np.asarray(vectors), options)
-    if encoder is None or records is None:
-        raise SearchError("build needs documents and an encoder, or vectors")
-    return Collected.from_texts(staging, disk, records, encoder, options, source_name)
+def _tidy(folder: Path, disk: Disk) -> int:
+    """Remove what no commit names; gives the documents from which a build can go on."""
+    draft = sweep(folder, disk)
+    if draft is not None and not draft.count:
+        discard_draft(folder, disk)
+    return draft.count if draft else 0
 
 
-def _take_back(folder: Path, old: Manifest | None, disk: Disk) -> None:
-    """Move documents of an unfinished build from the segments that nothing names to the vectors they belong to."""
-    for number in range(len(list((folder / STAGING).glob("vectors-*.f32")))):
-        documents, _ = names_of(folder / STAGING, number)
-        moved = folder / segment_file(_next(old), number, "documents")
-        if moved.exists() and not documents.exists():
-            disk.rename(moved, documents)
+def _say_what_is_kept(error: BaseException, kept: int) -> None:
+    message = f"{kept:,} encoded documents are kept"
+    if kept and isinstance(error, (SearchError, DataError, NumericError)):
+        error.args = (f"{error}; {message}: the corrected command goes on with --resume",)
+    elif kept and isinstance(error, OSError):
+        error.strerror = f"{error.strerror}; {message}: when that is mended, the same command goes on with --resume"
 
 
-def _next(old: Manifest | None) -> int:
-    return (old.generation if old else 0) + 1
+# ------------------------------------------------------------------------------------------------ first half
+def _from_vectors(
+    place: Place, records: Iterable[Any] | None, vectors: Vectors, options: BuildOptions, source_name: str,
+    search: Search, skipped: Faults | None,
+) -> Manifest:
+    if len(vectors) == 0:
+        raise SearchError("there are no vectors to index")
+    rule = VectorRule(metric=options.metric, dimension=options.dim)
+    source = GivenRows(vectors, records, rule, skipped)
+    check_fits(options.kind, source.dimension, options.metric)
+    draft = Draft(source=source_name, metric=options.metric, dim=options.dim, model=None)
+    commit_draft(place.folder, place.disk, draft)
+    sweep(place.folder, place.disk)  # a build that is written over
+    return make_index(place, draft, source, options, search, width=vectors.shape[1])
 
 
-def _tidy(folder: Path, old: Manifest | None, disk: Disk, error: BaseException, parts: Path | None) -> None:
-    """Leave the index, or what the next build can go on from, and say so; nothing else."""
-    now = on_disk(folder)
-    _take_back(folder, now, disk)
-    sweep(folder, now, disk)
-    is_open = now == old  # else it was stopped after the commit
-    kept = kept_rows(folder / STAGING) if is_open and parts is None else 0
-    if kept == 0:
-        remove_folder(folder / STAGING, disk)
-    if kept:
-        left, how = f"{kept:,} encoded documents are kept", "goes on with --resume"
-    elif is_open and parts is not None:
-        left, how = f"finished parts stay in {parts}", "goes on from them"
+def _from_texts(
+    place: Place, unfinished: Draft | None, records: Iterable[Any], encoder: Embedder, options: BuildOptions,
+    source_name: str, search: Search, skipped: Faults | None,
+) -> Manifest:
+    prompts = prompts_of(encoder, options.query_prompt, options.document_prompt)
+    model = model_of(encoder, 1, query_prompt=prompts[0], document_prompt=prompts[1])
+    draft = Draft(source=source_name, metric=options.metric, dim=options.dim, model=model)
+    if unfinished is not None and unfinished.count:
+        _check_same(unfinished, draft, place.folder)
+        draft = unfinished
+        first = draft.rows[0]
+        check_fits(options.kind, first.index.bytes // (4 * first.rows), options.metric)
     else:
-        return
-    if isinstance(error, (SearchError, DataError, NumericError)):
-        error.args = (f"{error}; {left}: the corrected command {how}",)
-    elif isinstance(error, OSError):
-        error.strerror = f"{error.strerror}; {left}: when that is mended, the same command {how}"
+        commit_draft(place.folder, place.disk, draft)
+        sweep(place.folder, place.disk)  # the build that was written over
+    staged = StagedRows(place.folder, draft)
+    try:
+        numbering = Numbering(0, is_unique=True)
+        rows = _not_staged(as_rows(iter(records), numbering, with_text=True, skipped=skipped), staged)
+        texts = TextBlocks(encoder, VectorRule(metric=options.metric, dimension=options.dim), prompts[1])
+        with Progress("encoding", total=None, unit="texts", done=staged.rows) as bar:
+            draft = _stage(place, draft, (texts.encoded(block, bar) for block in rows), texts, options)
+    finally:
+        staged.close()
+    if not draft.count or draft.model is None:
+        raise SearchError(f"{source_name}: there are no documents to index")
+    staged = StagedRows(place.folder, draft)
+    try:
+        check_fits(options.kind, staged.dimension, options.metric)
+        return make_index(place, draft, staged, options, search, width=draft.model.width)
+    finally:
+        staged.close()
 
 
-def _finish(
-    folder: Path, disk: Disk, spooled: Collected, options: BuildOptions, old: Manifest | None, segments: MakeSegments
-) -> None:
-    rows = sum(source.rows for source in spooled.sources)
-    choice = choose(options.kind, rows=rows, dimension=spooled.dimension, memory_bytes=options.memory_bytes,
+def _check_same(draft: Draft, now: Draft, folder: Path) -> None:
+    """Refuse to go on with another model, or other documents, than a build began with."""
+    mine, its = now.model, draft.model
+    pairs = [
+        ("source", draft.source, now.source), ("metric", draft.metric, now.metric), ("dim", draft.dim, now.dim),
+        ("model", its and its.source, mine and mine.source), ("digest", its and its.digest, mine and mine.digest),
+        ("document prompt", its and its.document_prompt, mine and mine.document_prompt),
+    ]
+    for name, before, value in pairs:
+        if before != value:
+            raise SearchError(
+                f"{folder}: the interrupted build had {name} = {before!r}, now it is {value!r}; resume with the same "
+                "settings, or start over with overwrite"
+            )
+
+
+def _not_staged(blocks: Iterator[list[Row]], staged: StagedRows) -> Iterator[list[Row]]:
+    """The rows behind those that were committed before an interruption, if those still are what was encoded."""
+    before = staged.all_rows()
+    count = 0
+    for rows in blocks:
+        for number, row in enumerate(rows):
+            if count == staged.rows:
+                yield rows[number:]
+                break
+            count += 1
+            if next(before) != row:
+                raise SearchError(
+                    f"document {count} is not what was encoded before the interruption; resume with the data as it "
+                    "was, or start over with overwrite"
+                )
+    if count < staged.rows:
+        raise SearchError(
+            f"{count} documents, but {staged.rows} were encoded before the interruption; it is not the same input: "
+            "start over with overwrite"
+        )
+
+
+def _stage(place: Place, draft: Draft, blocks: Iterator[Block], texts: TextBlocks, options: BuildOptions) -> Draft:
+    """Commit encoded rows, part by part; where encoding ends in an error, what came before it is committed too."""
+    writer = SegmentWriter(folder=place.folder, disk=place.disk, generation=place.generation, prefix="s")
+    number = 1 + max((int(entry.index.name[10:].split(".")[0]) for entry in draft.rows), default=-1)
+    for first in blocks:
+        assert first.vectors is not None
+        if draft.model is not None and not draft.count and texts.width is not None:
+            check_fits(options.kind, first.vectors.shape[1], options.metric)
+            draft = replace(draft, model=replace(draft.model, width=texts.width))
+        faults: list[BaseException] = []
+        part = _portion(first, blocks, max(BLOCK, draft.count // SHARE), faults)
+        entry = writer.write(number, part, None)
+        draft = replace(draft, rows=(*draft.rows, entry))
+        commit_draft(place.folder, place.disk, draft)
+        number += 1
+        if faults:
+            raise faults[0]
+    return draft
+
+
+def _portion(first: Block, blocks: Iterator[Block], rows: int, faults: list[BaseException]) -> Iterator[Block]:
+    yield first
+    count = len(first.rows)
+    while count < rows:
+        try:
+            block = next(blocks, None)
+        except BaseException as error:
+            faults.append(error)
+            return
+        if block is None:
+            return
+        yield block
+        count += len(block.rows)
+
+
+# ----------------------------------------------------------------------------------------------- second half
+def make_index(
+    place: Place, draft: Draft, source: GivenRows | StagedRows, options: BuildOptions, search: Search, *, width: int
+) -> Manifest:
+    """The index of all rows: kind, training, segments, tuning; each of them committed to the draft."""
+    choice = choose(options.kind, rows=source.rows, dimension=source.dimension, memory_bytes=options.memory_bytes,
                     target_recall=options.target_recall, rescore=options.rescore)
-    made = Manifest(
-        generation=_next(old), dimension=spooled.dimension, metric=options.metric,
-        kind=choice.kind, factory=choice.factory, reason=choice.reason, seed=options.seed, next_id=spooled.next_id,
-        model=spooled.model, rescored=choice.rescored, indexed_fields=options.indexed_fields,
+    index = choice.kind
+    index.create(dimension=source.dimension, metric=options.metric, rows=source.rows)
+    begun = Manifest(
+        generation=place.generation, dimension=source.dimension, metric=options.metric, kind=to_table(index),
+        description=index.description, reason=choice.reason, seed=options.seed, next_id=0, width=width,
+        model=draft.model, rescored=choice.is_rescored, indexed_fields=options.indexed_fields, words=options.words,
     )
-    _check_ids(spooled.documents, options.indexed_fields)
-    made = replace(made, template=_train(Recipe(folder, disk, made), spooled.sources, choice, options.seed))
-    entries = segments(Recipe(folder, disk, made), spooled.sources, spooled.documents)
-    made = replace(made, segments=tuple(entries))
-    made = _tuned(folder, made, entries, spooled.sources, options)
-    commit(folder, disk, made, old)
+    parts = _parts(source.rows, options.segment_rows)
+    made = draft.made if _goes_on(draft.made, begun, parts) else None
+    if made is None and draft.made is not None:  # of another kind, or over another generation
+        draft = replace(draft, made=None)
+        commit_draft(place.folder, place.disk, draft)
+        sweep(place.folder, place.disk)
+    writer = place.writer(options)
+    if made is None:
+        made = begun
+        if index.needs_training:
+            count = index.training_rows(source.rows)
+            sample = np.random.default_rng(options.seed).choice(source.rows, size=count, replace=False)
+            index.train(source.take(np.sort(sample)), seed=options.seed)
+            made = replace(made, template=writer.write_index(len(parts), index, "trained"))
+    for number, (start, stop) in list(enumerate(parts))[len(made.segments) :]:
+        entry = make_segment(writer, made, number, source.blocks(start, stop), rows=stop - start)
+        made = replace(made, segments=(*made.segments, entry))
+        commit_draft(place.folder, place.disk, replace(draft, made=made))
+    made = replace(made, next_id=source.next_id)
+    if not index.is_exact:
+        made = replace(made, tuned=_tuned(place.folder, made, source, options, search))
+    commit_draft(place.folder, place.disk, replace(draft, made=made))
+    return made
 
 
-def _check_ids(writers: Sequence[DocumentWriter], indexed: Sequence[str]) -> None:
-    """Make look-ups, and refuse ids that occur twice.
+def make_segment(
+    writer: SegmentWriter, made: Manifest, number: int, blocks: Iterable[Block], *, rows: int
+) -> SegmentEntry:
+    """One segment of an index in the making; whoever calls it commits the entry.
 
-    Raises:
-        DataError: names the first repeated id.
+    Args:
+        made: with its trained template, where the kind needs training.
+        rows: how many the blocks hold.
     """
-    seen: list[Documents] = []
-    known = KnownIds()
-    for writer in writers:
-        writer.make_lookup(indexed)
-        repeated = writer.rows_of_repeated_ids()
-        if repeated:
-            name, rows = repeated[0]
-            places = f"documents {rows[0] + 1} and {rows[1] + 1}"
-            raise DataError(f"id {name!r} occurs {len(rows)} times ({places}); ids are unique")
-        if len(writers) > 1:
-            for start in range(0, writer.rows, BLOCK):
-                ids = writer.ids(start, start + BLOCK)
-                suspects = known.suspects(ids)
-                for other in seen:
-                    clash = other.rows_of(suspects)
-                    if clash:
-                        raise DataError(f"id {next(iter(clash))!r} occurs twice; ids are unique")
-                known.add(ids)
-            seen.append(Documents(writer.path, writer.rows))
-    for other in seen:
-        other.close()
+    index = empty_index(writer.folder, made, rows)
+    with Progress("indexing", total=rows, unit="vectors") as bar:
+
+        def counted() -> Iterator[Block]:
+            for block in blocks:
+                yield block
+                bar.advance(len(block.rows))
+
+        return writer.write(number, counted(), index, is_rescored=made.rescored)
 
 
-def _train(recipe: Recipe, sources: Sequence[VectorSource], choice: Choice, seed: int) -> StoredFile | None:
-    """Train an empty index on a seeded sample and store it, where the kind needs training."""
-    index = VectorIndex.create(choice.factory, sources[0].dimension, recipe.manifest.metric)
-    if index.is_trained:
-        return None
-    total = sum(source.rows for source in sources)
-    count = training_rows(choice.factory, total, sources[0].dimension)
-    rows = np.sort(np.random.default_rng(seed).choice(total, size=count, replace=False))
-    blocks, first = [], 0
-    for source in sources:
-        inside = rows[(rows >= first) & (rows < first + source.rows)] - first
-        if len(inside):
-            blocks.append(source.take(inside))
-        first += source.rows
-    index.prepare_training(seed, count)
-    index.train(np.concatenate(blocks))
-    return recipe.disk.store(recipe.folder / recipe.name(0, "trained"), lambda file: index.write(file.write))
+def _parts(rows: int, segment_rows: int | None) -> list[tuple[int, int]]:
+    step = segment_rows or rows
+    return [(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def _goes_on(made: Manifest | None, begun: Manifest, parts: list[tuple[int, int]]) -> bool:
+    """Whether the segments that an interrupted build made are the first ones of this build."""
+    if made is None:
+        return False
+    settings = replace(made, segments=(), template=None, tuned=None, reason=begun.reason, next_id=0)
+    rows = [entry.rows for entry in made.segments]
+    return settings == begun and rows == [stop - start for start, stop in parts[: len(rows)]]
 
 
 def _tuned(
-    folder: Path, made: Manifest, entries: Sequence[SegmentEntry], sources: Sequence[VectorSource],
-    options: BuildOptions,
-) -> Manifest:
-    """Tune the search effort against exact search; an exact kind needs none."""
-    if made.factory == "Flat":
-        return made
-    total = sum(source.rows for source in sources)
-    own = sample_rows(total, options.seed)
-    queries = np.concatenate([
-        source.take(own[(own >= first) & (own < first + source.rows)] - first)
-        for source, first in zip(sources, np.cumsum([0, *(s.rows for s in sources[:-1])]), strict=True)
-    ])
-    truth = without_own(exact_top(sources, queries, K + 1, made.metric), own).ids
-    segments = [Segment(folder, entry, made, is_mapped=True, verify=False) for entry in entries]
+    folder: Path, made: Manifest, source: GivenRows | StagedRows, options: BuildOptions, search: Search
+) -> Tuned:
+    """Tune the search effort against exact search, on some of the documents themselves."""
+    own = sample_rows(source.rows, options.seed)
+    queries = source.take(own)
+    vectors = (source.vectors(start, start + BLOCK) for start in range(0, source.rows, BLOCK))
+    metric: Metric = "l2" if made.metric == "l2" else "dot"  # an index of cosines keeps unit vectors
+    truth = without_own(top_of_blocks(queries, vectors, K + 1, metric=metric, device="cpu"), own).ids
+    segments = [Segment(folder, entry, made, is_mapped=True, verify=False) for entry in made.segments]
     try:
-        found = tune(segments, queries, truth, own, metric=made.metric, target=options.target_recall)
-        return replace(made, tuned=found)
+        return tune(segments, queries, truth, own, metric=made.metric, target=options.target_recall, search=search)
     finally:
         for segment in segments:
             segment.close()

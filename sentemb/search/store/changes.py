@@ -1,299 +1,390 @@
-"""Changes to an index: add, upsert, delete, compact, merge. Each is one new manifest, or nothing."""
+"""Changes to an index: add, upsert, delete, compact, merge, upgrade. Each is one new manifest, or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sentemb.data.faults import Faults
 from sentemb.errors import DataError, SearchError
 from sentemb.progress import Progress
-from sentemb.search.store.documents import DocumentWriter, Id
-from sentemb.search.store.embedding import VectorRule
-from sentemb.search.store.encoding import EncodedStream, ids_of
-from sentemb.search.store.generation import Generation, check_ids
-from sentemb.search.store.manifest import Document, Manifest, SegmentEntry
-from sentemb.search.store.reading import as_document
-from sentemb.search.store.rewriting import rewrite, to_merge
-from sentemb.search.store.segment import Segment
-from sentemb.search.store.spool import BLOCK, Part, Spool
-from sentemb.search.store.writing import CHANGES, Recipe, commit, on_disk, remove_folder, sweep, write_lock
-from sentemb.search.vectors.faiss_vectors import Mask
+from sentemb.search.store.commit import commit, sweep
+from sentemb.search.store.disk import Disk
+from sentemb.search.store.documents import Id
+from sentemb.search.store.embedding import TextBlocks
+from sentemb.search.store.generation import Generation, check_ids, open_generation
+from sentemb.search.store.lock import write_lock
+from sentemb.search.store.manifest import Manifest, SegmentEntry
+from sentemb.search.store.records import Numbering, as_rows
+from sentemb.search.store.segment import Segment, empty_index, empty_tail
+from sentemb.search.store.sources import GivenRows
+from sentemb.search.store.words import rule_of
+from sentemb.search.store.writing import BLOCK, Block, SegmentWriter, stored_blocks
+from sentemb.search.vectors.kind import Mask, Vectors
+from sentemb.types import Embedder
 
-if TYPE_CHECKING:
-    from sentemb.search.index import SearchIndex
-
-Vectors = NDArray[np.float32]
 TAIL_ROWS = 10_000  # an addition up to this size stays exact until it is merged
+MAX_SEGMENTS = 8
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How an index is opened and written."""
+
+    folder: Path
+    disk: Disk
+    is_mapped: bool = False
+    device: str | None = None
+    wait_s: float = 0.0  # for another writer
+
+    def open(self, known: Generation | None = None, *, verify: bool = True) -> Generation:
+        """The newest generation; segments that ``known`` has open are not opened again."""
+        segments = {segment.entry.index.name: segment for segment in known.segments} if known else {}
+        return open_generation(
+            self.folder, is_mapped=self.is_mapped, device=self.device, verify=verify, known=segments
+        )
+
+
+@dataclass(kw_only=True)
 class Change:
     """The next generation while it is being made."""
 
-    index: SearchIndex
-    recipe: Recipe
+    access: Access
+    before: Generation
+    writer: SegmentWriter
     segments: list[Segment]
     live: dict[int, Mask] = field(default_factory=dict)  # position in segments -> rows still live
     number: int = 0
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of now, with the number of the next generation."""
+        return replace(self.before.manifest, generation=self.writer.generation)
 
     def next_number(self) -> int:
         """A number for the next files."""
         self.number += 1
         return self.number
 
-    def delete(self, place: int, rows: Sequence[int]) -> int:
-        """Mark rows of a segment as deleted; gives how many were live."""
-        segment = self.segments[place]
-        if place not in self.live:
-            self.live[place] = np.ones(segment.rows, dtype=bool) if segment.live is None else segment.live.copy()
-        mask = self.live[place]
-        before = int(mask.sum())
-        mask[list(rows)] = False
-        return before - int(mask.sum())
+    def delete(self, ids: Sequence[Id]) -> int:
+        """Mark documents as deleted; gives how many were live."""
+        rows_in: dict[int, list[int]] = {}
+        for position, row in self.live_rows_of(ids):
+            rows_in.setdefault(position, []).append(row)
+        for position, rows in rows_in.items():
+            segment = self.segments[position]
+            if position not in self.live:
+                self.live[position] = np.ones(segment.rows, bool) if segment.live is None else segment.live.copy()
+            self.live[position][rows] = False
+        return sum(map(len, rows_in.values()))
 
-    def live_rows_of(self, ids: Sequence[Id]) -> dict[Id, tuple[int, int]]:
-        """Segment and row of every live document among the ids."""
-        found: dict[Id, tuple[int, int]] = {}
-        for place, segment in enumerate(self.segments):
-            mask = self.live.get(place, segment.live)
-            for name, rows in segment.documents.rows_of(ids).items():
-                for row in rows:
-                    if mask is None or mask[row]:
-                        found[name] = (place, row)
-        return found
+    def live_rows_of(self, ids: Sequence[Id]) -> list[tuple[int, int]]:
+        """Position of the segment and row of every live document among the ids."""
+        places: list[tuple[int, int]] = []
+        for position, segment in enumerate(self.segments):
+            mask = self.live.get(position, segment.live)
+            rows = {row for rows in segment.documents.rows_of(ids).values() for row in rows}
+            places += [(position, row) for row in sorted(rows) if mask is None or mask[row]]
+        return places
 
-    def open_entry(self, entry: SegmentEntry) -> Segment:
+    def refuse_known(self, ids: Sequence[Id], advice: str) -> None:
+        """Raises DataError where one of the ids is live."""
+        for position, row in self.live_rows_of(ids):
+            name = self.segments[position].documents.ids(row, row + 1)[0]
+            raise DataError(f"id {name!r} is in the index already; {advice}")
+
+    def next_id(self) -> int:
+        """The first number for documents without an id, above every integer id there is."""
+        made = self.before.manifest
+        if made.has_next_id:
+            return made.next_id
+        return max([made.next_id, *(segment.documents.largest_integer() + 1 for segment in self.segments)])
+
+    def open(self, entry: SegmentEntry) -> Segment:
         """A segment that was just written."""
+        access = self.access
         return Segment(
-            self.index.folder, entry, self.recipe.manifest, is_mapped=self.index.is_mapped, verify=False,
-            device=self.index.device,
+            access.folder, entry, self.manifest, is_mapped=access.is_mapped, verify=False, device=access.device
         )
 
-    def finish(self, manifest: Manifest) -> None:
-        """Write deletions, drop empty segments, commit, and show the index the new generation."""
+    def finish(self, manifest: Manifest) -> Generation:
+        """Write deletions, drop empty segments, commit; gives the new generation."""
         kept: list[Segment] = []
-        for place, segment in enumerate(self.segments):
-            mask = self.live.get(place)
+        for position, segment in enumerate(self.segments):
+            mask = self.live.get(position)
             if mask is None:
                 kept.append(segment)
             elif mask.any():
-                entry = self.recipe.deletions(self.next_number(), segment.entry, mask)
-                kept.append(segment.with_entry(entry, self.index.folder))
+                entry = self.writer.write_deletions(self.next_number(), segment.entry, mask)
+                kept.append(segment.with_entry(entry, self.access.folder))
         new = replace(manifest, segments=tuple(segment.entry for segment in kept))
-        commit(self.index.folder, self.index.disk, new, self.index.manifest)
-        self.index.generation = Generation(folder=self.index.folder, manifest=new, segments=tuple(kept))
+        commit(self.access.folder, self.access.disk, new, self.before.manifest)
+        return Generation(folder=self.access.folder, manifest=new, segments=tuple(kept))
 
 
 @contextmanager
-def changing(index: SearchIndex) -> Iterator[Change]:
+def changing(access: Access, known: Generation) -> Iterator[Change]:
     """Lock, catch up with other writers, clean up after killed ones, and give a change to fill."""
-    with write_lock(index.folder):
-        index.refresh()
-        sweep(index.folder, index.manifest, index.disk)
-        made = replace(index.manifest, generation=index.manifest.generation + 1)
+    with write_lock(access.folder, access.wait_s):
+        before = access.open(known)
+        made = before.manifest
+        sweep(access.folder, access.disk)
+        writer = SegmentWriter(
+            folder=access.folder, disk=access.disk, generation=made.generation + 1,
+            indexed_fields=made.indexed_fields, words=rule_of(made.words),
+        )
         try:
-            yield Change(index, Recipe(index.folder, index.disk, made, "adding"), list(index.segments))
+            yield Change(access=access, before=before, writer=writer, segments=list(before.segments))
         except BaseException:
             with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
-                sweep(index.folder, on_disk(index.folder), index.disk)  # the commit may have happened
+                sweep(access.folder, access.disk)
             raise
 
 
-def put(index: SearchIndex, records: Iterable[Any], vectors: Vectors | None, *, replace_existing: bool) -> int:
-    """Add documents (``replace_existing``: also over old ones of the same id); gives how many.
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a change did."""
+
+    generation: Generation
+    count: int = 0  # documents added, deleted or taken over
+    cut: int = 0  # of these, documents whose end the model did not read
+
+
+def put(
+    access: Access, known: Generation, records: Iterable[Any], *, vectors: Vectors | None,
+    encoder: Callable[[], Embedder], replace_existing: bool, skipped: Faults | None = None,
+) -> Outcome:
+    """Add documents (``replace_existing``: also over old ones of the same id).
+
+    Args:
+        vectors: of the documents; None: their texts are encoded.
 
     Raises:
         DataError: an id exists (or occurs twice) and replacing was not asked for.
     """
-    with changing(index) as change:
-        spool = Spool(index.folder / CHANGES, index.disk, part_rows=None, is_durable=False)
-        try:
-            next_id = _collect(index, spool, records, vectors)
-            if spool.rows == 0:
-                return 0
-            part = spool.parts[0]
-            part.documents.make_lookup(change.recipe.manifest.indexed_fields)
-            live = _settle_ids(change, part, replace_existing=replace_existing)
-            is_tail = part.rows <= TAIL_ROWS and change.recipe.manifest.factory != "Flat"
-            entry = change.recipe.segment(change.next_number(), spool.source(part), part.documents, is_tail=is_tail)
-            change.segments.append(change.open_entry(entry))
-            if not live.all():
-                change.live[len(change.segments) - 1] = live
-            _merge_small(change)
-            change.finish(replace(change.recipe.manifest, next_id=next_id))
-            return int(live.sum())
-        finally:
-            spool.close()
-            _remove_quietly(index.folder / CHANGES, index)
-
-
-def _collect(index: SearchIndex, spool: Spool, records: Iterable[Any], vectors: Vectors | None) -> int:
-    """Fill the spool; gives the next free running number."""
-    manifest = index.manifest
-    next_id = manifest.next_id
-    rule = index.rule
-    stream = iter(records)
-    with Progress("adding", total=None, unit="documents") as bar:
+    with changing(access, known) as change, Progress("adding", total=None, unit="documents") as bar:
+        numbering = Numbering(change.next_id(), is_unique=not replace_existing)
+        rule = change.before.rule
         if vectors is None:
-            prompt = manifest.model.document_prompt if manifest.model else ""
-            blocks = EncodedStream(index.encoder, rule, prompt, spool).blocks(stream, bar=bar)
+            blocks = _encoded(change, records, encoder, numbering, bar, skipped)
         else:
-            blocks = _given(stream, vectors, rule)
-        for documents, block in blocks:
-            spool.append(documents, ids_of(documents, next_id), block)
-            next_id += len(documents)
-            bar.advance(0 if vectors is None else len(documents))
-    return next_id
+            source = GivenRows(np.asarray(vectors), records, rule, skipped, numbering)
+            blocks = _checked(change, source.blocks(0, source.rows), numbering, bar)
+        first = list(_up_to(blocks, TAIL_ROWS))
+        rows = sum(len(block.rows) for block in first)
+        if not rows:
+            return Outcome(generation=change.before)
+        index = empty_index(access.folder, change.manifest, rows)
+        is_tail = rows <= TAIL_ROWS and not index.is_exact
+        if is_tail:
+            index = empty_tail(change.manifest)
+        entry = change.writer.write(
+            change.next_number(), chain(first, blocks), index, is_tail=is_tail,
+            is_rescored=change.manifest.rescored and not is_tail,
+        )
+        added = change.open(entry)
+        live = np.ones(added.rows, dtype=bool)
+        for _, repeated in added.documents.repeated() if replace_existing else ():
+            live[repeated[:-1]] = False
+        for start in range(0, added.rows, BLOCK) if replace_existing else ():
+            change.delete(added.documents.ids(start, start + BLOCK))
+        change.segments.append(added)
+        if not live.all():
+            change.live[len(change.segments) - 1] = live
+        _merge_small(change)
+        new = replace(change.manifest, next_id=numbering.next_id, has_next_id=True)
+        return Outcome(generation=change.finish(new), count=int(live.sum()), cut=entry.cut)
 
 
-def _given(stream: Iterator[Any], vectors: Vectors, rule: VectorRule) -> Iterator[tuple[list[Document], Vectors]]:
-    for start in range(0, len(vectors), BLOCK):
-        block = rule.apply(vectors[start : start + BLOCK], "vectors")
-        documents = [as_document(record) for record in islice(stream, len(block))]
-        if len(documents) < len(block):
-            raise SearchError(f"{len(vectors)} vectors, but only {start + len(documents)} documents")
-        yield documents, block
-    if next(stream, None) is not None:
-        raise SearchError(f"{len(vectors)} vectors, but more documents")
+def _encoded(
+    change: Change, records: Iterable[Any], encoder: Callable[[], Embedder], numbering: Numbering, bar: Progress,
+    skipped: Faults | None,
+) -> Iterator[Block]:
+    model = change.manifest.model
+    texts: TextBlocks | None = None
+    for rows in as_rows(iter(records), numbering, with_text=True, skipped=skipped):
+        if numbering.is_unique:
+            change.refuse_known([name for name, _, _ in rows], "replace it with upsert")
+        texts = texts or TextBlocks(encoder(), change.before.rule, model.document_prompt if model else "")
+        yield texts.encoded(rows, bar)
 
 
-def _settle_ids(change: Change, part: Part, *, replace_existing: bool) -> Mask:
-    """Rows of the addition that stay; older documents of the same ids are deleted, or refused."""
-    live = np.ones(part.rows, dtype=bool)
-    for name, rows in part.documents.rows_of_repeated_ids():
-        if not replace_existing:
-            raise DataError(f"id {name!r} occurs {len(rows)} times here; ids are unique; upsert keeps the last")
-        live[rows[:-1]] = False
-    for start in range(0, part.rows, BLOCK):
-        names = part.documents.ids(start, start + BLOCK)
-        clash = change.live_rows_of(names)
-        if clash and not replace_existing:
-            raise DataError(f"id {next(iter(clash))!r} is in the index already; replace it with upsert")
-        by_place: dict[int, list[int]] = {}
-        for place, row in clash.values():
-            by_place.setdefault(place, []).append(row)
-        for place, found in by_place.items():
-            change.delete(place, found)
-    return live
+def _checked(change: Change, blocks: Iterator[Block], numbering: Numbering, bar: Progress) -> Iterator[Block]:
+    for block in blocks:
+        if numbering.is_unique:
+            change.refuse_known([name for name, _, _ in block.rows], "replace it with upsert")
+        yield block
+        bar.advance(len(block.rows))
 
 
-def delete(index: SearchIndex, ids: Sequence[Id]) -> int:
-    """Delete documents; gives how many there were."""
-    check_ids(ids)
-    with changing(index) as change:
-        by_place: dict[int, list[int]] = {}
-        for place, row in change.live_rows_of(list(ids)).values():
-            by_place.setdefault(place, []).append(row)
-        count = sum(change.delete(place, rows) for place, rows in by_place.items())
-        if count:
-            change.finish(change.recipe.manifest)
-        return count
-
-
-def compact(index: SearchIndex) -> None:
-    """Make one segment of all live rows, without the deleted ones."""
-    with changing(index) as change:
-        if len(change.segments) <= 1 and all(
-            segment.live is None and not segment.entry.is_tail for segment in change.segments
-        ):
+def _up_to(blocks: Iterator[Block], rows: int) -> Iterator[Block]:
+    """Blocks until they hold more than ``rows``."""
+    count = 0
+    for block in blocks:
+        yield block
+        count += len(block.rows)
+        if count > rows:
             return
-        change.segments = _rewritten(change, change.segments, {}, is_tail=False)
-        change.finish(change.recipe.manifest)
 
 
-def merge_into(index: SearchIndex, others: Sequence[SearchIndex]) -> int:
-    """Append the live documents of other indexes built with the same model; gives how many.
+def delete(access: Access, known: Generation, ids: Sequence[Id]) -> Outcome:
+    """Delete documents."""
+    check_ids(ids)
+    with changing(access, known) as change:
+        count = change.delete(ids)
+        generation = change.finish(change.manifest) if count else change.before
+        return Outcome(generation=generation, count=count)
+
+
+def compact(access: Access, known: Generation) -> Outcome:
+    """Make one segment of all live rows, without the deleted ones."""
+    with changing(access, known) as change:
+        is_whole = all(segment.live is None and not segment.entry.is_tail for segment in change.segments)
+        if len(change.segments) <= 1 and is_whole:
+            return Outcome(generation=change.before)
+        change.segments = _rewritten(change, [(segment, segment.live) for segment in change.segments])
+        return Outcome(generation=change.finish(change.manifest))
+
+
+def merge(access: Access, known: Generation, others: Sequence[Generation], *, renumber: bool = False) -> Outcome:
+    """Append the live documents of other indexes built with the same model.
+
+    Args:
+        renumber: give them new numbers as ids, as two indexes need whose documents were numbered.
 
     Raises:
         SearchError: model, dimension or metric differ.
         DataError: an id is in more than one of them.
     """
     for other in others:
-        _check_mergeable(index, other)
-    with changing(index) as change:
-        count = 0
+        _check_mergeable(known, other)
+    with changing(access, known) as change:
+        count, next_id = 0, change.next_id()
         for other in others:
-            moved = [segment for segment in other.segments if segment.live_rows]
-            if not moved:
-                continue
-            made = _rewritten(change, moved, {}, is_tail=False, other=other)
-            for start in range(0, made[0].rows, BLOCK):
-                names = [document.id for _, document in made[0].documents.scan(start, min(start + BLOCK, made[0].rows))]
-                clash = change.live_rows_of([name for name in names if name is not None])
-                if clash:
-                    raise DataError(
-                        f"{other.folder}: id {next(iter(clash))!r} is in {index.folder} already; ids are unique"
-                    )
-            change.segments += made
-            count += made[0].rows
-        if count:
-            next_id = max([index.manifest.next_id, *(other.manifest.next_id for other in others)])
-            change.finish(replace(change.recipe.manifest, next_id=next_id))
-        return count
+            sources = [(segment, segment.live) for segment in other.segments if segment.live_rows]
+            is_same = other.manifest.template == change.before.manifest.template
+            first_id = next_id if renumber else None
+            taken = _rewritten(change, sources, can_copy=is_same, first_id=first_id)
+            for segment in taken:
+                for start in range(0, segment.rows, BLOCK):
+                    names = segment.documents.ids(start, start + BLOCK)
+                    change.refuse_known(names, f"{other.folder} has it too: ids are unique; renumber gives new ones")
+                next_id = max(next_id, segment.documents.largest_integer() + 1)
+                count += segment.rows
+            change.segments += taken
+        if not count:
+            return Outcome(generation=change.before)
+        new = replace(change.manifest, next_id=next_id, has_next_id=True)
+        return Outcome(generation=change.finish(new), count=count)
 
 
-def _check_mergeable(index: SearchIndex, other: SearchIndex) -> None:
-    mine, its = index.manifest, other.manifest
-    pairs = [
-        ("model", mine.model.digest if mine.model else None, its.model.digest if its.model else None),
-        ("dimension", mine.dimension, its.dimension), ("metric", mine.metric, its.metric),
-    ]
-    for name, here, there in pairs:
+def _check_mergeable(mine: Generation, other: Generation) -> None:
+    def digest(generation: Generation) -> str | None:
+        return generation.manifest.model.digest if generation.manifest.model else None
+
+    for name, here, there in (
+        ("model", digest(mine), digest(other)), ("dimension", mine.manifest.dimension, other.manifest.dimension),
+        ("metric", mine.manifest.metric, other.manifest.metric),
+    ):
         if here != there:
-            raise SearchError(f"{other.folder}: its {name} is {there!r}, that of {index.folder} is {here!r}; "
+            raise SearchError(f"{other.folder}: its {name} is {there!r}, that of {mine.folder} is {here!r}; "
                               "only indexes of one model, dimension and metric can be merged")
-    if index.folder.resolve() == other.folder.resolve():
-        raise SearchError(f"{index.folder}: an index cannot be merged into itself")
+    if mine.folder.resolve() == other.folder.resolve():
+        raise SearchError(f"{mine.folder}: an index cannot be merged into itself")
+
+
+def upgrade(access: Access, known: Generation, words: str) -> Outcome:
+    """Write the index in the newest format, with a word index."""
+    with changing(access, known) as change:
+        change.writer = replace(change.writer, words=rule_of(words))
+        segments = list(change.segments)
+        for position, segment in enumerate(segments):
+            entry = change.writer.write_documents(change.next_number(), segment.entry, segment)
+            change.segments[position] = change.open(entry)
+        new = replace(change.manifest, words=words, next_id=change.next_id(), has_next_id=True)
+        return Outcome(generation=change.finish(new), count=new.live)
+
+
+# -------------------------------------------------------------------------------------------- rewriting
+def to_merge(rows: Sequence[int], is_tail: Sequence[bool]) -> list[int]:
+    """Positions of segments to merge so that few remain; none while there are at most ``MAX_SEGMENTS``.
+
+    The smallest are taken, and then each next one that is not more than twice as large as all taken so far: a row
+    is rewritten about log₂(rows) times in its life (a log-structured merge).
+    """
+    if len(rows) <= MAX_SEGMENTS:
+        return []
+    order = sorted(range(len(rows)), key=lambda position: (not is_tail[position], rows[position]))
+    chosen = order[:2]
+    total = sum(rows[position] for position in chosen)
+    for position in order[2:]:
+        if rows[position] > 2 * total and len(rows) - len(chosen) + 1 <= MAX_SEGMENTS // 2:
+            break
+        if rows[position] > 2 * total and rows[position] > 10_000:
+            break
+        chosen.append(position)
+        total += rows[position]
+    return sorted(chosen)
 
 
 def _merge_small(change: Change) -> None:
     """Keep the number of segments small: merge the smallest ones where there are too many."""
-    chosen = to_merge([segment.rows for segment in change.segments], [s.entry.is_tail for s in change.segments])
+    entries = [segment.entry for segment in change.segments]
+    chosen = to_merge([entry.rows for entry in entries], [entry.is_tail for entry in entries])
     if not chosen:
         return
-    merged = [change.segments[place] for place in chosen]
-    masks = {i: change.live[place] for i, place in enumerate(chosen) if place in change.live}
-    rows = sum(segment.live_rows for segment in merged)
-    is_tail = rows <= TAIL_ROWS and all(segment.entry.is_tail for segment in merged)
-    made = _rewritten(change, merged, masks, is_tail=is_tail)
-    kept = [place for place in range(len(change.segments)) if place not in chosen]
-    change.live = {new: change.live[place] for new, place in enumerate(kept) if place in change.live}
-    change.segments = [change.segments[place] for place in kept] + made
+    sources = [(change.segments[i], change.live.get(i, change.segments[i].live)) for i in chosen]
+    rows = sum(segment.rows if mask is None else int(mask.sum()) for segment, mask in sources)
+    is_tail = rows <= TAIL_ROWS and all(segment.entry.is_tail for segment, _ in sources)
+    merged = _rewritten(change, sources, is_tail=is_tail)
+    kept = [position for position in range(len(entries)) if position not in chosen]
+    change.live = {new: change.live[old] for new, old in enumerate(kept) if old in change.live}
+    change.segments = [change.segments[position] for position in kept] + merged
 
 
 def _rewritten(
-    change: Change, segments: Sequence[Segment], masks: dict[int, Mask], *, is_tail: bool,
-    other: SearchIndex | None = None,
+    change: Change, sources: Sequence[tuple[Segment, Mask | None]], *, is_tail: bool = False, can_copy: bool = True,
+    first_id: int | None = None,
 ) -> list[Segment]:
-    """One new segment with the live rows of several (none, where no row is live)."""
-    chosen = [masks.get(i, segment.live) for i, segment in enumerate(segments)]
-    rows = [
-        np.arange(segment.rows) if mask is None else np.flatnonzero(mask)
-        for segment, mask in zip(segments, chosen, strict=True)
+    """One new segment with the live rows of several (none, where no row is live).
+
+    Args:
+        can_copy: the segments were made from this index's trained template, so their codes mean the same.
+        first_id: number documents anew from here on.
+    """
+    chosen = [
+        (segment, np.arange(segment.rows) if mask is None else np.flatnonzero(mask)) for segment, mask in sources
     ]
-    if not sum(map(len, rows)):
+    total = sum(len(rows) for _, rows in chosen)
+    if not total:
         return []
-    staging = change.index.folder / CHANGES
-    staging.mkdir(exist_ok=True)
-    number = change.next_number()
-    writer = DocumentWriter(staging / f"merged-{number:04d}.sqlite", change.index.disk, is_durable=False)
-    try:
-        is_same = other is None or other.manifest.template == change.recipe.manifest.template
-        entry = rewrite(change.recipe, number, segments, rows, writer, is_tail=is_tail, can_copy_codes=is_same)
-    finally:
-        writer.close()
-        if not any(p for p in staging.iterdir() if not p.name.startswith("merged")):
-            _remove_quietly(staging, change.index)
-    return [change.open_entry(entry)]
+    manifest = change.manifest
+    index = empty_tail(manifest) if is_tail else empty_index(change.access.folder, manifest, total)
+    is_rescored = manifest.rescored and not is_tail
+
+    def rewritten() -> Iterator[Block]:
+        for segment, rows in chosen:  # asked for one after the other, so codes and vectors come in the rows' order
+            is_indexed = can_copy and index.take_codes(segment.vectors, rows)
+            yield from stored_blocks(
+                segment, rows, with_vectors=is_rescored or not is_indexed, is_indexed=is_indexed
+            )
+
+    blocks = rewritten()
+    if first_id is not None:
+        blocks = _numbered(blocks, first_id)
+    entry = change.writer.write(change.next_number(), blocks, index, is_tail=is_tail, is_rescored=is_rescored)
+    cut = sum(segment.entry.cut for segment, _ in chosen)
+    return [change.open(replace(entry, cut=min(cut, entry.rows)))]
 
 
-def _remove_quietly(folder: Path, index: SearchIndex) -> None:
-    with suppress(OSError):  # the next writer sweeps again
-        remove_folder(folder, index.disk)
+def _numbered(blocks: Iterable[Block], first_id: int) -> Iterator[Block]:
+    for block in blocks:
+        rows = [(first_id + i, text, metadata) for i, (_, text, metadata) in enumerate(block.rows)]
+        first_id += len(rows)
+        yield replace(block, rows=rows)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +19,6 @@ from sentemb.files import fsync_path, sha256_of
 from sentemb.search.store.manifest import StoredFile
 
 MAX_UNHASHED = 16  # chunks that may wait for the hashing thread
-COPIED = 1 << 20  # bytes copied at a time
 
 
 class HashedFile:
@@ -48,6 +47,11 @@ class HashedFile:
 
     def close(self) -> StoredFile:
         """Flush to the disk; gives name, size and checksum."""
+        self.flush()
+        return StoredFile(name=self.path.name, bytes=self.bytes, sha256=self._digest.hexdigest())
+
+    def flush(self) -> None:
+        """Have it whole on the disk, and close it."""
         try:
             self._disk.fsync(self._file.fileno())
         finally:
@@ -55,10 +59,9 @@ class HashedFile:
             self._thread.shutdown(wait=True)
         for waiting in self._waiting:
             waiting.result()
-        return StoredFile(self.path.name, self.bytes, self._digest.hexdigest())
 
     def abandon(self) -> None:
-        """Close without flushing; the file is left for the next clean-up."""
+        """Close without flushing, if it is open still; the file is left for the next clean-up."""
         self._file.close()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
@@ -89,14 +92,6 @@ class Disk:
         """Give a file its final name, replacing what has it."""
         old.replace(new)
 
-    def take(self, old: Path, new: Path) -> None:
-        """Give a file of another folder a second name, or copy it where the file system has no links."""
-        try:
-            os.link(old, new)
-        except OSError:
-            with old.open("rb") as source:
-                self.store(new, lambda file: shutil.copyfileobj(source, file, COPIED))
-
     def remove(self, path: Path) -> None:
         """Remove a file if it is there."""
         path.unlink(missing_ok=True)
@@ -105,15 +100,14 @@ class Disk:
         """A writable SQLite database that is not yet part of an index."""
         return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
-    def store(self, path: Path, write: Callable[[HashedFile], None]) -> StoredFile:
-        """Make a new file with ``write``; it is on the disk, whole, when this returns."""
+    @contextmanager
+    def create(self, path: Path) -> Iterator[HashedFile]:
+        """A new file to fill; ``close`` it inside, and it is whole, on the disk."""
         file = HashedFile(self, path)
         try:
-            write(file)
-        except BaseException:
+            yield file
+        finally:
             file.abandon()
-            raise
-        return file.close()
 
     def adopt(self, path: Path) -> StoredFile:
         """Flush and hash a file that something else (SQLite) wrote."""
@@ -122,7 +116,7 @@ class Disk:
             self.fsync(descriptor)
         finally:
             os.close(descriptor)
-        return StoredFile(path.name, path.stat().st_size, sha256_of(path))
+        return StoredFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
 
     def replace_text(self, path: Path, text: str) -> None:
         """Give ``path`` new content so that a crash leaves the old or the new one.
@@ -130,9 +124,11 @@ class Disk:
         Where flushing the folder fails after the rename, the old content is put back before the error is raised:
         what is reported as failed has not happened.
         """
-        new, old = path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
+        new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
         self.remove(new)
-        self.store(new, lambda file: _write_all(file, text.encode("utf-8")))
+        with self.create(new) as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
         self.remove(old)
         had_old = path.exists()
         if had_old:
@@ -146,8 +142,5 @@ class Disk:
             else:
                 path.unlink()
             raise
-        self.remove(old)
-
-
-def _write_all(file: HashedFile, content: bytes) -> None:
-    file.write(content)
+        with suppress(OSError):  # the new content holds; the next writer removes this
+            self.remove(old)

@@ -9,9 +9,10 @@ point. Metadata is one JSON object a row; filters read it with ``json_extract``.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
@@ -25,13 +26,14 @@ from numpy.typing import NDArray
 
 from sentemb.errors import DataError, SearchError
 from sentemb.search.store.disk import Disk
-from sentemb.search.store.manifest import Document, damaged
+from sentemb.search.store.manifest import Document, StoredFile, damaged
 from sentemb.search.store.words import WordRule, Words, words_of_texts, write_words
 
 Id = int | str
 MANY = 500  # values in one IN (…) list
 _TABLE = "CREATE TABLE documents (row INTEGER PRIMARY KEY, id, text TEXT, metadata TEXT)"
-_LOOKUP = "CREATE INDEX IF NOT EXISTS by_id ON documents(id)"
+_INTEGER = re.compile(r"-?[1-9][0-9]{0,18}|0")
+Row = tuple[Id, str | None, str | None]  # id, text, metadata as JSON
 
 
 @dataclass(frozen=True)
@@ -43,98 +45,59 @@ class Condition:
 
 
 class DocumentWriter:
-    """Fills a segment's file in batches; what ``commit`` acknowledged survives a kill."""
+    """Fills a segment's file; ``close`` flushes it, once, so nothing of it counts before."""
 
-    def __init__(self, path: Path, disk: Disk, *, is_durable: bool) -> None:
-        self.path = path
+    def __init__(self, path: Path, disk: Disk) -> None:
+        self.path, self._disk = path, disk
+        self.rows = 0
+        if path.exists():
+            raise SearchError(f"{path}: is there already; name another folder")
         try:
             self._database = disk.connect(path)
-            # a resumable build commits often and must survive; a single change is flushed once, at the end
-            mode, flush = ("DELETE", "NORMAL") if is_durable else ("OFF", "OFF")
-            self._database.execute(f"PRAGMA journal_mode={mode}")
-            self._database.execute(f"PRAGMA synchronous={flush}")
-            if not self._database.execute("SELECT 1 FROM sqlite_master WHERE name='documents'").fetchone():
-                self._database.execute(_TABLE)
-            self.rows = int(self._database.execute("SELECT count(*) FROM documents").fetchone()[0])
+            self._database.execute("PRAGMA journal_mode=OFF")
+            self._database.execute("PRAGMA synchronous=OFF")
+            self._database.execute(_TABLE)
         except sqlite3.Error as error:
             raise _failed(path, error) from error
 
-    def append(self, documents: Iterable[Document], ids: Sequence[Id]) -> None:
+    def append(self, rows: Sequence[Row]) -> None:
         """Add rows, in one transaction.
 
         Raises:
-            DataError: metadata that JSON cannot hold, text that is not valid Unicode.
+            DataError: text that is not valid Unicode.
             SearchError: the disk refused.
         """
-        first = self.rows
-        rows = (
-            (first + i, name, document.text, _json(document.metadata, name))
-            for i, (document, name) in enumerate(zip(documents, ids, strict=True))
-        )
+        numbered = ((self.rows + i, *row) for i, row in enumerate(rows))
         try:
             self._database.execute("BEGIN")
-            self._database.executemany("INSERT INTO documents VALUES (?, ?, ?, ?)", rows)
+            self._database.executemany("INSERT INTO documents VALUES (?, ?, ?, ?)", numbered)
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             raise _failed(self.path, error) from error
         except UnicodeEncodeError as error:
             raise DataError(f"a text or id is not valid Unicode: {error.reason}") from error
-        self.rows = first + len(ids)
+        self.rows += len(rows)
 
-    def truncate(self, rows: int) -> None:
-        """Forget rows from ``rows`` on."""
+    def close(self, indexed_fields: Sequence[str] = (), words: WordRule | None = None) -> StoredFile:
+        """Index ids, the metadata fields that filters use most, and words; then flush the file."""
         try:
-            self._database.execute("DELETE FROM documents WHERE row >= ?", (rows,))
-        except sqlite3.Error as error:
-            raise _failed(self.path, error) from error
-        self.rows = rows
-
-    def rows_of_repeated_ids(self) -> list[tuple[Id, list[int]]]:
-        """Ids that occur more than once, with their rows in order (after ``make_lookup``)."""
-        repeated = self._database.execute(
-            "SELECT id, row FROM documents WHERE id IN (SELECT id FROM documents GROUP BY id HAVING count(*) > 1) "
-            "ORDER BY id, row"
-        )
-        found: dict[Id, list[int]] = {}
-        for name, row in repeated:
-            found.setdefault(name, []).append(row)
-        return list(found.items())
-
-    def make_lookup(self, indexed_fields: Sequence[str] = (), words: WordRule | None = None) -> None:
-        """Index ids, words, and the metadata fields that filters use most; a build that is resumed does so again."""
-        made = "SELECT name FROM sqlite_master WHERE type = 'index' AND name GLOB 'field_*'"
-        try:
-            for (name,) in self._database.execute(made).fetchall():
-                self._database.execute(f"DROP INDEX {name}")
-            self._database.execute(_LOOKUP)
+            self._database.execute("CREATE INDEX by_id ON documents(id)")
             for number, name in enumerate(indexed_fields):
                 self._database.execute(f"CREATE INDEX field_{number} ON documents({extract(name)})")
-            write_words(self._database, self._texts(), words or WordRule())
+            if words is not None:
+                write_words(self._database, self._texts(), words)
         except sqlite3.Error as error:
             raise _failed(self.path, error) from error
+        self._database.close()
+        return self._disk.adopt(self.path)
 
     def _texts(self) -> Iterator[str | None]:
         for start in range(0, self.rows, MANY):
             sql = "SELECT text FROM documents WHERE row >= ? AND row < ? ORDER BY row"
             yield from (text for (text,) in self._database.execute(sql, (start, start + MANY)).fetchall())
 
-    def rows_of(self, ids: Sequence[Id]) -> dict[Id, list[int]]:
-        """Rows that carry any of the ids; fast after ``make_lookup``."""
-        return _rows_of(lambda sql, values: self._database.execute(sql, values).fetchall(), ids)
-
-    def is_row(self, row: int, document: Document, name: Id) -> bool:
-        """Whether that is what a row holds."""
-        sql = "SELECT id, text, metadata FROM documents WHERE row = ?"
-        kept = self._database.execute(sql, (row,)).fetchone()
-        return bool(kept == (name, document.text, _json(document.metadata, name)))
-
-    def ids(self, start: int, stop: int) -> list[Id]:
-        """Ids of rows start … stop - 1."""
-        sql = "SELECT id FROM documents WHERE row >= ? AND row < ? ORDER BY row"
-        return [name for (name,) in self._database.execute(sql, (start, stop))]
-
-    def close(self) -> None:
-        """Close the database; the file is complete then."""
+    def abandon(self) -> None:
+        """Close without flushing; the file is left for the next clean-up."""
         self._database.close()
 
 
@@ -180,19 +143,50 @@ class Documents:
 
     def fetch(self, rows: Sequence[int]) -> dict[int, Document]:
         """Documents by row."""
-        found: dict[int, Document] = {}
+        return dict(zip(rows, map(document_of, self.raw(rows)), strict=True))
+
+    def rows_of(self, ids: Sequence[Id]) -> dict[Id, list[int]]:
+        """Rows (live or deleted) that carry any of the ids, by the id as it was asked for."""
+        spelled = {spelling: name for name in ids for spelling in spellings(name)}
+        found: dict[Id, list[int]] = {}
+        every = list(spelled)
+        for start in range(0, len(every), MANY):
+            some = every[start : start + MANY]
+            marks = ",".join("?" * len(some))
+            for name, row in self.query(f"SELECT id, row FROM documents WHERE id IN ({marks}) ORDER BY row", some):  # noqa: S608 - values are bound
+                found.setdefault(spelled[name], []).append(row)
+        return found
+
+    def ids(self, start: int, stop: int) -> list[Id]:
+        """Ids of rows start … stop - 1."""
+        sql = "SELECT id FROM documents WHERE row >= ? AND row < ? ORDER BY row"
+        return [name for (name,) in self.query(sql, (start, stop))]
+
+    def raw(self, rows: Sequence[int]) -> list[Row]:
+        """Rows as they are kept, in the given order."""
+        found: dict[int, Row] = {}
         for start in range(0, len(rows), MANY):
             some = rows[start : start + MANY]
             marks = ",".join("?" * len(some))
-            for row, name, text, metadata in self.query(
-                f"SELECT row, id, text, metadata FROM documents WHERE row IN ({marks})", some  # noqa: S608 - values are bound
-            ):
-                found[row] = Document(name, text, json.loads(metadata) if metadata else {})
-        return found
+            sql = f"SELECT row, id, text, metadata FROM documents WHERE row IN ({marks})"  # noqa: S608 - values are bound
+            found.update((row, (name, text, metadata)) for row, name, text, metadata in self.query(sql, some))
+        return [found[row] for row in rows]
 
-    def rows_of(self, ids: Sequence[Id]) -> dict[Id, list[int]]:
-        """Rows (live or deleted) that carry any of the ids."""
-        return _rows_of(self.query, ids)
+    def repeated(self) -> list[tuple[Id, list[int]]]:
+        """Ids that occur more than once, with their rows in order."""
+        names = "SELECT CAST(id AS TEXT) FROM documents GROUP BY CAST(id AS TEXT) HAVING count(*) > 1"
+        sql = f"SELECT CAST(id AS TEXT) AS name, row FROM documents WHERE name IN ({names}) ORDER BY name, row"  # noqa: S608
+        found: dict[Id, list[int]] = {}
+        for name, row in self.query(sql):
+            found.setdefault(name, []).append(row)
+        return list(found.items())
+
+    def largest_integer(self) -> int:
+        """The largest id that is an integer, also one that was given as a text; -1 where there is none."""
+        number = "CAST(id AS INTEGER)"
+        sql = f"SELECT max({number}) FROM documents WHERE CAST({number} AS TEXT) = CAST(id AS TEXT)"  # noqa: S608
+        largest = self.query(sql)[0][0]
+        return -1 if largest is None else int(largest)
 
     def rows_where(self, condition: Condition) -> NDArray[np.int64]:
         """Rows that satisfy a condition."""
@@ -217,7 +211,7 @@ class Documents:
                 "SELECT row, id, text, metadata FROM documents WHERE row >= ? AND row < ? ORDER BY row", (start, last)
             )
             for row, name, text, metadata in rows:
-                yield row, Document(name, text, json.loads(metadata) if metadata else {})
+                yield row, document_of((name, text, metadata))
             if not rows or (stop is not None and last >= stop):
                 return
             start = last
@@ -237,14 +231,36 @@ class Documents:
         self._database.close()
 
 
-def _rows_of(query: Callable[[str, Sequence[Any]], list[tuple[Any, ...]]], ids: Sequence[Id]) -> dict[Id, list[int]]:
-    found: dict[Id, list[int]] = {}
-    for start in range(0, len(ids), MANY):
-        some = ids[start : start + MANY]
-        marks = ",".join("?" * len(some))
-        for name, row in query(f"SELECT id, row FROM documents WHERE id IN ({marks}) ORDER BY row", some):  # noqa: S608 - values are bound
-            found.setdefault(name, []).append(row)
-    return found
+def spellings(name: Id) -> tuple[Id, ...]:
+    """The ids that are one with this one: 3 and "3", but not "03"."""
+    if isinstance(name, int):
+        return name, str(name)
+    if _INTEGER.fullmatch(name) and -(2**63) <= int(name) < 2**63:
+        return name, int(name)
+    return (name,)
+
+
+def integer_of(name: Id) -> int:
+    """The integer that an id is, also as a text; -1 for any other."""
+    if isinstance(name, int):
+        return name
+    number = spellings(name)[-1]
+    return number if isinstance(number, int) else -1
+
+
+def row_of(document: Document, name: Id) -> Row:
+    """A document as it is kept.
+
+    Raises:
+        DataError: metadata that JSON cannot hold.
+    """
+    return name, document.text, _json(document.metadata, name)
+
+
+def document_of(row: Row) -> Document:
+    """A kept row as a document."""
+    name, text, metadata = row
+    return Document(name, text, json.loads(metadata) if metadata else {})
 
 
 def extract(name: str, function: str = "json_extract") -> str:

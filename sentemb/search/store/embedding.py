@@ -12,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import NumericError, SearchError
+from sentemb.maths.neighbours import Metric
 from sentemb.progress import Progress
-from sentemb.search.store.manifest import Metric, Model
+from sentemb.search.store.documents import Row
+from sentemb.search.store.manifest import Model
+from sentemb.search.store.writing import Block
 from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
+REMEMBERED = 16_384  # texts with their vectors: 24 MiB of 384 values
 
 
 @runtime_checkable
@@ -26,6 +30,13 @@ class Identified(Protocol):
     source: str
 
     def digest(self) -> str: ...
+
+
+@runtime_checkable
+class CountsCuts(Protocol):
+    """An embedder that counts the texts that are longer than it reads."""
+
+    cut_count: int
 
 
 @runtime_checkable
@@ -50,7 +61,9 @@ def model_of(encoder: Embedder, width: int, *, query_prompt: str, document_promp
     """What the manifest keeps of an embedder; one without a digest is known by its class only."""
     name = type(encoder).__module__ + "." + type(encoder).__qualname__
     source, digest = (encoder.source, encoder.digest()) if isinstance(encoder, Identified) else (f"object:{name}", "")
-    return Model(source, digest, width, query_prompt, document_prompt)
+    return Model(
+        source=source, digest=digest, width=width, query_prompt=query_prompt, document_prompt=document_prompt
+    )
 
 
 def check_model(encoder: Embedder, model: Model | None, where: Path) -> None:
@@ -69,13 +82,18 @@ def check_model(encoder: Embedder, model: Model | None, where: Path) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VectorRule:
-    """How raw vectors become those of the index."""
+    """How raw vectors become those of an index: their leading values, for cosine at unit length.
+
+    Attributes:
+        dimension: leading values to keep; None: all.
+        width: of raw vectors, where it is known: others than these two widths are refused.
+    """
 
     metric: Metric
-    dimension: int | None  # leading values to keep; None: all
-    width: int | None = None  # of the model's own vectors, where it is known: others than these two are refused
+    dimension: int | None = None
+    width: int | None = None
 
     def apply(self, vectors: Vectors, what: str) -> Vectors:
         """Truncate and, for cosine, normalise again; a float32 C array.
@@ -93,8 +111,8 @@ class VectorRule:
             raise SearchError(f"{what}: {vectors.shape[1]} values a vector; the index needs {self.dimension}")
         if self.width is not None and vectors.shape[1] not in (self.dimension, self.width):
             raise SearchError(
-                f"{what}: {vectors.shape[1]} values a vector; the index's model gives {self.width} and the index keeps "
-                f"{self.dimension}"
+                f"{what}: {vectors.shape[1]} values a vector; the index was built from vectors of {self.width} values "
+                f"and keeps {self.dimension}"
             )
         kept = np.ascontiguousarray(vectors[:, : self.dimension], dtype=np.float32)
         squares = np.einsum("ij,ij->i", kept, kept)
@@ -122,15 +140,15 @@ def encode(encoder: Embedder, texts: Sequence[str], prompt: str, bar: Progress |
     if bar is not None and "progress" in signature(encoder.encode).parameters:
         options["progress"] = bar
     if prompt and isinstance(encoder, Prompted):
-        found = encoder.encode(list(texts), prompt=prompt, **options)
+        vectors = encoder.encode(list(texts), prompt=prompt, **options)
     else:
-        found = encoder.encode([prompt + text for text in texts] if prompt else list(texts), **options)
+        vectors = encoder.encode([prompt + text for text in texts] if prompt else list(texts), **options)
     if bar is not None:
         bar.advance(before + len(texts) - bar.done)  # the encoder may not count what it met twice, or anything
-    found = np.asarray(found)
-    if found.ndim != 2 or len(found) != len(texts):
-        raise SearchError(f"the encoder gave shape {found.shape} for {len(texts)} texts; expected ({len(texts)}, d)")
-    return found
+    vectors = np.asarray(vectors)
+    if vectors.ndim != 2 or len(vectors) != len(texts):
+        raise SearchError(f"the encoder gave shape {vectors.shape} for {len(texts)} texts; expected ({len(texts)}, d)")
+    return vectors
 
 
 def prompts_of(encoder: Embedder, query: str | None, document: str | None) -> tuple[str, str]:
@@ -141,3 +159,35 @@ def prompts_of(encoder: Embedder, query: str | None, document: str | None) -> tu
     if document is None:
         document = next((known[name] for name in ("document", "passage", "corpus") if name in known), "")
     return query, document
+
+
+class TextBlocks:
+    """Documents on their way into a segment: encoded block by block, equal texts of a block once.
+
+    Texts that occurred in an earlier block are remembered with their vectors, up to ``REMEMBERED`` of them.
+
+    Attributes:
+        width: of the encoder's own vectors, once there are some.
+    """
+
+    def __init__(self, encoder: Embedder, rule: VectorRule, prompt: str) -> None:
+        self._encoder, self._rule, self._prompt = encoder, rule, prompt
+        self._known: dict[str, Vectors] = {}
+        self.width: int | None = None
+
+    def encoded(self, rows: Sequence[Row], bar: Progress) -> Block:
+        """The rows with their vectors."""
+        texts = [text or "" for _, text, _ in rows]
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        vectors: dict[str, Vectors] = {}
+        before = self._encoder.cut_count if isinstance(self._encoder, CountsCuts) else 0
+        if new:
+            raw = encode(self._encoder, new, self._prompt, bar)
+            self.width = raw.shape[1]
+            vectors = dict(zip(new, self._rule.apply(raw, "encoded texts"), strict=True))
+        bar.advance(len(texts) - len(new))
+        block = np.stack([vectors[text] if text in vectors else self._known[text] for text in texts])
+        for text in new[: max(REMEMBERED - len(self._known), 0)]:
+            self._known[text] = vectors[text].copy()  # a view would keep all of its block
+        cut = self._encoder.cut_count - before if isinstance(self._encoder, CountsCuts) else 0
+        return Block(rows=rows, vectors=block, cut=cut)

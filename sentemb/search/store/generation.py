@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
+from sentemb.search.store import manifest as manifests
 from sentemb.search.store.documents import Id
 from sentemb.search.store.embedding import VectorRule
-from sentemb.search.store.manifest import Document, Manifest
-from sentemb.search.store.segment import Segment
+from sentemb.search.store.manifest import Document, Manifest, SegmentEntry
+from sentemb.search.store.segment import Segment, verify_file
 from sentemb.types import Hits
 
 Vectors = NDArray[np.float32]
+ATTEMPTS = 20  # a reader meets a writer's clean-up at most this often in a row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +53,9 @@ class Generation:
     @property
     def rule(self) -> VectorRule:
         """How raw vectors become those of the index."""
-        model = self.manifest.model
-        return VectorRule(self.manifest.metric, self.manifest.dimension, None if model is None else model.width)
+        made = self.manifest
+        width = made.model.width if made.model else made.width or made.dimension
+        return VectorRule(metric=made.metric, dimension=made.dimension, width=width)
 
     def close(self) -> None:
         """Close the files."""
@@ -107,7 +111,7 @@ class Generation:
         documents = self.documents_of(found.ids[found.ids >= 0].ravel().tolist())
         return [
             [
-                Hit(id=_known(document.id), score=score, text=document.text, metadata=document.metadata)
+                Hit(id=_given(document.id), score=score, text=document.text, metadata=document.metadata)
                 for place, score in zip(row, scores, strict=True) if place >= 0 for document in [documents[place]]
             ]
             for row, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
@@ -122,11 +126,54 @@ def check_ids(ids: Sequence[Id]) -> None:
     """
     if isinstance(ids, (str, bytes)):
         raise SearchError(f"ids are a list; found {ids!r}; write [{ids!r}]")
-    wrong = [name for name in ids if isinstance(name, bool) or not isinstance(name, (str, int))]
-    if wrong:
-        raise SearchError(f"id {wrong[0]!r}: an id is a text or a whole number")
+    for name in ids:
+        is_number = isinstance(name, int) and not isinstance(name, bool) and -(2**63) <= name < 2**63
+        if not (isinstance(name, str) or is_number):
+            raise SearchError(f"id {name!r}: an id is a text or a whole number of 64 bits")
 
 
-def _known(name: Id | None) -> Id:
+def _given(name: Id | None) -> Id:
     assert name is not None  # the store gives every document an id
     return name
+
+
+def open_generation(
+    folder: Path, *, is_mapped: bool, device: str | None, verify: bool, known: Mapping[str, Segment] | None = None
+) -> Generation:
+    """The newest generation; starts over where a writer replaced it meanwhile.
+
+    Args:
+        is_mapped, device: see ``Segment``.
+        known: segments that are open already, by the name of their index file.
+
+    Raises:
+        SearchError: no index, a damaged or altered file, or a newer format.
+    """
+    for attempt in range(ATTEMPTS):
+        manifest = manifests.read(folder)
+        try:
+            if manifest.template is not None and verify:
+                verify_file(folder, manifest.template)
+            segments = tuple(
+                _opened(folder, entry, known or {}, verify=verify)
+                or Segment(folder, entry, manifest, is_mapped=is_mapped, verify=verify, device=device)
+                for entry in manifest.segments
+            )
+            return Generation(folder=folder, manifest=manifest, segments=segments)
+        except (FileNotFoundError, SearchError) as error:
+            if manifests.read(folder).generation == manifest.generation:
+                if isinstance(error, SearchError):
+                    raise
+                raise SearchError(f"{error.filename}: is missing; restore the index from a copy") from None
+            time.sleep(0.01 * attempt)
+    raise SearchError(f"{folder}: changes faster than it can be opened; try again")
+
+
+def _opened(folder: Path, entry: SegmentEntry, known: Mapping[str, Segment], *, verify: bool) -> Segment | None:
+    """The entry's segment where its files are open already, with the entry's deletions."""
+    old = known.get(entry.index.name)
+    if old is None or old.entry.index != entry.index or old.entry.documents != entry.documents:
+        return None
+    if entry.deleted is not None and verify:
+        verify_file(folder, entry.deleted)
+    return old.with_entry(entry, folder)

@@ -2,6 +2,7 @@
 
 Replacing ``manifest.json`` is the commit point of every change: whatever it does not name is not part of the index.
 All named files are immutable, so a reader that opened a manifest keeps a consistent picture while writers go on.
+A build is the same with another file, ``draft.json``: what that names is kept for ``resume``, but is no index yet.
 """
 
 from __future__ import annotations
@@ -10,23 +11,25 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from sentemb.errors import SearchError
+from sentemb.maths.neighbours import Metric
 
 NAME = "manifest.json"
-VERSION = 1
+DRAFT = "draft.json"
+VERSION = 2
+MARK, DRAFT_MARK = "sentemb-index", "sentemb-index-draft"
 
-Metric = Literal["cosine", "dot", "l2"]
 Count = Annotated[int, Field(ge=0)]
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]  # never a path out of the folder
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
 
-@checked(frozen=True, config=_STRICT)
+@checked(frozen=True, kw_only=True, config=_STRICT)
 class StoredFile:
     """An immutable file of the index."""
 
@@ -35,20 +38,26 @@ class StoredFile:
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-@checked(frozen=True, config=_STRICT)
+@checked(frozen=True, kw_only=True, config=_STRICT)
 class SegmentEntry:
     """Rows that were written together: their vectors, documents and which of them were deleted since."""
 
     rows: Annotated[int, Field(ge=1)]
     is_tail: bool  # exact vectors of a small addition, not yet of the index's kind
-    index: StoredFile
+    index: StoredFile  # of the kind; in a draft, float32 rows
     documents: StoredFile
     half: StoredFile | None = None  # (rows, dimension) float16, for exact re-scoring
     deleted: StoredFile | None = None  # one bit a row, little-endian bit order
     deleted_rows: Count = 0
+    cut: Count = 0  # documents longer than the model reads, whose end no search sees
+
+    @property
+    def files(self) -> list[StoredFile]:
+        """The segment's files."""
+        return [file for file in (self.index, self.documents, self.half, self.deleted) if file is not None]
 
 
-@checked(frozen=True, config=_STRICT)
+@checked(frozen=True, kw_only=True, config=_STRICT)
 class Model:
     """The encoder that filled the index."""
 
@@ -59,9 +68,9 @@ class Model:
     document_prompt: str = ""
 
 
-@checked(frozen=True, config=_STRICT)
+@checked(frozen=True, kw_only=True, config=_STRICT)
 class Tuned:
-    """Search effort that reached a recall on a held-out sample."""
+    """Search effort that reached a recall on a sample of queries."""
 
     effort: Annotated[int, Field(ge=1)] | None  # nprobe or efSearch; None where the kind has no such knob
     oversample: Annotated[int, Field(ge=1)]  # candidates per asked neighbour that are re-scored
@@ -69,34 +78,36 @@ class Tuned:
     recall: Annotated[float, Field(ge=0, le=1)]  # recall@10 against exact search
     queries: Count
     reached: bool
+    measured_on: Literal["documents", "queries"] = "documents"  # real queries find less than documents do
 
 
-@checked(frozen=True, config=_STRICT)
+@checked(frozen=True, kw_only=True, config=_STRICT)
 class Manifest:
     """One generation of an index."""
 
     generation: Annotated[int, Field(ge=1)]
     dimension: Annotated[int, Field(ge=1)]
     metric: Metric
-    kind: str
-    factory: str
+    kind: dict[str, str | int | float | bool]  # the table of the kind: {"use": "hnsw", "m": 16}
+    description: str  # of what the kind made of its settings
     reason: str  # why this kind
     seed: int
     next_id: Count  # for documents that come without an id
+    has_next_id: bool = True  # next_id is above every integer id; format 1 did not look
+    width: Annotated[int, Field(ge=1)] | None = None  # of given vectors, before truncation; None: format 1
     model: Model | None = None
     template: StoredFile | None = None  # trained, empty index that segments are made from
     rescored: bool = False
     tuned: Tuned | None = None
     indexed_fields: tuple[str, ...] = ()  # metadata fields with a database index
+    words: str = "none"  # how the word index of every segment splits texts, see ``words.rule_of``
     segments: tuple[SegmentEntry, ...] = ()
 
     @property
     def files(self) -> list[StoredFile]:
         """Every file that this generation consists of."""
-        found = [] if self.template is None else [self.template]
-        for segment in self.segments:
-            found += [f for f in (segment.index, segment.documents, segment.half, segment.deleted) if f is not None]
-        return found
+        template = [] if self.template is None else [self.template]
+        return template + [file for segment in self.segments for file in segment.files]
 
     @property
     def rows(self) -> int:
@@ -109,7 +120,32 @@ class Manifest:
         return self.rows - sum(segment.deleted_rows for segment in self.segments)
 
 
-_ADAPTER = TypeAdapter(Manifest)
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Draft:
+    """A build that is not an index yet: what it was given, and what of it is committed."""
+
+    source: str  # of the documents
+    metric: Metric
+    dim: int | None  # leading values of a vector to keep
+    model: Model | None  # None: from given vectors, of which nothing is committed before the end
+    rows: tuple[SegmentEntry, ...] = ()  # encoded documents in their order, vectors as float32
+    made: Manifest | None = None  # the index as far as it is made of those rows
+
+    @property
+    def files(self) -> list[StoredFile]:
+        """Every file that the draft keeps."""
+        made = [] if self.made is None else self.made.files
+        return made + [file for segment in self.rows for file in segment.files]
+
+    @property
+    def count(self) -> int:
+        """Documents whose vectors are committed."""
+        return sum(segment.rows for segment in self.rows)
+
+
+_Record = TypeVar("_Record", Manifest, Draft)
+_MANIFEST = TypeAdapter(Manifest)
+_DRAFT = TypeAdapter(Draft)
 
 
 def damaged(path: Path, what: str) -> SearchError:
@@ -117,11 +153,12 @@ def damaged(path: Path, what: str) -> SearchError:
     return SearchError(f"{path}: {what}; restore the index from a copy")
 
 
-def to_text(manifest: Manifest) -> str:
-    """The manifest as JSON with its own checksum."""
-    body = asdict(manifest)
-    record = {"format": "sentemb-index", "version": VERSION, "checksum": _checksum(body), "index": body}
-    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+def to_text(record: Manifest | Draft) -> str:
+    """The record as JSON with its own checksum."""
+    body = asdict(record) | ({"live": record.live} if isinstance(record, Manifest) else {})
+    mark = MARK if isinstance(record, Manifest) else DRAFT_MARK
+    envelope = {"format": mark, "version": VERSION, "checksum": checksum(body), "index": body}
+    return json.dumps(envelope, indent=1, ensure_ascii=False) + "\n"
 
 
 def read(folder: Path) -> Manifest:
@@ -132,24 +169,56 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        record = json.loads(path.read_bytes())
+        version, body = _envelope(path, MARK)
     except (FileNotFoundError, NotADirectoryError):
         raise SearchError(f"{folder}: {_why_absent(folder)}") from None
+    return parse(_from_format_1(body) if version == 1 else body, path)
+
+
+def read_draft(folder: Path) -> Draft | None:
+    """The unfinished build that lies in the folder.
+
+    Raises:
+        SearchError: a file of that name is none, or is damaged.
+    """
+    path = folder / DRAFT
+    try:
+        _, body = _envelope(path, DRAFT_MARK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return _validated(_DRAFT, body, path)
+
+
+def _envelope(path: Path, mark: str) -> tuple[int, Any]:
+    """Version and content of a file whose checksum is right."""
+    try:
+        record = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         raise damaged(path, "not readable as JSON, so it was altered") from None
-    if not isinstance(record, dict) or record.get("format") != "sentemb-index":
-        raise SearchError(f"{path}: not the manifest of a sentemb index")
+    if not isinstance(record, dict) or record.get("format") != mark:
+        what = "the manifest of a sentemb index" if mark == MARK else "a sentemb build; name another folder"
+        raise SearchError(f"{path}: not {what}")
     version = record.get("version")
     if isinstance(version, int) and version > VERSION:
         raise SearchError(
             f"{path}: format version {version}; this sentemb reads up to {VERSION}; upgrade sentemb to open this index"
         )
-    if version != VERSION:
-        raise SearchError(f"{path}: format version {version!r}; this sentemb reads {VERSION}")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise SearchError(f"{path}: format version {version!r}; this sentemb reads 1 to {VERSION}")
     body = record.get("index")
-    if record.get("checksum") != _checksum(body):
+    if record.get("checksum") != checksum(body):
         raise damaged(path, "its checksum does not match its content")
-    return parse(body, path)
+    return version, body
+
+
+def _from_format_1(body: Any) -> Any:
+    """Format 1 named FAISS's factory string, and had no words."""
+    if not isinstance(body, dict) or not isinstance(body.get("kind"), str) or "factory" not in body:
+        return body
+    named = {name: value for name, value in body.items() if name not in ("kind", "factory")}
+    is_named = body["kind"] != "factory"
+    kind = {"use": body["kind"]} if is_named else {"use": "faiss", "factory": body["factory"]}
+    return {**named, "kind": kind, "description": body["factory"], "has_next_id": False}
 
 
 def parse(body: Any, path: Path) -> Manifest:
@@ -158,12 +227,12 @@ def parse(body: Any, path: Path) -> Manifest:
     Raises:
         SearchError: a field is missing, unknown or impossible.
     """
-    try:
-        manifest = _ADAPTER.validate_json(json.dumps(body))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise damaged(path, f"{where}: {first['msg']}") from None
+    live = body.get("live") if isinstance(body, dict) else None
+    if live is not None:  # format 1 does not say
+        body = {name: value for name, value in body.items() if name != "live"}
+    manifest = _validated(_MANIFEST, body, path)
+    if live is not None and live != manifest.live:
+        raise damaged(path, f"its segments hold {manifest.live} documents, not {live}")
     for segment in manifest.segments:
         if segment.deleted_rows > segment.rows or (segment.deleted is None) != (segment.deleted_rows == 0):
             raise damaged(path, f"deleted rows of {segment.index.name} do not add up")
@@ -173,25 +242,27 @@ def parse(body: Any, path: Path) -> Manifest:
     return manifest
 
 
-def _checksum(body: Any) -> str:
+def _validated(adapter: TypeAdapter[_Record], body: Any, path: Path) -> _Record:
+    try:
+        return adapter.validate_json(json.dumps(body))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise damaged(path, f"{where}: {first['msg']}") from None
+
+
+def checksum(body: Any) -> str:
+    """Of a record's content, whatever its spacing."""
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def parts_of(folder: Path) -> Path:
-    """Where the parts that a cluster finished lie until the index is whole."""
-    folder = folder.resolve()
-    return folder.with_name(f"{folder.name}.shards")
-
-
 def _why_absent(folder: Path) -> str:
-    if parts_of(folder).is_dir() and not folder.is_file():
-        return f"its build on a cluster did not finish; the same command goes on from {parts_of(folder)}"
     if not folder.exists():
         return "there is no such folder; build an index with: sentemb index build DATA --out FOLDER"
     if not folder.is_dir():
         return "is a file; an index is a folder; build one with: sentemb index build DATA --out FOLDER"
-    if (folder / "building").is_dir():
+    if (folder / DRAFT).is_file():
         return "its build did not finish; continue it with the same command and --resume"
     return "holds no index (no manifest.json); build one with: sentemb index build DATA --out FOLDER"
 

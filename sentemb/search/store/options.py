@@ -5,31 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sentemb.errors import SearchError
+from sentemb.maths.neighbours import Metric
 from sentemb.search.store.documents import extract
-from sentemb.search.store.manifest import Metric
-from sentemb.search.vectors.kinds import choose
+from sentemb.search.store.words import rule_of
+from sentemb.search.vectors.choice import kind_of
+from sentemb.search.vectors.kind import VectorIndex
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BuildOptions:
     """Everything about an index that is decided when it is built.
 
     Args:
-        kind: ``auto``, a name of ``kinds.KINDS``, or a FAISS factory string.
+        kind: ``auto``, a kind or its name with settings (``hnsw:m=16``), or a FAISS factory string.
         metric: cosine (vectors are normalised), dot, or l2 (squared Euclidean distance; smaller is better).
         dim: leading values of a vector to keep, for models trained with nested dimensions.
         rescore: keep half-precision vectors and compare the best candidates exactly; None: for coarse kinds only.
         memory_bytes: memory budget that ``auto`` keeps to; None: half of what is free now.
         target_recall: recall@10 against exact search that the search effort is tuned to, on 256 of the documents
-            themselves. Queries that are unlike documents can find less: ``tune_on`` tunes on real ones.
+            themselves. Real queries usually find less (0.86 where documents find 0.95); ``tune`` measures on them.
         seed: of the training sample, the tuning sample and k-means.
         query_prompt: put in front of queries; None: what the model itself says of queries.
-        document_prompt: likewise of documents.
+        document_prompt: put in front of documents; None: what the model itself says of documents.
         segment_rows: rows after which a new segment begins, to bound the memory of building; None: one segment.
         indexed_fields: metadata fields that get a database index, for fast filters.
+        words: how texts are split for search by words: ``unicode`` (any language with spaces), ``english`` (without its
+            commonest words), ``stem-LANGUAGE`` (stems), ``trigram`` (languages without spaces), ``none``.
     """
 
-    kind: str = "auto"
+    kind: str | VectorIndex = "auto"
     metric: Metric = "cosine"
     dim: int | None = None
     rescore: bool | None = None
@@ -40,6 +44,7 @@ class BuildOptions:
     document_prompt: str | None = None
     segment_rows: int | None = None
     indexed_fields: tuple[str, ...] = ()
+    words: str = "english"
 
     def check(self) -> None:
         """Raises SearchError for an impossible value."""
@@ -57,6 +62,6 @@ class BuildOptions:
             raise SearchError(f"memory = {self.memory_bytes} bytes; at least 1")
         for name in self.indexed_fields:
             extract(name)
-        # a kind that does not exist is told before anything is encoded; whether a factory string fits the vectors,
-        # as soon as the first of them are there
-        choose(self.kind, rows=1000, dimension=self.dim or 64, memory_bytes=1 << 40, target_recall=0.5, rescore=None)
+        rule_of(self.words)
+        if self.kind != "auto":
+            kind_of(self.kind)  # one that does not exist is refused before anything is encoded

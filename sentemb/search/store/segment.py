@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
 from sentemb.files import sha256_of
+from sentemb.parts import PartError, room
 from sentemb.search.store.documents import Condition, Documents
 from sentemb.search.store.manifest import Manifest, SegmentEntry, StoredFile, damaged
-from sentemb.search.vectors.faiss_vectors import Mask, VectorIndex, Vectors
+from sentemb.search.vectors.choice import kind_of
+from sentemb.search.vectors.kind import Mask, Rows, Scores, VectorIndex, Vectors
 
 if TYPE_CHECKING:
-    from sentemb.search.vectors.torch_vectors import TorchVectors
+    from sentemb.maths.inner_products import ExactSearch
 
-TAIL = "Flat"  # factory of small additions
 KEPT_FILTERS = 16
 
 
@@ -27,7 +28,7 @@ def verify_file(folder: Path, file: StoredFile) -> None:
     """Size and checksum of a file, before anything parses it.
 
     Raises:
-        SearchError: it is missing or was altered.
+        SearchError: it was altered.
         FileNotFoundError: it is missing.
     """
     path = folder / file.name
@@ -38,12 +39,52 @@ def verify_file(folder: Path, file: StoredFile) -> None:
         raise damaged(path, "its SHA-256 is not the manifest's, so it was altered")
 
 
+def stored_kind(manifest: Manifest) -> VectorIndex:
+    """A new, empty index of the kind that a manifest names.
+
+    Raises:
+        SearchError: no such kind; code of others is not imported because an index names it.
+    """
+    settings = dict(manifest.kind)
+    try:
+        kind = room("kinds").find(settings.pop("use", None), may_import=False)(**settings)
+    except PartError as error:
+        raise SearchError(
+            f"kind of the index: {error}; import the module of a kind of your own before you open the index, or "
+            "install it as an entry point"
+        ) from None
+    assert isinstance(kind, VectorIndex)
+    return kind
+
+
+def empty_index(folder: Path, manifest: Manifest, rows: int) -> VectorIndex:
+    """An empty index of the manifest's kind that takes vectors: trained where the kind needs it.
+
+    Raises:
+        SearchError: the trained template was altered.
+    """
+    index = stored_kind(manifest)
+    if manifest.template is None:
+        index.create(dimension=manifest.dimension, metric=manifest.metric, rows=rows)
+    else:
+        verify_file(folder, manifest.template)
+        index.load(folder / manifest.template.name, dimension=manifest.dimension, metric=manifest.metric)
+    return index
+
+
+def empty_tail(manifest: Manifest) -> VectorIndex:
+    """An empty exact index, for a small addition."""
+    index = kind_of("flat")
+    index.create(dimension=manifest.dimension, metric=manifest.metric, rows=0)
+    return index
+
+
 class Segment:
     """Rows that were written together; immutable but for what the manifest says of deletions.
 
     Args:
         is_mapped: leave vectors in their file.
-        device: torch device for those searches that can run on one; None: FAISS on the CPU.
+        device: torch device that searches exact vectors; None: the CPU.
     """
 
     def __init__(
@@ -52,12 +93,11 @@ class Segment:
     ) -> None:
         self.entry = entry
         self.rows = entry.rows
-        self.factory = TAIL if entry.is_tail else manifest.factory
-        for file in (entry.index, entry.documents, entry.half, entry.deleted):
-            if file is not None and verify:
-                verify_file(folder, file)
+        for file in entry.files if verify else ():
+            verify_file(folder, file)
         path = folder / entry.index.name
-        self.vectors = VectorIndex.read(path, self.factory, manifest.metric, is_mapped=is_mapped)
+        self.vectors = kind_of("flat") if entry.is_tail else stored_kind(manifest)
+        self.vectors.load(path, dimension=manifest.dimension, metric=manifest.metric, is_mapped=is_mapped)
         if (self.vectors.rows, self.vectors.dimension) != (entry.rows, manifest.dimension):
             raise SearchError(
                 f"{path}: {self.vectors.rows} vectors of dimension {self.vectors.dimension}, the manifest says "
@@ -66,17 +106,13 @@ class Segment:
         self.documents = Documents(folder / entry.documents.name, entry.rows)
         self.half = _open_half(folder, entry, manifest.dimension)
         self.live = _open_live(folder, entry)
-        self.exact: TorchVectors | None = None
-        if device is not None:
-            self._copy_to(device)
+        self.exact: ExactSearch | None = None
+        if device is not None and self.vectors.is_exact:
+            from sentemb.search.vectors.device import on_device
+
+            self.exact = on_device(self.vectors, device)
         self._filters: OrderedDict[Condition, Mask] = OrderedDict()
         self._filters_lock = Lock()
-
-    def _copy_to(self, device: str) -> None:
-        from sentemb.search.vectors.torch_vectors import TorchVectors
-
-        if self.vectors.is_exact:
-            self.exact = TorchVectors(self.vectors, device)
 
     @property
     def live_rows(self) -> int:
@@ -89,7 +125,7 @@ class Segment:
         other.__dict__.update(self.__dict__)
         other.entry = entry
         other.live = _open_live(folder, entry)
-        other._filters = OrderedDict()
+        other._filters, other._filters_lock = OrderedDict(), Lock()
         return other
 
     def allowed(self, condition: Condition | None) -> Mask | None:
@@ -109,17 +145,17 @@ class Segment:
                 self._filters.popitem(last=False)
         return mask
 
-    def search(
-        self, queries: Vectors, k: int, *, effort: int | None, allowed: Mask | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def search(self, queries: Vectors, k: int, *, effort: int | None, allowed: Mask | None) -> tuple[Scores, Rows]:
         """Scores and rows (queries, k) among the allowed rows, best first; missing places have row -1."""
+        if self.exact is not None:
+            return self.exact.top(queries, min(k, self.rows), allowed)
         return self.vectors.search(queries, k, effort=effort, allowed=allowed)
 
-    def exact_vectors(self, rows: NDArray[np.int64]) -> Vectors:
+    def exact_vectors(self, rows: Rows) -> Vectors:
         """Vectors at the best precision that is kept."""
         if self.half is not None:
             return self.half[rows].astype(np.float32)
-        return self.vectors.vectors_of(rows)
+        return self.vectors.reconstruct(rows)
 
     def close(self) -> None:
         """Close the files."""

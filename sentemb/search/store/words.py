@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import SearchError, needs_extra
+from sentemb.errors import SearchError, did_you_mean, needs_extra
 
 PART_ROWS = 100_000  # documents whose words are in memory while writing
 SMALL = 512  # bytes up to which a list is not worth compressing
@@ -44,6 +44,7 @@ class WordRule:
 
     Args:
         language: ``english`` leaves out its 33 commonest words, as Lucene does; no other language has such a list here.
+            ``trigram`` takes every three letters of a word instead, for languages without spaces.
         stem: cut words to their stems with the Snowball algorithm of the language ("running" is "run").
     """
 
@@ -63,9 +64,29 @@ class WordRule:
             words = _any_script().findall(unicodedata.normalize("NFKC", text).lower())
         if self.language == "english":
             words = [word for word in words if word not in _ENGLISH]
+        if self.language == "trigram":
+            words = [word[i : i + 3] for word in words for i in range(max(len(word) - 2, 1))]
         if self.stem:
             words = _stemmer(self.language).stemWords(words)
         return words
+
+
+def rule_of(name: str) -> WordRule | None:
+    """The rule that ``unicode``, ``english``, ``trigram`` or ``stem-LANGUAGE`` names; None for ``none``.
+
+    Raises:
+        SearchError: it is none of these.
+        MissingExtra: the stemmers are not installed.
+    """
+    if name == "none":
+        return None
+    language = name.removeprefix("stem-")
+    if language == name and name not in ("unicode", "english", "trigram"):
+        known = ("none", "unicode", "english", "trigram", "stem-english")
+        raise SearchError(f'words = "{name}"{did_you_mean(name, known)}; or stem- and another language')
+    rule = WordRule(language=language, stem=language != name)
+    rule.check()
+    return rule
 
 
 @cache

@@ -1,233 +1,140 @@
-"""Making the immutable files of segments, and the lock and commit around every change."""
+"""The one way in which rows become the files of a segment: a build, an addition and a rewriting all end here."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sentemb.errors import IndexLocked, SearchError
-from sentemb.progress import Progress
-from sentemb.search.store import manifest as manifests
+from sentemb.errors import SearchError
+from sentemb.search.store.commit import file_name
 from sentemb.search.store.disk import Disk, HashedFile
-from sentemb.search.store.documents import DocumentWriter
-from sentemb.search.store.manifest import Manifest, SegmentEntry, StoredFile
-from sentemb.search.store.segment import TAIL, verify_file
-from sentemb.search.store.spool import BLOCK, VectorSource
-from sentemb.search.vectors.faiss_vectors import Mask, VectorIndex
+from sentemb.search.store.documents import Documents, DocumentWriter, Row
+from sentemb.search.store.manifest import SegmentEntry, StoredFile
+from sentemb.search.store.words import WordRule
+from sentemb.search.vectors.kind import Mask, Rows, VectorIndex, Vectors
 
-LOCK = ".lock"
-STAGING = "building"  # a build's spool, kept for --resume
-CHANGES = "changing"  # an addition's spool, worthless after a crash
+BLOCK = 8192  # rows in memory at a time
 
 
-@contextmanager
-def write_lock(folder: Path) -> Iterator[None]:
-    """Hold the index's write lock; the kernel frees it when the process ends, however it ends.
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Some rows on their way into a segment."""
 
-    Raises:
-        IndexLocked: another process (or handle) holds it.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise SearchError(f"{folder}: is a file; an index is a folder: name another place")
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    except FileNotFoundError:
-        raise _gave_up(folder) from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(descriptor, 100, 0).decode(errors="replace").strip() or "unknown"
-            raise IndexLocked(
-                f"{folder}: process {holder} is writing to this index; one writer at a time: wait until it is done "
-                "(searching needs no lock)"
-            ) from None
-        if not _is_same(descriptor, folder / LOCK):  # a failed first build removed it meanwhile
-            raise _gave_up(folder)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # the next writer may be there already, or somebody removed all of it
-                if os.listdir(folder) == [LOCK]:  # nothing came of it: leave nothing
-                    (folder / LOCK).unlink()
-                    if is_new:
-                        folder.rmdir()
-    finally:
-        os.close(descriptor)
+    rows: Sequence[Row]
+    vectors: Vectors | None  # None: nothing needs them, because the index has the rows already
+    is_indexed: bool = False  # the index has taken the rows' codes
+    cut: int = 0  # documents whose end the model did not read
 
 
-def _gave_up(folder: Path) -> IndexLocked:
-    return IndexLocked(f"{folder}: another process gave up writing here at this moment; try again")
+class RowSource(Protocol):
+    """Rows that were written before."""
+
+    rows: int
+    documents: Documents
+
+    def exact_vectors(self, rows: Rows) -> Vectors: ...
 
 
-def _is_same(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def on_disk(folder: Path) -> Manifest | None:
-    """The generation that holds now, also where its writer was stopped right after the commit.
-
-    Raises:
-        SearchError: the manifest is damaged.
-    """
-    return manifests.read(folder) if (folder / manifests.NAME).exists() else None
-
-
-def sweep(folder: Path, current: Manifest | None, disk: Disk) -> None:
-    """Remove what a killed writer left: files that the manifest does not name. Only under the lock."""
-    named = {manifests.NAME, LOCK} | ({file.name for file in current.files} if current else set())
-    for entry in folder.iterdir():
-        if entry.name == CHANGES and entry.is_dir():
-            remove_folder(entry, disk)
-        elif entry.is_file() and entry.name not in named and _is_ours(entry.name):
-            disk.remove(entry)
-
-
-def segment_file(generation: int, number: int, suffix: str) -> str:
-    """Name of a file of a segment that a generation added."""
-    return f"g{generation:08d}-{number:04d}.{suffix}"
-
-
-def _is_ours(name: str) -> bool:
-    return (name.startswith("g") and name.split(".")[0][1:9].isdigit()) or name.startswith(manifests.NAME)
-
-
-def remove_folder(folder: Path, disk: Disk) -> None:
-    """Remove a flat folder and its files."""
-    if folder.is_dir():
-        for entry in folder.iterdir():
-            disk.remove(entry)
-        folder.rmdir()
-
-
-def commit(folder: Path, disk: Disk, new: Manifest, old: Manifest | None) -> None:
-    """Make ``new`` the index, then remove what only ``old`` named. The rename inside is the commit point."""
-    disk.sync_folder(folder)  # the names of the new files are on the disk before anything refers to them
-    disk.replace_text(folder / manifests.NAME, manifests.to_text(new))
-    kept = {file.name for file in new.files}
-    for file in old.files if old else ():
-        if file.name not in kept:
-            with suppress(OSError):  # the change holds; the next writer sweeps again
-                disk.remove(folder / file.name)
-
-
-@dataclass(frozen=True)
-class VectorFiles:
-    """A segment's files that are made of its vectors."""
-
-    index: StoredFile
-    half: StoredFile | None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a new segment is made with."""
+@dataclass(frozen=True, kw_only=True)
+class SegmentWriter:
+    """Writes segments of one generation (or of a build's draft) into a folder. It holds no open file, so it can be
+    sent to other processes; what it has written counts when its entry is committed."""
 
     folder: Path
     disk: Disk
-    manifest: Manifest  # of the generation being made
-    title: str = "indexing"
+    generation: int
+    prefix: Literal["g", "d", "s"] = "g"  # of file names: changes, segments that a build makes, its encoded rows
+    indexed_fields: tuple[str, ...] = ()
+    words: WordRule | None = None
 
-    def empty(self, *, is_tail: bool) -> VectorIndex:
-        """An empty index that takes vectors: trained where the kind needs it.
-
-        Raises:
-            SearchError: the trained template was altered.
-        """
-        made = self.manifest
-        if is_tail:
-            return VectorIndex.create(TAIL, made.dimension, made.metric)
-        if made.template is None:
-            return VectorIndex.create(made.factory, made.dimension, made.metric)
-        verify_file(self.folder, made.template)
-        return VectorIndex.read(self.folder / made.template.name, made.factory, made.metric)
-
-    def name(self, number: int, suffix: str) -> str:
-        """A file name no other generation has."""
-        return segment_file(self.manifest.generation, number, suffix)
-
-    def segment(
-        self, number: int, source: VectorSource, documents: DocumentWriter, *, is_tail: bool,
-        index: VectorIndex | None = None,
+    def write(
+        self, number: int, blocks: Iterable[Block], index: VectorIndex | None, *, is_tail: bool = False,
+        is_rescored: bool = False,
     ) -> SegmentEntry:
-        """Write one segment from vectors and a filled documents file (which is moved).
+        """Write one segment.
 
         Args:
-            index: already filled with the source's rows, where codes were copied instead of vectors added.
+            number: of the segment; no other of the generation has it.
+            index: takes the vectors; None: they are kept as float32 rows.
+            is_tail: a small addition, exact until it is merged.
+            is_rescored: also keep half-precision vectors.
         """
-        vectors = self.vectors(number, source, is_tail=is_tail, index=index)
-        return self.entry(number, source.rows, vectors, documents, is_tail=is_tail)
-
-    def vectors(
-        self, number: int, source: VectorSource, *, is_tail: bool, index: VectorIndex | None = None
-    ) -> VectorFiles:
-        """Write a segment's FAISS file and, where the index re-scores, its half-precision file."""
-        made = index if index is not None else self.filled(source, is_tail=is_tail)
-        stored = self.disk.store(self.folder / self.name(number, "faiss"), lambda file: made.write(file.write))
-        half = None
-        if self.manifest.rescored and not is_tail:
-            half = self.disk.store(self.folder / self.name(number, "half"), lambda file: _write_half(file, source))
-        return VectorFiles(stored, half)
-
-    def entry(
-        self, number: int, rows: int, vectors: VectorFiles, documents: DocumentWriter, *, is_tail: bool
-    ) -> SegmentEntry:
-        """A segment of vector files that lie in the folder and a filled documents file (which is moved)."""
-        documents.close()
-        adopted = self.disk.adopt(documents.path)
-        name = self.name(number, "documents")
-        self.disk.rename(documents.path, self.folder / name)
+        kinds = [("rows", np.float32)] * (index is None) + [("half", np.float16)] * is_rescored
+        documents = DocumentWriter(self.path(number, "documents"), self.disk)
+        files: dict[str, HashedFile] = {}
+        cut = 0
+        try:
+            for name, _ in kinds:
+                files[name] = HashedFile(self.disk, self.path(number, name))
+            for block in blocks:
+                documents.append(block.rows)
+                cut += block.cut
+                if block.vectors is not None:
+                    if index is not None and not block.is_indexed:
+                        index.add(block.vectors)
+                    for name, kind in kinds:
+                        files[name].write(_as(kind, block.vectors).tobytes())
+            if index is not None:
+                files["index"] = HashedFile(self.disk, self.path(number, "index"))
+                index.save(files["index"].write)
+            stored = {name: file.close() for name, file in files.items()}
+            stored["documents"] = documents.close(self.indexed_fields, self.words)
+        finally:
+            documents.abandon()
+            for file in files.values():
+                file.abandon()
         return SegmentEntry(
-            rows=rows, is_tail=is_tail, index=vectors.index,
-            documents=StoredFile(name, adopted.bytes, adopted.sha256), half=vectors.half,
+            rows=documents.rows, is_tail=is_tail, index=stored["rows" if index is None else "index"],
+            documents=stored["documents"], half=stored.get("half"), cut=cut,
         )
 
-    def deletions(self, number: int, entry: SegmentEntry, live: Mask) -> SegmentEntry:
+    def write_deletions(self, number: int, entry: SegmentEntry, live: Mask) -> SegmentEntry:
         """The entry with other deletions."""
         deleted = int((~live).sum())
         if deleted == 0:
             return replace(entry, deleted=None, deleted_rows=0)
-        bits = np.packbits(~live, bitorder="little").tobytes()
-        stored = self.disk.store(self.folder / self.name(number, "deleted"), lambda file: _discard(file.write(bits)))
-        return replace(entry, deleted=stored, deleted_rows=deleted)
+        with self.disk.create(self.path(number, "deleted")) as file:
+            file.write(np.packbits(~live, bitorder="little").tobytes())
+            return replace(entry, deleted=file.close(), deleted_rows=deleted)
 
-    def filled(self, source: VectorSource, *, is_tail: bool) -> VectorIndex:
-        """An index with the source's vectors.
+    def write_index(self, number: int, index: VectorIndex, suffix: str) -> StoredFile:
+        """Write an index alone."""
+        with self.disk.create(self.path(number, suffix)) as file:
+            index.save(file.write)
+            return file.close()
 
-        Raises:
-            SearchError: they have another width than the index.
-        """
-        made = self.empty(is_tail=is_tail)
-        if source.dimension != made.dimension:
-            raise SearchError(f"vectors of width {source.dimension}; the index keeps {made.dimension}")
-        with Progress(self.title, total=source.rows, unit="vectors") as bar:
-            for start in range(0, source.rows, BLOCK):
-                block = source.block(start, min(start + BLOCK, source.rows))
-                made.add(block)
-                bar.advance(len(block))
-        return made
+    def write_documents(self, number: int, entry: SegmentEntry, source: RowSource) -> SegmentEntry:
+        """Write a segment's documents anew, with the words and indexes of now; gives the entry with that file."""
+        documents = DocumentWriter(self.path(number, "documents"), self.disk)
+        try:
+            for block in stored_blocks(source, np.arange(source.rows), with_vectors=False):
+                documents.append(block.rows)
+            stored = documents.close(self.indexed_fields, self.words)
+        finally:
+            documents.abandon()
+        return replace(entry, documents=stored)
 
-
-def _write_half(file: HashedFile, source: VectorSource) -> None:
-    for start in range(0, source.rows, BLOCK):
-        block = source.block(start, min(start + BLOCK, source.rows))
-        if np.abs(block).max(initial=0) > np.finfo(np.float16).max:
-            raise SearchError("re-scoring keeps half precision, and a value is beyond 65504; build without rescore")
-        file.write(block.astype(np.float16).tobytes())
+    def path(self, number: int, suffix: str) -> Path:
+        """Where a file of a segment goes."""
+        return self.folder / file_name(self.prefix, self.generation, number, suffix)
 
 
-def _discard(_: int) -> None:
-    """The number of bytes is of no use."""
+def _as(kind: type, vectors: Vectors) -> NDArray[Any]:
+    if kind is np.float16 and np.abs(vectors).max(initial=0) > np.finfo(np.float16).max:
+        raise SearchError("re-scoring keeps half precision, and a value is beyond 65504; build without rescore")
+    return vectors.astype(kind, copy=False)
+
+
+def stored_blocks(
+    source: RowSource, rows: Rows, *, with_vectors: bool = True, is_indexed: bool = False
+) -> Iterator[Block]:
+    """Chosen rows of a segment, block by block."""
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        vectors = source.exact_vectors(part) if with_vectors else None
+        yield Block(rows=source.documents.raw(part.tolist()), vectors=vectors, is_indexed=is_indexed)

@@ -14,8 +14,8 @@ COPIED = 65_536  # codes copied at a time
 
 def inner_ivf(raw: Any) -> Any:
     """The inverted-file index inside transforms, or None."""
-    found = faiss.try_extract_index_ivf(raw)
-    return None if found is None else faiss.downcast_index(found)
+    inner = faiss.try_extract_index_ivf(raw)
+    return None if inner is None else faiss.downcast_index(inner)
 
 
 def inner_graph(raw: Any) -> Any:
@@ -27,22 +27,22 @@ def inner_graph(raw: Any) -> Any:
 
 def clusterings(raw: Any) -> list[Any]:
     """The k-means that an index trains with, but for those of rotations."""
-    found = [raw.cp] if isinstance(raw, (faiss.IndexIVF, faiss.IndexBinaryIVF)) else []
+    kmeans = [raw.cp] if isinstance(raw, (faiss.IndexIVF, faiss.IndexBinaryIVF)) else []
     if isinstance(raw, (faiss.IndexIVFPQ, faiss.IndexPQ)):
-        found.append(raw.pq.cp)
-    return found
+        kmeans.append(raw.pq.cp)
+    return kmeans
 
 
 def rotation_quantisers(raw: Any) -> list[Any]:
     """A product quantiser for every OPQ rotation to train with in place of its own, so that it can be set."""
-    made = []
+    quantisers = []
     if isinstance(raw, faiss.IndexPreTransform):
         for number in range(raw.chain.size()):
             rotation = faiss.downcast_VectorTransform(raw.chain.at(number))
             if isinstance(rotation, faiss.OPQMatrix):
-                made.append(faiss.ProductQuantizer(rotation.d_out, rotation.M, 8))
-                rotation.pq = made[-1]
-    return made
+                quantisers.append(faiss.ProductQuantizer(rotation.d_out, rotation.M, 8))
+                rotation.pq = quantisers[-1]
+    return quantisers
 
 
 def can_copy_codes(target: Any, source: Any) -> bool:
@@ -67,8 +67,8 @@ def copy_codes(source: Any, target: Any, rows: NDArray[np.int64]) -> None:
     size = int(source.code_size)
     codes = faiss.rev_swig_ptr(source.codes.data(), int(source.ntotal) * size).reshape(-1, size)
     for start in range(0, len(rows), COPIED):
-        some = np.ascontiguousarray(codes[rows[start : start + COPIED]])
-        target.add_sa_codes(some)
+        block = np.ascontiguousarray(codes[rows[start : start + COPIED]])
+        target.add_sa_codes(block)
 
 
 def codes_of_binary(raw: Any, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -85,20 +85,20 @@ def codes_of_binary(raw: Any, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 def _copy_lists(source: Any, target: Any, rows: NDArray[np.int64], source_rows: int, first: int) -> None:
     """The rows' entries of every inverted list, numbered from ``first`` on."""
-    place = np.full(source_rows, -1, dtype=np.int64)
-    place[rows] = first + np.arange(len(rows))
+    new_row = np.full(source_rows, -1, dtype=np.int64)
+    new_row[rows] = first + np.arange(len(rows))
     size = int(source.code_size)
     for number in range(int(source.nlist)):
         count = int(source.list_size(number))
         if not count:
             continue
         ids, codes = _list(source, number, count, size)
-        moved = place[ids]
+        moved = new_row[ids]
         keep = moved >= 0
         if keep.any():
             # named, because swig_ptr does not keep an array alive
-            kept_ids, kept_codes = np.ascontiguousarray(moved[keep]), np.ascontiguousarray(codes[keep])
-            target.add_entries(number, len(kept_ids), faiss.swig_ptr(kept_ids), faiss.swig_ptr(kept_codes))
+            new_ids, new_codes = np.ascontiguousarray(moved[keep]), np.ascontiguousarray(codes[keep])
+            target.add_entries(number, len(new_ids), faiss.swig_ptr(new_ids), faiss.swig_ptr(new_codes))
 
 
 def _list(lists: Any, number: int, count: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

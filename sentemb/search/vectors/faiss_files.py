@@ -10,8 +10,7 @@ from typing import Any
 import faiss as _faiss
 
 from sentemb.errors import SearchError
-from sentemb.search.store.manifest import Metric, damaged
-from sentemb.search.vectors.kinds import choose
+from sentemb.maths.neighbours import Metric
 
 faiss: Any = _faiss  # its own type stubs know half of its classes
 IO_BLOCK = 1 << 20
@@ -49,17 +48,6 @@ def create_raw(factory: str, dimension: int, metric: Metric) -> Any:
     return raw
 
 
-def check_factory(kind: str, dimension: int, metric: Metric) -> None:
-    """Whether FAISS can make the kind for this dimension.
-
-    Raises:
-        SearchError: it cannot.
-    """
-    if kind != "auto":
-        choice = choose(kind, rows=1000, dimension=dimension, memory_bytes=None, target_recall=0.5, rescore=None)
-        create_raw(choice.factory, dimension, metric)
-
-
 def read_raw(path: Path, factory: str, *, is_mapped: bool) -> Any:
     """The FAISS index of a file whose checksum was verified.
 
@@ -73,16 +61,17 @@ def read_raw(path: Path, factory: str, *, is_mapped: bool) -> Any:
         mapping = faiss.IO_FLAG_MMAP if "IVF" in factory else faiss.IO_FLAG_MMAP_IFC
         return faiss.read_index(str(path), mapping if is_mapped else 0)
     except RuntimeError as error:
-        raise damaged(path, f"FAISS cannot read it ({reason(error)})") from None
+        raise SearchError(f"{path}: FAISS cannot read it ({reason(error)}); restore the index from a copy") from None
 
 
-def write_raw(raw: Any, sink: Callable[[bytes], int], *, is_binary: bool) -> None:
-    """Serialise through ``sink``, which takes each block and may raise (its own error comes through)."""
+def write_raw(raw: Any, write: Callable[[bytes], object], *, is_binary: bool) -> None:
+    """Serialise through ``write``, which takes each block and may raise (its own error comes through)."""
     fault: list[BaseException] = []
 
     def guarded(block: bytes) -> int:
         try:
-            return sink(block)
+            write(block)
+            return len(block)
         except BaseException as error:
             fault.append(error)
             return 0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 faiss: Any = _faiss  # its own type stubs know half of its classes
 Mask = NDArray[np.bool_]
-Found = tuple[NDArray[Any], NDArray[np.int64]]  # scores and rows, (queries, k), best first
+ScoresAndRows = tuple[NDArray[Any], NDArray[np.int64]]  # scores and rows, (queries, k), best first
 
 
 def selector(allowed: Mask) -> Any:
@@ -19,7 +19,7 @@ def selector(allowed: Mask) -> Any:
     return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
 
 
-def search_wider(search: Callable[[int], Found], k: int, allowed: Mask, worst: float) -> Found:
+def search_wider(search: Callable[[int], ScoresAndRows], k: int, allowed: Mask, worst: float) -> ScoresAndRows:
     """For kinds whose FAISS search takes no selector: ask for more until k allowed ones are there, or all are.
 
     Args:
@@ -29,13 +29,13 @@ def search_wider(search: Callable[[int], Found], k: int, allowed: Mask, worst: f
         worst: score of missing places.
     """
     wanted = min(k, int(allowed.sum()))
-    asked = min(len(allowed), 2 * k)
+    wider = min(len(allowed), 2 * k)
     while True:
-        scores, rows = search(asked)
+        scores, rows = search(wider)
         keep = (rows >= 0) & allowed[rows]
-        if asked >= len(allowed) or int(keep.sum(axis=1).min()) >= wanted:
+        if wider >= len(allowed) or int(keep.sum(axis=1).min()) >= wanted:
             break
-        asked = min(len(allowed), asked * 4)
+        wider = min(len(allowed), wider * 4)
     order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
     kept = np.take_along_axis(keep, order, axis=1)
     out_rows = np.full((len(rows), k), -1, dtype=np.int64)

@@ -1,8 +1,7 @@
-"""Known ids: every repetition is a suspicion, whatever the runs are, and few others are."""
+"""Numbers for documents without ids, and ids that occur twice: told before anything is encoded."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,31 +12,33 @@ from toy import ToyEncoder, vectors
 
 from sentemb.errors import DataError
 from sentemb.search import Document, SearchIndex
-from sentemb.search.store.known_ids import KnownIds
-from sentemb.search.store.spool import BLOCK
+from sentemb.search.store.records import Numbering
+from sentemb.search.store.writing import BLOCK
 
-IDS = st.lists(st.one_of(st.integers(-5, 5), st.integers(-(2**63), 2**63 - 1), st.text(max_size=2)), max_size=20)
+IDS = st.lists(st.one_of(st.none(), st.integers(-3, 9), st.integers(0, 9).map(str), st.text(max_size=1)), max_size=9)
 
 
 @settings(deadline=None)
-@given(st.lists(IDS, max_size=12))
-def test_every_repetition_is_suspected(blocks: list[list[int | str]]) -> None:
-    known, seen = KnownIds(), set()
+@given(st.lists(IDS, max_size=6), st.integers(0, 5))
+def test_numbers_and_repetitions_are_those_of_a_loop(blocks: list[list[int | str | None]], start: int) -> None:
+    numbering, seen, number = Numbering(start, is_unique=True), dict[str, int](), start
     for block in blocks:
-        repeated = [name for i, name in enumerate(block) if name in seen or name in block[:i]]
-        assert set(repeated) <= set(known.suspects(block))
-        known.add(block)
-        seen |= set(block)
-
-
-def test_runs_stay_few_and_nothing_new_is_suspected() -> None:
-    known = KnownIds()
-    names: list[int | str] = [f"{random.Random(i).getrandbits(64):x}" for i in range(20_000)]
-    for start in range(0, len(names), 100):
-        assert known.suspects(names[start : start + 100]) == []
-        known.add(names[start : start + 100])
-    assert len(known._runs) < 12
-    assert known.suspects(["new", names[0], 7, names[-1], names[12_345]]) == [names[0], names[-1], names[12_345]]
+        names: list[str] | None = []
+        for row, name in enumerate(block, start=len(seen)):
+            key = str(number if name is None else name)
+            if names is not None and key in seen:
+                names = None
+            if names is not None:
+                seen[key] = row
+                names.append(key)
+                if key.lstrip("-").isdecimal() and key.isascii() and str(int(key)) == key:
+                    number = max(number, int(key) + 1)
+        documents = [Document(name, "x") for name in block]
+        if names is None:
+            with pytest.raises(DataError, match="occurs twice"):
+                numbering.ids(documents)
+            return
+        assert list(map(str, numbering.ids(documents))) == names
 
 
 @pytest.mark.parametrize("segment_rows", [None, 3000])

@@ -16,7 +16,7 @@ from sentemb.data import iter_records
 from sentemb.errors import DataError
 from sentemb.search import SearchIndex
 from sentemb.search.store.manifest import Document
-from sentemb.search.store.reading import as_document
+from sentemb.search.store.records import as_document
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])

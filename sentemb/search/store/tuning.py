@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.maths.neighbours import top_of_blocks, without_own
-from sentemb.search.query.searcher import Effort, search_segments
-from sentemb.search.store.manifest import Metric, Tuned
+from sentemb.maths.neighbours import Metric, without_own
+from sentemb.search.store.manifest import Tuned
 from sentemb.search.store.segment import Segment
-from sentemb.search.store.spool import BLOCK, VectorSource
 from sentemb.types import Hits
 
 Vectors = NDArray[np.float32]
@@ -20,14 +19,13 @@ QUERIES = 256
 MAX_OVERSAMPLE = 64
 
 
-def exact_top(sources: Sequence[VectorSource], queries: Vectors, k: int, metric: Metric) -> Hits:
-    """The true k best rows over all sources, block by block."""
-    blocks = (
-        source.block(start, min(start + BLOCK, source.rows))
-        for source in sources for start in range(0, source.rows, BLOCK)
-    )
-    # an index of cosines keeps unit vectors
-    return top_of_blocks(queries, blocks, k, metric="l2" if metric == "l2" else "dot", device="cpu")
+class Search(Protocol):
+    """How several segments are searched as one, with this effort and no more."""
+
+    def __call__(
+        self, segments: Sequence[Segment], queries: Vectors, k: int, metric: Metric, *, effort: int | None,
+        oversample: int,
+    ) -> Hits: ...
 
 
 def sample_rows(rows: int, seed: int) -> NDArray[np.int64]:
@@ -36,16 +34,16 @@ def sample_rows(rows: int, seed: int) -> NDArray[np.int64]:
     return np.sort(generator.choice(rows, size=min(QUERIES, rows), replace=False)).astype(np.int64)
 
 
-def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+def recall(ids: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
     """Mean share of the true neighbours that were found; -1 in ``truth`` is no neighbour."""
     wanted = truth >= 0
-    hit = (truth[:, :, None] == found[:, None, :]).any(axis=2) & wanted
+    hit = (truth[:, :, None] == ids[:, None, :]).any(axis=2) & wanted
     return float(hit.sum() / max(wanted.sum(), 1))
 
 
 def tune(
     segments: Sequence[Segment], queries: Vectors, truth: NDArray[np.int64], own: NDArray[np.int64] | None, *,
-    metric: Metric, target: float,
+    metric: Metric, target: float, search: Search, measured_on: Literal["documents", "queries"] = "documents",
 ) -> Tuned:
     """Find the least effort (and number of re-scored candidates) with recall@10 of at least ``target``.
 
@@ -59,15 +57,13 @@ def tune(
     wide = K + (own is not None)
 
     def measure(effort: int | None, oversample: int) -> float:
-        hits = search_segments(segments, queries, wide, metric, Effort(effort, oversample, can_grow=False))
+        hits = search(segments, queries, wide, metric, effort=effort, oversample=oversample)
         return recall(hits.ids if own is None else without_own(hits, own).ids, truth)
 
-    largest = max(segments, key=lambda segment: segment.rows).vectors
-    ceiling = largest.max_effort if largest.effort_name is not None else 0
-    effort: int | None = None
-    least = min(1 if largest.effort_name == "nprobe" else 16, ceiling)
-    if ceiling:
-        effort = least
+    knob = max(segments, key=lambda segment: segment.rows).vectors.knob
+    ceiling = knob.largest if knob is not None else 0
+    least = min(knob.least, ceiling) if knob is not None else 0
+    effort = least or None
     is_rescored = any(segment.half is not None for segment in segments)
     oversample, low = 2 if is_rescored else 1, least - 1
     reached = measure(effort, oversample)
@@ -88,7 +84,10 @@ def tune(
         reached, effort, oversample = best
     if effort is not None and reached >= target:
         effort, reached = _bisect(lambda e: measure(e, oversample), low, effort, reached, target)
-    return Tuned(effort, oversample, target, reached, len(queries), reached >= target)
+    return Tuned(
+        effort=effort, oversample=oversample, target_recall=target, recall=reached, queries=len(queries),
+        reached=reached >= target, measured_on=measured_on,
+    )
 
 
 def _bisect(
@@ -97,9 +96,9 @@ def _bisect(
     """The least effort in (low, high] that still meets the target (recall grows with effort, up to noise)."""
     while high - low > max(1, high // 16):
         middle = (low + high) // 2
-        found = measure(middle)
-        if found >= target:
-            high, reached = middle, found
+        recall_there = measure(middle)
+        if recall_there >= target:
+            high, reached = middle, recall_there
         else:
             low = middle
     return high, reached
