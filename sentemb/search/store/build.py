@@ -7,9 +7,10 @@ A build that was interrupted goes on from what the draft names. Given vectors ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from sentemb.search.vectors.choice import check_fits, choose
 from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Embedder
 
+# ``map``, or something like it that calls the function in other processes; results come in order
+Spread = Callable[[Callable[[Any], SegmentEntry], Sequence[Any]], Iterable[SegmentEntry]]
 SHARE = 32  # at most this share of the work done so far is lost when a build is killed
 
 
@@ -47,6 +50,7 @@ class Place:
     folder: Path
     disk: Disk
     generation: int
+    spread: Spread = map
 
     def writer(self, options: BuildOptions) -> SegmentWriter:
         """For the segments of the index."""
@@ -60,11 +64,13 @@ def build(
     folder: Path, records: Iterable[Any] | None, options: BuildOptions, *, encoder: Embedder | None,
     vectors: Vectors | None, source_name: str, search: Search, disk: Disk, resume: bool = False,
     overwrite: bool = False, wait_s: float = 0.0, skipped: Faults | None = None,
+    spread: Spread = map,
 ) -> None:
     """Build the index in ``folder``; see ``SearchIndex.build``.
 
     Args:
         search: how several segments are searched as one; the effort is tuned with it.
+        spread: calls a function for every segment that is left to make; of texts, elsewhere too (``Cluster.spread``).
     """
     options.check()
     if vectors is None and (encoder is None or records is None):
@@ -78,7 +84,7 @@ def build(
             raise SearchError(
                 f"{folder}: an unfinished build lies here; continue it with resume, or start over with overwrite"
             )
-        place = Place(folder=folder, disk=disk, generation=(old.generation if old else 0) + 1)
+        place = Place(folder=folder, disk=disk, generation=(old.generation if old else 0) + 1, spread=spread)
         try:
             if vectors is not None:
                 made = _from_vectors(place, records, np.asarray(vectors), options, source_name, search, skipped)
@@ -263,8 +269,8 @@ def make_index(
             sample = np.random.default_rng(options.seed).choice(source.rows, size=count, replace=False)
             index.train(source.take(np.sort(sample)), seed=options.seed)
             made = replace(made, template=writer.write_index(len(parts), index, "trained"))
-    for number, (start, stop) in list(enumerate(parts))[len(made.segments) :]:
-        entry = make_segment(writer, made, number, source.blocks(start, stop), rows=stop - start)
+    fill = partial(make_segment, writer, made, source)
+    for entry in place.spread(fill, list(enumerate(parts))[len(made.segments) :]):
         made = replace(made, segments=(*made.segments, entry))
         commit_draft(place.folder, place.disk, replace(draft, made=made))
     made = replace(made, next_id=source.next_id)
@@ -275,19 +281,20 @@ def make_index(
 
 
 def make_segment(
-    writer: SegmentWriter, made: Manifest, number: int, blocks: Iterable[Block], *, rows: int
+    writer: SegmentWriter, made: Manifest, source: GivenRows | StagedRows, part: tuple[int, tuple[int, int]]
 ) -> SegmentEntry:
-    """One segment of an index in the making; whoever calls it commits the entry.
+    """One segment of an index in the making, in any process that sees the folder; whoever calls it commits the entry.
 
     Args:
         made: with its trained template, where the kind needs training.
-        rows: how many the blocks hold.
+        part: number of the segment, and its rows (start, stop) of the source.
     """
-    index = empty_index(writer.folder, made, rows)
-    with Progress("indexing", total=rows, unit="vectors") as bar:
+    number, (start, stop) = part
+    index = empty_index(writer.folder, made, stop - start)
+    with Progress("indexing", total=stop - start, unit="vectors") as bar:
 
         def counted() -> Iterator[Block]:
-            for block in blocks:
+            for block in source.blocks(start, stop):
                 yield block
                 bar.advance(len(block.rows))
 
