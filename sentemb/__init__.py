@@ -13,18 +13,22 @@ if TYPE_CHECKING:
     from sentemb.data.data_source import DataSource
     from sentemb.edits.edit import Edit
     from sentemb.encoder import Encoder
+    from sentemb.encoder.poolings import Pooling
     from sentemb.errors import SentembError
     from sentemb.evaluate.evaluation import evaluate_model
     from sentemb.evaluate.task import Task
     from sentemb.maths.table import score_table
     from sentemb.mining.run import mine
     from sentemb.parts import Part
+    from sentemb.recipe.build import build
     from sentemb.recipe.check import check
     from sentemb.recipe.recipe import EncoderSettings, Recipe
     from sentemb.recipe.train import train
     from sentemb.search import SearchIndex
+    from sentemb.search.vectors import VectorIndex
     from sentemb.terms.term import Term
     from sentemb.training.callbacks.callback import Callback
+    from sentemb.training.run import Run
     from sentemb.training.settings import TrainSettings
     from sentemb.views.view import ViewCopy, ViewMaker
 
@@ -38,14 +42,18 @@ _HOMES = {
     "Encoder": "sentemb.encoder",
     "EncoderSettings": "sentemb.recipe.recipe",
     "Part": "sentemb.parts",
+    "Pooling": "sentemb.encoder.poolings",
     "Recipe": "sentemb.recipe.recipe",
+    "Run": "sentemb.training.run",
     "SearchIndex": "sentemb.search",
     "SentembError": "sentemb.errors",
     "Task": "sentemb.evaluate.task",
     "Term": "sentemb.terms.term",
     "TrainSettings": "sentemb.training.settings",
+    "VectorIndex": "sentemb.search.vectors",
     "ViewCopy": "sentemb.views.view",
     "ViewMaker": "sentemb.views.view",
+    "build": "sentemb.recipe.build",
     "check": "sentemb.recipe.check",
     "evaluate_model": "sentemb.evaluate.evaluation",
     "mine": "sentemb.mining.run",
@@ -54,9 +62,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "Callback", "Companion", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Recipe", "SearchIndex",
-    "SentembError", "Task", "Term", "TrainSettings", "ViewCopy", "ViewMaker", "__version__", "check",
-    "evaluate_model", "mine", "score_table", "train",
+    "Callback", "Companion", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Pooling", "Recipe", "Run",
+    "SearchIndex", "SentembError", "Task", "Term", "TrainSettings", "VectorIndex", "ViewCopy", "ViewMaker",
+    "__version__", "build", "check", "evaluate_model", "mine", "score_table", "train",
 ]  # fmt: skip
 
 

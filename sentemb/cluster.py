@@ -92,8 +92,8 @@ class Cluster:
         """
         import ray
 
-        task = ray.remote(num_cpus=1, max_retries=RETRIES)(function)
-        running = [task.remote(item) for item in items]
+        task = ray.remote(num_cpus=1, max_retries=RETRIES)(_call)
+        running = [task.remote(function, item) for item in items]
         for reference in running:
             with _errors_of_workers():
                 result: Result = ray.get(reference)
@@ -136,6 +136,10 @@ class ClusterEncoder:
                 if progress is not None:
                     progress.advance(len(part))
         return vectors
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result:
+    return function(item)
 
 
 class Worker:

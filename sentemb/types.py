@@ -57,7 +57,7 @@ class TokenColumn:
         return TokenColumn(self.flat[index], offsets, self.text[rows])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Examples:
     """A data set, or a batch of it: tokenised columns that share their rows."""
 
@@ -72,14 +72,14 @@ class Examples:
     def take(self, rows: NDArray[np.int64]) -> Examples:
         """The given rows, in the given order."""
         return Examples(
-            self.ids[rows],
-            {name: column.take(rows) for name, column in self.columns.items()},
-            None if self.label is None else self.label[rows],
-            None if self.score is None else self.score[rows],
+            ids=self.ids[rows],
+            columns={name: column.take(rows) for name, column in self.columns.items()},
+            label=None if self.label is None else self.label[rows],
+            score=None if self.score is None else self.score[rows],
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class View:
     """What is encoded (or only read) for every example under one name."""
 
@@ -91,7 +91,7 @@ class View:
 Views = Mapping[str, View]  # "anchor", "positive", "negative_1", …, and copies such as "anchor.masked"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Vocabulary:
     """What parts must know of a tokenizer."""
 
@@ -102,7 +102,7 @@ class Vocabulary:
 
 
 # ----------------------------------------------------------------------------------------- device side
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tokens:
     """One padded batch of token ids on a device (right padding)."""
 
@@ -111,7 +111,7 @@ class Tokens:
     targets: Int[Tensor, "b t"] | None = None  # see View.targets; -100 at padding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Encoded:
     """What the backbone and the pooling make of ``Tokens``; everything is row-wise (no row sees another)."""
 
@@ -120,7 +120,7 @@ class Encoded:
     attentions: tuple[Float[Tensor, "b h t t"], ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rows:
     """Embeddings with what is known of the texts behind them."""
 
@@ -133,7 +133,7 @@ class Rows:
         return int(self.embedding.shape[0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairScores:
     """The score table. Columns 0…n-1 are the in-batch candidates, row i's own positive at column i."""
 
@@ -145,7 +145,7 @@ class PairScores:
     similarity: Similarity = "cosine"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Share:
     """A device's part of a loss that is a ratio of sums: the loss is Σ total / Σ count over devices."""
 
@@ -153,7 +153,7 @@ class Share:
     count: Float[Tensor, ""]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Everything an edit, a term or a companion may look at during one step.
 
@@ -189,7 +189,7 @@ class SentenceModule(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Build:
     """What a part may use when its modules are made, after the recipe was validated."""
 
@@ -203,7 +203,7 @@ class Build:
     folder_of: Callable[[str], Path] = Path  # the local folder of a path, hub id or package:… source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Services:
     """What ``Companion.prepare`` and ``after_step`` may call; each gives every device the same."""
 
@@ -216,7 +216,7 @@ class Services:
     say: Callable[[str], None]  # a line for the user
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ViewContext:
     """What a view maker may use beside the examples."""
 
@@ -278,7 +278,7 @@ class DevScores:
     scores: Mapping[str, float]  # task → its main metric, ×100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Hits:
     """Search results, best first; positions with no hit have id -1 and score -inf (or +inf for L2)."""
 

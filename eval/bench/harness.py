@@ -6,12 +6,15 @@ What is reported are medians, and medians of the ratios *within* a round, with t
 
     lanes = race([Contender("ours", __file__, "ours", {...}), Contender("theirs", __file__, "theirs", {...})], rounds=5)
     ratio(lanes["theirs"], lanes["ours"])          # how many times faster ours is
+    text = lanes_table(["", "seconds"], lanes, lambda lane: [f"{lane.median_s:.2f}"])
+    write_report("name", "Title", text, machine(), {"race": lanes})
 """
 
 from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import platform
 import shutil
@@ -20,12 +23,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULTS = Path(os.environ.get("SENTEMB_BENCH_RESULTS") or Path(__file__).resolve().parents[1] / "results")
+Work = Callable[[], dict[str, Any]]  # what a contender times; its facts
 _WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -68,7 +72,7 @@ class Ratio:
     most: float
 
     def __str__(self) -> str:
-        return f"{self.median:.2f}× ({self.least:.2f}–{self.most:.2f})"
+        return "–" if math.isnan(self.median) else f"{self.median:.2f}× ({self.least:.2f}–{self.most:.2f})"
 
 
 class _Process:
@@ -154,7 +158,9 @@ def race(
 
 
 def ratio(slow: Lane, fast: Lane) -> Ratio:
-    """How many times ``fast`` is as fast as ``slow``, from the rounds that both ran."""
+    """How many times ``fast`` is as fast as ``slow``, within each round; no numbers where one of them did not run."""
+    if slow.fault or fast.fault:
+        return Ratio(math.nan, math.nan, math.nan)
     values = [a / b for a, b in zip(slow.seconds, fast.seconds, strict=True)]
     return Ratio(statistics.median(values), min(values), max(values))
 
@@ -227,26 +233,44 @@ def _commit() -> str | None:
 
 
 # ------------------------------------------------------------------------------------------------- reports
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; the first column is text, the others align right."""
+def data() -> Path:
+    """The folder SENTEMB_DATA with the real data."""
+    return Path(os.environ["SENTEMB_DATA"])
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; the first column is text, the others align right; short rows are filled up."""
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    filled = ([*row, *[""] * (len(header) - len(row))] for row in rows)
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in filled]
     return "\n".join(lines) + "\n"
 
 
-def machine_line(facts: dict[str, Any]) -> str:
-    """One line on the machine for the top of a report."""
+def lanes_table(header: Sequence[str], lanes: dict[str, Lane], cells: Callable[[Lane], Sequence[object]]) -> str:
+    """A row a lane: its name and its cells, or why it did not run."""
+    rows = ([name, *([f"did not run: {lane.fault}"] if lane.fault else cells(lane))] for name, lane in lanes.items())
+    return markdown_table(header, rows)
+
+
+def write_report(
+    name: str, title: str, text: str, facts: dict[str, Any], races: dict[str, dict[str, Lane]]
+) -> None:
+    """Print ``NAME.md`` and write it with ``NAME.json`` (every round of every lane of every race) into eval/results.
+
+    Args:
+        facts: of the machine (``machine()``, called before the first race), and whatever else belongs to the numbers.
+    """
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    markdown = f"# {title}\n\n{_machine_line(facts)}\n\n{text}"
+    (RESULTS / f"{name}.md").write_text(markdown, encoding="utf-8")
+    rounds = {title: {key: asdict(lane) for key, lane in lanes.items()} for title, lanes in races.items()}
+    content = json.dumps({**facts, "races": rounds}, indent=1)
+    (RESULTS / f"{name}.json").write_text(content + "\n", encoding="utf-8")
+    print(f"{markdown}\nwritten to {RESULTS / name}.md and .json")
+
+
+def _machine_line(facts: dict[str, Any]) -> str:
     return (f"{facts['cpu']}, {facts['cores']} cores, {', '.join(facts['units'])}; {facts['memory_gib']} GiB; "
             f"torch {facts['torch']}, transformers {facts['transformers']}, sentence-transformers "
             f"{facts['sentence-transformers']}; {facts['date']}, commit {facts['commit']}, "
             f"load average at the start {facts['load_average']}")
-
-
-def write_report(name: str, markdown: str, facts: dict[str, Any], lanes: dict[str, dict[str, Lane]]) -> Path:
-    """``eval/results/<name>.md`` and ``.json`` (every round of every lane of every race)."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.md"
-    path.write_text(markdown, encoding="utf-8")
-    races = {title: {key: asdict(lane) for key, lane in found.items()} for title, found in lanes.items()}
-    path.with_suffix(".json").write_text(json.dumps({**facts, "races": races}, indent=1) + "\n", encoding="utf-8")
-    return path

@@ -1,6 +1,7 @@
 """Every benchmark by name: `python eval/bench/run.py encode --rounds 3`, or `all` with each one's defaults.
 
-Results go to eval/results/NAME.md and .json. SENTEMB_DATA must name the folder with the real data.
+Results go to eval/results/NAME.md and .json, or to the folder SENTEMB_BENCH_RESULTS. SENTEMB_DATA must name the folder
+with the real data.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def build(
     context: typer.Context,
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the index")],
     data: Annotated[
-        list[str] | None, typer.Argument(metavar="[DATA…]", help="files, data sets, or - for standard input")
+        list[str] | None, typer.Argument(metavar="DATA…", help="files, data sets, or - for standard input")
     ] = None,
     model: Model = DEFAULT_MODEL,
     vectors: VectorFile = None,

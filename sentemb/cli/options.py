@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -72,17 +73,36 @@ def part_of(room: str, text: str) -> Any:
     >>> part_of("mining_rules", "relative_margin:fraction=0.1")
     """
     import re
-    import tomllib
 
     from sentemb import parts
 
     # package.module:Class has a colon of its own; a setting's name is followed by "="
-    use, settings = re.fullmatch(r"([^:]+(?::[A-Za-z_]\w*(?![\w=]))?)(?::(.*))?", text, re.DOTALL).groups()  # type: ignore[union-attr]
-    table: dict[str, Any] = {"use": use}
-    for entry in filter(None, (settings or "").split(",")):
+    spelled = re.fullmatch(r"([^:]*(?::[A-Za-z_]\w*(?![\w=]))?)(?::(.*))?", text, re.DOTALL)
+    use, settings = spelled.groups() if spelled else (text, None)
+    return parts.room(room).make({"use": use, **key_values(filter(None, (settings or "").split(",")))})
+
+
+def key_values(entries: Iterable[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` entries; a value is read as TOML, or else as text."""
+    import tomllib
+
+    table: dict[str, Any] = {}
+    for entry in entries:
         name, _, value = entry.partition("=")
         try:
             table[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             table[name.strip()] = value
-    return parts.room(room).make(table)
+    return table
+
+
+def settings_of(entries: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """``KEY=VALUE`` entries of ``--set``, checked against the types of the known keys."""
+    from sentemb.parts import PartError, Setting
+    from sentemb.parts.settings import check_values
+
+    kinds = {name: Setting(annotation=kind, default=None) for name, kind in known.items()}
+    checked, faults = check_values(key_values(entries), kinds)
+    if faults:
+        raise PartError("--set", faults)
+    return checked

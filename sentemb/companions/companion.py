@@ -24,6 +24,7 @@ class Companion(Component, room="companions"):
     """
 
     marks = MappingProxyType({"name": str})
+    model_bytes = 0  # of the models that it holds, for each parameter of the backbone
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
@@ -64,6 +65,7 @@ class Companion(Component, room="companions"):
 
 def find_companion(companions: Mapping[str, Component], name: str, kind: type[C], part: str) -> C:
     """The companion of that name.
+
     Raises:
         RecipeError: it is not in the recipe, or another kind of companion bears its name.
     """

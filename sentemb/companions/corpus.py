@@ -52,7 +52,7 @@ class Corpus:
 
 
 def build_corpus(
-    dataset: Examples, column: str, encoder: SentenceModule, services: Services, neighbours: int, part: str
+    dataset: Examples, column: str, encoder: SentenceModule, services: Services, *, neighbours: int, part: str
 ) -> Corpus:
     """Encode the distinct texts of a column and find each one's nearest others.
 

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sentemb.companions.companion import Companion
-from sentemb.encoder.pretrained import HEAD_LAYERS, check_same_tokenizer, load_bare, load_masked_lm
+from sentemb.encoder.backbone import load_backbone
+from sentemb.encoder.pretrained import HEAD_LAYERS, check_same_tokenizer, load_masked_lm
 from sentemb.errors import CheckpointError, ModelError
 from sentemb.types import Build, Tokens, Vocabulary
 
@@ -55,6 +56,7 @@ class Detector(Companion):
     """
 
     special: Tensor
+    model_bytes = 4 + 16  # a frozen generator, and a discriminator with gradient and moments
 
     def __init__(self, *, generator: str, backbone: str | None = None) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class Detector(Companion):
                 f"companions: detector: {self.generator_source} has no masked-language-model head, so it cannot fill "
                 "masks; name a checkpoint trained by masked-language modelling, e.g. distilbert-base-uncased"
             )
-        self.discriminator = load_bare(folder, trust_remote_code=trust)
+        self.discriminator = load_backbone(folder, trust_remote_code=trust)
         self._check_fit(build)
         width = build.width
         self.head = nn.Linear(width, 2)
@@ -184,7 +186,7 @@ def concatenate_tokens(parts: Sequence[Tokens], pad: int) -> Tokens:
 
     targets = [part.targets for part in parts if part.targets is not None]
     return Tokens(
-        widen([part.input_ids for part in parts], pad),
-        widen([part.attention_mask for part in parts], 0),
-        widen(targets, -100) if len(targets) == len(parts) else None,
+        input_ids=widen([part.input_ids for part in parts], pad),
+        attention_mask=widen([part.attention_mask for part in parts], 0),
+        targets=widen(targets, -100) if len(targets) == len(parts) else None,
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Lt
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sentemb.companions.companion import Companion
 from sentemb.distributed import gather_detached
+from sentemb.parts import Count
 from sentemb.types import Batch, Build, SentenceModule, Services
 
 
@@ -25,8 +28,6 @@ class Momentum(Companion):
     Args:
         momentum: m; 0.995 in ESimCSE, section 4.2.
         queue_size: rows kept; 160 = 2.5 batches of 64 is ESimCSE's best (table 7).
-    Raises:
-        ValueError: a momentum outside [0, 1) or a queue without rows.
     Source: He et al. 2020, CVPR, "Momentum contrast" (MoCo), section 3.2; Wu et al. 2022, COLING, "ESimCSE",
         section 3.2 (dropout of the momentum encoder turned off).
     Deviations: none from ESimCSE. MoCo encodes positives with the average too; here positives come from the
@@ -34,13 +35,10 @@ class Momentum(Companion):
     """
 
     needs = frozenset({"tokens"})
+    model_bytes = 4
 
-    def __init__(self, *, momentum: float = 0.995, queue_size: int = 160) -> None:
+    def __init__(self, *, momentum: Annotated[float, Ge(0), Lt(1)] = 0.995, queue_size: Count = 160) -> None:
         super().__init__()
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum = {momentum}; must be at least 0 and below 1 (1 would never follow)")
-        if queue_size < 1:
-            raise ValueError(f"queue_size = {queue_size}; must be at least 1 row")
         self.momentum, self.queue_size = momentum, queue_size
         self.encoder: nn.Module | None = None
         self.embedding: Float[Tensor, "size d"]
@@ -76,18 +74,18 @@ class Momentum(Companion):
         assert isinstance(encoder, nn.Module)
         for mine, theirs in zip(average.parameters(), encoder.parameters(), strict=True):
             mine.lerp_(theirs.detach().to(mine.dtype), 1 - self.momentum)
-        for kept, current in zip(average.buffers(), encoder.buffers(), strict=True):
-            kept.copy_(current)  # counters and running statistics are averages already
+        for own, current in zip(average.buffers(), encoder.buffers(), strict=True):
+            own.copy_(current)  # counters and running statistics are averages already
         keys = average.project(average(batch.tokens["anchor"]).pooled)  # type: ignore[operator]
         anchor = batch.views["anchor"]
         self._put(gather_detached(keys), anchor.ids, anchor.text)
 
     def _put(self, keys: Float[Tensor, "n d"], ids: Int[Tensor, " n"], text: Int[Tensor, " n"]) -> None:
         n = len(keys)
-        kept = min(n, self.queue_size)
-        # the place is arithmetic on a device tensor: no synchronisation
-        slot = (self.seen + torch.arange(n - kept, n, device=self.seen.device)) % self.queue_size
-        self.embedding[slot] = keys[n - kept :].to(self.embedding.dtype)
-        self.ids[slot] = ids[n - kept :]
-        self.text[slot] = text[n - kept :]
+        first = max(n - self.queue_size, 0)  # of a batch longer than the queue, only the end stays
+        # the slot is arithmetic on a device tensor: no synchronisation
+        slot = (self.seen + torch.arange(first, n, device=self.seen.device)) % self.queue_size
+        self.embedding[slot] = keys[first:].to(self.embedding.dtype)
+        self.ids[slot] = ids[first:]
+        self.text[slot] = text[first:]
         self.seen += n

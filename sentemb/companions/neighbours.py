@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from sentemb.companions.corpus import Corpus, build_corpus
 from sentemb.companions.frozen_encoder import FrozenEncoder
+from sentemb.parts import Count, Whole
 from sentemb.types import Examples, Services
 
 
@@ -30,31 +33,24 @@ class Neighbours(FrozenEncoder):
             neighbours of its positive.
         count: neighbours kept of each text.
         skip: nearest ones left out, the likeliest false negatives.
-    Raises:
-        ValueError: ``count`` below 1, ``skip`` below 0, an unknown column.
     Source: Xiong et al. 2021, ICLR, "Approximate nearest neighbor negative contrastive learning" (ANCE), section 3;
         rank window: Qu et al. 2021, NAACL, "RocketQA", section 3.
     Deviations: found once, with a frozen encoder (ANCE refreshes them while training).
     """
 
     def __init__(
-        self, *, model: str | None = None, column: str = "anchor", count: int = 16, skip: int = 0
+        self, *, model: str | None = None, column: Literal["anchor", "positive"] = "anchor", count: Count = 16,
+        skip: Whole = 0,
     ) -> None:
         super().__init__(model=model)
-        if count < 1:
-            raise ValueError(f"count = {count}; must be at least 1")
-        if skip < 0:
-            raise ValueError(f"skip = {skip}; must be at least 0")
-        if column not in ("anchor", "positive"):
-            raise ValueError(f'column = "{column}"; must be anchor or positive')
         self.column, self.count, self.skip = column, count, skip
         self._corpus: Corpus | None = None
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Encode the column and find every text's nearest."""
         self._corpus = build_corpus(
-            dataset, self.column, self.encoder, services, self.skip + self.count,
-            "companion neighbours",
+            dataset, self.column, self.encoder, services, neighbours=self.skip + self.count,
+            part=f"companion {self.name}",
         )
 
     @property

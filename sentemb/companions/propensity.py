@@ -16,7 +16,8 @@ from sentemb.companions.frozen_encoder import FrozenEncoder
 from sentemb.errors import CheckpointError
 from sentemb.maths.propensity import Candidates, Logistic, fit_logistic, reliability
 from sentemb.maths.surface import ngram_bits, surface_of_pairs, surface_table
-from sentemb.types import Build, Examples, Services
+from sentemb.parts import Count
+from sentemb.types import Build, Cosine, Examples, Services
 
 # pairs that the propensity models are fitted on: two numbers need no more
 _FITTED_PAIRS = 200_000
@@ -47,7 +48,7 @@ class Propensity(FrozenEncoder):
     Returns:
         ``summary()``: both models with observed and fitted shares by bin; ``candidates`` and ``pairs`` for the parts.
     Raises:
-        ValueError: counts below 1, thresholds outside (-1, 1], θ⁻ above θ⁺.
+        ValueError: θ⁻ above θ⁺.
     Source: Miao, Du & Zhang 2023, CIKM, "DebCSE: Rethinking unsupervised contrastive sentence embedding learning in
         the debiasing perspective"; inverse propensities: Rosenbaum & Rubin 1983, Biometrika.
     Deviations: no code is public and the abstract fixes only the idea, so surface similarity, both propensity models,
@@ -58,18 +59,12 @@ class Propensity(FrozenEncoder):
         self,
         *,
         model: str | None = None,
-        neighbours: int = 16,
-        random: int = 16,
-        positive_threshold: float = 0.85,
-        negative_threshold: float = 0.7,
+        neighbours: Count = 16,
+        random: Count = 16,
+        positive_threshold: Cosine = 0.85,
+        negative_threshold: Cosine = 0.7,
     ) -> None:
         super().__init__(model=model)
-        for name, count in (("neighbours", neighbours), ("random", random)):
-            if count < 1:
-                raise ValueError(f"{name} = {count}; must be at least 1")
-        for name, value in (("positive_threshold", positive_threshold), ("negative_threshold", negative_threshold)):
-            if not -1 < value <= 1:
-                raise ValueError(f"{name} = {value}; must be a cosine above -1, at most 1")
         if negative_threshold > positive_threshold:
             raise ValueError(
                 f"negative_threshold = {negative_threshold} is above positive_threshold = {positive_threshold}; a pair "
@@ -92,7 +87,7 @@ class Propensity(FrozenEncoder):
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Encode the data set's anchors, find candidates, measure surfaces, fit both models."""
         corpus = build_corpus(
-            dataset, "anchor", self.encoder, services, self.neighbours, "companion propensity"
+            dataset, "anchor", self.encoder, services, neighbours=self.neighbours, part=f"companion {self.name}"
         )
         u, k = corpus.neighbour.shape
         generator = np.random.default_rng([self.seed, 0xDEB])

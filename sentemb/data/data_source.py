@@ -12,7 +12,7 @@ from annotated_types import Ge
 from sentemb.data.faults import Faults
 from sentemb.data.formats import Block, row_blocks
 from sentemb.data.roles import ROLES, is_role
-from sentemb.data.sources import Format, Source
+from sentemb.data.sources import HUB_ID, Format, Source
 from sentemb.data.table import Table, read_table
 from sentemb.errors import DataError, did_you_mean
 from sentemb.parts import Count, Part
@@ -138,7 +138,7 @@ class TableData(DataSource):
             return "standard input is read when training starts"
         if Path(self.path).expanduser().exists():
             return None
-        if self.path.count("/") == 1 and "." not in self.path.rsplit("/", 1)[-1]:
+        if HUB_ID.fullmatch(self.path) and "." not in self.path:
             return f"{self.path} would come from the hub; it is looked at when training starts"
         raise DataError(f"data.path = {self.path}: no such file; give yours with --set data.path=FILE")
 

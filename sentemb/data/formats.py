@@ -24,7 +24,7 @@ class _Missing:
 MISSING: Final = _Missing()  # a key that a JSON object lacks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Block:
     """Some rows of one file: a list of values per column."""
 
@@ -63,9 +63,9 @@ def txt_blocks(stream: BinaryIO, file: str, faults: Faults) -> Iterator[Block]:
         texts.append(line.rstrip("\r\n"))
         lines.append(number)
         if len(texts) == BLOCK:
-            yield Block(file, ("text",), (texts,), lines)
+            yield Block(file=file, names=("text",), columns=(texts,), lines=lines)
             texts, lines = [], []
-    yield Block(file, ("text",), (texts,), lines)
+    yield Block(file=file, names=("text",), columns=(texts,), lines=lines)
 
 
 def jsonl_blocks(stream: BinaryIO, file: str, faults: Faults) -> Iterator[Block]:
@@ -93,8 +93,8 @@ def _json_object(raw: bytes, file: str, number: int, faults: Faults) -> dict[str
         if b"\\u" in raw:  # only an escape can smuggle in half a surrogate pair
             json.dumps(row, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
-        told = f"no JSON object: {error.msg} at column {error.colno}"
-        faults.add(file, number, f"{told}; one JSON object a line is expected")
+        problem = f"no JSON object: {error.msg} at column {error.colno}"
+        faults.add(file, number, f"{problem}; one JSON object a line is expected")
     except UnicodeEncodeError:
         faults.add(file, number, "an escape such as \\ud800 is half of a surrogate pair, which is no character")
     except ValueError as error:  # an integer of more than 4,300 digits
@@ -114,7 +114,7 @@ def _transpose(
 ) -> Block:
     names = tuple(dict.fromkeys(name for row in rows for name in row))
     columns = tuple([row.get(name, MISSING) for row in rows] for name in names)
-    return Block(file, names, columns, lines, has_lines=has_lines)
+    return Block(file=file, names=names, columns=columns, lines=lines, has_lines=has_lines)
 
 
 def row_blocks(rows: Iterable[object], name: str) -> Iterator[Block]:
@@ -166,10 +166,12 @@ def separated_blocks(
         rows.append(row)
         lines.append(line)
         if len(rows) == BLOCK:
-            yield Block(file, names, tuple(map(list, zip(*rows, strict=True))), lines, is_typed=False)
+            yield Block(
+                file=file, names=names, columns=tuple(map(list, zip(*rows, strict=True))), lines=lines, is_typed=False
+            )
             rows, lines = [], []
     columns = tuple(map(list, zip(*rows, strict=True))) if rows else tuple([] for _ in names)
-    yield Block(file, names, columns, lines, is_typed=False)
+    yield Block(file=file, names=names, columns=columns, lines=lines, is_typed=False)
 
 
 def _numbered(reader: Any, file: str, faults: Faults, bad: set[int]) -> Iterator[tuple[int, list[str]]]:
@@ -181,8 +183,8 @@ def _numbered(reader: Any, file: str, faults: Faults, bad: set[int]) -> Iterator
         except StopIteration:
             return
         except csv.Error as error:
-            told = "the row that starts here has an unclosed quote" if "end of data" in str(error) else str(error)
-            faults.add(file, start, f'{told}; a quote inside a quoted field is written twice: ""')
+            problem = "the row that starts here has an unclosed quote" if "end of data" in str(error) else str(error)
+            faults.add(file, start, f'{problem}; a quote inside a quoted field is written twice: ""')
             continue
         if row and not bad.intersection(range(start, reader.line_num + 1)):
             yield start, row
@@ -225,7 +227,14 @@ def arrow_blocks(
         if bad:
             columns = [[value for i, value in enumerate(column) if i not in bad] for column in columns]
             lines = [row for i, row in enumerate(rows) if i not in bad]
-        yield Block(file, tuple(batch.schema.names), tuple(columns), lines, has_lines=False, classes=classes)
+        yield Block(
+            file=file,
+            names=tuple(batch.schema.names),
+            columns=tuple(columns),
+            lines=lines,
+            has_lines=False,
+            classes=classes,
+        )
 
 
 def _values(column: Any, file: str, rows: range, faults: Faults, bad: set[int]) -> list[Any]:

@@ -58,7 +58,7 @@ class MemoryRows:
             if len(set(map(len, columns))) > 1:
                 raise DataError(f"data: columns of different lengths: {', '.join(map(str, map(len, columns)))}")
             rows = range(1, len(columns[0]) + 1 if columns else 1)
-            return iter([Block(_NAME, names, columns, rows, has_lines=False)])
+            return iter([Block(file=_NAME, names=names, columns=columns, lines=rows, has_lines=False)])
         if not isinstance(data, Iterable):
             raise DataError(f"data: {type(data).__name__} holds no rows")
         return row_blocks(data, _NAME)

@@ -15,7 +15,7 @@ from sentemb.errors import DataError, did_you_mean
 _TEXT_NAMES = ("text", "sentence", "anchor")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """One row, as it is in the file."""
 
@@ -45,7 +45,7 @@ def iter_records(
             faults.raise_if_any(advice)
         for i, values in enumerate(zip(*block.columns, strict=True)):
             fields = {name: value for name, value in zip(block.names, values, strict=True) if value is not MISSING}
-            yield Record(block.where(i), fields, block.is_typed)
+            yield Record(where=block.where(i), fields=fields, is_typed=block.is_typed)
     if skipped is None:
         faults.raise_if_any(advice)
 

@@ -34,25 +34,22 @@ def roles_of(names: Sequence[str], mapping: Mapping[str, str] | None, where: str
     if len(set(names)) < len(names) or not all(name.strip() for name in names):
         raise DataError(f"{where}: column names must be distinct and not empty; found: {', '.join(names)}")
     if mapping:
-        found = _mapped(names, mapping, where)
+        column_of = _mapped(names, mapping, where)
     elif "anchor" in names:
-        found = {name: name for name in names if is_role(name)}
+        column_of = {name: name for name in names if is_role(name)}
     else:
         convention = next((known for known in CONVENTIONS if set(known) <= set(names)), None)
         texts = list(convention or [name for name in names if name not in NUMBERS])
         if not texts:
             raise DataError(f"{where}: no text column; found: {', '.join(names)}")
         by_order = ["anchor", "positive", *(f"negative_{i}" for i in range(1, len(texts)))]
-        found = dict(zip(by_order, texts, strict=False))
-        found |= {NUMBERS[name]: name for name in names if name in NUMBERS}
-    return _in_order(found, where)
+        column_of = dict(zip(by_order, texts, strict=False))
+        column_of |= {NUMBERS[name]: name for name in names if name in NUMBERS}
+    return _in_order(column_of, where)
 
 
 def _mapped(names: Collection[str], mapping: Mapping[str, str], where: str) -> dict[str, str]:
     for role, name in mapping.items():
-        if not is_role(role):
-            known = did_you_mean(role, ROLES)
-            raise DataError(f'{where}: columns: "{role}" is no role{known}')
         if name not in names:
             raise DataError(f'{where}: columns: {role} = "{name}" is not in the file{did_you_mean(name, names)}')
     if "anchor" not in mapping:
@@ -60,16 +57,16 @@ def _mapped(names: Collection[str], mapping: Mapping[str, str], where: str) -> d
     return dict(mapping)
 
 
-def _in_order(found: dict[str, str], where: str) -> dict[str, str]:
+def _in_order(column_of: dict[str, str], where: str) -> dict[str, str]:
     """Negatives are renumbered from 1 without gaps."""
-    negatives = sorted((role for role in found if role.startswith("negative")), key=_number)
+    negatives = sorted((role for role in column_of if role.startswith("negative")), key=_number)
     if "negative" in negatives and "negative_1" in negatives:
         raise DataError(f"{where}: both a column negative and a column negative_1; rename one")
-    if negatives and "positive" not in found:
-        raise DataError(f"{where}: negatives without a positive column; found: {', '.join(found.values())}")
-    ordered: dict[str, str] = {role: found[role] for role in ("anchor", "positive") if role in found}
-    ordered |= {f"negative_{i}": found[role] for i, role in enumerate(negatives, 1)}
-    return ordered | {role: found[role] for role in ("label", "score") if role in found}
+    if negatives and "positive" not in column_of:
+        raise DataError(f"{where}: negatives without a positive column; found: {', '.join(column_of.values())}")
+    ordered: dict[str, str] = {role: column_of[role] for role in ("anchor", "positive") if role in column_of}
+    ordered |= {f"negative_{i}": column_of[role] for i, role in enumerate(negatives, 1)}
+    return ordered | {role: column_of[role] for role in ("label", "score") if role in column_of}
 
 
 def _number(role: str) -> int:

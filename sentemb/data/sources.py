@@ -28,7 +28,7 @@ _FORMATS: dict[str, Format] = {
     ".txt": "txt", ".text": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
     ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow",
 }  # fmt: skip
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Source:
             return
         with damage_named(file), open_bytes(path) as stream:
             if format_ is None:
-                stream, format_ = _told_by_first_line(stream)
+                stream, format_ = _guess_format(stream)
             if format_ == "txt":
                 yield from txt_blocks(stream, file, faults)
             elif format_ == "jsonl":
@@ -124,7 +124,7 @@ class Source:
     # ---------------------------------------------------------------------------------------- hub
     def _hub_blocks(self, faults: Faults) -> Iterator[Block]:
         name = str(self.path)
-        if not _HUB_ID.fullmatch(name) or _suffix(Path(name)) in _FORMATS or name.count("/") == 0:
+        if not HUB_ID.fullmatch(name) or _suffix(Path(name)) in _FORMATS:
             near = Path(name).expanduser().parent
             names = [path.name for path in near.iterdir()] if near.is_dir() else []
             close = did_you_mean(Path(name).name, names).rpartition("; did you mean ")[2] if names else ""
@@ -178,7 +178,7 @@ def _arrow_file(path: Path, format_: str, faults: Faults) -> Iterator[Block]:
             yield from arrow_blocks(reader, str(path), faults, class_names(reader.schema.metadata))
 
 
-def _told_by_first_line(stream: BinaryIO) -> tuple[BinaryIO, Format]:
+def _guess_format(stream: BinaryIO) -> tuple[BinaryIO, Format]:
     """Standard input holds JSON lines if its first line is a JSON object; a sentence never is."""
     first = stream.readline()
     joined = cast(BinaryIO, io.BufferedReader(_Joined(first, stream)))
@@ -192,15 +192,15 @@ def _told_by_first_line(stream: BinaryIO) -> tuple[BinaryIO, Format]:
 class _Joined(io.RawIOBase):
     """Bytes already read from a stream, then the rest of it."""
 
-    def __init__(self, first: bytes, rest: BinaryIO) -> None:
-        self._first, self._rest = first, rest
+    def __init__(self, first: bytes, stream: BinaryIO) -> None:
+        self._first, self._stream = first, stream
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         if not self._first:
-            self._first = self._rest.read(len(buffer))
+            self._first = self._stream.read(len(buffer))
         size = min(len(buffer), len(self._first))
         buffer[:size] = self._first[:size]
         self._first = self._first[size:]

@@ -16,7 +16,7 @@ from sentemb.data.roles import roles_of
 from sentemb.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """Text columns that share their rows, under their roles."""
 
@@ -139,7 +139,9 @@ class _Gathered:
                 label = np.array(labels, dtype=np.int64)
         score = np.array(self._scores[:max_rows], dtype=np.float32) if "score" in self._has else None
         texts = {role: column[:max_rows] for role, column in self._texts.items()}
-        return Table(texts, label, score, names, source=source, skipped=self._faults.count)
+        return Table(
+            columns=texts, label=label, score=score, label_names=names, source=source, skipped=self._faults.count
+        )
 
 
 # ------------------------------------------------------------------------------------------- values
@@ -209,5 +211,5 @@ def _label(value: Any) -> int | str:
 
 
 def _short(value: Any) -> str:
-    told = repr(value)
-    return told if len(told) <= 40 else told[:37] + "…"
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "…"

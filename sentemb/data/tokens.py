@@ -59,7 +59,9 @@ def tokenise(
         roles = [role for role in table.columns if table.prefixes.get(role, "") == prefix]
         columns |= _tokenise_alike(table, roles, prefix, hashes, tokeniser, cache, cached_from)
     ids = np.arange(len(table), dtype=np.int64)
-    return Examples(ids, {role: columns[role] for role in table.columns}, table.label, table.score)
+    return Examples(
+        ids=ids, columns={role: columns[role] for role in table.columns}, label=table.label, score=table.score
+    )
 
 
 def _tokenise_alike(

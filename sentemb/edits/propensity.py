@@ -47,10 +47,10 @@ class PropensityWeights(Edit):
         sem, sur, is_known = companion.pairs(table.anchor.text, table.candidate.text)
         before = table.log_weight
         negative = ~table.positive & (before > float("-inf")) & is_known
-        kept = negative & (sem <= companion.negative_threshold)
+        remaining = negative & (sem <= companion.negative_threshold)
         inverse = (-companion.negative_model.log_propensity(1 - sur)).clamp(max=math.log(self.clip))
         weight = before + inverse.to(before.dtype)
-        total = masked_logsumexp(before, kept, empty=0.0)
-        weight = weight + (total - masked_logsumexp(weight, kept, empty=0.0))[:, None]
-        edited = torch.where(kept, weight, before).masked_fill(negative & ~kept, float("-inf"))
+        total = masked_logsumexp(before, remaining, empty=0.0)
+        weight = weight + (total - masked_logsumexp(weight, remaining, empty=0.0))[:, None]
+        edited = torch.where(remaining, weight, before).masked_fill(negative & ~remaining, float("-inf"))
         return replace(table, log_weight=edited)

@@ -78,7 +78,9 @@ class EncoderModule(nn.Module):
         last: Float[Tensor, "b t d"] = output.last_hidden_state
         layers = output.hidden_states if self.pooling.needs_layers else [last]
         pooled = self.pool(layers, tokens.attention_mask, prompt_tokens)
-        return Encoded(pooled, last if hidden else None, output.attentions if attentions else None)
+        return Encoded(
+            pooled=pooled, hidden=last if hidden else None, attentions=output.attentions if attentions else None
+        )
 
     def pool(
         self, layers: Sequence[Float[Tensor, "b t d"]], mask: Int[Tensor, "b t"], prompt_tokens: int = 0
@@ -100,7 +102,7 @@ class EncoderModule(nn.Module):
         if run is None:
             return None
         states = run(batches)
-        return [Encoded(self.pool([state], tokens.attention_mask), state if hidden else None)
+        return [Encoded(pooled=self.pool([state], tokens.attention_mask), hidden=state if hidden else None)
                 for state, tokens in zip(states, batches, strict=True)]
 
     def _trainable(self, batches: Sequence[Tokens]) -> TrainableEncoder | None:

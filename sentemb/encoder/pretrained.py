@@ -1,5 +1,4 @@
-"""Checkpoints that companions and terms load beside the encoder: masked-language models and their heads, bare
-backbones, tokenizers."""
+"""Checkpoints that companions and terms load beside the encoder: masked-language models and their heads."""
 
 from __future__ import annotations
 
@@ -10,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sentemb.encoder.backbone import load_pretrained
-from sentemb.errors import ModelError, first_line
+from sentemb.encoder.backbone import load_pretrained, refused
+from sentemb.errors import ModelError
 
 # where the dense layer and the norm of a masked-LM head lie: BERT; RoBERTa, MPNet, XLM-R; DistilBERT
 HEAD_LAYERS = (
@@ -31,35 +30,15 @@ def load_masked_lm(folder: Path, *, trust_remote_code: bool = False) -> tuple[nn
     return load_pretrained(AutoModelForMaskedLM, folder, trust_remote_code=trust_remote_code)
 
 
-def load_bare(folder: Path, *, trust_remote_code: bool = False) -> nn.Module:
-    """The checkpoint's encoder in float32, without a pooling layer (its weights would get no gradient).
-
-    Raises: ModelError where it cannot be opened or lacks weights.
-    """
-    from transformers import AutoModel
-
-    model: Any
-    model, missing = load_pretrained(AutoModel, folder, trust_remote_code=trust_remote_code)
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    missing = frozenset(name for name in missing if not name.startswith("pooler."))
-    if missing:
-        raise ModelError(f"{folder}: the checkpoint lacks weights of the encoder, e.g. {min(missing)}")
-    bare: nn.Module = model
-    return bare
-
-
 def check_same_tokenizer(folder: Path, other: Path, part: str, *, trust_remote_code: bool = False) -> None:
     """Raise ``ModelError`` unless both checkpoints number the same tokens the same way."""
     from transformers import AutoTokenizer
 
-    try:
+    with refused(other):
         mine, theirs = (
             AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code).get_vocab()
             for path in (folder, other)
         )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{part}: {first_line(error)}") from error
     if mine != theirs:
         differing = sum(theirs.get(token) != number for token, number in mine.items())
         raise ModelError(

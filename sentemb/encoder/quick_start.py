@@ -47,7 +47,7 @@ class StartMemo:
     @property
     def vocabulary(self) -> Vocabulary:
         """What parts must know of the tokenizer."""
-        return Vocabulary(self.size, self.pad, self.mask, frozenset(self.special))
+        return Vocabulary(size=self.size, pad=self.pad, mask=self.mask, special=frozenset(self.special))
 
 
 def memo_path(folder: Path) -> Path:

@@ -158,7 +158,9 @@ def load_tokeniser(
         known = [stored_max or hub.model_max_length, *([] if limit is None else [limit])]
         max_tokens = int(min(known)) if min(known) < 10**9 else 512
     pad = hub.pad_token_id if hub.pad_token_id is not None else hub.eos_token_id
-    vocabulary = Vocabulary(len(hub), int(pad or 0), hub.mask_token_id, frozenset(hub.all_special_ids))
+    vocabulary = Vocabulary(
+        size=len(hub), pad=int(pad or 0), mask=hub.mask_token_id, special=frozenset(hub.all_special_ids)
+    )
     # a copy of our own: transformers changes truncation and padding of the shared one whenever it is called, which
     # another thread must not feel
     fast = type(hub.backend_tokenizer).from_str(hub.backend_tokenizer.to_str()) if hub.is_fast else None

@@ -31,31 +31,16 @@ if TYPE_CHECKING:
     from sentemb.evaluate.tasks.sts import Sts
 
 _HOME = {
-    "Classification": "tasks.classification",
-    "Clustering": "tasks.clustering",
-    "EvalModel": "model",
-    "EvalSetup": "task",
-    "Geometry": "tasks.geometry",
-    "Items": "reports.results",
-    "ModelOptions": "opening",
-    "Mteb": "tasks.mteb",
-    "Pairs": "tasks.pairs",
-    "Reranking": "tasks.reranking",
-    "Results": "reports.results",
-    "Retrieval": "tasks.retrieval",
-    "Sts": "tasks.sts",
-    "Suite": "suites",
-    "Task": "task",
-    "TaskResult": "reports.results",
-    "Texts": "task",
-    "compare": "reports.compare",
-    "dev_score": "dev",
-    "evaluate_model": "evaluation",
-    "fingerprint": "reports.results",
-    "load_suite": "suites",
-    "open_model": "opening",
-    "read_results": "reports.results",
-    "write_results": "reports.results",
+    "dev": "dev_score",
+    "evaluation": "evaluate_model",
+    "model": "EvalModel",
+    "opening": "ModelOptions open_model",
+    "reports.compare": "compare",
+    "reports.results": "Items Results TaskResult fingerprint read_results write_results",
+    "suites": "Suite load_suite",
+    "task": "EvalSetup Task Texts",
+    **{f"tasks.{name.lower()}": name for name in ("Classification", "Clustering", "Geometry", "Mteb", "Pairs")},
+    **{f"tasks.{name.lower()}": name for name in ("Reranking", "Retrieval", "Sts")},
 }
 
 __all__ = [
@@ -66,6 +51,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    module = next((module for module, names in _HOME.items() if name in names.split()), None)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -25,8 +25,7 @@ class DataFolder:
     def find(cls, folder: Path | str | None = None) -> DataFolder:
         """``folder``, or the one that ``SENTEMB_DATA`` names, or none.
 
-        Raises:
-            EvaluationError: the folder does not exist.
+        Raises: EvaluationError: the folder does not exist.
         """
         chosen = folder or os.environ.get(VARIABLE)
         if not chosen:
@@ -46,8 +45,7 @@ class DataFolder:
     def required(self) -> Path:
         """The folder itself.
 
-        Raises:
-            EvaluationError: none was named.
+        Raises: EvaluationError: none was named.
         """
         if self.root is None:
             raise EvaluationError(f"no data folder: give one with --data-dir, or set {VARIABLE} to one")
@@ -58,8 +56,7 @@ class DataFolder:
 
         A path that begins with ``./``, ``../`` or ``~`` is never looked for in the data folder.
 
-        Raises:
-            EvaluationError: nothing is there, or both folders hold something of that name.
+        Raises: EvaluationError: nothing is there, or both folders hold something of that name.
         """
         path = Path(given).expanduser()
         if path.is_absolute() or given.startswith(("./", "../")):

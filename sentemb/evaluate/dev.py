@@ -48,8 +48,7 @@ def dev_score(
         precision: overrides the encoder's own; ``auto`` leaves it.
         seed: of draws and folds: the same at every evaluation.
 
-    Raises:
-        EvaluationError, DataError: something is missing or malformed; lists all that is missing.
+    Raises: EvaluationError, DataError: something is missing or malformed; lists all that is missing.
     """
     faults = check_dev(tasks, data_dir=data_dir, seed=seed)
     if faults or not tasks:

@@ -106,8 +106,7 @@ class EvalPlan:
 def refuse_missing(plans: Sequence[EvalPlan], *, skip_missing: bool) -> None:
     """Before anything runs: an error that lists all that is missing, unless the rest shall run.
 
-    Raises:
-        EvaluationError: something is missing.
+    Raises: EvaluationError: something is missing.
     """
     missing = list(dict.fromkeys(entry.error for plan in plans for entry in plan.missing))
     if missing and not skip_missing:

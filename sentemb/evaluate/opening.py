@@ -62,8 +62,7 @@ def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> Ev
         source: a path, an id, ``module:function``, or an object: a callable or anything with ``encode``.
         options: how.
 
-    Raises:
-        ModelError: nothing is there, or it cannot be opened.
+    Raises: ModelError: nothing is there, or it cannot be opened.
     """
     if not isinstance(source, str | Path):
         return _from_object(source, options)

@@ -37,8 +37,7 @@ def search(
             built for these documents; None: every document is compared.
         seed: of the index's training sample.
 
-    Raises:
-        SearchError: FAISS does not know the kind.
+    Raises: SearchError: FAISS does not know the kind.
     """
     if index is None:
         return top(queries, documents, k, metric=similarity)
@@ -91,8 +90,7 @@ def rerank(
         similarity: ``cosine`` or ``dot``.
         k: at most this many of a query's candidates.
 
-    Raises:
-        EvaluationError: a candidate that is no document.
+    Raises: EvaluationError: a candidate that is no document.
     """
     run: dict[str, dict[str, float]] = {}
     for query, vector in queries.items():

@@ -60,8 +60,7 @@ def suite_titles() -> dict[str, str]:
 def load_suite(name: str | Path) -> Suite:
     """A suite by name or from a file; every fault of it at once.
 
-    Raises:
-        EvaluationError: no such suite, or faults in it.
+    Raises: EvaluationError: no such suite, or faults in it.
     """
     path = Path(name)
     if path.suffix != ".toml":

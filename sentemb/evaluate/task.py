@@ -127,8 +127,7 @@ class Task(Part, room="tasks"):
     def expand(self, setup: EvalSetup) -> Sequence[Task]:
         """The tasks that this one stands for, one score each: the sets of a protocol, a benchmark's tasks.
 
-        Raises:
-            EvaluationError: a name that is not known.
+        Raises: EvaluationError: a name that is not known.
         """
         return (self,)
 
@@ -140,8 +139,7 @@ class Task(Part, room="tasks"):
     def load(self, setup: EvalSetup) -> Any:
         """The data, in whatever form ``texts`` and ``run`` take.
 
-        Raises:
-            DataError: a malformed file; names file and line.
+        Raises: DataError: a malformed file; names file and line.
         """
         return None
 
@@ -152,8 +150,7 @@ class Task(Part, room="tasks"):
     def run(self, data: Any, model: EvalModel, setup: EvalSetup) -> TaskResult:
         """The score, with the items that it was computed from.
 
-        Raises:
-            EvaluationError, NumericError: there is no score; says why.
+        Raises: EvaluationError, NumericError: there is no score; says why.
         """
         raise NotImplementedError
 

@@ -83,7 +83,7 @@ def top_of_blocks(
         if k > 0 and len(block):
             exact = ExactSearch.of(unit(block) if metric == "cosine" else block, device or best_device(), metric)
             scores, ids = exact.top(queries, min(k, len(block)))
-            hits = Hits(ids + first, scores)
+            hits = Hits(ids=ids + first, scores=scores)
             best = merged([best, hits], min(k, best.ids.shape[1] + len(block)), metric) if first else hits
         first += len(block)
     return best
@@ -91,7 +91,9 @@ def top_of_blocks(
 
 def nothing(queries: int, k: int, metric: Metric) -> Hits:
     """A result of k empty places for every query: id -1, worst score."""
-    return Hits(np.full((queries, k), -1, dtype=np.int64), np.full((queries, k), worst(metric), dtype=np.float32))
+    return Hits(
+        ids=np.full((queries, k), -1, dtype=np.int64), scores=np.full((queries, k), worst(metric), dtype=np.float32)
+    )
 
 
 def worst(metric: Metric) -> np.float32:
@@ -106,7 +108,7 @@ def merged(results: Sequence[Hits], k: int, metric: Metric) -> Hits:
         only = results[0]
         scores = np.where(only.ids < 0, worst(metric), only.scores)
         if not (scores[:, 1:] == scores[:, :-1]).any():
-            return Hits(only.ids, scores)
+            return Hits(ids=only.ids, scores=scores)
     best = nothing(queries, k, metric)
     for part in (slice(start, start + QUERY_ROWS) for start in range(0, queries, QUERY_ROWS)):
         ids = np.concatenate([hits.ids[part] for hits in results], axis=1)
@@ -123,7 +125,7 @@ def without_own(hits: Hits, own: Ids) -> Hits:
     is_own = hits.ids == own[:, None]
     is_own[~is_own.any(axis=1), -1:] = True
     shape = len(own), max(hits.ids.shape[1] - 1, 0)
-    return Hits(hits.ids[~is_own].reshape(shape), hits.scores[~is_own].reshape(shape))
+    return Hits(ids=hits.ids[~is_own].reshape(shape), scores=hits.scores[~is_own].reshape(shape))
 
 
 def compared(
@@ -150,4 +152,4 @@ def _steps(shape: tuple[int, ...], width: int) -> Iterator[slice]:
 def ordered(ids: Ids, scores: Vectors, k: int, metric: Metric) -> Hits:
     """The k best of each query's candidates, best first; equal scores stay in their order."""
     order = np.argsort(scores if metric == "l2" else -scores, axis=1, kind="stable")[:, :k]
-    return Hits(np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1))
+    return Hits(ids=np.take_along_axis(ids, order, axis=1), scores=np.take_along_axis(scores, order, axis=1))

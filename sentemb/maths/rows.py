@@ -29,8 +29,8 @@ def extra_rows(
     """
     unknown = torch.full((embedding.shape[0],), UNKNOWN, dtype=torch.int64, device=embedding.device)
     return Rows(
-        embedding,
-        unknown if ids is None else ids,
-        unknown if text is None else text,
-        None if like.label is None else unknown.to(like.label.dtype),
+        embedding=embedding,
+        ids=unknown if ids is None else ids,
+        text=unknown if text is None else text,
+        label=None if like.label is None else unknown.to(like.label.dtype),
     )

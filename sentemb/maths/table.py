@@ -51,7 +51,7 @@ def score_table(
         text = torch.full_like(ids, UNKNOWN)
         if texts is not None and name in texts:
             text = ids.new_tensor([number.setdefault(one, len(number)) for one in texts[name]])
-        views[name] = Rows(embedding, ids, text, labels)
+        views[name] = Rows(embedding=embedding, ids=ids, text=text, label=labels)
     batch = Batch(
         views=views, local=slice(0, len(anchors)), tokens={}, encoded={}, score=scores, generator=generator
     )
@@ -62,7 +62,14 @@ def in_batch_table(anchor: Rows, candidate: Rows, similarity: Similarity = "cosi
     """Anchor i's positive is candidate i, every other candidate is a negative."""
     sim = pairwise(anchor.embedding, candidate.embedding, similarity)
     positive = torch.eye(*sim.shape, dtype=torch.bool, device=sim.device)
-    return PairScores(sim, positive, torch.zeros_like(sim), anchor, candidate, similarity)
+    return PairScores(
+        sim=sim,
+        positive=positive,
+        log_weight=torch.zeros_like(sim),
+        anchor=anchor,
+        candidate=candidate,
+        similarity=similarity,
+    )
 
 
 def mark_same_label(table: PairScores) -> PairScores:
@@ -102,8 +109,8 @@ def concatenate_rows(first: Rows, second: Rows) -> Rows:
     if first.label is not None and second.label is not None:
         label = torch.cat([first.label, second.label])
     return Rows(
-        torch.cat([first.embedding, second.embedding.to(first.embedding.dtype)]),
-        torch.cat([first.ids, second.ids]),
-        torch.cat([first.text, second.text]),
-        label,
+        embedding=torch.cat([first.embedding, second.embedding.to(first.embedding.dtype)]),
+        ids=torch.cat([first.ids, second.ids]),
+        text=torch.cat([first.text, second.text]),
+        label=label,
     )

@@ -98,6 +98,7 @@ class _Run:
     def __init__(self, texts: MiningTexts, encoder: Embedder, options: MiningOptions, folder: Path) -> None:
         self.texts, self.encoder, self.options, self.folder = texts, encoder, options, folder
         self.blocks = 0
+        self._spaces: dict[str, tuple[Vectors, Vectors]] = {}
 
     def mine(self, output: Path | None, *, resume: bool) -> MiningResult:
         self._open(resume)
@@ -167,20 +168,16 @@ class _Run:
 
     def _space(self, model: str) -> tuple[Vectors, Vectors]:
         """Vectors of anchors and corpus by another encoder."""
-        name = hashlib.sha256(model.encode()).hexdigest()[:12]
-        files = [self.folder / f"{kind}-{name}.npy" for kind in ("anchors", "corpus")]
-        encoder = None if all(file.exists() for file in files) else load_encoder(model)
-        texts = (self.texts.anchors, self.texts.corpus)
-        anchors, corpus = (
-            self._vectors(file.stem, encoder, side, "") for file, side in zip(files, texts, strict=True)
-        )
-        return anchors, corpus
+        if model not in self._spaces:
+            encoder, name = load_encoder(model), hashlib.sha256(model.encode()).hexdigest()[:12]
+            self._spaces[model] = (self._vectors(f"anchors-{name}", encoder, self.texts.anchors, ""),
+                                   self._vectors(f"corpus-{name}", encoder, self.texts.corpus, ""))
+        return self._spaces[model]
 
-    def _vectors(self, name: str, encoder: Embedder | None, texts: list[str], prompt: str) -> Vectors:
+    def _vectors(self, name: str, encoder: Embedder, texts: list[str], prompt: str) -> Vectors:
         """Unit vectors of the texts, encoded once and mapped from a file."""
         file, rule = self.folder / f"{name}.npy", VectorRule(metric="cosine")
         if not file.exists():
-            assert encoder is not None
             with atomic_file(file) as temporary, Progress("encoding", total=len(texts), unit="texts") as bar:
                 vectors: Any = None
                 for start in range(0, len(texts), ENCODED):

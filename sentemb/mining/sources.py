@@ -79,7 +79,7 @@ class Nearest(MiningSource):
 
         def find(anchors: Passages, k: int, _: Generator) -> Hits:
             similarity, ids = search.top(anchors.vectors, k)
-            return Hits(ids, similarity)
+            return Hits(ids=ids, scores=similarity)
 
         return find
 
@@ -132,7 +132,7 @@ class SharedWords(MiningSource):
 
         def find(anchors: Passages, k: int, _: Generator) -> Hits:
             ids = bm25.top(anchors.texts, k).ids
-            return Hits(ids, compared(anchors.vectors, ids, corpus.vectors.__getitem__))
+            return Hits(ids=ids, scores=compared(anchors.vectors, ids, corpus.vectors.__getitem__))
 
         return find
 
@@ -154,7 +154,7 @@ class Random(MiningSource):
             ids = np.sort(generator.integers(0, total, size=(len(anchors.vectors), k), dtype=np.int64), axis=1)
             ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = -1  # drawn twice
             ids = generator.permuted(ids, axis=1)
-            return Hits(ids, compared(anchors.vectors, ids, corpus.vectors.__getitem__))
+            return Hits(ids=ids, scores=compared(anchors.vectors, ids, corpus.vectors.__getitem__))
 
         return find
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
 
+from sentemb.data import tokenise
 from sentemb.encoder import Encoder
 from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
-from sentemb.evaluate.task import Task
+from sentemb.evaluate.dev import dev_score
 from sentemb.provenance import provenance
 from sentemb.recipe.needs import data_faults
 from sentemb.recipe.recipe import Recipe
@@ -24,25 +24,18 @@ from sentemb.training.device import resolve_precision
 from sentemb.training.objective import Objective, WeightedTerm
 from sentemb.training.plan import Plan
 from sentemb.training.services import EncoderCache
-from sentemb.types import Build, Component, DevScores, Examples
+from sentemb.types import Build, Component, Examples
 
 C = TypeVar("C", bound=Component)
 
 
-def build(
-    recipe: Recipe,
-    run_dir: Path,
-    *,
-    callbacks: Sequence[Callback] = (),
-    files: Mapping[str, str] = MappingProxyType({}),
-) -> Plan:
+def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) -> Plan:
     """Load the encoder and the data of a recipe and make fresh parts: ``Run(build(recipe, folder))``.
 
     Args:
         recipe: stays as it is.
         run_dir: where the run's files will lie.
         callbacks: called while training.
-        files: name -> text, written into the run folder at the start.
 
     Raises:
         ModelError, DataError, RecipeError: with what does not fit.
@@ -50,7 +43,7 @@ def build(
     resolve_precision(recipe.train.precision)  # one that this machine lacks is told before anything is loaded
     torch.manual_seed(recipe.train.seed)  # new heads and parts start the same in every run
     encoder = build_encoder(recipe)
-    dev = build_dev(recipe.dev, recipe.train.seed)
+    dev = dev_score(recipe.dev, seed=recipe.train.seed) if recipe.dev else None
     dataset = build_dataset(recipe, encoder)
     encoders = EncoderCache(encoder)
     context = Build(
@@ -86,7 +79,10 @@ def build(
         dev=dev,
         dev_name=", ".join(task.label for task in recipe.dev) or "none",
         callbacks=callbacks,
-        files={**files, "run.json": json.dumps(run_facts(recipe, encoder, dataset), indent=2) + "\n"},
+        files={
+            "recipe.toml": recipe.to_toml(),
+            "run.json": json.dumps(run_facts(recipe, encoder, dataset), indent=2) + "\n",
+        },
     )
 
 
@@ -111,21 +107,10 @@ def build_encoder(recipe: Recipe) -> Encoder:
 
 def build_dataset(recipe: Recipe, encoder: Encoder) -> Examples:
     """The recipe's data, tokenised for the encoder."""
-    from sentemb.data import tokenise
-
     limit = recipe.data.max_tokens
     # of the training texts only: the model keeps its own limit
     tokeniser = encoder.tokeniser if limit is None else encoder.tokeniser.cut_to(limit)
     return tokenise(recipe.data.load(), tokeniser)
-
-
-def build_dev(tasks: Sequence[Task], seed: int) -> Callable[[Encoder], DevScores] | None:
-    """The evaluation while training, its data read already."""
-    if not tasks:
-        return None
-    from sentemb.evaluate.dev import dev_score
-
-    return dev_score(tasks, seed=seed)
 
 
 def _bound(part: C, context: Build) -> C:
@@ -141,10 +126,6 @@ def raise_faults(recipe: Recipe, columns: Collection[str], *, has_labels: bool, 
         raise RecipeError([f"{recipe.name}: {where} {what}" for where, what in faults])
 
 
-def _token_count(dataset: Examples) -> int:
-    return sum(int(column.offsets[-1]) for column in dataset.columns.values())
-
-
 def run_facts(recipe: Recipe, encoder: Encoder, dataset: Examples) -> dict[str, Any]:
     """What ran, on what, with which versions: ``run.json``."""
     return {
@@ -152,7 +133,7 @@ def run_facts(recipe: Recipe, encoder: Encoder, dataset: Examples) -> dict[str, 
         "recipe_hash": recipe.hash,
         "seed": recipe.train.seed,
         "rows": len(dataset),
-        "tokens": _token_count(dataset),
+        "tokens": sum(int(column.offsets[-1]) for column in dataset.columns.values()),
         "model_digest": encoder.digest(),
     }
 

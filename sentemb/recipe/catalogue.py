@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sentemb.errors import PartError, RecipeError, did_you_mean
+from sentemb.errors import MissingExtra, PartError, RecipeError, did_you_mean, first_line
 from sentemb.parts import ROOMS, Part, describe, room
 from sentemb.recipe.load import read_tree, shipped_recipes
 
@@ -28,7 +28,14 @@ def catalogue(kind: str) -> dict[str, str]:
         return {source: ", ".join(names) for source, names in by_source.items()}
     if kind not in ROOMS:
         raise RecipeError(f'"{kind}" cannot be listed{did_you_mean(kind, KINDS)}')
-    return {name: describe(cls).summary for name, cls in room(kind).classes().items()}
+    return {name: _summary(kind, name) for name in room(kind).names()}
+
+
+def _summary(kind: str, name: str) -> str:
+    try:
+        return describe(room(kind).find(name)).summary
+    except (ImportError, MissingExtra) as error:
+        return f"(cannot be used here: {first_line(error)})"
 
 
 def _line(tree: Mapping[str, Any]) -> str:
@@ -43,7 +50,7 @@ def find_parts(name: str) -> list[tuple[str, type[Part]]]:
         PartError: a part of one's own cannot be imported, or inherits no room's base class.
     """
     chosen, slash, short = name.rpartition("/")
-    rooms = [chosen] if slash and chosen in ROOMS else [] if slash else [where for where in ROOMS if _is_there(where)]
+    rooms = [chosen] if slash and chosen in ROOMS else [] if slash else list(ROOMS)
     if ":" not in short:
         return [(where, room(where).find(short)) for where in rooms if short in room(where).names()]
     matches, faults = [], []
@@ -55,10 +62,3 @@ def find_parts(name: str) -> list[tuple[str, type[Part]]]:
     if not matches and faults:
         raise faults[0]
     return matches
-
-
-def _is_there(where: str) -> bool:
-    try:
-        return bool(room(where).names())
-    except (ImportError, KeyError):
-        return False

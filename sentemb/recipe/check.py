@@ -15,7 +15,6 @@ from sentemb.encoder.source import PACKAGE, locate
 from sentemb.encoder.tokeniser import load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
 from sentemb.evaluate.dev import check_dev
-from sentemb.parts import room
 from sentemb.recipe.build import raise_faults
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
@@ -55,7 +54,7 @@ class _Findings:
 class _Check:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.train = recipe, recipe.train
-        self.found = _Findings(verified=[f"{len(recipe.parts())} parts: names, values and needs"])
+        self.findings = _Findings(verified=[f"{len(recipe.parts())} parts: names, values and needs"])
         self.layout: Layout | None = None  # of the backbone, where it is at hand
         self.shape: BackboneShape | None = None
         self.table: Table | None = None
@@ -66,11 +65,11 @@ class _Check:
                 look()
             except SentembError as error:
                 lines = error.faults if isinstance(error, RecipeError) else [str(error)]
-                self.found.faults += [line.removeprefix(f"{self.recipe.name}: ") for line in lines]
-        if self.found.faults:
-            raise RecipeError([f"{self.recipe.name}: {fault}" for fault in dict.fromkeys(self.found.faults)])
+                self.findings.faults += [line.removeprefix(f"{self.recipe.name}: ") for line in lines]
+        if self.findings.faults:
+            raise RecipeError([f"{self.recipe.name}: {fault}" for fault in dict.fromkeys(self.findings.faults)])
         return Report(
-            recipe=self.recipe, verified=tuple(self.found.verified), unverified=tuple(self.found.unverified)
+            recipe=self.recipe, verified=tuple(self.findings.verified), unverified=tuple(self.findings.unverified)
         )
 
     def settings(self) -> None:
@@ -98,7 +97,7 @@ class _Check:
                 trust_remote_code=encoder.trust_remote_code,
             )
         size = sum(file.stat().st_size for file in weights) / 2**20
-        self.found.verified.append(f"checkpoint {folder} ({size:.0f} MiB)")
+        self.findings.verified.append(f"checkpoint {folder} ({size:.0f} MiB)")
         self._widths(self.shape.hidden)
 
     def _widths(self, width: int) -> None:
@@ -122,7 +121,7 @@ class _Check:
         """The folder of a checkpoint; None where the hub would have to be asked."""
         is_local = source.startswith((PACKAGE, ".", "/", "~")) or Path(source).exists()
         if not is_local and source.count("/") <= 1:
-            self.found.unverified.append(f"{where}: {source} would come from the hub, when training starts")
+            self.findings.unverified.append(f"{where}: {source} would come from the hub, when training starts")
             return None
         try:
             return locate(source)
@@ -134,7 +133,7 @@ class _Check:
         data, batch = self.recipe.data, self.train.batch_size
         absence = data.absence()
         if absence is not None:
-            self.found.unverified.append(f"data: {absence}")
+            self.findings.unverified.append(f"data: {absence}")
             return
         self.table = table = data.load(max_rows=ROWS)
         raise_faults(
@@ -142,9 +141,9 @@ class _Check:
         )
         if len(set(table.columns["anchor"])) == 1:
             raise RecipeError(f"data: the first {len(table)} rows have one text; a contrast needs several")
-        self.found.verified.append(f"data {data}: the first {len(table)} rows, columns {', '.join(table.columns)}")
+        self.findings.verified.append(f"data {data}: the first {len(table)} rows, columns {', '.join(table.columns)}")
         if len(table) < min(batch, ROWS):
-            self.found.unverified.append(
+            self.findings.unverified.append(
                 f"train.batch_size = {batch}, but there are {len(table)} rows: every batch will have {len(table)}"
             )
 
@@ -153,7 +152,7 @@ class _Check:
         faults = check_dev(self.recipe.dev, seed=self.train.seed)
         if faults:
             raise RecipeError([f"dev: {fault}" for fault in faults])
-        self.found.verified += [f"dev task {task.label}" for task in self.recipe.dev]
+        self.findings.verified += [f"dev task {task.label}" for task in self.recipe.dev]
 
     def memory(self) -> None:
         """The step's peak, where the checkpoint is at hand."""
@@ -161,18 +160,18 @@ class _Check:
             return
         recipe, train = self.recipe, self.train
         columns = self.table.columns if self.table else recipe.views.columns | recipe.data.required
-        made = [*recipe.views.makes(columns), *(view for copy in recipe.copies for view in copy.makes)]
-        added = [view for view in made if view.startswith("negative")] if self._has(Given) else []
-        added += [view for view in made if view.startswith("mined")] if self._has(Mined) else []
+        views = [*recipe.views.makes(columns), *(view for copy in recipe.copies for view in copy.makes)]
+        added = [view for view in views if view.startswith("negative")] if self._has(Given) else []
+        added += [view for view in views if view.startswith("mined")] if self._has(Mined) else []
         available, on_gpu = free_memory()
         needed = estimate(
-            self.shape, batch_size=train.batch_size, views=len(made), candidates=1 + len(added),
+            self.shape, batch_size=train.batch_size, views=len(views), candidates=1 + len(added),
             precision=resolve_precision(train.precision),
-            companions=[room("companions").name_of(type(companion)) for companion in recipe.companions],
+            companion_bytes=sum(companion.model_bytes for companion in recipe.companions),
             chunk_size=train.chunk_size, chunk_tokens=train.chunk_tokens, kept_graphs_mib=train.kept_graphs_mib,
             recompute=train.gradient_checkpointing, frozen=recipe.encoder.freeze, available=available, on_gpu=on_gpu,
         )  # fmt: skip
-        (self.found.verified if needed.fits else self.found.unverified).append(needed.sentence())
+        (self.findings.verified if needed.fits else self.findings.unverified).append(needed.sentence())
 
     def _has(self, kind: type[Given | Mined]) -> bool:
         return any(isinstance(edit, kind) for edit in self.recipe.edits)

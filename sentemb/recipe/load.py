@@ -21,22 +21,16 @@ def shipped_recipes() -> dict[str, Path]:
     return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.toml"))}
 
 
-def find_recipe(name: str | Path, *, among_files: bool = True) -> Path:
+def find_recipe(name: str | Path) -> Path:
     """A file, or the name of a shipped recipe (with or without ``recipes/`` and ``.toml``)."""
     path = Path(name)
-    if among_files and path.is_file():
+    if path.is_file():
         return path
     short = str(name).removeprefix("recipes/").removesuffix(".toml")
     shipped = shipped_recipes()
     if short in shipped:
         return shipped[short]
-    what = "neither a file nor a recipe" if among_files else "not a recipe"
-    raise RecipeError(f'"{name}" is {what}{did_you_mean(short, shipped)}')
-
-
-def name_of(path: Path) -> str:
-    """The name of a shipped recipe, or of a file."""
-    return next((name for name, shipped in shipped_recipes().items() if shipped == path), path.stem)
+    raise RecipeError(f'"{name}" is neither a file nor a recipe{did_you_mean(short, shipped)}')
 
 
 def read_tree(name: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Path]:

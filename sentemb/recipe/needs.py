@@ -84,12 +84,12 @@ def _faults_of_copies(fields: Mapping[str, Any]) -> Iterator[Fault]:
     """Copies such as ``anchor.masked`` come from no data, so they can be decided now."""
     if "copies" not in fields:
         return
-    made = {view for copy in fields["copies"] for view in copy.makes}
+    copied = {view for copy in fields["copies"] for view in copy.makes}
     for where, part in _parts(fields):
         for need in sorted(part.needs):
             kind, _, name = need.partition(":")
             view, dot, copy = name.partition(".")
-            if kind == "view" and dot and name not in made:
+            if kind == "view" and dot and name not in copied:
                 entry = f'{{ use = "{copy}", of = ["{view}"] }}'
                 yield where, f'({_use(part)}) needs the view "{name}": add {entry} to views.copies'
 

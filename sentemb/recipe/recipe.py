@@ -19,11 +19,11 @@ from sentemb.edits.edit import Edit
 from sentemb.encoder.adapters import Adapter
 from sentemb.encoder.heads import Head
 from sentemb.encoder.poolings import Pooling
-from sentemb.errors import PartError, RecipeError
+from sentemb.errors import PartError, RecipeError, did_you_mean
 from sentemb.evaluate.task import Task
 from sentemb.parts import Part, settings_of, to_table
 from sentemb.parts.settings import check_values
-from sentemb.recipe.load import find_recipe, name_of, parse, read_tree
+from sentemb.recipe.load import parse, read_tree, shipped_recipes
 from sentemb.recipe.needs import recipe_faults
 from sentemb.terms.term import Term
 from sentemb.training.settings import TrainSettings
@@ -125,7 +125,10 @@ class Recipe(Part):
         Raises:
             RecipeError: there is none of that name.
         """
-        return cls.load(find_recipe(name, among_files=False))
+        shipped = shipped_recipes()
+        if name not in shipped:
+            raise RecipeError(f'"{name}" is no recipe{did_you_mean(name, shipped)}')
+        return cls.load(shipped[name])
 
     @classmethod
     def load(cls, name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -139,7 +142,7 @@ class Recipe(Part):
             RecipeError: with every fault found.
         """
         tree, path = read_tree(name, overrides)
-        return cls.from_tree({"name": name_of(path), **tree}, str(path))
+        return cls.from_tree({"name": path.stem, **tree}, str(path))
 
     @classmethod
     def from_toml(cls, text: str) -> Recipe:

@@ -22,9 +22,9 @@ def recipe_schema() -> dict[str, Any]:
     views = schema_of("views")["anyOf"]
     for entry in views:
         entry["properties"]["copies"] = copies
-    kept = {"type": "object", "not": {"required": ["use"]}, "title": "further settings of the extended recipe's"}
-    properties["views"] = {"anyOf": [*views, kept]}
-    properties["data"] = {"anyOf": [*schema_of("sources")["anyOf"], kept]}
+    extended = {"type": "object", "not": {"required": ["use"]}, "title": "further settings of the extended recipe's"}
+    properties["views"] = {"anyOf": [*views, extended]}
+    properties["data"] = {"anyOf": [*schema_of("sources")["anyOf"], extended]}
     required = {"encoder": ["backbone"], "data": ["use"], "views": ["use"]}
     del properties["encoder"]["required"]
     return {

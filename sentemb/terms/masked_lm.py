@@ -62,4 +62,4 @@ class MaskedLM(Term):
             logits = at_least_float32(self.head(hidden[chosen]))
             total = total + F.cross_entropy(logits, targets[chosen], reduction="sum")
             count += logits.shape[0]
-        return Share(total, total.new_tensor(float(count)))
+        return Share(total=total, count=total.new_tensor(float(count)))

@@ -48,4 +48,4 @@ class ReplacedTokenDetection(Term):
             at_least_float32(detection.logits).flatten(0, 1), detection.replaced.flatten().long(), reduction="none"
         )
         counted = detection.counted.flatten()
-        return Share(torch.where(counted, losses, 0.0).sum(), counted.sum().to(losses.dtype))
+        return Share(total=torch.where(counted, losses, 0.0).sum(), count=counted.sum().to(losses.dtype))

@@ -55,19 +55,18 @@ class RunState:
 class Snapshot:
     """What a checkpoint holds beside the run's state, gathered from all devices where it is sharded."""
 
-    objective: Mapping[str, Tensor]
-    companions: Mapping[str, Tensor]
-    optimizer: Mapping[str, Tensor]
-    numbers: Mapping[str, Any]  # of the optimizer
-    schedule: Mapping[str, Any]
+    tensors: Mapping[str, Mapping[str, Tensor]]  # by file: objective, companions, optimizer
+    numbers: Mapping[str, Any]  # of optimizer and schedule
 
 
 def take_snapshot(objective: Objective, optimizer: torch.optim.Optimizer, schedule: Any) -> Snapshot:
     """Collect the state; every device must call it."""
-    tensors, numbers = _flatten_optimizer(optimizer.state_dict())
+    moments, numbers = _flatten_optimizer(optimizer.state_dict())
     return Snapshot(
-        objective=objective_state(objective), companions=companion_state(objective), optimizer=tensors,
-        numbers=numbers, schedule=_plain(schedule.state_dict()),
+        tensors={
+            "objective": objective_state(objective), "companions": companion_state(objective), "optimizer": moments,
+        },
+        numbers={"optimizer": numbers, "schedule": _plain(schedule.state_dict())},
     )
 
 
@@ -87,13 +86,11 @@ def save_checkpoint(
     path = checkpoint_path(folder, state.step)
     _sweep(folder)
     with atomic_folder(path) as temporary:
-        _save(snapshot.objective, temporary / "objective.safetensors")
-        _save(snapshot.companions, temporary / "companions.safetensors")
-        _save(snapshot.optimizer, temporary / "optimizer.safetensors")
+        for name, tensors in snapshot.tensors.items():
+            _save(tensors, temporary / f"{name}.safetensors")
         for rank, rank_state in generators.items():
             _save(dict(rank_state), temporary / f"generators-{rank}.safetensors")
-        content = {"state": asdict(state), "optimizer": snapshot.numbers, "schedule": snapshot.schedule}
-        (temporary / "state.json").write_text(json.dumps(content, indent=1))
+        (temporary / "state.json").write_text(json.dumps({"state": asdict(state), **snapshot.numbers}, indent=1))
         sums = {entry.name: sha256_of(entry) for entry in sorted(temporary.iterdir())}
         (temporary / "SHA256.json").write_text(json.dumps(sums, indent=1))
     return path

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from sentemb.distributed import all_objects, devices, rank
+from sentemb.distributed import all_objects, rank
 
 
 def seed_all(seed: int, device_rank: int) -> None:
@@ -26,10 +26,7 @@ def states(device: torch.device) -> dict[str, Tensor]:
 
 def collect(device: torch.device) -> dict[int, dict[str, Tensor]]:
     """Every device's generator states, on every device."""
-    mine = states(device)
-    if devices() == 1:
-        return {0: mine}
-    return dict(enumerate(all_objects(mine)))
+    return dict(enumerate(all_objects(states(device))))
 
 
 def restore(saved: Mapping[str, Tensor] | None, device: torch.device) -> None:

@@ -11,8 +11,6 @@ with dropout has no fused kernel, as on CPUs). Other architectures differ by ten
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +21,6 @@ from sentemb.machine import resources
 
 # bytes a parameter: weight, gradient, two moments
 TRAINED_BYTES = 16
-# companions hold further models: bytes a parameter of the encoder
-COMPANION_BYTES = {"momentum": 4, "reference": 4, "propensity": 4, "detector": TRAINED_BYTES + 4}
 PYTHON_BYTES = 500 * 2**20  # interpreter, torch, tokenizer
 USABLE = 0.8  # of what is free
 
@@ -95,7 +91,9 @@ def read_shape(folder: Path, max_tokens: int | None) -> BackboneShape:
     Raises:
         ModelError: the configuration does not say how wide and deep the model is.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    from sentemb.encoder.backbone import read_config
+
+    config = read_config(folder)
 
     def number(*names: str) -> int:
         for name in names:
@@ -120,7 +118,7 @@ def estimate(
     views: int,
     candidates: int,
     precision: str,
-    companions: Sequence[str] = (),
+    companion_bytes: int = 0,
     chunk_size: int | None = None,
     chunk_tokens: int | None = None,
     kept_graphs_mib: float = 0.0,
@@ -137,7 +135,7 @@ def estimate(
         views: texts encoded for an example.
         candidates: columns of the score table for an example.
         precision: of the activations: fp32, bf16 or fp16.
-        companions: names of the companion parts.
+        companion_bytes: of all companions together, for each parameter of the backbone.
         chunk_size: texts encoded at a time (see ``TrainSettings``).
         chunk_tokens: tokens encoded at a time, padding included.
         kept_graphs_mib: memory for chunks that need no second forward pass.
@@ -147,7 +145,7 @@ def estimate(
         on_gpu: attention with dropout has a fused kernel there.
     """
     per_parameter = 4 if frozen else TRAINED_BYTES
-    fixed = float(shape.parameters) * (per_parameter + sum(COMPANION_BYTES.get(name, 0) for name in companions))
+    fixed = float(shape.parameters) * (per_parameter + companion_bytes)
     if not on_gpu:
         fixed += PYTHON_BYTES
 
@@ -190,11 +188,11 @@ def _parameters(folder: Path) -> int:
 
     from safetensors import safe_open
 
-    from sentemb.encoder.backbone import weight_files
+    from sentemb.encoder.backbone import refused, weight_files
 
     total = 0
     for path in weight_files(folder):
-        with safe_open(path, framework="pt") as file:
+        with refused(path), safe_open(path, framework="pt") as file:
             total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return total
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from sentemb.parts import Fraction, Part, Positive
+from sentemb.parts import Fraction, Part
 
 
 class Schedule(Part, room="schedules"):
@@ -68,23 +68,6 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Polynomial(Schedule):
-    """The learning rate falls as a power of what is left to do.
-
-    Args:
-        power: 1 is ``linear``, more falls faster at the start.
-    Source: Chen et al. 2018, TPAMI, "DeepLab", section 4.1.1.
-    Deviations: none.
-    """
-
-    power: Positive = 2.0
-
-    def factor(self, progress: float) -> float:
-        """From 1 to 0."""
-        return float((1.0 - progress) ** self.power)
-
-
-@dataclass(frozen=True, kw_only=True)
 class StableThenDecay(Schedule):
     """The learning rate stays, then falls in a straight line to 0.
 
@@ -102,8 +85,7 @@ class StableThenDecay(Schedule):
 
 
 PARTS: dict[str, type | str] = {
-    "constant": Constant, "cosine": Cosine, "linear": Linear, "polynomial": Polynomial,
-    "stable_then_decay": StableThenDecay,
+    "constant": Constant, "cosine": Cosine, "linear": Linear, "stable_then_decay": StableThenDecay,
 }
 
 

@@ -34,4 +34,4 @@ class Columns(ViewMaker):
                 f'found: {", ".join(examples.columns) or "none"}; '
                 'name it under [data], or use = "twice" for single sentences'
             )
-        return {name: View(examples.columns[name], examples.ids) for name in self.makes(examples.columns)}
+        return {name: View(column=examples.columns[name], ids=examples.ids) for name in self.makes(examples.columns)}

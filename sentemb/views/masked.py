@@ -51,7 +51,7 @@ class Masked(ViewCopy):
                 '[views] copies use = "masked": the tokenizer has no mask token; '
                 "use a backbone that was trained by masked-language modelling (BERT, RoBERTa, MPNet, …)"
             )
-        return {made: self._copy(views[name], mask, context) for name, made in zip(self.of, self.makes, strict=True)}
+        return {copy: self._copy(views[name], mask, context) for name, copy in zip(self.of, self.makes, strict=True)}
 
     def _copy(self, view: View, mask: int, context: ViewContext) -> View:
         original, vocabulary = view.column.flat, context.vocabulary
@@ -65,4 +65,4 @@ class Masked(ViewCopy):
         ordinary = np.setdiff1d(np.arange(vocabulary.size, dtype=np.int32), special, assume_unique=True)
         flat[randomised] = context.generator.choice(ordinary, size=len(randomised))
         targets = np.where(chosen, original, np.int32(-100)).astype(np.int32, copy=False)
-        return View(TokenColumn(flat, view.column.offsets, view.column.text), view.ids, targets)
+        return View(column=TokenColumn(flat, view.column.offsets, view.column.text), ids=view.ids, targets=targets)

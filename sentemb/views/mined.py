@@ -58,4 +58,4 @@ class MinedViews(ViewCopy):
         anywhere = context.generator.integers(len(context.dataset), size=row.shape)
         row = np.where(is_known[:, None], row, anywhere)
         column, ids = context.dataset.columns[source.column], context.dataset.ids
-        return {name: View(column.take(row[:, i]), ids[row[:, i]]) for i, name in enumerate(self.makes)}
+        return {name: View(column=column.take(row[:, i]), ids=ids[row[:, i]]) for i, name in enumerate(self.makes)}

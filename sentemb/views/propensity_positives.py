@@ -73,7 +73,7 @@ class PropensityPositives(ViewMaker):
         row = np.where(keeps_twin, source.rows(anchor.text), drawn)
         column = context.dataset.columns["anchor"].take(row)
         ids = np.where(keeps_twin, examples.ids, context.dataset.ids[row])
-        return {"anchor": View(anchor, examples.ids), "positive": View(column, ids)}
+        return {"anchor": View(column=anchor, ids=examples.ids), "positive": View(column=column, ids=ids)}
 
     def logits(self, candidates: Candidates, threshold: float) -> NDArray[np.float64]:
         """``log P`` up to a constant of the row, (n, c); -inf where a candidate does not qualify."""

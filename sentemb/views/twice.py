@@ -22,5 +22,5 @@ class Twice(ViewMaker):
 
     def __call__(self, examples: Examples, context: ViewContext) -> Views:
         """``anchor`` and ``positive``, one and the same view."""
-        view = View(examples.columns["anchor"], examples.ids)
+        view = View(column=examples.columns["anchor"], ids=examples.ids)
         return {"anchor": view, "positive": view}

@@ -94,13 +94,21 @@ def test_ratios_are_taken_within_a_round(harness: ModuleType) -> None:
     assert str(found) == "3.00× (2.00–4.00)"
 
 
+def test_a_lane_that_did_not_run_has_no_ratio_and_says_why(harness: ModuleType) -> None:
+    lanes = {"ours": harness.Lane("ours", [1.0]), "theirs": harness.Lane("theirs", fault="no such peer")}
+    assert str(harness.ratio(lanes["theirs"], lanes["ours"])) == "–"
+    table = harness.lanes_table(["", "x", "y"], lanes, lambda lane: [lane.median_s, 2])
+    assert table == "|  | x | y |\n|---|---:|---:|\n| ours | 1.0 | 2 |\n| theirs | did not run: no such peer |  |\n"
+
+
 def test_reports_hold_every_round(harness: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
 
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    lane = harness.Lane("ours", [1.0, 2.0])
-    table = harness.markdown_table(["", "x"], [["ours", 1]])
-    path = harness.write_report("speed", table, {"cpu": "c"}, {"r": {"ours": lane}})
-    assert path.read_text() == "|  | x |\n|---|---:|\n| ours | 1 |\n"
+    lanes = {"ours": harness.Lane("ours", [1.0, 2.0])}
+    harness.write_report("speed", "Speed", "text\n", harness.machine(), {"r": lanes})
+    report = (tmp_path / "speed.md").read_text()
+    assert report.startswith("# Speed\n\n")
+    assert report.endswith("\n\ntext\n")
     raw = json.loads((tmp_path / "speed.json").read_text())
     assert raw["races"]["r"]["ours"]["seconds"] == [1.0, 2.0]

@@ -19,8 +19,12 @@ PAD, CLS, SEP, MASK = 0, 2, 3, 4
 def make_build(folder: Path, width: int = 32, seed: int = 42) -> Build:
     size = len(AutoTokenizer.from_pretrained(folder))
     return Build(
-        backbone=str(folder), width=width, vocabulary=Vocabulary(size, PAD, MASK, frozenset({PAD, CLS, SEP})),
-        encoder=torch.nn.Identity(), load_encoder=lambda _: torch.nn.Identity(), seed=seed,
+        backbone=str(folder),
+        width=width,
+        vocabulary=Vocabulary(size=size, pad=PAD, mask=MASK, special=frozenset({PAD, CLS, SEP})),
+        encoder=torch.nn.Identity(),
+        load_encoder=lambda _: torch.nn.Identity(),
+        seed=seed,
     )
 
 
@@ -35,9 +39,9 @@ def detector(tiny_bert):
 def masked():
     """Two sentences [CLS] 10 11 12 [SEP] and [CLS] 20 [SEP], with 11 and 20 masked."""
     return Tokens(
-        torch.tensor([[CLS, 10, MASK, 12, SEP], [CLS, MASK, SEP, PAD, PAD]]),
-        torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
-        torch.tensor([[-100, -100, 11, -100, -100], [-100, 20, -100, -100, -100]]),
+        input_ids=torch.tensor([[CLS, 10, MASK, 12, SEP], [CLS, MASK, SEP, PAD, PAD]]),
+        attention_mask=torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+        targets=torch.tensor([[-100, -100, 11, -100, -100], [-100, 20, -100, -100, -100]]),
     )
 
 
@@ -105,7 +109,9 @@ def test_gradients_reach_sentence_discriminator_and_head_but_not_the_generator(d
 
 
 def test_two_views_are_one_pass_and_equal_two(detector, masked, sentence):
-    shorter = Tokens(masked.input_ids[:, :4], masked.attention_mask[:, :4], masked.targets[:, :4])
+    shorter = Tokens(
+        input_ids=masked.input_ids[:, :4], attention_mask=masked.attention_mask[:, :4], targets=masked.targets[:, :4]
+    )
     both = detector.detect([masked, shorter], [sentence, -sentence])
     first, second = detector.detect([masked], [sentence]), detector.detect([shorter], [-sentence])
     assert torch.equal(both.replaced[:2], first.replaced)
@@ -120,7 +126,7 @@ def test_two_views_are_one_pass_and_equal_two(detector, masked, sentence):
 def test_generating_in_pieces_changes_nothing(detector, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, 40, (7, 6), generator=generator)
-    tokens = Tokens(ids, torch.ones_like(ids), torch.full_like(ids, -100))
+    tokens = Tokens(input_ids=ids, attention_mask=torch.ones_like(ids), targets=torch.full_like(ids, -100))
     whole = detector.generate(tokens)
     monkeypatch.setattr("sentemb.companions.detector.GENERATED_TOKENS", 13)  # two rows at a time
     assert torch.equal(detector.generate(tokens), whole)
@@ -224,10 +230,12 @@ def test_sources_must_be_named(arguments):
 
 
 def test_concatenated_tokens_are_padded_like_their_kind(masked):
-    narrow = Tokens(torch.tensor([[7, 8]]), torch.tensor([[1, 1]]), torch.tensor([[-100, 5]]))
+    narrow = Tokens(
+        input_ids=torch.tensor([[7, 8]]), attention_mask=torch.tensor([[1, 1]]), targets=torch.tensor([[-100, 5]])
+    )
     joined = concatenate_tokens([masked, narrow], pad=9)
     assert joined.input_ids[2].tolist() == [7, 8, 9, 9, 9]
     assert joined.attention_mask[2].tolist() == [1, 1, 0, 0, 0]
     assert joined.targets[2].tolist() == [-100, 5, -100, -100, -100]
-    without = Tokens(narrow.input_ids, narrow.attention_mask)
+    without = Tokens(input_ids=narrow.input_ids, attention_mask=narrow.attention_mask)
     assert concatenate_tokens([masked, without], pad=9).targets is None

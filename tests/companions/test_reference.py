@@ -83,7 +83,11 @@ def batch_with(companion: Reference, outputs: dict[str, torch.Tensor] | None = N
 
 
 def rows_of(n: int, seed: int, text: list[int]) -> Rows:
-    return Rows(torch.randn(n, 4, generator=torch.Generator().manual_seed(seed)), torch.arange(n), torch.tensor(text))
+    return Rows(
+        embedding=torch.randn(n, 4, generator=torch.Generator().manual_seed(seed)),
+        ids=torch.arange(n),
+        text=torch.tensor(text),
+    )
 
 
 def test_false_negative_by_reference_in_the_batch_only():

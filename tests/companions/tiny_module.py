@@ -30,7 +30,7 @@ class TinyModule(nn.Module):
     def forward(self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False) -> Encoded:
         mask = tokens.attention_mask[..., None].float()
         vectors = self.dropout(self.tokens(tokens.input_ids))
-        return Encoded((vectors * mask).sum(1) / mask.sum(1))
+        return Encoded(pooled=(vectors * mask).sum(1) / mask.sum(1))
 
     def project(self, pooled: Tensor, *, exported: bool = False) -> Tensor:
         return self.norm(self.head(pooled))
@@ -41,7 +41,7 @@ def tokens_of(rows: Sequence[Sequence[int]]) -> Tokens:
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    return Tokens(ids, mask)
+    return Tokens(input_ids=ids, attention_mask=mask)
 
 
 def column_of(rows: Sequence[Sequence[int]], text: Sequence[int] | None = None) -> TokenColumn:
@@ -59,13 +59,13 @@ def build_of(module: TinyModule, frozen: TinyModule | None = None, seen: list[st
             seen.append(source)
         return frozen or TinyModule(seed=7)
 
-    return Build("start", module.width, VOCABULARY, module, load)
+    return Build(backbone="start", width=module.width, vocabulary=VOCABULARY, encoder=module, load_encoder=load)
 
 
 def batch_of(rows: Sequence[Sequence[int]], ids: Sequence[int]) -> Batch:
     """A batch of one device with these anchors; text hash = id + 1000."""
     known = torch.tensor(list(ids))
-    anchor = Rows(torch.zeros(len(ids), 4), known, known + 1000)
+    anchor = Rows(embedding=torch.zeros(len(ids), 4), ids=known, text=known + 1000)
     return Batch(views={"anchor": anchor}, local=slice(0, len(ids)), tokens={"anchor": tokens_of(rows)}, encoded={})
 
 
@@ -96,4 +96,4 @@ def services_of(words: Sequence[str], said: list[str] | None = None) -> Services
 
 def examples_of(**columns: TokenColumn) -> Examples:
     """A data set of these columns with ids 0, 1, …"""
-    return Examples(np.arange(len(next(iter(columns.values()))), dtype=np.int64), columns)
+    return Examples(ids=np.arange(len(next(iter(columns.values()))), dtype=np.int64), columns=columns)

@@ -21,7 +21,7 @@ def examples(*texts: list[int], lengths: list[int] | None = None) -> Examples:
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     flat = np.zeros(int(offsets[-1]), dtype=np.int32)
     columns = {f"column_{i}": TokenColumn(flat, offsets, np.array(text)) for i, text in enumerate(texts)}
-    return Examples(np.arange(rows), columns)
+    return Examples(ids=np.arange(rows), columns=columns)
 
 
 def texts_recur(data: Examples, batch: np.ndarray) -> bool:

@@ -40,7 +40,7 @@ def tokeniser(tiny_bert: Path) -> Counting:
     return Counting(AutoTokenizer.from_pretrained(tiny_bert), 6)
 
 
-TABLE = Table({
+TABLE = Table(columns={
     "anchor": ["the dog runs", "a cat", "the dog runs", "the man plays the guitar and the music"],
     "positive": ["a cat", "the dog runs", "a blue car", "one"],
 }, label=np.arange(4), score=np.ones(4, dtype=np.float32))  # fmt: skip
@@ -68,13 +68,13 @@ def test_every_distinct_text_is_tokenised_once(tokeniser, tmp_path):
 
 
 def test_prefixes_are_tokenised_and_leave_the_identity_of_a_text_alone(tokeniser, tmp_path):
-    table = Table(TABLE.columns, prefixes={"anchor": "two "})
+    table = Table(columns=TABLE.columns, prefixes={"anchor": "two "})
     examples = tokenise(table, tokeniser, cache_dir=tmp_path)
     assert rows(examples.columns["anchor"]) == rows(tokeniser(["two " + text for text in TABLE.columns["anchor"]]))
     assert rows(examples.columns["positive"]) == rows(tokeniser(TABLE.columns["positive"]))
     assert examples.columns["anchor"].text[1] == examples.columns["positive"].text[0]
     with pytest.raises(DataError, match="prefixes for negative_1; columns: anchor, positive"):
-        tokenise(Table(TABLE.columns, prefixes={"negative_1": "x"}), tokeniser, cache_dir=tmp_path)
+        tokenise(Table(columns=TABLE.columns, prefixes={"negative_1": "x"}), tokeniser, cache_dir=tmp_path)
 
 
 def test_the_encoders_own_tokenizer_fits(tiny_bert, tmp_path):
@@ -102,13 +102,13 @@ def test_the_cache_answers_for_nothing_else(tokeniser, tmp_path, tiny_bert, chan
     tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
     table = TABLE
     if change == "text":
-        table = Table({**TABLE.columns, "positive": ["a cat", "the dog runs", "a blue car", "two"]})
+        table = Table(columns={**TABLE.columns, "positive": ["a cat", "the dog runs", "a blue car", "two"]})
     elif change == "order":
-        table = Table({role: texts[::-1] for role, texts in TABLE.columns.items()})
+        table = Table(columns={role: texts[::-1] for role, texts in TABLE.columns.items()})
     elif change == "max_tokens":
         tokeniser.max_tokens = 5
     elif change == "prefix":
-        table = Table(TABLE.columns, prefixes=dict.fromkeys(TABLE.columns, "one "))
+        table = Table(columns=TABLE.columns, prefixes=dict.fromkeys(TABLE.columns, "one "))
     else:
         hub = AutoTokenizer.from_pretrained(tiny_bert)
         hub.add_tokens(["guitarist"])
@@ -183,7 +183,7 @@ def test_a_text_of_which_nothing_is_left(tmp_path):
             return TokenColumn(np.zeros(0, np.int32), np.zeros(len(texts) + 1, np.int64), text_hashes(texts))
 
     with pytest.raises(DataError, match=r"leaves nothing of 1 texts, e\.g\. of row 1"):
-        tokenise(Table({"anchor": ["\u200b"]}), Silent(), cache_dir=tmp_path)
+        tokenise(Table(columns={"anchor": ["\u200b"]}), Silent(), cache_dir=tmp_path)
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):

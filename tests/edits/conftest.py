@@ -24,10 +24,10 @@ def make_rows() -> MakeRows:
         embedding = torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
         own = torch.arange(first, first + n) if ids is None else torch.tensor(ids)
         return Rows(
-            embedding,
-            own,
-            own + 1000 if text is None else torch.tensor(text),
-            None if label is None else torch.tensor(label),
+            embedding=embedding,
+            ids=own,
+            text=own + 1000 if text is None else torch.tensor(text),
+            label=None if label is None else torch.tensor(label),
         )
 
     return make

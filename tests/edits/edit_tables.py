@@ -9,8 +9,8 @@ from sentemb.types import PairScores, Rows
 
 def permuted(rows: Rows, order: torch.Tensor) -> Rows:
     """The rows in another order."""
-    return Rows(rows.embedding[order], rows.ids[order], rows.text[order],
-                None if rows.label is None else rows.label[order])
+    return Rows(embedding=rows.embedding[order], ids=rows.ids[order], text=rows.text[order],
+                label=None if rows.label is None else rows.label[order])
 
 
 def contrast(table: PairScores, temperature: float = 0.5) -> torch.Tensor:

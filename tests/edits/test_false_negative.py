@@ -43,9 +43,9 @@ def random_table(seed: int) -> PairScores:
     generator = torch.Generator().manual_seed(seed)
 
     def rows(count: int) -> Rows:
-        return Rows(torch.randn(count, 3, generator=generator),
-                    torch.randint(-1, 8, (count,), generator=generator),
-                    torch.randint(-1, 8, (count,), generator=generator))
+        return Rows(embedding=torch.randn(count, 3, generator=generator),
+                    ids=torch.randint(-1, 8, (count,), generator=generator),
+                    text=torch.randint(-1, 8, (count,), generator=generator))
 
     table = add_candidates(in_batch_table(rows(7), rows(7)), rows(5))
     return replace(table, positive=table.positive | (torch.rand(7, 12, generator=generator) < 0.1))
@@ -61,10 +61,10 @@ def test_equals_the_loop(seed, by, make_batch):
 
 def test_two_by_three_by_hand(make_batch):
     vectors = torch.eye(2)
-    anchor = Rows(vectors, torch.tensor([0, 1]), torch.tensor([100, 101]))
-    positive = Rows(vectors, torch.tensor([0, 1]), torch.tensor([200, 201]))
+    anchor = Rows(embedding=vectors, ids=torch.tensor([0, 1]), text=torch.tensor([100, 101]))
+    positive = Rows(embedding=vectors, ids=torch.tensor([0, 1]), text=torch.tensor([200, 201]))
     # anchor 1's positive text again, under another example's id
-    queue = Rows(torch.ones(1, 2), torch.tensor([0]), torch.tensor([201]))
+    queue = Rows(embedding=torch.ones(1, 2), ids=torch.tensor([0]), text=torch.tensor([201]))
     table = add_candidates(in_batch_table(anchor, positive), queue)
     assert FalseNegative(by=["text"])(table, make_batch()).log_weight.tolist() == [[0, 0, 0], [0, 0, GONE]]
     assert FalseNegative(by=["ids"])(table, make_batch()).log_weight.tolist() == [[0, 0, GONE], [0, 0, 0]]
@@ -99,7 +99,9 @@ def test_gradcheck_and_no_gradient_to_removed_pairs(make_rows, make_batch):
     anchor, positive = make_rows(4, ids=[0, 1, 0, 3]), make_rows(4, seed=1, ids=[0, 1, 0, 3])
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        table = in_batch_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
+        table = in_batch_table(
+            Rows(embedding=a, ids=anchor.ids, text=anchor.text), Rows(embedding=p, ids=positive.ids, text=positive.text)
+        )
         return contrast(FalseNegative()(table, make_batch()))
 
     assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])

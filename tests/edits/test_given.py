@@ -43,7 +43,7 @@ def test_equals_simcse_equation_5(make_rows, make_batch):
 def test_two_by_two_by_hand(make_batch):
     def rows(vectors: list[list[float]], first: int) -> Rows:
         known = torch.arange(first, first + 2)
-        return Rows(torch.tensor(vectors, dtype=torch.float32), torch.arange(2), known)
+        return Rows(embedding=torch.tensor(vectors, dtype=torch.float32), ids=torch.arange(2), text=known)
 
     table = in_batch_table(rows([[1, 0], [0, 1]], 10), rows([[1, 0], [0, 1]], 20))
     table = Given(weight=3.0)(table, make_batch({"negative": rows([[0, 2], [-5, 0]], 30)}))
@@ -87,7 +87,10 @@ def test_gradcheck(make_rows, make_batch):
     anchor, positive, negative = (make_rows(3, seed=seed) for seed in range(3))
 
     def loss(*embeddings: torch.Tensor) -> torch.Tensor:
-        a, p, x = (Rows(e, r.ids, r.text) for e, r in zip(embeddings, (anchor, positive, negative), strict=True))
+        a, p, x = (
+            Rows(embedding=e, ids=r.ids, text=r.text)
+            for e, r in zip(embeddings, (anchor, positive, negative), strict=True)
+        )
         return contrast(Given(weight=0.5)(in_batch_table(a, p), make_batch({"negative": x})))
 
     assert torch.autograd.gradcheck(loss, [r.embedding.requires_grad_() for r in (anchor, positive, negative)])

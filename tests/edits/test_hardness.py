@@ -82,18 +82,23 @@ def test_gradcheck(make_rows, make_batch):
     part = Hardness(beta=0.0, temperature=TAU, class_prior=0.1)  # beta > 0 detaches, which finite differences see
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        table = in_batch_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
+        table = in_batch_table(
+            Rows(embedding=a, ids=anchor.ids, text=anchor.text), Rows(embedding=p, ids=positive.ids, text=positive.text)
+        )
         return contrast(part(table, make_batch()), TAU)
 
     assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])
     weight = Hardness(beta=1.0, temperature=TAU)(fixed, make_batch()).log_weight.detach()
 
     def weighted(a: torch.Tensor) -> torch.Tensor:
-        return contrast(replace(in_batch_table(Rows(a, anchor.ids, anchor.text), positive), log_weight=weight), TAU)
+        return contrast(
+            replace(in_batch_table(Rows(embedding=a, ids=anchor.ids, text=anchor.text), positive), log_weight=weight),
+            TAU,
+        )
 
     leaf = anchor.embedding.detach().clone().requires_grad_()
     contrast(Hardness(beta=1.0, temperature=TAU)(
-        in_batch_table(Rows(leaf, anchor.ids, anchor.text), positive), make_batch()), TAU).backward()
+        in_batch_table(Rows(embedding=leaf, ids=anchor.ids, text=anchor.text), positive), make_batch()), TAU).backward()
     other = anchor.embedding.detach().clone().requires_grad_()
     weighted(other).backward()
     torch.testing.assert_close(leaf.grad, other.grad)  # the gradient of constant weights

@@ -87,7 +87,7 @@ def test_gradcheck(make_rows, make_batch):
     known = [make_rows(3), make_rows(3, seed=1), make_rows(3, seed=2, first=5)]
 
     def loss(*embeddings: torch.Tensor) -> torch.Tensor:
-        a, p, x = (Rows(e, r.ids, r.text) for e, r in zip(embeddings, known, strict=True))
+        a, p, x = (Rows(embedding=e, ids=r.ids, text=r.text) for e, r in zip(embeddings, known, strict=True))
         batch = make_batch({"anchor": a, "positive": p, "mined_1": x}, companions={"neighbours": companion()})
         return contrast(Mined(threshold=0.5)(in_batch_table(a, p), batch))
 

@@ -58,7 +58,7 @@ def test_equals_the_loop(make_rows, make_table, make_batch):
 
 def test_two_by_two_by_hand(make_batch):
     """One negative a row: its mixture with itself is itself; with the anchor it lies between."""
-    rows = Rows(torch.eye(2, dtype=torch.float64), torch.arange(2), torch.arange(2))
+    rows = Rows(embedding=torch.eye(2, dtype=torch.float64), ids=torch.arange(2), text=torch.arange(2))
     edited = Mixed(hardest=5, count=1, with_anchor=1)(in_batch_table(rows, rows), seeded(make_batch))
     block = torch.tensor([[0, 0, -math.inf, -math.inf], [-math.inf, -math.inf, 0, 0]], dtype=torch.float64)
     assert edited.log_weight[:, 2:].tolist() == block.tolist()
@@ -78,9 +78,11 @@ def test_mixtures_are_constants(make_rows, make_batch):
     frozen = edited.candidate.embedding[4:].detach()
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        table = in_batch_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
+        table = in_batch_table(
+            Rows(embedding=a, ids=anchor.ids, text=anchor.text), Rows(embedding=p, ids=positive.ids, text=positive.text)
+        )
         unknown = torch.full((12,), -1)
-        return contrast(add_candidates(table, Rows(frozen, unknown, unknown),
+        return contrast(add_candidates(table, Rows(embedding=frozen, ids=unknown, text=unknown),
                                        log_weight=edited.log_weight[:, 4:].detach()))
 
     leaves = [anchor.embedding.detach().clone().requires_grad_(), positive.embedding.detach().clone().requires_grad_()]

@@ -53,7 +53,7 @@ def test_steps_climb_away_from_uniformity(make_table, make_batch):
 
 def test_one_step_by_hand(make_batch):
     """Two anchors on the axes; a point goes one unit along the slope's direction."""
-    rows = Rows(torch.eye(2, dtype=torch.float64), torch.arange(2), torch.arange(2))
+    rows = Rows(embedding=torch.eye(2, dtype=torch.float64), ids=torch.arange(2), text=torch.arange(2))
     table = in_batch_table(rows, rows)
     start = Noise(count=1, steps=0)(table, seeded(make_batch)).candidate.embedding[2:]
     end = Noise(count=1, steps=1, step_size=0.5, temperature=1.0)(table, seeded(make_batch)).candidate.embedding[2:]
@@ -102,7 +102,9 @@ def test_gradient_is_that_of_constant_noise(make_rows, make_batch):
     noise = Noise(count=2)(in_batch_table(anchor, positive), seeded(make_batch)).candidate.embedding[3:]
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        table = in_batch_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
+        table = in_batch_table(
+            Rows(embedding=a, ids=anchor.ids, text=anchor.text), Rows(embedding=p, ids=positive.ids, text=positive.text)
+        )
         return contrast(add_candidates(table, extra_rows(noise, table.candidate)))
 
     assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])

@@ -45,8 +45,8 @@ def test_equals_the_loop(make_rows, make_batch):
 
 
 def test_two_by_three_by_hand(make_batch):
-    rows = Rows(torch.eye(2), torch.arange(2), torch.arange(2))
-    old = Rows(torch.tensor([[3.0, 4.0]]), torch.tensor([9]), torch.tensor([19]))
+    rows = Rows(embedding=torch.eye(2), ids=torch.arange(2), text=torch.arange(2))
+    old = Rows(embedding=torch.tensor([[3.0, 4.0]]), ids=torch.tensor([9]), text=torch.tensor([19]))
     table = Queue()(in_batch_table(rows, rows), make_batch(companions={"momentum": queue_with(old, 2)}))
     torch.testing.assert_close(table.sim, torch.tensor([[1, 0, 0.6, 0], [0, 1, 0.8, 0]]))
     assert table.log_weight.tolist() == [[0, 0, 0, -math.inf]] * 2
@@ -85,7 +85,9 @@ def test_gradcheck(make_rows, make_batch):
     batch = make_batch(companions={"momentum": queue_with(make_rows(2, seed=2), 4)})
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        table = in_batch_table(Rows(a, anchor.ids, anchor.text), Rows(p, positive.ids, positive.text))
+        table = in_batch_table(
+            Rows(embedding=a, ids=anchor.ids, text=anchor.text), Rows(embedding=p, ids=positive.ids, text=positive.text)
+        )
         return contrast(Queue()(table, batch))
 
     assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])

@@ -52,8 +52,8 @@ def test_gradcheck(make_rows, make_batch):
     anchor, positive = make_rows(4, label=[0, 1, 0, 1]), make_rows(4, seed=1, label=[0, 1, 0, 1])
 
     def loss(a: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        table = in_batch_table(Rows(a, anchor.ids, anchor.text, anchor.label),
-                            Rows(p, positive.ids, positive.text, positive.label))
+        table = in_batch_table(Rows(embedding=a, ids=anchor.ids, text=anchor.text, label=anchor.label),
+                            Rows(embedding=p, ids=positive.ids, text=positive.text, label=positive.label))
         return contrast(SameLabel()(table, make_batch()))
 
     assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])

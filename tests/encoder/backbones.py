@@ -10,7 +10,7 @@ from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import make_pooling
 from sentemb.types import TokenColumn, Vocabulary
 
-VOCABULARY = Vocabulary(99, 0, None, frozenset({0, 1, 2}))
+VOCABULARY = Vocabulary(size=99, pad=0, mask=None, special=frozenset({0, 1, 2}))
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 ARCHITECTURES = {

@@ -62,6 +62,19 @@ def test_a_configuration_that_is_no_json_object(folder: Path, text: str) -> None
         Encoder.load(folder)
 
 
+@pytest.mark.parametrize(("name", "text"), [("config.json", "{"), ("model.safetensors", "cut")])
+def test_check_tells_of_damage_without_a_traceback(
+    folder: Path, name: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / name).write_text(text)
+    (folder.parent / "texts.txt").write_text("the dog\na cat\n" * 100)
+    with pytest.raises(SystemExit) as stop:
+        main(["check", "simcse-unsup-minilm", "--set", f"encoder.backbone={folder}", "--set",
+              f"data.path={folder.parent / 'texts.txt'}"])
+    assert stop.value.code == 2
+    assert name in capsys.readouterr().err
+
+
 def test_a_full_disk_leaves_the_old_model(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Encoder.load(tiny_bert)
     target = encoder.save(tmp_path / "models" / "m")

@@ -95,7 +95,10 @@ def test_mistakes_are_named(encoder: Encoder, texts: list[str], options: dict[st
 
 def test_the_module_keeps_its_protocol(encoder: Encoder) -> None:
     module: SentenceModule = encoder.module
-    tokens = Tokens(torch.tensor([[2, 41, 42, 3], [2, 43, 3, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]))
+    tokens = Tokens(
+        input_ids=torch.tensor([[2, 41, 42, 3], [2, 43, 3, 0]]),
+        attention_mask=torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
+    )
     encoded = module(tokens, hidden=True, attentions=True)
     assert encoded.hidden is not None
     assert encoded.attentions is not None

@@ -13,7 +13,7 @@ import torch
 from own_poolings import AttentionPooling
 
 from sentemb import Encoder
-from sentemb.encoder.poolings import make_pooling
+from sentemb.encoder.poolings import Pooling, make_pooling
 from sentemb.errors import ModelError, PartError
 from sentemb.types import Tokens
 
@@ -34,12 +34,12 @@ def test_it_encodes_as_it_trains(encoder: Encoder) -> None:
     assert encoder.width == 64
     column = encoder.tokenise(TEXTS[1:2])
     ids = torch.from_numpy(column.flat.astype(np.int64))[None]
-    pooled = encoder.module(Tokens(ids, torch.ones_like(ids))).pooled
+    pooled = encoder.module(Tokens(input_ids=ids, attention_mask=torch.ones_like(ids))).pooled
     torch.testing.assert_close(torch.from_numpy(encoder.encode(TEXTS))[1:2], pooled, rtol=1e-4, atol=1e-5)
     half = encoder.encode(TEXTS, precision="bf16", normalise=True)
     assert ((half * encoder.encode(TEXTS, normalise=True)).sum(1) > 0.99).all()
     encoder.module.train()
-    encoder.module(Tokens(ids, torch.ones_like(ids))).pooled.square().sum().backward()
+    encoder.module(Tokens(input_ids=ids, attention_mask=torch.ones_like(ids))).pooled.square().sum().backward()
     gradient = encoder.module.pooling.score.weight.grad
     assert gradient is not None
     assert gradient.abs().max() > 0
@@ -88,3 +88,21 @@ def test_mistakes_are_named(tiny_bert: Path) -> None:
             make_pooling(choice)
     with pytest.raises(ModelError, match="weights for 2 hidden layers; the backbone has 3"):
         Encoder.load(tiny_bert, pooling={"use": "layer_mean", "weights": [1.0, 2.0]})
+
+
+@pytest.mark.parametrize(("pooling", "width"), [(AttentionPooling(heads=2), 64), (make_pooling("cls+mean"), 64)])
+def test_a_recipe_trains_and_saves_it(pooling: Pooling, width: int, tiny_bert: Path, tmp_path: Path) -> None:
+    from sentemb import Recipe, train
+    from sentemb.recipe.recipe import EncoderSettings
+    from sentemb.training.settings import TrainSettings
+
+    named = Recipe.named("simcse-unsup-minilm")
+    recipe = named.replace(
+        encoder=EncoderSettings(backbone=str(tiny_bert), pooling=pooling),
+        train=TrainSettings(max_steps=2, batch_size=4),
+    )
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    train(recipe, data=[{"text": f"{text} {i}"} for i in range(8) for text in TEXTS], output=tmp_path / "run")
+    encoder = Encoder.load(tmp_path / "run" / "model")
+    assert encoder.module.pooling == pooling
+    assert encoder.encode(TEXTS).shape == (4, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -61,6 +62,21 @@ def test_what_ran_before_changes_nothing(precision: str, encoders: dict[str, Enc
     fresh = Encoder.load(tiny_bert, precision=precision).encode(TEXTS)
     encoders[precision].encode([f"{text} again" for text in TEXTS] * 30, precision="fp32")
     assert np.array_equal(encoders[precision].encode(TEXTS), fresh)
+
+
+def test_threads_of_two_precisions_do_not_meet(tiny_bert: Path, alone) -> None:
+    encoder = Encoder.load(tiny_bert)
+    encoder.encode(TEXTS, precision="fp32")
+
+    def gap(turn: int) -> float:
+        precision = ("fp32", "bf16")[turn % 2]
+        vectors = encoder.encode(TEXTS, precision=precision, normalise=True)
+        return float(np.abs(vectors - alone(precision)).max()) / ALLOWED[precision]
+
+    for precision in ALLOWED:
+        alone(precision)
+    with ThreadPoolExecutor(4) as threads:
+        assert max(threads.map(gap, range(24))) <= 1
 
 
 def test_auto_is_what_was_measured_and_never_eight_bits(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,8 @@ from backbones import ARCHITECTURES, backbone, module_of
 from torch import nn
 
 from sentemb.encoder.module import EncoderModule
-from sentemb.encoder.runners.dropout import Masks
 from sentemb.encoder.runners.families import FAMILIES, Unsupported
-from sentemb.encoder.runners.trainable import TrainableEncoder
+from sentemb.encoder.runners.trainable import Masks, TrainableEncoder
 from sentemb.machine import rates as product
 from sentemb.machine.rates import Rates
 from sentemb.types import Tokens
@@ -24,7 +23,9 @@ KINDS = sorted(set(FAMILIES) - {"mpnet"})
 def batch(lengths: list[int], seed: int = 0) -> Tokens:
     generator = torch.Generator().manual_seed(seed)
     mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    return Tokens(torch.randint(3, 99, mask.shape, generator=generator) * mask + (1 - mask), mask)
+    return Tokens(
+        input_ids=torch.randint(3, 99, mask.shape, generator=generator) * mask + (1 - mask), attention_mask=mask
+    )
 
 
 BATCHES = [batch([5, 3, 1]), batch([9, 9], 1), batch([20, 12, 7], 2)]

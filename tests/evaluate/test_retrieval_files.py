@@ -76,7 +76,7 @@ def test_own_id_is_left_out(folder):
 
 
 def test_hits_without_a_document_are_left_out():
-    hits = Hits(np.array([[1, -1]]), np.array([[0.5, -np.inf]], dtype=np.float32))
+    hits = Hits(ids=np.array([[1, -1]]), scores=np.array([[0.5, -np.inf]], dtype=np.float32))
     assert to_run(hits, ["q"], ["a", "b"]) == {"q": {"b": 0.5}}
     assert to_run(hits, ["q"], ["a", "b"], floor=0.6) == {"q": {}}
 

@@ -150,13 +150,13 @@ def test_an_earlier_search_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_merging_orders_equal_scores_by_id_and_puts_empty_places_last() -> None:
-    one = Hits(np.array([[7, 2, -1]]), np.array([[0.5, 0.25, 9.0]], dtype=np.float32))
-    two = Hits(np.array([[3]]), np.array([[0.5]], dtype=np.float32))
+    one = Hits(ids=np.array([[7, 2, -1]]), scores=np.array([[0.5, 0.25, 9.0]], dtype=np.float32))
+    two = Hits(ids=np.array([[3]]), scores=np.array([[0.5]], dtype=np.float32))
     best = merged([one, two], 5, "dot")
     assert best.ids.tolist() == [[3, 7, 2, -1, -1]]
     assert best.scores.tolist() == [[0.5, 0.5, 0.25, -np.inf, -np.inf]]
 
 
 def test_own_id_is_dropped_or_the_last() -> None:
-    hits = Hits(np.array([[4, 0, 2], [4, 5, 6]]), np.array([[3, 2, 1], [3, 2, 1]], dtype=np.float32))
+    hits = Hits(ids=np.array([[4, 0, 2], [4, 5, 6]]), scores=np.array([[3, 2, 1], [3, 2, 1]], dtype=np.float32))
     assert without_own(hits, np.array([0, 1])).ids.tolist() == [[4, 2], [4, 5]]

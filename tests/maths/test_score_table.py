@@ -13,7 +13,7 @@ from sentemb.types import Rows
 def rows(count, start, label=None):
     generator = torch.Generator().manual_seed(start)
     ids = torch.arange(start, start + count)
-    return Rows(torch.randn(count, 4, generator=generator), ids, ids + 1000, label)
+    return Rows(embedding=torch.randn(count, 4, generator=generator), ids=ids, text=ids + 1000, label=label)
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])

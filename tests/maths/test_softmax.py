@@ -18,8 +18,10 @@ MASK = torch.tensor([[True, False, True], [False, False, False]])
 
 def table(sim, log_weight):
     n, m = sim.shape
-    anchor, candidate = (Rows(torch.zeros(k, 1), torch.arange(k), torch.arange(k)) for k in (n, m))
-    return PairScores(sim, torch.eye(n, m, dtype=torch.bool), log_weight, anchor, candidate)
+    anchor, candidate = (Rows(embedding=torch.zeros(k, 1), ids=torch.arange(k), text=torch.arange(k)) for k in (n, m))
+    return PairScores(
+        sim=sim, positive=torch.eye(n, m, dtype=torch.bool), log_weight=log_weight, anchor=anchor, candidate=candidate
+    )
 
 
 @settings(max_examples=50, deadline=None)

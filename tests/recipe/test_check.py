@@ -68,6 +68,10 @@ def test_data_without_contrast_are_told(faults, data_dir):
     assert "have one text; a contrast needs several" in faults(data="same.txt")
 
 
+def test_a_missing_file_is_no_hub_id(faults):
+    assert "data.path = /nowhere: no such file" in faults("data.path=/nowhere")
+
+
 def test_a_batch_larger_than_the_data_is_told(tiny_bert, data_dir):
     common = [f"encoder.backbone={tiny_bert}", f"data.path={data_dir / 'lines.txt'}"]
     report = check(Recipe.load(GOOD, [*common, "train.batch_size=512"]))

@@ -46,7 +46,7 @@ def test_nothing_is_left_where_nothing_was_encoded(
         SearchIndex.build(folder, data, encoder=ToyEncoder(), kind="flat", **choices)
     assert folder.exists() == exists
     if exists:
-        assert {path.name for path in folder.iterdir()} <= {"notes.txt", ".lock"}
+        assert {path.name for path in folder.iterdir()} <= {"notes.txt", ".sentemb-lock"}
     SearchIndex.build(folder, ["fine now"], encoder=ToyEncoder(), kind="flat")
 
 
@@ -139,7 +139,7 @@ def test_a_build_that_ends_after_its_segments_makes_none_of_them_again(
     assert len(index.search("word3", 50, where="i < 7")) == 7
     index.verify()
     assert {path.name for path in index.folder.iterdir()} == (
-        {file.name for file in index.manifest.files} | {"manifest.json", ".lock"}
+        {file.name for file in index.manifest.files} | {"manifest.json", ".sentemb-lock"}
     )
 
 

@@ -12,7 +12,8 @@ from toy import vectors
 
 from sentemb.errors import SearchError
 from sentemb.search import SearchIndex
-from sentemb.search.query.expression import absent_fields, condition
+from sentemb.search.query.expression import condition
+from sentemb.search.query.reasons import why_nothing
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 DOCUMENTS: list[dict[str, Any]] = [
@@ -116,13 +117,24 @@ def test_what_is_no_filter(where: Any) -> None:
 
 
 def test_unknown_fields_are_told(index: SearchIndex) -> None:
-    told = absent_fields(index.generation, 'yeer > 3 and text contains "x" and lang = "en"')
+    told = why_nothing(index.generation, 'yeer > 3 and text contains "x" and lang = "en"')
     assert told is not None
     assert told.startswith('no document has the field "yeer"; known: ')
     assert told.endswith("did you mean year?")
-    assert absent_fields(index.generation, {"year": 1, "nope": 2}) is not None
-    assert absent_fields(index.generation, "year > 3 or draft = true and id = 1") is None
-    assert absent_fields(index.generation, None) is None
+    assert why_nothing(index.generation, {"year": 1, "nope": 2}) is not None
+    assert why_nothing(index.generation, "year > 3 or draft = true and id = 1") is None
+    assert why_nothing(index.generation, '"x" in tags and nested.deep = 9 and lang = null') is None
+    assert why_nothing(index.generation, None) is None
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [('score > "1"', '"score" holds numbers, and the filter compares it with text'),
+     ("lang in (1, 2)", '"lang" holds text, and the filter compares it with numbers'),
+     ({"draft": "true"}, '"draft" holds true or false, and the filter compares it with text')],
+)  # fmt: skip
+def test_values_of_another_type_are_told(index: SearchIndex, where: Any, message: str) -> None:
+    assert why_nothing(index.generation, where) == message
 
 
 @settings(deadline=None, max_examples=200)

@@ -36,7 +36,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _damage(draw: random.Random, folder: Path, others: list[Path]) -> str:
-    path = draw.choice(sorted(p for p in folder.iterdir() if p.name != ".lock"))
+    path = draw.choice(sorted(p for p in folder.iterdir() if p.name != ".sentemb-lock"))
     content = bytearray(path.read_bytes())
     kind = draw.choice(["flip", "flip", "truncate", "swap", "zero", "grow", "remove", "shuffle"])
     if kind == "flip":
@@ -53,7 +53,7 @@ def _damage(draw: random.Random, folder: Path, others: list[Path]) -> str:
     elif kind == "shuffle":
         content = bytearray(draw.randbytes(len(content)))
     elif kind == "swap":
-        files = sorted(p for p in draw.choice(others).iterdir() if p.name != ".lock")
+        files = sorted(p for p in draw.choice(others).iterdir() if p.name != ".sentemb-lock")
         content = bytearray(draw.choice(files).read_bytes())
     path.unlink()
     if kind != "remove":

@@ -267,7 +267,7 @@ def test_mistakes_are_refused_and_change_nothing(
     with pytest.raises(error, match=message):
         change(index)
     assert (tmp_path / manifests.NAME).read_bytes() == before
-    files = {path.name for path in tmp_path.iterdir() if path.name not in (manifests.NAME, ".lock")}
+    files = {path.name for path in tmp_path.iterdir() if path.name not in (manifests.NAME, ".sentemb-lock")}
     assert files == {file.name for file in index.manifest.files}
     assert index.add([Document(9, "e f")]) == 1
 
@@ -289,7 +289,7 @@ def test_build_over_an_index_needs_permission_and_replaces_it_whole(tmp_path: Pa
     assert len(index) == 2
     assert index.manifest.generation == 2
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {file.name for file in index.manifest.files} | {manifests.NAME, ".lock"}
+    assert names == {file.name for file in index.manifest.files} | {manifests.NAME, ".sentemb-lock"}
 
 
 def test_options_are_checked_before_anything_is_encoded(tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_searches_see_one_generation_while_another_thread_changes_it(tmp_path: P
 
 
 def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
-    for name in ("building/a.txt", "changing/b.txt", "manifest.json.new", "g1.txt", "notes.documents"):
+    for name in ("building/a.txt", "changing/b.txt", "manifest.json.new", ".lock", "g1.txt", "notes.documents"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("mine")
     before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
@@ -447,7 +447,7 @@ def test_the_lock_follows_no_link(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("mine")
     (tmp_path / "ix").mkdir()
-    (tmp_path / "ix" / ".lock").symlink_to(target)
+    (tmp_path / "ix" / ".sentemb-lock").symlink_to(target)
     with pytest.raises(SearchError, match="not a plain file"):
         SearchIndex.build(tmp_path / "ix", ["a b"], encoder=ToyEncoder())
     assert target.read_text() == "mine"

@@ -53,12 +53,13 @@ def test_binary_codes_without_kept_vectors_live_on(kind: str, metric: Any, tmp_p
 
 
 def test_binary_range_by_squared_distance_of_the_signs(tmp_path: Path) -> None:
-    from sentemb.search.query.choosing import within
+    from sentemb.search.query.ranges import within
 
     rows = vectors(200, 64)
     index = SearchIndex.build(tmp_path, None, vectors=rows, kind="binary", metric="l2", rescore=False)
     differing = ((rows[:1] > 0) != (rows > 0)).sum(axis=1)
-    ((places, scores),) = within(index.generation, rows[:1], 40.0)
+    (hits,) = within(index.generation, rows[:1], 40.0)
+    places, scores = hits.ids[0], hits.scores[0]
     assert set(places.tolist()) == set(np.flatnonzero(differing <= 10).tolist())
     np.testing.assert_allclose(scores, np.sort(4 * differing[differing <= 10]))
 

@@ -110,4 +110,4 @@ def test_kinds_that_do_not_exist_are_refused(text: str, message: str) -> None:
 def test_settings_of_a_kind() -> None:
     assert repr(kind_of("hnsw:m=16,build_effort=80")) == "Hnsw(m=16, build_effort=80)"
     assert kind_of("IVF16,SQ8") == room("kinds").make({"use": "faiss", "factory": "IVF16,SQ8"})
-    assert room("kinds").names() == sorted(PARTS)
+    assert set(room("kinds").names()) >= set(PARTS)  # and those of installed packages

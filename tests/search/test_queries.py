@@ -11,10 +11,12 @@ from toy import ToyEncoder, vectors
 from sentemb.errors import SearchError
 from sentemb.parts import to_table
 from sentemb.search import Document, SearchIndex
-from sentemb.search.query import choosing
-from sentemb.search.query.choosing import combined, diverse, like_documents
+from sentemb.search.query.diversity import diverse
+from sentemb.search.query.examples import combined, like_documents
 from sentemb.search.query.hybrid import fuse
-from sentemb.search.store.changes import MAX_SEGMENTS, to_merge
+from sentemb.search.query.ranges import within
+from sentemb.search.store.change import MAX_SEGMENTS, to_merge
+from sentemb.search.store.embedding import VectorRule
 from sentemb.search.vectors.choice import choose
 
 TEXTS = ["red cat", "red dog", "blue cat", "blue dog", "old house", "red red cat"]
@@ -41,9 +43,33 @@ def test_hybrid_honours_filters_and_deletions(index: SearchIndex) -> None:
     assert 0 not in [hit.id for hit in index.hybrid(["red cat"], 6)[0]]
 
 
+def test_words_alone(index: SearchIndex) -> None:
+    assert [hit.text for hit in index.by_words(["house"])[0]] == ["old house"]
+    assert [hit.id for hit in index.by_words(["red cat"], 2, where="n != 5")[0]] == [0, 1]
+    index.delete([0])
+    assert 0 not in [hit.id for hit in index.by_words(["red cat"])[0]]
+
+
+def test_a_text_meets_the_rule_of_vectors_once(index: SearchIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    applied = []
+    plain = VectorRule.apply
+    monkeypatch.setattr(VectorRule, "apply", lambda self, *given: applied.append(1) or plain(self, *given))
+    index.search("red cat")
+    assert len(applied) == 1
+
+
+def test_queries_are_encoded_in_the_precision_of_the_build(tiny_bert: Path, tmp_path: Path) -> None:
+    from sentemb.encoder import Encoder
+
+    SearchIndex.build(tmp_path, TEXTS, encoder=Encoder.load(tiny_bert, precision="fp32")).close()
+    assert getattr(SearchIndex.open(tmp_path).encoder, "precision", "") == "fp32"
+    assert getattr(SearchIndex.open(tmp_path, encoder=tiny_bert).encoder, "precision", "") == "fp32"
+    assert getattr(SearchIndex.open(tmp_path, precision="bf16").encoder, "precision", "") == "bf16"
+
+
 def test_diverse_results_equal_a_loop(index: SearchIndex) -> None:
     query = index.vectors_of_texts(["red cat"])
-    found = choosing.diverse(index.generation, query, 4, weight=0.4)
+    found = diverse(index.generation, query, 4, weight=0.4)
     all_vectors = index.generation.vectors_at(np.arange(6))
     relevance, similar = all_vectors @ query[0], all_vectors @ all_vectors.T
     picked: list[int] = []
@@ -54,7 +80,7 @@ def test_diverse_results_equal_a_loop(index: SearchIndex) -> None:
         }
         picked.append(max(value, key=lambda d: value[d]))
     assert found.ids[0].tolist() == picked
-    plain = choosing.diverse(index.generation, query, 4, weight=1.0)
+    plain = diverse(index.generation, query, 4, weight=1.0)
     np.testing.assert_array_equal(plain.ids, index.search_positions(query, 4).ids)
 
 
@@ -63,7 +89,8 @@ def test_range_gives_everything_within(kind: str, tmp_path: Path) -> None:
     rows, queries = np.split(vectors(305), [300])
     index = SearchIndex.build(tmp_path, None, vectors=rows, kind=kind, target_recall=1.0)
     index.delete(list(range(0, 300, 3)))
-    for query, (places, scores) in zip(queries, choosing.within(index.generation, queries, 0.5), strict=True):
+    for query, hits in zip(queries, within(index.generation, queries, 0.5), strict=True):
+        places, scores = hits.ids[0], hits.scores[0]
         assert (np.diff(scores) <= 0).all()
         assert (scores >= 0.5).all()
         assert all(place % 3 for place in places)
@@ -74,20 +101,20 @@ def test_range_gives_everything_within(kind: str, tmp_path: Path) -> None:
 
 def test_set_queries(index: SearchIndex) -> None:
     like = index.vectors_of_texts(["red", "cat"])
-    both = index.generation.hits(choosing.combined(index.generation, like, None, 2))[0]
+    both = index.generation.hits(combined(index.generation, like, None, 2))[0]
     assert {hit.text for hit in both} == {"red cat", "red red cat"}
     without = index.combined(["cat"], ["red"], 1)
     assert without[0].text == "blue cat"
     with pytest.raises(SearchError, match="at least one text"):
-        choosing.combined(index.generation, like[:0], None, 2)
+        combined(index.generation, like[:0], None, 2)
 
 
 def test_more_like_leaves_the_document_out(index: SearchIndex) -> None:
-    hits = index.generation.hits(choosing.like_documents(index.generation, [0], 2))[0]
+    hits = index.generation.hits(like_documents(index.generation, [0], 2))[0]
     assert hits[0].text == "red red cat"
     assert 0 not in [hit.id for hit in hits]
     with pytest.raises(SearchError, match="no document with id 77"):
-        choosing.like_documents(index.generation, [77], 2)
+        like_documents(index.generation, [77], 2)
 
 
 def test_reranking_orders_by_the_other_model(index: SearchIndex) -> None:
@@ -167,7 +194,11 @@ def test_no_results_cannot_be_asked_for_and_an_empty_index_has_none(tmp_path: Pa
         ask(1)
         with pytest.raises(SearchError, match="k = 0"):
             ask(0)
+    for many in (index.search(queries, 10**11), index.hybrid(["a"], 10**11), index.by_words(["a"], 10**11),
+                 index.diverse(queries, 10**11), [index.combined(queries, None, 10**11)],
+                 index.similar_to([0], 10**11)):
+        assert len(many[0]) <= 2
     index.delete([0, 1])
-    for hits in (index.search(queries, 3), index.hybrid(["a"], 3), index.diverse(queries, 3),
-                 [index.combined(queries, None, 3)]):
+    for hits in (index.search(queries, 3), index.hybrid(["a"], 3), index.by_words(["a"]), index.diverse(queries, 3),
+                 index.within(queries, 0.1), [index.combined(queries, None, 3)]):
         assert hits == [[]]

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sentemb.cli import main
@@ -38,6 +39,10 @@ def test_a_whole_life_on_the_command_line(
     code, out, _ = run(capsys, "search", folder, "--more-like", "d7", "-k", "2")
     assert code == 0
     assert "d7" not in out.splitlines()[1]
+    code, out, _ = run(capsys, "search", folder, "runs 7", "--words", "-k", "100000", "--precision", "fp32")
+    assert (code, len(out.splitlines())) == (0, 31)
+    code, _, err = run(capsys, "search", folder, "dog", "-k", "100000000000")
+    assert (code, "Traceback" in err) == (2, False)
     code, out, _ = run(capsys, "index", "delete", folder, "d7", "nobody")
     assert (code, out.strip()) == (0, f"{folder}: deleted 1 documents; 29 left")
     code, out, err = run(capsys, "index", "upsert", folder, str(data))
@@ -56,14 +61,17 @@ def test_a_whole_life_on_the_command_line(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["q", "--hybrid", "--mmr", "0.5"], "--hybrid and --mmr do not go together"),
-        (["q", "--mmr", "0", "--within", "0.5"], "--mmr and --within do not go together"),
+        (["q", "--hybrid", "--diverse", "0.5"], "--hybrid and --diverse do not go together"),
+        (["q", "--diverse", "0", "--within", "0.5"], "--diverse and --within do not go together"),
         (["q", "--like", "x"], "QUERY and --like are different questions"),
         (["--more-like", "a", "--like", "x"], "--more-like and --like are different"),
         (["--unlike", "x"], "give --like as well"), (["q", "--unlike", "x"], "give --like as well"),
         (["--like", "x", "--rerank", "model"], "--rerank is for queries"),
         (["--more-like", "x", "--within", "0.5"], "--within is for queries"),
-        (["q", "--hybrid", "--effort", "4"], "--effort does not go with --hybrid"),
+        (["q", "--hybrid", "--set", "effort=4"], "--set effort does not go with --hybrid"),
+        (["q", "--set", "efort=4"], "did you mean effort"), (["q", "--set", "effort=x"], "valid integer"),
+        (["q", "--where", "year = '2000'"], '"year" holds numbers, and the filter compares it with text'),
+        (["q", "  "], "query 2 is empty"), (["--more-like", "²"], "no document with id"),
         (["q", "--where", "yeer > 3"], 'no document has the field "yeer"; known: id, text, year; did you mean year'),
         (["q", "--file", "absent.txt"], "no such file"),
     ],
@@ -187,7 +195,7 @@ def test_stopping_a_change_says_what_became_of_it(
     verb: str, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sentemb.search import SearchIndex
-    from sentemb.search.store import changes
+    from sentemb.search.store import change as changes
 
     commit = changes.commit
 
@@ -215,3 +223,37 @@ def test_stopping_a_change_says_what_became_of_it(
         assert (code, out, err) == (130, "", f"sentemb: stopped; {told}\n")
         assert run(capsys, "index", "verify", folder)[0] == 0
     assert len(SearchIndex.open(folder)) == {"delete": 1, "compact": 2}.get(verb, 5)
+
+
+def test_given_vectors_and_faulty_documents_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, rows = str(tmp_path / "ix"), np.eye(4, 8, dtype=np.float32)
+    np.save(tmp_path / "v.npy", rows)
+    data = tmp_path / "d.jsonl"
+    data.write_text("".join(json.dumps({"id": i, "text": f"the dog {i}"}) + "\n" for i in range(4)))
+    line = ["index", str(data), "--vectors", str(tmp_path / "v.npy"), "-o", folder, "--kind", "hnsw:m=8"]
+    code, out, err = run(capsys, *line, "--set", "dim=4", "--set", "seed=3", "--json")
+    assert code == 0, err
+    facts = json.loads(out)
+    assert (facts["documents"], facts["dimension"], facts["description"]) == (4, 4, "HNSW8")
+    with data.open("a") as file:
+        file.write(json.dumps({"id": [], "text": "x"}) + "\n" + json.dumps({"id": 5, "title": "x"}) + "\n")
+    given = ["--vectors", str(tmp_path / "v.npy"), "--skip-faulty"]
+    code, out, err = run(capsys, "index", "upsert", folder, str(data), *given)
+    assert (code, out) == (0, f"{folder}: wrote 4 documents; 4 now\n"), err
+    assert "left out 2 faulty documents" in err
+    code, out, _ = run(capsys, "index", "delete", folder, "²", "007", "--wait", "1", "--", "--5", "3")
+    assert (code, out) == (0, f"{folder}: deleted 1 documents; 3 left\n")
+    code, out, _ = run(capsys, "index", "upgrade", folder, "--words", "unicode")
+    assert (code, out) == (0, f"{folder}: today's format, words unicode, 3 documents\n")
+    for wrong, message in (
+        (["--set", "sed=3"], "did you mean seed"), (["--set", "seed=x"], '"x" is not a number'),
+        (["--vectors", str(data)], "not an array"), (["--words", "englisch"], "did you mean english"),
+        (["--kind", "hnsw:m=0"], "Hnsw: m"),
+    ):
+        code, _, err = run(capsys, *line[:2], *line[2:4], "-o", str(tmp_path / "other"), *wrong)
+        assert code == 2
+        assert message in err
+        assert "Traceback" not in err
+    assert not (tmp_path / "other").exists()

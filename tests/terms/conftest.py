@@ -13,7 +13,7 @@ from sentemb.types import Batch, Build, PairScores, Rows, Vocabulary
 
 def rows(embedding: Tensor, label: Tensor | None = None, start: int = 100) -> Rows:
     ids = torch.arange(start, start + len(embedding))
-    return Rows(embedding, ids, ids + 10_000, label)
+    return Rows(embedding=embedding, ids=ids, text=ids + 10_000, label=label)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def table_of() -> Callable[..., PairScores]:
         if log_weight is None:
             log_weight = torch.zeros_like(sim)
         anchor, candidate = rows(sim.new_zeros(n, 1), label), rows(sim.new_zeros(m, 1), candidate_label)
-        return PairScores(sim, positive, log_weight, anchor, candidate)
+        return PairScores(sim=sim, positive=positive, log_weight=log_weight, anchor=anchor, candidate=candidate)
 
     return make
 

@@ -14,7 +14,7 @@ from sentemb.types import Rows
 
 def rows(embedding, start=0):
     ids = torch.arange(start, start + len(embedding))
-    return Rows(embedding, ids, ids)
+    return Rows(embedding=embedding, ids=ids, text=ids)
 
 
 @pytest.fixture

@@ -71,9 +71,11 @@ def test_order_of_examples_does_not_matter(order, directions):
     from sentemb.types import PairScores, Rows
 
     def table(sim, log_weight):
-        rows = Rows(torch.zeros(5, 1), torch.arange(5), torch.arange(5))
-        candidate = Rows(torch.zeros(8, 1), torch.arange(8), torch.arange(8))
-        return PairScores(sim, torch.eye(5, 8, dtype=torch.bool), log_weight, rows, candidate)
+        rows = Rows(embedding=torch.zeros(5, 1), ids=torch.arange(5), text=torch.arange(5))
+        candidate = Rows(embedding=torch.zeros(8, 1), ids=torch.arange(8), text=torch.arange(8))
+        return PairScores(
+            sim=sim, positive=torch.eye(5, 8, dtype=torch.bool), log_weight=log_weight, anchor=rows, candidate=candidate
+        )
 
     generator = torch.Generator().manual_seed(3)
     sim = torch.rand(5, 8, generator=generator, dtype=torch.float64)

@@ -37,16 +37,16 @@ def term(tiny_bert, build_for):
 @pytest.fixture
 def masked():
     return Tokens(
-        torch.tensor([[2, 10, 4, 12, 3], [2, 4, 3, 0, 0]]),
-        torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
-        torch.tensor([[-100, -100, 11, 12, -100], [-100, 20, -100, -100, -100]]),
+        input_ids=torch.tensor([[2, 10, 4, 12, 3], [2, 4, 3, 0, 0]]),
+        attention_mask=torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+        targets=torch.tensor([[-100, -100, 11, 12, -100], [-100, 20, -100, -100, -100]]),
     )
 
 
 @pytest.fixture
 def batch(batch_of):
     def make(hidden, tokens, name="anchor.masked"):
-        return batch_of(2, tokens={name: tokens}, encoded={name: Encoded(hidden[:, 0], hidden)})
+        return batch_of(2, tokens={name: tokens}, encoded={name: Encoded(pooled=hidden[:, 0], hidden=hidden)})
 
     return make
 
@@ -83,7 +83,11 @@ def test_hand_worked_two_by_two(batch, table_of):
         decoder.bias.zero_()
     part.head = MaskedLMHead(torch.nn.Identity(), torch.nn.Identity(), torch.nn.Identity(), decoder)
     hidden = torch.tensor([[[2.0, 0.0]], [[0.0, 1.0]]])
-    tokens = Tokens(torch.tensor([[4], [4]]), torch.ones(2, 1, dtype=torch.long), torch.tensor([[0], [0]]))
+    tokens = Tokens(
+        input_ids=torch.tensor([[4], [4]]),
+        attention_mask=torch.ones(2, 1, dtype=torch.long),
+        targets=torch.tensor([[0], [0]]),
+    )
     share = part(table_of(torch.eye(2)), batch(hidden, tokens))
     # -log softmax(2, 0)[0] = 0.126928 and -log softmax(0, 1)[0] = 1.313262
     assert share.total.item() == pytest.approx(0.126928 + 1.313262, abs=1e-5)
@@ -92,7 +96,9 @@ def test_hand_worked_two_by_two(batch, table_of):
 def test_order_of_rows_does_not_matter(term, masked, batch, table_of):
     hidden = hidden_states()
     before = term(table_of(torch.eye(2)), batch(hidden, masked))
-    flipped = Tokens(masked.input_ids.flip(0), masked.attention_mask.flip(0), masked.targets.flip(0))
+    flipped = Tokens(
+        input_ids=masked.input_ids.flip(0), attention_mask=masked.attention_mask.flip(0), targets=masked.targets.flip(0)
+    )
     after = term(table_of(torch.eye(2)), batch(hidden.flip(0), flipped))
     assert after.total.item() == pytest.approx(before.total.item(), rel=1e-5)
 
@@ -104,7 +110,9 @@ def test_gradcheck(term, masked, batch, table_of):
 
 
 def test_a_batch_without_chosen_tokens_counts_nothing_but_stays_connected(term, masked, batch, table_of):
-    nothing = Tokens(masked.input_ids, masked.attention_mask, torch.full_like(masked.targets, -100))
+    nothing = Tokens(
+        input_ids=masked.input_ids, attention_mask=masked.attention_mask, targets=torch.full_like(masked.targets, -100)
+    )
     hidden = hidden_states().requires_grad_()
     share = term(table_of(torch.eye(2)), batch(hidden, nothing))
     share.total.backward()

@@ -116,7 +116,7 @@ class Broken(Term):
     ("result", "words"),
     [
         (None, "None"), (torch.zeros(3), r"shape \(3,\)"), (0.5, "0.5"),
-        (Share(torch.zeros(2), torch.zeros(())), "Share"),
+        (Share(total=torch.zeros(2), count=torch.zeros(())), "Share"),
     ],
 )
 def test_a_term_that_gives_no_scalar_is_named(result, words):

@@ -20,21 +20,23 @@ PAD, CLS, SEP, MASK = 0, 2, 3, 4
 @pytest.fixture
 def detector(tiny_bert, build_for):
     part = Detector(generator=str(tiny_bert))
-    part.bind(build_for(str(tiny_bert), 32, Vocabulary(200, PAD, MASK, frozenset({PAD, CLS, SEP}))))
+    part.bind(
+        build_for(str(tiny_bert), 32, Vocabulary(size=200, pad=PAD, mask=MASK, special=frozenset({PAD, CLS, SEP})))
+    )
     return part.eval()
 
 
 @pytest.fixture
 def copies():
     first = Tokens(
-        torch.tensor([[CLS, 10, MASK, 12, SEP], [CLS, MASK, SEP, PAD, PAD]]),
-        torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
-        torch.tensor([[-100, -100, 11, -100, -100], [-100, 20, -100, -100, -100]]),
+        input_ids=torch.tensor([[CLS, 10, MASK, 12, SEP], [CLS, MASK, SEP, PAD, PAD]]),
+        attention_mask=torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+        targets=torch.tensor([[-100, -100, 11, -100, -100], [-100, 20, -100, -100, -100]]),
     )
     second = Tokens(
-        torch.tensor([[CLS, MASK, 11, 12, SEP], [CLS, 25, SEP, PAD, PAD]]),
-        torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
-        torch.tensor([[-100, 10, -100, -100, -100], [-100, 20, -100, -100, -100]]),
+        input_ids=torch.tensor([[CLS, MASK, 11, 12, SEP], [CLS, 25, SEP, PAD, PAD]]),
+        attention_mask=torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+        targets=torch.tensor([[-100, 10, -100, -100, -100], [-100, 20, -100, -100, -100]]),
     )
     return {"anchor.masked": first, "positive.masked": second}
 
@@ -49,7 +51,10 @@ def batch(batch_of, detector, copies):
 
     def make(anchor, positive, part=detector, tokens=copies):
         ids = torch.arange(4)
-        views = {"anchor": Rows(anchor, ids, ids), "positive": Rows(positive, ids, ids)}
+        views = {
+            "anchor": Rows(embedding=anchor, ids=ids, text=ids),
+            "positive": Rows(embedding=positive, ids=ids, text=ids),
+        }
         return batch_of(2, views=views, local=slice(1, 3), tokens=tokens, companions={"detector": part})
 
     return make
@@ -100,7 +105,11 @@ def test_order_of_rows_does_not_matter(table_of, batch, copies):
     before = term(table, batch(anchor, positive))
     swap = [0, 2, 1, 3]
     swapped = {
-        name: Tokens(tokens.input_ids.flip(0), tokens.attention_mask.flip(0), tokens.targets.flip(0))
+        name: Tokens(
+            input_ids=tokens.input_ids.flip(0),
+            attention_mask=tokens.attention_mask.flip(0),
+            targets=tokens.targets.flip(0),
+        )
         for name, tokens in copies.items()
     }
     after = term(table, batch(anchor[swap], positive[swap], tokens=swapped))
@@ -135,7 +144,7 @@ def test_the_shares_of_two_devices_sum_to_the_whole(table_of, batch, copies):
     shares = []
     for row in (0, 1):
         mine = {
-            name: Tokens(*(t[row : row + 1] for t in (tokens.input_ids, tokens.attention_mask, tokens.targets)))
+            name: Tokens(**{key: rows[row : row + 1] for key, rows in vars(tokens).items()})
             for name, tokens in copies.items()
         }
         shares.append(term(table, replace(batch(anchor, positive, tokens=mine), local=slice(1 + row, 2 + row))))
@@ -144,7 +153,11 @@ def test_the_shares_of_two_devices_sum_to_the_whole(table_of, batch, copies):
 
 
 def test_a_batch_of_special_tokens_counts_nothing(table_of, batch, detector):
-    empty = Tokens(torch.tensor([[CLS, SEP]] * 2), torch.ones(2, 2, dtype=torch.long), torch.full((2, 2), -100))
+    empty = Tokens(
+        input_ids=torch.tensor([[CLS, SEP]] * 2),
+        attention_mask=torch.ones(2, 2, dtype=torch.long),
+        targets=torch.full((2, 2), -100),
+    )
     anchor = embeddings(1).requires_grad_()
     tokens = {"anchor.masked": empty, "positive.masked": empty}
     share = ReplacedTokenDetection()(table_of(torch.eye(4)), batch(anchor, embeddings(2), tokens=tokens))

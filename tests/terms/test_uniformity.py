@@ -15,7 +15,13 @@ from sentemb.types import Rows
 def views(batch_of):
     def make(anchor, positive):
         ids = torch.arange(len(anchor))
-        return batch_of(len(anchor), views={"anchor": Rows(anchor, ids, ids), "positive": Rows(positive, ids, ids)})
+        return batch_of(
+            len(anchor),
+            views={
+                "anchor": Rows(embedding=anchor, ids=ids, text=ids),
+                "positive": Rows(embedding=positive, ids=ids, text=ids),
+            },
+        )
 
     return make
 

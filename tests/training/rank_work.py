@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from part_examples import tree_of
+from remining import MINING
 from torch import Tensor
 
 MICRO_BATCHES = ((0, 7), (7, 12), (12, 19), (19, 24))  # of rows; uneven on two and three devices
@@ -113,6 +114,18 @@ def cached_and_plain(backbone: str, data: str, folder: str, room: str, name: str
         result = observe(lambda cache=cache: cache(batch, 1.0))
         results.append((cache.kept, result))
     return results
+
+
+def mined_again(backbone: str, data: str, folder: str, shard: bool) -> Tensor:
+    """Everybody's nearest after four steps, with a search after every other one."""
+    tree = {**tree_of("edits", "given", backbone, data, max_steps=4, epochs=9, shard=shard), **MINING}
+    run = open_run(tree, folder, dtype=torch.float32)
+    for batches in run.inputs():
+        run.train_step(batches)
+    companion: Any = run.plan.objective.companions["remining"]
+    assert int(companion.searches) == 2
+    found: Tensor = companion.neighbour
+    return found
 
 
 # -------------------------------------------------------------------------------------------- planted faults

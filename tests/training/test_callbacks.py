@@ -15,7 +15,6 @@ from sentemb.training.callbacks import (
     EndEvent,
     EvaluationEvent,
     StepEvent,
-    TimeLimit,
 )
 from sentemb.training.monitor import read_metrics
 from sentemb.types import DevScores
@@ -120,16 +119,7 @@ def test_early_stopping_counts() -> None:
     assert [EarlyStopping(patience=2).on_evaluation(event(count)) is None for count in (0, 1, 2)] == [True, True, False]
 
 
-def test_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter((0.0, 0.0, 100.0, 121.0))
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    limit, event = TimeLimit(minutes=2), StepEvent(step=1, total_steps=9, losses={}, learning_rate=0.1)
-    reasons = [limit.on_step(event) for _ in range(3)]
-    assert reasons[:2] == [None, None]
-    assert "2 minutes are over" in str(reasons[2])
-
-
 def test_a_recipe_names_callbacks(make: Any) -> None:
-    run = make([], max_steps=2, callbacks=[{"use": "time_limit", "minutes": 1e-9}])
-    assert run.train().steps == 1  # the clock starts with the first step
-    assert "time limit" in run.state.stopped
+    run = make([2.0, 1.0, 3.0], max_steps=5, eval_every=1, callbacks=[{"use": "early_stopping", "patience": 1}])
+    assert run.train().steps == 2
+    assert "early stop" in run.state.stopped

@@ -10,6 +10,7 @@ import torch
 from part_examples import tree_of
 from rank_work import open_run
 
+from sentemb.companions.momentum import Momentum
 from sentemb.errors import ModelError
 from sentemb.training.gradcache import GradCache
 from sentemb.training.memory import estimate, read_shape
@@ -67,5 +68,5 @@ def test_chunks_recomputation_and_companions_count(tiny_bert: Path) -> None:
     assert estimate(shape, chunk_size=64, **COMMON).activations == pytest.approx(plain.activations / 16)
     assert estimate(shape, chunk_tokens=64 * 32, **COMMON).activations == pytest.approx(plain.activations / 16)
     assert estimate(shape, recompute=True, **COMMON).activations < plain.activations
-    assert estimate(shape, companions=["momentum"], **COMMON).fixed == plain.fixed + 4 * shape.parameters
+    assert estimate(shape, companion_bytes=Momentum.model_bytes, **COMMON).fixed == plain.fixed + 4 * shape.parameters
     assert estimate(shape, frozen=True, **COMMON).fixed == plain.fixed - 12 * shape.parameters

@@ -88,7 +88,7 @@ def test_nested_widths_are_below_the_embeddings(make: Open, dims: list[int]) -> 
 
 class _Broken(Term):
     def forward(self, table: Any, batch: Batch) -> Share:
-        return Share(table.sim.sum() * torch.nan, table.sim.new_ones(()))
+        return Share(total=table.sim.sum() * torch.nan, count=table.sim.new_ones(()))
 
 
 def test_non_finite_loss_names_the_part_and_the_step(make: Open) -> None:

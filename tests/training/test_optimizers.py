@@ -13,7 +13,7 @@ from rank_work import open_run
 from sentemb.errors import RecipeError
 from sentemb.parts import PartError, room
 from sentemb.training.optimizers import SGD, Adafactor, AdamW, AnyOptimizer, parameter_groups
-from sentemb.training.schedules import Constant, Cosine, Linear, Polynomial, Schedule, StableThenDecay, rate_factor
+from sentemb.training.schedules import Constant, Cosine, Linear, Schedule, StableThenDecay, rate_factor
 from sentemb.training.settings import TrainSettings
 
 OPTIMIZERS: list[dict[str, Any]] = [
@@ -81,7 +81,7 @@ def test_wrong_optimizers_are_refused_in_one_way(still_bert: Path, pairs_file: P
     ("schedule", "factors"),
     [
         (Constant(), [1, 1, 1]), (Linear(), [1, 0.5, 0]), (Linear(end=0.2), [1, 0.6, 0.2]),
-        (Cosine(), [1, 0.5, 0]), (Cosine(end=0.5), [1, 0.75, 0.5]), (Polynomial(power=2), [1, 0.25, 0]),
+        (Cosine(), [1, 0.5, 0]), (Cosine(end=0.5), [1, 0.75, 0.5]),
         (StableThenDecay(decay_fraction=0.25), [1, 1, 0]), (StableThenDecay(decay_fraction=1), [1, 0.5, 0]),
         (StableThenDecay(decay_fraction=0), [1, 1, 1]),
     ],
@@ -92,7 +92,7 @@ def test_factors_by_hand(schedule: Schedule, factors: list[float]) -> None:
 
 
 def test_every_schedule_has_a_case() -> None:
-    assert {Constant, Linear, Cosine, Polynomial, StableThenDecay} == set(room("schedules").classes().values())
+    assert {Constant, Linear, Cosine, StableThenDecay} == set(room("schedules").classes().values())
 
 
 def test_warm_up_comes_first() -> None:

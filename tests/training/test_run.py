@@ -11,18 +11,17 @@ import pytest
 import torch
 from filelock import FileLock
 from part_examples import tree_of
-from rank_work import open_run
+from rank_work import mined_again, open_run
+from remining import MINING
 from safetensors.torch import load_file
 
-from sentemb.companions.companion import Companion
 from sentemb.encoder import Encoder
 from sentemb.errors import CheckpointError, NumericError, RecipeError
 from sentemb.recipe.recipe import Recipe
 from sentemb.recipe.train import train
 from sentemb.terms.term import Term
 from sentemb.training.run import Run
-from sentemb.types import Batch, Examples, PairScores, SentenceModule, Services, TokenColumn
-from sentemb.views.view import ViewCopy
+from sentemb.types import Batch, PairScores
 
 Make = Any
 
@@ -188,50 +187,6 @@ def test_two_trainings_in_one_process_are_equal(tree: Make, tmp_path: Path) -> N
     assert one == two
 
 
-class Remining(Companion):
-    """What one file of a stranger's can do: find every text's nearest other text again while training.
-
-    Args:
-        every: steps between two searches.
-    """
-
-    def __init__(self, *, every: int = 2) -> None:
-        super().__init__()
-        self.every = every
-        self.register_buffer("neighbour", torch.empty(0, dtype=torch.int64))
-        self.register_buffer("searches", torch.zeros((), dtype=torch.int64))
-        self.neighbour: torch.Tensor
-        self.searches: torch.Tensor
-        self.column: TokenColumn | None = None
-
-    def prepare(self, dataset: Examples, services: Services) -> None:
-        """Nothing is near yet."""
-        self.column = dataset.columns["positive"]
-        self.neighbour = torch.arange(len(self.column)).roll(1)
-
-    def after_step(self, batch: Batch, encoder: SentenceModule, services: Services) -> None:
-        """Search with the encoder as it is now."""
-        if (batch.step + 1) % self.every == 0:
-            assert self.column is not None
-            rows, _ = services.nearest(services.embed(encoder, self.column), 1)
-            self.neighbour = torch.from_numpy(rows[:, 0])
-            self.searches += 1
-
-
-class Nearest(ViewCopy):
-    """A view copy that takes the neighbour as it is at the step."""
-
-    needs = frozenset({"companion:remining"})
-    makes = ("negative_3",)
-
-    def __call__(self, views: Any, context: Any) -> Any:
-        """Views ``negative_3``."""
-        from sentemb.types import View
-
-        rows = context.companions["remining"].neighbour.numpy()[views["anchor"].ids]
-        return {"negative_3": View(column=context.dataset.columns["positive"].take(rows), ids=rows)}
-
-
 class NeverFinite(Term):
     """A loss that is no number."""
 
@@ -242,8 +197,7 @@ class NeverFinite(Term):
 
 def test_negatives_are_mined_again_while_training(tree: Make, tmp_path: Path) -> None:
     settings = tree("edits", "given", batch_size=8, max_steps=6)
-    settings["companions"] = [{"use": f"{__name__}:Remining", "name": "remining"}]
-    settings["views"] = {"use": "columns", "copies": [{"use": f"{__name__}:Nearest"}]}
+    settings |= MINING
 
     def trained_to(run: Run, step: int, drawn: list[Any]) -> Run:
         for batches in run.inputs():
@@ -267,3 +221,13 @@ def test_negatives_are_mined_again_while_training(tree: Make, tmp_path: Path) ->
     assert twice == once
     state, wanted = resumed.plan.objective.state_dict(), whole.plan.objective.state_dict()
     assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_every_device_mines_the_same(
+    shard: bool, ranks: Any, still_bert: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    arguments = (str(still_bert), str(pairs_file), str(tmp_path), shard)
+    one, (first, second) = ranks[1].run(mined_again, *arguments)[0], ranks[2].run(mined_again, *arguments)
+    assert torch.equal(first, second)
+    assert float((first == one).float().mean()) > 0.9  # equal but for ties: steps on two devices round differently

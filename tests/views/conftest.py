@@ -27,7 +27,7 @@ def examples_of(column_of):
     def make(**columns: list[list[int]]) -> Examples:
         made = {name: column_of(token_rows) for name, token_rows in columns.items()}
         count = len(next(iter(made.values()))) if made else 0
-        return Examples(np.arange(50, 50 + count, dtype=np.int64), made)
+        return Examples(ids=np.arange(50, 50 + count, dtype=np.int64), columns=made)
 
     return make
 
@@ -38,6 +38,8 @@ def context_of():
 
     def make(examples: Examples, seed: int = 0, mask: int | None = 4) -> ViewContext:
         vocabulary = Vocabulary(size=30, pad=0, mask=mask, special=frozenset({0, 2, 3}))
-        return ViewContext(np.random.default_rng(seed), examples, vocabulary, {})
+        return ViewContext(
+            generator=np.random.default_rng(seed), dataset=examples, vocabulary=vocabulary, companions={}
+        )
 
     return make

@@ -76,9 +76,14 @@ def test_ragged_and_empty_rows(token_rows, probability, seed):
     offsets = np.cumsum([0, *(len(row) for row in token_rows)]).astype(np.int64)
     flat = np.array([token for row in token_rows for token in row], dtype=np.int32)
     ids = np.arange(len(token_rows), dtype=np.int64)
-    views = {"positive": View(TokenColumn(flat, offsets, ids), ids)}
-    vocabulary = Vocabulary(30, 0, 4, frozenset(SPECIAL))
-    context = ViewContext(np.random.default_rng(seed), Examples(ids, {}), vocabulary, {})
+    views = {"positive": View(column=TokenColumn(flat, offsets, ids), ids=ids)}
+    vocabulary = Vocabulary(size=30, pad=0, mask=4, special=frozenset(SPECIAL))
+    context = ViewContext(
+        generator=np.random.default_rng(seed),
+        dataset=Examples(ids=ids, columns={}),
+        vocabulary=vocabulary,
+        companions={},
+    )
     view = Masked(of=["positive"], probability=probability)(views, context)["positive.masked"]
     assert len(view.column.flat) == len(view.targets) == len(flat)
     restored = np.where(view.targets == -100, view.column.flat, view.targets)

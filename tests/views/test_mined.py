@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sentemb.errors import RecipeError
+from sentemb.types import View
 from sentemb.views import COPIES
 from sentemb.views.mined import MinedViews
 from sentemb.views.twice import Twice
@@ -33,7 +34,7 @@ def mine(examples_of, context_of):
         examples = dataset.take(rows)
         maker = dict(Twice()(examples, context))
         if "positive" in columns:
-            maker["positive"] = type(maker["anchor"])(examples.columns["positive"], examples.ids)
+            maker["positive"] = View(column=examples.columns["positive"], ids=examples.ids)
         views = part(maker, context)
         assert tuple(views) == part.makes
         found = []

@@ -24,12 +24,10 @@ class Head(Part, nn.Module, room="heads"):
     """A map from pooled vectors to embeddings. Keyword-only, light constructors; ``bind`` makes the modules.
 
     ``train_only`` heads take part in training and are left out of what is exported.
-    ``couples_rows`` says that a row's output depends on the other rows (BatchNorm).
     ``keeps_dimensions`` says that value i of the output stands for value i of the input (a normalisation); leading
     values of a ``train_only`` head's output then say something about leading values of what is exported.
     """
 
-    couples_rows: bool = False
     keeps_dimensions: bool = False
 
     def __init__(self, *, train_only: bool) -> None:

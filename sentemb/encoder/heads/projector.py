@@ -21,8 +21,6 @@ class Projector(Head):
     Deviations: none.
     """
 
-    couples_rows = True
-
     def __init__(self, *, train_only: bool = True) -> None:
         super().__init__(train_only=train_only)
 

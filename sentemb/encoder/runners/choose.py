@@ -44,8 +44,8 @@ class Runners:
 
     def __init__(self, agrees: dict[str, bool] | None = None) -> None:
         self.agrees = dict(agrees or {})  # "cpu bfloat16" -> whether the lean form agreed with the plain path there
-        self._key: tuple[int, torch.dtype, int] | None = None
-        self._runner: Runner | None = None
+        # key and runner in one value, which other threads see whole
+        self._ready: tuple[tuple[int, torch.dtype, int], Runner] | None = None
 
     def __deepcopy__(self, memo: object) -> Runners:
         return Runners(self.agrees)  # prepared weights cannot be copied, and belong to the other module
@@ -60,17 +60,18 @@ class Runners:
             ModelError: maps of bytes without a lean form that they fit.
         """
         key = weights_state(module), dtype, id(int8_tensors)
-        if self._runner is not None and self._key == key:
-            return self._runner
+        ready = self._ready
+        if ready is not None and ready[0] == key:
+            return ready[1]
         with evaluating(module):
             runner: Runner | None = self._lean(module, dtype, vocabulary)
             if int8_tensors is not None:
                 if not isinstance(runner, LeanRunner) or not isinstance(runner.form, PostNormEncoder):
                     raise ModelError(f"{type(module.backbone).__name__} has no form of eight bits here")
                 runner = LeanRunner(int8.with_bytes(runner.form, int8_tensors), module)
-            self._runner = runner or PlainRunner(module, dtype, vocabulary.pad)
-        self._key = key
-        return self._runner
+            runner = runner or PlainRunner(module, dtype, vocabulary.pad)
+        self._ready = key, runner
+        return runner
 
     def _lean(self, module: EncoderModule, dtype: torch.dtype, vocabulary: Vocabulary) -> LeanRunner | None:
         name = comparison_name(dtype, next(module.parameters()).device)

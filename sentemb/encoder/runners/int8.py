@@ -6,7 +6,7 @@ them to bytes while they are in the cache. What keeps the embeddings close, foun
 
 * a map's input is shifted, dimension by dimension, to the middle of its range and scaled by range^0.75 / weight^0.25,
   so that a few wide dimensions do not cost the others their bits (SmoothQuant, Xiao et al. 2023; the shift is ours);
-* the quarter of the inner neurons with the largest values goes on in the form's own format;
+* the quarter of the inner neurons that reaches farthest goes on in the form's own format;
 * the mean of what rounding changes goes into the biases.
 
 The projection behind attention stays as it is: rounding its input takes as long as the smaller product saves.
@@ -188,7 +188,9 @@ def _prepare_pair(watched: _Watched) -> dict[str, Tensor]:
     assert isinstance(plain, FeedForward)
     inner = plain.up(seen).float()  # once more: watched as well, it would be kept of all layers at a time
     up, down = plain.up.plain_weight(), plain.down.plain_weight()
-    order = inner.amax(0).argsort(descending=True)
+    # by risk: two of three by their largest value, one by the norm of its weights: it may fire rarely but strongly
+    by_value, by_norm = (size.argsort(descending=True).argsort() for size in (inner.amax(0), up.float().norm(dim=1)))
+    order = torch.minimum(by_value, 2 * by_norm).argsort(stable=True)
     count = min(-(-len(order) // (32 * _FAR)) * 32, len(order) - 1)  # whole registers
     far, near = order[:count].sort().values, order[count:].sort().values
     rounded = _rounded_map(seen, up, plain.up.bias)

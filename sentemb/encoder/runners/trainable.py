@@ -1,6 +1,6 @@
 """The BERT family's training forward on a CPU: several padded batches in one pass, with the backbone's own weights.
 
-What it saves against the plain one: products run in the faster library (``maths.product``), queries, keys and values
+What it saves against the plain one: products run in the faster library (``machine.rates``), queries, keys and values
 are one product, dropout masks are drawn in bulk, attention keeps no copy that its gradient does not need, and the
 word vectors' gradient, as large as the vocabulary, is made once for all batches.
 """
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -18,13 +19,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sentemb.encoder.runners.attention import join_heads, softmax_parts, split_heads
-from sentemb.encoder.runners.dropout import Masks
 from sentemb.encoder.runners.families import FAMILIES, LayerModules, Unsupported, kind_of, position_table
 from sentemb.machine.rates import linear
 from sentemb.types import Tokens
 
 _CHECKED_ROWS = 4
 _TOLERANCE = 1e-4  # of the largest hidden state
+_STEPS = 2**16  # probabilities are rounded to multiples of 1/65,536; the kept entries are scaled by what is left then
 _MODULES = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout)
 
 
@@ -105,7 +106,7 @@ class TrainableEncoder:
         try:
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 plain: Tensor = self.backbone(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
-                ours = self([Tokens(ids, mask)])[0]
+                ours = self([Tokens(input_ids=ids, attention_mask=mask)])[0]
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -186,6 +187,31 @@ def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
 
 
 # ------------------------------------------------------------------------------------------------- pieces
+class Masks:
+    """Dropout masks of one batch's forward pass, drawn in bulk (PyTorch draws them one number after the other on a
+    CPU), from a seed that PyTorch's generator gives: replaying that replays them."""
+
+    def __init__(self) -> None:
+        self._generator: np.random.SFC64 | None = None  # nothing is drawn where nothing is dropped
+
+    def draw(
+        self, dropout: nn.Module | None, shape: Sequence[int], dtype: torch.dtype
+    ) -> Float[Tensor, "*shape"] | None:
+        """Factors 0 or 1 / (1 - p), independent; None where nothing is dropped."""
+        steps = round(dropout.p * _STEPS) if isinstance(dropout, nn.Dropout) and dropout.training else 0
+        if steps == 0:
+            return None
+        count = int(np.prod(shape))
+        if steps >= _STEPS:
+            return torch.zeros(tuple(shape), dtype=dtype)
+        if self._generator is None:
+            self._generator = np.random.SFC64(int(torch.randint(2**62, ())))
+        drawn = self._generator.random_raw(-(-count // 4)).view(np.uint16)[:count]
+        factor = np.float32(_STEPS / (_STEPS - steps))
+        mask = torch.from_numpy(np.multiply(drawn >= steps, factor, dtype=np.float32))
+        return mask.view(tuple(shape)).to(dtype)
+
+
 def _map(module: Any, x: Tensor) -> Tensor:
     return linear(x, module.weight, module.bias)
 

@@ -85,8 +85,7 @@ def quiet_libraries() -> Iterator[None]:
 def resolve_tasks(names: Sequence[str] = (), *, benchmark: str | None = None, subsets: Sequence[str] = ()) -> list[Any]:
     """mteb's tasks by name, or those of one of its benchmarks; with both, these tasks as the benchmark has them.
 
-    Raises:
-        EvaluationError: an unknown task, benchmark or subset; proposes the nearest name.
+    Raises: EvaluationError: an unknown task, benchmark or subset; proposes the nearest name.
     """
     needs_extra("mteb", "eval")
     import mteb

@@ -134,8 +134,7 @@ def _loader_texts(inputs: Any) -> list[str]:
 def document_texts(corpus: Any, task: str) -> list[str]:
     """Title and text of every document, joined as mteb does.
 
-    Raises:
-        EvaluationError: documents that are no texts.
+    Raises: EvaluationError: documents that are no texts.
     """
     texts: list[Any] = list(corpus["text"]) if "text" in corpus.column_names else [None]
     titles = [title or "" for title in corpus["title"]] if "title" in corpus.column_names else [""] * len(texts)
@@ -148,8 +147,7 @@ def query_texts(queries: Any, task: str) -> list[str]:
     """Text of every query as mteb prepares it: a text with its instruction behind it; a conversation as one line, its
     instruction in front.
 
-    Raises:
-        EvaluationError: queries that are no texts.
+    Raises: EvaluationError: queries that are no texts.
     """
     if "text" not in queries.column_names:
         raise EvaluationError(f"{task}: its queries have no text; sentemb encodes texts")

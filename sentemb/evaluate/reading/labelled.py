@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sentemb.errors import DataError
-from sentemb.evaluate.reading.tables import FORMATS, read_rows, stem_of, text_of
+from sentemb.evaluate.reading.tables import read_rows, stem_of, table_file, text_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,7 @@ class LabelledTexts:
 def read_labelled(path: Path | str, *, name: str | None = None) -> LabelledTexts:
     """A file with the columns ``text`` (or ``sentence``) and ``label``.
 
-    Raises:
-        DataError: Missing file or column, an empty label, or no rows; names file and line.
+    Raises: DataError: missing file or column, an empty label, or no rows; names file and line.
     """
     path = Path(path)
     texts: list[str] = []
@@ -50,13 +49,8 @@ def read_labelled(path: Path | str, *, name: str | None = None) -> LabelledTexts
 
 def split_file(folder: Path, split: str) -> Path | None:
     """``<split>.jsonl`` and the like in a folder; ``data/<split>-*.parquet`` as the hub shards them (one shard)."""
-    for ending in FORMATS:
-        for packing in ("", ".gz", ".zst"):
-            path = folder / f"{split}{ending}{packing}"
-            if path.is_file():
-                return path
     shards = sorted(folder.glob(f"data/{split}-*.parquet"))
-    return shards[0] if len(shards) == 1 else None
+    return table_file(folder, split) or (shards[0] if len(shards) == 1 else None)
 
 
 def split_faults(path: Path) -> list[str]:
@@ -71,8 +65,7 @@ def split_faults(path: Path) -> list[str]:
 def read_splits(path: Path | str) -> tuple[LabelledTexts, LabelledTexts | None]:
     """Training and test texts of a folder with ``train.*`` and ``test.*``; of one file: all its rows, and None.
 
-    Raises:
-        DataError: what ``read_labelled`` raises, or a folder without the two splits.
+    Raises: DataError: what ``read_labelled`` raises, or a folder without the two splits.
     """
     path = Path(path)
     if not path.is_dir():

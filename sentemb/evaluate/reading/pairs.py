@@ -32,8 +32,7 @@ def read_pairs(path: Path | str, *, name: str | None = None, score: str = "score
     """A file with the columns ``sentence1``, ``sentence2``, ``score`` (or what ``score`` names) and, if it likes,
     ``subset``.
 
-    Raises:
-        DataError: What ``read_rows`` raises, a missing column, a score that is no number, or no rows.
+    Raises: DataError: what ``read_rows`` raises, a missing column, a score that is no number, or no rows.
     """
     path = Path(path)
     first: list[str] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sentemb.errors import DataError
-from sentemb.evaluate.reading.tables import FORMATS, read_rows, text_of
+from sentemb.evaluate.reading.tables import FORMATS, read_rows, table_file, text_of
 from sentemb.evaluate.reading.trec import read_qrels, read_run
 from sentemb.evaluate.statistics.ranking import Qrels, check_ids, judged_queries
 
@@ -27,8 +27,7 @@ class RetrievalSet:
 def read_retrieval(folder: Path | str, *, split: str = "test", name: str | None = None) -> RetrievalSet:
     """``corpus.*``, ``queries.*`` and ``qrels/<split>.*`` (jsonl, tsv, csv, parquet, or TREC's columns) in a folder.
 
-    Raises:
-        DataError: A file or the split is missing, a row is malformed, or the judgements name unknown ids.
+    Raises: DataError: A file or the split is missing, a row is malformed, or the judgements name unknown ids.
     """
     folder = Path(folder)
     find_files(folder, split)
@@ -53,8 +52,7 @@ def read_retrieval(folder: Path | str, *, split: str = "test", name: str | None 
 def find_files(folder: Path, split: str) -> None:
     """Whether a folder has the three files, without reading them.
 
-    Raises:
-        DataError: One is missing; says which.
+    Raises: DataError: one is missing; says which.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; a folder with corpus, queries and qrels/{split} is needed")
@@ -64,14 +62,11 @@ def find_files(folder: Path, split: str) -> None:
 
 
 def _table(folder: Path, stem: str) -> Path:
-    for ending in FORMATS:
-        for packing in ("", ".gz", ".zst"):
-            for path in (folder / f"{stem}{ending}{packing}", folder / stem / f"{stem}{ending}{packing}"):
-                if path.is_file():
-                    return path
-    raise DataError(
-        f"{folder}: no {stem}.jsonl (or {', '.join(FORMATS[2:])}); a BEIR folder has corpus, queries and qrels/"
-    )
+    file = table_file(folder, stem)
+    if file is None:
+        endings = ", ".join(FORMATS[2:])
+        raise DataError(f"{folder}: no {stem}.jsonl (or {endings}); a BEIR folder has corpus, queries and qrels/")
+    return file
 
 
 def _qrels_file(folder: Path, split: str) -> Path:
@@ -108,8 +103,7 @@ def read_candidates(path: Path, data: RetrievalSet) -> dict[str, list[str]]:
     """The documents that a first stage gave each query: rows ``query-id`` and ``corpus-ids``, or a TREC run, best
     first or not.
 
-    Raises:
-        DataError: an unknown document, a malformed row, or a query without candidates; names it.
+    Raises: DataError: an unknown document, a malformed row, or a query without candidates; names it.
     """
     candidates: dict[str, list[str]] = {}
     if path.suffix in (".trec", ".run", ".txt"):

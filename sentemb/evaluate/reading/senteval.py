@@ -25,8 +25,7 @@ _Row = tuple[str, str, str, str]  # file:line of the score, two sentences, score
 def senteval_set(root: Path, name: str, split: str) -> PairSet | None:
     """A set from ``root`` (SentEval's ``data/downstream``, or a folder above it); None where it is not there.
 
-    Raises:
-        DataError: A malformed file; names file and line.
+    Raises: DataError: A malformed file; names file and line.
     """
     for base in (root, root / "downstream", root / "data" / "downstream", root / "SentEval" / "data" / "downstream"):
         if (name, split) in _FILES:

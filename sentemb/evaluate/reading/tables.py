@@ -20,11 +20,20 @@ def stem_of(path: Path) -> str:
     return next((plain.removesuffix(ending) for ending in (*FORMATS, ".txt") if plain.endswith(ending)), plain)
 
 
+def table_file(folder: Path, stem: str) -> Path | None:
+    """``folder/stem`` or ``folder/stem/stem`` with any known ending; None where there is no such file."""
+    for path in (folder / stem, folder / stem / Path(stem).name):
+        for ending in FORMATS:
+            for packing in ("", *COMPRESSIONS):
+                if (file := path.with_name(path.name + ending + packing)).is_file():
+                    return file
+    return None
+
+
 def read_rows(path: Path) -> Iterator[Record]:
     """Rows of a table file (a txt file has the one column ``text``); ``where`` is ``file:line``.
 
-    Raises:
-        DataError: No such file, an unknown ending, or rows that cannot be read; names file and lines.
+    Raises: DataError: no such file, an unknown ending, or rows that cannot be read; names file and lines.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -38,8 +47,7 @@ def read_rows(path: Path) -> Iterator[Record]:
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines of a plain, gzip or zstandard UTF-8 file with their numbers, from 1, without their ends.
 
-    Raises:
-        DataError: No such file, damaged, or not UTF-8; names file and line.
+    Raises: DataError: no such file, damaged, or not UTF-8; names file and line.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -55,8 +63,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 def text_of(row: Record, column: str) -> str:
     """The text in ``column``.
 
-    Raises:
-        DataError: It is absent or no text; names file and line.
+    Raises: DataError: it is absent or no text; names file and line.
     """
     _check_column(row, column)
     value = row.fields[column]
@@ -68,8 +75,7 @@ def text_of(row: Record, column: str) -> str:
 def number_of(row: Record, column: str) -> float:
     """The finite number in ``column``.
 
-    Raises:
-        DataError: It is absent or no number; names file and line.
+    Raises: DataError: it is absent or no number; names file and line.
     """
     _check_column(row, column)
     try:

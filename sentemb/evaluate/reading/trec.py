@@ -16,8 +16,7 @@ from sentemb.files import atomic_file
 def write_run(path: Path, run: Run, *, tag: str = "sentemb") -> None:
     """Write a run, best first, atomically. Ids with white space would break the format.
 
-    Raises:
-        DataError: An id with white space.
+    Raises: DataError: an id with white space.
     """
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query, hits in run.items():
@@ -33,8 +32,7 @@ def write_run(path: Path, run: Run, *, tag: str = "sentemb") -> None:
 def read_run(path: Path) -> dict[str, dict[str, float]]:
     """A run file.
 
-    Raises:
-        DataError: Malformed lines or none; names file and line.
+    Raises: DataError: malformed lines or none; names file and line.
     """
     run: dict[str, dict[str, float]] = {}
     for where, fields in _lines(path, 6, "query Q0 document rank score tag"):
@@ -54,8 +52,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Judgements: TREC's four columns, BEIR's tsv with a header, or jsonl/parquet with ``query-id``, ``corpus-id``,
     ``score``.
 
-    Raises:
-        DataError: Malformed lines or none; names file and line.
+    Raises: DataError: malformed lines or none; names file and line.
     """
     qrels: dict[str, dict[str, int]] = {}
     for where, query, document, relevance in _judgements(path):
@@ -103,8 +100,7 @@ def _lines(path: Path, width: int, form: str) -> list[tuple[str, list[str]]]:
 def check_run(run: Run, qrels: Qrels, *, source: str) -> None:
     """A run and judgements that share no query do not belong together.
 
-    Raises:
-        DataError: They share none.
+    Raises: DataError: they share none.
     """
     if not any(query in qrels for query in run):
         raise DataError(

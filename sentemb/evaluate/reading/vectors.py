@@ -24,8 +24,7 @@ class StoredVectors:
     def read(cls, path: Path) -> StoredVectors:
         """A parquet file with the columns ``text`` and ``embedding`` (or ``vector``), as ``sentemb encode`` writes it.
 
-        Raises:
-            DataError: the file is missing or malformed.
+        Raises: DataError: the file is missing or malformed.
         """
         needs_extra("pyarrow", "data")
         import pyarrow as pa
@@ -55,8 +54,7 @@ class StoredVectors:
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The stored vectors of the texts, (texts, d).
 
-        Raises:
-            EvaluationError: a text has no vector; says how many and shows the first.
+        Raises: EvaluationError: a text has no vector; says how many and shows the first.
         """
         missing = [text for text in texts if text not in self.row]
         if missing:

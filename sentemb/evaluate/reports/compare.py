@@ -60,8 +60,7 @@ class Difference:
 def load_side(source: Path) -> list[Results]:
     """A results file, or a folder with several (seeds of one recipe).
 
-    Raises:
-        DataError: nothing is there, or a file that is no results file.
+    Raises: DataError: nothing is there, or a file that is no results file.
     """
     if not source.is_dir():
         if not source.is_file():
@@ -81,8 +80,7 @@ def _looks_like_results(path: Path) -> bool:
 def compare(a: Sequence[Results], b: Sequence[Results], *, resamples: int = 10_000, seed: int = 0) -> list[Difference]:
     """Differences B − A on every task that both sides have.
 
-    Raises:
-        EvaluationError: they share no task.
+    Raises: EvaluationError: they share no task.
     """
     runs_a, runs_b = _by_task(a), _by_task(b)
     shared = [key for key in runs_a if key in runs_b]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from sentemb.evaluate.reading.tables import number_of, read_rows, text_of
 from sentemb.resources import share_dir
@@ -20,18 +19,17 @@ class Published:
     source: str
 
 
-def published_scores(model: str, folder: Path | None = None) -> list[Published]:
+def published_scores(model: str) -> list[Published]:
     """Published scores of a model, matched by its name with or without organisation, case ignored.
 
     Files ``eval/published/*.csv`` with the columns model, task, protocol, score, source.
 
-    Raises:
-        DataError: a malformed file.
+    Raises: DataError: a malformed file.
     """
-    return [entry for entry in _all(folder) if _base_name(entry.model) == _base_name(model)]
+    return [entry for entry in _all() if _base_name(entry.model) == _base_name(model)]
 
 
-def _all(folder: Path | None) -> list[Published]:
+def _all() -> list[Published]:
     return [
         Published(
             model=text_of(row, "model"),
@@ -40,7 +38,7 @@ def _all(folder: Path | None) -> list[Published]:
             score=number_of(row, "score"),
             source=str(row.fields.get("source", path.stem)),
         )
-        for path in sorted((folder or share_dir("eval", "published")).glob("*.csv"))
+        for path in sorted(share_dir("eval", "published").glob("*.csv"))
         for row in read_rows(path)
     ]
 

@@ -177,8 +177,7 @@ def _merged(earlier: Results, now: Results) -> Results:
 def read_results(path: Path) -> Results:
     """A results file.
 
-    Raises:
-        DataError: Missing, damaged, or of a newer format.
+    Raises: DataError: missing, damaged, or of a newer format.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

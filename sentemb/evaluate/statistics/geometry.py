@@ -33,8 +33,7 @@ def geometry(
         pairs: positive pairs, two (pairs, d), for the alignment.
         seed: of the random pairs.
 
-    Raises:
-        EvaluationError: fewer than 3 texts, or all vectors equal or zero.
+    Raises: EvaluationError: fewer than 3 texts, or all vectors equal or zero.
     """
     if len(vectors) < 3:
         raise EvaluationError(f"{len(vectors)} texts; the geometry of a space needs at least 3")

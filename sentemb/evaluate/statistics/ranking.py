@@ -29,8 +29,7 @@ def judged_queries(qrels: Qrels) -> list[str]:
 def ranking_scores(qrels: Qrels, run: Run, cuts: Sequence[int] = CUTS) -> dict[str, NDArray[np.float64]]:
     """``ndcg@10`` and so on, one value a judged query, in the order of ``judged_queries(qrels)``.
 
-    Raises:
-        EvaluationError: No query has a relevant document.
+    Raises: EvaluationError: no query has a relevant document.
     """
     needs_extra("pytrec_eval", "eval")
     import pytrec_eval
@@ -69,8 +68,7 @@ def _first_relevant(judged: Mapping[str, int], hits: Mapping[str, float]) -> flo
 def check_metric(metric: str) -> None:
     """Whether a name is ``NAME@K`` with a known NAME.
 
-    Raises:
-        ValueError: it is not.
+    Raises: ValueError: it is not.
     """
     name, _, cut = metric.partition("@")
     if name not in METRICS or not cut.isdigit() or not int(cut):
@@ -80,8 +78,7 @@ def check_metric(metric: str) -> None:
 def check_ids(qrels: Qrels, queries: Sequence[str], documents: Sequence[str], *, source: str) -> None:
     """Every judged query and every relevant document must be known.
 
-    Raises:
-        DataError: Unknown ids; says how many and shows the first of each kind.
+    Raises: DataError: unknown ids; says how many and shows the first of each kind.
     """
     known_queries, known_documents = set(queries), set(documents)
     faults = []

@@ -13,6 +13,7 @@ import numpy as np
 from sentemb.errors import needs_extra
 from sentemb.evaluate.statistics.resampling import STATISTICS, Values
 
+LEVEL = 0.95  # of every interval
 RESAMPLES = 1000
 _BLOCK = 64  # resamples at once: bounds memory
 
@@ -23,7 +24,7 @@ class Interval:
 
     low: float
     high: float
-    level: float = 0.95
+    level: float = LEVEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +62,11 @@ class Strata:
 
 def in_points(interval: Interval) -> Interval:
     """The interval ×100, as scores are reported."""
-    return Interval(low=100 * interval.low, high=100 * interval.high, level=interval.level)
+    return Interval(low=100 * interval.low, high=100 * interval.high)
 
 
 def bootstrap_mean(
-    values: Values, *, strata: Strata | None = None, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0
+    values: Values, *, strata: Strata | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """Interval of the mean of values, one an item; with ``strata`` of the weighted mean of their means."""
 
@@ -73,7 +74,7 @@ def bootstrap_mean(
         part = values[rows]
         return lambda counts: counts @ part / len(part)
 
-    return _interval(_resampled_apart(len(values), strata, resamples, seed, mean_of), level)
+    return _interval(_resampled_apart(len(values), strata, resamples, seed, mean_of))
 
 
 def bootstrap_pairs(
@@ -83,7 +84,6 @@ def bootstrap_pairs(
     statistic: str = "spearman",
     strata: Strata | None = None,
     resamples: int = RESAMPLES,
-    level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
     """Interval of a statistic of pairs (a name of ``STATISTICS``); with ``strata`` of the weighted mean of theirs."""
@@ -91,13 +91,13 @@ def bootstrap_pairs(
     def score_of(rows: slice) -> Callable[[Values], Values]:
         return STATISTICS[statistic](predicted[rows], gold[rows])
 
-    return _interval(_resampled_apart(len(gold), strata, resamples, seed, score_of), level)
+    return _interval(_resampled_apart(len(gold), strata, resamples, seed, score_of))
 
 
 def interval_of_mean(center: float, parts: Sequence[Interval]) -> Interval:
     """Interval of the mean of independent scores from their own intervals: spreads add up as those of normal errors."""
     half = float(np.sqrt(sum((part.high - part.low) ** 2 for part in parts))) / (2 * len(parts))
-    return Interval(low=center - half, high=center + half, level=parts[0].level)
+    return Interval(low=center - half, high=center + half)
 
 
 def paired_permutation(
@@ -136,7 +136,6 @@ def paired_bootstrap(
     statistic: str = "spearman",
     strata: Strata | None = None,
     resamples: int = 10_000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
     """Whether two models' statistics of the same pairs (a name of ``STATISTICS``: their predictions against one gold)
@@ -156,7 +155,7 @@ def paired_bootstrap(
     # two-sided: the share of resamples on the other side of no difference
     tail = min(int(np.sum(drawn <= 0)), int(np.sum(drawn >= 0)))
     p = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
-    return Comparison(difference=observed, p=p, interval=_interval(drawn, level), test="paired bootstrap")
+    return Comparison(difference=observed, p=p, interval=_interval(drawn), test="paired bootstrap")
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> Comparison:
@@ -218,9 +217,9 @@ def _resampled(items: int, resamples: int, seed: int | list[int], score: Callabl
     return np.concatenate(drawn) if drawn else np.zeros(0)
 
 
-def _interval(drawn: Values, level: float) -> Interval:
+def _interval(drawn: Values) -> Interval:
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
-        return Interval(low=float("nan"), high=float("nan"), level=level)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(low=float(low), high=float(high), level=level)
+        return Interval(low=float("nan"), high=float("nan"))
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(low=float(low), high=float(high))

@@ -112,8 +112,7 @@ class Classification(Task):
 def check_labels(train: LabelledTexts, test: LabelledTexts | None) -> None:
     """Whether there is something to tell apart.
 
-    Raises:
-        EvaluationError: fewer than two labels, or a test label that training lacks.
+    Raises: EvaluationError: fewer than two labels, or a test label that training lacks.
     """
     if len(train.classes) < 2:
         raise EvaluationError(f"{train.source}: only the label {train.classes[0]!r}; at least two are needed")
@@ -125,8 +124,7 @@ def check_labels(train: LabelledTexts, test: LabelledTexts | None) -> None:
 def cross_validated(x: Vectors, y: Labels, predict: Predict, seed: int) -> Labels:
     """A prediction for every text by a classifier that has not seen it, over ``FOLDS`` stratified folds.
 
-    Raises:
-        EvaluationError: a label has a single text.
+    Raises: EvaluationError: a label has a single text.
     """
     from sklearn.model_selection import StratifiedKFold
 

@@ -77,8 +77,7 @@ class Geometry(Task):
 def read_space_texts(path: Path) -> SpaceTexts:
     """The distinct texts of a file of pairs or of texts.
 
-    Raises:
-        DataError, EvaluationError: a row is neither; names file and line.
+    Raises: DataError, EvaluationError: a row is neither; names file and line.
     """
     texts: dict[str, None] = {}
     rated: list[tuple[float, str, str]] = []

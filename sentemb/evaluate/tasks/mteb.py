@@ -45,8 +45,7 @@ class Mteb(Task):
     def mteb_tasks(self) -> list[Any]:
         """mteb's own task objects.
 
-        Raises:
-            EvaluationError: an unknown task, benchmark or subset.
+        Raises: EvaluationError: an unknown task, benchmark or subset.
         """
         from sentemb.evaluate.mteb.data import resolve_tasks
 

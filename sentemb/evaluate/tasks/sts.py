@@ -23,6 +23,7 @@ from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.pairs import PairSet, read_pairs
 from sentemb.evaluate.reading.senteval import senteval_set
+from sentemb.evaluate.reading.tables import table_file
 from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
 from sentemb.evaluate.statistics.metrics import Correlation, PairSimilarity, correlation, pair_similarities
 from sentemb.evaluate.task import EvalSetup, Task, Texts
@@ -172,10 +173,8 @@ def read_sts_set(data: DataFolder, protocol: Protocol, name: str, *, split: Spli
 
 def _set_file(data: DataFolder, protocol: Protocol, split: Split, name: str) -> Path | None:
     root, stem = data.required(), _FILES[protocol][split][name]
-    folders = [root / "sts-simcse", root] if protocol == "simcse" else [root / "hub", root]
-    endings = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".tsv", ".csv")
-    paths = (folder / (stem + ending) for folder in folders for ending in endings)
-    return next((path for path in paths if path.is_file()), None)
+    below = root / ("sts-simcse" if protocol == "simcse" else "hub")
+    return table_file(below, stem) or table_file(root, stem)
 
 
 # ---------------------------------------------------------------------------------------------------- scores

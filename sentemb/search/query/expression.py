@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sentemb.errors import SearchError, did_you_mean
+from sentemb.errors import SearchError
 from sentemb.search.query.conditions import (
     OWN,
     Scalar,
@@ -30,7 +30,6 @@ from sentemb.search.query.conditions import (
     text_test,
 )
 from sentemb.search.store.documents import Condition
-from sentemb.search.store.generation import Generation
 
 MAX_DEPTH = 50
 _TOKEN = re.compile(
@@ -59,32 +58,16 @@ def condition(where: str | Mapping[str, Any] | None) -> Condition | None:
     return joined(parts, "AND")
 
 
-def fields_of(where: str | Mapping[str, Any] | None) -> list[str]:
-    """Metadata fields that a filter names, each once, in order.
-
-    Raises:
-        SearchError: the expression cannot be read.
-    """
+def comparisons_of(where: str | Mapping[str, Any] | None) -> list[tuple[str, Any]]:
+    """Every name in a filter with one value that it is compared with."""
     if isinstance(where, str):
         parser = _Parser(where)
         parser.parse()
-        names = parser.names
-    else:
-        names = list(where or ())
-    return [name for name in dict.fromkeys(names) if name not in OWN]
-
-
-def absent_fields(generation: Generation, where: str | Mapping[str, Any] | None) -> str | None:
-    """What a filter names that no document has, beside what there is; None where all names are known.
-
-    A look through every document, so for filters that found nothing.
-    """
-    documents = [segment.documents for segment in generation.segments]
-    absent = [name for name in fields_of(where) if not any(part.has_field(name) for part in documents)]
-    if not absent:
-        return None
-    known = {name for part in documents for name in part.fields()}
-    return f'no document has the field "{absent[0]}"{did_you_mean(absent[0], {*known, *OWN})}'
+        return parser.comparisons
+    return [
+        (name, next((part for part in value if part is not None), None) if isinstance(value, (tuple, list)) else value)
+        for name, value in (where or {}).items()
+    ]
 
 
 def _from_pair(name: Any, value: Any) -> Condition:
@@ -119,7 +102,7 @@ class _Parser:
             position = match.end()
         self.next = 0
         self.depth = 0
-        self.names: list[str] = []
+        self.comparisons: list[tuple[str, Any]] = []
 
     def parse(self) -> Condition:
         if not self.tokens:
@@ -168,6 +151,7 @@ class _Parser:
             while self._take_sign(","):
                 values.append(self._value())
             self._expect(")")
+            self.comparisons.append((name, values[0]))
             return one_of(name, values)
         for word in ("contains", "startswith"):
             if self._take_word(word):
@@ -176,13 +160,16 @@ class _Parser:
         if kind != "sign" or text not in ("=", "==", "!=", "<", "<=", ">", ">="):
             raise self._fault(position, "is not a comparison; allowed: = != < <= > >= in contains startswith")
         self.next += 1
-        return compare(name, "=" if text == "==" else text, self._value())
+        value = self._value()
+        self.comparisons.append((name, value))
+        return compare(name, "=" if text == "==" else text, value)
 
     def _text_test(self, name: str, word: str) -> Condition:
         position = self._peek("a quoted text")[2]
         value = self._value()
         if not isinstance(value, str):
             raise self._fault(position, f"is not a text; {word} compares texts")
+        self.comparisons.append((name, value))
         return text_test(name, word, value)
 
     def _membership(self) -> Condition:
@@ -193,18 +180,17 @@ class _Parser:
         name = self._name()
         if name in OWN:
             raise SearchError(f"filter: {name} is no list; write: {name} contains …")
+        self.comparisons.append((name, value))
         return member(name, value, Condition("0", ()))
 
     def _name(self) -> str:
         kind, text, position = self._peek("a field name")
         if kind == "quoted":
             self.next += 1
-            self.names.append(text[1:-1])
             return text[1:-1]
         if kind != "name" or text.lower() in _WORDS:
             raise self._fault(position, "is not a field name")
         self.next += 1
-        self.names.append(text)
         return text
 
     def _value(self) -> Scalar:

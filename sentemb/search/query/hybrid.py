@@ -1,4 +1,4 @@
-"""Words beside meaning: BM25 fused with the vector search by reciprocal ranks."""
+"""Words beside meaning: BM25, and BM25 fused with the vector search by reciprocal ranks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,30 @@ from numpy.typing import NDArray
 
 from sentemb.maths.fusion import reciprocal_rank_fusion
 from sentemb.maths.neighbours import nothing
+from sentemb.search.query.segments import check_k, search
+from sentemb.search.query.words import Bm25
+from sentemb.search.store.documents import Condition
+from sentemb.search.store.generation import Generation
 from sentemb.types import Hits
+
+
+def by_words(
+    generation: Generation, words: Bm25, queries: Sequence[str], k: int, *, condition: Condition | None = None
+) -> Hits:
+    """The k best documents of every query by BM25; fewer where fewer share a word with it."""
+    check_k(k)
+    return words.top(queries, k, [segment.allowed(condition) for segment in generation.segments])
+
+
+def hybrid(
+    generation: Generation, words: Bm25, queries: Sequence[str], vectors: NDArray[np.float32], k: int, *,
+    pool: int = 100, condition: Condition | None = None,
+) -> Hits:
+    """Vector search and BM25, ``pool`` results of each, fused by reciprocal ranks; scores are those of the fusion."""
+    check_k(k)
+    meaning = search(generation, vectors, max(pool, k), condition=condition)
+    shared = by_words(generation, words, queries, max(pool, k), condition=condition)
+    return fuse([meaning.ids, shared.ids], min(k, max(len(generation), 1)))
 
 
 def fuse(rankings: Sequence[NDArray[np.int64]], k: int) -> Hits:

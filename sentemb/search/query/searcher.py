@@ -1,155 +1,192 @@
-"""Searching several segments as one: filters, effort, exact re-scoring, merging."""
+"""All the questions that an opened index answers."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
-from sentemb.maths.neighbours import Metric, compared, merged, nothing, ordered, top
-from sentemb.search.store.documents import Condition
-from sentemb.search.store.generation import Generation
-from sentemb.search.store.segment import Segment
-from sentemb.search.vectors.kind import Mask, Vectors
-from sentemb.types import Hits
+from sentemb.search.query import examples, hybrid, ranges, reasons
+from sentemb.search.query.diversity import diverse
+from sentemb.search.query.expression import condition
+from sentemb.search.query.segments import search
+from sentemb.search.query.words import Bm25
+from sentemb.search.store.documents import Id
+from sentemb.search.store.embedding import check_model, encode, load_encoder
+from sentemb.search.store.generation import Generation, Hit
+from sentemb.types import Embedder, Hits
 
-FEW = 2_000  # allowed rows up to which they are compared one by one, exactly
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How hard to look."""
-
-    effort: int | None = None  # nprobe or efSearch
-    oversample: int = 4  # candidates per asked neighbour that are re-scored exactly, where vectors are kept for it
-    can_grow: bool = True  # look harder for queries that find fewer than they could; tuning measures without
+Vectors = NDArray[np.float32]
+Where = str | Mapping[str, Any] | None
+Queries = str | Sequence[str] | Vectors
+Reranker = Callable[[list[tuple[str, str]]], Any]  # (query, text) pairs to one score each
 
 
-def check_k(k: int) -> None:
-    """Refuse to look for no results.
+class Searcher:
+    """Answers questions about a generation, which each question takes once and keeps to its end.
 
-    Raises:
-        SearchError: k is below 1.
+    In all of them ``where`` is a metadata filter, see ``sentemb.search.query.expression``, and queries are texts or raw
+    vectors (queries, d).
     """
-    if k < 1:
-        raise SearchError(f"k = {k}; at least one result must be asked for")
 
+    def __init__(self, generation: Generation, encoder: Embedder | None = None, precision: str | None = None) -> None:
+        self.generation = generation  # replaced as a whole
+        self._encoder, self._precision = encoder, precision
+        self._is_checked = False
+        self._words: tuple[Generation, Bm25] | None = None
 
-def search(
-    generation: Generation, vectors: Vectors, k: int, *, condition: Condition | None = None, effort: int | None = None
-) -> Hits:
-    """The k best documents of every query, as positions in the generation; best first.
+    @property
+    def encoder(self) -> Embedder:
+        """The embedder of queries; loaded from the manifest's model where none was given.
 
-    Args:
-        vectors: raw query vectors.
-        effort: nprobe or efSearch; None: what the index was tuned to.
-    """
-    check_k(k)
-    made = generation.manifest
-    queries = generation.rule.apply(vectors, "queries")
-    k = min(k, max(made.rows, 1))
-    return search_segments(generation.segments, queries, k, made.metric, effort_of(generation, effort), condition)
+        Raises:
+            SearchError: the index was built from vectors, or by an object that cannot be loaded by name, or by another
+                model than the given one.
+        """
+        folder, model = self.generation.folder, self.generation.manifest.model
+        if self._encoder is None:
+            if model is None or not model.digest:
+                source = "from vectors" if model is None else f"by {model.source}"
+                raise SearchError(
+                    f"{folder}: was built {source}; give an encoder when opening it, or search by vectors"
+                )
+            self._encoder = load_encoder(model.source, self._precision or model.precision)
+        if not self._is_checked:
+            check_model(self._encoder, model, folder)
+            self._is_checked = True
+        return self._encoder
 
+    @overload
+    def search(self, queries: str, k: int = 10, *, where: Where = None, effort: int | None = None) -> list[Hit]: ...
+    @overload
+    def search(
+        self, queries: list[str] | tuple[str, ...] | Vectors, k: int = 10, *, where: Where = None,
+        effort: int | None = None,
+    ) -> list[list[Hit]]: ...
+    def search(self, queries: Queries, k: int = 10, *, where: Where = None, effort: int | None = None) -> Any:
+        """The k best documents of every query, best first (fewer where there are fewer); one text gives one list.
 
-def effort_of(generation: Generation, effort: int | None = None) -> Effort:
-    """The given effort, or the tuned one."""
-    if effort is not None and effort < 1:
-        raise SearchError(f"effort = {effort}; at least 1")
-    tuned = generation.manifest.tuned
-    if tuned is None:
-        return Effort(effort=effort)
-    return Effort(effort=tuned.effort if effort is None else effort, oversample=tuned.oversample)
+        Args:
+            effort: how hard to look (nprobe, efSearch); by default what the index was tuned to.
+        """
+        generation = self.generation
+        hits = search(generation, self._vectors(queries), k, condition=condition(where), effort=effort)
+        lists = generation.hits(hits)
+        return lists[0] if isinstance(queries, str) else lists
 
+    def search_positions(
+        self, vectors: Vectors, k: int = 10, *, where: Where = None, effort: int | None = None
+    ) -> Hits:
+        """``search`` without fetching documents: positions (queries, k) in ``generation``, and scores.
 
-def search_as_tuned(
-    segments: Sequence[Segment], queries: Vectors, k: int, metric: Metric, *, effort: int | None, oversample: int
-) -> Hits:
-    """A ``store.tuning.Search``: with this effort and no more."""
-    return search_segments(
-        segments, queries, k, metric, Effort(effort=effort, oversample=oversample, can_grow=False)
-    )
+        Positions stay what they are until ``refresh`` or a change; ``generation.hits`` fetches the documents.
+        """
+        return search(self.generation, vectors, k, condition=condition(where), effort=effort)
 
+    def by_words(self, queries: Sequence[str], k: int = 10, *, where: Where = None) -> list[list[Hit]]:
+        """The k best documents of every query by the words that they share with it (BM25).
 
-def search_segments(
-    segments: Sequence[Segment], queries: Vectors, k: int, metric: Metric, effort: Effort,
-    condition: Condition | None = None,
-) -> Hits:
-    """The k best rows of all segments, as positions counted over them; best first."""
-    results = [nothing(len(queries), 0, metric)]
-    first = 0
-    for segment in segments:
-        allowed = segment.allowed(condition)
-        if allowed is None or allowed.any():
-            scores, rows = search_segment(segment, queries, k, metric, effort, allowed)
-            results.append(Hits(np.where(rows >= 0, rows + first, -1) if first else rows, scores))
-        first += segment.rows
-    return merged(results[1:] or results, k, metric)
+        Raises:
+            SearchError: the index keeps no texts.
+        """
+        generation = self.generation
+        words = self._words_of(generation)
+        return generation.hits(hybrid.by_words(generation, words, queries, k, condition=condition(where)))
 
+    def hybrid(self, queries: Sequence[str], k: int = 10, *, where: Where = None, pool: int = 100) -> list[list[Hit]]:
+        """Search by meaning and by words, fused by reciprocal ranks, whose scores the hits carry.
 
-def search_segment(
-    segment: Segment, queries: Vectors, k: int, metric: Metric, effort: Effort, allowed: Mask | None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and rows (queries, k) of one segment."""
-    index = segment.vectors
-    if segment.exact is not None:
-        return segment.search(queries, k, effort=None, allowed=allowed)
-    if allowed is not None:
-        count = int(np.count_nonzero(allowed))
-        if count <= FEW and (segment.half is not None or index.keeps_vectors):
-            return _compare_all(segment, queries, k, metric, np.flatnonzero(allowed))
-        share = count / segment.rows
-    else:
-        share = 1.0
-    asked = min(k * effort.oversample, segment.rows) if segment.half is not None else min(k, segment.rows)
-    steps = _effort_for(segment, effort, asked, share)
-    scores, rows = segment.search(queries, asked, effort=steps, allowed=allowed)
-    if effort.can_grow:
-        _fill_up(segment, queries, (scores, rows), min(k, round(share * segment.rows)), steps, allowed)
-    if segment.half is not None:
-        scores, rows = rescore(segment, queries, rows, min(k, asked), metric)
-    return scores, rows
+        Args:
+            pool: results of either that are fused.
 
+        Raises:
+            SearchError: the index keeps no texts.
+        """
+        generation = self.generation
+        return generation.hits(hybrid.hybrid(
+            generation, self._words_of(generation), queries, self._vectors(queries), k, pool=pool,
+            condition=condition(where),
+        ))
 
-def _fill_up(
-    segment: Segment, queries: Vectors, found: tuple[NDArray[np.float32], NDArray[np.int64]], wanted: int,
-    effort: int | None, allowed: Mask | None,
-) -> None:
-    """Look harder for the queries that found fewer than ``wanted`` rows, until they have them or all was seen."""
-    scores, rows = found
-    short = np.flatnonzero(rows[:, wanted - 1] < 0)
-    knob = segment.vectors.knob
-    while len(short) and knob is not None and effort is not None and effort < knob.largest:
-        effort = min(4 * effort, knob.largest)
-        scores[short], rows[short] = segment.search(queries[short], rows.shape[1], effort=effort, allowed=allowed)
-        short = short[rows[short, wanted - 1] < 0]
+    def diverse(
+        self, queries: Queries, k: int = 10, *, weight: float = 0.5, pool: int | None = None, where: Where = None
+    ) -> list[list[Hit]]:
+        """Results that are near the query and far from one another (maximal marginal relevance).
 
+        Args:
+            weight: 1 is plain search, 0 cares for diversity only.
+            pool: candidates to choose from; 5·k where None.
+        """
+        generation, vectors = self.generation, self._vectors(queries)
+        return generation.hits(diverse(generation, vectors, k, weight=weight, pool=pool, condition=condition(where)))
 
-def rescore(
-    segment: Segment, queries: Vectors, rows: NDArray[np.int64], k: int, metric: Metric
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Candidates (queries, c) compared exactly with the half-precision store; the k best of each query."""
-    scores = compared(queries, rows, segment.exact_vectors, metric=metric)
-    hits = ordered(rows, scores, k, metric)
-    return hits.scores, hits.ids
+    def within(
+        self, queries: Queries, threshold: float, *, where: Where = None, most: int = 10_000
+    ) -> list[list[Hit]]:
+        """Everything at least as similar as ``threshold`` (l2: at most as far), best first, for every query.
 
+        Raises:
+            SearchError: more than ``most`` results of a query, or a kind that has no such search.
+        """
+        generation, vectors = self.generation, self._vectors(queries)
+        results = ranges.within(generation, vectors, threshold, most=most, condition=condition(where))
+        return [generation.hits(hits)[0] for hits in results]
 
-def _compare_all(
-    segment: Segment, queries: Vectors, k: int, metric: Metric, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    hits = top(queries, segment.exact_vectors(rows), k, metric="l2" if metric == "l2" else "dot", device="cpu")
-    return hits.scores, rows[hits.ids]
+    def combined(
+        self, like: Queries, unlike: Queries | None = None, k: int = 10, *, where: Where = None, pool: int = 1000
+    ) -> list[Hit]:
+        """Documents like all of ``like`` and unlike all of ``unlike``.
 
+        Args:
+            pool: candidates: so many of the nearest to each of ``like``.
+        """
+        generation, away = self.generation, None if unlike is None else self._vectors(unlike)
+        hits = examples.combined(generation, self._vectors(like), away, k, pool=pool, condition=condition(where))
+        return generation.hits(hits)[0]
 
-def _effort_for(segment: Segment, effort: Effort, asked: int, share: float) -> int | None:
-    """Where only a share of the rows may be found, look at correspondingly more of them."""
-    knob = segment.vectors.knob
-    if knob is None:
-        return None
-    base = effort.effort or knob.default
-    if knob.is_beam:
-        base = max(base, asked)
-    return min(math.ceil(base / max(share, 1e-9)), knob.largest)
+    def similar_to(self, ids: Sequence[Id], k: int = 10, *, where: Where = None) -> list[list[Hit]]:
+        """The k nearest documents of every given one, itself left out.
+
+        Raises:
+            SearchError: no such document.
+        """
+        generation = self.generation
+        return generation.hits(examples.like_documents(generation, ids, k, condition=condition(where)))
+
+    def rerank(self, query: str, hits: Sequence[Hit], score: Reranker, k: int | None = None) -> list[Hit]:
+        """The hits in the order of another model's scores (a cross-encoder's ``predict``), which they then carry."""
+        texts = [hit.text or "" for hit in hits]
+        if not texts:
+            return []
+        values = np.asarray(score([(query, text) for text in texts]), dtype=np.float32).reshape(-1)
+        if len(values) != len(texts) or not np.isfinite(values).all():
+            raise SearchError(f"the re-ranker gave {len(values)} scores for {len(texts)} documents, or not finite ones")
+        order = np.argsort(-values, kind="stable")[:k]
+        return [replace(hits[i], score=float(values[i])) for i in order.tolist()]
+
+    def why_nothing(self, where: Where) -> str | None:
+        """Why no document can satisfy a filter: an unknown field, or a value of another type; None: one could."""
+        return reasons.why_nothing(self.generation, where)
+
+    def vectors_of_texts(self, texts: Sequence[str]) -> Vectors:
+        """Query vectors of texts, (texts, dimension)."""
+        return self.generation.rule.apply(self._vectors(texts), "queries")
+
+    def _vectors(self, queries: Queries) -> Vectors:
+        if isinstance(queries, np.ndarray):
+            return queries
+        model = self.generation.manifest.model
+        texts = [queries] if isinstance(queries, str) else queries
+        return encode(self.encoder, texts, model.query_prompt if model else "")
+
+    def _words_of(self, generation: Generation) -> Bm25:
+        words = self._words
+        if words is None or words[0] is not generation:
+            if len(generation) and not any(segment.documents.has_texts for segment in generation.segments):
+                raise SearchError(f"{generation.folder}: searching for words needs texts, and this index keeps none")
+            words = self._words = generation, Bm25([segment.documents.words for segment in generation.segments])
+        return words[1]

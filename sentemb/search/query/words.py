@@ -66,7 +66,7 @@ class Bm25:
             if len(rows) > k:
                 # all that tie with the k-th stay, so that equal scores are cut by row
                 rows = rows[scores[rows] >= np.partition(scores[rows], len(rows) - k)[len(rows) - k]]
-            results.append(Hits((rows + first)[None], scores[None, rows]))
+            results.append(Hits(ids=(rows + first)[None], scores=scores[None, rows]))
             first += segment.rows
         return merged(results, k, "dot")
 

@@ -8,8 +8,8 @@ A build that was interrupted goes on from what the draft names. Given vectors ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,23 +43,6 @@ Spread = Callable[[Callable[[Any], SegmentEntry], Sequence[Any]], Iterable[Segme
 SHARE = 32  # at most this share of the work done so far is lost when a build is killed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a build writes."""
-
-    folder: Path
-    disk: Disk
-    generation: int
-    spread: Spread = map
-
-    def writer(self, options: BuildOptions) -> SegmentWriter:
-        """For the segments of the index."""
-        return SegmentWriter(
-            folder=self.folder, disk=self.disk, generation=self.generation, prefix="d",
-            indexed_fields=options.indexed_fields, words=rule_of(options.words),
-        )
-
-
 def build(
     folder: Path, records: Iterable[Any] | None, options: BuildOptions, *, encoder: Embedder | None,
     vectors: Vectors | None, source_name: str, search: Search, disk: Disk, resume: bool = False,
@@ -84,15 +67,20 @@ def build(
             raise SearchError(
                 f"{folder}: an unfinished build lies here; continue it with resume, or start over with overwrite"
             )
-        place = Place(folder=folder, disk=disk, generation=(old.generation if old else 0) + 1, spread=spread)
+        writer = SegmentWriter(
+            folder=folder, disk=disk, generation=(old.generation if old else 0) + 1, prefix="d",
+            indexed_fields=options.indexed_fields, words=rule_of(options.words),
+        )
         try:
             if vectors is not None:
-                made = _from_vectors(place, records, np.asarray(vectors), options, source_name, search, skipped)
+                made = _from_vectors(writer, records, np.asarray(vectors), options, source_name, search, skipped)
             else:
                 assert records is not None
                 assert encoder is not None
                 begun = unfinished if resume else None
-                made = _from_texts(place, begun, records, encoder, options, source_name, search, skipped)
+                made = _from_texts(
+                    writer, begun, records, encoder, options, source_name, search, skipped, spread
+                )
             commit(folder, disk, made, old)
         except BaseException as error:
             with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
@@ -120,7 +108,7 @@ def _say_what_is_kept(error: BaseException, kept: int) -> None:
 
 # ------------------------------------------------------------------------------------------------ first half
 def _from_vectors(
-    place: Place, records: Iterable[Any] | None, vectors: Vectors, options: BuildOptions, source_name: str,
+    writer: SegmentWriter, records: Iterable[Any] | None, vectors: Vectors, options: BuildOptions, source_name: str,
     search: Search, skipped: Faults | None,
 ) -> Manifest:
     if len(vectors) == 0:
@@ -129,43 +117,36 @@ def _from_vectors(
     source = GivenRows(vectors, records, rule, skipped)
     check_fits(options.kind, source.dimension, options.metric)
     draft = Draft(source=source_name, metric=options.metric, dim=options.dim, model=None)
-    commit_draft(place.folder, place.disk, draft)
-    sweep(place.folder, place.disk)  # a build that is written over
-    return make_index(place, draft, source, options, search, width=vectors.shape[1])
+    commit_draft(writer.folder, writer.disk, draft)
+    sweep(writer.folder, writer.disk)  # a build that is written over
+    return make_index(writer, draft, source, options, search, width=vectors.shape[1])
 
 
 def _from_texts(
-    place: Place, unfinished: Draft | None, records: Iterable[Any], encoder: Embedder, options: BuildOptions,
-    source_name: str, search: Search, skipped: Faults | None,
+    writer: SegmentWriter, unfinished: Draft | None, records: Iterable[Any], encoder: Embedder, options: BuildOptions,
+    source_name: str, search: Search, skipped: Faults | None, spread: Spread,
 ) -> Manifest:
     prompts = prompts_of(encoder, options.query_prompt, options.document_prompt)
     model = model_of(encoder, 1, query_prompt=prompts[0], document_prompt=prompts[1])
     draft = Draft(source=source_name, metric=options.metric, dim=options.dim, model=model)
-    if unfinished is not None and unfinished.count:
-        _check_same(unfinished, draft, place.folder)
-        draft = unfinished
-        first = draft.rows[0]
-        check_fits(options.kind, first.index.bytes // (4 * first.rows), options.metric)
+    if unfinished is not None and unfinished.count and unfinished.model is not None:
+        _check_same(unfinished, draft, writer.folder)
+        draft = replace(unfinished, model=replace(model, width=unfinished.model.width))
     else:
-        commit_draft(place.folder, place.disk, draft)
-        sweep(place.folder, place.disk)  # the build that was written over
-    staged = StagedRows(place.folder, draft)
-    try:
+        commit_draft(writer.folder, writer.disk, draft)
+        sweep(writer.folder, writer.disk)  # the build that was written over
+    with closing(StagedRows(writer.folder, draft)) as staged:
+        if draft.count:
+            check_fits(options.kind, staged.dimension, options.metric)
         numbering = Numbering(0, is_unique=True)
         rows = _not_staged(as_rows(iter(records), numbering, with_text=True, skipped=skipped), staged)
-        texts = TextBlocks(encoder, VectorRule(metric=options.metric, dimension=options.dim), prompts[1])
+        texts = TextBlocks(lambda: encoder, VectorRule(metric=options.metric, dimension=options.dim), prompts[1])
         with Progress("encoding", total=None, unit="texts", done=staged.rows) as bar:
-            draft = _stage(place, draft, (texts.encoded(block, bar) for block in rows), texts, options)
-    finally:
-        staged.close()
+            draft = _stage(writer, draft, (texts.encoded(block, bar) for block in rows), texts, options)
     if not draft.count or draft.model is None:
         raise SearchError(f"{source_name}: there are no documents to index")
-    staged = StagedRows(place.folder, draft)
-    try:
-        check_fits(options.kind, staged.dimension, options.metric)
-        return make_index(place, draft, staged, options, search, width=draft.model.width)
-    finally:
-        staged.close()
+    with closing(StagedRows(writer.folder, draft)) as staged:
+        return make_index(writer, draft, staged, options, search, width=draft.model.width, spread=spread)
 
 
 def _check_same(draft: Draft, now: Draft, folder: Path) -> None:
@@ -206,9 +187,11 @@ def _not_staged(blocks: Iterator[list[Row]], staged: StagedRows) -> Iterator[lis
         )
 
 
-def _stage(place: Place, draft: Draft, blocks: Iterator[Block], texts: TextBlocks, options: BuildOptions) -> Draft:
+def _stage(
+    writer: SegmentWriter, draft: Draft, blocks: Iterator[Block], texts: TextBlocks, options: BuildOptions
+) -> Draft:
     """Commit encoded rows, part by part; where encoding ends in an error, what came before it is committed too."""
-    writer = SegmentWriter(folder=place.folder, disk=place.disk, generation=place.generation, prefix="s")
+    writer = replace(writer, prefix="s", indexed_fields=(), words=None)
     number = 1 + max((int(entry.index.name[10:].split(".")[0]) for entry in draft.rows), default=-1)
     for first in blocks:
         assert first.vectors is not None
@@ -219,7 +202,7 @@ def _stage(place: Place, draft: Draft, blocks: Iterator[Block], texts: TextBlock
         part = _portion(first, blocks, max(BLOCK, draft.count // SHARE), faults)
         entry = writer.write(number, part, None)
         draft = replace(draft, rows=(*draft.rows, entry))
-        commit_draft(place.folder, place.disk, draft)
+        commit_draft(writer.folder, writer.disk, draft)
         number += 1
         if faults:
             raise faults[0]
@@ -243,7 +226,8 @@ def _portion(first: Block, blocks: Iterator[Block], rows: int, faults: list[Base
 
 # ----------------------------------------------------------------------------------------------- second half
 def make_index(
-    place: Place, draft: Draft, source: GivenRows | StagedRows, options: BuildOptions, search: Search, *, width: int
+    writer: SegmentWriter, draft: Draft, source: GivenRows | StagedRows, options: BuildOptions, search: Search, *,
+    width: int, spread: Spread = map,
 ) -> Manifest:
     """The index of all rows: kind, training, segments, tuning; each of them committed to the draft."""
     choice = choose(options.kind, rows=source.rows, dimension=source.dimension, memory_bytes=options.memory_bytes,
@@ -251,7 +235,7 @@ def make_index(
     index = choice.kind
     index.create(dimension=source.dimension, metric=options.metric, rows=source.rows)
     begun = Manifest(
-        generation=place.generation, dimension=source.dimension, metric=options.metric, kind=to_table(index),
+        generation=writer.generation, dimension=source.dimension, metric=options.metric, kind=to_table(index),
         description=index.description, reason=choice.reason, seed=options.seed, next_id=0, width=width,
         model=draft.model, rescored=choice.is_rescored, indexed_fields=options.indexed_fields, words=options.words,
     )
@@ -259,9 +243,8 @@ def make_index(
     made = draft.made if _goes_on(draft.made, begun, parts) else None
     if made is None and draft.made is not None:  # of another kind, or over another generation
         draft = replace(draft, made=None)
-        commit_draft(place.folder, place.disk, draft)
-        sweep(place.folder, place.disk)
-    writer = place.writer(options)
+        commit_draft(writer.folder, writer.disk, draft)
+        sweep(writer.folder, writer.disk)
     if made is None:
         made = begun
         if index.needs_training:
@@ -270,13 +253,13 @@ def make_index(
             index.train(source.take(np.sort(sample)), seed=options.seed)
             made = replace(made, template=writer.write_index(len(parts), index, "trained"))
     fill = partial(make_segment, writer, made, source)
-    for entry in place.spread(fill, list(enumerate(parts))[len(made.segments) :]):
+    for entry in spread(fill, list(enumerate(parts))[len(made.segments) :]):
         made = replace(made, segments=(*made.segments, entry))
-        commit_draft(place.folder, place.disk, replace(draft, made=made))
+        commit_draft(writer.folder, writer.disk, replace(draft, made=made))
     made = replace(made, next_id=source.next_id)
     if not index.is_exact:
-        made = replace(made, tuned=_tuned(place.folder, made, source, options, search))
-    commit_draft(place.folder, place.disk, replace(draft, made=made))
+        made = replace(made, tuned=_tuned(writer.folder, made, source, options, search))
+    commit_draft(writer.folder, writer.disk, replace(draft, made=made))
     return made
 
 

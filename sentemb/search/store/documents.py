@@ -64,7 +64,6 @@ class DocumentWriter:
         """Add rows, in one transaction.
 
         Raises:
-            DataError: text that is not valid Unicode.
             SearchError: the disk refused.
         """
         numbered = ((self.rows + i, *row) for i, row in enumerate(rows))
@@ -74,8 +73,6 @@ class DocumentWriter:
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             raise _failed(self.path, error) from error
-        except UnicodeEncodeError as error:
-            raise DataError(f"a text or id is not valid Unicode: {error.reason}") from error
         self.rows += len(rows)
 
     def close(self, indexed_fields: Sequence[str] = (), words: WordRule | None = None) -> StoredFile:
@@ -193,28 +190,21 @@ class Documents:
         rows = self.query(f"SELECT row FROM documents WHERE {condition.sql}", condition.values)  # noqa: S608 - values are bound
         return np.fromiter((row for (row,) in rows), dtype=np.int64, count=len(rows))
 
-    def has_field(self, name: str) -> bool:
-        """Whether any document has the metadata field."""
+    def kinds_of(self, name: str) -> list[str]:
+        """The types, in the words of JSON, that a metadata field has; none where no document has it."""
         kind = extract(name, "json_type")
-        return bool(self.query(f"SELECT 1 FROM documents WHERE {kind} IS NOT NULL LIMIT 1"))  # noqa: S608 - quotes are barred
+        sql = f"SELECT DISTINCT {kind} FROM documents WHERE {kind} IS NOT NULL"  # noqa: S608 - double quotes are barred
+        return [found for (found,) in self.query(sql)]
 
     def fields(self) -> list[str]:
         """The metadata fields that there are."""
         return [name for (name,) in self.query("SELECT DISTINCT key FROM documents, json_each(metadata) ORDER BY key")]
 
-    def scan(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Document]]:
+    def scan(self) -> Iterator[tuple[int, Document]]:
         """Row and document, in row order, a few thousand in memory at a time."""
-        step = 4096
-        while True:
-            last = start + step if stop is None else min(start + step, stop)
-            rows = self.query(
-                "SELECT row, id, text, metadata FROM documents WHERE row >= ? AND row < ? ORDER BY row", (start, last)
-            )
-            for row, name, text, metadata in rows:
-                yield row, document_of((name, text, metadata))
-            if not rows or (stop is not None and last >= stop):
-                return
-            start = last
+        for start in range(0, self.rows, 4096):
+            rows = range(start, min(start + 4096, self.rows))
+            yield from zip(rows, map(document_of, self.raw(rows)), strict=True)
 
     def check(self) -> None:
         """Walk the whole database.

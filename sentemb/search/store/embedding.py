@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -48,12 +48,12 @@ class Prompted(Protocol):
     def encode(self, texts: Sequence[str], *, prompt: str | None = None) -> Vectors: ...
 
 
-def load_encoder(encoder: Embedder | str | Path) -> Embedder:
+def load_encoder(encoder: Embedder | str | Path, precision: str = "auto") -> Embedder:
     """The embedder itself, or the model that the path or id names."""
     if isinstance(encoder, (str, Path)):
         from sentemb.encoder import Encoder
 
-        return Encoder.load(encoder)
+        return Encoder.load(encoder, precision=precision)
     return encoder
 
 
@@ -62,7 +62,8 @@ def model_of(encoder: Embedder, width: int, *, query_prompt: str, document_promp
     name = type(encoder).__module__ + "." + type(encoder).__qualname__
     source, digest = (encoder.source, encoder.digest()) if isinstance(encoder, Identified) else (f"object:{name}", "")
     return Model(
-        source=source, digest=digest, width=width, query_prompt=query_prompt, document_prompt=document_prompt
+        source=source, digest=digest, width=width, query_prompt=query_prompt, document_prompt=document_prompt,
+        precision=str(getattr(encoder, "precision", "auto")),
     )
 
 
@@ -170,8 +171,8 @@ class TextBlocks:
         width: of the encoder's own vectors, once there are some.
     """
 
-    def __init__(self, encoder: Embedder, rule: VectorRule, prompt: str) -> None:
-        self._encoder, self._rule, self._prompt = encoder, rule, prompt
+    def __init__(self, encoder: Callable[[], Embedder], rule: VectorRule, prompt: str) -> None:
+        self._encoder, self._rule, self._prompt = encoder, rule, prompt  # the encoder is loaded for the first text
         self._known: dict[str, Vectors] = {}
         self.width: int | None = None
 
@@ -180,14 +181,15 @@ class TextBlocks:
         texts = [text or "" for _, text, _ in rows]
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         vectors: dict[str, Vectors] = {}
-        before = self._encoder.cut_count if isinstance(self._encoder, CountsCuts) else 0
+        encoder = self._encoder()
+        before = encoder.cut_count if isinstance(encoder, CountsCuts) else 0
         if new:
-            raw = encode(self._encoder, new, self._prompt, bar)
+            raw = encode(encoder, new, self._prompt, bar)
             self.width = raw.shape[1]
             vectors = dict(zip(new, self._rule.apply(raw, "encoded texts"), strict=True))
         bar.advance(len(texts) - len(new))
         block = np.stack([vectors[text] if text in vectors else self._known[text] for text in texts])
         for text in new[: max(REMEMBERED - len(self._known), 0)]:
             self._known[text] = vectors[text].copy()  # a view would keep all of its block
-        cut = self._encoder.cut_count - before if isinstance(self._encoder, CountsCuts) else 0
+        cut = encoder.cut_count - before if isinstance(encoder, CountsCuts) else 0
         return Block(rows=rows, vectors=block, cut=cut)

@@ -78,10 +78,6 @@ class Generation:
                 found[row + first] = document
         return found
 
-    def ids_of(self, positions: Iterable[int]) -> dict[int, Id]:
-        """Document ids by position."""
-        return {place: d.id for place, d in self.documents_of(positions).items() if d.id is not None}
-
     def positions_of(self, ids: Sequence[Id]) -> dict[Id, int]:
         """Positions of the live documents among the ids."""
         check_ids(ids)

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from sentemb.errors import IndexLocked, SearchError
 
-LOCK = ".lock"
+LOCK = ".sentemb-lock"  # not a name that somebody else's file may have
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 from sentemb.errors import SearchError
 from sentemb.maths.neighbours import top_of_blocks
 from sentemb.search.store import manifest as manifests
-from sentemb.search.store.changes import Access, Outcome, changing
+from sentemb.search.store.change import Access, Outcome, changing
 from sentemb.search.store.generation import Generation
 from sentemb.search.store.manifest import Tuned, damaged
 from sentemb.search.store.segment import verify_file

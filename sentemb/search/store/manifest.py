@@ -66,6 +66,7 @@ class Model:
     width: Annotated[int, Field(ge=1)]  # of its vectors, before truncation
     query_prompt: str = ""
     document_prompt: str = ""
+    precision: str = "auto"  # number format of encoding
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)

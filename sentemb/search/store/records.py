@@ -7,14 +7,14 @@ import math
 import re
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from sentemb.data.faults import Faults
 from sentemb.data.records import Record
-from sentemb.errors import DataError
+from sentemb.errors import DataError, SearchError
 from sentemb.search.store.documents import Id, Row, integer_of, row_of
 from sentemb.search.store.manifest import Document
 from sentemb.search.store.writing import BLOCK
@@ -99,13 +99,15 @@ class Numbering:
     Args:
         next_id: the first number.
         is_unique: refuse an id that occurred before; ids are kept in a database of SQLite's own, not in memory.
+        refuse: raises where an id is taken already.
     """
 
-    def __init__(self, next_id: int, *, is_unique: bool) -> None:
-        self.next_id = next_id
+    def __init__(
+        self, next_id: int, *, is_unique: bool, refuse: Callable[[Sequence[Id]], None] | None = None
+    ) -> None:
+        self.next_id, self._refuse_taken = next_id, refuse
         self.rows = 0
         self._numbered: list[tuple[int, int, int]] = []  # runs of numbers: first number, its row, how many
-        self.is_unique = is_unique
         self._given: sqlite3.Connection | None = None
         if is_unique:
             self._given = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file that nobody sees
@@ -132,6 +134,8 @@ class Numbering:
             names.append(name)
         if self._given is not None and given:
             self._add(given)
+        if self._refuse_taken is not None:
+            self._refuse_taken(names)
         self.rows += len(names)
         return names
 
@@ -163,6 +167,8 @@ class Numbering:
                 known = self._given.execute("SELECT row FROM ids WHERE id = ?", (str(name),)).fetchone()
                 self._refuse(name, row, known[0] if known else earlier.get(str(name)))
                 earlier[str(name)] = row
+        except sqlite3.Error as error:
+            raise SearchError(f"no room for ids in SQLite's temporary folder ({error}); see SQLITE_TMPDIR") from None
         self._given.execute("COMMIT")
 
     def _refuse(self, name: Id, row: int, earlier: int | None) -> None:
@@ -221,6 +227,10 @@ def as_rows(
 
 def _check_text(document: Document, number: int, *, with_text: bool) -> None:
     text = document.text or ""
+    try:
+        f"{document.id}{text}".encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"document {number}, id {document.id!r}: not valid Unicode: {error.reason}") from None
     if with_text and not text.strip():
         raise DataError(f"document {number}, id {document.id!r}: no text to encode")
     if len(text) > MAX_CHARACTERS:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sentemb.data.faults import Faults
 from sentemb.errors import SearchError
+from sentemb.progress import Progress
 from sentemb.search.store.documents import Documents, Row
 from sentemb.search.store.embedding import VectorRule
 from sentemb.search.store.manifest import Document, Draft, SegmentEntry
@@ -42,7 +43,7 @@ class GivenRows:
         """The first free number for documents without an id."""
         return self._numbering.next_id
 
-    def blocks(self, start: int, stop: int) -> Iterator[Block]:
+    def blocks(self, start: int, stop: int, bar: Progress | None = None) -> Iterator[Block]:
         """Rows start … stop - 1; documents are read once, so parts are asked for in order."""
         for first in range(start, stop, BLOCK):
             last = min(first + BLOCK, stop)
@@ -50,6 +51,8 @@ class GivenRows:
             if len(rows) < last - first:
                 raise SearchError(f"{self.rows} vectors, but only {first + len(rows)} documents")
             yield Block(rows=rows, vectors=self.vectors(first, last))
+            if bar is not None:
+                bar.advance(len(rows))
         if stop == self.rows and next(self._documents, None) is not None:
             raise SearchError(f"{self.rows} vectors, but more documents")
 

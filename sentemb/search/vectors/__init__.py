@@ -5,9 +5,21 @@ A name here is what ``--kind`` takes. FAISS itself is imported when one of its k
 
 from __future__ import annotations
 
-from sentemb.search.vectors.kind import Knob, Mask, Rows, Scores, VectorIndex, Vectors
+from sentemb.search.vectors.kind import (
+    Knob,
+    Mask,
+    Rows,
+    Scores,
+    VectorIndex,
+    Vectors,
+    Write,
+    search_wider,
+    through_file,
+)
 
-__all__ = ["PARTS", "Knob", "Mask", "Rows", "Scores", "VectorIndex", "Vectors"]
+__all__ = [
+    "PARTS", "Knob", "Mask", "Rows", "Scores", "VectorIndex", "Vectors", "Write", "search_wider", "through_file",
+]  # fmt: skip
 
 _FAISS = "sentemb.search.vectors.faiss_kinds"
 PARTS: dict[str, type | str] = {

@@ -24,8 +24,8 @@ from sentemb.search.vectors.faiss_codes import (
     rotation_quantisers,
 )
 from sentemb.search.vectors.faiss_files import create_raw, is_binary, read_raw, reason, write_raw
-from sentemb.search.vectors.faiss_filters import keep_allowed, search_wider, selector
-from sentemb.search.vectors.kind import Knob, Mask, Rows, Scores, VectorIndex, Vectors, Write
+from sentemb.search.vectors.faiss_filters import keep_allowed, selector
+from sentemb.search.vectors.kind import Knob, Mask, Rows, Scores, VectorIndex, Vectors, Write, search_wider
 
 faiss: Any = _faiss  # its own type stubs know half of its classes
 RARE = 0.1  # a graph search meets few allowed rows when they are rarer; a scan of them is exact and costs less

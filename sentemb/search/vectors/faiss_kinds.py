@@ -40,7 +40,8 @@ class Hnsw(FaissIndex):
         m: neighbours of a node on each level above the lowest, which has twice as many.
         build_effort: candidates for neighbours that adding a node looks at (efConstruction).
 
-    Source: Malkov & Yashunin 2020, TPAMI; FAISS's defaults, but m = 32. Deviations: none.
+    Source: Malkov & Yashunin 2020, TPAMI; FAISS's defaults, but m = 32.
+    Deviations: none.
     """
 
     def __init__(self, *, m: Count = 32, build_effort: Count = 40) -> None:
@@ -96,7 +97,8 @@ class RaBitQ(_InvertedLists):
     Args:
         lists: how many; None: about 4·√rows, a power of two, with at least 39 rows a list.
 
-    Source: Gao & Long 2024, SIGMOD. Deviations: none.
+    Source: Gao & Long 2024, SIGMOD.
+    Deviations: none.
     """
 
     is_coarse = True
@@ -110,7 +112,8 @@ class IvfPq(_InvertedLists):
         lists: how many; None: about 4·√rows, a power of two, with at least 39 rows a list.
         bytes: sub-quantisers of one byte; None: the largest divisor of d that is at most d/8.
 
-    Source: Jégou, Douze & Schmid 2011, TPAMI. Deviations: none.
+    Source: Jégou, Douze & Schmid 2011, TPAMI.
+    Deviations: none.
     """
 
     is_coarse = True

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class VectorIndex(Part, room="kinds"):
         """Scores and rows (queries, k), best first; places without a result have row -1.
 
         Args:
-            allowed: rows that may be found; all where None.
+            allowed: rows that may be found; all where None. See also ``search_wider``.
             effort: how hard to look, see ``knob``; its default where None.
         """
         raise NotImplementedError
@@ -146,3 +146,32 @@ def through_file(save: Callable[[str], object], write: Write) -> None:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 write(block)
+
+
+def search_wider(
+    search: Callable[[int], tuple[NDArray[Any], Rows]], k: int, allowed: Mask, worst: float
+) -> tuple[NDArray[Any], Rows]:
+    """A filtered search for a library that has none: ask for more until k allowed rows are there, or all are.
+
+    Args:
+        search: gives scores and rows (queries, as many as it is told to), best first.
+        k: allowed rows wanted; missing places have row -1.
+        allowed: rows that may be found, (rows,).
+        worst: score of missing places.
+    """
+    wanted = min(k, int(allowed.sum()))
+    wider = min(len(allowed), 2 * k)
+    while True:
+        scores, rows = search(wider)
+        keep = (rows >= 0) & allowed[rows]
+        if wider >= len(allowed) or int(keep.sum(axis=1).min()) >= wanted:
+            break
+        wider = min(len(allowed), wider * 4)
+    order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
+    kept = np.take_along_axis(keep, order, axis=1)
+    out_rows = np.full((len(rows), k), -1, dtype=np.int64)
+    out_scores = np.full((len(rows), k), worst, dtype=scores.dtype)
+    width = order.shape[1]
+    out_rows[:, :width] = np.where(kept, np.take_along_axis(rows, order, axis=1), -1)
+    out_scores[:, :width] = np.where(kept, np.take_along_axis(scores, order, axis=1), out_scores[:, :width])
+    return out_scores, out_rows

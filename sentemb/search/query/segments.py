@@ -1,0 +1,158 @@
+"""Searching several segments as one: filters, effort, exact re-scoring, merging."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentemb.errors import SearchError
+from sentemb.maths.neighbours import Metric, compared, merged, nothing, ordered, top
+from sentemb.search.store.documents import Condition
+from sentemb.search.store.generation import Generation
+from sentemb.search.store.segment import Segment
+from sentemb.search.vectors.kind import Mask, Vectors
+from sentemb.types import Hits
+
+FEW = 2_000  # allowed rows up to which they are compared one by one, exactly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How hard to look."""
+
+    effort: int | None = None  # nprobe or efSearch
+    oversample: int = 4  # candidates per asked neighbour that are re-scored exactly, where vectors are kept for it
+    can_grow: bool = True  # look harder for queries that find fewer than they could; tuning measures without
+
+
+def check_k(k: int) -> None:
+    """Refuse to look for no results.
+
+    Raises:
+        SearchError: k is below 1.
+    """
+    if k < 1:
+        raise SearchError(f"k = {k}; at least one result must be asked for")
+
+
+def search(
+    generation: Generation, vectors: Vectors, k: int, *, condition: Condition | None = None, effort: int | None = None
+) -> Hits:
+    """The k best documents of every query, as positions in the generation; best first.
+
+    Args:
+        vectors: raw query vectors.
+        effort: nprobe or efSearch; None: what the index was tuned to.
+    """
+    check_k(k)
+    made = generation.manifest
+    queries = generation.rule.apply(vectors, "queries")
+    k = min(k, max(made.rows, 1))
+    return search_segments(generation.segments, queries, k, made.metric, effort_of(generation, effort), condition)
+
+
+def effort_of(generation: Generation, effort: int | None = None) -> Effort:
+    """The given effort, or the tuned one."""
+    if effort is not None and effort < 1:
+        raise SearchError(f"effort = {effort}; at least 1")
+    tuned = generation.manifest.tuned
+    if tuned is None:
+        return Effort(effort=effort)
+    return Effort(effort=tuned.effort if effort is None else effort, oversample=tuned.oversample)
+
+
+def search_as_tuned(
+    segments: Sequence[Segment], queries: Vectors, k: int, metric: Metric, *, effort: int | None, oversample: int
+) -> Hits:
+    """A ``store.tuning.Search``: with this effort and no more."""
+    return search_segments(
+        segments, queries, k, metric, Effort(effort=effort, oversample=oversample, can_grow=False)
+    )
+
+
+def search_segments(
+    segments: Sequence[Segment], queries: Vectors, k: int, metric: Metric, effort: Effort,
+    condition: Condition | None = None,
+) -> Hits:
+    """The k best rows of all segments, as positions counted over them; best first."""
+    results = [nothing(len(queries), 0, metric)]
+    first = 0
+    for segment in segments:
+        allowed = segment.allowed(condition)
+        if allowed is None or allowed.any():
+            scores, rows = search_segment(segment, queries, k, metric, effort, allowed)
+            results.append(Hits(ids=np.where(rows >= 0, rows + first, -1) if first else rows, scores=scores))
+        first += segment.rows
+    return merged(results[1:] or results, k, metric)
+
+
+def search_segment(
+    segment: Segment, queries: Vectors, k: int, metric: Metric, effort: Effort, allowed: Mask | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores and rows (queries, k) of one segment."""
+    index = segment.vectors
+    if segment.exact is not None:
+        return segment.search(queries, k, effort=None, allowed=allowed)
+    if allowed is not None:
+        count = int(np.count_nonzero(allowed))
+        if count <= FEW and (segment.half is not None or index.keeps_vectors):
+            return _compare_all(segment, queries, k, metric, np.flatnonzero(allowed))
+        share = count / segment.rows
+    else:
+        share = 1.0
+    asked = min(k * effort.oversample, segment.rows) if segment.half is not None else min(k, segment.rows)
+    steps = _effort_for(segment, effort, asked, share)
+    scores, rows = segment.search(queries, asked, effort=steps, allowed=allowed)
+    if effort.can_grow:
+        _fill_up(segment, queries, (scores, rows), min(k, round(share * segment.rows)), steps, allowed)
+    if segment.half is not None:
+        scores, rows = rescore(segment, queries, rows, min(k, asked), metric)
+    return scores, rows
+
+
+def _fill_up(
+    segment: Segment, queries: Vectors, found: tuple[NDArray[np.float32], NDArray[np.int64]], wanted: int,
+    effort: int | None, allowed: Mask | None,
+) -> None:
+    """Look harder for the queries that found fewer than ``wanted`` rows, until they have them or all was seen."""
+    scores, rows = found
+    short = np.flatnonzero(rows[:, wanted - 1] < 0)
+    knob = segment.vectors.knob
+    while len(short) and knob is not None and effort is not None and effort < knob.largest:
+        effort = min(4 * effort, knob.largest)
+        scores[short], rows[short] = segment.search(queries[short], rows.shape[1], effort=effort, allowed=allowed)
+        short = short[rows[short, wanted - 1] < 0]
+
+
+def rescore(
+    segment: Segment, queries: Vectors, rows: NDArray[np.int64], k: int, metric: Metric
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Candidates (queries, c) compared exactly with the half-precision store; the k best of each query."""
+    scores = compared(queries, rows, segment.exact_vectors, metric=metric)
+    hits = ordered(rows, scores, k, metric)
+    return hits.scores, hits.ids
+
+
+def _compare_all(
+    segment: Segment, queries: Vectors, k: int, metric: Metric, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    if len(queries) == 1:  # preparing a product of many costs more than this one
+        hits = ordered(rows[None], compared(queries, rows[None], segment.exact_vectors, metric=metric), k, metric)
+        return hits.scores, hits.ids
+    hits = top(queries, segment.exact_vectors(rows), k, metric="l2" if metric == "l2" else "dot", device="cpu")
+    return hits.scores, rows[hits.ids]
+
+
+def _effort_for(segment: Segment, effort: Effort, asked: int, share: float) -> int | None:
+    """Where only a share of the rows may be found, look at correspondingly more of them."""
+    knob = segment.vectors.knob
+    if knob is None:
+        return None
+    base = effort.effort or knob.default
+    if knob.is_beam:
+        base = max(base, asked)
+    return min(math.ceil(base / max(share, 1e-9)), knob.largest)
