@@ -41,6 +41,6 @@ class Distinct(Generic[Value]):
 
 def distinct(values: Iterable[Value]) -> Distinct[Value]:
     """Find equal values, of one column or of several behind one another."""
-    place: dict[Value, int] = {}
-    position = np.fromiter((place.setdefault(value, len(place)) for value in values), dtype=np.int64)
-    return Distinct(values=list(place), position=position)
+    number: dict[Value, int] = {}
+    position = np.fromiter((number.setdefault(value, len(number)) for value in values), dtype=np.int64)
+    return Distinct(values=list(number), position=position)

@@ -20,8 +20,8 @@ class CrossEncoderScores:
 
     def __call__(self, pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
         """One score a pair."""
-        found = self._model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False)
-        return np.asarray(found, dtype=np.float32)
+        scores = self._model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False)
+        return np.asarray(scores, dtype=np.float32)
 
 
 def load_cross_encoder(name: str | Path, *, batch_size: int = 64) -> CrossEncoderScores:

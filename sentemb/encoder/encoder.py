@@ -94,10 +94,10 @@ class Encoder:
         request = LoadRequest(
             folder=folder, pooling=pooling, head=head, max_tokens=max_tokens, trust_remote_code=trust_remote_code
         )
-        at, checked = find_device(device), check_precision(precision)
+        where, checked = find_device(device), check_precision(precision)
         eight_bits = EightBits.read(folder)
-        loaded = load_lean(request, format_of(checked, at, eight_bits)[0], at) or load_full(request)
-        loaded.module.to(at)
+        loaded = load_lean(request, format_of(checked, where, eight_bits)[0], where) or load_full(request)
+        loaded.module.to(where)
         encoder = cls(loaded, source=str(source), precision=checked, prompts=prompts or {})
         encoder._eight_bits = eight_bits
         return encoder
@@ -287,13 +287,13 @@ class Encoder:
             NumericError: a weight is NaN or infinite.
         """
         module, eight_bits = self.module, self.eight_bits
-        with whole_folder(Path(folder)) as place:
-            write_backbone(place, merged(module.backbone), self._loaded.carried, dtype=dtype,
+        with whole_folder(Path(folder)) as temporary:
+            write_backbone(temporary, merged(module.backbone), self._loaded.carried, dtype=dtype,
                            all_layers=module.pooling.needs_layers)
-            write_modules(place, module, is_normalised=self.is_normalised)
-            write_model_config(place, prompts=self.prompts, default_prompt=self.default_prompt,
+            write_modules(temporary, module, is_normalised=self.is_normalised)
+            write_model_config(temporary, prompts=self.prompts, default_prompt=self.default_prompt,
                                similarity=self.similarity_name, max_tokens=self.max_tokens)
-            self.tokeniser.save(place)
+            self.tokeniser.save(temporary)
             if eight_bits is not None:
-                eight_bits.write(place)
+                eight_bits.write(temporary)
         return Path(folder)

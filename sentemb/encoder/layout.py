@@ -61,50 +61,50 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
     layer_weights: tuple[float, ...] | None = None
     for module in modules:
         path = str(module["type"])
-        name, place = path.rsplit(".", 1)[-1], folder / module.get("path", "")
+        name, home = path.rsplit(".", 1)[-1], folder / module.get("path", "")
         is_theirs = path.startswith("sentence_transformers.")
         if name == "Transformer":
-            layout = _read_transformer(layout, place)
+            layout = _read_transformer(layout, home)
         elif name == "Pooling" and is_theirs:
-            layout = _read_pooling(layout, place, layer_weights)
+            layout = _read_pooling(layout, home, layer_weights)
         elif name == "WeightedLayerPooling":
-            layer_weights = _read_layer_weights(place)
+            layer_weights = _read_layer_weights(home)
         elif name == "Dense":
-            layout = replace(layout, heads=(*layout.heads, (_read_dense(place), _head_weights(place))))
+            layout = replace(layout, heads=(*layout.heads, (_read_dense(home), _head_weights(home))))
         elif name == "LayerNorm":
             # older releases write the weights without the module's name
-            weights = {f"norm.{key.removeprefix('norm.')}": value for key, value in _head_weights(place).items()}
+            weights = {f"norm.{key.removeprefix('norm.')}": value for key, value in _head_weights(home).items()}
             layout = replace(layout, heads=(*layout.heads, (LayerNorm(), weights)))
         elif name == "Normalize":
             layout = replace(layout, is_normalised=True)
         elif not is_theirs:
-            pooling = _pooling_from_outside(path, place, folder, trust_remote_code)
-            weights = read_weights(place / "model.safetensors") if (place / "model.safetensors").is_file() else {}
+            pooling = _pooling_from_outside(path, home, folder, trust_remote_code)
+            weights = read_weights(home / "model.safetensors") if (home / "model.safetensors").is_file() else {}
             layout = replace(layout, pooling=(pooling, weights))
         elif name != "Dropout":
             raise ModelError(f'{folder / "modules.json"}: module type "{path}"{did_you_mean(name, KNOWN_MODULES)}')
     return _read_model_config(layout, folder)
 
 
-def _read_transformer(layout: Layout, place: Path) -> Layout:
+def _read_transformer(layout: Layout, home: Path) -> Layout:
     for name in ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json",
                  "sentence_camembert_config.json", "sentence_albert_config.json",
                  "sentence_xlm-roberta_config.json", "sentence_xlnet_config.json"):
-        if (place / name).is_file():
-            config = read_json(place / name)
-            return replace(layout, backbone=place, max_tokens=config.get("max_seq_length"),
+        if (home / name).is_file():
+            config = read_json(home / name)
+            return replace(layout, backbone=home, max_tokens=config.get("max_seq_length"),
                            lower_case=bool(config.get("do_lower_case", False)))
-    return replace(layout, backbone=place)
+    return replace(layout, backbone=home)
 
 
-def _read_pooling(layout: Layout, place: Path, layer_weights: tuple[float, ...] | None) -> Layout:
-    config = read_json(place / "config.json")
+def _read_pooling(layout: Layout, home: Path, layer_weights: tuple[float, ...] | None) -> Layout:
+    config = read_json(home / "config.json")
     names = {cls.mode: name for name, cls in TOKEN_POOLINGS.items()}
     if "pooling_mode" in config:
         theirs = [config["pooling_mode"]] if isinstance(config["pooling_mode"], str) else list(config["pooling_mode"])
         unknown = [mode for mode in theirs if mode not in names]
         if unknown:
-            raise ModelError(f'{place / "config.json"}: pooling_mode = "{unknown[0]}"{did_you_mean(unknown[0], names)}')
+            raise ModelError(f'{home / "config.json"}: pooling_mode = "{unknown[0]}"{did_you_mean(unknown[0], names)}')
         modes = tuple(names[mode] for mode in theirs)
     else:
         modes = tuple(name for name, cls in TOKEN_POOLINGS.items() if config.get(cls.flag)) or ("mean",)
@@ -112,10 +112,10 @@ def _read_pooling(layout: Layout, place: Path, layer_weights: tuple[float, ...] 
     return replace(layout, pooling=(pooling, {}), pools_prompt=bool(config.get("include_prompt", True)))
 
 
-def _pooling_from_outside(path: str, place: Path, folder: Path, trust_remote_code: bool) -> Pooling:
+def _pooling_from_outside(path: str, home: Path, folder: Path, trust_remote_code: bool) -> Pooling:
     """A pooling whose class is not sentemb's. A model's folder must not be able to have any code imported, so the
     class must be imported already, an installed package's part, or trusted by the caller."""
-    settings = read_json(place / "config.json")
+    settings = read_json(home / "config.json")
     try:
         cls = room("poolings").find(settings.pop("use", None), may_import=trust_remote_code)
         part = cls(**settings)
@@ -128,21 +128,21 @@ def _pooling_from_outside(path: str, place: Path, folder: Path, trust_remote_cod
     return part
 
 
-def _read_layer_weights(place: Path) -> tuple[float, ...]:
-    config, weights = read_json(place / "config.json"), _head_weights(place)["layer_weights"]
+def _read_layer_weights(home: Path) -> tuple[float, ...]:
+    config, weights = read_json(home / "config.json"), _head_weights(home)["layer_weights"]
     return (0.0,) * int(config["layer_start"]) + tuple(float(weight) for weight in weights)
 
 
-def _read_dense(place: Path) -> Dense:
-    config = read_json(place / "config.json")
+def _read_dense(home: Path) -> Dense:
+    config = read_json(home / "config.json")
     path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     names = {known.rsplit(".", 1)[-1]: name for name, (_, known) in ACTIVATIONS.items()}
     activation = path.rsplit(".", 1)[-1]
     if not path.startswith("torch.") or activation not in names:
-        raise ModelError(f'{place / "config.json"}: activation_function = "{path}"{did_you_mean(activation, names)}')
+        raise ModelError(f'{home / "config.json"}: activation_function = "{path}"{did_you_mean(activation, names)}')
     inputs = {config.get(key, "sentence_embedding") for key in ("module_input_name", "module_output_name")} - {None}
     if inputs != {"sentence_embedding"}:
-        raise ModelError(f"{place / 'config.json'}: the Dense module works on {sorted(inputs)}; sentemb knows only "
+        raise ModelError(f"{home / 'config.json'}: the Dense module works on {sorted(inputs)}; sentemb knows only "
                          "sentence_embedding")
     settings: dict[str, Any] = {"out_features": int(config["out_features"]), "activation": names[activation],
                                 "bias": bool(config.get("bias", True)),
@@ -150,8 +150,8 @@ def _read_dense(place: Path) -> Dense:
     return Dense(**settings)
 
 
-def _head_weights(place: Path) -> dict[str, Tensor]:
-    return read_weights(weight_files(place)[0])
+def _head_weights(home: Path) -> dict[str, Tensor]:
+    return read_weights(weight_files(home)[0])
 
 
 def _read_model_config(layout: Layout, folder: Path) -> Layout:

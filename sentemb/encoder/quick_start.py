@@ -123,20 +123,20 @@ def read_skeleton(folder: Path) -> Skeleton:
     layers: dict[str, dict[str, Tensor]] = {}
     for path in weight_files(folder):
         for name, tensor in read_weights(path).items():
-            place, _, what = name.removeprefix(prefix).rpartition(".")
-            if f"{place}.".startswith(_BACKBONE) and what != "position_ids":
-                if what not in ("weight", "bias"):
+            owner, _, kind_of_weight = name.removeprefix(prefix).rpartition(".")
+            if f"{owner}.".startswith(_BACKBONE) and kind_of_weight != "position_ids":
+                if kind_of_weight not in ("weight", "bias"):
                     raise Unsupported(f"a weight called {name}")
-                layers.setdefault(place, {})[what] = tensor.float()
+                layers.setdefault(owner, {})[kind_of_weight] = tensor.float()
     # a ModuleList wants its children in order, and "10" sorts before "2" as text
-    for place in sorted(layers, key=lambda place: [(len(name), name) for name in place.split(".")]):
-        _attach(root, place.split("."), _layer(place, layers[place], root.config, counts_from_padding))
+    for owner in sorted(layers, key=lambda owner: [(len(name), name) for name in owner.split(".")]):
+        _attach(root, owner.split("."), _layer(owner, layers[owner], root.config, counts_from_padding))
     return root
 
 
-def _layer(place: str, tensors: dict[str, Tensor], config: SimpleNamespace, counts_from_padding: bool) -> nn.Module:
+def _layer(owner: str, tensors: dict[str, Tensor], config: SimpleNamespace, counts_from_padding: bool) -> nn.Module:
     weight, bias = tensors["weight"], tensors.get("bias")
-    name = place.rsplit(".", 1)[-1]
+    name = owner.rsplit(".", 1)[-1]
     if name in _NORMS:
         layer = _bare(nn.LayerNorm, normalized_shape=tuple(weight.shape), eps=config.layer_norm_eps,
                      elementwise_affine=True)
@@ -162,11 +162,11 @@ def _bare(kind: type[nn.Module], **facts: object) -> nn.Module:
 
 
 def _attach(root: nn.Module, names: list[str], layer: nn.Module) -> None:
-    at = root
+    parent = root
     for name, following in pairwise(names):
-        child = at._modules.get(name)
+        child = parent._modules.get(name)
         if child is None:
             child = nn.ModuleList() if following.isdigit() else nn.Module()
-            at.add_module(name, child)
-        at = child
-    at.add_module(names[-1], layer)
+            parent.add_module(name, child)
+        parent = child
+    parent.add_module(names[-1], layer)

@@ -35,8 +35,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     from safetensors import SafetensorError
 
     try:
-        with atomic_folder(folder) as place:
-            yield place
+        with atomic_folder(folder) as temporary:
+            yield temporary
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder}: the model could not be saved ({first_line(error)}); make room or save it "
                          "elsewhere") from error
@@ -62,25 +62,25 @@ def write_modules(folder: Path, module: EncoderModule, *, is_normalised: bool) -
     """``modules.json`` and a numbered folder for each module behind the backbone; train-only heads are left out."""
     modules = [("", f"{_THEIRS}Transformer")]
 
-    def begin(kind: str, *, home: str = _THEIRS) -> Path:
-        place = folder / f"{len(modules)}_{kind}"
-        place.mkdir()
-        modules.append((place.name, home + kind))
-        return place
+    def begin(kind: str, *, package: str = _THEIRS) -> Path:
+        own_folder = folder / f"{len(modules)}_{kind}"
+        own_folder.mkdir()
+        modules.append((own_folder.name, package + kind))
+        return own_folder
 
     form, width = known_form(module.pooling), hidden_width(module.backbone)
     if form is None:
         cls = type(module.pooling)
-        _write_outside_pooling(begin(cls.__qualname__, home=f"{cls.__module__}."), module.pooling)
+        _write_outside_pooling(begin(cls.__qualname__, package=f"{cls.__module__}."), module.pooling)
     else:
         if form.layer_weights is not None:
             _write_layer_weights(begin("WeightedLayerPooling"), form.layer_weights, width)
         _write_pooling(begin("Pooling"), form, width, module.pools_prompt)
     for head in module.kept_heads:
         if isinstance(head, LayerNorm):
-            place = begin("LayerNorm")
-            write_json(place / "config.json", {"dimension": head.norm.normalized_shape[0]})
-            write_weights(place / _WEIGHTS, head.state_dict())
+            own_folder = begin("LayerNorm")
+            write_json(own_folder / "config.json", {"dimension": head.norm.normalized_shape[0]})
+            write_weights(own_folder / _WEIGHTS, head.state_dict())
             continue
         layers = head.dense_layers()
         if layers is None:
@@ -119,8 +119,8 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
 
     written = {}
     for name, tensor in tensors.items():
-        kept = dtype if tensor.is_floating_point() else tensor.dtype
-        written[name] = tensor.detach().to("cpu", kept, copy=True).contiguous()
+        form = dtype if tensor.is_floating_point() else tensor.dtype
+        written[name] = tensor.detach().to("cpu", form, copy=True).contiguous()
         if tensor.is_floating_point() and not bool(written[name].isfinite().all()):
             raise NumericError(f"the model is not saved: its weight {name} holds NaN or infinity")
     save_file(written, path, metadata={"format": "pt"})
@@ -131,32 +131,32 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_pooling(place: Path, form: KnownForm, width: int, pools_prompt: bool) -> None:
+def _write_pooling(own_folder: Path, form: KnownForm, width: int, pools_prompt: bool) -> None:
     config: dict[str, Any] = {"word_embedding_dimension": width}
     config.update({cls.flag: mode in form.modes for mode, cls in TOKEN_POOLINGS.items()})
     config["include_prompt"] = pools_prompt
     if list(form.modes) != [mode for mode in TOKEN_POOLINGS if mode in form.modes]:
         # the booleans have no order; releases that know the newer key prefer it
         config["pooling_mode"] = [TOKEN_POOLINGS[mode].mode for mode in form.modes]
-    write_json(place / "config.json", config)
+    write_json(own_folder / "config.json", config)
 
 
-def _write_layer_weights(place: Path, weights: tuple[float, ...], width: int) -> None:
-    write_json(place / "config.json", {"word_embedding_dimension": width, "layer_start": 0,
+def _write_layer_weights(own_folder: Path, weights: tuple[float, ...], width: int) -> None:
+    write_json(own_folder / "config.json", {"word_embedding_dimension": width, "layer_start": 0,
                                        "num_hidden_layers": len(weights) - 1})
-    write_weights(place / _WEIGHTS, {"layer_weights": torch.tensor(weights)})
+    write_weights(own_folder / _WEIGHTS, {"layer_weights": torch.tensor(weights)})
 
 
-def _write_outside_pooling(place: Path, pooling: Pooling) -> None:
+def _write_outside_pooling(own_folder: Path, pooling: Pooling) -> None:
     try:
-        write_json(place / "config.json", to_table(pooling))
+        write_json(own_folder / "config.json", to_table(pooling))
     except TypeError as error:
         raise ModelError(f"{type(pooling).__name__}: its settings cannot be written as JSON ({error})") from None
     if pooling.state_dict():
-        write_weights(place / _WEIGHTS, pooling.state_dict())
+        write_weights(own_folder / _WEIGHTS, pooling.state_dict())
 
 
-def _write_dense(place: Path, layer: DenseLayer) -> None:
+def _write_dense(own_folder: Path, layer: DenseLayer) -> None:
     config = {"in_features": layer.weight.shape[1], "out_features": layer.weight.shape[0],
               "bias": layer.bias is not None, "activation_function": layer.activation}
     tensors = {"linear.weight": layer.weight}
@@ -166,5 +166,5 @@ def _write_dense(place: Path, layer: DenseLayer) -> None:
         config["use_residual"] = True  # older releases do not know the key, so it is written only where it is needed
         if layer.residual_weight is not None:
             tensors["residual.weight"] = layer.residual_weight
-    write_json(place / "config.json", config)
-    write_weights(place / _WEIGHTS, tensors)
+    write_json(own_folder / "config.json", config)
+    write_weights(own_folder / _WEIGHTS, tensors)

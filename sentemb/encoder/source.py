@@ -38,7 +38,7 @@ def locate(source: str | Path, *, revision: str | None = None, trust_remote_code
 
 
 def _inside_package(source: str) -> Path:
-    name, _, rest = source.removeprefix(PACKAGE).partition("/")
+    name, _, inside = source.removeprefix(PACKAGE).partition("/")
     # the package is located, not imported: its code must not run
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
@@ -48,10 +48,10 @@ def _inside_package(source: str) -> Path:
         hint = f"; run: pip install {name.replace('_', '-')}" if name.isidentifier() else ""
         raise ModelError(f"{source}: the package {name!r} is not installed{hint}")
     for root in spec.submodule_search_locations:
-        folder = Path(root) / rest
+        folder = Path(root) / inside
         if folder.is_dir() and folder.resolve().is_relative_to(Path(root).resolve()):
             return folder
-    raise ModelError(f"{source}: the package {name!r} has no folder {rest!r}")
+    raise ModelError(f"{source}: the package {name!r} has no folder {inside!r}")
 
 
 def _is_distribution(name: str) -> bool:

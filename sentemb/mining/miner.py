@@ -14,7 +14,7 @@ from sentemb.errors import SearchError
 from sentemb.maths.neighbours import compared
 from sentemb.mining.rules import CandidateTable, MiningRule, allowed_by
 from sentemb.mining.sources import MiningSource, Nearest, Passages
-from sentemb.mining.texts import Ids, Lists, Mask, MiningTexts
+from sentemb.mining.texts import Ids, Lists, Mask
 
 Vectors = NDArray[np.float32]
 Scores = NDArray[np.float32]
@@ -90,19 +90,18 @@ class Miner:
         anchors, corpus: unit vectors, with their texts where sources or rules read them.
         positives: corpus rows of each anchor's positives; None: each anchor's similarity to itself, 1.
         excluded: corpus rows that are never an anchor's negatives.
-        texts: the same, with the texts of the positives; for rules that read them.
         spaces: vectors by other encoders, for rules that ask for them.
         folder: where sources may leave files for a resumed run.
     """
 
     def __init__(
         self, anchors: Passages, corpus: Passages, options: MiningOptions, *, positives: Lists | None,
-        excluded: Lists, texts: MiningTexts | None = None, spaces: Spaces | None = None, folder: Path | None = None,
+        excluded: Lists, spaces: Spaces | None = None, folder: Path | None = None,
     ) -> None:
         if len(excluded.offsets) != len(anchors.vectors) + 1:
             raise SearchError(f"{len(excluded.offsets) - 1} lists of excluded rows for {len(anchors.vectors)} anchors")
         self.options, self.anchors, self.corpus = options, anchors, corpus
-        self._positives, self._excluded, self._texts, self._spaces = positives, excluded, texts, spaces
+        self._positives, self._excluded, self._spaces = positives, excluded, spaces
         self._finders = [
             (source.open(corpus, folder, options.seed), count)
             for source, count in zip(options.sources, options.counts(), strict=True) if count
@@ -154,7 +153,8 @@ class Miner:
         )
 
     def _table(self, part: slice, ids: Ids, similarity: Scores, positive: Scores, allowed: Mask) -> CandidateTable:
-        texts, spaces = self._texts, self._spaces
+        spaces, texts = self._spaces, self.anchors.texts[part]
+        positives = self._positives.part(part.start, part.stop) if self._positives else None
 
         def by_encoder(name: str) -> tuple[Scores, Scores]:
             assert spaces is not None
@@ -163,8 +163,11 @@ class Miner:
 
         return CandidateTable(
             ids=ids, similarity=similarity, positive=positive, allowed=allowed,
-            anchor_texts=self.anchors.texts[part], corpus_texts=self.corpus.texts,
-            positive_texts=[texts.positives_of(a) for a in range(part.start, part.stop)] if texts else (),
+            anchor_texts=texts, corpus_texts=self.corpus.texts,
+            positive_texts=[
+                [self.corpus.texts[row] for row in positives.part(a, a + 1).rows] if positives else [text]
+                for a, text in enumerate(texts)
+            ],
             by_encoder=by_encoder if spaces else None,
         )
 

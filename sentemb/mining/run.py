@@ -25,8 +25,8 @@ from sentemb.mining.rules import MiningRule
 from sentemb.mining.sources import MiningSource, Nearest, Passages
 from sentemb.mining.texts import Columns, MiningTexts, read_texts
 from sentemb.progress import Progress
-from sentemb.search.store.embedding import Identified, VectorRule, encode, load_encoder, prompts_of
-from sentemb.types import Embedder
+from sentemb.search.store.embedding import VectorRule, encode, load_encoder, prompts_of
+from sentemb.types import Embedder, IdentifiedEmbedder
 
 Vectors = NDArray[np.float32]
 ENCODED = 65_536  # texts encoded at a time
@@ -108,7 +108,7 @@ class _Run:
         corpus = self._vectors("corpus", self.encoder, texts.corpus, document_prompt)
         miner = Miner(
             Passages(vectors=anchors, texts=texts.anchors), Passages(vectors=corpus, texts=texts.corpus), self.options,
-            positives=None if texts.is_unlabelled else texts.positives, excluded=texts.excluded, texts=texts,
+            positives=None if texts.is_unlabelled else texts.positives, excluded=texts.excluded,
             spaces=self._space, folder=self.folder,
         )
         self.blocks = miner.blocks
@@ -142,7 +142,7 @@ class _Run:
             content.update(text.encode("utf-8", "surrogatepass") + b"\x00")
         for lists in (texts.positives, texts.excluded):
             content.update(lists.offsets.tobytes() + lists.rows.tobytes())
-        digest = self.encoder.digest() if isinstance(self.encoder, Identified) else None
+        digest = self.encoder.digest() if isinstance(self.encoder, IdentifiedEmbedder) else None
         options = {name: str(value) for name, value in vars(self.options).items()}
         return {"data": content.hexdigest(), "model": digest, "options": options}
 

@@ -158,18 +158,16 @@ class _Check:
         """The step's peak, where the checkpoint is at hand."""
         if self.shape is None:
             return
-        recipe, train = self.recipe, self.train
+        recipe = self.recipe
         columns = self.table.columns if self.table else recipe.views.columns | recipe.data.required
         views = [*recipe.views.makes(columns), *(view for copy in recipe.copies for view in copy.makes)]
         added = [view for view in views if view.startswith("negative")] if self._has(Given) else []
         added += [view for view in views if view.startswith("mined")] if self._has(Mined) else []
         available, on_gpu = free_memory()
         needed = estimate(
-            self.shape, batch_size=train.batch_size, views=len(views), candidates=1 + len(added),
-            precision=resolve_precision(train.precision),
+            self.shape, self.train, views=len(views), candidates=1 + len(added),
             companion_bytes=sum(companion.model_bytes for companion in recipe.companions),
-            chunk_size=train.chunk_size, chunk_tokens=train.chunk_tokens, kept_graphs_mib=train.kept_graphs_mib,
-            recompute=train.gradient_checkpointing, frozen=recipe.encoder.freeze, available=available, on_gpu=on_gpu,
+            frozen=recipe.encoder.freeze, available=available, on_gpu=on_gpu,
         )  # fmt: skip
         (self.findings.verified if needed.fits else self.findings.unverified).append(needed.sentence())
 

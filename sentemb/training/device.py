@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentemb.distributed import devices
+from sentemb.distributed import devices, rank
+from sentemb.encoder import Encoder
 from sentemb.errors import RecipeError, needs_extra
 from sentemb.machine.allocation import keep_freed_memory
 from sentemb.machine.precision import find_device, multiplies_bfloat16
@@ -124,3 +126,24 @@ def sharded_like(tensor: Tensor, like: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)  # type: ignore[attr-defined]
+
+
+class UnshardedEncoder:
+    """The trained encoder with all its weights, for evaluating and saving it on the first device.
+
+    That is the encoder itself, or a copy that ``read`` fills where its weights will be sharded. It must be made before
+    they are. Only the first device holds a copy.
+    """
+
+    def __init__(self, encoder: Encoder, *, is_sharded: bool) -> None:
+        self.encoder, self.is_sharded = encoder, is_sharded
+        self._copy = copy.deepcopy(encoder) if is_sharded and rank() == 0 else None
+
+    def read(self) -> Encoder:
+        """The encoder with its present weights; every device must call it, and only the first may use the result."""
+        if not self.is_sharded:
+            return self.encoder
+        state = {key: unsharded(value) for key, value in self.encoder.module.state_dict().items()}
+        if self._copy is not None:
+            self._copy.module.load_state_dict(state)
+        return self._copy or self.encoder

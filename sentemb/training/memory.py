@@ -18,6 +18,8 @@ import torch
 
 from sentemb.errors import ModelError
 from sentemb.machine import resources
+from sentemb.training.device import resolve_precision
+from sentemb.training.settings import TrainSettings
 
 # bytes a parameter: weight, gradient, two moments
 TRAINED_BYTES = 16
@@ -113,16 +115,11 @@ def read_shape(folder: Path, max_tokens: int | None) -> BackboneShape:
 
 def estimate(
     shape: BackboneShape,
+    train: TrainSettings,
     *,
-    batch_size: int,
     views: int,
     candidates: int,
-    precision: str,
     companion_bytes: int = 0,
-    chunk_size: int | None = None,
-    chunk_tokens: int | None = None,
-    kept_graphs_mib: float = 0.0,
-    recompute: bool = False,
     frozen: bool = False,
     available: float | None = None,
     on_gpu: bool = False,
@@ -131,15 +128,10 @@ def estimate(
 
     Args:
         shape: of the backbone.
-        batch_size: examples a batch.
+        train: batch and chunk sizes, precision, and what is recomputed.
         views: texts encoded for an example.
         candidates: columns of the score table for an example.
-        precision: of the activations: fp32, bf16 or fp16.
         companion_bytes: of all companions together, for each parameter of the backbone.
-        chunk_size: texts encoded at a time (see ``TrainSettings``).
-        chunk_tokens: tokens encoded at a time, padding included.
-        kept_graphs_mib: memory for chunks that need no second forward pass.
-        recompute: gradient checkpointing.
         frozen: whether the backbone does not learn.
         available: free bytes.
         on_gpu: attention with dropout has a fused kernel there.
@@ -150,23 +142,23 @@ def estimate(
         fixed += PYTHON_BYTES
 
     def activations(texts: int) -> float:
+        recompute, precision = train.gradient_checkpointing, resolve_precision(train.precision)
         return shape.activation_bytes(texts, shape.longest, precision, on_gpu=on_gpu, recompute=recompute)
 
-    rows = batch_size * views
-    texts = rows
-    if chunk_size is not None:
-        texts = min(texts, chunk_size)
-    if chunk_tokens is not None:
-        texts = min(texts, max(1, chunk_tokens // shape.longest))
+    rows = texts = train.batch_size * views
+    if train.chunk_size is not None:
+        texts = min(texts, train.chunk_size)
+    if train.chunk_tokens is not None:
+        texts = min(texts, max(1, train.chunk_tokens // shape.longest))
     # rows: pooled, gathered, projected, normalised, and their gradients; table: similarities, weights, logits, softmax
-    tables = 4.0 * (8 * rows * shape.hidden + 10 * batch_size * batch_size * candidates)
+    tables = 4.0 * (8 * rows * shape.hidden + 10 * train.batch_size**2 * candidates)
     proposal = None
     if available is not None:
         room = USABLE * available - fixed - tables
         proposal = next((size for size in _sizes(rows) if activations(size) <= room), None)
-    kept = kept_graphs_mib * 2**20 if texts < rows else 0.0
+    graphs = train.kept_graphs_mib * 2**20 if texts < rows else 0.0
     return Estimate(
-        fixed=fixed, activations=activations(texts) + kept, tables=tables, available=available, chunk_size=proposal,
+        fixed=fixed, activations=activations(texts) + graphs, tables=tables, available=available, chunk_size=proposal,
         texts=texts, tokens=shape.longest,
     )
 

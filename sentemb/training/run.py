@@ -24,7 +24,7 @@ from sentemb.training.checkpoint import (
     objective_state,
     take_snapshot,
 )
-from sentemb.training.device import build_accelerator, prepare, resolve_precision
+from sentemb.training.device import UnshardedEncoder, build_accelerator, prepare, resolve_precision
 from sentemb.training.feed import Feed
 from sentemb.training.gradcache import check_chunks
 from sentemb.training.inputs import StepInput
@@ -34,7 +34,6 @@ from sentemb.training.run_folder import RunFolder
 from sentemb.training.schedules import build_schedule
 from sentemb.training.services import build_services
 from sentemb.training.step import Step, StepResult
-from sentemb.training.unsharded import UnshardedEncoder
 
 SAVE_EVERY_S = 600.0  # between checkpoints, where neither save_every nor eval_every says when
 

@@ -10,7 +10,7 @@ from sentemb.distributed import all_objects, broadcast_object, devices, rank, sa
 from sentemb.encoder import Encoder
 from sentemb.errors import RecipeError
 from sentemb.maths.neighbours import nearest
-from sentemb.training.unsharded import UnshardedEncoder
+from sentemb.training.device import UnshardedEncoder
 from sentemb.types import SentenceModule, Services, TokenColumn
 
 # rows that a device embeds before the devices exchange what they have: a slow device keeps no other one waiting long

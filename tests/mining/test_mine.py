@@ -50,7 +50,7 @@ def setup(rows: int = 60) -> tuple[MiningTexts, Any, Any]:
 def miner_of(texts: MiningTexts, anchors: Any, corpus: Any, **options: Any) -> Miner:
     return Miner(
         Passages(vectors=anchors, texts=texts.anchors), Passages(vectors=corpus, texts=texts.corpus),
-        MiningOptions(**options), positives=texts.positives, excluded=texts.excluded, texts=texts,
+        MiningOptions(**options), positives=texts.positives, excluded=texts.excluded,
         spaces=lambda _: (anchors, corpus),
     )
 

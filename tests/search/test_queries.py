@@ -13,8 +13,8 @@ from sentemb.parts import to_table
 from sentemb.search import Document, SearchIndex
 from sentemb.search.query.diversity import diverse
 from sentemb.search.query.examples import combined, like_documents
-from sentemb.search.query.hybrid import fuse
 from sentemb.search.query.ranges import within
+from sentemb.search.query.words import fuse
 from sentemb.search.store.change import MAX_SEGMENTS, to_merge
 from sentemb.search.store.embedding import VectorRule
 from sentemb.search.vectors.choice import choose

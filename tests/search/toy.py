@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ class ToyEncoder:
     """A text's vector is the mean of fixed random vectors of its words: equal words, near vectors."""
 
     source = "toy"
+    prompts: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
@@ -23,7 +25,8 @@ class ToyEncoder:
     def digest(self) -> str:
         return hashlib.sha256(f"toy {self.seed}".encode()).hexdigest()
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], *, prompt: str | None = None) -> NDArray[np.float32]:
+        texts = [prompt + text for text in texts] if prompt else texts
         self.encoded += texts
         out = np.empty((len(texts), DIMENSION), dtype=np.float32)
         for i, text in enumerate(texts):

@@ -14,8 +14,13 @@ from sentemb.companions.momentum import Momentum
 from sentemb.errors import ModelError
 from sentemb.training.gradcache import GradCache
 from sentemb.training.memory import estimate, read_shape
+from sentemb.training.settings import TrainSettings
 
-COMMON: dict[str, Any] = {"batch_size": 512, "views": 2, "candidates": 1, "precision": "fp32"}
+COMMON: dict[str, Any] = {"views": 2, "candidates": 1}
+
+
+def settings(**changes: Any) -> TrainSettings:
+    return TrainSettings(batch_size=512, precision="fp32", **changes)
 
 
 def test_shape_is_read_from_the_files(tiny_bert: Path) -> None:
@@ -47,26 +52,27 @@ def test_activations_are_those_measured(tiny_bert: Path, pairs_file: Path, tmp_p
 
 def test_proposal_fits_and_twice_it_does_not(tiny_bert: Path) -> None:
     shape = read_shape(tiny_bert, 32)
-    whole = estimate(shape, **COMMON)
+    whole = estimate(shape, settings(), **COMMON)
     assert whole.fits
     assert whole.texts == 1024
-    tight = estimate(shape, available=(whole.fixed + whole.tables + whole.activations / 5) / 0.8, **COMMON)
+    tight = estimate(shape, settings(), available=(whole.fixed + whole.tables + whole.activations / 5) / 0.8, **COMMON)
     assert not tight.fits
     assert tight.chunk_size == 128
     assert "set train.chunk_size = 128" in tight.sentence()
-    assert estimate(shape, chunk_size=128, available=tight.available, **COMMON).fits
-    assert not estimate(shape, chunk_size=256, available=tight.available, **COMMON).fits
+    assert estimate(shape, settings(chunk_size=128), available=tight.available, **COMMON).fits
+    assert not estimate(shape, settings(chunk_size=256), available=tight.available, **COMMON).fits
 
 
 def test_hopeless_is_told(tiny_bert: Path) -> None:
-    assert "not even with" in estimate(read_shape(tiny_bert, 32), available=1e6, **COMMON).sentence()
+    assert "not even with" in estimate(read_shape(tiny_bert, 32), settings(), available=1e6, **COMMON).sentence()
 
 
 def test_chunks_recomputation_and_companions_count(tiny_bert: Path) -> None:
     shape = read_shape(tiny_bert, 32)
-    plain = estimate(shape, **COMMON)
-    assert estimate(shape, chunk_size=64, **COMMON).activations == pytest.approx(plain.activations / 16)
-    assert estimate(shape, chunk_tokens=64 * 32, **COMMON).activations == pytest.approx(plain.activations / 16)
-    assert estimate(shape, recompute=True, **COMMON).activations < plain.activations
-    assert estimate(shape, companion_bytes=Momentum.model_bytes, **COMMON).fixed == plain.fixed + 4 * shape.parameters
-    assert estimate(shape, frozen=True, **COMMON).fixed == plain.fixed - 12 * shape.parameters
+    plain = estimate(shape, settings(), **COMMON)
+    for chunks in (settings(chunk_size=64), settings(chunk_tokens=64 * 32)):
+        assert estimate(shape, chunks, **COMMON).activations == pytest.approx(plain.activations / 16)
+    assert estimate(shape, settings(gradient_checkpointing=True), **COMMON).activations < plain.activations
+    with_queue = estimate(shape, settings(), companion_bytes=Momentum.model_bytes, **COMMON)
+    assert with_queue.fixed == plain.fixed + 4 * shape.parameters
+    assert estimate(shape, settings(), frozen=True, **COMMON).fixed == plain.fixed - 12 * shape.parameters

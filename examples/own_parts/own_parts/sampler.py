@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from sentemb import Companion, VectorIndex, ViewCopy
+from sentemb.companions.companion import find_companion
 from sentemb.distributed import broadcast_object
-from sentemb.parts import Count, room
+from sentemb.parts import Count
+from sentemb.search.vectors.choice import kind_of
 from sentemb.types import Batch, Examples, SentenceModule, Services, View, ViewContext, Views
 
 
@@ -31,7 +33,7 @@ class Ance(Companion):
 
     def __init__(self, *, every: Count = 100, depth: Count = 16, kind: VectorIndex | None = None) -> None:
         super().__init__()
-        self.every, self.depth, self.kind = every, depth, kind or room("kinds").make({"use": "flat"})
+        self.every, self.depth, self.kind = every, depth, kind or kind_of("flat")
         self.neighbours: Tensor  # (rows, depth); a buffer, so that a resumed run has it
         self.register_buffer("neighbours", torch.empty(0, 0, dtype=torch.int64))
 
@@ -70,7 +72,8 @@ class AnceNegatives(ViewCopy):
     def __call__(self, views: Views, context: ViewContext) -> Views:
         """One neighbour of every anchor, as things stand after the last step."""
         ids = views["anchor"].ids
-        neighbours = context.companions["ance"].neighbours.cpu().numpy()[ids]
+        companion = find_companion(context.companions, "ance", Ance, "views.copies: ance")
+        neighbours = companion.neighbours.cpu().numpy()[ids]
         rows = neighbours[np.arange(len(ids)), context.generator.integers(neighbours.shape[1], size=len(ids))]
         column = context.dataset.columns["positive"].take(rows)
         return {"negative_1": View(column=column, ids=context.dataset.ids[rows])}

@@ -40,10 +40,10 @@ def with_bytes(encoder: PostNormEncoder, tensors: Tensors) -> PostNormEncoder:
     dtype = encoder.words.dtype
     return encoder.with_layers([
         replace(
-            layer, qkv=_ByteInput(_under(f"{place}.qkv.", tensors), dtype),
-            feed_forward=_ByteFeedForward(_under(f"{place}.pair.", tensors), dtype, encoder.activation),
+            layer, qkv=_ByteInput(_under(f"{number}.qkv.", tensors), dtype),
+            feed_forward=_ByteFeedForward(_under(f"{number}.pair.", tensors), dtype, encoder.activation),
         )
-        for place, layer in enumerate(encoder.layers)
+        for number, layer in enumerate(encoder.layers)
     ])
 
 
@@ -158,9 +158,9 @@ def prepare(encoder: PostNormEncoder, sample: Packed) -> dict[str, Tensor]:
         replace(layer, qkv=qkv, feed_forward=pair) for layer, (qkv, pair) in zip(encoder.layers, watched, strict=True)
     ])(sample)
     tensors: dict[str, Tensor] = {}
-    for place, (qkv, pair) in enumerate(watched):
-        tensors |= {f"{place}.qkv.{name}": tensor for name, tensor in _prepare_input(qkv).items()}
-        tensors |= {f"{place}.pair.{name}": tensor for name, tensor in _prepare_pair(pair).items()}
+    for number, (qkv, pair) in enumerate(watched):
+        tensors |= {f"{number}.qkv.{name}": tensor for name, tensor in _prepare_input(qkv).items()}
+        tensors |= {f"{number}.pair.{name}": tensor for name, tensor in _prepare_pair(pair).items()}
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 

@@ -166,8 +166,8 @@ class _Attention(torch.autograd.Function):
         heads = size // ctx.rows
         gradient = gradient.view(ctx.rows, length, heads, width).transpose(1, 2).reshape(size, length, width)
         out = torch.empty(3, size, length, width, dtype=query.dtype)
-        kept = weights if keep is None else weights * keep
-        torch.bmm(kept.transpose(1, 2), gradient, out=out[2])
+        dropped = weights if keep is None else weights * keep
+        torch.bmm(dropped.transpose(1, 2), gradient, out=out[2])
         of_weights = torch.bmm(gradient, value.transpose(1, 2))
         if keep is not None:
             of_weights.mul_(keep)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sentemb.errors import SearchError
-from sentemb.search.store.documents import Condition, extract
+from sentemb.search.store.documents import Condition, extract, spellings
 
 MAX_MARKS = 1_000  # values bound one by one; SQLite takes 32,766 or more, as it was compiled
 MAX_PARENTHESES = 28  # of the SQL; SQLite's parser has room for 100 symbols, up to three a parenthesis
@@ -60,6 +60,8 @@ def bound_of(name: str, value: Any) -> Scalar:
 
 def compare(name: str, sign: str, value: Any) -> Condition:
     field, bound = field_of(name), bound_of(name, value)
+    if name == "id" and sign == "=" and bound is not None:
+        return one_of(name, [bound])
     if sign in ("=", "!="):
         if bound is None:
             return Condition(f"{field} IS {'NOT ' if sign == '!=' else ''}NULL", ())
@@ -75,6 +77,8 @@ def compare(name: str, sign: str, value: Any) -> Condition:
 
 def one_of(name: str, values: list[Any]) -> Condition:
     bound = tuple(bound_of(name, value) for value in values)
+    if name == "id":  # 3 and "3" are one id
+        bound = tuple(s for v in bound for s in (spellings(v) if type(v) in (int, str) else (v,)))  # type: ignore[arg-type]
     if None in bound:
         raise SearchError(f"filter on {name}: null cannot be in a list; write: {name} = null or {name} in (…)")
     if len(bound) > MAX_MARKS:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
-from sentemb.search.query import examples, hybrid, ranges, reasons
+from sentemb.search.query import examples, ranges, reasons
 from sentemb.search.query.diversity import diverse
 from sentemb.search.query.expression import condition
-from sentemb.search.query.segments import search
-from sentemb.search.query.words import Bm25
-from sentemb.search.store.documents import Id
+from sentemb.search.query.segments import check_k, search
+from sentemb.search.query.words import Bm25, fuse
+from sentemb.search.store.documents import Condition, Id
 from sentemb.search.store.embedding import check_model, encode, load_encoder
 from sentemb.search.store.generation import Generation, Hit
 from sentemb.types import Embedder, Hits
@@ -94,8 +94,7 @@ class Searcher:
             SearchError: the index keeps no texts.
         """
         generation = self.generation
-        words = self._words_of(generation)
-        return generation.hits(hybrid.by_words(generation, words, queries, k, condition=condition(where)))
+        return generation.hits(self._by_words(generation, queries, k, condition(where)))
 
     def hybrid(self, queries: Sequence[str], k: int = 10, *, where: Where = None, pool: int = 100) -> list[list[Hit]]:
         """Search by meaning and by words, fused by reciprocal ranks, whose scores the hits carry.
@@ -106,11 +105,11 @@ class Searcher:
         Raises:
             SearchError: the index keeps no texts.
         """
-        generation = self.generation
-        return generation.hits(hybrid.hybrid(
-            generation, self._words_of(generation), queries, self._vectors(queries), k, pool=pool,
-            condition=condition(where),
-        ))
+        check_k(k)
+        generation, filter_, pool = self.generation, condition(where), max(pool, k)
+        meaning = search(generation, self._vectors(queries), pool, condition=filter_)
+        words = self._by_words(generation, queries, pool, filter_)
+        return generation.hits(fuse([meaning.ids, words.ids], min(k, generation.manifest.rows)))
 
     def diverse(
         self, queries: Queries, k: int = 10, *, weight: float = 0.5, pool: int | None = None, where: Where = None
@@ -183,10 +182,11 @@ class Searcher:
         texts = [queries] if isinstance(queries, str) else queries
         return encode(self.encoder, texts, model.query_prompt if model else "")
 
-    def _words_of(self, generation: Generation) -> Bm25:
+    def _by_words(self, generation: Generation, queries: Sequence[str], k: int, filter_: Condition | None) -> Hits:
+        check_k(k)
         words = self._words
         if words is None or words[0] is not generation:
             if len(generation) and not any(segment.documents.has_texts for segment in generation.segments):
                 raise SearchError(f"{generation.folder}: searching for words needs texts, and this index keeps none")
             words = self._words = generation, Bm25([segment.documents.words for segment in generation.segments])
-        return words[1]
+        return words[1].top(queries, k, [segment.allowed(filter_) for segment in generation.segments])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -17,19 +17,10 @@ from sentemb.progress import Progress
 from sentemb.search.store.documents import Row
 from sentemb.search.store.manifest import Model
 from sentemb.search.store.writing import Block
-from sentemb.types import Embedder
+from sentemb.types import Embedder, IdentifiedEmbedder
 
 Vectors = NDArray[np.float32]
 REMEMBERED = 16_384  # texts with their vectors: 24 MiB of 384 values
-
-
-@runtime_checkable
-class Identified(Protocol):
-    """An embedder that knows a checksum of everything that decides its vectors."""
-
-    source: str
-
-    def digest(self) -> str: ...
 
 
 @runtime_checkable
@@ -37,15 +28,6 @@ class CountsCuts(Protocol):
     """An embedder that counts the texts that are longer than it reads."""
 
     cut_count: int
-
-
-@runtime_checkable
-class Prompted(Protocol):
-    """An embedder that puts prompts in front of texts itself."""
-
-    prompts: Mapping[str, str]
-
-    def encode(self, texts: Sequence[str], *, prompt: str | None = None) -> Vectors: ...
 
 
 def load_encoder(encoder: Embedder | str | Path, precision: str = "auto") -> Embedder:
@@ -59,8 +41,9 @@ def load_encoder(encoder: Embedder | str | Path, precision: str = "auto") -> Emb
 
 def model_of(encoder: Embedder, width: int, *, query_prompt: str, document_prompt: str) -> Model:
     """What the manifest keeps of an embedder; one without a digest is known by its class only."""
-    name = type(encoder).__module__ + "." + type(encoder).__qualname__
-    source, digest = (encoder.source, encoder.digest()) if isinstance(encoder, Identified) else (f"object:{name}", "")
+    source, digest = f"object:{type(encoder).__module__}.{type(encoder).__qualname__}", ""
+    if isinstance(encoder, IdentifiedEmbedder):
+        source, digest = encoder.source, encoder.digest()
     return Model(
         source=source, digest=digest, width=width, query_prompt=query_prompt, document_prompt=document_prompt,
         precision=str(getattr(encoder, "precision", "auto")),
@@ -73,7 +56,7 @@ def check_model(encoder: Embedder, model: Model | None, where: Path) -> None:
     Raises:
         SearchError: the digests differ.
     """
-    if model is None or not model.digest or not isinstance(encoder, Identified):
+    if model is None or not model.digest or not isinstance(encoder, IdentifiedEmbedder):
         return
     digest = encoder.digest()
     if digest != model.digest:
@@ -140,7 +123,7 @@ def encode(encoder: Embedder, texts: Sequence[str], prompt: str, bar: Progress |
     options: dict[str, Any] = {}
     if bar is not None and "progress" in signature(encoder.encode).parameters:
         options["progress"] = bar
-    if prompt and isinstance(encoder, Prompted):
+    if prompt and isinstance(encoder, IdentifiedEmbedder):
         vectors = encoder.encode(list(texts), prompt=prompt, **options)
     else:
         vectors = encoder.encode([prompt + text for text in texts] if prompt else list(texts), **options)
@@ -154,7 +137,7 @@ def encode(encoder: Embedder, texts: Sequence[str], prompt: str, bar: Progress |
 
 def prompts_of(encoder: Embedder, query: str | None, document: str | None) -> tuple[str, str]:
     """Prompts for queries and documents: those given, else what the model's own prompt names say."""
-    known = encoder.prompts if isinstance(encoder, Prompted) else {}
+    known = encoder.prompts if isinstance(encoder, IdentifiedEmbedder) else {}
     if query is None:
         query = known.get("query", "")
     if document is None:

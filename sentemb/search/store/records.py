@@ -208,21 +208,23 @@ def as_rows(
     number = 0
     while block := list(islice(records, BLOCK)):
         documents: list[Document] = []
+        kept: list[tuple[str | None, str | None]] = []  # text, and metadata as JSON
         for record in block:
             number += 1
             try:
                 document = as_document(record)
                 _check_text(document, number, with_text=with_text)
-                row_of(document, document.id if document.id is not None else number)
+                _, text, metadata = row_of(document, document.id if document.id is not None else number)
             except DataError as error:
                 if skipped is None:
                     raise
                 skipped.add("documents", number, str(error), has_lines=False)
                 continue
             documents.append(document)
+            kept.append((text, metadata))
         names = numbering.ids(documents)
         if documents:
-            yield [row_of(document, name) for document, name in zip(documents, names, strict=True)]
+            yield [(name, text, metadata) for name, (text, metadata) in zip(names, kept, strict=True)]
 
 
 def _check_text(document: Document, number: int, *, with_text: bool) -> None:

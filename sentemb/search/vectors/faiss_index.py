@@ -6,7 +6,7 @@ import math
 import re
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import faiss as _faiss
 import numpy as np
@@ -24,7 +24,6 @@ from sentemb.search.vectors.faiss_codes import (
     rotation_quantisers,
 )
 from sentemb.search.vectors.faiss_files import create_raw, is_binary, read_raw, reason, write_raw
-from sentemb.search.vectors.faiss_filters import keep_allowed, selector
 from sentemb.search.vectors.kind import Knob, Mask, Rows, Scores, VectorIndex, Vectors, Write, search_wider
 
 faiss: Any = _faiss  # its own type stubs know half of its classes
@@ -40,6 +39,7 @@ class FaissIndex(VectorIndex):
     4 · differing.
     """
 
+    string: ClassVar[str]
     build_effort: int | None = None  # a graph's efConstruction
     raw: Any
 
@@ -50,17 +50,15 @@ class FaissIndex(VectorIndex):
 
     def factory(self, dimension: int, rows: int) -> str:
         """FAISS's factory string for about ``rows`` vectors."""
-        raise NotImplementedError
+        return self.string
 
     def create(self, *, dimension: int, metric: Metric, rows: int) -> None:
-        """See ``VectorIndex``."""
         self._description = self.factory(dimension, rows)
         self._take(create_raw(self._description, dimension, metric), metric)
         if self.build_effort is not None and self._graph is not None:
             self._graph.hnsw.efConstruction = self.build_effort
 
     def load(self, path: Path, *, dimension: int, metric: Metric, is_mapped: bool = False) -> None:
-        """See ``VectorIndex``."""
         self._description = self.factory(dimension, 1)
         self._take(read_raw(path, self._description, is_mapped=is_mapped), metric)
 
@@ -134,7 +132,6 @@ class FaissIndex(VectorIndex):
         self.raw.add(self._coded(vectors))
 
     def take_codes(self, other: VectorIndex, rows: Rows) -> bool:
-        """See ``VectorIndex``."""
         if not isinstance(other, FaissIndex) or self._is_binary or not can_copy_codes(self.raw, other.raw):
             return False
         copy_codes(other.raw, self.raw, rows)
@@ -155,9 +152,9 @@ class FaissIndex(VectorIndex):
             scores, rows = self._search(queries, k, effort, None)
         elif self._graph is not None and np.count_nonzero(allowed) < RARE * self.rows:
             storage = faiss.downcast_index(self.raw.storage) if self._graph is self.raw else self.raw
-            scores, rows = storage.search(queries, k, params=faiss.SearchParameters(sel=selector(allowed)))
+            scores, rows = storage.search(queries, k, params=faiss.SearchParameters(sel=_selector(allowed)))
         elif self._can_select():
-            scores, rows = self._search(queries, k, effort, selector(allowed))
+            scores, rows = self._search(queries, k, effort, _selector(allowed))
         else:
             missing = self.dimension if self._is_binary else float(worst(self.metric))
             scores, rows = search_wider(
@@ -168,8 +165,7 @@ class FaissIndex(VectorIndex):
     def within(
         self, queries: Vectors, threshold: float, *, allowed: Mask | None = None, effort: int | None = None
     ) -> tuple[Rows, NDArray[np.float32], Rows]:
-        """See ``VectorIndex``."""
-        selected = selector(allowed) if allowed is not None and self._can_select() else None
+        selected = _selector(allowed) if allowed is not None and self._can_select() else None
         limit: float = threshold
         if self._is_binary:
             differing = threshold / 4 if self.metric == "l2" else (
@@ -188,7 +184,7 @@ class FaissIndex(VectorIndex):
             raise SearchError(f"this kind of index has no range search: {reason(error)}") from None
         offsets = offsets.astype(np.int64)
         if allowed is not None and selected is None and len(rows):
-            offsets, scores, rows = keep_allowed(offsets, scores, rows, allowed)
+            offsets, scores, rows = _keep_allowed(offsets, scores, rows, allowed)
         return offsets, self._score(scores), rows
 
     def reconstruct(self, rows: Rows) -> Vectors:
@@ -262,8 +258,22 @@ class FaissIndex(VectorIndex):
         if self._takes_selector is None:
             probe = np.zeros((1, self.dimension), dtype=np.float32)
             try:
-                self._search(probe, 1, 1, selector(np.zeros(self.rows, dtype=bool)))
+                self._search(probe, 1, 1, _selector(np.zeros(self.rows, dtype=bool)))
                 self._takes_selector = True
             except RuntimeError:
                 self._takes_selector = False
         return self._takes_selector
+
+
+def _selector(allowed: Mask) -> Any:
+    """FAISS's form of the rows that may be found."""
+    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+
+
+def _keep_allowed(
+    offsets: NDArray[np.int64], scores: NDArray[Any], rows: NDArray[np.int64], allowed: Mask
+) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64]]:
+    """A range search's (offsets (queries + 1,), scores, rows) without rows that are not allowed."""
+    keep = allowed[rows]
+    counts = np.add.reduceat(np.append(keep, 0), offsets[:-1]) * (np.diff(offsets) > 0)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), scores[keep], rows[keep]

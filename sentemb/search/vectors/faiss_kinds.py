@@ -12,25 +12,19 @@ from sentemb.search.vectors.faiss_index import FaissIndex
 class Flat(FaissIndex):
     """Exact: every vector is compared; 4·d bytes a vector."""
 
-    def factory(self, dimension: int, rows: int) -> str:
-        """See ``FaissIndex``."""
-        return "Flat"
+    string = "Flat"
 
 
 class Sq8(FaissIndex):
     """Every value in 8 bits; d bytes a vector."""
 
-    def factory(self, dimension: int, rows: int) -> str:
-        """See ``FaissIndex``."""
-        return "SQ8"
+    string = "SQ8"
 
 
 class SqFp16(FaissIndex):
     """Every value in half precision; 2·d bytes a vector."""
 
-    def factory(self, dimension: int, rows: int) -> str:
-        """See ``FaissIndex``."""
-        return "SQfp16"
+    string = "SQfp16"
 
 
 class Hnsw(FaissIndex):
@@ -49,7 +43,6 @@ class Hnsw(FaissIndex):
         self.m, self.build_effort = m, build_effort
 
     def factory(self, dimension: int, rows: int) -> str:
-        """See ``FaissIndex``."""
         return f"HNSW{self.m}"
 
 
@@ -67,7 +60,6 @@ class _InvertedLists(FaissIndex):
         self.lists = lists
 
     def factory(self, dimension: int, rows: int) -> str:
-        """See ``FaissIndex``."""
         return f"IVF{self.lists or lists_for(rows)},{self.code}"
 
 
@@ -123,7 +115,6 @@ class IvfPq(_InvertedLists):
         self.bytes = bytes
 
     def factory(self, dimension: int, rows: int) -> str:
-        """See ``FaissIndex``."""
         return f"IVF{self.lists or lists_for(rows)},PQ{self.bytes or code_bytes(dimension)}"
 
 
@@ -131,10 +122,7 @@ class Binary(FaissIndex):
     """Signs only, re-scored; d/8 bytes a vector."""
 
     is_coarse = True
-
-    def factory(self, dimension: int, rows: int) -> str:
-        """See ``FaissIndex``."""
-        return "BFlat"
+    string = "BFlat"
 
 
 class Factory(FaissIndex):
@@ -150,7 +138,6 @@ class Factory(FaissIndex):
         self.can_reconstruct = not ("fs" in factory or "LSH" in factory)  # or it could never be compacted
 
     def factory(self, dimension: int, rows: int) -> str:
-        """See ``FaissIndex``."""
         return self._factory
 
 
