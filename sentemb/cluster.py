@@ -12,8 +12,9 @@ once. Ray starts a lost worker again and repeats what it was doing. Files lie on
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -38,11 +39,15 @@ class Cluster:
 
     Args:
         address: ``auto`` (the cluster of this machine), ``HOST:6379``, ``ray://HOST:10001``, or ``local`` (start one).
+
+    Attributes:
+        size: how many workers there are.
     """
+
+    size: int
 
     def __init__(self, address: str = "auto") -> None:
         self.address = address
-        self.workers, self._gpus = 0, 0.0
 
     def __enter__(self) -> Self:
         """Connect.
@@ -65,9 +70,13 @@ class Cluster:
                 f"no Ray cluster at {self.address} ({first_line(error)}); start one with `ray start --head` (and "
                 "`ray start --address=HOST:6379` on further machines), or use the address local"
             ) from error
+        from ray.util import ActorPool
+
         resources = ray.cluster_resources()
-        self._gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
-        self.workers = max(1, int(resources["GPU"] if self._gpus else resources.get("CPU", 1)))
+        gpus = int(resources.get("GPU", 0))
+        self.size = gpus or max(1, int(resources.get("CPU", 1)))
+        worker = ray.remote(num_cpus=1, num_gpus=min(gpus, 1), max_restarts=RETRIES, max_task_retries=RETRIES)(Worker)
+        self._pool = ActorPool([worker.remote() for _ in range(self.size)])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,37 +86,35 @@ class Cluster:
 
     def encoder(self, encoder: Encoder) -> ClusterEncoder:
         """The encoder's model, loaded by every worker from where this process loaded it."""
-        import ray
+        return ClusterEncoder(encoder, self)
 
-        worker = ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=RETRIES, max_task_retries=RETRIES)(Worker)
-        settings = (encoder.source, encoder.digest(), encoder.max_tokens, encoder.precision)
-        return ClusterEncoder(encoder, [worker.remote(*settings) for _ in range(self.workers)])
-
-    def spread(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    def spread(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """``map`` on the workers, results in order; the function and what it holds are sent to them.
 
         Raises:
             SentembError: what the function raised.
-            ModelError: a task failed for another reason, or was lost too often.
+            ModelError: it failed in another way, or its worker was lost too often.
         """
-        import ray
+        from ray.exceptions import RayError, RayTaskError
 
-        task = ray.remote(num_cpus=1, max_retries=RETRIES)(_call)
-        running = [task.remote(function, item) for item in items]
-        for reference in running:
-            with _errors_of_workers():
-                result: Result = ray.get(reference)
-            yield result
+        try:
+            yield from self._pool.map(lambda worker, item: worker.call.remote(function, item), items)
+        except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, SentembError):
+                raise cause from None
+            raise ModelError(f"a worker of the cluster failed: {first_line(cause)}") from error
 
 
 class ClusterEncoder:
     """Encodes on the workers of a cluster; made by ``Cluster.encoder``. To an index it is the encoder's own model."""
 
-    def __init__(self, encoder: Encoder, workers: Sequence[Any]) -> None:
-        from ray.util import ActorPool
-
+    def __init__(self, encoder: Encoder, cluster: Cluster) -> None:
         self.source, self.prompts, self.width, self.cut_count = encoder.source, encoder.prompts, encoder.width, 0
-        self._digest, self._count, self._pool = encoder.digest(), len(workers), ActorPool(workers)
+        self._cluster, self._digest = cluster, encoder.digest()
+        self._job = Job(
+            source=encoder.source, digest=self._digest, max_tokens=encoder.max_tokens, precision=encoder.precision
+        )
 
     def digest(self) -> str:
         """The model's."""
@@ -125,54 +132,47 @@ class ClusterEncoder:
         """
         options = {"prompt": prompt, "prompt_name": prompt_name, "normalise": normalise,
                    "batch_tokens": batch_tokens, "dim": dim}
-        size = max(LEAST_TEXTS, -(-len(texts) // (CHUNKS * self._count)))
+        size = max(LEAST_TEXTS, -(-len(texts) // (CHUNKS * self._cluster.size)))
         chunks = [list(texts[start : start + size]) for start in range(0, len(texts), size)]
         vectors = np.empty((len(texts), dim or self.width), dtype=np.float32)
-        with _errors_of_workers():
-            results = self._pool.map(lambda worker, chunk: worker.encode.remote(chunk, options), chunks)
-            for number, (part, cut) in enumerate(results):
-                vectors[number * size : number * size + len(part)] = part
-                self.cut_count += cut
-                if progress is not None:
-                    progress.advance(len(part))
+        for number, (part, cut) in enumerate(self._cluster.spread(partial(encode_chunk, self._job, options), chunks)):
+            vectors[number * size : number * size + len(part)] = part
+            self.cut_count += cut
+            if progress is not None:
+                progress.advance(len(part))
         return vectors
 
 
-def _call(function: Callable[[Item], Result], item: Item) -> Result:
-    return function(item)
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every worker must load alike."""
+
+    source: str
+    digest: str
+    max_tokens: int
+    precision: str
 
 
 class Worker:
-    """An actor that holds the model."""
+    """An actor: calls what it is sent."""
 
-    def __init__(self, source: str, digest: str, max_tokens: int, precision: str) -> None:
-        self._settings = source, digest, max_tokens, precision
-        self._encoder: Encoder | None = None
-
-    def encode(self, texts: list[str], options: dict[str, Any]) -> tuple[NDArray[np.float32], int]:
-        """Vectors of the texts, and how many of these were cut."""
-        if self._encoder is None:  # not in the constructor, whose errors Ray takes for a lost worker
-            from sentemb.encoder import Encoder
-
-            source, digest, max_tokens, precision = self._settings
-            encoder = Encoder.load(source, max_tokens=max_tokens, precision=precision)
-            if encoder.digest() != digest:
-                raise ModelError(f"{source} is another model on a worker than here; give all machines the same one")
-            self._encoder = encoder
-        before = self._encoder.cut_count
-        vectors = self._encoder.encode(texts, progress=False, **options)
-        return vectors, self._encoder.cut_count - before
+    def call(self, function: Callable[[Item], Result], item: Item) -> Result:
+        """The function's result."""
+        return function(item)
 
 
-@contextmanager
-def _errors_of_workers() -> Iterator[None]:
-    """Ray's errors as ours: what a worker raised, else the first line of what Ray says."""
-    from ray.exceptions import RayError, RayTaskError
+@cache
+def _loaded(job: Job) -> Encoder:
+    from sentemb.encoder import Encoder
 
-    try:
-        yield
-    except RayError as error:
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        if isinstance(cause, SentembError):
-            raise cause from None
-        raise ModelError(f"a worker of the cluster failed: {first_line(cause)}") from error
+    encoder = Encoder.load(job.source, max_tokens=job.max_tokens, precision=job.precision)
+    if encoder.digest() != job.digest:
+        raise ModelError(f"{job.source} is another model on a worker than here; give all machines the same one")
+    return encoder
+
+
+def encode_chunk(job: Job, options: dict[str, Any], texts: list[str]) -> tuple[NDArray[np.float32], int]:
+    """On a worker: vectors of the texts, and how many of these were cut. The model is loaded once."""
+    encoder = _loaded(job)
+    before = encoder.cut_count
+    return encoder.encode(texts, progress=False, **options), encoder.cut_count - before

@@ -73,7 +73,7 @@ def killing(cluster: Running, is_time: Callable[[], bool]) -> tuple[threading.Th
 def test_encoding_where_a_worker_is_killed(cluster: Running, texts: Path, tiny_bert: Path, tmp_path: Path) -> None:
     one, many = tmp_path / "one.npy", tmp_path / "many.npy"
     run(command(["encode"], texts, one, tiny_bert, "--window", "1000"))
-    thread, killed, is_over = killing(cluster, lambda: bool(cluster.processes("ray::Worker.encode")))
+    thread, killed, is_over = killing(cluster, lambda: bool(cluster.processes("ray::Worker.call")))
     run(command(["encode"], texts, many, tiny_bert, "--window", "1000", "--ray", cluster.address))
     is_over.set()
     thread.join()
