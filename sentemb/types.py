@@ -32,7 +32,7 @@ Vectors = NDArray[np.float32]  # (texts, width)
 
 
 # ------------------------------------------------------------------------------------------- host side
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenColumn:
     """Ragged token ids of one column: row i is ``flat[offsets[i]:offsets[i + 1]]``, special tokens included."""
 
@@ -54,7 +54,7 @@ class TokenColumn:
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         index = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
-        return TokenColumn(self.flat[index], offsets, self.text[rows])
+        return TokenColumn(flat=self.flat[index], offsets=offsets, text=self.text[rows])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,12 @@ from sentemb import progress
 from sentemb.progress import Progress, show_log
 
 
+@pytest.fixture(autouse=True)
+def not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SENTEMB_QUIET", raising=False)  # a test of the command may have set it in this process
+    monkeypatch.delenv("RANK", raising=False)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

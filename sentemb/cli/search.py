@@ -45,15 +45,16 @@ def search(
     = None,
     precision: Annotated[str | None, typer.Option(help="number format of encoding queries; default the index's")]
     = None,
+    device: Annotated[str, typer.Option("--device", help="where to search: cpu, or cuda for exact kinds")] = "cpu",
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=(
-        "effort=N (nprobe or efSearch), device=cuda, mapped=true (vectors stay on disk), verify=false (no checksums)"
+        "effort=N (nprobe or efSearch), mapped=true (vectors stay on disk), verify=false (no checksums)"
     ))] = None,
     json: Json = False,
 ) -> None:
     """Find documents by meaning, by words, or by both."""
     from sentemb.search import SearchIndex
 
-    settings = settings_of(set_ or (), {"effort": int, "device": str, "mapped": bool, "verify": bool})
+    settings = settings_of(set_ or (), {"effort": int, "mapped": bool, "verify": bool})
     effort = settings.pop("effort", None)
     _check_together(
         ways={"QUERY": queries or file, "--more-like": more_like, "--like": like},
@@ -61,7 +62,7 @@ def search(
         effort=effort is not None, rerank=rerank is not None, unlike=bool(unlike),
     )
     texts = _texts(queries or [], file)
-    opened = SearchIndex.open(index, encoder=model, precision=precision, **settings)
+    opened = SearchIndex.open(index, encoder=model, precision=precision, device=device, **settings)
     if more_like:
         _show(opened, where, zip(more_like, opened.similar_to(more_like, k, where=where), strict=True), json)
         return

@@ -13,7 +13,7 @@ from sentemb.types import TokenColumn
 IGNORED = -100  # target at positions that ask for nothing; torch's cross-entropy leaves it out by default
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Padded:
     """Right-padded rows; t is the longest row's length (at least 1)."""
 
@@ -41,7 +41,7 @@ def pad(
     if targets is not None:
         padded = np.full(mask.shape, IGNORED, dtype=np.int64)
         padded[mask] = targets[column.offsets[0] : column.offsets[-1]]
-    return Padded(input_ids, mask.astype(np.int64), padded)
+    return Padded(input_ids=input_ids, attention_mask=mask.astype(np.int64), targets=padded)
 
 
 def concatenate(columns: Sequence[TokenColumn]) -> TokenColumn:
@@ -52,7 +52,7 @@ def concatenate(columns: Sequence[TokenColumn]) -> TokenColumn:
         offsets.append(column.offsets[1:] - column.offsets[0] + total)
         total = int(offsets[-1][-1])
     return TokenColumn(
-        np.concatenate([column.flat[column.offsets[0] : column.offsets[-1]] for column in columns]),
-        np.concatenate(offsets),
-        np.concatenate([column.text for column in columns]),
+        flat=np.concatenate([column.flat[column.offsets[0] : column.offsets[-1]] for column in columns]),
+        offsets=np.concatenate(offsets),
+        text=np.concatenate([column.text for column in columns]),
     )

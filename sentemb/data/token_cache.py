@@ -42,7 +42,7 @@ class TokenCache:
             return None
         if flat.dtype != np.int32 or offsets.dtype != np.int64 or len(offsets) != len(text) + 1:
             return None
-        return TokenColumn(np.asarray(flat), offsets, text)
+        return TokenColumn(flat=np.asarray(flat), offsets=offsets, text=text)
 
     def store(self, key: str, column: TokenColumn) -> None:
         """Keep a column; a full or read-only disk is no reason to stop."""

@@ -103,7 +103,7 @@ def _in_chunks(texts: list[str], hashed: NDArray[np.int64], tokeniser: TextToken
             lengths.append(chunk.lengths)
             bar.advance(len(chunk))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    return TokenColumn(np.concatenate(flats), offsets, hashed)
+    return TokenColumn(flat=np.concatenate(flats), offsets=offsets, text=hashed)
 
 
 def _key(hashed: NDArray[np.int64], prefix: str, tokeniser: TextTokeniser) -> str:

@@ -173,7 +173,7 @@ class Encoder:
     def tokenise(self, texts: Sequence[str]) -> TokenColumn:
         """Token ids of every text, special tokens included, cut to ``max_tokens``, with the texts' hashes."""
         column = self.tokeniser(texts)
-        return TokenColumn(column.flat, column.offsets, text_hashes(texts))
+        return TokenColumn(flat=column.flat, offsets=column.offsets, text=text_hashes(texts))
 
     def encode(
         self,

@@ -82,7 +82,7 @@ class Tokeniser:
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         flat = np.concatenate(flats) if flats else np.empty(0, dtype=np.int32)
-        return TokenColumn(flat, offsets, np.broadcast_to(np.int64(-1), len(texts)))
+        return TokenColumn(flat=flat, offsets=offsets, text=np.broadcast_to(np.int64(-1), len(texts)))
 
     def prompt_tokens(self, prompt: str) -> int:
         """Leading tokens that ``prompt`` takes in front of a text (special tokens at the end do not count)."""

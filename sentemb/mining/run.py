@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import SearchError
+from sentemb.errors import SearchError, needs_extra
 from sentemb.files import atomic_file, write_json
 from sentemb.mining.miner import MinedBlock, Miner, MiningOptions
 from sentemb.mining.report import MiningReport, report_of
@@ -225,6 +225,7 @@ def _write_jsonl(output: Path, rows: Iterator[dict[str, Any]], _: int) -> None:
 
 
 def _write_parquet(output: Path, rows: Iterator[dict[str, Any]], negatives: int) -> None:
+    needs_extra("pyarrow", "data")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

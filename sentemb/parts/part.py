@@ -133,7 +133,8 @@ class Part(metaclass=PartType):
 
         if not cls.room:
             return unlinked_schema(cls)
-        return {"anyOf": [{REFERENCE: f"#/$defs/{cls.room}"}, {"enum": room(cls.room).names()}]}
+        own = {"type": "string", "pattern": "[:+]"}  # package.module:Class, or poolings joined by a plus
+        return {"anyOf": [{REFERENCE: f"#/$defs/{cls.room}"}, {"enum": room(cls.room).names()}, own]}
 
     @classmethod
     def _read(cls, value: Any) -> Part:

@@ -35,6 +35,7 @@ Several = Annotated[Sequence[P], AfterValidator(tuple)]
 
 # do not change what is trained
 DESCRIPTIVE = ("name", "source", "expected", "note")
+_ARRAYS = ("companions", "edits", "terms", "dev")
 _HEADERS = {"encoder": "[encoder]", "data": "[data]", "views": "[views]", "terms": "[[terms]]"}
 
 
@@ -160,19 +161,23 @@ class Recipe(Part):
         Raises:
             RecipeError: with every fault found.
         """
-        values = dict(tree)
+        single = [name for name in _ARRAYS if isinstance(tree.get(name), Mapping)]
+        faults = [(name, f"must be an array of tables: [[{name}]]") for name in single]
+        faults += [("copies", "belong into [views]: copies = [{ use = … }]")] if "copies" in tree else []
+        values = {name: value for name, value in tree.items() if name not in single}
         views = values.get("views")
         if isinstance(views, Mapping):  # copies stand among the views in a file
             values["copies"] = views.get("copies", ())
             values["views"] = {key: value for key, value in views.items() if key != "copies"}
         known = settings_of(cls)
         optional = {name: kind for name, kind in known.items() if name in values or not kind.is_required}
-        checked, faults = check_values(values, optional)
-        faults += [("", f"has no table {_HEADERS[name]}") for name in known if name not in optional]
-        absent = {name: kind.default for name, kind in optional.items() if name not in values}
+        checked, wrong = check_values(values, optional)
+        missing = [name for name in known if name not in {*optional, *single}]
+        faults += [*wrong, *(("", f"has no table {_HEADERS[name]}") for name in missing)]
+        absent = {name: kind.default for name, kind in optional.items() if name not in {*values, *single}}
         faults += recipe_faults({**absent, **checked})
         if faults:
-            in_file = [(f"views.{path}" if path.startswith("copies") else path, problem) for path, problem in faults]
+            in_file = [(f"views.{path}" if path.startswith("copies[") else path, problem) for path, problem in faults]
             raise RecipeError(PartError("", in_file).located(f"{where}: "))
         return cls(**checked)
 

@@ -13,6 +13,7 @@ from sentemb.errors import RecipeError
 from sentemb.recipe.build import build
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.callbacks import Callback
+from sentemb.training.device import check_installed
 from sentemb.training.plan import TrainResult
 from sentemb.training.run import run
 
@@ -42,6 +43,7 @@ def train(
         recipe = Recipe.load(recipe)
     if data is not None:
         recipe = recipe.replace(data=_source(data, recipe.data))
+    check_installed(recipe.train)
     run_dir = Path(output) if output is not None else Path("runs") / recipe.name
     has_joined = join(recipe.train.device_timeout_s)
     try:

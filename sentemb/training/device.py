@@ -31,12 +31,18 @@ def resolve_precision(precision: Precision) -> str:
     return "bf16" if multiplies_bfloat16(find_device(None)) else "fp32"
 
 
+def check_installed(settings: TrainSettings) -> None:
+    """Raise ``MissingExtra`` for a package that training will need, before anything is read or written."""
+    needs_extra("accelerate", "train")
+    needs_extra("matplotlib", "train")  # it draws the curve at the end
+    for name in settings.trackers:  # accelerate only warns, and trains without
+        needs_extra(name, "trackers")
+
+
 def build_accelerator(
     settings: TrainSettings, precision: str, *, run_dir: Path, recipe: Mapping[str, Any]
 ) -> Any:
     """accelerate's ``Accelerator`` for this run, with its trackers started."""
-    for package in ("accelerate", "matplotlib"):  # matplotlib draws the curve at the end
-        needs_extra(package, "train")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
@@ -44,8 +50,6 @@ def build_accelerator(
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-    for name in settings.trackers:  # accelerate only warns, and trains without
-        needs_extra(name, "trackers")
     # an earlier run of this process left its precision there, and accelerate refuses another one
     AcceleratorState._reset_state()
     accelerator = Accelerator(

@@ -177,7 +177,7 @@ def _merge(columns: Sequence[TokenColumn], rows: slice) -> TokenColumn:
 def _tokens(view: View, rows: NDArray[np.int64], pad: int) -> Tokens:
     targets = None
     if view.targets is not None:
-        targets = TokenColumn(view.targets, view.column.offsets, view.column.text).take(rows).flat
+        targets = TokenColumn(flat=view.targets, offsets=view.column.offsets, text=view.column.text).take(rows).flat
     return _pad(view.column.take(rows), targets, pad)
 
 

@@ -65,4 +65,8 @@ class Masked(ViewCopy):
         ordinary = np.setdiff1d(np.arange(vocabulary.size, dtype=np.int32), special, assume_unique=True)
         flat[randomised] = context.generator.choice(ordinary, size=len(randomised))
         targets = np.where(chosen, original, np.int32(-100)).astype(np.int32, copy=False)
-        return View(column=TokenColumn(flat, view.column.offsets, view.column.text), ids=view.ids, targets=targets)
+        return View(
+            column=TokenColumn(flat=flat, offsets=view.column.offsets, text=view.column.text),
+            ids=view.ids,
+            targets=targets,
+        )

@@ -48,7 +48,9 @@ def column_of(rows: Sequence[Sequence[int]], text: Sequence[int] | None = None) 
     """A token column; hashes count from 0 unless given."""
     offsets = np.cumsum([0, *map(len, rows)]).astype(np.int64)
     flat = np.array([token for row in rows for token in row], dtype=np.int32)
-    return TokenColumn(flat, offsets, np.array(range(len(rows)) if text is None else text, dtype=np.int64))
+    return TokenColumn(
+        flat=flat, offsets=offsets, text=np.array(range(len(rows)) if text is None else text, dtype=np.int64)
+    )
 
 
 def build_of(module: TinyModule, frozen: TinyModule | None = None, seen: list[str] | None = None) -> Build:

@@ -20,7 +20,9 @@ def examples(*texts: list[int], lengths: list[int] | None = None) -> Examples:
     sizes = np.array(lengths if lengths is not None else [1] * rows, dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     flat = np.zeros(int(offsets[-1]), dtype=np.int32)
-    columns = {f"column_{i}": TokenColumn(flat, offsets, np.array(text)) for i, text in enumerate(texts)}
+    columns = {
+        f"column_{i}": TokenColumn(flat=flat, offsets=offsets, text=np.array(text)) for i, text in enumerate(texts)
+    }
     return Examples(ids=np.arange(rows), columns=columns)
 
 

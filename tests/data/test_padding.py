@@ -11,7 +11,7 @@ from sentemb.types import TokenColumn
 def column(rows: list[list[int]]) -> TokenColumn:
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     flat = np.array([token for row in rows for token in row], dtype=np.int32)
-    return TokenColumn(flat, offsets, np.arange(len(rows)))
+    return TokenColumn(flat=flat, offsets=offsets, text=np.arange(len(rows)))
 
 
 ragged = st.lists(st.lists(st.integers(1, 99), max_size=6), min_size=1, max_size=8)
@@ -42,5 +42,7 @@ def test_concatenate_then_take_gives_the_rows_back(first, second):
 
 def test_a_slice_of_a_column_pads_like_its_own_rows():
     whole = column([[1], [2, 3], [4, 5, 6]])
-    part = TokenColumn(whole.flat, whole.offsets[1:], whole.text[1:])  # offsets that do not start at 0
+    part = TokenColumn(
+        flat=whole.flat, offsets=whole.offsets[1:], text=whole.text[1:]
+    )  # offsets that do not start at 0
     assert pad(part, 0).input_ids.tolist() == [[2, 3, 0], [4, 5, 6]]

@@ -28,7 +28,9 @@ class Counting:
         self.hub.backend_tokenizer.enable_truncation(self.max_tokens)
         ids = [encoding.ids for encoding in self.hub.backend_tokenizer.encode_batch(texts)]
         offsets = np.cumsum([0, *map(len, ids)])
-        return TokenColumn(np.array([i for row in ids for i in row], dtype=np.int32), offsets, text_hashes(texts))
+        return TokenColumn(
+            flat=np.array([i for row in ids for i in row], dtype=np.int32), offsets=offsets, text=text_hashes(texts)
+        )
 
     def fingerprint(self):
         rules = json.loads(self.hub.backend_tokenizer.to_str())
@@ -160,7 +162,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tokeniser, tmp_path):
 
 
 def test_the_least_recently_used_entries_go(tmp_path):
-    column = TokenColumn(np.zeros(1000, dtype=np.int32), np.array([0, 1000]), np.array([1]))
+    column = TokenColumn(flat=np.zeros(1000, dtype=np.int32), offsets=np.array([0, 1000]), text=np.array([1]))
     cache = TokenCache(tmp_path, capacity_bytes=10_000)
     import os
 
@@ -180,7 +182,9 @@ def test_a_text_of_which_nothing_is_left(tmp_path):
             return "silent"
 
         def __call__(self, texts):
-            return TokenColumn(np.zeros(0, np.int32), np.zeros(len(texts) + 1, np.int64), text_hashes(texts))
+            return TokenColumn(
+                flat=np.zeros(0, np.int32), offsets=np.zeros(len(texts) + 1, np.int64), text=text_hashes(texts)
+            )
 
     with pytest.raises(DataError, match=r"leaves nothing of 1 texts, e\.g\. of row 1"):
         tokenise(Table(columns={"anchor": ["\u200b"]}), Silent(), cache_dir=tmp_path)

@@ -41,7 +41,7 @@ def column(lengths: list[int]) -> TokenColumn:
     generator = np.random.default_rng(0)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     flat = generator.integers(3, 99, offsets[-1]).astype(np.int32)
-    return TokenColumn(flat, offsets, np.arange(len(lengths), dtype=np.int64))
+    return TokenColumn(flat=flat, offsets=offsets, text=np.arange(len(lengths), dtype=np.int64))
 
 
 LENGTHS = [40, 33, 33, 33, 17, 9, 9, 3, 1]

@@ -56,7 +56,7 @@ def test_token_ids_as_input(encoder: Encoder) -> None:
     assert encoder.tokeniser.decode(column)[0] == "the dog runs"
     row = np.zeros(200, dtype=np.int32)
     with pytest.raises(ModelError, match="200 tokens; the backbone's positions end at 128"):
-        encoder.encode(TokenColumn(row, np.array([0, 200]), np.array([0])))
+        encoder.encode(TokenColumn(flat=row, offsets=np.array([0, 200]), text=np.array([0])))
 
 
 def test_any_iterable_of_texts(encoder: Encoder) -> None:

@@ -127,7 +127,7 @@ def test_every_known_family_reads_the_same_weights(kind: str, with_head: bool, t
     made.save_pretrained(tmp_path)
     backbone = AutoModel.from_pretrained(tmp_path).eval()
     flat = np.arange(5, 25, dtype=np.int32)
-    packed = pack(TokenColumn(flat, np.array([0, 12, 20]), np.array([0, 1])))
+    packed = pack(TokenColumn(flat=flat, offsets=np.array([0, 12, 20]), text=np.array([0, 1])))
     with torch.inference_mode():
         full = lean_form(backbone, torch.float32)(packed)[0]
         lean = lean_form(read_skeleton(tmp_path), torch.float32)(packed)[0]

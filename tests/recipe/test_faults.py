@@ -95,6 +95,31 @@ def test_missing_companion_and_view_are_named(tmp_path):
     assert 'use = "masked", of = ["anchor"]' in message
 
 
+def test_tables_of_another_shape_are_told():
+    text = """
+        copies = [{ use = "masked", of = ["anchor"] }]
+        [encoder]
+        backbone = "bert"
+        [data]
+        use = "lines"
+        path = "a.txt"
+        [views]
+        use = "twice"
+        [terms]
+        use = "info_nce"
+        [dev]
+        use = "sts"
+        path = "dev.tsv"
+    """
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_toml(text)
+    assert str(caught.value).splitlines() == [
+        "recipe: terms must be an array of tables: [[terms]]",
+        "recipe: dev must be an array of tables: [[dev]]",
+        "recipe: copies belong into [views]: copies = [{ use = … }]",
+    ]
+
+
 def test_toml_errors_name_the_place(tmp_path):
     recipe = tmp_path / "broken.toml"
     recipe.write_text("[train\nbatch_size = 3\n")

@@ -56,6 +56,9 @@ def test_a_recipe_without_its_tables_does_not_fit(validator):
 def test_own_parts_fit(validator):
     tree = Recipe.named("simcse-unsup-minilm").to_tree()
     validator.validate({**tree, "terms": [{"use": "my_parts:Margin", "anything": 3}]})
+    for pooling in ("cls", "cls+mean", "my_parts:Attention", {"use": "mean"}):
+        validator.validate({**tree, "encoder": {**tree["encoder"], "pooling": pooling}})
+    assert list(validator.iter_errors({**tree, "encoder": {**tree["encoder"], "pooling": "clss"}}))
 
 
 def test_the_command_prints_it(capsys):

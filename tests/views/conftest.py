@@ -15,7 +15,9 @@ def column_of():
     def make(token_rows: list[list[int]], first_text: int = 0) -> TokenColumn:
         offsets = np.cumsum([0, *(len(row) for row in token_rows)]).astype(np.int64)
         flat = np.array([token for row in token_rows for token in row], dtype=np.int32)
-        return TokenColumn(flat, offsets, np.arange(first_text, first_text + len(token_rows), dtype=np.int64))
+        return TokenColumn(
+            flat=flat, offsets=offsets, text=np.arange(first_text, first_text + len(token_rows), dtype=np.int64)
+        )
 
     return make
 

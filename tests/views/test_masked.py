@@ -76,7 +76,7 @@ def test_ragged_and_empty_rows(token_rows, probability, seed):
     offsets = np.cumsum([0, *(len(row) for row in token_rows)]).astype(np.int64)
     flat = np.array([token for row in token_rows for token in row], dtype=np.int32)
     ids = np.arange(len(token_rows), dtype=np.int64)
-    views = {"positive": View(column=TokenColumn(flat, offsets, ids), ids=ids)}
+    views = {"positive": View(column=TokenColumn(flat=flat, offsets=offsets, text=ids), ids=ids)}
     vocabulary = Vocabulary(size=30, pad=0, mask=4, special=frozenset(SPECIAL))
     context = ViewContext(
         generator=np.random.default_rng(seed),

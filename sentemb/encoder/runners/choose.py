@@ -109,7 +109,7 @@ def _made_up_rows(backbone: nn.Module, vocabulary: Vocabulary) -> TokenColumn:
     special = {*vocabulary.special, vocabulary.pad, *(table.padding_idx for table in tables)} - {None}
     ids = np.setdiff1d(np.arange(size, dtype=np.int32), [*special])
     flat = np.random.default_rng(0).choice(ids, int(offsets[-1]))
-    return TokenColumn(flat, offsets, np.full(len(lengths), -1, dtype=np.int64))
+    return TokenColumn(flat=flat, offsets=offsets, text=np.full(len(lengths), -1, dtype=np.int64))
 
 
 @torch.inference_mode()

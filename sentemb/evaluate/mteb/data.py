@@ -63,6 +63,7 @@ def _contents(folder: Path) -> str:
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
     """mteb, datasets and the hub keep their warnings and bars to themselves."""
+    needs_extra("datasets", "data")
     import datasets
 
     names = ("mteb", "datasets", "huggingface_hub", "sentence_transformers")

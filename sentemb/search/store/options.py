@@ -63,5 +63,5 @@ class BuildOptions:
         for name in self.indexed_fields:
             extract(name)
         rule_of(self.words)
-        if self.kind != "auto":
-            kind_of(self.kind)  # one that does not exist is refused before anything is encoded
+        # a kind that does not exist or lacks its library is refused before anything is encoded; auto takes one of FAISS
+        kind_of("flat" if self.kind == "auto" else self.kind)

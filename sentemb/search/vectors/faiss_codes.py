@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-faiss: Any = _faiss  # its own type stubs know half of its classes
+from sentemb.search.vectors.faiss_library import faiss
+
 COPIED = 65_536  # codes copied at a time
 
 

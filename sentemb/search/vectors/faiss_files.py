@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import faiss as _faiss
-
 from sentemb.errors import SearchError
 from sentemb.maths.neighbours import Metric
+from sentemb.search.vectors.faiss_library import faiss
 
-faiss: Any = _faiss  # its own type stubs know half of its classes
 IO_BLOCK = 1 << 20
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
 
-import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,9 +23,9 @@ from sentemb.search.vectors.faiss_codes import (
     rotation_quantisers,
 )
 from sentemb.search.vectors.faiss_files import create_raw, is_binary, read_raw, reason, write_raw
+from sentemb.search.vectors.faiss_library import faiss
 from sentemb.search.vectors.kind import Knob, Mask, Rows, Scores, VectorIndex, Vectors, Write, search_wider
 
-faiss: Any = _faiss  # its own type stubs know half of its classes
 RARE = 0.1  # a graph search meets few allowed rows when they are rarer; a scan of them is exact and costs less
 BATCH = 32  # queries from which one product of all of them is faster than FAISS's scan
 
