@@ -71,7 +71,7 @@ def search(
         _show(opened, where, [(title, opened.combined(like, unlike or None, k, where=where))], json)
         return
 
-    def found(texts: list[str], count: int) -> list[list[Hit]]:
+    def plain(texts: list[str], count: int) -> list[list[Hit]]:
         if words:
             return opened.by_words(texts, count, where=where)
         if hybrid:
@@ -82,7 +82,7 @@ def search(
             return opened.diverse(texts, count, weight=diverse, where=where)
         return opened.search(texts, count, where=where, effort=effort)
 
-    answer = _reranked(opened, found, rerank) if rerank else found
+    answer = _reranked(opened, plain, rerank) if rerank else plain
     if texts:
         _show(opened, where, zip(texts, answer(texts, k), strict=True), json)
     else:
@@ -127,14 +127,14 @@ def _check_together(
         raise SearchError(f"--set effort does not go with {chosen[0]}, which looks as hard as the index was tuned to")
 
 
-def _reranked(index: SearchIndex, found: Answer, model: str) -> Answer:
+def _reranked(index: SearchIndex, plain: Answer, model: str) -> Answer:
     """The best of five times as many, in the order of a cross-encoder."""
     from sentemb.encoder.crossencoder import load_cross_encoder
 
     score = load_cross_encoder(model)
 
     def answer(texts: list[str], k: int) -> list[list[Hit]]:
-        return [index.rerank(text, hits, score, k) for text, hits in zip(texts, found(texts, 5 * k), strict=True)]
+        return [index.rerank(text, hits, score, k) for text, hits in zip(texts, plain(texts, 5 * k), strict=True)]
 
     return answer
 

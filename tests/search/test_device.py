@@ -122,7 +122,7 @@ def test_a_missing_gpu_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixt
     with pytest.raises(ModelError, match=r'device = "cuda".*this machine has cpu'):
         SearchIndex.open(tmp_path, device="cuda")
     with pytest.raises(SystemExit) as ended:
-        main(["search", str(tmp_path), "x", "--set", "device=cuda"])
+        main(["search", str(tmp_path), "x", "--device", "cuda"])
     said = capsys.readouterr().err
     assert ended.value.code == 2
     assert "this machine has cpu" in said

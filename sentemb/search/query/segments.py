@@ -25,7 +25,7 @@ class Effort:
     """How hard to look."""
 
     effort: int | None = None  # nprobe or efSearch
-    oversample: int = 4  # candidates per asked neighbour that are re-scored exactly, where vectors are kept for it
+    oversample: int = 4  # candidates per wanted neighbour that are re-scored exactly, where vectors are kept for it
     can_grow: bool = True  # look harder for queries that find fewer than they could; tuning measures without
 
 
@@ -49,10 +49,10 @@ def search(
         effort: nprobe or efSearch; None: what the index was tuned to.
     """
     check_k(k)
-    made = generation.manifest
+    manifest = generation.manifest
     queries = generation.rule.apply(vectors, "queries")
-    k = min(k, max(made.rows, 1))
-    return search_segments(generation.segments, queries, k, made.metric, effort_of(generation, effort), condition)
+    k = min(k, max(manifest.rows, 1))
+    return search_segments(generation.segments, queries, k, manifest.metric, effort_of(generation, effort), condition)
 
 
 def effort_of(generation: Generation, effort: int | None = None) -> Effort:
@@ -84,75 +84,65 @@ def search_segments(
     for segment in segments:
         allowed = segment.allowed(condition)
         if allowed is None or allowed.any():
-            scores, rows = search_segment(segment, queries, k, metric, effort, allowed)
-            results.append(Hits(ids=np.where(rows >= 0, rows + first, -1) if first else rows, scores=scores))
+            hits = search_segment(segment, queries, k, metric, effort, allowed)
+            ids = np.where(hits.ids >= 0, hits.ids + first, -1) if first else hits.ids
+            results.append(Hits(ids=ids, scores=hits.scores))
         first += segment.rows
     return merged(results[1:] or results, k, metric)
 
 
 def search_segment(
     segment: Segment, queries: Vectors, k: int, metric: Metric, effort: Effort, allowed: Mask | None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and rows (queries, k) of one segment."""
-    index = segment.vectors
+) -> Hits:
+    """The k best rows of one segment."""
     if segment.exact is not None:
-        return segment.search(queries, k, effort=None, allowed=allowed)
+        scores, rows = segment.search(queries, k, effort=None, allowed=allowed)
+        return Hits(ids=rows, scores=scores)
+    share = 1.0
     if allowed is not None:
         count = int(np.count_nonzero(allowed))
-        if count <= FEW and (segment.half is not None or index.keeps_vectors):
+        if count <= FEW and (segment.half is not None or segment.vectors.keeps_vectors):
             return _compare_all(segment, queries, k, metric, np.flatnonzero(allowed))
         share = count / segment.rows
-    else:
-        share = 1.0
-    asked = min(k * effort.oversample, segment.rows) if segment.half is not None else min(k, segment.rows)
-    steps = _effort_for(segment, effort, asked, share)
-    scores, rows = segment.search(queries, asked, effort=steps, allowed=allowed)
+    wanted = min(k * effort.oversample if segment.half is not None else k, segment.rows)
+    steps = _effort_for(segment, effort, wanted, share)
+    scores, rows = segment.search(queries, wanted, effort=steps, allowed=allowed)
+    hits = Hits(ids=rows, scores=scores)
     if effort.can_grow:
-        _fill_up(segment, queries, (scores, rows), min(k, round(share * segment.rows)), steps, allowed)
+        _fill_up(segment, queries, hits, min(k, round(share * segment.rows)), steps, allowed)
     if segment.half is not None:
-        scores, rows = rescore(segment, queries, rows, min(k, asked), metric)
-    return scores, rows
+        exact = compared(queries, hits.ids, segment.exact_vectors, metric=metric)
+        return ordered(hits.ids, exact, min(k, wanted), metric)
+    return hits
 
 
 def _fill_up(
-    segment: Segment, queries: Vectors, found: tuple[NDArray[np.float32], NDArray[np.int64]], wanted: int,
-    effort: int | None, allowed: Mask | None,
+    segment: Segment, queries: Vectors, hits: Hits, wanted: int, effort: int | None, allowed: Mask | None
 ) -> None:
-    """Look harder for the queries that found fewer than ``wanted`` rows, until they have them or all was seen."""
-    scores, rows = found
-    short = np.flatnonzero(rows[:, wanted - 1] < 0)
+    """Look harder for the queries with fewer than ``wanted`` rows, until they have them or all was seen."""
+    short = np.flatnonzero(hits.ids[:, wanted - 1] < 0)
     knob = segment.vectors.knob
     while len(short) and knob is not None and effort is not None and effort < knob.largest:
         effort = min(4 * effort, knob.largest)
-        scores[short], rows[short] = segment.search(queries[short], rows.shape[1], effort=effort, allowed=allowed)
-        short = short[rows[short, wanted - 1] < 0]
+        hits.scores[short], hits.ids[short] = segment.search(
+            queries[short], hits.ids.shape[1], effort=effort, allowed=allowed
+        )
+        short = short[hits.ids[short, wanted - 1] < 0]
 
 
-def rescore(
-    segment: Segment, queries: Vectors, rows: NDArray[np.int64], k: int, metric: Metric
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Candidates (queries, c) compared exactly with the half-precision store; the k best of each query."""
-    scores = compared(queries, rows, segment.exact_vectors, metric=metric)
-    hits = ordered(rows, scores, k, metric)
-    return hits.scores, hits.ids
-
-
-def _compare_all(
-    segment: Segment, queries: Vectors, k: int, metric: Metric, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _compare_all(segment: Segment, queries: Vectors, k: int, metric: Metric, rows: NDArray[np.int64]) -> Hits:
     if len(queries) == 1:  # preparing a product of many costs more than this one
-        hits = ordered(rows[None], compared(queries, rows[None], segment.exact_vectors, metric=metric), k, metric)
-        return hits.scores, hits.ids
+        return ordered(rows[None], compared(queries, rows[None], segment.exact_vectors, metric=metric), k, metric)
     hits = top(queries, segment.exact_vectors(rows), k, metric="l2" if metric == "l2" else "dot", device="cpu")
-    return hits.scores, rows[hits.ids]
+    return Hits(ids=rows[hits.ids], scores=hits.scores)
 
 
-def _effort_for(segment: Segment, effort: Effort, asked: int, share: float) -> int | None:
+def _effort_for(segment: Segment, effort: Effort, wanted: int, share: float) -> int | None:
     """Where only a share of the rows may be found, look at correspondingly more of them."""
     knob = segment.vectors.knob
     if knob is None:
         return None
     base = effort.effort or knob.default
     if knob.is_beam:
-        base = max(base, asked)
+        base = max(base, wanted)
     return min(math.ceil(base / max(share, 1e-9)), knob.largest)

@@ -47,11 +47,11 @@ class Bm25:
         Args:
             allowed: for every segment, the rows that may be among them; None: all.
         """
-        results = [nothing(len(queries), min(k, self.rows), "dot")]
-        for place, query in enumerate(queries):
+        best = nothing(len(queries), min(k, self.rows), "dot")
+        for number, query in enumerate(queries):
             hits = self._best(query, min(k, self.rows), allowed or [None] * len(self.segments))
-            results[0].ids[place], results[0].scores[place] = hits.ids[0], hits.scores[0]
-        return results[0]
+            best.ids[number], best.scores[number] = hits.ids[0], hits.scores[0]
+        return best
 
     def _best(self, query: str, k: int, allowed: Sequence[NDArray[np.bool_] | None]) -> Hits:
         results, first = [nothing(1, k, "dot")], 0
