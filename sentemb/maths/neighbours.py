@@ -106,7 +106,8 @@ def merged(results: Sequence[Hits], k: int, metric: Metric) -> Hits:
     queries = len(results[0].ids)
     if len(results) == 1 and results[0].ids.shape[1] == k:
         only = results[0]
-        scores = np.where(only.ids < 0, worst(metric), only.scores)
+        is_full = only.ids.size and only.ids[:, -1].min() >= 0  # empty places come last
+        scores = only.scores if is_full else np.where(only.ids < 0, worst(metric), only.scores)
         if not (scores[:, 1:] == scores[:, :-1]).any():
             return Hits(ids=only.ids, scores=scores)
     best = nothing(queries, k, metric)

@@ -79,7 +79,7 @@ def search_segments(
     condition: Condition | None = None,
 ) -> Hits:
     """The k best rows of all segments, as positions counted over them; best first."""
-    results = [nothing(len(queries), 0, metric)]
+    results: list[Hits] = []
     first = 0
     for segment in segments:
         allowed = segment.allowed(condition)
@@ -88,7 +88,7 @@ def search_segments(
             ids = np.where(hits.ids >= 0, hits.ids + first, -1) if first else hits.ids
             results.append(Hits(ids=ids, scores=hits.scores))
         first += segment.rows
-    return merged(results[1:] or results, k, metric)
+    return merged(results or [nothing(len(queries), 0, metric)], k, metric)
 
 
 def search_segment(

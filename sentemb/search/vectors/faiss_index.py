@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
@@ -66,6 +67,12 @@ class FaissIndex(VectorIndex):
         self._is_binary = is_binary(self._description)
         self._ivf = None if self._is_binary else inner_ivf(raw)
         self._graph = None if self._is_binary else inner_graph(raw)
+        self._knob: Knob | None = None
+        if self._ivf is not None:
+            self._knob = Knob(name="nprobe", default=int(self._ivf.nprobe), largest=int(self._ivf.nlist))
+        elif self._graph is not None:
+            default = int(self._graph.hnsw.efSearch)
+            self._knob = Knob(name="efSearch", least=16, default=default, largest=1, is_beam=True)
         self.is_exact = isinstance(raw, faiss.IndexFlat)
         self.keeps_vectors = self.is_exact or isinstance(raw, faiss.IndexHNSWFlat)
 
@@ -89,12 +96,9 @@ class FaissIndex(VectorIndex):
     @property
     def knob(self) -> Knob | None:
         """``nprobe`` of inverted lists, ``efSearch`` of a graph."""
-        if self._ivf is not None:
-            return Knob(name="nprobe", default=int(self._ivf.nprobe), largest=int(self._ivf.nlist))
-        if self._graph is not None:
-            default = int(self._graph.hnsw.efSearch)
-            return Knob(name="efSearch", least=16, default=default, largest=max(self.rows, 1), is_beam=True)
-        return None
+        if self._knob is not None and self._knob.is_beam and self._knob.largest != self.rows:
+            self._knob = replace(self._knob, largest=max(self.rows, 1))
+        return self._knob
 
     # ------------------------------------------------------------------------------------------- filling
     def training_rows(self, rows: int) -> int:
