@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sentemb.cli.options import DEFAULT_MODEL, Json, Model, Precision, Split, with_default
+from sentemb.cli.options import DEFAULT_MODEL, Json, Model, Precision, Ray, Split, with_default
 from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
+    from sentemb.cluster import ClusterEncoder
     from sentemb.data.faults import Faults
+    from sentemb.encoder import Encoder
     from sentemb.search import SearchIndex
 
 app = typer.Typer(add_completion=False, cls=with_default("build"), no_args_is_help=True, help=__doc__)
@@ -45,6 +47,7 @@ SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
 @app.command()
 @stoppable(NOT_BEGUN)
 def build(
+    context: typer.Context,
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the index")],
     data: Annotated[
         list[str] | None, typer.Argument(metavar="DATA…", help="files, data sets, or - for standard input")
@@ -66,6 +69,7 @@ def build(
     id_field: IdField = None,
     split: Split = None,
     precision: Precision = "auto",
+    ray: Ray = None,
     skip_faulty: SkipFaulty = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted build")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an index or unfinished build there")] = False,
@@ -84,11 +88,16 @@ def build(
     BuildOptions(**options).check()
     if not data and vectors is None:
         raise SearchError("name the documents, or --vectors")
-    encoder = None
+    encoder: Encoder | ClusterEncoder | None = None
     if vectors is None:
         from sentemb.encoder import Encoder
 
         encoder = Encoder.load(model, precision=precision)
+        if ray:
+            from sentemb.cluster import Cluster
+
+            cluster = context.with_resource(Cluster(ray))
+            encoder, options["spread"] = cluster.encoder(encoder), cluster.spread
     skipped = _skipping(skip_faulty)
     with _building(out):
         index = SearchIndex.build(

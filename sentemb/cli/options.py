@@ -35,6 +35,10 @@ Set = Annotated[
 ]
 Precision = Annotated[str, typer.Option("--precision", help="number format of encoding: auto, fp32, bf16, fp16")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …; default the GPU if there is one")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="encode on a Ray cluster: auto, HOST:6379, or local (all GPUs here)"),
+]
 MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", min=3, help="cut texts after this many tokens; default the model's limit")
 ]

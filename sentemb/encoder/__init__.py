@@ -6,10 +6,9 @@ from sentemb.encoder.encoder import Encoder
 from sentemb.encoder.heads import Head
 from sentemb.encoder.loading import make_heads
 from sentemb.encoder.module import EncoderModule
-from sentemb.encoder.pool import DevicePool
 from sentemb.encoder.poolings import Pooling, make_pooling
 from sentemb.encoder.tokeniser import Tokeniser
 
 __all__ = [
-    "DevicePool", "Encoder", "EncoderModule", "Head", "Pooling", "Tokeniser", "make_heads", "make_pooling",
+    "Encoder", "EncoderModule", "Head", "Pooling", "Tokeniser", "make_heads", "make_pooling",
 ]

@@ -15,7 +15,7 @@ from sentemb.search.query.searcher import Searcher
 from sentemb.search.query.segments import search_as_tuned
 from sentemb.search.store import changes, maintenance
 from sentemb.search.store import manifest as manifests
-from sentemb.search.store.build import build
+from sentemb.search.store.build import Spread, build
 from sentemb.search.store.change import Access, Outcome
 from sentemb.search.store.disk import Disk
 from sentemb.search.store.documents import Id
@@ -76,6 +76,7 @@ class SearchIndex(Searcher):
         name: str | None = None,
         wait_s: float = 0.0,
         disk: Disk | None = None,
+        spread: Spread = map,
     ) -> Self:
         """Build an index in the folder ``path``.
 
@@ -92,6 +93,7 @@ class SearchIndex(Searcher):
             name: of the data, for messages and for recognising it when resuming.
             wait_s: seconds to wait for another writer.
             disk: where writes go; for tests.
+            spread: where segments are made, e.g. ``Cluster.spread``; by default here.
 
         Raises:
             SearchError, DataError, NumericError: the input, a choice or the disk is at fault; nothing is changed.
@@ -108,7 +110,7 @@ class SearchIndex(Searcher):
         build(
             folder, None if data is None else records_of(data), options, encoder=embedder, vectors=vectors,
             source_name=source, search=search_as_tuned, disk=disk, resume=resume, overwrite=overwrite, wait_s=wait_s,
-            skipped=skipped,
+            skipped=skipped, spread=spread,
         )
         return cls.open(folder, encoder=embedder, verify=False, wait_s=wait_s, disk=disk)
 

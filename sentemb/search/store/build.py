@@ -7,9 +7,10 @@ A build that was interrupted goes on from what the draft names. Given vectors ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from sentemb.search.vectors.choice import check_fits, choose
 from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Embedder
 
+# ``map``, or something like it that calls the function in other processes; results come in order
+Spread = Callable[[Callable[[Any], SegmentEntry], Sequence[Any]], Iterable[SegmentEntry]]
 SHARE = 32  # at most this share of the work done so far is lost when a build is killed
 
 
@@ -44,11 +47,13 @@ def build(
     folder: Path, records: Iterable[Any] | None, options: BuildOptions, *, encoder: Embedder | None,
     vectors: Vectors | None, source_name: str, search: Search, disk: Disk, resume: bool = False,
     overwrite: bool = False, wait_s: float = 0.0, skipped: Faults | None = None,
+    spread: Spread = map,
 ) -> None:
     """Build the index in ``folder``; see ``SearchIndex.build``.
 
     Args:
         search: how several segments are searched as one; the effort is tuned with it.
+        spread: calls a function for every segment that is left to make; of texts, elsewhere too (``Cluster.spread``).
     """
     options.check()
     if vectors is None and (encoder is None or records is None):
@@ -73,7 +78,9 @@ def build(
                 assert records is not None
                 assert encoder is not None
                 begun = unfinished if resume else None
-                made = _from_texts(writer, begun, records, encoder, options, source_name, search, skipped)
+                made = _from_texts(
+                    writer, begun, records, encoder, options, source_name, search, skipped, spread
+                )
             commit(folder, disk, made, old)
         except BaseException as error:
             with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
@@ -117,7 +124,7 @@ def _from_vectors(
 
 def _from_texts(
     writer: SegmentWriter, unfinished: Draft | None, records: Iterable[Any], encoder: Embedder, options: BuildOptions,
-    source_name: str, search: Search, skipped: Faults | None,
+    source_name: str, search: Search, skipped: Faults | None, spread: Spread,
 ) -> Manifest:
     prompts = prompts_of(encoder, options.query_prompt, options.document_prompt)
     model = model_of(encoder, 1, query_prompt=prompts[0], document_prompt=prompts[1])
@@ -139,7 +146,7 @@ def _from_texts(
     if not draft.count or draft.model is None:
         raise SearchError(f"{source_name}: there are no documents to index")
     with closing(StagedRows(writer.folder, draft)) as staged:
-        return make_index(writer, draft, staged, options, search, width=draft.model.width)
+        return make_index(writer, draft, staged, options, search, width=draft.model.width, spread=spread)
 
 
 def _check_same(draft: Draft, now: Draft, folder: Path) -> None:
@@ -220,7 +227,7 @@ def _portion(first: Block, blocks: Iterator[Block], rows: int, faults: list[Base
 # ----------------------------------------------------------------------------------------------- second half
 def make_index(
     writer: SegmentWriter, draft: Draft, source: GivenRows | StagedRows, options: BuildOptions, search: Search, *,
-    width: int,
+    width: int, spread: Spread = map,
 ) -> Manifest:
     """The index of all rows: kind, training, segments, tuning; each of them committed to the draft."""
     choice = choose(options.kind, rows=source.rows, dimension=source.dimension, memory_bytes=options.memory_bytes,
@@ -245,8 +252,8 @@ def make_index(
             sample = np.random.default_rng(options.seed).choice(source.rows, size=count, replace=False)
             index.train(source.take(np.sort(sample)), seed=options.seed)
             made = replace(made, template=writer.write_index(len(parts), index, "trained"))
-    for number, (start, stop) in list(enumerate(parts))[len(made.segments) :]:
-        entry = make_segment(writer, made, number, source.blocks(start, stop), rows=stop - start)
+    fill = partial(make_segment, writer, made, source)
+    for entry in spread(fill, list(enumerate(parts))[len(made.segments) :]):
         made = replace(made, segments=(*made.segments, entry))
         commit_draft(writer.folder, writer.disk, replace(draft, made=made))
     made = replace(made, next_id=source.next_id)
@@ -257,19 +264,20 @@ def make_index(
 
 
 def make_segment(
-    writer: SegmentWriter, made: Manifest, number: int, blocks: Iterable[Block], *, rows: int
+    writer: SegmentWriter, made: Manifest, source: GivenRows | StagedRows, part: tuple[int, tuple[int, int]]
 ) -> SegmentEntry:
-    """One segment of an index in the making; whoever calls it commits the entry.
+    """One segment of an index in the making, in any process that sees the folder; whoever calls it commits the entry.
 
     Args:
         made: with its trained template, where the kind needs training.
-        rows: how many the blocks hold.
+        part: number of the segment, and its rows (start, stop) of the source.
     """
-    index = empty_index(writer.folder, made, rows)
-    with Progress("indexing", total=rows, unit="vectors") as bar:
+    number, (start, stop) = part
+    index = empty_index(writer.folder, made, stop - start)
+    with Progress("indexing", total=stop - start, unit="vectors") as bar:
 
         def counted() -> Iterator[Block]:
-            for block in blocks:
+            for block in source.blocks(start, stop):
                 yield block
                 bar.advance(len(block.rows))
 

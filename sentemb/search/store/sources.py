@@ -87,9 +87,13 @@ class StagedRows:
     """All rows that a draft keeps, in their order."""
 
     def __init__(self, folder: Path, draft: Draft) -> None:
+        self._where = folder.resolve(), draft
         self._parts = [StagedPart(folder, entry) for entry in draft.rows]
         self.rows = sum(part.rows for part in self._parts)
         self.dimension = self._parts[0].dimension if self._parts else 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StagedRows, self._where  # another process opens the files itself
 
     @property
     def next_id(self) -> int:
