@@ -127,7 +127,7 @@ def document_texts(corpus: Any, task: str) -> list[str]:
 
     Raises: EvaluationError: documents that are no texts.
     """
-    texts = list(corpus["text"]) if "text" in corpus.column_names else [None]
+    texts: list[Any] = list(corpus["text"]) if "text" in corpus.column_names else [None]
     titles = [title or "" for title in corpus["title"]] if "title" in corpus.column_names else [""] * len(texts)
     _check_texts(all(isinstance(text, str) for text in texts), f"{task}: a document")
     return [f"{title} {text}".strip() for title, text in zip(titles, texts, strict=True)]
@@ -139,10 +139,10 @@ def query_texts(queries: Any, task: str) -> list[str]:
 
     Raises: EvaluationError: queries that are no texts.
     """
-    texts = list(queries["text"]) if "text" in queries.column_names else [None]
+    texts: list[Any] = list(queries["text"]) if "text" in queries.column_names else [None]
     _check_texts(all(isinstance(text, str | list) for text in texts), f"{task}: a query")
     instructions = queries["instruction"] if "instruction" in queries.column_names else [None] * len(texts)
-    prepared = []
+    prepared: list[str] = []
     for text, instruction in zip(texts, instructions, strict=True):
         if isinstance(text, list):
             text = "; ".join(turn if isinstance(turn, str) else f"{turn['role']}: {turn['content']}" for turn in text)
