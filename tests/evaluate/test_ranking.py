@@ -192,7 +192,8 @@ def test_malformed_judgements(tmp_path, name, content, message):
 
 def test_malformed_runs(tmp_path):
     path = tmp_path / "r.trec"
-    for content, message in (("q Q0 d 1 x t\n", "r.trec:1: column \"score\" holds 'x'; a finite number"), ("q Q0 d\n", "needed are 6"), ("", "empty")):
+    number = "r.trec:1: column \"score\" holds 'x'; a finite number"
+    for content, message in (("q Q0 d 1 x t\n", number), ("q Q0 d\n", "needed are 6"), ("", "empty")):
         path.write_text(content)
         with pytest.raises(DataError, match=message):
             read_run(path)
