@@ -21,24 +21,18 @@ class FrozenEncoder(Companion):
             it, the checkpoint from which the training starts.
     """
 
+    encoder: SentenceModule
+
     def __init__(self, *, model: str | None = None) -> None:
         super().__init__()
         self.model = model
-        self._encoder: nn.Module | None = None
-        self._fingerprint: Tensor | None = None
 
     def bind(self, build: Build) -> None:
         """Load the encoder."""
         encoder = build.load_encoder(self.model or build.backbone)
         assert isinstance(encoder, nn.Module)
-        self._encoder = encoder.eval().requires_grad_(False)
+        self.encoder = encoder.eval().requires_grad_(False)
         self._fingerprint = fingerprint(encoder)
-
-    @property
-    def encoder(self) -> SentenceModule:
-        """The frozen encoder."""
-        assert self._encoder is not None, "bind() comes first"
-        return self._encoder  # type: ignore[return-value]
 
     def train(self, mode: bool = True) -> FrozenEncoder:
         """Stay in evaluation mode: a frozen encoder has no dropout."""
@@ -46,7 +40,6 @@ class FrozenEncoder(Companion):
 
     def checkpoint_state(self) -> dict[str, Tensor]:
         """Which model it is."""
-        assert self._fingerprint is not None
         return {"fingerprint": self._fingerprint}
 
     def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
@@ -55,5 +48,4 @@ class FrozenEncoder(Companion):
         Raises:
             CheckpointError: another one was.
         """
-        assert self._fingerprint is not None
         require_same(state, self._fingerprint, f"companion {self.name}")

@@ -38,26 +38,21 @@ class Neighbours(FrozenEncoder):
     Deviations: found once, with a frozen encoder (ANCE refreshes them while training).
     """
 
+    corpus: Corpus
+
     def __init__(
         self, *, model: str | None = None, column: Literal["anchor", "positive"] = "anchor", count: Count = 16,
         skip: Whole = 0,
     ) -> None:
         super().__init__(model=model)
         self.column, self.count, self.skip = column, count, skip
-        self._corpus: Corpus | None = None
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Encode the column and find every text's nearest."""
-        self._corpus = build_corpus(
+        self.corpus = build_corpus(
             dataset, self.column, self.encoder, services, neighbours=self.skip + self.count,
             part=f"companion {self.name}",
         )
-
-    @property
-    def corpus(self) -> Corpus:
-        """The prepared corpus."""
-        assert self._corpus is not None, "prepare() comes first"
-        return self._corpus
 
     def window(self, text: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows of the data set (n, ≤ count) that are the texts' neighbours, and which texts (n,) are known.

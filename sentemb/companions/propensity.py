@@ -49,6 +49,8 @@ class Propensity(FrozenEncoder):
         thresholds and centring are ours; no number of the paper's is claimed.
     """
 
+    corpus: Corpus
+
     def __init__(
         self,
         *,
@@ -68,9 +70,6 @@ class Propensity(FrozenEncoder):
         self.positive_threshold, self.negative_threshold = positive_threshold, negative_threshold
         self.seed = 0
         self.positive_model = self.negative_model = Logistic(0.0, 0.0)
-        self._corpus: Corpus | None = None
-        self._bits = np.empty((0, 0), dtype=np.uint8)
-        self._candidates: Candidates | None = None
 
     def bind(self, build: Build) -> None:
         """Load the reference encoder."""
@@ -79,7 +78,7 @@ class Propensity(FrozenEncoder):
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Encode the data set's anchors, find candidates, measure surfaces, fit both models."""
-        corpus = build_corpus(
+        self.corpus = corpus = build_corpus(
             dataset, "anchor", self.encoder, services, neighbours=self.neighbours, part=f"companion {self.name}"
         )
         u, k = corpus.neighbour.shape
@@ -96,7 +95,6 @@ class Propensity(FrozenEncoder):
         self._bits = ngram_bits(services.decode(dataset.columns["anchor"].take(corpus.row)))
         sur = surface_of_pairs(self._bits, own, position.ravel()).reshape(position.shape)
         is_random = np.broadcast_to(np.arange(position.shape[1]) >= k, position.shape)
-        self._corpus = corpus
         taken = generator.permutation(sem.size)[:_FITTED_PAIRS]
         alike = sur.ravel()[taken].astype(np.float64)
         self.positive_model = fit_logistic(alike, sem.ravel()[taken] >= self.positive_threshold)
@@ -112,18 +110,11 @@ class Propensity(FrozenEncoder):
         )
 
     # ------------------------------------------------------------------------------------- what parts ask
-    @property
-    def corpus(self) -> Corpus:
-        """The prepared corpus."""
-        assert self._corpus is not None, "prepare() comes first"
-        return self._corpus
-
     def candidates(self, text: NDArray[np.int64]) -> Candidates:
         """Candidates of the texts with these content hashes."""
         position, is_known = self.corpus.positions_of(torch.from_numpy(text))
         at = position.numpy()
         table = self._candidates
-        assert table is not None
         return Candidates(table.row[at], table.sem[at], table.log_propensity[at], is_known.numpy())
 
     def rows(self, text: NDArray[np.int64]) -> NDArray[np.int64]:

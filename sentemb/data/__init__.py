@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from sentemb.data.data_source import DataSource, Lines, TableData, TextPairs, Triplets
-from sentemb.data.hashing import text_hashes
+from sentemb.data.distinct import text_hashes
 from sentemb.data.records import Record, iter_records, iter_texts
 from sentemb.data.table import Table
 from sentemb.data.tokens import tokenise

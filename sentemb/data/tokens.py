@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb import files
-from sentemb.data.distinct import distinct
-from sentemb.data.hashing import text_hashes
+from sentemb.data.distinct import distinct, text_hashes
 from sentemb.data.table import Table
 from sentemb.errors import DataError
 from sentemb.files import atomic_file

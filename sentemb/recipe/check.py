@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -42,17 +42,12 @@ def check(recipe: str | Path | Recipe) -> Report:
     return _Check(recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)).report()
 
 
-@dataclass(kw_only=True)
-class _Findings:
-    verified: list[str] = field(default_factory=list)
-    unverified: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-
-
 class _Check:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.train = recipe, recipe.train
-        self.findings = _Findings(verified=[f"{len(recipe.parts())} parts: names, values and needs"])
+        self.verified = [f"{len(recipe.parts())} parts: names, values and needs"]
+        self.unverified: list[str] = []
+        self.faults: list[str] = []
 
     def report(self) -> Report:
         for look in (self.settings, self.encoder, self.companions, self.data, self.dev):
@@ -60,12 +55,10 @@ class _Check:
                 look()
             except SentembError as error:
                 lines = error.faults if isinstance(error, RecipeError) else [str(error)]
-                self.findings.faults += [line.removeprefix(f"{self.recipe.name}: ") for line in lines]
-        if self.findings.faults:
-            raise RecipeError([f"{self.recipe.name}: {fault}" for fault in dict.fromkeys(self.findings.faults)])
-        return Report(
-            recipe=self.recipe, verified=tuple(self.findings.verified), unverified=tuple(self.findings.unverified)
-        )
+                self.faults += [line.removeprefix(f"{self.recipe.name}: ") for line in lines]
+        if self.faults:
+            raise RecipeError([f"{self.recipe.name}: {fault}" for fault in dict.fromkeys(self.faults)])
+        return Report(recipe=self.recipe, verified=tuple(self.verified), unverified=tuple(self.unverified))
 
     def settings(self) -> None:
         """Precision and trackers that this machine has."""
@@ -94,7 +87,7 @@ class _Check:
                 trust_remote_code=encoder.trust_remote_code,
             )
         size = sum(file.stat().st_size for file in weights) / 2**20
-        self.findings.verified.append(f"checkpoint {folder} ({size:.0f} MiB)")
+        self.verified.append(f"checkpoint {folder} ({size:.0f} MiB)")
         width = config.get("hidden_size") or config.get("dim")
         if width and self.train.nested_dims and not layout.heads:
             self._check_nested(width)
@@ -117,7 +110,7 @@ class _Check:
         """The folder of a checkpoint; None where the hub would have to be asked."""
         is_local = source.startswith((PACKAGE, ".", "/", "~")) or Path(source).exists()
         if not is_local and source.count("/") <= 1:
-            self.findings.unverified.append(f"{where}: {source} would come from the hub, when training starts")
+            self.unverified.append(f"{where}: {source} would come from the hub, when training starts")
             return None
         try:
             return locate(source)
@@ -129,7 +122,7 @@ class _Check:
         data, batch = self.recipe.data, self.train.batch_size
         absence = data.absence()
         if absence is not None:
-            self.findings.unverified.append(f"data: {absence}")
+            self.unverified.append(f"data: {absence}")
             return
         table = data.load(max_rows=ROWS)
         raise_faults(
@@ -137,9 +130,9 @@ class _Check:
         )
         if len(set(table.columns["anchor"])) == 1:
             raise RecipeError(f"data: the first {len(table)} rows have one text; a contrast needs several")
-        self.findings.verified.append(f"data {data}: the first {len(table)} rows, columns {', '.join(table.columns)}")
+        self.verified.append(f"data {data}: the first {len(table)} rows, columns {', '.join(table.columns)}")
         if len(table) < min(batch, ROWS):
-            self.findings.unverified.append(
+            self.unverified.append(
                 f"train.batch_size = {batch}, but there are {len(table)} rows: every batch will have {len(table)}"
             )
 
@@ -148,4 +141,4 @@ class _Check:
         faults = check_dev(self.recipe.dev, seed=self.train.seed)
         if faults:
             raise RecipeError([f"dev: {fault}" for fault in faults])
-        self.findings.verified += [f"dev task {task.label}" for task in self.recipe.dev]
+        self.verified += [f"dev task {task.label}" for task in self.recipe.dev]

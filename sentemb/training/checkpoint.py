@@ -77,15 +77,15 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 def save_checkpoint(
     folder: Path, snapshot: Snapshot, *, state: RunState, generators: Mapping[int, Mapping[str, Tensor]]
-) -> Path:
-    """Write ``step-…`` under ``folder``; returns its path.
+) -> None:
+    """Write ``step-…`` under ``folder``.
 
     Raises:
         OSError, SafetensorError: it could not be written; what lay there before is untouched.
     """
-    path = checkpoint_path(folder, state.step)
-    _sweep(folder)
-    with atomic_folder(path) as temporary:
+    for left in folder.glob(".step-*.tmp"):  # by a process that was killed while it wrote
+        shutil.rmtree(left, ignore_errors=True)
+    with atomic_folder(checkpoint_path(folder, state.step)) as temporary:
         for name, tensors in snapshot.tensors.items():
             _save(tensors, temporary / f"{name}.safetensors")
         for rank, rank_state in generators.items():
@@ -93,13 +93,6 @@ def save_checkpoint(
         (temporary / "state.json").write_text(json.dumps({"state": asdict(state), **snapshot.numbers}, indent=1))
         sums = {entry.name: sha256_of(entry) for entry in sorted(temporary.iterdir())}
         (temporary / "SHA256.json").write_text(json.dumps(sums, indent=1))
-    return path
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed process left of a checkpoint that it was writing."""
-    for left in folder.glob(".step-*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def read_state(path: Path, *, recipe_hash: str, data_hash: str) -> RunState:

@@ -29,42 +29,25 @@ from sentemb.training.objective import EncodedViews, Losses, Objective, in_order
 MIB = 2**20
 
 
-def cache_faults(parts: Sequence[tuple[str, frozenset[str]]], backbone: nn.Module | None = None) -> list[str]:
-    """Why chunks would give wrong gradients, part by part; empty where they are exact.
-
-    Args:
-        parts: name and needs of every part.
-        backbone: looked at for layers that couple rows, where it is at hand.
-    """
-    faults = [
+def cache_faults(parts: Sequence[tuple[str, frozenset[str]]]) -> list[str]:
+    """Why chunks would give wrong gradients, by the name and needs of every part; empty where they are exact."""
+    return [
         f"train.chunk_size: {name} reads {' and '.join(sorted(needs & {'hidden', 'attentions'}))}, whose gradients do "
         "not pass through the cached embeddings; leave one of them out (train.gradient_checkpointing saves memory "
         "with every part)"
         for name, needs in parts
         if needs & {"hidden", "attentions"}
     ]
-    coupling = [] if backbone is None else [
-        name for name, module in backbone.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    ]
-    if coupling:
-        faults.append(
-            f"train.chunk_size: the backbone's {coupling[0]} is a BatchNorm, which couples the rows of a batch, so "
-            "chunks would change the embeddings; leave train.chunk_size out"
-        )
-    return faults
 
 
-def check_chunks(objective: Objective) -> None:
-    """Raise ``RecipeError`` naming the parts whose gradients would be wrong in chunks."""
-    named = [
-        *zip(objective.term_names, objective.terms, strict=True),
-        *zip(objective.edit_names, objective.edits, strict=True),
-        *objective.companions.items(),
-    ]
-    encoder: Any = objective.encoder
-    faults = cache_faults([(name, part.needs) for name, part in named], encoder.backbone)  # type: ignore[misc]
-    if faults:
-        raise RecipeError(faults)
+def check_backbone(backbone: nn.Module) -> None:
+    """Raise ``RecipeError`` where a layer couples the rows of a batch, so that chunks would change the embeddings."""
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise RecipeError(
+                f"train.chunk_size: the backbone's {name} is a BatchNorm, which couples the rows of a batch, so "
+                "chunks would change the embeddings; leave train.chunk_size out"
+            )
 
 
 @dataclass(kw_only=True)

@@ -26,7 +26,7 @@ from sentemb.training.checkpoint import (
 )
 from sentemb.training.device import UnshardedEncoder, build_accelerator, prepare, resolve_precision
 from sentemb.training.feed import Feed
-from sentemb.training.gradcache import check_chunks
+from sentemb.training.gradcache import check_backbone
 from sentemb.training.inputs import StepInput
 from sentemb.training.monitor import Monitor
 from sentemb.training.plan import Plan, TrainResult
@@ -117,9 +117,9 @@ class Run:
             companion.prepare(plan.dataset, services)
         plan.objective.to(self.device).train()
         self.make_input = self.feed.prepare(self.device)
-        if settings.is_chunked:
-            check_chunks(plan.objective)
         backbone: Any = plan.encoder.module.backbone
+        if settings.is_chunked:
+            check_backbone(backbone)
         if settings.gradient_checkpointing:
             backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if settings.compile:

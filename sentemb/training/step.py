@@ -31,14 +31,7 @@ class StepResult:
 class Step:
     """Forward, backward and update over the batches of one optimiser step.
 
-    Args:
-        objective: what is trained.
-        model: ``objective`` as accelerate wrapped it; the same object on one device.
-        optimizer: as accelerate wrapped it.
-        schedule: torch's scheduler of that optimizer.
-        accelerator: accelerate's.
-        settings: the run's.
-        services: what companions may call after a step.
+    ``model`` and ``optimizer`` are as accelerate wrapped them; on one device ``model`` is ``objective`` itself.
     """
 
     def __init__(

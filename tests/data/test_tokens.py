@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from sentemb.data.hashing import text_hashes
+from sentemb.data.distinct import text_hashes
 from sentemb.data.table import Table
 from sentemb.data.tokens import load_tokens, store_tokens, tokenise
 from sentemb.errors import DataError

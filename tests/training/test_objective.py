@@ -14,7 +14,7 @@ from sentemb.errors import NumericError, RecipeError
 from sentemb.maths.similarity import pairwise
 from sentemb.maths.table import narrow_table
 from sentemb.terms.term import Term
-from sentemb.training.gradcache import cache_faults, check_chunks
+from sentemb.training.gradcache import check_backbone
 from sentemb.training.objective import Objective, WeightedTerm
 from sentemb.types import Batch, Share
 
@@ -113,7 +113,7 @@ def test_chunks_refuse_parts_that_read_hidden_states(make: Open) -> None:
 
 def test_chunks_refuse_a_backbone_that_couples_rows(make: Open) -> None:
     run = make("views", "columns")
-    assert cache_faults([], run.plan.encoder.module.backbone) == []
+    check_backbone(run.plan.encoder.module.backbone)
     run.plan.encoder.module.backbone.extra = nn.BatchNorm1d(3)
     with pytest.raises(RecipeError, match="BatchNorm, which couples the rows"):
-        check_chunks(run.plan.objective)
+        check_backbone(run.plan.encoder.module.backbone)
