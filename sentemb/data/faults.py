@@ -41,12 +41,10 @@ class Faults:
 @contextmanager
 def damage_named(name: str, *kinds: type[Exception]) -> Iterator[None]:
     """Turn what decompressors raise on a damaged file, and ``kinds``, into a ``DataError`` that names the file."""
-    damage: tuple[type[Exception], ...] = (EOFError, zlib.error, *kinds)
+    damage: tuple[type[Exception], ...] = (EOFError, zlib.error, OSError, *kinds)
     try:
         yield
     except damage as error:
-        raise DataError(f"{name}: the file is damaged or not of this format: {error}") from error
-    except OSError as error:  # gzip.BadGzipFile, and pyarrow's own, carry no errno
-        if error.errno is not None:
+        if isinstance(error, OSError) and error.errno is not None:  # gzip.BadGzipFile, and pyarrow's own, carry none
             raise
         raise DataError(f"{name}: the file is damaged or not of this format: {error}") from error

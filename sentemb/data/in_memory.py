@@ -63,11 +63,6 @@ class MemoryRows:
             raise DataError(f"data: {type(data).__name__} holds no rows")
         return row_blocks(data, _NAME)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Equal for equal rows."""
-        return str(self).rpartition(" ")[2]
-
     def __str__(self) -> str:
         return self.data if isinstance(self.data, str) else self._description
 
@@ -83,7 +78,7 @@ class MemoryRows:
         return f"<{self}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, MemoryRows) and self.fingerprint == other.fingerprint
+        return isinstance(other, MemoryRows) and str(self) == str(other)
 
     __hash__ = object.__hash__
 

@@ -108,7 +108,7 @@ def _faults_of_training(fields: Mapping[str, Any]) -> Iterator[Fault]:
                     "keeps that head out of the exported model, whose own leading dimensions nothing then trains: set "
                     "train_only = false, or leave out the head or train.nested_dims"
                 )
-    if train.chunk_size or train.chunk_tokens:
+    if train.chunk_size:
         from sentemb.training.gradcache import cache_faults
 
         named = [(f"{where} ({_use(part)})", part.needs) for where, part in _parts(fields)]

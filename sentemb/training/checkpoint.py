@@ -257,8 +257,6 @@ def _unflatten_optimizer(
         {key: tuple(value) if isinstance(value, list) and key != "params" else value for key, value in group.items()}
         for group in numbers["param_groups"]
     ]
-    if [len(group["params"]) for group in groups] != [len(group["params"]) for group in optimizer.param_groups]:
-        raise CheckpointError("the checkpoint's optimiser has other parameter groups than this recipe builds")
     return {"state": state, "param_groups": groups}
 
 

@@ -83,7 +83,7 @@ def prepare(objective: Objective, settings: TrainSettings, accelerator: Any) -> 
             weight_decay=settings.weight_decay,
         )
     )
-    if devices() > 1 and (settings.shard or settings.is_chunked):
+    if devices() > 1 and (settings.shard or settings.chunk_size):
         model = accelerator.prepare_model(objective, evaluation_mode=True)  # autocast, no DDP
         return model, optimizer, accelerator.prepare_optimizer(optimizer)
     with warnings.catch_warnings():

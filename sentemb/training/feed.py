@@ -59,7 +59,6 @@ class Feed:
             use_of=plan.objective.use_of,
             length_groups=1 if device.type == "cuda" else CPU_LENGTH_GROUPS,
             chunk_size=settings.chunk_size,
-            chunk_tokens=settings.chunk_tokens,
             equal_groups=settings.shard and devices() > 1,
         )
         return self.make_input

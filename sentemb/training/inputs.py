@@ -87,7 +87,6 @@ class InputMaker:
     use_of: Callable[[Views], ViewUse]
     length_groups: int = 1  # of similar length: rows never see each other in the backbone, so they only save padding
     chunk_size: int | None = None  # texts of a group at most
-    chunk_tokens: int | None = None  # tokens of a group at most, with padding
     equal_groups: bool = False  # as many on every device: sharded weights are gathered by all devices at once
 
     def __call__(self, rows: NDArray[np.int64], step: int, *, rank: int = 0, devices: int = 1) -> StepInput:
@@ -133,11 +132,12 @@ class InputMaker:
         )
 
     def _parts(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Rows stably sorted by length, in a few groups of equal size or in chunks within the bounds."""
+        """Rows stably sorted by length, in a few groups of equal size or in chunks."""
         order = np.argsort(lengths, kind="stable")
-        if self.chunk_size is None and self.chunk_tokens is None:
+        if self.chunk_size is None:
             return np.array_split(order, max(1, min(self.length_groups, len(order) // 8)))
-        return np.split(order, chunk_starts(lengths[order], self.chunk_size, self.chunk_tokens)[1:])
+        # only the chunk of the shortest rows is not full
+        return np.split(order, range(len(order) % self.chunk_size or self.chunk_size, len(order), self.chunk_size))
 
 
 def _in_parts(parts: list[NDArray[np.int64]], count: int) -> list[NDArray[np.int64]]:
@@ -148,24 +148,6 @@ def _in_parts(parts: list[NDArray[np.int64]], count: int) -> list[NDArray[np.int
         largest = max(range(len(parts)), key=lambda index: len(parts[index]))
         parts[largest : largest + 1] = np.array_split(parts[largest], 2)
     return parts
-
-
-def chunk_starts(lengths: NDArray[np.int64], size: int | None, tokens: int | None) -> list[int]:
-    """Where chunks of rows sorted by length start, so that none has more than ``size`` rows or ``tokens`` tokens.
-
-    Tokens count padding. A row longer than ``tokens`` is a chunk of its own.
-    """
-    starts = [0]
-    # from the longest down, so that only the chunk of the shortest rows is not full
-    end = len(lengths)
-    while end > 0:
-        rows = end if size is None else min(size, end)
-        if tokens is not None:
-            rows = min(rows, max(1, tokens // int(lengths[end - 1])))
-        end -= rows
-        if end > 0:
-            starts.insert(1, end)
-    return starts
 
 
 def _merge(columns: Sequence[TokenColumn], rows: slice) -> TokenColumn:

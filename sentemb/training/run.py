@@ -118,7 +118,7 @@ class Run:
         plan.objective.to(self.device).train()
         self.make_input = self.feed.prepare(self.device)
         backbone: Any = plan.encoder.module.backbone
-        if settings.is_chunked:
+        if settings.chunk_size:
             check_backbone(backbone)
         if settings.gradient_checkpointing:
             backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

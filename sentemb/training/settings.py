@@ -30,7 +30,6 @@ class TrainSettings(Part):
         batch_size: examples contrasted with one another, over all devices together.
         gradient_accumulation: batches per optimiser step; they do not see each other.
         chunk_size: texts encoded at a time (GradCache): memory no longer grows with batch_size; same gradients.
-        chunk_tokens: tokens encoded at a time, with padding; chunk_size may be given as well.
         kept_graphs_mib: memory for chunks that need no second forward pass: faster where there is some to spare.
         batches: which rows make a batch (``sentemb list batches``).
         learning_rate: of the backbone.
@@ -63,7 +62,6 @@ class TrainSettings(Part):
     batch_size: Count = 64
     gradient_accumulation: Count = 1
     chunk_size: Count | None = None
-    chunk_tokens: Count | None = None
     kept_graphs_mib: NonNegative = 0.0
     batches: BatchOrder = field(default_factory=NoDuplicates)
 
@@ -93,16 +91,11 @@ class TrainSettings(Part):
     trackers: Annotated[Sequence[Tracker], AfterValidator(tuple)] = ()
     callbacks: Annotated[Sequence[Callback], AfterValidator(tuple)] = ()
 
-    @property
-    def is_chunked(self) -> bool:
-        """Whether batches are encoded in chunks (GradCache)."""
-        return self.chunk_size is not None or self.chunk_tokens is not None
-
     def __post_init__(self) -> None:
         if self.patience is not None and self.eval_every is None:
             raise ValueError("patience needs eval_every")
-        if self.kept_graphs_mib and not self.is_chunked:
-            raise ValueError("kept_graphs_mib needs chunk_size or chunk_tokens")
+        if self.kept_graphs_mib and self.chunk_size is None:
+            raise ValueError("kept_graphs_mib needs chunk_size")
         if self.kept_graphs_mib and self.shard:
             # every device gathers weights at the same time, so none may skip a forward pass that others need
             raise ValueError("kept_graphs_mib and shard exclude each other")

@@ -55,7 +55,7 @@ class Step:
         self.unaveraged = [] if has_ddp else [value for value in self.parameters if not is_sharded(value)]
         self.touched = self.parameters if has_ddp else []
         self.cache: GradCache | None = None
-        if settings.is_chunked:
+        if settings.chunk_size:
             self.cache = GradCache(objective, accelerator, kept_graphs_mib=settings.kept_graphs_mib)
 
     def __call__(self, inputs: Sequence[StepInput]) -> StepResult:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from part_examples import tree_of
 from rank_work import open_run
 
 from sentemb.training.feed import prefetch
-from sentemb.training.inputs import chunk_starts
 
 
 @pytest.fixture(scope="module")
@@ -20,20 +20,17 @@ def run(still_bert: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFac
     return open_run(tree, str(tmp_path_factory.mktemp("run")), dtype=torch.float32)
 
 
-@pytest.mark.parametrize(("size", "tokens"), [(3, None), (None, 24), (4, 30), (1, None), (100, None), (None, 1)])
-def test_chunks_cover_all_rows_within_the_bounds(size: int | None, tokens: int | None) -> None:
-    lengths = np.sort(np.random.default_rng(0).integers(2, 12, size=29))
-    starts = chunk_starts(lengths, size, tokens)
-    assert starts[0] == 0
-    ends = [*starts[1:], len(lengths)]
-    for start, end in zip(starts, ends, strict=True):
-        assert end > start
-        assert size is None or end - start <= size
-        if tokens is not None:
-            assert (end - start) * lengths[end - 1] <= tokens or end - start == 1
+@pytest.mark.parametrize("size", [1, 3, 11, 33, 100])
+def test_chunks_cover_all_rows_within_the_bound(run: Any, size: int) -> None:
+    groups = replace(run.make_input, chunk_size=size)(np.arange(11), 0).groups
+    rows = [row for group in groups for row in group.rows.tolist()]
+    assert sorted(rows) == list(range(len(rows)))
+    assert len(rows) % 11 == 0
     # none but the first (the shortest rows) could take its neighbour's longest row as well
-    if size is not None and tokens is None:
-        assert all(end - start == min(size, len(lengths)) for start, end in list(zip(starts, ends, strict=True))[1:])
+    assert [len(group.rows) for group in groups[1:]] == [min(size, len(rows))] * (len(groups) - 1)
+    assert 0 < len(groups[0].rows) <= size
+    lengths = [length for group in groups for length in group.tokens.attention_mask.sum(dim=1).tolist()]
+    assert lengths == sorted(lengths)
 
 
 def test_devices_deal_the_same_views(run: Any) -> None:

@@ -109,7 +109,7 @@ def test_sharded_weights(
 def test_float32(
     part: tuple[str, str], world: int, ranks: Any, expected: Any, still_bert: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
-    train = {} if part in NOT_CACHED or world == 2 else {"chunk_tokens": 40}
+    train = {} if part in NOT_CACHED or world == 2 else {"chunk_size": 5}
     compare(ranks, expected, (still_bert, pairs_file), tmp_path, part, world, train, "float32")
 
 
