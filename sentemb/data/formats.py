@@ -8,11 +8,12 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sentemb.data.faults import Faults
 from sentemb.errors import DataError
 
+T = TypeVar("T")
 BLOCK = 8192  # rows
 
 
@@ -47,41 +48,39 @@ class Block:
 # ------------------------------------------------------------------------------------------------ text
 def txt_blocks(stream: Iterable[bytes], file: str, faults: Faults) -> Iterator[Block]:
     """One sentence a line, in the column ``text``. Blank lines are faults, except at the end of the file."""
-    texts: list[str] = []
-    lines: list[int] = []
-    blank: list[int] = []
-    for number, raw in enumerate(stream, 1):
-        line = _decode(raw, file, number, faults)
-        if line is None:
-            continue
-        if not line.strip():
-            blank.append(number)
-            continue
-        for earlier in blank:
-            faults.add(file, earlier, "the line is empty; one sentence a line is expected")
-        blank.clear()
-        texts.append(line.rstrip("\r\n"))
-        lines.append(number)
-        if len(texts) == BLOCK:
-            yield Block(file=file, names=("text",), columns=(texts,), lines=lines)
-            texts, lines = [], []
-    yield Block(file=file, names=("text",), columns=(texts,), lines=lines)
+
+    def rows() -> Iterator[tuple[int, str]]:
+        blank: list[int] = []
+        for number, raw in enumerate(stream, 1):
+            line = _decode(raw, file, number, faults)
+            if line is None:
+                continue
+            if not line.strip():
+                blank.append(number)
+                continue
+            for earlier in blank:
+                faults.add(file, earlier, "the line is empty; one sentence a line is expected")
+            blank.clear()
+            yield number, line.rstrip("\r\n")
+
+    for lines, texts in _in_blocks(rows()):
+        yield Block(file=file, names=("text",), columns=(texts,), lines=lines)
+
+
+def _in_blocks(rows: Iterator[tuple[int, T]]) -> Iterator[tuple[list[int], list[T]]]:
+    """Line numbers and rows; the last block may be empty."""
+    is_full = True
+    while is_full:
+        block = list(itertools.islice(rows, BLOCK))
+        is_full = len(block) == BLOCK
+        yield [line for line, _ in block], [row for _, row in block]
 
 
 def jsonl_blocks(stream: Iterable[bytes], file: str, faults: Faults) -> Iterator[Block]:
     """One JSON object a line; blank lines are skipped. A block's names are its rows' keys as they first appear."""
-    rows: list[dict[str, Any]] = []
-    lines: list[int] = []
-    for number, raw in enumerate(stream, 1):
-        row = _json_object(raw, file, number, faults)
-        if row is None:
-            continue
-        rows.append(row)
-        lines.append(number)
-        if len(rows) == BLOCK:
-            yield _transpose(rows, file, lines)
-            rows, lines = [], []
-    yield _transpose(rows, file, lines)
+    objects = ((number, _json_object(raw, file, number, faults)) for number, raw in enumerate(stream, 1))
+    for lines, rows in _in_blocks((number, row) for number, row in objects if row is not None):
+        yield _transpose(rows, file, lines)
 
 
 def _json_object(raw: bytes, file: str, number: int, faults: Faults) -> dict[str, Any] | None:
@@ -148,30 +147,26 @@ def separated_blocks(
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default refuses documents longer than 128 KiB
     bad: set[int] = set()
-    if quoted:
-        reader = csv.reader(_decoded(stream, file, faults, bad), delimiter=delimiter, strict=True)
-    else:
-        reader = csv.reader(_decoded(stream, file, faults, bad), delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    names: tuple[str, ...] = ()
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    for line, row in _numbered(reader, file, faults, bad):
-        if not names:
-            names = tuple(f"column_{i}" for i in range(1, len(row) + 1)) if not has_header else tuple(row)
-            if has_header:
-                continue
-        if len(row) != len(names):
-            faults.add(file, line, f"{len(row)} fields, but the columns are {len(names)}: {', '.join(names)}")
-            continue
-        rows.append(row)
-        lines.append(line)
-        if len(rows) == BLOCK:
-            yield Block(
-                file=file, names=names, columns=tuple(map(list, zip(*rows, strict=True))), lines=lines, is_typed=False
-            )
-            rows, lines = [], []
-    columns = tuple(map(list, zip(*rows, strict=True))) if rows else tuple([] for _ in names)
-    yield Block(file=file, names=names, columns=columns, lines=lines, is_typed=False)
+    reader = csv.reader(
+        _decoded(stream, file, faults, bad), delimiter=delimiter, strict=quoted,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )  # fmt: skip
+    numbered = _numbered(reader, file, faults, bad)
+    first = next(numbered, None)
+    if first is None:
+        return
+    names = tuple(first[1] if has_header else (f"column_{i}" for i in range(1, len(first[1]) + 1)))
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        for line, row in numbered if has_header else itertools.chain([first], numbered):
+            if len(row) == len(names):
+                yield line, row
+            else:
+                faults.add(file, line, f"{len(row)} fields, but the columns are {len(names)}: {', '.join(names)}")
+
+    for lines, block in _in_blocks(rows()):
+        columns = tuple(map(list, zip(*block, strict=True))) if block else tuple([] for _ in names)
+        yield Block(file=file, names=names, columns=columns, lines=lines, is_typed=False)
 
 
 def _numbered(reader: Any, file: str, faults: Faults, bad: set[int]) -> Iterator[tuple[int, list[str]]]:
