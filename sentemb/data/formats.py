@@ -7,7 +7,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from sentemb.data.faults import Faults
@@ -34,7 +34,6 @@ class Block:
     columns: tuple[list[Any], ...]
     lines: Sequence[int]  # where every row starts, from 1; row numbers where the format has no lines
     has_lines: bool = True
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # names of an integer column's classes
     is_typed: bool = True  # false where the format has texts only
 
     def __len__(self) -> int:
@@ -208,9 +207,7 @@ def _decode(raw: bytes, file: str, number: int, faults: Faults) -> str | None:
 
 
 # ----------------------------------------------------------------------------------------------- Arrow
-def arrow_blocks(
-    batches: Iterable[Any], file: str, faults: Faults, classes: Mapping[str, tuple[str, ...]]
-) -> Iterator[Block]:
+def arrow_blocks(batches: Iterable[Any], file: str, faults: Faults) -> Iterator[Block]:
     """Blocks of pyarrow record batches or tables; faults are told by row number, from 1."""
     first = 1
     for batch in batches:
@@ -222,14 +219,8 @@ def arrow_blocks(
         if bad:
             columns = [[value for i, value in enumerate(column) if i not in bad] for column in columns]
             lines = [row for i, row in enumerate(rows) if i not in bad]
-        yield Block(
-            file=file,
-            names=tuple(batch.schema.names),
-            columns=tuple(columns),
-            lines=lines,
-            has_lines=False,
-            classes=classes,
-        )
+        names = tuple(batch.schema.names)
+        yield Block(file=file, names=names, columns=tuple(columns), lines=lines, has_lines=False)
 
 
 def _values(column: Any, file: str, rows: range, faults: Faults, bad: set[int]) -> list[Any]:
@@ -246,17 +237,3 @@ def _values(column: Any, file: str, rows: range, faults: Faults, bad: set[int]) 
                     faults.add(file, rows[i], "a text is not UTF-8", has_lines=False)
                 bad.add(i)
     return values
-
-
-def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """Names of integer classes, from what the ``datasets`` library writes into an Arrow schema."""
-    try:
-        info = json.loads((metadata or {}).get(b"huggingface", b"{}"))
-        features = info.get("info", {}).get("features", {})
-        return {
-            name: tuple(map(str, feature["names"]))
-            for name, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-        }
-    except (ValueError, AttributeError, KeyError, TypeError):
-        return {}  # someone else's metadata under that key

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 
 from sentemb.data.data_source import DataSource
 from sentemb.data.faults import Faults
-from sentemb.data.formats import BLOCK, Block, arrow_blocks, class_names, row_blocks
+from sentemb.data.formats import BLOCK, Block, arrow_blocks, row_blocks
 from sentemb.errors import DataError
 
 _NAME = "data in memory"
@@ -47,10 +47,9 @@ class MemoryRows:
         if isinstance(data, Mapping) and any(hasattr(value, "column_names") for value in data.values()):
             raise DataError(f"data: choose one of the splits: {', '.join(data)}")
         if hasattr(data, "column_names") and hasattr(data, "with_format"):  # datasets.Dataset
-            classes = class_names(data.features.arrow_schema.metadata)
-            return arrow_blocks(data.with_format("arrow").iter(BLOCK), _NAME, faults, classes)
+            return arrow_blocks(data.with_format("arrow").iter(BLOCK), _NAME, faults)
         if hasattr(data, "to_batches"):  # pyarrow.Table
-            return arrow_blocks(data.to_batches(BLOCK), _NAME, faults, {})
+            return arrow_blocks(data.to_batches(BLOCK), _NAME, faults)
         if hasattr(data, "columns") and not isinstance(data, Mapping):  # pandas, polars
             data = {str(name): data[name].to_list() for name in data.columns}
         if isinstance(data, Mapping):  # of columns

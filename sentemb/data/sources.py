@@ -13,15 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from sentemb.data.faults import Faults, damage_named
-from sentemb.data.formats import (
-    BLOCK,
-    Block,
-    arrow_blocks,
-    class_names,
-    jsonl_blocks,
-    separated_blocks,
-    txt_blocks,
-)
+from sentemb.data.formats import BLOCK, Block, arrow_blocks, jsonl_blocks, separated_blocks, txt_blocks
 from sentemb.errors import DataError, did_you_mean, first_line, needs_extra
 
 Format = Literal["txt", "csv", "tsv", "jsonl", "parquet", "arrow"]
@@ -154,10 +146,7 @@ def hub_blocks(
             f"{name}: neither a file or folder here, nor a data set that could be loaded from the hub: "
             f"{first_line(error)}"
         ) from error
-    schema = data.features.arrow_schema
-    yield from arrow_blocks(
-        data.with_format("arrow").iter(BLOCK), f"{name} ({split})", faults, class_names(schema.metadata)
-    )
+    yield from arrow_blocks(data.with_format("arrow").iter(BLOCK), f"{name} ({split})", faults)
 
 
 # ------------------------------------------------------------------------------------------ details
@@ -169,15 +158,13 @@ def _arrow_file(path: Path, format_: str, faults: Faults) -> Iterator[Block]:
     with damage_named(str(path), pa.ArrowException):
         if format_ == "parquet":
             file = pq.ParquetFile(path)
-            classes = class_names(file.schema_arrow.metadata)
-            empty = file.schema_arrow.empty_table()
-            yield from arrow_blocks([empty], str(path), faults, classes)
-            yield from arrow_blocks(file.iter_batches(BLOCK), str(path), faults, classes)
+            yield from arrow_blocks([file.schema_arrow.empty_table()], str(path), faults)
+            yield from arrow_blocks(file.iter_batches(BLOCK), str(path), faults)
             return
         with pa.memory_map(str(path)) as source:
             reader = pa.ipc.open_stream(source)
-            yield from arrow_blocks([reader.schema.empty_table()], str(path), faults, {})
-            yield from arrow_blocks(reader, str(path), faults, class_names(reader.schema.metadata))
+            yield from arrow_blocks([reader.schema.empty_table()], str(path), faults)
+            yield from arrow_blocks(reader, str(path), faults)
 
 
 def _is_object(line: bytes) -> bool:

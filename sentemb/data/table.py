@@ -23,7 +23,6 @@ class Table:
     columns: Mapping[str, list[str]]  # "anchor", "positive", "negative_1", … in this order
     label: NDArray[np.int64] | None = None  # (rows,) class of the anchor
     score: NDArray[np.float32] | None = None  # (rows,) graded similarity of anchor and positive
-    label_names: tuple[str, ...] | None = None  # name of class i
     prefixes: Mapping[str, str] = field(default_factory=dict)  # role -> what is put in front of its texts
     source: str = ""  # for messages
     skipped: int = 0  # faulty rows that were left out, where that was asked for
@@ -77,7 +76,6 @@ class _Gathered:
         self._texts: dict[str, list[str]] = {}
         self._labels: list[int | str] = []
         self._scores: list[float] = []
-        self._classes: tuple[str, ...] | None = None
         self._has: set[str] = set()
         self.rows = 0
 
@@ -85,8 +83,6 @@ class _Gathered:
         by_name = dict(zip(block.names, block.columns, strict=True))
         values = {role: by_name.get(name, [MISSING] * len(block)) for role, name in roles.items()}
         self._has.update(values)
-        if "label" in roles:
-            self._classes = self._classes or block.classes.get(roles["label"])
         faulty: dict[int, str] = {}  # row of the block -> its first fault
         checked: dict[str, list[Any]] = {}
         for role, column in values.items():
@@ -128,20 +124,15 @@ class _Gathered:
 
     def table(self, source: str, max_rows: int | None) -> Table:
         label: NDArray[np.int64] | None = None
-        names = self._classes
         labels = self._labels[:max_rows]
         if "label" in self._has:
             if isinstance(labels[0], str):
-                names = tuple(sorted({str(name) for name in labels}))
-                number = {name: i for i, name in enumerate(names)}
-                label = np.array([number[str(name)] for name in labels], dtype=np.int64)
-            else:
-                label = np.array(labels, dtype=np.int64)
+                number = {name: i for i, name in enumerate(sorted(set(labels), key=str))}
+                labels = [number[name] for name in labels]
+            label = np.array(labels, dtype=np.int64)
         score = np.array(self._scores[:max_rows], dtype=np.float32) if "score" in self._has else None
         texts = {role: column[:max_rows] for role, column in self._texts.items()}
-        return Table(
-            columns=texts, label=label, score=score, label_names=names, source=source, skipped=self._faults.count
-        )
+        return Table(columns=texts, label=label, score=score, source=source, skipped=self._faults.count)
 
 
 # ------------------------------------------------------------------------------------------- values

@@ -102,7 +102,7 @@ def test_more_rows_than_a_block(tmp_path):
     assert read_table(path, max_rows=9_000).columns["anchor"] == [f"line {i}" for i in range(9_000)]
 
 
-def test_class_names_of_a_datasets_folder(tmp_path):
+def test_labels_of_a_datasets_folder(tmp_path):
     import datasets
 
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
@@ -111,7 +111,7 @@ def test_class_names_of_a_datasets_folder(tmp_path):
     data.to_parquet(tmp_path / "data.parquet")
     for path in (tmp_path / "saved", tmp_path / "data.parquet"):
         table = read_table(path)
-        assert (table.label.tolist(), table.label_names) == ([1, 0], ("no", "yes"))
+        assert table.label.tolist() == [1, 0]
 
 
 def test_zstandard_frames_one_behind_the_other(tmp_path):
@@ -234,13 +234,11 @@ def test_headers_that_make_no_table(tmp_path, header, message):
 def test_names_of_classes_become_numbers(tmp_path):
     table = read_table(write(tmp_path / "data.csv", "text,label\na,cat\nb,ant\nc,cat\nd,12\n"))
     assert table.label.tolist() == [2, 1, 2, 0]
-    assert table.label_names == ("12", "ant", "cat")
 
 
 def test_whole_numbers_stay_whatever_they_look_like(tmp_path):
     table = read_table(write(tmp_path / "data.csv", "text,label\na,4\nb,-1\nc,2.0\n"))
     assert table.label.tolist() == [4, -1, 2]
-    assert table.label_names is None
 
 
 # ------------------------------------------------------------------------------------------ malformed rows
