@@ -82,15 +82,7 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
     from sentemb.encoder import Encoder
 
     try:
-        encoder = Encoder.load(
-            source,
-            precision=options.precision,
-            device=options.device,
-            revision=options.revision,
-            max_tokens=options.max_tokens,
-            prompts=options.prompts,
-            trust_remote_code=options.trust_remote_code,
-        )
+        encoder = Encoder.load(source, **options.settings)
     except ModelError as error:
         raise ModelError(
             f"{error}\n(a model that only sentence-transformers can open: make it in a module of yours, and give it as "
@@ -124,21 +116,15 @@ def _from_object(model: Any, options: ModelOptions, *, name: str | None = None) 
             return model.encode(rows, prompt=prompt, show_progress_bar=False, convert_to_numpy=True)
 
         identity = ModelIdentity(
-            name=name,
-            source=name,
-            backend="sentence-transformers",
-            max_tokens=model.max_seq_length,
+            name=name, source=name, backend="sentence-transformers", max_tokens=model.max_seq_length,
             similarity=similarity,
-        )
+        )  # fmt: skip
         return EvalModel(identity, encode_with_prompt, prompts={**(model.prompts or {}), **options.prompts})
     if isinstance(model, IdentifiedEmbedder):
         known = model
         identity = ModelIdentity(name=name, source=model.source, digest=model.digest())
-        return EvalModel(
-            identity,
-            lambda rows, prompt: known.encode(rows, prompt=prompt),
-            prompts={**known.prompts, **options.prompts},
-        )
+        prompts = {**known.prompts, **options.prompts}
+        return EvalModel(identity, lambda rows, prompt: known.encode(rows, prompt=prompt), prompts=prompts)
     encode = getattr(model, "encode", None) or model
     if not callable(encode):
         raise ModelError(f"{name}: a {type(model).__name__} is neither callable nor has encode(texts)")
@@ -167,16 +153,11 @@ def of_encoder(
 
     chosen = None if precision in ("auto", encoder.precision) else check_precision(precision)
     dtype = encoder.format if chosen is None else str(resolve_precision(chosen, encoder.device)).removeprefix("torch.")
+    digest = None if is_training else encoder.digest()
     identity = ModelIdentity(
-        name=name,
-        source=encoder.source,
-        digest=None if is_training else encoder.digest(),
-        backend="sentemb",
-        precision=dtype,
-        max_tokens=encoder.max_tokens,
-        width=encoder.width,
-        similarity=encoder.similarity_name,
-    )
+        name=name, source=encoder.source, digest=digest, backend="sentemb", precision=dtype,
+        max_tokens=encoder.max_tokens, width=encoder.width, similarity=encoder.similarity_name,
+    )  # fmt: skip
     progress = False if is_training else None
     return EvalModel(
         identity,

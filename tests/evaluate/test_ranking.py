@@ -177,8 +177,8 @@ def test_judgements_in_every_form(tmp_path, name, content):
     ("name", "content", "message"),
     [
         ("q.qrels", "q1 0 d1\n", r"q.qrels:1: 3 fields; needed are 4"),
-        ("q.qrels", "q1 0 d1 much\n", r"q.qrels:1: the relevance 'much'"),
-        ("q.qrels", "q1 0 d1 inf\n", r"q.qrels:1: the relevance 'inf' is no whole number"),
+        ("q.qrels", "q1 0 d1 much\n", r"""q.qrels:1: column "score" holds 'much'; a finite number"""),
+        ("q.qrels", "q1 0 d1 inf\n", r"""q.qrels:1: column "score" holds 'inf'; a finite number"""),
         ("q.qrels", "q1 0 d1 0.5\n", r"q.qrels:1: the relevance '0.5' is no whole number"),
         ("q.qrels", "", "no judgements"),
         ("q.jsonl", '{"query-id": "q1", "score": 1}\n', r'q.jsonl:1: no column "corpus-id"'),
@@ -192,7 +192,8 @@ def test_malformed_judgements(tmp_path, name, content, message):
 
 def test_malformed_runs(tmp_path):
     path = tmp_path / "r.trec"
-    for content, message in (("q Q0 d 1 x t\n", "'x' is no number"), ("q Q0 d\n", "needed are 6"), ("", "empty")):
+    number = "r.trec:1: column \"score\" holds 'x'; a finite number"
+    for content, message in (("q Q0 d 1 x t\n", number), ("q Q0 d\n", "needed are 6"), ("", "empty")):
         path.write_text(content)
         with pytest.raises(DataError, match=message):
             read_run(path)

@@ -187,7 +187,7 @@ def test_senteval_layout(tmp_path):
 def test_malformed_senteval(tmp_path):
     senteval(tmp_path)
     gold = tmp_path / "downstream/STS/STS12-en-test/STS.gs.OnWN.txt"
-    for content, message in (("x\n", r"OnWN.txt:1: the score 'x'"), ("1\n2\n", "1 pairs, but 2 scores")):
+    for content, message in (("x\n", r"""OnWN.txt:1: column "score" holds 'x'"""), ("1\n2\n", "1 pairs, but 2 scores")):
         gold.write_text(content)
         with pytest.raises(DataError, match=message):
             read_sts_set(DataFolder.find(tmp_path), "simcse", "STS12")

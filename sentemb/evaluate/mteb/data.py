@@ -143,98 +143,24 @@ def repositories(tasks: Sequence[Any]) -> list[Repository]:
 
 
 def missing_data(tasks: Sequence[Any], root: Path) -> list[str]:
-    """What the tasks lack in a data folder: repositories, configurations, splits, languages."""
+    """What the tasks lack in a data folder: repositories, or configurations that a repository's card names."""
+    from datasets import get_dataset_config_names, get_dataset_split_names
+
     missing = []
     with quiet_libraries():
         for leaf in (leaf for task in tasks for leaf in leaves(task)):
-            name, repository = leaf.metadata.name, leaf.metadata.dataset["path"]
+            repository = leaf.metadata.dataset["path"]
+            where = f"{leaf.metadata.name}: {repository}"
+            if not (root / repository).is_dir():
+                missing.append(f"{where}: no folder {root / repository}")
+                continue
             with local_data(root, repository):
                 try:
-                    is_there = (root / repository).is_dir()
-                    faults = [*_faults(leaf, repository)] if is_there else [f"no folder {root / repository}"]
+                    for config in get_dataset_config_names(repository):
+                        get_dataset_split_names(repository, config)
                 except Exception as error:  # datasets raises many kinds for a folder that it cannot make sense of
-                    faults = [f"cannot be read: {first_line(error)}"]
-            missing += [f"{name}: {repository}: {fault}" for fault in faults]
+                    missing.append(f"{where}: cannot be read: {first_line(error)}")
     return missing
-
-
-def _faults(task: Any, repository: str) -> Iterator[str]:
-    from datasets import get_dataset_config_names
-    from mteb.abstasks import AbsTask, AbsTaskRetrieval
-
-    configs = get_dataset_config_names(repository)
-    loader = type(task).load_data
-    if loader is AbsTaskRetrieval.load_data:
-        yield from _retrieval_faults(task, repository, configs)
-    elif loader is AbsTask.load_data:
-        yield from _plain_faults(task, repository, configs)
-    # any other task loads in its own way: that its repository is there is all that can be known without loading
-
-
-def _plain_faults(task: Any, repository: str, configs: list[str]) -> Iterator[str]:
-    from mteb.abstasks import AbsTask
-
-    is_multilingual = task.metadata.is_multilingual
-    if is_multilingual and not task.fast_loading:
-        wanted = list(task.hf_subsets)
-    else:
-        wanted = [task.metadata.dataset.get("name") or "default"]
-        if wanted == ["default"] and "default" not in configs and len(configs) == 1:
-            wanted = configs  # load_dataset takes the only one there is
-    # a task may make its splits in dataset_transform; then the files' splits say nothing
-    makes_splits = type(task).dataset_transform is not AbsTask.dataset_transform
-    train = None if getattr(task, "is_cross_validation", False) else getattr(task, "train_split", None)
-    for config in wanted:
-        if config not in configs:
-            yield f'no configuration "{config}" (found: {_listed(configs)})'
-            continue
-        splits = _splits(repository, config)
-        for split in dict.fromkeys([*task.eval_splits, *([train] if train else [])]):
-            if split in splits:
-                if is_multilingual and task.fast_loading:
-                    yield from _language_faults(task, repository, config, split)
-            elif not (makes_splits and splits):
-                yield _no_split(config, split, splits)
-
-
-def _language_faults(task: Any, repository: str, config: str, split: str) -> Iterator[str]:
-    """Of a task whose subsets are told apart by a column: the ones that no row has."""
-    import datasets
-
-    rows = datasets.load_dataset(repository, None if config == "default" else config, split=split)
-    languages = set(rows.unique("lang")) if "lang" in rows.column_names else set()
-    absent = [subset for subset in task.hf_subsets if subset not in languages]
-    if absent:
-        yield f'split "{split}" has no rows of {_listed(absent)} (found: {_listed(sorted(map(str, languages)))})'
-
-
-def _retrieval_faults(task: Any, repository: str, configs: list[str]) -> Iterator[str]:
-    for subset in task.hf_subsets if task.metadata.is_multilingual else ["default"]:
-        prefix = "" if subset == "default" else f"{subset}-"
-        qrels = [f"{prefix}qrels"] if prefix else ["default", "qrels"]
-        for names in ([f"{prefix}corpus"], [f"{prefix}queries", "query"], qrels):
-            config = next((name for name in names if name in configs), None)
-            if config is None:
-                yield f'no configuration "{names[0]}" (found: {_listed(configs)})'
-                continue
-            splits = _splits(repository, config)
-            for split in task.eval_splits:
-                if split not in splits and len(splits) != 1:  # mteb takes the only one there is
-                    yield _no_split(config, split, splits)
-
-
-def _no_split(config: str, split: str, splits: Sequence[str]) -> str:
-    return f'configuration "{config}" has no split "{split}" (found: {_listed(splits)})'
-
-
-def _splits(repository: str, config: str) -> list[str]:
-    from datasets import get_dataset_split_names
-
-    return [str(split) for split in get_dataset_split_names(repository, config)]
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f", … ({len(names)})" if len(names) > most else "") if names else "none"
 
 
 def tasks_of_repository(repository: str) -> list[Any]:

@@ -26,14 +26,9 @@ class MtebEncoder:
 
     def __init__(self, model: EvalModel, *, index: str | None = None, seed: int = 42) -> None:
         self.model, self.index_kind, self.seed = model, index, seed
-        self._meta = model_meta(model)
+        self.mteb_model_meta = model_meta(model)
         self._documents: Vectors | None = None
         self._document_ids: list[str] = []
-
-    @property
-    def mteb_model_meta(self) -> Any:
-        """mteb's ``ModelMeta``."""
-        return self._meta
 
     # ------------------------------------------------------------------------------------ EncoderProtocol
     def encode(
@@ -118,17 +113,13 @@ def model_meta(model: EvalModel) -> Any:
 
 def _loader_texts(inputs: Any) -> list[str]:
     """The texts behind a mteb data loader: straight from its data set where that holds plain strings."""
-    columns = getattr(getattr(inputs, "dataset", None), "column_names", ())
-    if "text" in columns:
+    if "text" in getattr(getattr(inputs, "dataset", None), "column_names", ()):
         texts = list(inputs.dataset["text"])
         if all(isinstance(text, str) for text in texts):
             return texts
-    out: list[str] = []
-    for batch in inputs:
-        if "text" not in batch:
-            raise EvaluationError(f"the task gives {', '.join(map(str, batch))} and no text; sentemb encodes texts")
-        out.extend(batch["text"])
-    return out
+    batches = list(inputs)
+    _check_texts(all("text" in batch for batch in batches), "the task")
+    return [text for batch in batches for text in batch["text"]]
 
 
 def document_texts(corpus: Any, task: str) -> list[str]:
@@ -138,9 +129,8 @@ def document_texts(corpus: Any, task: str) -> list[str]:
     """
     texts: list[Any] = list(corpus["text"]) if "text" in corpus.column_names else [None]
     titles = [title or "" for title in corpus["title"]] if "title" in corpus.column_names else [""] * len(texts)
-    if not all(isinstance(text, str) for text in [*texts, *titles]):
-        raise EvaluationError(f"{task}: its documents are not all texts; sentemb encodes texts")
-    return [f"{title} {text}".strip() if title else text.strip() for title, text in zip(titles, texts, strict=True)]
+    _check_texts(all(isinstance(text, str) for text in texts), f"{task}: a document")
+    return [f"{title} {text}".strip() for title, text in zip(titles, texts, strict=True)]
 
 
 def query_texts(queries: Any, task: str) -> list[str]:
@@ -149,18 +139,19 @@ def query_texts(queries: Any, task: str) -> list[str]:
 
     Raises: EvaluationError: queries that are no texts.
     """
-    if "text" not in queries.column_names:
-        raise EvaluationError(f"{task}: its queries have no text; sentemb encodes texts")
-    texts = list(queries["text"])
+    texts: list[Any] = list(queries["text"]) if "text" in queries.column_names else [None]
+    _check_texts(all(isinstance(text, str | list) for text in texts), f"{task}: a query")
     instructions = queries["instruction"] if "instruction" in queries.column_names else [None] * len(texts)
-    prepared = []
+    prepared: list[str] = []
     for text, instruction in zip(texts, instructions, strict=True):
         if isinstance(text, list):
-            turns = [turn if isinstance(turn, str) else f"{turn['role']}: {turn['content']}" for turn in text]
-            line = "; ".join(turns)
-            prepared.append(f"{instruction} {line}" if "instruction" in queries.column_names else line)
-        elif isinstance(text, str):
-            prepared.append(text if instruction is None else f"{text} {instruction}")
+            text = "; ".join(turn if isinstance(turn, str) else f"{turn['role']}: {turn['content']}" for turn in text)
+            prepared.append(f"{instruction} {text}" if instruction is not None else text)
         else:
-            raise EvaluationError(f"{task}: its queries are not all texts; sentemb encodes texts")
+            prepared.append(f"{text} {instruction}" if instruction is not None else text)
     return prepared
+
+
+def _check_texts(is_text: bool, where: str) -> None:
+    if not is_text:
+        raise EvaluationError(f"{where} has no text; sentemb encodes texts")

@@ -1,15 +1,15 @@
 """What a score of mteb was computed from, so that it gets the same interval and paired tests as our own.
 
-mteb writes its predictions into a folder. A score that is a mean over items (queries, texts, sentences) or a statistic
-of pairs is computed again from them, item by item, and the items are believed only if they give mteb's own score.
-Where no item has a value of its own, but mteb repeats an experiment on other draws (clustering, some classification),
-the repetitions are resampled. Otherwise the score has no interval, and ``Evidence.note`` says why.
+mteb writes its predictions into a folder. Scores of rankings and of pairs are computed again from them, item by item,
+and the items are believed only if they give mteb's own score. Where mteb repeats an experiment on other draws
+(clustering, classification), the repetitions are resampled. Any other score has no interval, and ``Evidence.note`` says
+why.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from sentemb.evaluate.mteb.data import leaves
 from sentemb.evaluate.reports.results import Items, fingerprint
-from sentemb.evaluate.statistics.metrics import spearman
 from sentemb.evaluate.statistics.ranking import judged_queries, ranking_scores
 from sentemb.evaluate.statistics.resampling import STATISTICS, average_precision_of
 from sentemb.evaluate.statistics.significance import Strata
@@ -84,9 +83,7 @@ def _score(items: Items) -> float:
 def _items(task: Any, predictions: Path) -> tuple[Items | None, str]:
     """Items of all parts, splits and subsets, a stratum each; or why there are none."""
     strata: list[Items] = []
-    weights: list[float] = []
-    parts = leaves(task)
-    for part in parts:
+    for part in leaves(task):
         path = predictions / part.prediction_file_name
         if not path.is_file():
             return None, "mteb kept no predictions"
@@ -98,9 +95,8 @@ def _items(task: Any, predictions: Path) -> tuple[Items | None, str]:
                     return None, f"mteb kept no predictions for {subset}/{split}"
                 items = _items_of_subset(part, part.dataset.get(subset, part.dataset)[split], predicted)
                 if items is None or not len(items):
-                    return None, f"its score ({part.metadata.main_score}) is no mean over items"
+                    return None, f"its score ({part.metadata.main_score}) is not resampled"
                 strata.append(items)
-                weights.append(1 / (len(parts) * len(part.eval_splits) * len(part.hf_subsets)))
     if len(strata) == 1:
         return strata[0], ""
     joined = Items(
@@ -109,7 +105,6 @@ def _items(task: Any, predictions: Path) -> tuple[Items | None, str]:
         predicted=[value for items in strata for value in items.predicted],
         gold=[value for items in strata for value in items.gold],
         strata=[len(items) for items in strata],
-        weights=weights if len(set(weights)) > 1 else (),
         statistic=strata[0].statistic,
     )
     return joined, ""
@@ -119,11 +114,12 @@ def _items_of_subset(task: Any, data: Any, predicted: Any) -> Items | None:
     metric, kind = str(task.metadata.main_score), str(task.metadata.type)
     if isinstance(data, Mapping) and "relevant_docs" in data:
         return _ranked_queries(data["relevant_docs"], predicted, metric)
-    reader = _READERS.get((kind, metric))
-    if reader is not None:
-        return reader(task, data, predicted)
-    if metric == "accuracy" and hasattr(task, "label_column_name"):
-        return _classified_texts(task, data, predicted)
+    if (kind, metric) == ("STS", "cosine_spearman"):
+        gold = [float(score) for score in data["score"]]
+        ours = [float(score) for score in predicted["cosine_scores"]]
+        return Items(fingerprint=fingerprint(gold), predicted=ours, gold=gold)
+    if (kind, metric) == ("PairClassification", "max_ap"):
+        return _duplicate_pairs(task.label_column_name, data, predicted)
     return None
 
 
@@ -136,94 +132,32 @@ def _ranked_queries(qrels: dict[str, dict[str, int]], run: Mapping[str, Any], me
     return Items(fingerprint=fingerprint(judged), values=values.tolist())
 
 
-def _rated_pairs(task: Any, data: Any, predicted: Mapping[str, Any]) -> Items:
-    gold = [float(score) for score in data["score"]]
-    return Items(
-        fingerprint=fingerprint(gold), predicted=[float(score) for score in predicted["cosine_scores"]], gold=gold
-    )
-
-
-def _rated_summaries(task: Any, data: Any, predicted: Mapping[str, Any]) -> Items:
-    rated = list(zip(predicted["human_scores"], predicted["cosine_scores"], strict=True))
-    return Items(
-        fingerprint=fingerprint([human for human, _ in rated]), values=[spearman(ours, human) for human, ours in rated]
-    )
-
-
-def _duplicate_pairs(task: Any, data: Any, predicted: Mapping[str, Any]) -> Items:
+def _duplicate_pairs(column: str, data: Any, predicted: Mapping[str, Any]) -> Items:
     """Pairs under the similarity whose average precision is the highest, which is the score."""
-    column = task.label_column_name
     gold = np.asarray(data[0][column] if len(data) == 1 else data[column], dtype=np.float64).ravel()
-    sides = [
-        np.asarray(values, dtype=np.float64) * (-1 if name.endswith("_distances") else 1)
-        for name, values in predicted.items()
-    ]
+    sides = [np.asarray(side) * (-1 if name.endswith("_distances") else 1) for name, side in predicted.items()]
     best = max(sides, key=lambda side: float(average_precision_of(side, gold)(np.ones((1, len(gold))))[0]))
-    return Items(
-        fingerprint=fingerprint(gold.tolist()),
-        predicted=best.tolist(),
-        gold=gold.tolist(),
-        statistic="average precision",
-    )
-
-
-def _translations(task: Any, data: Any, predicted: Mapping[str, Any]) -> Items | None:
-    """Weighted F1, with one gold pair a sentence, is the mean of 2·hit / (1 + how often its translation is found)."""
-    if "gold" in data:
-        return None
-    (hits,) = predicted.values()
-    nearest = np.array([hit["corpus_id"] for hit in hits])
-    times_found = np.bincount(nearest, minlength=len(nearest))[: len(nearest)]
-    values = 2.0 * (nearest == np.arange(len(nearest))) / (1 + times_found)
-    return Items(fingerprint=fingerprint(list(data["sentence1"]), list(data["sentence2"])), values=values.tolist())
-
-
-def _classified_texts(task: Any, data: Any, predicted: Any) -> Items | None:
-    """A text's value is the fraction of repetitions that classified it correctly. The folds of a cross-validation
-    cannot be aligned with texts, and several labels a text have no such value: then there is none."""
-    labels = list(data[task.label_column_name])
-    if not isinstance(predicted, list):
-        return None
-    if any(not isinstance(run, list) or len(run) != len(labels) for run in predicted):
-        return None
-    runs, gold = np.asarray(predicted, dtype=object), np.asarray(labels, dtype=object)
-    if runs.ndim != 2:
-        return None
-    return Items(fingerprint=fingerprint(labels), values=(runs == gold).astype(np.float64).mean(axis=0).tolist())
-
-
-_READERS: Mapping[tuple[str, str], Callable[[Any, Any, Any], Items | None]] = {
-    ("STS", "cosine_spearman"): _rated_pairs,
-    ("Summarization", "cosine_spearman"): _rated_summaries,
-    ("PairClassification", "max_ap"): _duplicate_pairs,
-    ("BitextMining", "f1"): _translations,
-}
+    mark = fingerprint(gold.tolist())
+    return Items(fingerprint=mark, predicted=best.tolist(), gold=gold.tolist(), statistic="average precision")
 
 
 # ----------------------------------------------------------------------------------------------- repetitions
 def _repetitions(task: Any, scores: Scores) -> tuple[NDArray[np.float64], list[int]]:
     """The main score of every repetition, and how many each subset (and level of a hierarchy) has; both empty where a
     subset has none."""
-    values: list[float] = []
-    sizes: list[int] = []
-    for rows in scores.values():
-        for row in rows:
-            runs = _runs(row, str(task.metadata.main_score))
-            if not all(runs) or not runs:
-                return np.zeros(0), []
-            values += [value for run in runs for value in run]
-            sizes += map(len, runs)
-    return np.array(values), sizes
+    runs: list[Sequence[float]] = []
+    for row in (row for rows in scores.values() for row in rows):
+        of_row = _runs(row, str(task.metadata.main_score))
+        if not of_row or not all(of_row):
+            return np.zeros(0), []
+        runs += of_row
+    return np.array([float(value) for run in runs for value in run]), [len(run) for run in runs]
 
 
-def _runs(row: Mapping[str, Any], metric: str) -> list[list[float]]:
+def _runs(row: Mapping[str, Any], metric: str) -> list[Sequence[float]]:
     """Lists of repeated scores in a row of mteb's: one, or one a level of the labels' hierarchy."""
-    repeated = row.get("v_measures" if metric == "v_measure" else f"{metric}_scores")
-    if isinstance(repeated, Mapping):
-        return [[float(value) for value in level] for level in repeated.values()]
-    if isinstance(repeated, Sequence):
-        return [[float(value) for value in repeated]]
-    experiments = row.get("scores_per_experiment")
-    if isinstance(experiments, Sequence) and all(isinstance(run, Mapping) and metric in run for run in experiments):
-        return [[float(run[metric]) for run in experiments]]
-    return []
+    repeated = row.get("v_measures") if metric == "v_measure" else None
+    if repeated is not None:
+        return list(repeated.values()) if isinstance(repeated, Mapping) else [repeated]
+    experiments = row.get("scores_per_experiment", ())
+    return [[run[metric] for run in experiments if metric in run]]

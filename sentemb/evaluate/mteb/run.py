@@ -2,7 +2,7 @@
 
 Results are written in mteb's JSON tree (``<folder>/results/<model>/<revision>/<task>.json``), which its leaderboard
 tools read, and a later run continues with what is missing there. What a score was computed from lies beside the tree
-(``<folder>/items/…``), so that a resumed task keeps its interval and its paired tests.
+(``<folder>/items/<digest>/<task>.json``), so that a resumed task keeps its interval and its paired tests.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sentemb.errors import EvaluationError
+from sentemb.errors import EvaluationError, first_line
 from sentemb.evaluate.mteb.data import leaves, local_data, quiet_libraries
 from sentemb.evaluate.mteb.encoder import MtebEncoder
 from sentemb.evaluate.mteb.items import Evidence, evidence_of
@@ -23,11 +23,6 @@ from sentemb.evaluate.reports.results import Items, TaskResult
 from sentemb.evaluate.statistics.significance import in_points
 from sentemb.evaluate.task import EvalSetup
 from sentemb.files import write_json
-
-_OFFLINE = frozenset({
-    "ConnectionError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ConnectTimeout",
-    "MaxRetryError", "DatasetNotFoundError", "NameResolutionError",
-})  # fmt: skip
 
 
 def run_task(task: Any, encoder: MtebEncoder, *, setup: EvalSetup, overwrite: str = "only-missing") -> TaskResult:
@@ -46,47 +41,35 @@ def run_task(task: Any, encoder: MtebEncoder, *, setup: EvalSetup, overwrite: st
     import mteb
 
     cache = mteb.ResultCache(cache_path=setup.output.resolve()) if setup.output is not None else None
-    identity = encoder.model.identity
-    is_identified = bool(identity.revision or identity.digest)
-    if cache is not None and not is_identified:
+    if not (encoder.model.identity.revision or encoder.model.identity.digest):
         overwrite = "always"  # a callable without a digest may have changed since
     start = time.perf_counter()
     parts = leaves(task)
-    is_cached = cache is not None and overwrite != "always" and _is_complete(task, encoder, cache)
+    stored_result = cache.load_task_result(task.metadata.name, encoder.mteb_model_meta) if cache is not None else None
+    # then its data need not be loaded
+    is_cached = overwrite != "always" and stored_result is not None and not stored_result.get_missing_evaluations(task)
     with quiet_libraries(), tempfile.TemporaryDirectory(prefix="sentemb-mteb-") as predictions:
         try:
             if not is_cached:
                 _load(parts, setup.data.hub)
             results = mteb.evaluate(
-                encoder,
-                task,
-                cache=cache,
-                overwrite_strategy=overwrite,
-                show_progress_bar=False,
-                co2_tracker=False,
+                encoder, task, cache=cache, overwrite_strategy=overwrite, prediction_folder=predictions,
+                show_progress_bar=False, co2_tracker=False,
                 encode_kwargs={"show_progress_bar": False, "batch_size": 512},
-                prediction_folder=predictions,
-            )
+            )  # fmt: skip
             if not results.task_results:
                 raise EvaluationError(f"{task.metadata.name}: mteb gave no result")
             result = results.task_results[0]
-            items_file = _items_file(task, encoder, setup.output, cache) if is_identified else None
-            if is_cached:
-                evidence = evidence_of(task, _read_items(items_file), result.scores)
-            else:
-                evidence = evidence_of(task, Path(predictions), result.scores)
-                _write_items(items_file, evidence.items)
+            items_file = _items_file(task, encoder, setup.output)
+            stored = _read_items(items_file) if is_cached else Path(predictions)
+            evidence = evidence_of(task, stored, result.scores)
+            if evidence.items is not None and items_file is not None and not is_cached:
+                write_json(items_file, asdict(evidence.items))
         finally:
             for part in parts:
                 if part.data_loaded:
                     part.unload_data()
     return _task_result(task, result, evidence, setup, seconds=time.perf_counter() - start, is_cached=is_cached)
-
-
-def _is_complete(task: Any, encoder: MtebEncoder, cache: Any) -> bool:
-    """Whether the results tree already holds the task, so that its data need not be loaded."""
-    stored = cache.load_task_result(task.metadata.name, encoder.mteb_model_meta)
-    return stored is not None and not stored.get_missing_evaluations(task)
 
 
 def _load(parts: list[Any], root: Path | None) -> None:
@@ -95,15 +78,12 @@ def _load(parts: list[Any], root: Path | None) -> None:
         try:
             with local_data(root, repository):
                 part.load_data()
-        except Exception as error:
-            if _is_offline(error):
-                raise EvaluationError(
-                    f"{name}: its data set {repository} is not here and the hub did not give it; where there is a "
-                    f"network: sentemb data fetch --task {name} --data-dir FOLDER"
-                ) from error
-            if isinstance(error, KeyError):
-                raise EvaluationError(f"{name}: {root or 'the hub'}: {repository} lacks {error}") from error
-            raise
+        except Exception as error:  # datasets and the hub's client raise many kinds
+            raise EvaluationError(
+                f"{name}: its data set {repository} cannot be read from {root or 'the hub'} "
+                f"({type(error).__name__}: {first_line(error)}); where there is a network: "
+                f"sentemb data fetch --task {name} --data-dir FOLDER"
+            ) from error
         absent = [subset for subset in part.hf_subsets if part.metadata.is_multilingual and subset not in part.dataset]
         if absent:
             raise EvaluationError(
@@ -112,38 +92,16 @@ def _load(parts: list[Any], root: Path | None) -> None:
             )
 
 
-def _is_offline(error: BaseException) -> bool:
-    """Whether an error, or one of its causes, says that the hub could not be asked."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if type(cause).__name__ in _OFFLINE:
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
-
-
-# ----------------------------------------------------------------------------------------------------- items
-def _items_file(task: Any, encoder: MtebEncoder, output: Path | None, cache: Any) -> Path | None:
-    """``<folder>/items/<model>/<revision>/<task>.json``, as the tree has it under ``results``."""
-    if output is None:
-        return None
-    in_tree: Path = cache.get_task_result_path(task.metadata.name, encoder.mteb_model_meta)
-    return output / "items" / in_tree.relative_to(output.resolve() / "results")
-
-
-def _write_items(path: Path | None, items: Items | None) -> None:
-    """Keep the items of a result that mteb's tree holds, and no older ones."""
-    if path is not None and items is not None:
-        write_json(path, asdict(items))
-    elif path is not None:
-        path.unlink(missing_ok=True)
+def _items_file(task: Any, encoder: MtebEncoder, output: Path | None) -> Path | None:
+    facts = encoder.model.identity
+    revision = facts.digest or facts.revision
+    return output / "items" / revision / f"{task.metadata.name}.json" if output is not None and revision else None
 
 
 def _read_items(path: Path | None) -> Items | None:
-    try:
-        return Items(**json.loads(path.read_text(encoding="utf-8"))) if path is not None else None
-    except (OSError, ValueError, TypeError):
+    if path is None or not path.is_file():
         return None
+    return Items(**json.loads(path.read_text(encoding="utf-8")))
 
 
 # ---------------------------------------------------------------------------------------------------- result

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.data import Record
 from sentemb.errors import DataError
 from sentemb.evaluate.reading.tables import number_of, read_rows, stem_of, text_of
 
@@ -35,25 +36,26 @@ def read_pairs(path: Path | str, *, name: str | None = None, score: str = "score
     Raises: DataError: what ``read_rows`` raises, a missing column, a score that is no number, or no rows.
     """
     path = Path(path)
-    first: list[str] = []
-    second: list[str] = []
-    values: list[float] = []
-    subset: list[str] = []
-    for row in read_rows(path):
+    return pairs_of(read_rows(path), name=name or stem_of(path), source=path, score=score)
+
+
+def pairs_of(rows: Iterable[Record], *, name: str, source: Path, score: str = "score") -> PairSet:
+    """Rows as pairs; ``source`` is the file or folder that messages name.
+
+    Raises: DataError: what ``read_pairs`` raises.
+    """
+    first, second, values, subset = [], [], [], []
+    for row in rows:
         first.append(text_of(row, "sentence1"))
         second.append(text_of(row, "sentence2"))
         values.append(number_of(row, score))
         if row.fields.get("subset") is not None:
             subset.append(str(row.fields["subset"]))
     if not values:
-        raise DataError(f"{path}: no pairs in it; rows with the columns sentence1, sentence2 and {score} are needed")
+        raise DataError(f"{source}: no pairs in it; rows with the columns sentence1, sentence2 and {score} are needed")
     if subset and len(subset) != len(values):
-        raise DataError(f'{path}: {len(subset):,} of {len(values):,} rows have a "subset"; give all rows one, or none')
+        some = f'{len(subset):,} of {len(values):,} rows have a "subset"'
+        raise DataError(f"{source}: {some}; give all rows one, or none")
     return PairSet(
-        name=name or stem_of(path),
-        sentence1=first,
-        sentence2=second,
-        score=np.array(values),
-        subset=subset or None,
-        source=str(path),
+        name=name, sentence1=first, sentence2=second, score=np.array(values), subset=subset or None, source=str(source)
     )

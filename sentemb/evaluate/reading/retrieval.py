@@ -30,11 +30,8 @@ def read_retrieval(folder: Path | str, *, split: str = "test", name: str | None 
     Raises: DataError: A file or the split is missing, a row is malformed, or the judgements name unknown ids.
     """
     folder = Path(folder)
-    find_files(folder, split)
-    judgements = _qrels_file(folder, split)
-    qrels = read_qrels(judgements)
-    documents = _texts(_table(folder, "corpus"))
-    queries = _texts(_table(folder, "queries"))
+    judgements, corpus, asked = _files(folder, split)
+    qrels, documents, queries = read_qrels(judgements), _texts(corpus), _texts(asked)
     check_ids(qrels, list(queries), list(documents), source=str(judgements))
     judged = judged_queries(qrels)
     if not judged:
@@ -49,16 +46,19 @@ def read_retrieval(folder: Path | str, *, split: str = "test", name: str | None 
     )
 
 
-def find_files(folder: Path, split: str) -> None:
-    """Whether a folder has the three files, without reading them.
+def folder_faults(folder: Path, split: str) -> list[str]:
+    """Why a folder cannot be read, as a message; empty where its three files are there. Reads none of them."""
+    try:
+        _files(folder, split)
+    except DataError as error:
+        return [str(error)]
+    return []
 
-    Raises: DataError: one is missing; says which.
-    """
+
+def _files(folder: Path, split: str) -> tuple[Path, Path, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; a folder with corpus, queries and qrels/{split} is needed")
-    _qrels_file(folder, split)
-    _table(folder, "corpus")
-    _table(folder, "queries")
+    return _qrels_file(folder, split), _table(folder, "corpus"), _table(folder, "queries")
 
 
 def _table(folder: Path, stem: str) -> Path:

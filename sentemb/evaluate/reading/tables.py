@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sentemb.data import Record, iter_records
 from sentemb.data.faults import damage_named
@@ -60,13 +61,22 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\r\n")
 
 
+def cell_of(row: Record, column: str) -> Any:
+    """What stands in ``column``.
+
+    Raises: DataError: there is no such column; names file and line.
+    """
+    if column not in row.fields:
+        raise DataError(f'{row.where}: no column "{column}"; found: {", ".join(map(str, row.fields))}')
+    return row.fields[column]
+
+
 def text_of(row: Record, column: str) -> str:
     """The text in ``column``.
 
     Raises: DataError: it is absent or no text; names file and line.
     """
-    _check_column(row, column)
-    value = row.fields[column]
+    value = cell_of(row, column)
     if not isinstance(value, str):
         raise DataError(f'{row.where}: column "{column}" holds {value!r}; text is needed')
     return value
@@ -77,16 +87,11 @@ def number_of(row: Record, column: str) -> float:
 
     Raises: DataError: it is absent or no number; names file and line.
     """
-    _check_column(row, column)
+    cell = cell_of(row, column)
     try:
-        value = float(row.fields[column])
+        value = float(cell)
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f'{row.where}: column "{column}" holds {row.fields[column]!r}; a finite number is needed')
+        raise DataError(f'{row.where}: column "{column}" holds {cell!r}; a finite number is needed')
     return value
-
-
-def _check_column(row: Record, column: str) -> None:
-    if column not in row.fields:
-        raise DataError(f'{row.where}: no column "{column}"; found: {", ".join(map(str, row.fields))}')

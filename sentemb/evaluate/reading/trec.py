@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from sentemb.data import Record
 from sentemb.errors import DataError
-from sentemb.evaluate.reading.tables import read_lines, read_rows
+from sentemb.evaluate.reading.tables import cell_of, number_of, read_lines, read_rows
 from sentemb.evaluate.statistics.ranking import Qrels, Run
 from sentemb.files import atomic_file
 
@@ -35,14 +35,8 @@ def read_run(path: Path) -> dict[str, dict[str, float]]:
     Raises: DataError: malformed lines or none; names file and line.
     """
     run: dict[str, dict[str, float]] = {}
-    for where, fields in _lines(path, 6, "query Q0 document rank score tag"):
-        try:
-            score = float(fields[4])
-        except ValueError:
-            score = math.nan
-        if math.isnan(score):
-            raise DataError(f"{where}: the score {fields[4]!r} is no number")
-        run.setdefault(fields[0], {})[fields[2]] = score
+    for row in _lines(path, "query Q0 document rank score tag"):
+        run.setdefault(row.fields["query"], {})[row.fields["document"]] = number_of(row, "score")
     if not run:
         raise DataError(f"{path}: empty; lines as `query Q0 document rank score tag` are needed")
     return run
@@ -54,47 +48,33 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
 
     Raises: DataError: malformed lines or none; names file and line.
     """
+    name = path.name.removesuffix(".gz").removesuffix(".zst")
+    is_table = name.endswith((".jsonl", ".parquet", ".csv")) or (name.endswith(".tsv") and _has_header(path))
     qrels: dict[str, dict[str, int]] = {}
-    for where, query, document, relevance in _judgements(path):
-        try:
-            value = float(relevance)
-        except (TypeError, ValueError):
-            value = math.nan
-        if not value.is_integer():  # neither NaN nor infinity is
-            raise DataError(f"{where}: the relevance {relevance!r} is no whole number")
-        qrels.setdefault(query, {})[document] = int(value)
+    for row in read_rows(path) if is_table else _lines(path, "query-id 0 corpus-id score"):
+        relevance = number_of(row, "score")
+        if not relevance.is_integer():
+            raise DataError(f"{row.where}: the relevance {row.fields['score']!r} is no whole number")
+        query, document = (str(cell_of(row, column)) for column in ("query-id", "corpus-id"))
+        qrels.setdefault(query, {})[document] = int(relevance)
     if not qrels:
         raise DataError(f"{path}: no judgements in it")
     return qrels
-
-
-def _judgements(path: Path) -> list[tuple[str, str, str, Any]]:
-    name = path.name.removesuffix(".gz").removesuffix(".zst")
-    if name.endswith((".jsonl", ".parquet", ".csv")) or (name.endswith(".tsv") and _has_header(path)):
-        out = []
-        for row in read_rows(path):
-            cells = row.fields
-            missing = [column for column in ("query-id", "corpus-id", "score") if column not in cells]
-            if missing:
-                raise DataError(f'{row.where}: no column "{missing[0]}"; found: {", ".join(map(str, cells))}')
-            out.append((row.where, str(cells["query-id"]), str(cells["corpus-id"]), cells["score"]))
-        return out
-    return [(where, fields[0], fields[2], fields[3]) for where, fields in _lines(path, 4, "query 0 document relevance")]
 
 
 def _has_header(path: Path) -> bool:
     return any("query-id" in line for _, line in itertools.islice(read_lines(path), 1))
 
 
-def _lines(path: Path, width: int, form: str) -> list[tuple[str, list[str]]]:
-    out = []
+def _lines(path: Path, form: str) -> Iterator[Record]:
+    """Lines of TREC's as rows; ``form`` names their columns."""
+    columns = form.split()
     for number, line in read_lines(path):
         fields = line.split()
-        if fields and len(fields) != width:
-            raise DataError(f"{path}:{number}: {len(fields)} fields; needed are {width}: {form}")
+        if fields and len(fields) != len(columns):
+            raise DataError(f"{path}:{number}: {len(fields)} fields; needed are {len(columns)}: {form}")
         if fields:
-            out.append((f"{path}:{number}", fields))
-    return out
+            yield Record(where=f"{path}:{number}", fields=dict(zip(columns, fields, strict=True)))
 
 
 def check_run(run: Run, qrels: Qrels, *, source: str) -> None:

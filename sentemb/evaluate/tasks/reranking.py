@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sentemb.errors import DataError
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reading.retrieval import RetrievalSet, find_files, read_candidates, read_retrieval
+from sentemb.evaluate.reading.retrieval import RetrievalSet, folder_faults, read_candidates, read_retrieval
 from sentemb.evaluate.reports.results import TaskResult
 from sentemb.evaluate.retrievers import rerank
 from sentemb.evaluate.statistics.ranking import check_metric
@@ -44,14 +43,10 @@ class Reranking(Task):
         check_metric(self.metric)
 
     def missing(self, setup: EvalSetup) -> list[str]:
-        lacking = super().missing(setup)
-        if lacking:
+        if lacking := super().missing(setup):
             return lacking
         folder = setup.data.path(self.path)
-        try:
-            find_files(folder, self.split)
-        except DataError as error:
-            lacking = [str(error)]
+        lacking = folder_faults(folder, self.split)
         return lacking if (folder / self.candidates).is_file() else [*lacking, *setup.data.lacks(self.candidates)]
 
     def load(self, setup: EvalSetup) -> tuple[RetrievalSet, Candidates]:

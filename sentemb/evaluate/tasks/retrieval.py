@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from sentemb.errors import DataError
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reading.retrieval import RetrievalSet, find_files, read_retrieval
+from sentemb.evaluate.reading.retrieval import RetrievalSet, folder_faults, read_retrieval
 from sentemb.evaluate.reading.trec import write_run
 from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
 from sentemb.evaluate.retrievers import bm25_search, fuse, search, to_run
@@ -51,13 +50,7 @@ class Retrieval(Task):
         check_metric(self.metric)
 
     def missing(self, setup: EvalSetup) -> list[str]:
-        lacking = super().missing(setup)
-        if not lacking:
-            try:
-                find_files(setup.data.path(self.path), self.split)
-            except DataError as error:
-                return [str(error)]
-        return lacking
+        return super().missing(setup) or folder_faults(setup.data.path(self.path), self.split)
 
     def load(self, setup: EvalSetup) -> RetrievalSet:
         return read_retrieval(setup.data.path(self.path), split=self.split, name=self.label)
