@@ -39,7 +39,7 @@ class Momentum(Companion):
     def __init__(self, *, momentum: Annotated[float, Ge(0), Lt(1)] = 0.995, queue_size: Count = 160) -> None:
         super().__init__()
         self.momentum, self.queue_size = momentum, queue_size
-        self.encoder: nn.Module | None = None
+        self.encoder: nn.Module
         self.embedding: Float[Tensor, "size d"]
         self.ids: Int[Tensor, " size"]
         self.text: Int[Tensor, " size"]
@@ -69,7 +69,6 @@ class Momentum(Companion):
     def after_step(self, batch: Batch, encoder: SentenceModule, services: Services) -> None:
         """Follow the encoder, then put the batch's anchors into the queue."""
         average = self.encoder
-        assert average is not None
         assert isinstance(encoder, nn.Module)
         for mine, theirs in zip(average.parameters(), encoder.parameters(), strict=True):
             mine.lerp_(theirs.detach().to(mine.dtype), 1 - self.momentum)

@@ -76,13 +76,11 @@ class _Gathered:
         self._texts: dict[str, list[str]] = {}
         self._labels: list[int | str] = []
         self._scores: list[float] = []
-        self._has: set[str] = set()
         self.rows = 0
 
     def add(self, block: Block, roles: Mapping[str, str]) -> None:
         by_name = dict(zip(block.names, block.columns, strict=True))
         values = {role: by_name.get(name, [MISSING] * len(block)) for role, name in roles.items()}
-        self._has.update(values)
         faulty: dict[int, str] = {}  # row of the block -> its first fault
         checked: dict[str, list[Any]] = {}
         for role, column in values.items():
@@ -123,14 +121,12 @@ class _Gathered:
         return labels
 
     def table(self, source: str, max_rows: int | None) -> Table:
-        label: NDArray[np.int64] | None = None
         labels = self._labels[:max_rows]
-        if "label" in self._has:
-            if isinstance(labels[0], str):
-                number = {name: i for i, name in enumerate(sorted(set(labels), key=str))}
-                labels = [number[name] for name in labels]
-            label = np.array(labels, dtype=np.int64)
-        score = np.array(self._scores[:max_rows], dtype=np.float32) if "score" in self._has else None
+        if labels and isinstance(labels[0], str):
+            number = {name: i for i, name in enumerate(sorted(set(labels), key=str))}
+            labels = [number[name] for name in labels]
+        label = np.array(labels, dtype=np.int64) if labels else None
+        score = np.array(self._scores[:max_rows], dtype=np.float32) if self._scores else None
         texts = {role: column[:max_rows] for role, column in self._texts.items()}
         return Table(columns=texts, label=label, score=score, source=source, skipped=self._faults.count)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from sentemb.distributed import all_objects, any_device, broadcast_object, devices, is_lost, rank, say
 from sentemb.errors import DeviceLost, Interrupted, NumericError
@@ -31,7 +32,7 @@ from sentemb.training.inputs import StepInput
 from sentemb.training.monitor import Monitor
 from sentemb.training.plan import Plan, TrainResult
 from sentemb.training.run_folder import RunFolder
-from sentemb.training.schedules import build_schedule
+from sentemb.training.schedules import rate_factor
 from sentemb.training.services import build_services
 from sentemb.training.step import Step, StepResult
 
@@ -125,9 +126,10 @@ class Run:
         if settings.compile:
             backbone.compile(dynamic=True)
         model, optimizer, self.optimizer = prepare(plan.objective, settings, self.accelerator)
-        self.schedule = build_schedule(
-            optimizer, settings.schedule, warmup_fraction=settings.warmup_fraction, total_steps=self.total_steps
+        factor = rate_factor(
+            settings.schedule, warmup_fraction=settings.warmup_fraction, total_steps=self.total_steps
         )
+        self.schedule = LambdaLR(optimizer, factor)
         self.step = Step(
             plan.objective, model=model, optimizer=self.optimizer, schedule=self.schedule,
             accelerator=self.accelerator, settings=settings, services=services,

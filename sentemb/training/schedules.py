@@ -6,9 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch.optim.lr_scheduler import LambdaLR
-
 from sentemb.parts import Fraction, Part
 
 
@@ -99,10 +96,3 @@ def rate_factor(schedule: Schedule, *, warmup_fraction: float, total_steps: int)
         return schedule.factor(min((step - warmup) / max(total_steps - warmup, 1), 1.0))
 
     return factor
-
-
-def build_schedule(
-    optimizer: torch.optim.Optimizer, schedule: Schedule, *, warmup_fraction: float, total_steps: int
-) -> LambdaLR:
-    """The schedule as torch keeps it."""
-    return LambdaLR(optimizer, rate_factor(schedule, warmup_fraction=warmup_fraction, total_steps=total_steps))
