@@ -19,8 +19,7 @@ from sentemb.errors import DataError, EvaluationError
 from sentemb.evaluate.evaluation import averages
 from sentemb.evaluate.identity import ModelIdentity
 from sentemb.evaluate.reports.compare import compare, load_side
-from sentemb.evaluate.reports.published import Published, published_scores
-from sentemb.evaluate.reports.report import markdown, report_rows, table
+from sentemb.evaluate.reports.report import Published, markdown, published_scores, report_rows, table
 from sentemb.evaluate.reports.results import (
     Items,
     Results,

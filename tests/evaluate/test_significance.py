@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from sentemb.evaluate.statistics.resampling import WeightedRanks, average_precision_of, spearman_of
 from sentemb.evaluate.statistics.significance import (
     Strata,
+    WeightedRanks,
+    average_precision_of,
     bootstrap_mean,
     bootstrap_pairs,
     holm,
     interval_of_mean,
     paired_bootstrap,
     paired_permutation,
+    spearman_of,
     welch,
 )
 

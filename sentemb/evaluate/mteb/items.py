@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from sentemb.evaluate.mteb.data import leaves
 from sentemb.evaluate.reports.results import Items, fingerprint
 from sentemb.evaluate.statistics.ranking import judged_queries, ranking_scores
-from sentemb.evaluate.statistics.resampling import STATISTICS, average_precision_of
-from sentemb.evaluate.statistics.significance import Strata
+from sentemb.evaluate.statistics.significance import STATISTICS, Strata, average_precision_of
 
 _TOLERANCE = 1e-4  # mteb rounds rankings' scores to five decimals, we items to seven digits
 

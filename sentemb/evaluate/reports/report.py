@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sentemb.evaluate.reports.published import Published
+from sentemb.evaluate.reading.tables import number_of, read_rows, text_of
 from sentemb.evaluate.reports.results import Results, TaskResult
 from sentemb.evaluate.statistics.significance import Interval
+from sentemb.resources import share_dir
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,6 +43,39 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """In the order of ``HEADERS``."""
         return astuple(self)[: len(HEADERS)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A score that somebody published, ×100."""
+
+    model: str
+    task: str
+    protocol: str
+    score: float
+    source: str
+
+
+def published_scores(model: str) -> list[Published]:
+    """Published scores of a model, matched by its name with or without organisation, case ignored.
+
+    Files ``eval/published/*.csv`` with the columns model, task, protocol, score, source.
+
+    Raises: DataError: a malformed file.
+    """
+    rows = [row for path in sorted(share_dir("eval", "published").glob("*.csv")) for row in read_rows(path)]
+    return [
+        Published(
+            model=text_of(row, "model"), task=text_of(row, "task"), protocol=text_of(row, "protocol"),
+            score=number_of(row, "score"), source=text_of(row, "source"),
+        )
+        for row in rows
+        if _base_name(text_of(row, "model")) == _base_name(model)
+    ]
+
+
+def _base_name(model: str) -> str:
+    return model.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
 def report_rows(results: Sequence[Results], published: Sequence[Published] = ()) -> list[Row]:

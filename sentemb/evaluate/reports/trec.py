@@ -26,6 +26,6 @@ def score_trec(path: Path, qrels: Path, *, metric: str = "ndcg@10", resamples: i
     check_run(run, judged, source=str(path))
     means, items = score_run(run, judged, metric)
     setup = EvalSetup(resamples=resamples, seed=seed)
-    result = task.result(setup, metric=metric, main=means[metric], metrics=means, protocol="trec", items=items)
+    result = task.result(setup, metric=metric, metrics=means, protocol="trec", items=items)
     model = ModelIdentity(name=path.stem, source=str(path), digest=sha256_of(path), backend="run")
     return Results(model=model, suite=qrels.stem, tasks=[result], seed=seed, provenance=provenance())

@@ -64,14 +64,9 @@ class Geometry(Task):
             seed=setup.seed,
         )
         return self.result(
-            setup,
-            metric=self.metric,
-            main=figures[self.metric],
-            metrics=figures,
-            protocol="geometry",
-            count=len(data.texts),
+            setup, metric=self.metric, metrics=figures, protocol="geometry", count=len(data.texts),
             interval_note="no interval: a description of one space, not an estimate",
-        )
+        )  # fmt: skip
 
 
 def read_space_texts(path: Path) -> SpaceTexts:

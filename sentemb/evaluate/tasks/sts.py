@@ -143,16 +143,11 @@ class Sts(Task):
         has_items = statistic == "spearman"
         protocol = self.protocol or "file"
         return self.result(
-            setup,
-            metric=self.metric,
-            main=metrics[self.metric],
-            metrics=metrics,
+            setup, metric=self.metric, metrics=metrics, count=len(data), split=self.split if self.protocol else "",
             protocol=protocol if self.aggregation == "all" else f"{protocol} {self.aggregation}",
             items=_items(data, similarity[cast(PairSimilarity, name)], self.aggregation) if has_items else None,
-            count=len(data),
-            split=self.split if self.protocol else "",
             interval_note="no interval: Pearson is not resampled",
-        )
+        )  # fmt: skip
 
 
 def read_sts_set(data: DataFolder, protocol: Protocol, name: str, *, split: Split = "test") -> PairSet:
