@@ -52,11 +52,8 @@ def write_all(by_suite: Sequence[list[Results]], output: Path | None) -> None:
 
     if output is None:
         return
-    written: set[Path] = set()
     for results in (results for of_suite in by_suite for results in of_suite):
-        path = save_results(output, results, taken=written)
-        written.add(path)
-        typer.echo(f"wrote {path}", err=True)
+        typer.echo(f"wrote {save_results(output, results)}", err=True)
 
 
 def console() -> Any:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sentemb.errors import ModelError, did_you_mean
 from sentemb.evaluate.identity import ModelIdentity, recipe_beside, revision_of, short_name
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reading.vectors import StoredVectors
+from sentemb.evaluate.reading.vectors import stored_vectors
 from sentemb.files import sha256_of
 from sentemb.parts import Count, Part
 from sentemb.types import IdentifiedEmbedder, Similarity
@@ -68,9 +68,9 @@ def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> Ev
         return _from_object(source, options)
     text = str(source)
     if text.endswith(".parquet"):
-        stored = StoredVectors.read(Path(text))
+        look_up = stored_vectors(Path(text))
         identity = ModelIdentity(name=Path(text).name, source=text, digest=sha256_of(Path(text)), backend="vectors")
-        return EvalModel(identity, lambda rows, prompt: stored.encode(rows))
+        return EvalModel(identity, lambda rows, prompt: look_up(rows))
     if text.endswith(".npy"):
         raise ModelError(f"{text}: no texts with the vectors; `sentemb encode TEXTS -o FILE.parquet` writes both")
     if ":" in text and not text.startswith("package:") and not Path(text).exists():

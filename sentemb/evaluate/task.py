@@ -38,7 +38,7 @@ from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.model import EvalModel, Vectors
 from sentemb.evaluate.reading.tables import stem_of
 from sentemb.evaluate.reports.results import Items, TaskResult
-from sentemb.evaluate.statistics.significance import Interval, Strata, bootstrap_mean, bootstrap_pairs, in_points
+from sentemb.evaluate.statistics.significance import Interval, bootstrap_mean, bootstrap_pairs, in_points
 from sentemb.parts import Part
 
 
@@ -59,17 +59,17 @@ class EvalSetup:
             return None, "no interval: a single item"
         if len(items.gold):
             interval = bootstrap_pairs(
-                np.asarray(items.predicted), np.asarray(items.gold), statistic=items.statistic, strata=items.parts(),
+                np.asarray(items.predicted), np.asarray(items.gold), statistic=items.statistic, strata=items.strata,
                 resamples=self.resamples, seed=self.seed,
             )  # fmt: skip
         else:
-            interval = self.interval_of_mean(np.asarray(items.values), items.parts())
+            interval = self.interval_of_mean(np.asarray(items.values), items.strata)
         if np.isnan(interval.low):
             return None, "no interval: no resample has a score (too few items, or all but one alike)"
         return in_points(interval), ""
 
-    def interval_of_mean(self, values: NDArray[np.float64], strata: Strata | None = None) -> Interval:
-        """The bootstrap interval of a (weighted) mean, not ×100."""
+    def interval_of_mean(self, values: NDArray[np.float64], strata: Sequence[int] = ()) -> Interval:
+        """The bootstrap interval of a mean, not ×100."""
         return bootstrap_mean(values, strata=strata, resamples=self.resamples, seed=self.seed)
 
 

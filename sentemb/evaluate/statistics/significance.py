@@ -42,26 +42,15 @@ class Comparison:
     p_holm: float = float("nan")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Strata:
-    """Runs of items, one after the other, that are resampled apart: the score is the weighted mean of theirs.
+def parts_of(items: int, strata: Sequence[int]) -> list[slice]:
+    """Rows of every stratum; all items where there is none.
 
-    A multilingual task is the mean over its languages however many pairs each has, so drawing from all pairs at once
+    Strata are runs of items, one after the other, that are resampled apart: the score is the mean of theirs. A
+    multilingual task is the mean over its languages however many pairs each has, so drawing from all pairs at once
     would resample another score.
     """
-
-    sizes: Sequence[int]
-    weights: Sequence[float] = ()  # of the runs' scores; equal if not given
-
-    def parts(self) -> list[tuple[slice, float]]:
-        """Rows and share of every run; the shares sum to 1."""
-        weights = self.weights or [1.0] * len(self.sizes)
-        ends = np.cumsum(self.sizes).tolist()
-        total = sum(weights)
-        return [
-            (slice(end - size, end), weight / total)
-            for size, end, weight in zip(self.sizes, ends, weights, strict=True)
-        ]
+    ends = np.cumsum(strata or [items]).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def in_points(interval: Interval) -> Interval:
@@ -70,9 +59,9 @@ def in_points(interval: Interval) -> Interval:
 
 
 def bootstrap_mean(
-    values: Values, *, strata: Strata | None = None, resamples: int = RESAMPLES, seed: int = 0
+    values: Values, *, strata: Sequence[int] = (), resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Interval of the mean of values, one an item; with ``strata`` of the weighted mean of their means."""
+    """Interval of the mean of values, one an item; with ``strata`` of the mean of their means."""
 
     def mean_of(rows: slice) -> Callable[[Values], Values]:
         part = values[rows]
@@ -86,11 +75,11 @@ def bootstrap_pairs(
     gold: Values,
     *,
     statistic: str = "spearman",
-    strata: Strata | None = None,
+    strata: Sequence[int] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Interval of a statistic of pairs (a name of ``STATISTICS``); with ``strata`` of the weighted mean of theirs."""
+    """Interval of a statistic of pairs (a name of ``STATISTICS``); with ``strata`` of the mean of theirs."""
 
     def score_of(rows: slice) -> Callable[[Values], Values]:
         return STATISTICS[statistic](predicted[rows], gold[rows])
@@ -105,18 +94,19 @@ def interval_of_mean(center: float, parts: Sequence[Interval]) -> Interval:
 
 
 def paired_permutation(
-    a: Values, b: Values, *, strata: Strata | None = None, resamples: int = 10_000, seed: int = 0
+    a: Values, b: Values, *, strata: Sequence[int] = (), resamples: int = 10_000, seed: int = 0
 ) -> Comparison:
     """Whether two models' values of the same items differ in mean: signs of the differences are flipped at random.
 
-    With ``strata`` the mean is the weighted one of their means. Exact (all sign patterns) up to 13 items.
+    With ``strata`` the mean is that of their means. Exact (all sign patterns) up to 13 items.
     """
     if a.shape != b.shape:
         raise ValueError(f"paired values need one shape; found {a.shape} and {b.shape}")
     interval = bootstrap_mean(b - a, strata=strata, seed=seed)
     d = b - a
-    for rows, weight in (strata or Strata(sizes=[len(d)])).parts():
-        d[rows] *= weight * len(d) / (rows.stop - rows.start)  # so that the plain mean is the weighted one
+    parts = parts_of(len(d), strata)
+    for rows in parts:
+        d[rows] *= len(d) / (len(parts) * (rows.stop - rows.start))  # so that the plain mean is that of the strata
     observed = abs(float(d.mean()))
     if len(d) <= 13:
         signs = 1.0 - 2.0 * ((np.arange(2 ** len(d))[:, None] >> np.arange(len(d))) & 1)
@@ -138,7 +128,7 @@ def paired_bootstrap(
     gold: Values,
     *,
     statistic: str = "spearman",
-    strata: Strata | None = None,
+    strata: Sequence[int] = (),
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
@@ -151,9 +141,8 @@ def paired_bootstrap(
         first, second = (STATISTICS[statistic](side[rows], gold[rows]) for side in (a, b))
         return lambda counts: second(counts) - first(counts)
 
-    observed = 0.0
-    for rows, weight in (strata or Strata(sizes=[len(gold)])).parts():
-        observed += weight * float(difference_of(rows)(np.ones((1, rows.stop - rows.start)))[0])
+    parts = parts_of(len(gold), strata)
+    observed = float(np.mean([difference_of(rows)(np.ones((1, rows.stop - rows.start)))[0] for rows in parts]))
     drawn = _resampled_apart(len(gold), strata, resamples, seed, difference_of)
     drawn = drawn[np.isfinite(drawn)]
     # two-sided: the share of resamples on the other side of no difference
@@ -195,17 +184,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _resampled_apart(
     items: int,
-    strata: Strata | None,
+    strata: Sequence[int],
     resamples: int,
     seed: int,
     score_of: Callable[[slice], Callable[[Values], Values]],
 ) -> Values:
-    """Weighted means (resamples,) of the strata's scores, each resampled by itself."""
-    total = np.zeros(resamples)
-    for number, (rows, weight) in enumerate((strata or Strata(sizes=[items])).parts()):
-        key = [seed, number] if number else seed
-        total += weight * _resampled(rows.stop - rows.start, resamples, key, score_of(rows))
-    return total
+    """Means (resamples,) of the strata's scores, each resampled by itself."""
+    drawn = [
+        _resampled(rows.stop - rows.start, resamples, [seed, number] if number else seed, score_of(rows))
+        for number, rows in enumerate(parts_of(items, strata))
+    ]
+    return np.asarray(np.mean(drawn, axis=0))
 
 
 def _resampled(items: int, resamples: int, seed: int | list[int], score: Callable[[Values], Values]) -> Values:
