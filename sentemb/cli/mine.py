@@ -11,7 +11,7 @@ from sentemb.cli.options import DEFAULT_MODEL, Json, Model, Precision, Resume, S
 from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
-    from sentemb.mining.report import MiningReport
+    from sentemb.mining.run import MiningReport
     from sentemb.mining.texts import Columns
 
 app = typer.Typer(add_completion=False)
@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False)
 @stoppable(NOT_BEGUN)
 def mine(
     data: Annotated[str, typer.Argument(metavar="DATA", help="file, folder or hub id of pairs, or of texts alone")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="file to write: .jsonl or .parquet")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write: .jsonl")],
     model: Model = DEFAULT_MODEL,
     negatives: Annotated[int, typer.Option("--negatives", "-n", help="negatives for each anchor")] = 5,
     corpus: Annotated[str | None, typer.Option(help="file with further texts that may become negatives")] = None,

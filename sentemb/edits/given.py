@@ -10,8 +10,7 @@ import torch
 
 from sentemb.edits.edit import Edit
 from sentemb.errors import RecipeError
-from sentemb.maths.rows import UNKNOWN, extra_rows
-from sentemb.maths.table import add_candidates
+from sentemb.maths.table import UNKNOWN, add_candidates, extra_rows
 from sentemb.parts import Positive
 from sentemb.types import Batch, PairScores
 

@@ -12,8 +12,7 @@ from sentemb.companions.companion import find_companion
 from sentemb.companions.neighbours import Neighbours
 from sentemb.edits.edit import Edit
 from sentemb.errors import RecipeError
-from sentemb.maths.rows import extra_rows
-from sentemb.maths.table import add_candidates
+from sentemb.maths.table import add_candidates, extra_rows
 from sentemb.types import Batch, Cosine, PairScores, Rows
 
 _MINED = re.compile(r"mined_(\d+)")

@@ -8,9 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sentemb.edits.edit import Edit
-from sentemb.maths.rows import extra_rows
 from sentemb.maths.similarity import at_least_float32
-from sentemb.maths.table import add_candidates
+from sentemb.maths.table import add_candidates, extra_rows
 from sentemb.parts import Count, Whole
 from sentemb.types import Batch, PairScores
 

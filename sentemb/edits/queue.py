@@ -7,8 +7,7 @@ import torch
 from sentemb.companions.companion import find_companion
 from sentemb.companions.momentum import Momentum
 from sentemb.edits.edit import Edit
-from sentemb.maths.rows import extra_rows
-from sentemb.maths.table import add_candidates
+from sentemb.maths.table import add_candidates, extra_rows
 from sentemb.types import Batch, PairScores
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,8 @@ from numpy.typing import NDArray
 from sentemb.errors import ModelError, first_line, needs_extra
 
 
-class CrossEncoderScores:
-    """Scores of (query, text) pairs by a sentence-transformers cross-encoder."""
-
-    def __init__(self, source: str, model: Any, batch_size: int) -> None:
-        self.source = source
-        self._model, self._batch_size = model, batch_size
-
-    def __call__(self, pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
-        """One score a pair."""
-        scores = self._model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False)
-        return np.asarray(scores, dtype=np.float32)
-
-
-def load_cross_encoder(name: str | Path, *, batch_size: int = 64) -> CrossEncoderScores:
-    """A sentence-transformers cross-encoder by path or id.
+def load_cross_encoder(name: str | Path) -> Callable[[list[tuple[str, str]]], NDArray[np.float32]]:
+    """Scores of (query, text) pairs by a sentence-transformers cross-encoder, given by path or id.
 
     Raises:
         ModelError: there is no such model.
@@ -38,4 +26,8 @@ def load_cross_encoder(name: str | Path, *, batch_size: int = 64) -> CrossEncode
         model: Any = CrossEncoder(str(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"{name}: no cross-encoder: {first_line(error)}") from None
-    return CrossEncoderScores(str(name), model, batch_size)
+
+    def score(pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
+        return np.asarray(model.predict(pairs, batch_size=64, show_progress_bar=False), dtype=np.float32)
+
+    return score

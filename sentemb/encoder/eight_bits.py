@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sentemb.encoder.backbone import read_json, read_weights
-from sentemb.encoder.encode import EncodeSettings, encode_tokens, length_order
+from sentemb.encoder.encode import encode_tokens, length_order
 from sentemb.encoder.module import EncoderModule, evaluating
 from sentemb.encoder.runners import int8
-from sentemb.encoder.runners.choose import Runners
-from sentemb.encoder.runners.lean import LeanRunner
-from sentemb.encoder.runners.packed import pack
-from sentemb.encoder.runners.post_norm import PostNormEncoder
+from sentemb.encoder.runners.attention import pack
+from sentemb.encoder.runners.choose import LeanRunner, Runners
+from sentemb.encoder.runners.forms import PostNormEncoder
 from sentemb.encoder.saving import write_json
 from sentemb.errors import ModelError
 from sentemb.machine.precision import Precision, resolve_precision
@@ -133,10 +132,9 @@ def prepare(module: EncoderModule, column: TokenColumn, vocabulary: Vocabulary) 
     prepared, compared = _samples(column)
     with torch.inference_mode(), evaluating(module):
         tensors = int8.prepare(lean.form, pack(prepared))
-    settings = EncodeSettings(normalise=True)
     with Progress("measuring", total=None, unit="texts", enabled=False) as bar:
         exact, moved = (
-            encode_tokens(module, run, compared, settings=settings, bar=bar)
+            encode_tokens(module, run, compared, bar=bar)
             for run in (Runners().ready(module, torch.float32, vocabulary),
                         runners.ready(module, dtype, vocabulary, int8_tensors=tensors))
         )

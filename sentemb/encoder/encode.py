@@ -13,7 +13,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,45 +39,34 @@ _MAX_ROWS = 4096  # a batch, however short its texts
 WINDOW = 32_768  # texts that are tokenised ahead while the ones before them are computed
 
 
-@dataclass(frozen=True, kw_only=True)
-class EncodeSettings:
-    """How token ids become embeddings.
-
-    Attributes:
-        normalise: to unit length.
-        dim: leading dimensions to keep (before normalising); None keeps all.
-        batch_tokens: padded tokens a batch; None takes the device's ``BATCH_TOKENS``.
-    """
-
-    normalise: bool = True
-    dim: int | None = None
-    batch_tokens: int | None = None
-
-
 def encode_texts(
-    module: EncoderModule, run: Runner, texts: Sequence[str], *, tokeniser: Tokeniser, prefix: str,
-    settings: EncodeSettings, bar: Progress,
+    module: EncoderModule, run: Runner, texts: Sequence[str], *, tokeniser: Tokeniser, prefix: str, normalise: bool,
+    dim: int | None, batch_tokens: int | None, bar: Progress,
 ) -> Vectors:
     """Embeddings (texts, d) float32; equal texts are tokenised and computed once.
 
     Args:
         prefix: a prompt, put in front of every text.
+        normalise, dim, batch_tokens: as for ``encode_tokens``.
 
     Raises:
         ModelError: an entry is no string.
     """
-    check_texts(texts)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ModelError(f"text {row} is {type(text).__name__}, not a string")
     cut_before, prompt_tokens = tokeniser.cut_count, tokeniser.prompt_tokens(prefix)
 
     def tokenise(part: Sequence[str]) -> TokenColumn:
         return tokeniser([prefix + text for text in part] if prefix else part)
 
     unique = distinct(texts)
-    out = np.empty((len(texts), settings.dim or module.exported_width), dtype=np.float32)
+    out = np.empty((len(texts), dim or module.exported_width), dtype=np.float32)
     for start, column in tokenise_ahead(unique.values, tokenise):
         rows = unique.first[start : start + len(column)]
         encode_tokens(
-            module, run, column, settings=settings, bar=bar, prompt_tokens=prompt_tokens, out=out, rows=rows
+            module, run, column, normalise=normalise, dim=dim, batch_tokens=batch_tokens, bar=bar,
+            prompt_tokens=prompt_tokens, out=out, rows=rows,
         )
     if tokeniser.cut_count > cut_before == 0:
         _log.warning("%d of %d texts are longer than %d tokens and were cut there (Encoder.cut_count counts on)",
@@ -89,20 +77,17 @@ def encode_texts(
     return out
 
 
-def check_texts(texts: Sequence[object]) -> None:
-    """Raise ``ModelError`` for the first entry that is no string."""
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ModelError(f"text {row} is {type(text).__name__}, not a string")
-
-
 def encode_tokens(
-    module: EncoderModule, run: Runner, column: TokenColumn, *, settings: EncodeSettings, bar: Progress,
-    prompt_tokens: int = 0, out: Vectors | None = None, rows: NDArray[np.int64] | None = None,
+    module: EncoderModule, run: Runner, column: TokenColumn, *, bar: Progress, normalise: bool = True,
+    dim: int | None = None, batch_tokens: int | None = None, prompt_tokens: int = 0, out: Vectors | None = None,
+    rows: NDArray[np.int64] | None = None,
 ) -> Vectors:
     """Embeddings of every row of token ids, by the module in evaluation mode, without gradient.
 
     Args:
+        normalise: to unit length.
+        dim: leading dimensions to keep (before normalising); None keeps all.
+        batch_tokens: padded tokens a batch; None takes the device's ``BATCH_TOKENS``.
         prompt_tokens: leading tokens of every row that belong to a prompt.
         out: where to write; allocated when None.
         rows: row of ``out`` for every row of ``column``; the same row when None.
@@ -110,33 +95,29 @@ def encode_tokens(
     Raises:
         ModelError: a row without tokens, or one that is longer than the backbone's positions.
     """
-    _check_lengths(column.lengths, position_limit(module.backbone))
+    limit, longest = position_limit(module.backbone), int(column.lengths.max(initial=1))
+    if limit is not None and longest > limit:
+        raise ModelError(f"a row has {longest} tokens; the backbone's positions end at {limit}")
+    if column.lengths.min(initial=1) < 1:
+        raise ModelError("a row has no tokens; every row needs at least one")
     device = next(module.parameters()).device
-    width = settings.dim or module.exported_width
+    width = dim or module.exported_width
     if out is None:
         out = np.empty((len(column), width), dtype=np.float32)
     if device.type == "cpu":
         keep_freed_memory()
-    budget = settings.batch_tokens or BATCH_TOKENS.get(device.type, _OTHER_DEVICES)
+    budget = batch_tokens or BATCH_TOKENS.get(device.type, _OTHER_DEVICES)
     order = length_order(column.lengths)
     with torch.inference_mode(), evaluating(module), torch.autocast(device.type, enabled=False):
         for begin, end in budget_batches(column.lengths[order], budget):
             batch = order[begin:end]
             pooled = run(column.take(batch), prompt_tokens).float()
             embedding = module.project(pooled, exported=True)[:, :width]
-            if settings.normalise:
+            if normalise:
                 embedding = nn.functional.normalize(embedding, dim=-1)
             out[batch if rows is None else rows[batch]] = embedding.cpu().numpy()
             bar.advance(len(batch))
     return out
-
-
-def _check_lengths(lengths: NDArray[np.int64], limit: int | None) -> None:
-    longest = int(lengths.max(initial=1))
-    if limit is not None and longest > limit:
-        raise ModelError(f"a row has {longest} tokens; the backbone's positions end at {limit}")
-    if len(lengths) and int(lengths.min()) < 1:
-        raise ModelError("a row has no tokens; every row needs at least one")
 
 
 def length_order(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,15 +15,14 @@ from sentemb.data.hashing import text_hashes
 from sentemb.encoder.adapters import merged
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare
-from sentemb.encoder.encode import EncodeSettings, Vectors, encode_texts, encode_tokens, progress_bar
+from sentemb.encoder.encode import Vectors, encode_texts, encode_tokens, progress_bar
 from sentemb.encoder.loading import HeadChoice, Loaded, LoadRequest, load_full, load_lean, remember
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice
-from sentemb.encoder.prompts import document_name, prompt_text, query_name
 from sentemb.encoder.runners.choose import Runner, Runners, weights_state
 from sentemb.encoder.saving import whole_folder, write_backbone, write_model_config, write_modules
 from sentemb.encoder.source import locate
-from sentemb.errors import ModelError
+from sentemb.errors import ModelError, did_you_mean
 from sentemb.machine.precision import Precision, check_precision, find_device
 from sentemb.maths.similarity import pairwise
 from sentemb.progress import Progress
@@ -210,17 +209,23 @@ class Encoder:
             raise ModelError(f"dim = {dim}; allowed: 1 to {self.width}")
         run = self._runner(check_precision(precision or self.precision))
         module = self._loaded.module
-        settings = EncodeSettings(
-            normalise=self.is_normalised if normalise is None else normalise, dim=dim, batch_tokens=batch_tokens
-        )
+        normalise = self.is_normalised if normalise is None else normalise
         if isinstance(texts, TokenColumn):
             with progress_bar(progress, len(texts)) as bar:
-                return encode_tokens(module, run, texts, settings=settings, bar=bar)
+                return encode_tokens(
+                    module, run, texts, normalise=normalise, dim=dim, batch_tokens=batch_tokens, bar=bar
+                )
         rows = [texts] if isinstance(texts, str) else list(texts)
-        prefix = prompt_text(self.prompts, prompt, self.default_prompt if prompt_name is None else prompt_name)
-        tokeniser = self.tokeniser
+        if prompt is None:
+            name = self.default_prompt if prompt_name is None else prompt_name
+            if name is not None and name not in self.prompts:
+                raise ModelError(f'prompt_name = "{name}"{did_you_mean(name, self.prompts)}')
+            prompt = "" if name is None else self.prompts[name]
         with progress_bar(progress, len(rows)) as bar:
-            vectors = encode_texts(module, run, rows, tokeniser=tokeniser, prefix=prefix, settings=settings, bar=bar)
+            vectors = encode_texts(
+                module, run, rows, tokeniser=self.tokeniser, prefix=prompt, normalise=normalise, dim=dim,
+                batch_tokens=batch_tokens, bar=bar,
+            )
         return vectors[0] if isinstance(texts, str) else vectors
 
     def encode_query(
@@ -228,7 +233,7 @@ class Encoder:
         progress: bool | Progress | None = None,
     ) -> Vectors:
         """``encode`` with the model's prompt for queries, where it was saved with one."""
-        name = query_name(self.prompts)
+        name = "query" if "query" in self.prompts else None
         return self.encode(texts, prompt_name=name, normalise=normalise, dim=dim, progress=progress)
 
     def encode_document(
@@ -236,7 +241,7 @@ class Encoder:
         progress: bool | Progress | None = None,
     ) -> Vectors:
         """``encode`` with the model's prompt for documents (named document, passage or corpus), where it has one."""
-        name = document_name(self.prompts)
+        name = next((name for name in ("document", "passage", "corpus") if name in self.prompts), None)
         return self.encode(texts, prompt_name=name, normalise=normalise, dim=dim, progress=progress)
 
     def _runner(self, precision: Precision) -> Runner:

@@ -10,10 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from sentemb.encoder.backbone import read_json, read_weights, weight_files
-from sentemb.encoder.heads import Dense, Head, LayerNorm
-from sentemb.encoder.heads.dense import ACTIVATIONS
-from sentemb.encoder.poolings import KnownForm, Pooling, from_known_form
-from sentemb.encoder.poolings.tokens import TOKEN_POOLINGS
+from sentemb.encoder.heads import ACTIVATIONS, Dense, Head, LayerNorm
+from sentemb.encoder.poolings import TOKEN_POOLINGS, KnownForm, Pooling, from_known_form
 from sentemb.errors import ModelError, PartError, did_you_mean
 from sentemb.parts import room
 from sentemb.types import Similarity
@@ -87,14 +85,10 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
 
 
 def _read_transformer(layout: Layout, home: Path) -> Layout:
-    for name in ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json",
-                 "sentence_camembert_config.json", "sentence_albert_config.json",
-                 "sentence_xlm-roberta_config.json", "sentence_xlnet_config.json"):
-        if (home / name).is_file():
-            config = read_json(home / name)
-            return replace(layout, backbone=home, max_tokens=config.get("max_seq_length"),
-                           lower_case=bool(config.get("do_lower_case", False)))
-    return replace(layout, backbone=home)
+    paths = sorted(home.glob("sentence_*_config.json"), key=lambda path: "_bert_" not in path.name)
+    config = read_json(paths[0]) if paths else {}
+    return replace(layout, backbone=home, max_tokens=config.get("max_seq_length"),
+                   lower_case=bool(config.get("do_lower_case", False)))
 
 
 def _read_pooling(layout: Layout, home: Path, layer_weights: tuple[float, ...] | None) -> Layout:

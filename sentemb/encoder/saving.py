@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from sentemb.encoder.backbone import hidden_width
 from sentemb.encoder.heads import DenseLayer, LayerNorm
 from sentemb.encoder.module import EncoderModule
-from sentemb.encoder.poolings import KnownForm, Pooling, known_form
-from sentemb.encoder.poolings.tokens import TOKEN_POOLINGS
+from sentemb.encoder.poolings import TOKEN_POOLINGS, KnownForm, Pooling, known_form
 from sentemb.errors import ModelError, NumericError, first_line
 from sentemb.files import atomic_folder
 from sentemb.parts import to_table

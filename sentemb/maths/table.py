@@ -1,4 +1,4 @@
-"""Making and widening the score table."""
+"""Making, widening and narrowing the score table. Unknown identity and class are -1."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sentemb.errors import RecipeError
-from sentemb.maths.rows import UNKNOWN
 from sentemb.maths.similarity import pairwise
 from sentemb.types import Batch, PairScores, Rows, Similarity
+
+UNKNOWN = -1  # of ids, content hashes and labels; equal to nothing, not even to itself
 
 
 def score_table(
@@ -63,11 +64,7 @@ def in_batch_table(anchor: Rows, candidate: Rows, similarity: Similarity = "cosi
     sim = pairwise(anchor.embedding, candidate.embedding, similarity)
     positive = torch.eye(*sim.shape, dtype=torch.bool, device=sim.device)
     return PairScores(
-        sim=sim,
-        positive=positive,
-        log_weight=torch.zeros_like(sim),
-        anchor=anchor,
-        candidate=candidate,
+        sim=sim, positive=positive, log_weight=torch.zeros_like(sim), anchor=anchor, candidate=candidate,
         similarity=similarity,
     )
 
@@ -114,3 +111,48 @@ def concatenate_rows(first: Rows, second: Rows) -> Rows:
         text=torch.cat([first.text, second.text]),
         label=label,
     )
+
+
+def extra_rows(
+    embedding: Float[Tensor, "k d"],
+    like: Rows,
+    *,
+    ids: Int[Tensor, " k"] | None = None,
+    text: Int[Tensor, " k"] | None = None,
+) -> Rows:
+    """Candidates of unknown class, and of unknown identity where it is not given.
+
+    Args:
+        embedding: what was encoded or made.
+        like: the rows they will be appended to; labels are carried (as -1) only where these have labels, so that
+            appending does not lose the others' classes.
+        ids: example ids the texts come from.
+        text: content hashes.
+    """
+    unknown = torch.full((embedding.shape[0],), UNKNOWN, dtype=torch.int64, device=embedding.device)
+    return Rows(
+        embedding=embedding,
+        ids=unknown if ids is None else ids,
+        text=unknown if text is None else text,
+        label=None if like.label is None else unknown.to(like.label.dtype),
+    )
+
+
+def narrow_rows(rows: Rows, width: int) -> Rows:
+    """The rows' first ``width`` dimensions."""
+    return replace(rows, embedding=rows.embedding[:, :width])
+
+
+def narrow_table(table: PairScores, width: int) -> PairScores:
+    """The table as the first ``width`` dimensions see it: other similarities, the same positives and log-weights.
+
+    An edited table holds the rows behind all its columns, queued and made ones too, so edits need not run again.
+    """
+    anchor, candidate = narrow_rows(table.anchor, width), narrow_rows(table.candidate, width)
+    sim = pairwise(anchor.embedding, candidate.embedding, table.similarity)
+    return replace(table, sim=sim, anchor=anchor, candidate=candidate)
+
+
+def narrow_batch(batch: Batch, width: int) -> Batch:
+    """The batch with all views cut to their first ``width`` dimensions."""
+    return replace(batch, views={name: narrow_rows(rows, width) for name, rows in batch.views.items()})

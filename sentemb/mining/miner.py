@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
-from sentemb.maths.neighbours import compared
-from sentemb.mining.rules import CandidateTable, MiningRule, allowed_by
+from sentemb.maths.neighbours import Ids, Vectors, compared
+from sentemb.mining.rules import CandidateTable, Mask, MiningRule, Scores, allowed_by
 from sentemb.mining.sources import MiningSource, Nearest, Passages
-from sentemb.mining.texts import Ids, Lists, Mask
+from sentemb.mining.texts import Lists
 
-Vectors = NDArray[np.float32]
-Scores = NDArray[np.float32]
 Spaces = Callable[[str], tuple[Vectors, Vectors]]  # an encoder's name to its vectors of anchors and corpus
 BLOCK = 4096  # anchors at a time
 

@@ -12,10 +12,10 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 
 from sentemb.errors import NumericError, SearchError
+from sentemb.maths.neighbours import Ids
 from sentemb.parts import Count, Fraction, NonNegative, Part
 
 Scores = NDArray[np.float32]
-Ids = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 PairScorer = Callable[[list[tuple[str, str]]], Scores]
 

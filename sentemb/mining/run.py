@@ -5,22 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sentemb.errors import SearchError, needs_extra
+from sentemb.errors import SearchError
 from sentemb.files import atomic_file, write_json
+from sentemb.maths.neighbours import Vectors
 from sentemb.mining.miner import MinedBlock, Miner, MiningOptions
-from sentemb.mining.report import MiningReport, report_of
 from sentemb.mining.rules import MiningRule
 from sentemb.mining.sources import MiningSource, Nearest, Passages
 from sentemb.mining.texts import Columns, MiningTexts, read_texts
@@ -28,8 +24,34 @@ from sentemb.progress import Progress
 from sentemb.search.store.embedding import VectorRule, encode, load_encoder, prompts_of
 from sentemb.types import Embedder, IdentifiedEmbedder
 
-Vectors = NDArray[np.float32]
 ENCODED = 65_536  # texts encoded at a time
+NEAR = 0.025  # cosine below the positive's within which a negative may well be a positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiningReport:
+    """Figures of mined negatives. Similarities are cosines to the anchor.
+
+    Attributes:
+        anchors: anchors that were looked at.
+        mined: anchors that have enough negatives.
+        negatives: of each of those.
+        positive_similarity: mean over anchors, of the least similar positive.
+        negative_similarity: mean over negatives.
+        hardest_similarity: mean over anchors, of the most similar negative.
+        false_negatives: share of negatives within 0.025 of the positive's similarity or above it; an estimate of how
+            many are positives that nobody marked.
+        refused: share of the candidates that rules refused.
+    """
+
+    anchors: int
+    mined: int
+    negatives: int
+    positive_similarity: float
+    negative_similarity: float
+    hardest_similarity: float
+    false_negatives: float
+    refused: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +88,7 @@ def mine(
         data: a file, folder or hub id of pairs, an iterable of mappings or (anchor, positive) tuples, or what
             ``read_texts`` gave.
         encoder: finds candidates and measures similarity: anything with ``encode``, or a model's path or id.
-        output: a .jsonl or .parquet file; None: the rows are in the result.
+        output: a .jsonl file; None: the rows are in the result.
         corpus: further texts that may become negatives, beside the positives of other anchors.
         columns: names of the columns of ``data`` and ``corpus``.
         split: split to read of a data set's folder or hub id.
@@ -83,8 +105,8 @@ def mine(
         seed=seed,
     )
     target = None if output is None else Path(output)
-    if target is not None and target.suffix not in (".jsonl", ".parquet"):
-        raise SearchError(f"{target}: write to a file that ends in .jsonl or .parquet")
+    if target is not None and target.suffix != ".jsonl":
+        raise SearchError(f"{target}: write to a file that ends in .jsonl")
     texts = data if isinstance(data, MiningTexts) else read_texts(data, corpus, columns=columns, split=split)
     with TemporaryDirectory(prefix="sentemb-mine-") as temporary:
         folder = Path(temporary) if target is None else target.with_name(target.name + ".parts")
@@ -129,7 +151,8 @@ class _Run:
             )
         if output is None:
             return MiningResult(report=report, output=None, rows=list(self._rows()))
-        (_write_jsonl if output.suffix == ".jsonl" else _write_parquet)(output, self._rows(), report.negatives)
+        with atomic_file(output) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows())
         write_json(output.with_name(output.name + ".report.json"),
                    {"report": asdict(report), "options": self._facts()["options"]})
         shutil.rmtree(self.folder)
@@ -157,11 +180,7 @@ class _Run:
             raise SearchError(
                 f"{self.folder}: an unfinished mining lies here; continue it with resume, or remove the folder"
             )
-        try:
-            facts = json.loads(note.read_bytes())
-        except ValueError:
-            raise SearchError(f"{note}: damaged; remove the folder {self.folder}") from None
-        if facts != self._facts():
+        if json.loads(note.read_bytes()) != self._facts():
             raise SearchError(
                 f"{self.folder}: the unfinished mining had other data, models or options; remove the folder"
             )
@@ -199,13 +218,9 @@ class _Run:
             np.savez(handle, **vars(block))
 
     def _read(self, number: int) -> MinedBlock:
-        file = self._file(number)
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                fields: dict[str, Any] = {n: array if array.ndim else int(array) for n, array in arrays.items()}
-                return MinedBlock(**fields)
-        except (ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error):
-            raise SearchError(f"{file}: damaged; remove the folder {file.parent}") from None
+        with np.load(self._file(number), allow_pickle=False) as arrays:
+            fields: dict[str, Any] = {name: array if array.ndim else int(array) for name, array in arrays.items()}
+        return MinedBlock(**fields)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         texts = self.texts
@@ -218,20 +233,18 @@ class _Run:
                     yield {**row, "positive_score": own, "negative_scores": similarity}
 
 
-def _write_jsonl(output: Path, rows: Iterator[dict[str, Any]], _: int) -> None:
-    with atomic_file(output) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _write_parquet(output: Path, rows: Iterator[dict[str, Any]], negatives: int) -> None:
-    needs_extra("pyarrow", "data")
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    texts = ["anchor", "positive", *(f"negative_{i}" for i in range(1, negatives + 1))]
-    schema = pa.schema([(name, pa.string()) for name in texts]
-                       + [("positive_score", pa.float32()), ("negative_scores", pa.list_(pa.float32()))])
-    with atomic_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        while batch := list(islice(rows, 10_000)):
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+def report_of(blocks: Iterable[MinedBlock], negatives: int) -> MiningReport:
+    """The figures of all blocks; means are NaN where nothing was mined."""
+    sums = np.zeros(8)
+    for block in blocks:
+        near = block.similarity > block.positive[:, None] - NEAR
+        sums += [block.considered, len(block.positive), block.positive.sum(dtype=np.float64),
+                 block.similarity.sum(dtype=np.float64), block.similarity.max(axis=1).sum(dtype=np.float64),
+                 near.sum(), block.proposed, block.refused]
+    anchors, mined, positive, negative, hardest, near_total, proposed, refused = sums.tolist()
+    count = mined or float("nan")
+    return MiningReport(
+        anchors=int(anchors), mined=int(mined), negatives=negatives, positive_similarity=positive / count,
+        negative_similarity=negative / (count * negatives), hardest_similarity=hardest / count,
+        false_negatives=near_total / (count * negatives), refused=refused / max(proposed, 1),
+    )

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
-from sentemb.maths.neighbours import best_device, compared, ordered
+from sentemb.maths.neighbours import Vectors, best_device, compared, ordered
 from sentemb.parts import NonNegative, Part
 from sentemb.types import Hits
-
-if TYPE_CHECKING:
-    from numpy.random import Generator
-
-Vectors = NDArray[np.float32]
-Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +23,7 @@ class Passages:
 
 
 # (a block of anchors, k, generator) to k candidates each: corpus rows, best first, and their cosines
-Finder = Callable[[Passages, int, "Generator"], Hits]
+Finder = Callable[[Passages, int, "np.random.Generator"], Hits]
 
 
 class MiningSource(Part, room="mining_sources"):
@@ -77,7 +69,7 @@ class Nearest(MiningSource):
 
         search = ExactSearch.of(corpus.vectors, best_device())
 
-        def find(anchors: Passages, k: int, _: Generator) -> Hits:
+        def find(anchors: Passages, k: int, _: np.random.Generator) -> Hits:
             similarity, ids = search.top(anchors.vectors, k)
             return Hits(ids=ids, scores=similarity)
 
@@ -95,7 +87,7 @@ class Nearest(MiningSource):
             SearchIndex.build(home, None, vectors=corpus.vectors, kind=self.kind, seed=seed, overwrite=True).close()
         index = SearchIndex.open(home)
 
-        def find(anchors: Passages, k: int, _: Generator) -> Hits:
+        def find(anchors: Passages, k: int, _: np.random.Generator) -> Hits:
             assert temporary is None or temporary.name  # the folder lives as long as this function
             ids = index.search_positions(anchors.vectors, k).ids
             return ordered(ids, compared(anchors.vectors, ids, corpus.vectors.__getitem__), k, "dot")
@@ -130,7 +122,7 @@ class SharedWords(MiningSource):
             raise SearchError("shared_words: needs texts; here only vectors are mined")
         bm25 = Bm25([words_of_texts(corpus.texts, WordRule(language=self.language, stem=self.stem))])
 
-        def find(anchors: Passages, k: int, _: Generator) -> Hits:
+        def find(anchors: Passages, k: int, _: np.random.Generator) -> Hits:
             ids = bm25.top(anchors.texts, k).ids
             return Hits(ids=ids, scores=compared(anchors.vectors, ids, corpus.vectors.__getitem__))
 
@@ -150,7 +142,7 @@ class Random(MiningSource):
     def open(self, corpus: Passages, folder: Path | None, seed: int) -> Finder:
         total = len(corpus.vectors)
 
-        def find(anchors: Passages, k: int, generator: Generator) -> Hits:
+        def find(anchors: Passages, k: int, generator: np.random.Generator) -> Hits:
             ids = np.sort(generator.integers(0, total, size=(len(anchors.vectors), k), dtype=np.int64), axis=1)
             ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = -1  # drawn twice
             ids = generator.permuted(ids, axis=1)

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentemb.errors import DataError, did_you_mean
-
-Ids = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+from sentemb.maths.neighbours import Ids
+from sentemb.mining.rules import Mask
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,7 @@ from typing import overload
 from torch import Tensor
 
 from sentemb.errors import RecipeError
-from sentemb.maths.rows import extra_rows
-from sentemb.maths.table import add_candidates, mark_same_label, score_table
+from sentemb.maths.table import add_candidates, extra_rows, mark_same_label, score_table
 from sentemb.parts import NonNegative
 from sentemb.terms.diagnosis import explain_table
 from sentemb.types import Batch, Component, PairScores, Share, Similarity

@@ -20,9 +20,8 @@ from sentemb.companions.companion import Companion
 from sentemb.distributed import devices, gather_detached, gather_rows, sum_over_devices
 from sentemb.edits.edit import Edit
 from sentemb.errors import NumericError, RecipeError
-from sentemb.maths.nested import narrow_batch, narrow_table
 from sentemb.maths.similarity import at_least_float32
-from sentemb.maths.table import in_batch_table
+from sentemb.maths.table import in_batch_table, narrow_batch, narrow_table
 from sentemb.terms.term import Term
 from sentemb.training.inputs import LengthGroup, StepInput, ViewUse
 from sentemb.types import Batch, Encoded, PairScores, Rows, SentenceModule, Services, Share, Similarity, Views

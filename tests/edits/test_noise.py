@@ -10,8 +10,7 @@ from edit_tables import contrast, permuted
 
 from sentemb.edits import PARTS
 from sentemb.edits.noise import Noise, non_uniformity_slope
-from sentemb.maths.rows import extra_rows
-from sentemb.maths.table import add_candidates, in_batch_table
+from sentemb.maths.table import add_candidates, extra_rows, in_batch_table
 from sentemb.types import Rows
 
 

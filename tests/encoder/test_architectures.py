@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sentemb import Encoder
-from sentemb.encoder.poolings.tokens import Last
+from sentemb.encoder.poolings import Last
 
 TEXTS = ["the dog runs", "a cat plays music in the city", "Two men made a river song.", "x"]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from sentemb.encoder import make_heads
-from sentemb.encoder.heads import MLP, PARTS, Dense, Head, LayerNorm, Projector
-from sentemb.encoder.heads.dense import ACTIVATIONS
+from sentemb.encoder.heads import ACTIVATIONS, MLP, PARTS, Dense, Head, LayerNorm, Projector
 from sentemb.errors import PartError
 
 OPTIONS: dict[str, dict[str, object]] = {"dense": {"out_features": 5, "residual": True}}

@@ -13,8 +13,8 @@ import torch
 
 from sentemb import Encoder
 from sentemb.encoder.quick_start import LEAN_FAMILIES, Skeleton, memo_path, read_skeleton
-from sentemb.encoder.runners.lean import lean_form
-from sentemb.encoder.runners.packed import pack
+from sentemb.encoder.runners.attention import pack
+from sentemb.encoder.runners.forms import lean_form
 from sentemb.types import TokenColumn
 
 TEXTS = ["the dog runs", "a cat plays music in the city", "two men made a river song"]

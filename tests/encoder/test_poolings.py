@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentemb.encoder.poolings import make_pooling, pool
-from sentemb.encoder.poolings.tokens import TOKEN_POOLINGS
+from sentemb.encoder.poolings import TOKEN_POOLINGS, make_pooling, pool
 from sentemb.errors import PartError
 
 

@@ -7,15 +7,13 @@ import torch
 from backbones import ARCHITECTURES, LENGTHS, VOCABULARY, backbone, column, module_of
 from torch import nn
 
-from sentemb.encoder.poolings.tokens import TOKEN_POOLINGS
+from sentemb.encoder.poolings import TOKEN_POOLINGS
 from sentemb.encoder.runners import choose
-from sentemb.encoder.runners.attention import attend, softmax_parts
-from sentemb.encoder.runners.choose import Runners
+from sentemb.encoder.runners.attention import Run, attend, pack, softmax_parts
+from sentemb.encoder.runners.choose import LeanRunner, PlainRunner, Runners
 from sentemb.encoder.runners.families import Unsupported
-from sentemb.encoder.runners.lean import LeanRunner, lean_form
+from sentemb.encoder.runners.forms import lean_form
 from sentemb.encoder.runners.linear import FastLinear
-from sentemb.encoder.runners.packed import Run, pack
-from sentemb.encoder.runners.plain import PlainRunner
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

@@ -15,7 +15,6 @@ from sentemb.errors import DataError, NumericError, PartError, SearchError
 from sentemb.mining import miner as mining
 from sentemb.mining import rules as rules_module
 from sentemb.mining.miner import MinedBlock, Miner, MiningOptions
-from sentemb.mining.report import report_of
 from sentemb.mining.rules import (
     AbsoluteMargin,
     CandidateTable,
@@ -28,7 +27,7 @@ from sentemb.mining.rules import (
     allowed_by,
     scored_above,
 )
-from sentemb.mining.run import mine
+from sentemb.mining.run import mine, report_of
 from sentemb.mining.sources import Nearest, Passages, Random, SharedWords
 from sentemb.mining.texts import Columns, Lists, MiningTexts, read_texts
 
@@ -245,13 +244,9 @@ def test_file_is_resumed_and_deterministic(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "part.jsonl.parts").exists()
 
 
-def test_unlabelled_texts_are_their_own_positives(tmp_path: Path) -> None:
+def test_unlabelled_texts_are_their_own_positives() -> None:
     records = [{"text": f"w{i} common"} for i in range(9)]
-    mine(records, encoder=ToyEncoder(), output=tmp_path / "o.parquet", negatives=2,
-         columns=Columns(anchor="text", positive=None))
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(tmp_path / "o.parquet").to_pylist()
+    rows = mine(records, encoder=ToyEncoder(), negatives=2, columns=Columns(anchor="text", positive=None)).rows
     assert len(rows) == 9
     assert all(row["positive"] == row["anchor"] not in (row["negative_1"], row["negative_2"]) for row in rows)
 
@@ -308,24 +303,6 @@ def test_nothing_is_written_where_nothing_is_mined(choices: dict[str, Any], tmp_
     with pytest.raises(SearchError, match=r"none of 50 anchors has \d+ negatives.*refused"):
         mine(PAIRS, encoder=ToyEncoder(), output=tmp_path / "o.jsonl", **choices)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_damaged_parts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output, parts = tmp_path / "o.jsonl", tmp_path / "o.jsonl.parts"
-
-    def stopped(*_: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Miner, "block", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        mine(PAIRS, encoder=ToyEncoder(), output=output)
-    (parts / "block-00000.npz").write_bytes(b"PK not a block")
-    with pytest.raises(SearchError, match=r"block-00000\.npz: damaged; remove the folder"):
-        mine(PAIRS, encoder=ToyEncoder(), output=output, resume=True)
-    (parts / "mine.json").write_text("{")
-    with pytest.raises(SearchError, match=r"mine\.json: damaged"):
-        mine(PAIRS, encoder=ToyEncoder(), output=output, resume=True)
-    assert not output.exists()
 
 
 @pytest.mark.parametrize(

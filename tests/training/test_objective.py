@@ -11,8 +11,8 @@ from rank_work import open_run
 from torch import nn
 
 from sentemb.errors import NumericError, RecipeError
-from sentemb.maths.nested import narrow_table
 from sentemb.maths.similarity import pairwise
+from sentemb.maths.table import narrow_table
 from sentemb.terms.term import Term
 from sentemb.training.gradcache import cache_faults, check_chunks
 from sentemb.training.objective import Objective, WeightedTerm

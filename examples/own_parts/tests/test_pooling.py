@@ -7,7 +7,7 @@ import torch
 from own_parts.pooling import Attention
 
 from sentemb import Encoder
-from sentemb.encoder.poolings.tokens import Mean
+from sentemb.encoder.poolings import Mean
 
 TEXTS = ["the dog runs", "a cat plays music", "the red house"]
 

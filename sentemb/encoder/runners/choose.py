@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -13,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from sentemb.data.padding import pad
 from sentemb.encoder.backbone import position_limit
 from sentemb.encoder.module import EncoderModule, evaluating
 from sentemb.encoder.runners import int8
+from sentemb.encoder.runners.attention import pack
 from sentemb.encoder.runners.families import Unsupported
-from sentemb.encoder.runners.lean import LeanRunner, lean_form
-from sentemb.encoder.runners.plain import PlainRunner
-from sentemb.encoder.runners.post_norm import PostNormEncoder
+from sentemb.encoder.runners.forms import LeanForm, PostNormEncoder, lean_form
 from sentemb.errors import ModelError, first_line
 from sentemb.types import TokenColumn, Vocabulary
 
@@ -33,6 +34,43 @@ class Runner(Protocol):
     """Rows of token ids, longest first, to pooled vectors (rows, d) on the module's device."""
 
     def __call__(self, column: TokenColumn, prompt_tokens: int = 0) -> Float[Tensor, "b d"]: ...
+
+
+class PlainRunner:
+    """Works for every architecture and device; another dtype than the module's takes a copy of the backbone."""
+
+    def __init__(self, module: EncoderModule, dtype: torch.dtype, pad_id: int) -> None:
+        backbone = module.backbone
+        if next(backbone.parameters()).dtype != dtype:
+            backbone = copy.deepcopy(backbone).to(dtype).requires_grad_(False)
+        self._backbone, self._module, self._pad_id = backbone, module, pad_id
+        self._device = next(module.parameters()).device
+
+    def __call__(self, column: TokenColumn, prompt_tokens: int = 0) -> Float[Tensor, "b d"]:
+        padded = pad(column, self._pad_id)
+        ids = padded.input_ids.to(self._device)
+        mask = padded.attention_mask.to(self._device)
+        all_layers = self._module.pooling.needs_layers
+        output = self._backbone(input_ids=ids, attention_mask=mask, output_hidden_states=all_layers, return_dict=True)
+        layers = output.hidden_states if all_layers else [output.last_hidden_state]
+        return self._module.pool(layers, mask, prompt_tokens)
+
+
+class LeanRunner:
+    """Rows through a lean form; neighbouring rows of equal length are pooled as a rectangle without padding."""
+
+    def __init__(self, form: LeanForm, module: EncoderModule) -> None:
+        self.form, self._module = form, module
+
+    def __call__(self, column: TokenColumn, prompt_tokens: int = 0) -> Float[Tensor, "b d"]:
+        packed = pack(column)
+        layers = self.form(packed, all_layers=self._module.pooling.needs_layers)
+        pooled = []
+        for run in packed.runs:
+            cut = [layer[run.begin : run.end].view(run.rows, run.length, -1) for layer in layers]
+            mask = torch.ones(run.rows, run.length, dtype=torch.long)
+            pooled.append(self._module.pool(cut, mask, prompt_tokens))
+        return torch.cat(pooled)
 
 
 class Runners:

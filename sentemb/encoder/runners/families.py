@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-
-_ACTIVATIONS = {"gelu": "gelu", "relu": "relu"}
 
 
 class Unsupported(Exception):  # noqa: N818 - not an error: the plain path takes over
@@ -27,9 +24,9 @@ class LayerModules:
     up: nn.Module
     down: nn.Module
     second_norm: nn.Module
-    attention_dropout: nn.Module | None  # of the attention weights
-    out_dropout: nn.Module | None
-    down_dropout: nn.Module | None
+    attention_dropout: nn.Module | None = None  # of the attention weights
+    out_dropout: nn.Module | None = None
+    down_dropout: nn.Module | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +40,9 @@ class Stack:
 
 def activation_of(name: str) -> str:
     """The fused activation for a configuration's name."""
-    if name not in _ACTIVATIONS:
+    if name not in ("gelu", "relu"):
         raise Unsupported(f"activation {name}")
-    return _ACTIVATIONS[name]
+    return name
 
 
 def kind_of(backbone: nn.Module, *homes: str) -> str:
@@ -72,52 +69,57 @@ def position_table(embeddings: Any) -> Tensor:
     return table if types is None else table + types.weight[0]
 
 
-def _bert(model: Any) -> Stack:
+# where a layer's modules lie, under the names of ``LayerModules``
+_BERT = {
+    "query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
+    "out": "attention.output.dense", "first_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense", "down": "output.dense", "second_norm": "output.LayerNorm",
+    "attention_dropout": "attention.self.dropout", "out_dropout": "attention.output.dropout",
+    "down_dropout": "output.dropout",
+}
+_MPNET = _BERT | {
+    "query": "attention.attn.q", "key": "attention.attn.k", "value": "attention.attn.v", "out": "attention.attn.o",
+    "first_norm": "attention.LayerNorm", "attention_dropout": "attention.attn.dropout",
+    "out_dropout": "attention.dropout",
+}
+_DISTILBERT = {
+    "query": "attention.q_lin", "key": "attention.k_lin", "value": "attention.v_lin", "out": "attention.out_lin",
+    "first_norm": "sa_layer_norm", "up": "ffn.lin1", "down": "ffn.lin2", "second_norm": "output_layer_norm",
+    "attention_dropout": "attention.dropout", "down_dropout": "ffn.dropout",
+}
+FAMILIES = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
+    "distilbert": _DISTILBERT, "mpnet": _MPNET,
+}
+
+
+def stack_of(backbone: nn.Module) -> Stack:
+    """The layers of a backbone of one of the ``FAMILIES``.
+
+    Raises:
+        Unsupported: something in it that the lean forms do not compute.
+        AttributeError: another release of transformers names a layer differently.
+    """
+    model: Any = backbone
     config = model.config
     if getattr(config, "position_embedding_type", "absolute") != "absolute":
         raise Unsupported(f"position embeddings {config.position_embedding_type}")
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
         raise Unsupported("a decoder")
-    return Stack(heads=config.num_attention_heads, activation=activation_of(config.hidden_act), layers=[
-        LayerModules(
-            query=layer.attention.self.query, key=layer.attention.self.key, value=layer.attention.self.value,
-            out=layer.attention.output.dense, first_norm=layer.attention.output.LayerNorm,
-            up=layer.intermediate.dense, down=layer.output.dense, second_norm=layer.output.LayerNorm,
-            attention_dropout=getattr(layer.attention.self, "dropout", None),
-            out_dropout=getattr(layer.attention.output, "dropout", None),
-            down_dropout=getattr(layer.output, "dropout", None),
-        )
-        for layer in model.encoder.layer
-    ])
+    is_distilbert = config.model_type == "distilbert"
+    layers = model.transformer.layer if is_distilbert else model.encoder.layer
+    paths = FAMILIES[config.model_type]
+    return Stack(
+        heads=config.n_heads if is_distilbert else config.num_attention_heads,
+        activation=activation_of(config.activation if is_distilbert else config.hidden_act),
+        layers=[LayerModules(**{name: _module(layer, path) for name, path in paths.items()}) for layer in layers],
+    )
 
 
-def _distilbert(model: Any) -> Stack:
-    return Stack(heads=model.config.n_heads, activation=activation_of(model.config.activation), layers=[
-        LayerModules(
-            query=layer.attention.q_lin, key=layer.attention.k_lin, value=layer.attention.v_lin,
-            out=layer.attention.out_lin, first_norm=layer.sa_layer_norm,
-            up=layer.ffn.lin1, down=layer.ffn.lin2, second_norm=layer.output_layer_norm,
-            attention_dropout=getattr(layer.attention, "dropout", None), out_dropout=None,
-            down_dropout=getattr(layer.ffn, "dropout", None),
-        )
-        for layer in model.transformer.layer
-    ])
-
-
-def _mpnet(model: Any) -> Stack:
-    return Stack(heads=model.config.num_attention_heads, activation=activation_of(model.config.hidden_act), layers=[
-        LayerModules(
-            query=layer.attention.attn.q, key=layer.attention.attn.k, value=layer.attention.attn.v,
-            out=layer.attention.attn.o, first_norm=layer.attention.LayerNorm,
-            up=layer.intermediate.dense, down=layer.output.dense, second_norm=layer.output.LayerNorm,
-            attention_dropout=getattr(layer.attention.attn, "dropout", None),
-            out_dropout=getattr(layer.attention, "dropout", None), down_dropout=getattr(layer.output, "dropout", None),
-        )
-        for layer in model.encoder.layer
-    ])
-
-
-FAMILIES: dict[str, Callable[[Any], Stack]] = {
-    "bert": _bert, "roberta": _bert, "xlm-roberta": _bert, "camembert": _bert, "electra": _bert,
-    "distilbert": _distilbert, "mpnet": _mpnet,
-}
+def _module(layer: Any, path: str) -> Any:
+    try:
+        return layer.get_submodule(path)
+    except AttributeError:
+        if path.endswith("dropout"):  # a checkpoint that was read without transformers has none
+            return None
+        raise

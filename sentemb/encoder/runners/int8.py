@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Float, Int8, UInt8
 from torch import Tensor
 
+from sentemb.encoder.runners.attention import Packed
+from sentemb.encoder.runners.forms import FeedForward, PostNormEncoder
 from sentemb.encoder.runners.linear import ONEDNN_ACTIVATIONS, USUAL_ROWS, FastLinear
-from sentemb.encoder.runners.packed import Packed
-from sentemb.encoder.runners.post_norm import FeedForward, Map, PostNormEncoder
 
 _EVENED = 0.75  # the exponent of the range
 _FAR = 4  # one in so many inner neurons is not rounded
@@ -51,10 +51,10 @@ class _ByteInput:
     """A map whose input is rounded to bytes."""
 
     def __init__(self, tensors: Tensors, dtype: torch.dtype) -> None:
-        self._dtype, self._rounding, self._map = dtype, _Rounding(tensors), _byte_linear(tensors)
+        self._dtype, self._tensors, self._map = dtype, tensors, _byte_linear(tensors)
 
     def __call__(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "tokens o"]:
-        return self._map(self._rounding(x), self._dtype)
+        return self._map(_rounded_input(x, self._tensors), self._dtype)
 
 
 class _ByteFeedForward:
@@ -62,7 +62,7 @@ class _ByteFeedForward:
     bytes with one scale."""
 
     def __init__(self, tensors: Tensors, dtype: torch.dtype, activation: str | None) -> None:
-        self._dtype, self._activation, self._rounding = dtype, activation, _Rounding(tensors)
+        self._dtype, self._activation, self._tensors = dtype, activation, tensors
         self._scale, self._zero = float(tensors["scale"]), int(tensors["zero"])
         self._up_far = _byte_linear(_under("up_far.", tensors))
         self._up_near = _byte_linear(_under("up_near.", tensors))
@@ -70,22 +70,17 @@ class _ByteFeedForward:
         self._down_near = _byte_linear(_under("down_near.", tensors), scale=self._scale, zero=self._zero)
 
     def __call__(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "tokens i"]:
-        rounded = self._rounding(x)
+        rounded = _rounded_input(x, self._tensors)
         summed = self._down_far.plus(self._up_far(rounded, self._dtype, self._activation), x)
         near = self._up_near(rounded, torch.uint8, self._activation, scale=self._scale, zero=self._zero)
         return self._down_near.plus(near, summed)
 
 
-class _Rounding:
+def _rounded_input(x: Float[Tensor, "tokens i"], tensors: Tensors) -> UInt8[Tensor, "tokens i"]:
     """Inputs of a map to bytes: ``factor · x + offset`` rounded, 128 for 0."""
-
-    def __init__(self, tensors: Tensors) -> None:
-        self._factor, self._offset = tensors["factor"], tensors["offset"]
-
-    def __call__(self, x: Float[Tensor, "tokens i"]) -> UInt8[Tensor, "tokens i"]:
-        # PyTorch converts to signed bytes ten times as fast as to unsigned ones
-        signed = torch.addcmul(self._offset, x.float(), self._factor).round_().clamp_(-128, 127).to(torch.int8)
-        return signed.view(torch.uint8).bitwise_xor_(128)
+    # PyTorch converts to signed bytes ten times as fast as to unsigned ones
+    signed = torch.addcmul(tensors["offset"], x.float(), tensors["factor"]).round_().clamp_(-128, 127).to(torch.int8)
+    return signed.view(torch.uint8).bitwise_xor_(128)
 
 
 class ByteLinear:
@@ -153,40 +148,23 @@ def _under(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
 # --------------------------------------------------------------------------------------------- preparing
 def prepare(encoder: PostNormEncoder, sample: Packed) -> dict[str, Tensor]:
     """What ``with_bytes`` needs, from rows like those that it is for, with some thousand tokens."""
-    watched = [(_Watched(layer.qkv), _Watched(layer.feed_forward)) for layer in encoder.layers]
-    encoder.with_layers([
-        replace(layer, qkv=qkv, feed_forward=pair) for layer, (qkv, pair) in zip(encoder.layers, watched, strict=True)
-    ])(sample)
+    x, bias = encoder.embed(sample)
     tensors: dict[str, Tensor] = {}
-    for number, (qkv, pair) in enumerate(watched):
-        tensors |= {f"{number}.qkv.{name}": tensor for name, tensor in _prepare_input(qkv).items()}
-        tensors |= {f"{number}.pair.{name}": tensor for name, tensor in _prepare_pair(pair).items()}
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+    for number, layer in enumerate(encoder.layers):
+        qkv, pair = layer.qkv, layer.feed_forward
+        assert isinstance(qkv, FastLinear)
+        assert isinstance(pair, FeedForward)
+        middle = layer.attended(x, sample, encoder.heads, bias)
+        for name, tensor in _rounded_map(x, qkv.plain_weight(), qkv.bias).items():
+            tensors[f"{number}.qkv.{name}"] = tensor.contiguous()
+        for name, tensor in _prepare_pair(pair, middle).items():
+            tensors[f"{number}.pair.{name}"] = tensor.contiguous()
+        x = layer.second_norm(pair(middle))
+    return tensors
 
 
-class _Watched:
-    """A map that remembers its last input."""
-
-    seen: Tensor
-
-    def __init__(self, plain: Map) -> None:
-        self.plain = plain
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self.seen = x
-        return self.plain(x)
-
-
-def _prepare_input(watched: _Watched) -> dict[str, Tensor]:
-    plain = watched.plain
-    assert isinstance(plain, FastLinear)
-    return _rounded_map(watched.seen, plain.plain_weight(), plain.bias)
-
-
-def _prepare_pair(watched: _Watched) -> dict[str, Tensor]:
-    plain, seen = watched.plain, watched.seen
-    assert isinstance(plain, FeedForward)
-    inner = plain.up(seen).float()  # once more: watched as well, it would be kept of all layers at a time
+def _prepare_pair(plain: FeedForward, seen: Float[Tensor, "n i"]) -> dict[str, Tensor]:
+    inner = plain.up(seen).float()
     up, down = plain.up.plain_weight(), plain.down.plain_weight()
     # by risk: two of three by their largest value, one by the norm of its weights: it may fire rarely but strongly
     by_value, by_norm = (size.argsort(descending=True).argsort() for size in (inner.amax(0), up.float().norm(dim=1)))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sentemb.encoder.runners.attention import join_heads, softmax_parts, split_heads
-from sentemb.encoder.runners.families import FAMILIES, LayerModules, Unsupported, kind_of, position_table
+from sentemb.encoder.runners.families import FAMILIES, LayerModules, Unsupported, kind_of, position_table, stack_of
 from sentemb.machine.rates import linear
 from sentemb.types import Tokens
 
@@ -42,7 +42,7 @@ class TrainableEncoder:
         if kind not in FAMILIES or kind == "mpnet":  # MPNet's learned attention bias wants a gradient of its own
             raise Unsupported(f"architecture {kind}")
         try:
-            self.stack = FAMILIES[kind](model)
+            self.stack = stack_of(backbone)
             self.embeddings = model.embeddings
             self.projection: nn.Module | None = getattr(model, "embeddings_project", None)
             position_table(self.embeddings)
@@ -50,12 +50,12 @@ class TrainableEncoder:
             raise Unsupported(str(error)) from error
         if any(part.bias is None for layer in self.stack.layers for part in (layer.query, layer.key, layer.value)):
             raise Unsupported("a layer without bias")
-        self.backbone, self.kind = backbone, kind
+        self.backbone = backbone
 
     def is_usable(self) -> bool:
         """Whether calling the backbone's modules would do nothing but what stands here: no hooks (sharding, a
         probe), adapters, compilation or checkpointing, and everything on the CPU."""
-        self.stack = FAMILIES[self.kind](self.backbone)  # layers may have been replaced
+        self.stack = stack_of(self.backbone)  # layers may have been replaced
         used = self._used()
         if any(type(module) not in _MODULES for module in used):
             return False

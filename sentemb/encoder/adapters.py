@@ -1,4 +1,5 @@
-"""Low-rank adapters, through peft; exported models have them merged and need no peft."""
+"""Adapters: few new weights that learn inside a backbone whose own weights stand still. Low-rank ones go through peft;
+exported models have them merged and need no peft."""
 
 from __future__ import annotations
 
@@ -7,15 +8,22 @@ from typing import Literal
 
 from torch import nn
 
-from sentemb.encoder.adapters.adapter import Adapter
 from sentemb.errors import ModelError, first_line, needs_extra
-from sentemb.parts import Count, Fraction, Positive
+from sentemb.parts import Count, Fraction, Part, Positive
 
 # the layers of queries and values, or those that hold them, by the names of the usual architectures
 _ATTENTION = (
     ("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query_proj", "value_proj"), ("q", "v"), ("Wqkv",),
     ("qkv_proj",), ("query_key_value",), ("c_attn",),
 )
+
+
+class Adapter(Part, room="adapters"):
+    """Few new weights inside a backbone. A subclass has a keyword-only constructor that keeps settings."""
+
+    def add_to(self, backbone: nn.Module) -> None:
+        """Put the new weights into the backbone; everything else in it stops learning."""
+        raise NotImplementedError
 
 
 class Lora(Adapter):
@@ -93,3 +101,8 @@ def merged(backbone: nn.Module) -> nn.Module:
             parent, _, child = name.rpartition(".")
             setattr(whole.get_submodule(parent), child, layer.get_base_layer())
     return whole
+
+
+PARTS: dict[str, type[Adapter]] = {
+    "lora": Lora,
+}

@@ -1,0 +1,300 @@
+"""Poolings: from token vectors to one vector a text. ``cls+mean`` joins several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sentemb.errors import ModelError
+from sentemb.parts import Part, room
+
+
+class Pooling(Part, nn.Module, room="poolings"):
+    """Token vectors to one vector a text; no text sees another.
+
+    A subclass has a keyword-only constructor that keeps settings and makes nothing, ``bind`` for layers with weights
+    (they are trained, saved and loaded like the backbone's), and ``forward``. ``hidden`` is float32 where a pooling
+    has weights, else the backbone's format.
+
+    Attributes:
+        needs_layers: whether ``pool_layers`` reads every layer, not the last alone.
+    """
+
+    needs_layers: bool = False
+
+    @classmethod
+    def _read(cls, value: Any) -> Part:
+        if isinstance(value, str) and "+" in value:
+            return room("poolings").make({"use": "joined", "poolings": value.split("+")})
+        return super()._read(value)
+
+    def bind(self, width: int, layers: int) -> int:
+        """Make what depends on the backbone: the width of its token vectors and its number of layers.
+
+        Returns: the width of the pooled vectors.
+        """
+        return width
+
+    def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b o"]:
+        """Pool the last layer's vectors where ``mask`` is 1 (every row has such a token)."""
+        raise NotImplementedError
+
+    def pool_layers(
+        self, layers: Sequence[Float[Tensor, "b t d"]], mask: Int[Tensor, "b t"]
+    ) -> Float[Tensor, "b o"]:
+        """Pool all layers' vectors, the embeddings' first; the last alone where ``needs_layers`` is False."""
+        pooled: Tensor = self(layers[-1], mask)
+        return pooled
+
+
+def pool(
+    pooling: Pooling, layers: Sequence[Float[Tensor, "b t d"]], mask: Int[Tensor, "b t"]
+) -> Float[Tensor, "b o"]:
+    """``pooling.pool_layers``, in the format of the pooling's own weights where it has some."""
+    weight = next(pooling.parameters(), None)
+    if weight is not None:
+        layers = [layer.to(weight.dtype) for layer in layers]
+    return pooling.pool_layers(layers, mask)
+
+
+# ---------------------------------------------------------------------------- of the last layer, without weights
+class TokenPooling(Pooling):
+    """A pooling that sentence-transformers' Pooling module has as well.
+
+    Attributes:
+        mode: its name in sentence-transformers' ``pooling_mode``.
+        flag: its older name, a key of the module's configuration.
+    """
+
+    mode: ClassVar[str]
+    flag: ClassVar[str]
+
+
+class Cls(TokenPooling):
+    """The first token's vector."""
+
+    mode, flag = "cls", "pooling_mode_cls_token"
+
+    def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        return hidden[torch.arange(len(hidden), device=hidden.device), mask.argmax(dim=1)]
+
+
+class Last(TokenPooling):
+    """The last token's vector: the default of causal models, whose last token alone sees all others."""
+
+    mode, flag = "lasttoken", "pooling_mode_lasttoken"
+
+    def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        last = mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+class Max(TokenPooling):
+    """The largest value of every dimension over the tokens."""
+
+    mode, flag = "max", "pooling_mode_max_tokens"
+
+    def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        return hidden.masked_fill(mask[..., None] == 0, float("-inf")).amax(dim=1)
+
+
+class Mean(TokenPooling):
+    """``Σ wᵢ hᵢ / Σ wᵢ`` with equal weights; sums run in float32 or better."""
+
+    mode, flag = "mean", "pooling_mode_mean_tokens"
+
+    def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        weights = self._weights(mask.to(torch.promote_types(hidden.dtype, torch.float32)))
+        summed = torch.einsum("bt,btd->bd", weights, hidden.to(weights.dtype))
+        return (summed / self._divisor(weights.sum(dim=1, keepdim=True).clamp(min=1e-9))).to(hidden.dtype)
+
+    def _weights(self, mask: Tensor) -> Tensor:
+        return mask
+
+    def _divisor(self, total: Tensor) -> Tensor:
+        return total
+
+
+class MeanSqrtLen(Mean):
+    """``Σ hᵢ / √n``: a mean whose length grows with the text's."""
+
+    mode, flag = "mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens"
+
+    def _divisor(self, total: Tensor) -> Tensor:
+        return total.sqrt()
+
+
+class WeightedMean(Mean):
+    """``Σ i hᵢ / Σ i``: later tokens count more, as causal models' later tokens have seen more.
+
+    Positions count from the text's first token, also where a prompt's tokens are left out.
+
+    Source: Muennighoff 2022 (SGPT), position-weighted mean pooling.
+    Deviations: none.
+    """
+
+    mode, flag = "weightedmean", "pooling_mode_weightedmean_tokens"
+
+    def _weights(self, mask: Tensor) -> Tensor:
+        return mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)
+
+
+# in the order in which sentence-transformers joins several modes that are given as flags
+TOKEN_POOLINGS: dict[str, type[TokenPooling]] = {
+    "cls": Cls,
+    "max": Max,
+    "mean": Mean,
+    "mean_sqrt_len": MeanSqrtLen,
+    "weighted_mean": WeightedMean,
+    "last": Last,
+}
+
+
+# ----------------------------------------------------------------------------------------- made of other poolings
+class Joined(Pooling):
+    """Several poolings of the last layer side by side; written ``cls+mean``.
+
+    Args:
+        poolings: in the order of their values.
+    """
+
+    def __init__(self, *, poolings: tuple[Pooling, ...]) -> None:
+        super().__init__()
+        if any(part.needs_layers for part in poolings):
+            raise ValueError("joins poolings of the last layer only")
+        self.poolings = nn.ModuleList(poolings)
+
+    @property
+    def parts(self) -> list[Pooling]:
+        """The poolings."""
+        return [part for part in self.poolings if isinstance(part, Pooling)]
+
+    def bind(self, width: int, layers: int) -> int:
+        return sum(part.bind(width, layers) for part in self.parts)
+
+    def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b o"]:
+        return torch.cat([part(hidden, mask) for part in self.parts], dim=-1)
+
+
+class LayerMean(Pooling):
+    """A pooling of the weighted mean of all layers: sentence-transformers' WeightedLayerPooling.
+
+    Args:
+        weights: one a layer, the embeddings' first; they need not sum to one.
+        pooling: of the mean.
+    """
+
+    needs_layers = True
+
+    def __init__(self, *, weights: tuple[float, ...] = (), pooling: Pooling | None = None) -> None:
+        super().__init__()
+        self.weights = weights
+        self.pooling = pooling or Mean()
+
+    def bind(self, width: int, layers: int) -> int:
+        if len(self.weights) != layers + 1:
+            raise ModelError(f"weights for {len(self.weights)} hidden layers; the backbone has {layers + 1} with its "
+                             "embeddings")
+        return self.pooling.bind(width, layers)
+
+    def pool_layers(self, layers: Sequence[Float[Tensor, "b t d"]], mask: Int[Tensor, "b t"]) -> Tensor:
+        weighted = [(weight, layer) for weight, layer in zip(self.weights, layers, strict=True) if weight]
+        total = sum(weight for weight, _ in weighted)
+        mean = torch.stack([layer * (weight / total) for weight, layer in weighted]).sum(0)
+        pooled: Tensor = self.pooling(mean, mask)
+        return pooled
+
+
+class FirstLastMean(LayerMean):
+    """Mean over tokens of (embedding output + last layer) / 2.
+
+    Source: Gao, Yao & Chen 2021 (SimCSE), released code ``avg_first_last``.
+    Deviations: none; other authors count the first transformer layer as "first", SimCSE the embedding output.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def bind(self, width: int, layers: int) -> int:
+        self.weights = (1.0, *(layers - 1) * (0.0,), 1.0)
+        return super().bind(width, layers)
+
+
+class Last2Mean(LayerMean):
+    """Mean over tokens of the mean of the last two layers.
+
+    Source: Gao, Yao & Chen 2021 (SimCSE), released code ``avg_top2``.
+    Deviations: none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def bind(self, width: int, layers: int) -> int:
+        self.weights = (*(layers - 1) * (0.0,), 1.0, 1.0)
+        return super().bind(width, layers)
+
+
+PARTS: dict[str, type[Pooling]] = {
+    **TOKEN_POOLINGS,
+    "first_last_mean": FirstLastMean,
+    "last2_mean": Last2Mean,
+    "layer_mean": LayerMean,
+    "joined": Joined,
+}
+
+PoolingChoice = Pooling | str | Mapping[str, Any]
+
+
+def make_pooling(choice: PoolingChoice) -> Pooling:
+    """A pooling, not bound yet, from a name, names joined with ``+``, ``package.module:Class``, a table with ``use``,
+    or a pooling of the same settings.
+
+    Raises:
+        PartError: an unknown name or setting.
+    """
+    if isinstance(choice, str) and "+" in choice:
+        return Joined(poolings=tuple(make_pooling(name) for name in choice.split("+")))
+    if not isinstance(choice, Pooling):
+        part = room("poolings").make({"use": choice} if isinstance(choice, str) else choice)
+        assert isinstance(part, Pooling)  # room.find saw to it
+        return part
+    return choice.fresh()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownForm:
+    """A pooling as sentence-transformers' own modules hold it.
+
+    Attributes:
+        modes: names in ``PARTS``, side by side.
+        layer_weights: one a layer, the embeddings' first; None: the last layer alone.
+    """
+
+    modes: tuple[str, ...]
+    layer_weights: tuple[float, ...] | None = None
+
+
+def known_form(pooling: Pooling) -> KnownForm | None:
+    """The pooling in sentence-transformers' terms; None where it has no such module."""
+    if isinstance(pooling, LayerMean):
+        inner = known_form(pooling.pooling)
+        return inner and KnownForm(modes=inner.modes, layer_weights=pooling.weights)
+    parts = pooling.parts if isinstance(pooling, Joined) else [pooling]
+    names: dict[type[Pooling], str] = {cls: name for name, cls in TOKEN_POOLINGS.items()}
+    if any(type(part) not in names for part in parts):
+        return None
+    return KnownForm(modes=tuple(names[type(part)] for part in parts))
+
+
+def from_known_form(form: KnownForm) -> Pooling:
+    """The pooling that ``known_form`` describes."""
+    pooling = make_pooling("+".join(form.modes))
+    return pooling if form.layer_weights is None else LayerMean(weights=form.layer_weights, pooling=pooling)
+
+
