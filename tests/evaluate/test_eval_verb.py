@@ -17,7 +17,7 @@ import pytest
 from sentemb.cli import main
 from sentemb.errors import DataError, EvaluationError
 from sentemb.evaluate.evaluation import averages
-from sentemb.evaluate.identity import ModelIdentity
+from sentemb.evaluate.model import ModelIdentity
 from sentemb.evaluate.reports.compare import compare, load_side
 from sentemb.evaluate.reports.report import Published, markdown, published_scores, report_rows, table
 from sentemb.evaluate.reports.results import (

@@ -96,21 +96,16 @@ def _task_rows(runs: Sequence[TaskResult], published: float | None, files: int) 
     first, is_single = runs[0], len(runs) == 1
     mean = float(np.mean([run.main for run in runs]))
     main = Row(
-        task=first.task,
-        protocol=first.protocol,
-        metric=first.metric,
-        count=f"{first.count:,}" if first.count else "",
+        task=first.task, protocol=first.protocol, metric=first.metric, count=f"{first.count:,}" if first.count else "",
         score=_score([run.main for run in runs], files),
         interval=_interval(first) if is_single else f"{len(runs)} runs",
         published=number(published) if published is not None else "",
         difference=signed(mean - published) if published is not None else "",
         note=first.interval_note if is_single else "",
-    )
+    )  # fmt: skip
     baselines = [
         Row(
-            task=f"  {system}",
-            protocol=first.protocol,
-            metric=first.metric,
+            task=f"  {system}", protocol=first.protocol, metric=first.metric,
             score=_score([run.baselines[system] for run in runs if system in run.baselines], files),
             interval=_shown(first.baseline_intervals.get(system)) if is_single else "",
         )

@@ -19,7 +19,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError
-from sentemb.evaluate.identity import ModelIdentity
+from sentemb.evaluate.model import ModelIdentity
 from sentemb.evaluate.statistics.significance import Interval
 from sentemb.files import write_json
 from sentemb.provenance import Provenance
@@ -175,13 +175,10 @@ def read_results(path: Path) -> Results:
         tasks = [_task(row) for row in data.pop("tasks")]
         failures = [TaskFailure(**row) for row in data.pop("failures")]
         return Results(
-            model=ModelIdentity(**data.pop("model")),
-            tasks=tasks,
-            failures=failures,
+            model=ModelIdentity(**data.pop("model")), tasks=tasks, failures=failures,
             average_intervals=_intervals(data.pop("average_intervals", {})),
-            provenance=Provenance(**data.pop("provenance", {})),
-            **data,
-        )
+            provenance=Provenance(**data.pop("provenance", {})), **data,
+        )  # fmt: skip
     except (TypeError, AttributeError, KeyError) as error:
         raise DataError(f"{path}: damaged: {error}") from None
 
@@ -190,12 +187,9 @@ def _task(row: dict[str, Any]) -> TaskResult:
     interval, items = row.pop("interval"), row.pop("items")
     main, baseline_intervals = row.pop("main"), _intervals(row.pop("baseline_intervals", {}))
     return TaskResult(
-        **row,
-        baseline_intervals=baseline_intervals,
-        main=math.nan if main is None else main,
-        interval=_intervals({"": interval}).get(""),
-        items=None if items is None else Items(**items),
-    )
+        **row, baseline_intervals=baseline_intervals, main=math.nan if main is None else main,
+        interval=_intervals({"": interval}).get(""), items=None if items is None else Items(**items),
+    )  # fmt: skip
 
 
 def _intervals(rows: Mapping[str, Any]) -> dict[str, Interval]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sentemb.evaluate.identity import ModelIdentity
+from sentemb.evaluate.model import ModelIdentity
 from sentemb.evaluate.reading.trec import check_run, read_qrels, read_run
 from sentemb.evaluate.reports.results import Results
 from sentemb.evaluate.task import EvalSetup

@@ -160,13 +160,9 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Comparison:
     if np.ptp(a) == 0 and np.ptp(b) == 0:  # no spread, no test
         return Comparison(difference=difference, p=float("nan"), interval=None, test="Welch over seeds (no spread)")
     result = ttest_ind(b, a, equal_var=False)
-    interval = result.confidence_interval(0.95)
-    return Comparison(
-        difference=difference,
-        p=float(result.pvalue),
-        interval=Interval(low=float(interval.low), high=float(interval.high)),
-        test="Welch over seeds",
-    )
+    bounds = result.confidence_interval(LEVEL)
+    interval = Interval(low=float(bounds.low), high=float(bounds.high))
+    return Comparison(difference=difference, p=float(result.pvalue), interval=interval, test="Welch over seeds")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -183,12 +179,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _resampled_apart(
-    items: int,
-    strata: Sequence[int],
-    resamples: int,
-    seed: int,
+    items: int, strata: Sequence[int], resamples: int, seed: int,
     score_of: Callable[[slice], Callable[[Values], Values]],
-) -> Values:
+) -> Values:  # fmt: skip
     """Means (resamples,) of the strata's scores, each resampled by itself."""
     drawn = [
         _resampled(rows.stop - rows.start, resamples, [seed, number] if number else seed, score_of(rows))
