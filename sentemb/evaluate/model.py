@@ -3,7 +3,6 @@ and the model's named prompts are put in front of the texts that they are for.""
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -152,6 +151,6 @@ def checked_vectors(vectors: object, texts: Sequence[str], *, source: str, width
         bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
         raise NumericError(
             f"{source} returned NaN or infinite values for {len(bad):,} of {len(texts):,} texts; the first is text "
-            f"{bad[0]}: {textwrap.shorten(texts[bad[0]], 60, placeholder='…')!r}"
+            f"{bad[0]}: {texts[bad[0]][:60]!r}"
         )
     return array
