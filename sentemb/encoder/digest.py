@@ -45,7 +45,7 @@ def digest_of(module: EncoderModule, tokeniser: Tokeniser) -> str:
             parts.append(("head", head))
             continue
         for layer in layers:
-            total.update(layer.activation.encode())
+            total.update(layer.activation_path.encode())
             for tensor in (layer.weight, layer.bias, layer.residual_weight):
                 if tensor is not None:
                     total.update(_bytes_of(tensor))

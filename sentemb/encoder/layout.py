@@ -130,7 +130,7 @@ def _read_layer_weights(home: Path) -> tuple[float, ...]:
 def _read_dense(home: Path) -> Dense:
     config = read_json(home / "config.json")
     path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    names = {known.rsplit(".", 1)[-1]: name for name, (_, known) in ACTIVATIONS.items()}
+    names = {cls.__name__: name for name, cls in ACTIVATIONS.items()}
     activation = path.rsplit(".", 1)[-1]
     if not path.startswith("torch.") or activation not in names:
         raise ModelError(f'{home / "config.json"}: activation_function = "{path}"{did_you_mean(activation, names)}')

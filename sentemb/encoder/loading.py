@@ -62,10 +62,6 @@ class Loaded:
     memo_path: Path | None = None
     state: int = 0
 
-    def knows(self, dtype: torch.dtype, device: torch.device) -> bool:
-        """Whether the lean forward pass was checked in ``dtype`` on such a device."""
-        return self.memo is not None and comparison_name(dtype, device) in self.memo.checked
-
 
 def load_full(request: LoadRequest) -> Loaded:
     """Everything, through transformers: what training, saving and unknown architectures need.
@@ -121,11 +117,11 @@ def load_lean(request: LoadRequest, dtype: torch.dtype, device: torch.device) ->
 def remember(loaded: Loaded, dtype: torch.dtype) -> Loaded:
     """Write the memo once the lean forward pass was checked in ``dtype`` on the weights as they were loaded."""
     backend, path = loaded.tokeniser.backend_json, loaded.memo_path
-    device = next(loaded.module.parameters()).device
-    if path is None or backend is None or loaded.complete is not None or loaded.knows(dtype, device):
+    name = comparison_name(dtype, next(loaded.module.parameters()).device)
+    is_known = loaded.memo is not None and name in loaded.memo.checked
+    if path is None or backend is None or loaded.complete is not None or is_known:
         return loaded
     config: Any = loaded.module.backbone.config
-    name = comparison_name(dtype, device)
     if config.model_type not in LEAN_FAMILIES or not loaded.runners.agrees.get(name):
         return loaded
     if weights_state(loaded.module) != loaded.state:

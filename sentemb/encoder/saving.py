@@ -157,7 +157,7 @@ def _write_outside_pooling(own_folder: Path, pooling: Pooling) -> None:
 
 def _write_dense(own_folder: Path, layer: DenseLayer) -> None:
     config = {"in_features": layer.weight.shape[1], "out_features": layer.weight.shape[0],
-              "bias": layer.bias is not None, "activation_function": layer.activation}
+              "bias": layer.bias is not None, "activation_function": layer.activation_path}
     tensors = {"linear.weight": layer.weight}
     if layer.bias is not None:
         tensors["linear.bias"] = layer.bias
