@@ -143,18 +143,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def layer_count(backbone: nn.Module) -> int:
-    """Transformer layers."""
-    config: Any = backbone.config
-    return int(config.num_hidden_layers)
-
-
-def hidden_width(backbone: nn.Module) -> int:
-    """Width of the hidden states."""
-    config: Any = backbone.config
-    return int(config.hidden_size)
-
-
 def position_limit(backbone: nn.Module) -> int | None:
     """Longest input that the position embeddings allow, or None where there is no table."""
     config: Any = backbone.config

@@ -16,7 +16,7 @@ from sentemb.encoder.adapters import merged
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare
 from sentemb.encoder.encode import Vectors, encode_texts, encode_tokens, progress_bar
-from sentemb.encoder.loading import HeadChoice, Loaded, LoadRequest, load_full, load_lean, remember
+from sentemb.encoder.loading import HeadChoice, Loaded, load, remember
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice
 from sentemb.encoder.runners.choose import Runner, Runners, comparison_name, weights_state
@@ -93,13 +93,12 @@ class Encoder:
             ModelError: nothing there, not safetensors, or parts that do not fit.
         """
         folder = locate(source, revision=revision, trust_remote_code=trust_remote_code)
-        request = LoadRequest(
-            folder=folder, pooling=pooling, head=head, max_tokens=max_tokens, trust_remote_code=trust_remote_code
-        )
         where, checked = find_device(device), check_precision(precision)
         eight_bits = EightBits.read(folder)
-        loaded = load_lean(request, format_of(checked, where, eight_bits)[0], where) or load_full(request)
-        loaded.module.to(where)
+        loaded = load(
+            folder, pooling=pooling, head=head, max_tokens=max_tokens, trust_remote_code=trust_remote_code,
+            dtype=format_of(checked, where, eight_bits)[0], device=where,
+        )
         return cls(loaded, source=str(source), precision=checked, prompts=prompts or {}, eight_bits=eight_bits)
 
     @property

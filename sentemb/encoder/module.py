@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sentemb.encoder.backbone import eager_attention, hidden_width, layer_count
+from sentemb.encoder.backbone import eager_attention
 from sentemb.encoder.heads import Head
 from sentemb.encoder.poolings import Pooling, pool
 from sentemb.encoder.runners.families import Unsupported
@@ -37,7 +37,8 @@ class EncoderModule(nn.Module):
         self.pooling = pooling
         self.heads = nn.ModuleList()
         self.pools_prompt = pools_prompt
-        self.width = self.exported_width = pooling.bind(hidden_width(backbone), layer_count(backbone))
+        config: Any = backbone.config
+        self.width = self.exported_width = pooling.bind(config.hidden_size, config.num_hidden_layers)
         self._lean_form: tuple[nn.Module, TrainableEncoder | None] | None = None  # of which backbone
         self._is_compared = False  # that form with the plain forward
         for head in heads:
