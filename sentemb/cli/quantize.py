@@ -15,17 +15,13 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def quantize(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a folder, hub id, or package:NAME/FOLDER")],
-    texts: Annotated[
-        list[str],
-        typer.Option("--texts", help="a file with 100 or more texts like those that will be encoded; repeatable"),
-    ],
+    texts: Annotated[list[str], typer.Option(
+        "--texts", help="a file with 100 or more texts like those that will be encoded; repeatable")],
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the model that is made")],
     text_column: TextColumn = None,
     split: Split = None,
-    sts: Annotated[
-        str | None,
-        typer.Option(help="score STS before and after: a file of pairs (sentence1, sentence2, score), or STSBenchmark"),
-    ] = None,
+    sts: Annotated[str | None, typer.Option(
+        help="score STS before and after: a file of pairs (sentence1, sentence2, score), or STSBenchmark")] = None,
     max_texts: Annotated[int, typer.Option(min=100, help="texts to read at most")] = 10_000,
     overwrite: Overwrite = False,
     json: Json = False,

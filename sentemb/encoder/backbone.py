@@ -188,6 +188,18 @@ def eager_attention(backbone: nn.Module) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while, every submodule's own mode restored."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
 def stored_pooler(folder: Path) -> dict[str, Tensor]:
     """The checkpoint's unused pooling layer, so that a saved copy has it again."""
     from safetensors import safe_open

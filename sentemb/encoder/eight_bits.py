@@ -19,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sentemb.encoder.backbone import read_json, read_weights
+from sentemb.encoder.backbone import evaluating, read_json, read_weights
 from sentemb.encoder.encode import encode_tokens, length_order
-from sentemb.encoder.module import EncoderModule, evaluating
+from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.runners import int8
 from sentemb.encoder.runners.attention import pack
 from sentemb.encoder.runners.choose import LeanRunner, Runners
 from sentemb.encoder.runners.forms import PostNormEncoder
-from sentemb.encoder.saving import write_json
 from sentemb.errors import ModelError
+from sentemb.files import write_json
 from sentemb.machine.precision import Precision, resolve_precision
 from sentemb.progress import Progress
 from sentemb.types import TokenColumn, Vocabulary

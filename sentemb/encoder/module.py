@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -127,18 +127,6 @@ class EncoderModule(nn.Module):
         for head in self.kept_heads if exported else self.heads:
             pooled = head(pooled)
         return pooled
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, every submodule's own mode restored."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def _lean_form_of(backbone: nn.Module) -> TrainableEncoder | None:

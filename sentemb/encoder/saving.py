@@ -16,7 +16,7 @@ from sentemb.encoder.heads import DenseLayer, LayerNorm
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import TOKEN_POOLINGS, Pooling, known_form
 from sentemb.errors import ModelError, NumericError, first_line
-from sentemb.files import atomic_folder
+from sentemb.files import atomic_folder, write_json
 from sentemb.parts import to_table
 
 _THEIRS = "sentence_transformers.models."
@@ -124,11 +124,6 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
         if tensor.is_floating_point() and not bool(written[name].isfinite().all()):
             raise NumericError(f"the model is not saved: its weight {name} holds NaN or infinity")
     save_file(written, path, metadata={"format": "pt"})
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A file of the folder that is being written."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_pooling(own_folder: Path, modes: tuple[str, ...], width: int, pools_prompt: bool) -> None:
