@@ -59,7 +59,7 @@ def encode(
     )
     windows: Iterator[list[str]] = iter(lambda: list(islice(texts, window)), [])
     width, start = dim or encoder.width, perf_counter()
-    with Progress("encoding", total=None, unit="texts") as bar, writer.open(width) as write:
+    with Progress("encoding", total=None, unit="texts") as bar, writer(width) as write:
         for block in windows:
             write(block, encoder.encode(
                 block, prompt=prompt, prompt_name=prompt_name, normalise=normalise, batch_tokens=batch_tokens, dim=dim,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sentemb.cli.options import DEFAULT_MODEL, Json, Model, Precision, Ray, Split, with_default
+from sentemb.cli.options import DEFAULT_MODEL, Json, Model, Precision, Ray, Split, settings_of, with_default
 from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
@@ -36,11 +36,9 @@ VectorFile = Annotated[Path | None, typer.Option(help="the documents' vectors, a
 Wait = Annotated[float, typer.Option(min=0, help="seconds to wait for another process that writes to this index")]
 TargetRecall = Annotated[float, typer.Option(help="share of the exact ten nearest neighbours that a search must find")]
 
-# of --set: the keyword of SearchIndex.build, and how its text is read
-SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "memory_gib": ("memory_bytes", lambda text: int(float(text) * (1 << 30))), "segment_rows": ("segment_rows", int),
-    "target_recall": ("target_recall", float), "seed": ("seed", int), "dim": ("dim", int),
-    "query_prompt": ("query_prompt", str), "document_prompt": ("document_prompt", str),
+SETTINGS = {
+    "memory_gib": float, "segment_rows": int, "target_recall": float, "seed": int, "dim": int, "query_prompt": str,
+    "document_prompt": str,
 }
 
 
@@ -83,8 +81,10 @@ def build(
 
     options: dict[str, Any] = {
         "kind": kind, "metric": metric, "rescore": rescore, "words": words, "indexed_fields": tuple(field or ()),
-        **_settings(set_ or []),
+        **settings_of(set_ or (), SETTINGS),
     }
+    if "memory_gib" in options:
+        options["memory_bytes"] = int(max(0.0, min(1e9, options.pop("memory_gib"))) * (1 << 30))
     BuildOptions(**options).check()
     if not data and vectors is None:
         raise SearchError("name the documents, or --vectors")
@@ -221,23 +221,6 @@ def verify(index: Folder) -> None:
     typer.echo(f"{index}: {opened.verify()} files are as they were written; {len(opened):,} documents")
 
 
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    """Keywords of ``SearchIndex.build`` from ``KEY=VALUE``."""
-    from sentemb.errors import SearchError, did_you_mean
-
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        name, sign, text = pair.partition("=")
-        if not sign or name not in SETTINGS:
-            raise SearchError(f"--set {pair}{did_you_mean(name, SETTINGS)}")
-        keyword, read = SETTINGS[name]
-        try:
-            options[keyword] = read(text)
-        except (ValueError, OverflowError):
-            raise SearchError(f'--set {pair}: "{text}" is not a number') from None
-    return options
-
-
 @contextmanager
 def _building(out: Path) -> Iterator[None]:
     """An index in the making; where that is stopped, say how to go on, or that it is complete."""
@@ -277,14 +260,7 @@ def _changing(folder: Path, wait_s: float, precision: str = "auto") -> Iterator[
 def _open(folder: Path, precision: str = "auto", wait_s: float = 0.0) -> SearchIndex:
     from sentemb.search import SearchIndex
 
-    opened = SearchIndex.open(folder, wait_s=wait_s)
-    model = opened.manifest.model
-    if precision != "auto" and model is not None and model.digest:
-        from sentemb.encoder import Encoder
-
-        encoder = Encoder.load(model.source, precision=precision)
-        return SearchIndex.open(folder, encoder=encoder, verify=False, wait_s=wait_s)
-    return opened
+    return SearchIndex.open(folder, precision=None if precision == "auto" else precision, wait_s=wait_s)
 
 
 def _documents(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -24,7 +24,6 @@ class Companion(Component, room="companions"):
     """
 
     marks = MappingProxyType({"name": str})
-    model_bytes = 0  # of the models that it holds, for each parameter of the backbone
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
@@ -49,10 +48,6 @@ class Companion(Component, room="companions"):
         again while training. Every device calls it at the same step. Views that read this companion are then made
         without a lead over training.
         """
-
-    def summary(self) -> dict[str, Any]:
-        """What ``prepare`` found, as JSON can hold it; written into the run folder. The default has nothing to say."""
-        return {}
 
     def checkpoint_state(self) -> dict[str, Tensor]:
         """Tensors to save in a checkpoint."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,8 +10,7 @@ from torch import Tensor
 
 from sentemb.companions.corpus import Corpus, build_corpus
 from sentemb.companions.frozen_encoder import FrozenEncoder
-from sentemb.errors import CheckpointError
-from sentemb.maths.propensity import Candidates, Logistic, fit_logistic, reliability
+from sentemb.maths.propensity import Candidates, Logistic, fit_logistic
 from sentemb.maths.surface import ngram_bits, surface_of_pairs, surface_table
 from sentemb.parts import Count
 from sentemb.types import Build, Cosine, Examples, Services
@@ -45,8 +41,6 @@ class Propensity(FrozenEncoder):
         positive_threshold: θ⁺, cosine from which on a candidate may be a positive. High by default: among thousands
             of sentences an untuned reference's neighbours below it share a topic, not a meaning.
         negative_threshold: θ⁻, cosine above which a pair is no negative.
-    Returns:
-        ``summary()``: both models with observed and fitted shares by bin; ``candidates`` and ``pairs`` for the parts.
     Raises:
         ValueError: θ⁻ above θ⁺.
     Source: Miao, Du & Zhang 2023, CIKM, "DebCSE: Rethinking unsupervised contrastive sentence embedding learning in
@@ -77,7 +71,6 @@ class Propensity(FrozenEncoder):
         self._corpus: Corpus | None = None
         self._bits = np.empty((0, 0), dtype=np.uint8)
         self._candidates: Candidates | None = None
-        self._tables: dict[str, Any] = {}
 
     def bind(self, build: Build) -> None:
         """Load the reference encoder."""
@@ -104,29 +97,19 @@ class Propensity(FrozenEncoder):
         sur = surface_of_pairs(self._bits, own, position.ravel()).reshape(position.shape)
         is_random = np.broadcast_to(np.arange(position.shape[1]) >= k, position.shape)
         self._corpus = corpus
-        self._fit(sem.ravel(), sur.ravel(), is_random.ravel(), generator)
+        taken = generator.permutation(sem.size)[:_FITTED_PAIRS]
+        alike = sur.ravel()[taken].astype(np.float64)
+        self.positive_model = fit_logistic(alike, sem.ravel()[taken] >= self.positive_threshold)
+        self.negative_model = fit_logistic(1 - alike, is_random.ravel()[taken])
         propensity = self.positive_model.log_propensity(torch.from_numpy(sur)).float().numpy()
         self._candidates = Candidates(corpus.row[position], sem, propensity, np.ones(u, dtype=bool))
-        services.say(f"companion propensity: {self._sentence()}")
-
-    def _fit(
-        self, sem: NDArray[np.float32], sur: NDArray[np.float32], is_random: NDArray[np.bool_],
-        generator: np.random.Generator,
-    ) -> None:
-        taken = generator.permutation(len(sem))[:_FITTED_PAIRS]
-        alike, is_close = sur[taken].astype(np.float64), sem[taken] >= self.positive_threshold
-        self.positive_model = fit_logistic(alike, is_close)
-        self.negative_model = fit_logistic(1 - alike, is_random[taken])
-        self._tables = {
-            "pairs": len(taken),
-            "share_with_a_positive": float(self._has_positive(sem)),
-            "positive": reliability(self.positive_model, alike, is_close),
-            "negative": reliability(self.negative_model, 1 - alike, is_random[taken]),
-        }
-
-    def _has_positive(self, sem: NDArray[np.float32]) -> float:
-        rows = sem.reshape(len(self.corpus), -1)
-        return float((rows >= self.positive_threshold).any(axis=1).mean())
+        share = (sem >= self.positive_threshold).any(axis=1).mean()
+        positive, negative = self.positive_model, self.negative_model
+        services.say(
+            f"companion propensity: {share:.1%} of the texts have a candidate with cosine of at least "
+            f"{self.positive_threshold}; e⁺ = σ({positive.intercept:.2f} {positive.slope:+.2f} sur), "
+            f"e⁻ = σ({negative.intercept:.2f} {negative.slope:+.2f} (1 - sur))"
+        )
 
     # ------------------------------------------------------------------------------------- what parts ask
     @property
@@ -158,39 +141,3 @@ class Propensity(FrozenEncoder):
         sem = self.corpus.similarity(left, right, device)
         sur = surface_table(*(torch.from_numpy(self._bits[position.numpy()]).to(device) for position in (left, right)))
         return sem, sur, (left_known[:, None] & right_known[None, :]).to(device)
-
-    def summary(self) -> dict[str, Any]:
-        """Both models, their fit by bin of surface (or 1 - surface) similarity, thresholds; JSON values only."""
-        return {
-            "positive_threshold": self.positive_threshold,
-            "negative_threshold": self.negative_threshold,
-            "positive_model": {"intercept": self.positive_model.intercept, "slope": self.positive_model.slope},
-            "negative_model": {"intercept": self.negative_model.intercept, "slope": self.negative_model.slope},
-            **self._tables,
-        }
-
-    def _sentence(self) -> str:
-        return (
-            f"{self._tables['share_with_a_positive']:.1%} of the texts have a candidate with cosine of at least "
-            f"{self.positive_threshold}; e⁺ = σ({self.positive_model.intercept:.2f} "
-            f"{self.positive_model.slope:+.2f} sur), e⁻ = σ({self.negative_model.intercept:.2f} "
-            f"{self.negative_model.slope:+.2f} (1 - sur))"
-        )
-
-    # ------------------------------------------------------------------------------------------ checkpoint
-    def checkpoint_state(self) -> dict[str, Tensor]:
-        """The models, and which reference they came from; tables are made again."""
-        models = [[model.intercept, model.slope] for model in (self.positive_model, self.negative_model)]
-        return {**super().checkpoint_state(), "models": torch.tensor(models, dtype=torch.float64)}
-
-    def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the models.
-
-        Raises:
-            CheckpointError: another reference encoder was loaded, or the models are missing.
-        """
-        super().load_checkpoint_state(state)
-        if "models" not in state or state["models"].shape != (2, 2):
-            raise CheckpointError("companion propensity: the checkpoint holds no propensity models; start a new run")
-        positive, negative = state["models"].tolist()
-        self.positive_model, self.negative_model = Logistic(*positive), Logistic(*negative)

@@ -12,7 +12,7 @@ from annotated_types import Ge
 from sentemb.data.faults import Faults
 from sentemb.data.formats import Block, row_blocks
 from sentemb.data.roles import ROLES, is_role
-from sentemb.data.sources import HUB_ID, Format, Source
+from sentemb.data.sources import HUB_ID, Format, source_blocks
 from sentemb.data.table import Table, read_table
 from sentemb.errors import DataError, did_you_mean
 from sentemb.parts import Count, Part
@@ -119,18 +119,16 @@ class TableData(DataSource):
     quoted: bool | None = None
     has_header: bool = True
 
-    def _source(self) -> Source:
-        return Source(
-            path=self.path, split=self.split, config=self.config, revision=self.revision, format=self.format,
-            quoted=self.quoted, has_header=self.has_header,
-        )  # fmt: skip
-
     def __str__(self) -> str:
-        return str(self._source())
+        name = "standard input" if self.path == "-" else self.path
+        return name + "".join(f" ({word})" for word in (self.config, self.split) if word)
 
     def blocks(self, faults: Faults) -> Iterator[Block]:
         """The rows in blocks of columns."""
-        return self._source().blocks(faults)
+        return source_blocks(
+            self.path, faults, split=self.split, config=self.config, revision=self.revision, format=self.format,
+            quoted=self.quoted, has_header=self.has_header,
+        )  # fmt: skip
 
     def absence(self) -> str | None:
         """Standard input and hub ids are looked at when the training starts."""

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from sentemb.data.faults import Faults
 from sentemb.errors import DataError
@@ -45,7 +45,7 @@ class Block:
 
 
 # ------------------------------------------------------------------------------------------------ text
-def txt_blocks(stream: BinaryIO, file: str, faults: Faults) -> Iterator[Block]:
+def txt_blocks(stream: Iterable[bytes], file: str, faults: Faults) -> Iterator[Block]:
     """One sentence a line, in the column ``text``. Blank lines are faults, except at the end of the file."""
     texts: list[str] = []
     lines: list[int] = []
@@ -68,7 +68,7 @@ def txt_blocks(stream: BinaryIO, file: str, faults: Faults) -> Iterator[Block]:
     yield Block(file=file, names=("text",), columns=(texts,), lines=lines)
 
 
-def jsonl_blocks(stream: BinaryIO, file: str, faults: Faults) -> Iterator[Block]:
+def jsonl_blocks(stream: Iterable[bytes], file: str, faults: Faults) -> Iterator[Block]:
     """One JSON object a line; blank lines are skipped. A block's names are its rows' keys as they first appear."""
     rows: list[dict[str, Any]] = []
     lines: list[int] = []
@@ -140,7 +140,7 @@ def _named(row: object, number: int, name: str) -> Mapping[str, Any]:
 
 
 def separated_blocks(
-    stream: BinaryIO, file: str, faults: Faults, *, delimiter: str, quoted: bool, has_header: bool
+    stream: Iterable[bytes], file: str, faults: Faults, *, delimiter: str, quoted: bool, has_header: bool
 ) -> Iterator[Block]:
     """Rows of a csv or tsv file; blank lines are skipped, every other row must be as wide as the header.
 
@@ -190,7 +190,7 @@ def _numbered(reader: Any, file: str, faults: Faults, bad: set[int]) -> Iterator
             yield start, row
 
 
-def _decoded(stream: BinaryIO, file: str, faults: Faults, bad: set[int]) -> Iterator[str]:
+def _decoded(stream: Iterable[bytes], file: str, faults: Faults, bad: set[int]) -> Iterator[str]:
     for number, raw in enumerate(stream, 1):
         line = _decode(raw, file, number, faults)
         if line is None:

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from sentemb.types import TokenColumn
+from sentemb.types import TokenColumn, Tokens
 
 IGNORED = -100  # target at positions that ask for nothing; torch's cross-entropy leaves it out by default
 
 
-@dataclass(frozen=True, kw_only=True)
-class Padded:
-    """Right-padded rows; t is the longest row's length (at least 1)."""
-
-    input_ids: NDArray[np.int64]  # (rows, t)
-    attention_mask: NDArray[np.int64]  # (rows, t)
-    targets: NDArray[np.int64] | None = None  # (rows, t), -100 at padding
-
-
-def pad(
-    column: TokenColumn, pad_id: int, targets: NDArray[np.int32] | None = None, *, multiple_of: int = 1
-) -> Padded:
-    """Pad on the right to the longest row, rounded up to ``multiple_of``.
+def pad(column: TokenColumn, pad_id: int, targets: NDArray[np.int32] | None = None) -> Tokens:
+    """Pad on the right to the longest row, at least to 1.
 
     Args:
         targets: flat like ``column.flat``, see ``View.targets``.
     """
     lengths = column.lengths
     width = max(int(lengths.max(initial=0)), 1)
-    width += -width % multiple_of
     mask = np.arange(width) < lengths[:, None]
     # a boolean mask is filled in row-major order, which is the order of the flat ids
     input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
@@ -41,7 +29,11 @@ def pad(
     if targets is not None:
         padded = np.full(mask.shape, IGNORED, dtype=np.int64)
         padded[mask] = targets[column.offsets[0] : column.offsets[-1]]
-    return Padded(input_ids=input_ids, attention_mask=mask.astype(np.int64), targets=padded)
+    return Tokens(
+        input_ids=torch.from_numpy(input_ids),
+        attention_mask=torch.from_numpy(mask).long(),
+        targets=None if padded is None else torch.from_numpy(padded),
+    )
 
 
 def concatenate(columns: Sequence[TokenColumn]) -> TokenColumn:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sentemb.data.faults import Faults
 from sentemb.data.formats import MISSING
-from sentemb.data.sources import Format, Source
+from sentemb.data.sources import Format, source_blocks
 from sentemb.errors import DataError, did_you_mean
 
 _TEXT_NAMES = ("text", "sentence", "anchor")
@@ -40,7 +40,7 @@ def iter_records(
     Raises: DataError for rows that cannot be read (see ``read_table``), once the rows before them have been given.
     """
     faults = Faults() if skipped is None else skipped
-    for block in Source(path=path, split=split, format=format).blocks(faults):
+    for block in source_blocks(path, faults, split=split, format=format):
         if skipped is None:
             faults.raise_if_any(advice)
         for i, values in enumerate(zip(*block.columns, strict=True)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -20,7 +22,6 @@ from sentemb.data.formats import (
     separated_blocks,
     txt_blocks,
 )
-from sentemb.data.streams import COMPRESSIONS, open_bytes
 from sentemb.errors import DataError, did_you_mean, first_line, needs_extra
 
 Format = Literal["txt", "csv", "tsv", "jsonl", "parquet", "arrow"]
@@ -28,115 +29,116 @@ _FORMATS: dict[str, Format] = {
     ".txt": "txt", ".text": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
     ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow",
 }  # fmt: skip
+COMPRESSIONS = (".gz", ".zst")
+_CHUNK = 1 << 20
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where the rows of files and hub data sets come from.
+def source_blocks(
+    path: str | Path,
+    faults: Faults,
+    *,
+    split: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+    format: Format | None = None,
+    quoted: bool | None = None,
+    has_header: bool = True,
+) -> Iterator[Block]:
+    """All rows of files or of a hub data set, in order. Empty blocks tell the column names of files without rows.
 
     Args:
         path: a file (txt, csv, tsv, jsonl, parquet, arrow; ``.gz`` and ``.zst`` too), ``-`` for standard input
             (JSON objects or plain lines, told apart by the first line), a folder of data files, a folder made by
             ``datasets``' ``save_to_disk``, or the id of a data set on the hub.
-        split: of a folder or a hub data set; without it ``train`` if there is one, or the only one.
-        format: overrides what the suffix says.
-        config: configuration name of a hub data set.
-        revision: branch, tag or commit of a hub data set.
-        quoted: whether fields of csv and tsv files may be quoted; by default in csv only.
-        has_header: whether the first row of csv and tsv files holds column names.
+        faults: collects rows that cannot be read.
+        split, config, revision, format, quoted, has_header: see ``TableData``.
+
+    Raises: DataError where the source is missing, damaged or of an unknown format.
     """
+    folder = Path(path).expanduser()
+    files: list[Path | None] = [folder]
+    if str(path) == "-":
+        files = [None]
+    elif folder.is_dir():
+        files = [*_folder_files(folder, split)]
+    elif not folder.exists():
+        yield from hub_blocks(str(path), config, split, revision, faults)
+        return
+    elif split is not None:
+        raise DataError(f'{folder}: split = "{split}" is for folders and hub ids; this is one file')
+    for file in files:
+        yield from _file_blocks(file, format or (_format_of(file) if file else None), faults, quoted, has_header)
 
-    path: str | Path
-    split: str | None = None
-    format: Format | None = None
-    config: str | None = None
-    revision: str | None = None
-    quoted: bool | None = None
-    has_header: bool = True
 
-    def __str__(self) -> str:
-        name = "standard input" if str(self.path) == "-" else str(self.path)
-        return name + "".join(f" ({word})" for word in (self.config, self.split) if word)
-
-    def blocks(self, faults: Faults) -> Iterator[Block]:
-        """All rows, in order. Empty blocks tell the column names of files without rows.
-
-        Raises: DataError where the source is missing, damaged or of an unknown format.
-        """
-        if str(self.path) == "-":
-            yield from self._file_blocks(None, faults)
-            return
-        path = Path(self.path).expanduser()
-        if path.is_dir():
-            for file in self._folder_files(path):
-                yield from self._file_blocks(file, faults)
-        elif path.exists():
-            if self.split is not None:
-                raise DataError(f'{path}: split = "{self.split}" is for folders and hub ids; this is one file')
-            yield from self._file_blocks(path, faults)
+def _file_blocks(
+    path: Path | None, format_: Format | None, faults: Faults, quoted: bool | None, has_header: bool
+) -> Iterator[Block]:
+    file = "-" if path is None else str(path)
+    if path is not None and format_ in ("parquet", "arrow"):
+        yield from _arrow_file(path, format_, faults)
+        return
+    with damage_named(file), open_bytes(path) as stream:
+        lines: Iterable[bytes] = stream
+        if format_ is None:  # standard input holds JSON lines if its first line is a JSON object; a sentence never is
+            first = stream.readline()
+            lines, format_ = chain([first] if first else [], stream), "jsonl" if _is_object(first) else "txt"
+        if format_ == "txt":
+            yield from txt_blocks(lines, file, faults)
+        elif format_ == "jsonl":
+            yield from jsonl_blocks(lines, file, faults)
+        elif format_ in ("csv", "tsv"):
+            yield from separated_blocks(
+                lines, file, faults, delimiter="\t" if format_ == "tsv" else ",",
+                quoted=format_ == "csv" if quoted is None else quoted, has_header=has_header,
+            )  # fmt: skip
         else:
-            yield from self._hub_blocks(faults)
+            raise DataError(f"{file}: {format_} cannot be read from a stream; give a file")
 
-    # -------------------------------------------------------------------------------------- files
-    def _file_blocks(self, path: Path | None, faults: Faults) -> Iterator[Block]:
-        file = "-" if path is None else str(path)
-        format_ = self.format or (None if path is None else _format_of(path))
-        if path is not None and format_ in ("parquet", "arrow"):
-            yield from _arrow_file(path, format_, faults)
-            return
-        with damage_named(file), open_bytes(path) as stream:
-            if format_ is None:
-                stream, format_ = _guess_format(stream)
-            if format_ == "txt":
-                yield from txt_blocks(stream, file, faults)
-            elif format_ == "jsonl":
-                yield from jsonl_blocks(stream, file, faults)
-            elif format_ in ("csv", "tsv"):
-                yield from separated_blocks(
-                    stream, file, faults, delimiter="\t" if format_ == "tsv" else ",",
-                    quoted=format_ == "csv" if self.quoted is None else self.quoted, has_header=self.has_header,
-                )  # fmt: skip
-            else:
-                raise DataError(f"{file}: {format_} cannot be read from a stream; give a file")
 
-    def _folder_files(self, folder: Path) -> list[Path]:
-        """The data files of the split, in order of their names."""
-        if (folder / "dataset_dict.json").is_file():
-            known = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8")).get("splits", [])
-            folder = folder / _choose_split(known, self.split, folder)
-        if (folder / "state.json").is_file():
-            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            return [folder / Path(entry["filename"]).name for entry in state.get("_data_files", [])]
-        files = [
-            path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and _suffix(path) in _FORMATS and not _is_hidden(path, folder)
-        ]
-        files = [path for path in files if path.name not in ("dataset_infos.json", "dataset_info.json")]
-        if not files:
-            raise DataError(f"{folder}: no data files ({', '.join(sorted(_FORMATS))}; also with .gz, .zst)")
-        by_split: dict[str, list[Path]] = {}
-        for path in files:
+def open_bytes(path: Path | None) -> BinaryIO:
+    """The decompressed bytes of a file (by its suffix), or of standard input (None)."""
+    if path is None:
+        return sys.stdin.buffer
+    if path.suffix == ".gz":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if path.suffix == ".zst":
+        needs_extra("pyarrow", "data")
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.input_stream(path, compression="zstd", buffer_size=_CHUNK), _CHUNK)
+    return path.open("rb", buffering=_CHUNK)
+
+
+def _folder_files(folder: Path, split: str | None) -> list[Path]:
+    """The data files of the split, in order of their names."""
+    if (folder / "dataset_dict.json").is_file():
+        known = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8")).get("splits", [])
+        folder = folder / _choose_split(known, split, folder)
+    if (folder / "state.json").is_file():
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        return [folder / Path(entry["filename"]).name for entry in state.get("_data_files", [])]
+    by_split: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        is_hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+        is_data = path.is_file() and _suffix(path) in _FORMATS and not is_hidden
+        if is_data and path.name not in ("dataset_infos.json", "dataset_info.json"):
             by_split.setdefault(_split_of(path, folder), []).append(path)
-        return by_split[_choose_split(list(by_split), self.split, folder)]
-
-    # ---------------------------------------------------------------------------------------- hub
-    def _hub_blocks(self, faults: Faults) -> Iterator[Block]:
-        name = str(self.path)
-        if not HUB_ID.fullmatch(name) or _suffix(Path(name)) in _FORMATS:
-            near = Path(name).expanduser().parent
-            names = [path.name for path in near.iterdir()] if near.is_dir() else []
-            close = did_you_mean(Path(name).name, names).rpartition("; did you mean ")[2] if names else ""
-            hint = f"; did you mean {close}" if close.endswith("?") else ""
-            raise DataError(f"{name}: no such file or folder{hint}")
-        yield from hub_blocks(name, self.config, self.split, self.revision, faults)
+    if not by_split:
+        raise DataError(f"{folder}: no data files ({', '.join(sorted(_FORMATS))}; also with .gz, .zst)")
+    return by_split[_choose_split(list(by_split), split, folder)]
 
 
 def hub_blocks(
     name: str, config: str | None, split: str | None, revision: str | None, faults: Faults
 ) -> Iterator[Block]:
     """Rows of a data set on the hub (or in its cache), through the ``datasets`` library; its scripts are never run."""
+    if not Path(name).exists() and (not HUB_ID.fullmatch(name) or _suffix(Path(name)) in _FORMATS):
+        near = Path(name).expanduser().parent
+        names = [path.name for path in near.iterdir()] if near.is_dir() else []
+        close = did_you_mean(Path(name).name, names).rpartition("; did you mean ")[2] if names else ""
+        hint = f"; did you mean {close}" if close.endswith("?") else ""
+        raise DataError(f"{name}: no such file or folder{hint}")
     needs_extra("datasets", "data")
     import datasets
 
@@ -178,33 +180,11 @@ def _arrow_file(path: Path, format_: str, faults: Faults) -> Iterator[Block]:
             yield from arrow_blocks(reader, str(path), faults, class_names(reader.schema.metadata))
 
 
-def _guess_format(stream: BinaryIO) -> tuple[BinaryIO, Format]:
-    """Standard input holds JSON lines if its first line is a JSON object; a sentence never is."""
-    first = stream.readline()
-    joined = cast(BinaryIO, io.BufferedReader(_Joined(first, stream)))
+def _is_object(line: bytes) -> bool:
     try:
-        is_json = isinstance(json.loads(first), dict)
+        return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
-        is_json = False
-    return joined, "jsonl" if is_json else "txt"
-
-
-class _Joined(io.RawIOBase):
-    """Bytes already read from a stream, then the rest of it."""
-
-    def __init__(self, first: bytes, stream: BinaryIO) -> None:
-        self._first, self._stream = first, stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._first:
-            self._first = self._stream.read(len(buffer))
-        size = min(len(buffer), len(self._first))
-        buffer[:size] = self._first[:size]
-        self._first = self._first[size:]
-        return size
+        return False
 
 
 def _suffix(path: Path) -> str:
@@ -221,10 +201,6 @@ def _format_of(path: Path) -> Format:
     if path.suffix in COMPRESSIONS and _FORMATS[suffix] in ("parquet", "arrow"):
         raise DataError(f"{path}: {suffix} files are compressed inside; unpack this one first")
     return _FORMATS[suffix]
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
 
 
 def _split_of(path: Path, folder: Path) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import zipfile
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
@@ -13,12 +16,13 @@ from sentemb import files
 from sentemb.data.distinct import distinct
 from sentemb.data.hashing import text_hashes
 from sentemb.data.table import Table
-from sentemb.data.token_cache import TokenCache
 from sentemb.errors import DataError
+from sentemb.files import atomic_file
 from sentemb.progress import Progress
 from sentemb.types import Examples, TokenColumn
 
 _CHUNK = 16_384  # texts between two movements of the progress bar
+CACHE_BYTES = 10 * 2**30  # what token ids on disk may take together
 CACHED_FROM = 50_000  # distinct texts; fewer are tokenised in the time that verifying a file takes
 
 
@@ -52,7 +56,7 @@ def tokenise(
     if unknown:
         known = ", ".join(table.columns)
         raise DataError(f"{table.source}: prefixes for {', '.join(sorted(unknown))}; columns: {known}")
-    cache = TokenCache(cache_dir or files.cache_dir() / "tokens")
+    cache = cache_dir or files.cache_dir() / "tokens"
     hashes = {role: text_hashes(texts) for role, texts in table.columns.items()}
     columns: dict[str, TokenColumn] = {}
     for prefix in dict.fromkeys(table.prefixes.get(role, "") for role in table.columns):
@@ -66,20 +70,20 @@ def tokenise(
 
 def _tokenise_alike(
     table: Table, roles: list[str], prefix: str, hashes: dict[str, NDArray[np.int64]], tokeniser: TextTokeniser,
-    cache: TokenCache, cached_from: int,
+    cache: Path, cached_from: int,
 ) -> dict[str, TokenColumn]:  # fmt: skip
     """Columns with the same prefix share their distinct texts' tokens."""
     every = np.concatenate([hashes[role] for role in roles])
     unique = distinct(every.tolist())
     first, hashed = unique.first, every[unique.first]
 
-    key = _key(hashed, prefix, tokeniser)
-    column = cache.load(key, hashed) if len(hashed) >= cached_from else None
+    entry = cache / f"{_key(hashed, prefix, tokeniser)}.npz"
+    column = load_tokens(entry, hashed) if len(hashed) >= cached_from else None
     if column is None:
         texts = [text for role in roles for text in table.columns[role]]
         column = _in_chunks([prefix + texts[i] for i in first], hashed, tokeniser)
         if len(hashed) >= cached_from:
-            cache.store(key, column)
+            store_tokens(entry, column)
     empty = np.flatnonzero(column.lengths == 0)
     if len(empty):
         where = ", ".join(str(int(first[i]) % len(table) + 1) for i in empty[:10])
@@ -104,6 +108,33 @@ def _in_chunks(texts: list[str], hashed: NDArray[np.int64], tokeniser: TextToken
             bar.advance(len(chunk))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     return TokenColumn(flat=np.concatenate(flats), offsets=offsets, text=hashed)
+
+
+def load_tokens(path: Path, text: NDArray[np.int64]) -> TokenColumn | None:
+    """The tokens of the texts with these hashes; None where they are absent, or damaged by the file's checksums."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            flat, offsets = arrays["flat"], arrays["offsets"]
+        os.utime(path)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if flat.dtype != np.int32 or offsets.dtype != np.int64 or len(offsets) != len(text) + 1:
+        return None
+    return TokenColumn(flat=flat, offsets=offsets, text=text)
+
+
+def store_tokens(path: Path, column: TokenColumn, *, capacity_bytes: int = CACHE_BYTES) -> None:
+    """Keep a column, in place of the least recently used ones; a full or read-only disk is no reason to stop."""
+    try:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, flat=column.flat, offsets=column.offsets)
+        entries = sorted(path.parent.glob("*.npz"), key=lambda entry: entry.stat().st_mtime, reverse=True)
+        sizes = accumulate(entry.stat().st_size for entry in entries)
+        for entry, size in zip(entries, list(sizes), strict=True):
+            if size > capacity_bytes and entry != path:
+                entry.unlink(missing_ok=True)
+    except OSError:
+        pass  # also where another process of the run stored or removed an entry at this moment
 
 
 def _key(hashed: NDArray[np.int64], prefix: str, tokeniser: TextTokeniser) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,76 +18,57 @@ Write = Callable[[Sequence[str], NDArray[np.float32]], None]
 _NPY_HEADER = 128  # bytes: room for any shape, so that the row count can be filled in at the end
 
 
-class VectorWriter(Protocol):
-    """Opens a file of vectors (rows, width) and gives the function that appends a window of texts and vectors."""
-
-    def open(self, width: int) -> AbstractContextManager[Write]: ...
-
-
-def vector_writer(path: Path) -> VectorWriter:
-    """The writer for ``path``'s suffix.
+def vector_writer(path: Path) -> Callable[[int], AbstractContextManager[Write]]:
+    """What opens ``path`` for vectors of a width, in its suffix's format, and gives the function that appends a window.
 
     Raises:
         DataError: another suffix, or a folder lies there.
     """
-    writers: dict[str, type[NpyWriter] | type[ParquetWriter]] = {".npy": NpyWriter, ".parquet": ParquetWriter}
+    writers = {".npy": write_npy, ".parquet": write_parquet}
     if path.is_dir():
         raise DataError(f"{path} is a folder; name a file")
     if path.suffix not in writers:
         raise DataError(f'{path}: the suffix "{path.suffix}" is no vector format; allowed: {", ".join(writers)}')
-    return writers[path.suffix](path)
+    return partial(writers[path.suffix], path)
 
 
-class NpyWriter:
+@contextmanager
+def write_npy(path: Path, width: int) -> Iterator[Write]:
     """One float32 array, as ``numpy.load`` reads it (also memory-mapped)."""
+    rows = 0
+    with stoppable(_not_written(path)), atomic_file(path) as temporary, temporary.open("wb") as file:
+        file.write(_npy_header(0, width))
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+        def write(texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+            nonlocal rows
+            rows += len(vectors)
+            file.write(np.ascontiguousarray(vectors, dtype="<f4").data)
 
-    @contextmanager
-    def open(self, width: int) -> Iterator[Write]:
-        """Yield the function that appends."""
-        rows = 0
-        with stoppable(_not_written(self.path)), atomic_file(self.path) as temporary, temporary.open("wb") as file:
-            file.write(_npy_header(0, width))
-
-            def write(texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
-                nonlocal rows
-                rows += len(vectors)
-                file.write(np.ascontiguousarray(vectors, dtype="<f4").data)
-
-            yield write
-            file.seek(0)
-            file.write(_npy_header(rows, width))
+        yield write
+        file.seek(0)
+        file.write(_npy_header(rows, width))
 
 
-class ParquetWriter:
+@contextmanager
+def write_parquet(path: Path, width: int) -> Iterator[Write]:
     """Columns ``text`` and ``embedding`` (fixed-size list of float32), a row group a window."""
+    needs_extra("pyarrow", "data")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    schema = pa.schema([("text", pa.string()), ("embedding", pa.list_(pa.float32(), width))])
+    # embeddings do not compress; a dictionary of them only costs time
+    with (
+        stoppable(_not_written(path)), atomic_file(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression={"text": "zstd", "embedding": "none"},
+                         use_dictionary=False) as file,
+    ):
 
-    @contextmanager
-    def open(self, width: int) -> Iterator[Write]:
-        """Yield the function that appends."""
-        needs_extra("pyarrow", "data")
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        def write(texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+            column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width)
+            file.write_table(pa.table([pa.array(texts, pa.string()), column], schema=schema))
 
-        kind = pa.list_(pa.float32(), width)
-        schema = pa.schema([("text", pa.string()), ("embedding", kind)])
-        # embeddings do not compress; a dictionary of them only costs time
-        with (
-            stoppable(_not_written(self.path)), atomic_file(self.path) as temporary,
-            pq.ParquetWriter(temporary, schema, compression={"text": "zstd", "embedding": "none"},
-                             use_dictionary=False) as file,
-        ):
-
-            def write(texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
-                column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width)
-                file.write_table(pa.table([pa.array(texts, pa.string()), column], schema=schema))
-
-            yield write
+        yield write
 
 
 def _npy_header(rows: int, width: int) -> bytes:

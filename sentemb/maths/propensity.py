@@ -10,7 +10,6 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-BINS = 20
 _NEWTON_STEPS = 50
 # a weak pull of the slope to 0: separable pairs would send it to infinity
 _RIDGE = 1.0
@@ -68,20 +67,3 @@ def fit_logistic(value: NDArray[np.float64], is_picked: NDArray[np.bool_], *, in
     if (weights[1] < 0) == increasing:
         return constant
     return Logistic(float(weights[0] - weights[1] * centre), float(weights[1]))
-
-
-def reliability(
-    model: Logistic, value: NDArray[np.float64], is_picked: NDArray[np.bool_]
-) -> list[dict[str, float]]:
-    """Observed and fitted share of picked pairs in twenty equal bins of [0, 1]; empty bins are left out."""
-    place = np.clip((value * BINS).astype(np.int64), 0, BINS - 1)
-    count = np.bincount(place, minlength=BINS)
-    picked = np.bincount(place, weights=is_picked, minlength=BINS)
-    fitted = np.exp(model.log_propensity(torch.from_numpy(value)).numpy())
-    expected = np.bincount(place, weights=fitted, minlength=BINS)
-    return [
-        {"from": i / BINS, "pairs": float(count[i]), "observed": float(picked[i] / count[i]),
-         "fitted": float(expected[i] / count[i])}
-        for i in range(BINS)
-        if count[i]
-    ]

@@ -16,11 +16,10 @@ from sentemb.search.query.segments import search_as_tuned
 from sentemb.search.store import changes, maintenance
 from sentemb.search.store import manifest as manifests
 from sentemb.search.store.build import Spread, build
-from sentemb.search.store.change import Access, Outcome
 from sentemb.search.store.disk import Disk
 from sentemb.search.store.documents import Id
 from sentemb.search.store.embedding import check_model, load_encoder
-from sentemb.search.store.generation import Generation
+from sentemb.search.store.generation import Access, Generation
 from sentemb.search.store.manifest import Document, Manifest, Tuned
 from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.segment import Segment
@@ -215,18 +214,20 @@ class SearchIndex(Searcher):
     def _put(
         self, data: Data, vectors: Vectors | None, skipped: Faults | None, *, replace_existing: bool
     ) -> int:
-        return self._take(changes.put(
+        self.generation, count = changes.put(
             self.access, self.generation, records_of(data), vectors=vectors, encoder=lambda: self.encoder,
             replace_existing=replace_existing, skipped=skipped,
-        )).count
+        )
+        return count
 
     def delete(self, ids: Sequence[Id]) -> int:
         """Delete documents, durably; gives how many of the ids there were. 3 and "3" are one id."""
-        return self._take(changes.delete(self.access, self.generation, ids)).count
+        self.generation, count = changes.delete(self.access, self.generation, ids)
+        return count
 
     def compact(self) -> None:
         """Rewrite everything as one segment without deleted rows."""
-        self._take(changes.compact(self.access, self.generation))
+        self.generation, _ = changes.compact(self.access, self.generation)
 
     def merge(self, others: Sequence[SearchIndex], *, renumber: bool = False) -> int:
         """Append the documents of other indexes of the same model; gives how many.
@@ -235,16 +236,19 @@ class SearchIndex(Searcher):
             renumber: give them new numbers as ids, as indexes need whose documents came without ids.
         """
         generations = [other.generation for other in others]
-        return self._take(changes.merge(self.access, self.generation, generations, renumber=renumber)).count
+        self.generation, count = changes.merge(self.access, self.generation, generations, renumber=renumber)
+        return count
 
     def upgrade(self, *, words: str = "english") -> None:
         """Write the index in the newest format, with a word index; vectors stay as they are."""
-        self._take(changes.upgrade(self.access, self.generation, words))
+        self.generation, _ = changes.upgrade(self.access, self.generation, words)
 
     def tune(self, queries: Sequence[str] | Vectors, *, target_recall: float = 0.95) -> Tuned:
         """Tune the search effort to real queries, and store it."""
         vectors = queries if isinstance(queries, np.ndarray) else self.vectors_of_texts(queries)
-        self._take(maintenance.tune_on(self.access, self.generation, vectors, target_recall, search_as_tuned))
+        self.generation = maintenance.tune_on(
+            self.access, self.generation, vectors, target_recall, search_as_tuned
+        )
         tuned = self.manifest.tuned
         assert tuned is not None
         return tuned
@@ -257,10 +261,6 @@ class SearchIndex(Searcher):
     def stats(self) -> maintenance.Stats:
         """What the index holds and takes."""
         return maintenance.stats(self.generation)
-
-    def _take(self, outcome: Outcome) -> Outcome:
-        self.generation = outcome.generation
-        return outcome
 
 
 def records_of(data: Data) -> Iterable[Any]:

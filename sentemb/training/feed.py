@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import queue
-import threading
+from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -97,33 +97,11 @@ def prefetch(make: Iterator[StepInput], depth: int = _AHEAD) -> Generator[StepIn
     if depth == 0:
         yield from make
         return
-    items: queue.Queue[StepInput | BaseException | None] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-
-    def put(item: StepInput | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                return items.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in make:
-                put(item)
-                if stop.is_set():
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=work, name="sentemb-inputs", daemon=True)
-    thread.start()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="sentemb-inputs")
     try:
-        while (item := items.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
+        ahead = deque(pool.submit(next, make, None) for _ in range(depth))
+        while (item := ahead.popleft().result()) is not None:
+            ahead.append(pool.submit(next, make, None))
             yield item
     finally:
-        stop.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)

@@ -128,7 +128,7 @@ class InputMaker:
             most = max(len(self._parts(_merge(columns, share).lengths)) for share in shares)
             parts = _in_parts(parts, min(most, len(columns) * min(share.stop - share.start for share in shares)))
         return tuple(
-            LengthGroup(tokens=_pad(column.take(part), None, self.vocabulary.pad), rows=torch.from_numpy(part))
+            LengthGroup(tokens=pad(column.take(part), self.vocabulary.pad), rows=torch.from_numpy(part))
             for part in parts
         )
 
@@ -174,17 +174,8 @@ def _merge(columns: Sequence[TokenColumn], rows: slice) -> TokenColumn:
     return concatenate([column.take(index) for column in columns])
 
 
-def _tokens(view: View, rows: NDArray[np.int64], pad: int) -> Tokens:
+def _tokens(view: View, rows: NDArray[np.int64], pad_id: int) -> Tokens:
     targets = None
     if view.targets is not None:
         targets = TokenColumn(flat=view.targets, offsets=view.column.offsets, text=view.column.text).take(rows).flat
-    return _pad(view.column.take(rows), targets, pad)
-
-
-def _pad(column: TokenColumn, targets: NDArray[np.int32] | None, pad_id: int) -> Tokens:
-    padded = pad(column, pad_id, targets)
-    return Tokens(
-        input_ids=torch.from_numpy(padded.input_ids),
-        attention_mask=torch.from_numpy(padded.attention_mask),
-        targets=None if padded.targets is None else torch.from_numpy(padded.targets),
-    )
+    return pad(view.column.take(rows), pad_id, targets)

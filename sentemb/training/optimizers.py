@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
@@ -88,37 +86,7 @@ class Adafactor(Optimizer):
         return torch.optim.Adafactor(groups, d=self.clip)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnyOptimizer(Optimizer):
-    """A torch optimizer of any package.
-
-    Args:
-        path: its class, as ``torch.optim:NAdam`` or ``bitsandbytes.optim:AdamW8bit``.
-        options: what its constructor takes beside the parameters, ``lr`` and ``weight_decay``.
-    Source: the package's.
-    Deviations: none.
-    """
-
-    path: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def build(self, groups: Groups) -> torch.optim.Optimizer:
-        """Import the class and make it.
-
-        Raises:
-            RecipeError: there is no such class, or it does not take the options.
-        """
-        module, _, name = self.path.partition(":")
-        try:
-            built = vars(importlib.import_module(module))[name](groups, **self.options)
-        except (ImportError, KeyError, TypeError, ValueError) as error:
-            raise RecipeError(f"train.optimizer: {self.path}: {type(error).__name__}: {error}") from error
-        if not isinstance(built, torch.optim.Optimizer):
-            raise RecipeError(f"train.optimizer: {self.path} is no torch.optim.Optimizer")
-        return built
-
-
-PARTS: dict[str, type | str] = {"adafactor": Adafactor, "adamw": AdamW, "any": AnyOptimizer, "sgd": SGD}
+PARTS: dict[str, type | str] = {"adafactor": Adafactor, "adamw": AdamW, "sgd": SGD}
 
 
 def parameter_groups(

@@ -144,8 +144,7 @@ class Run:
         if finished is not None:
             say(f"{self.folder.path}: this run is finished; nothing is left to do")
             return finished
-        summaries = {name: part.summary() for name, part in self.plan.objective.named_companions.items()}
-        self.folder.write_start(self.plan.files, {name: facts for name, facts in summaries.items() if facts})
+        self.folder.write_start(self.plan.files)
         self._counted = self._saved = time.monotonic()
         with ExitStack() as stack:
             request = stack.enter_context(noted())

@@ -1,7 +1,6 @@
 """A run's folder: what is written there, by the first device alone, and what a resumed run reads again.
 
     RUN/recipe.toml, run.json    what is trained, on what, with which versions
-    RUN/companions.json          what companions fitted to the data
     RUN/metrics.jsonl, curve.png losses and scores (``Monitor``)
     RUN/checkpoints/step-…       see ``checkpoint``
     RUN/model                    the exported encoder; best.safetensors has its training heads and terms too
@@ -103,14 +102,12 @@ class RunFolder:
         return has_one
 
     # --------------------------------------------------------------------------------------------- files
-    def write_start(self, files: Mapping[str, str], summaries: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write what is known before the first step: ``files`` by name, and what companions fitted."""
+    def write_start(self, files: Mapping[str, str]) -> None:
+        """Write what is known before the first step: texts by file name."""
 
         def write() -> None:
             for name, text in files.items():
                 write_text(self.path / name, text)
-            if summaries:
-                write_json(self.path / "companions.json", summaries)
 
         self._write(write, "the recipe")
 

@@ -23,8 +23,7 @@ class EncoderCache:
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        self._by_module: dict[int, Encoder] = {id(encoder.module): encoder}
-        self._by_source: dict[str, Encoder] = {}
+        self._loaded: dict[str, Encoder] = {}
 
     def load(self, source: str) -> SentenceModule:
         """A frozen encoder whose tokenizer is the trained one's.
@@ -32,7 +31,7 @@ class EncoderCache:
         Raises:
             RecipeError: the tokenizers differ, so token ids cannot be shared.
         """
-        if source not in self._by_source:
+        if source not in self._loaded:
             loaded = Encoder.load(source)
             if loaded.tokeniser.fingerprint() != self.encoder.tokeniser.fingerprint():
                 raise RecipeError(
@@ -40,17 +39,13 @@ class EncoderCache:
                     "choose a checkpoint of the same family"
                 )
             loaded.module.requires_grad_(False).eval()
-            self._by_source[source] = loaded
-            self._by_module[id(loaded.module)] = loaded
-        module: SentenceModule = self._by_source[source].module
+            self._loaded[source] = loaded
+        module: SentenceModule = self._loaded[source].module
         return module
 
     def encoder_of(self, module: SentenceModule) -> Encoder:
         """The encoder around a module that ``load`` gave, or around the trained one."""
-        encoder = self._by_module.get(id(module))
-        if encoder is None:
-            raise AssertionError("only modules that load() gave, or the trained one, can embed")
-        return encoder
+        return next(encoder for encoder in (self.encoder, *self._loaded.values()) if encoder.module is module)
 
 
 def build_services(encoders: EncoderCache, trained: UnshardedEncoder) -> Services:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sentemb.maths.propensity import Logistic, fit_logistic, reliability
+from sentemb.maths.propensity import Logistic, fit_logistic
 
 
 def sample(intercept: float, slope: float, n: int = 50_000) -> tuple[np.ndarray, np.ndarray]:
@@ -67,12 +67,3 @@ def test_nothing_or_everything_picked(picked):
 def test_log_propensity_does_not_overflow():
     values = Logistic(-2000.0, 1.0).log_propensity(torch.tensor([0.0, 1.0]))
     assert values.tolist() == [-2000.0, -1999.0]
-
-
-def test_reliability_by_hand():
-    value, picked = np.array([0.01, 0.04, 0.99, 1.0]), np.array([True, False, True, True])
-    rows = reliability(Logistic(0.0, 0.0), value, picked)
-    assert rows == [
-        {"from": 0.0, "pairs": 2.0, "observed": 0.5, "fitted": 0.5},
-        {"from": 0.95, "pairs": 2.0, "observed": 1.0, "fitted": 0.5},
-    ]

@@ -16,8 +16,8 @@ from sentemb.errors import DataError, IndexLocked, SearchError
 from sentemb.search import SearchIndex
 from sentemb.search.store import build as building
 from sentemb.search.store import records
+from sentemb.search.store.commit import write_lock
 from sentemb.search.store.disk import Disk
-from sentemb.search.store.lock import write_lock
 from sentemb.search.store.manifest import Document
 from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.writing import BLOCK

@@ -15,7 +15,7 @@ from sentemb.data.faults import Faults
 from sentemb.errors import DataError, IndexLocked, NumericError, SearchError
 from sentemb.search import Document, SearchIndex
 from sentemb.search.store import manifest as manifests
-from sentemb.search.store.lock import write_lock
+from sentemb.search.store.commit import write_lock
 from sentemb.search.vectors import PARTS
 
 ROWS = 1200

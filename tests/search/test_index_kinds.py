@@ -11,7 +11,7 @@ from toy import DIMENSION, ToyEncoder, vectors
 
 from sentemb.errors import SearchError
 from sentemb.search import SearchIndex
-from sentemb.search.vectors.faiss_files import create_raw, reason
+from sentemb.search.vectors.faiss_objects import create_raw, reason
 
 
 @pytest.mark.parametrize("kind", ["ivf-flat", "ivf-sq8", "rabitq", "hnsw"])
@@ -53,15 +53,12 @@ def test_binary_codes_without_kept_vectors_live_on(kind: str, metric: Any, tmp_p
 
 
 def test_binary_range_by_squared_distance_of_the_signs(tmp_path: Path) -> None:
-    from sentemb.search.query.ranges import within
-
     rows = vectors(200, 64)
     index = SearchIndex.build(tmp_path, None, vectors=rows, kind="binary", metric="l2", rescore=False)
     differing = ((rows[:1] > 0) != (rows > 0)).sum(axis=1)
-    (hits,) = within(index.generation, rows[:1], 40.0)
-    places, scores = hits.ids[0], hits.scores[0]
-    assert set(places.tolist()) == set(np.flatnonzero(differing <= 10).tolist())
-    np.testing.assert_allclose(scores, np.sort(4 * differing[differing <= 10]))
+    (hits,) = index.within(rows[:1], 40.0)
+    assert {hit.id for hit in hits} == set(np.flatnonzero(differing <= 10).tolist())
+    np.testing.assert_allclose([hit.score for hit in hits], np.sort(4 * differing[differing <= 10]))
 
 
 @pytest.mark.parametrize("kind", ["LSH", "RaBitQ", "ITQ8,LSH", "OPQ4,IVF4,PQ4"])

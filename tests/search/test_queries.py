@@ -11,9 +11,6 @@ from toy import ToyEncoder, vectors
 from sentemb.errors import SearchError
 from sentemb.parts import to_table
 from sentemb.search import Document, SearchIndex
-from sentemb.search.query.diversity import diverse
-from sentemb.search.query.examples import combined, like_documents
-from sentemb.search.query.ranges import within
 from sentemb.search.query.words import fuse
 from sentemb.search.store.change import MAX_SEGMENTS, to_merge
 from sentemb.search.store.embedding import VectorRule
@@ -69,7 +66,7 @@ def test_queries_are_encoded_in_the_precision_of_the_build(tiny_bert: Path, tmp_
 
 def test_diverse_results_equal_a_loop(index: SearchIndex) -> None:
     query = index.vectors_of_texts(["red cat"])
-    found = diverse(index.generation, query, 4, weight=0.4)
+    found = index.diverse(query, 4, weight=0.4)[0]
     all_vectors = index.generation.vectors_at(np.arange(6))
     relevance, similar = all_vectors @ query[0], all_vectors @ all_vectors.T
     picked: list[int] = []
@@ -79,9 +76,8 @@ def test_diverse_results_equal_a_loop(index: SearchIndex) -> None:
             for d in range(6) if d not in picked
         }
         picked.append(max(value, key=lambda d: value[d]))
-    assert found.ids[0].tolist() == picked
-    plain = diverse(index.generation, query, 4, weight=1.0)
-    np.testing.assert_array_equal(plain.ids, index.search_positions(query, 4).ids)
+    assert [hit.id for hit in found] == picked
+    assert index.diverse(query, 4, weight=1.0) == index.search(query, 4)
 
 
 @pytest.mark.parametrize("kind", ["flat", "binary", "IVF2,Flat"])
@@ -89,32 +85,32 @@ def test_range_gives_everything_within(kind: str, tmp_path: Path) -> None:
     rows, queries = np.split(vectors(305), [300])
     index = SearchIndex.build(tmp_path, None, vectors=rows, kind=kind, target_recall=1.0)
     index.delete(list(range(0, 300, 3)))
-    for query, hits in zip(queries, within(index.generation, queries, 0.5), strict=True):
-        places, scores = hits.ids[0], hits.scores[0]
+    for query, hits in zip(queries, index.within(queries, 0.5), strict=True):
+        places, scores = [int(hit.id) for hit in hits], np.array([hit.score for hit in hits])
         assert (np.diff(scores) <= 0).all()
         assert (scores >= 0.5).all()
         assert all(place % 3 for place in places)
         if kind != "binary":
             live = [i for i in range(300) if i % 3 and float(rows[i] @ query) >= 0.5]
-            assert sorted(places.tolist()) == live
+            assert sorted(places) == live
 
 
 def test_set_queries(index: SearchIndex) -> None:
     like = index.vectors_of_texts(["red", "cat"])
-    both = index.generation.hits(combined(index.generation, like, None, 2))[0]
+    both = index.combined(like, k=2)
     assert {hit.text for hit in both} == {"red cat", "red red cat"}
     without = index.combined(["cat"], ["red"], 1)
     assert without[0].text == "blue cat"
     with pytest.raises(SearchError, match="at least one text"):
-        combined(index.generation, like[:0], None, 2)
+        index.combined(like[:0], k=2)
 
 
 def test_more_like_leaves_the_document_out(index: SearchIndex) -> None:
-    hits = index.generation.hits(like_documents(index.generation, [0], 2))[0]
+    hits = index.similar_to([0], 2)[0]
     assert hits[0].text == "red red cat"
     assert 0 not in [hit.id for hit in hits]
     with pytest.raises(SearchError, match="no document with id 77"):
-        like_documents(index.generation, [77], 2)
+        index.similar_to([77], 2)
 
 
 def test_reranking_orders_by_the_other_model(index: SearchIndex) -> None:
@@ -188,8 +184,8 @@ def test_no_results_cannot_be_asked_for_and_an_empty_index_has_none(tmp_path: Pa
     queries = index.vectors_of_texts(["a"])
     for ask in (
         lambda k: index.search_positions(queries, k), lambda k: index.hybrid(["a"], k),
-        lambda k: diverse(index.generation, queries, k, pool=9), lambda k: combined(index.generation, queries, None, k),
-        lambda k: like_documents(index.generation, [0], k),
+        lambda k: index.diverse(queries, k, pool=9), lambda k: index.combined(queries, k=k),
+        lambda k: index.similar_to([0], k),
     ):
         ask(1)
         with pytest.raises(SearchError, match="k = 0"):

@@ -248,7 +248,7 @@ def test_given_vectors_and_faulty_documents_on_the_command_line(
     code, out, _ = run(capsys, "index", "upgrade", folder, "--words", "unicode")
     assert (code, out) == (0, f"{folder}: today's format, words unicode, 3 documents\n")
     for wrong, message in (
-        (["--set", "sed=3"], "did you mean seed"), (["--set", "seed=x"], '"x" is not a number'),
+        (["--set", "sed=3"], "did you mean seed"), (["--set", "seed=x"], "valid integer"),
         (["--vectors", str(data)], "not an array"), (["--words", "englisch"], "did you mean english"),
         (["--kind", "hnsw:m=0"], "Hnsw: m"),
     ):

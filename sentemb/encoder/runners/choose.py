@@ -48,8 +48,8 @@ class PlainRunner:
 
     def __call__(self, column: TokenColumn, prompt_tokens: int = 0) -> Float[Tensor, "b d"]:
         padded = pad(column, self._pad_id)
-        ids = torch.from_numpy(padded.input_ids).to(self._device)
-        mask = torch.from_numpy(padded.attention_mask).to(self._device)
+        ids = padded.input_ids.to(self._device)
+        mask = padded.attention_mask.to(self._device)
         all_layers = self._module.pooling.needs_layers
         output = self._backbone(input_ids=ids, attention_mask=mask, output_hidden_states=all_layers, return_dict=True)
         layers = output.hidden_states if all_layers else [output.last_hidden_state]

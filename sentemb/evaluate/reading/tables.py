@@ -9,7 +9,7 @@ from typing import Any
 
 from sentemb.data import Record, iter_records
 from sentemb.data.faults import damage_named
-from sentemb.data.streams import COMPRESSIONS, open_bytes
+from sentemb.data.sources import COMPRESSIONS, open_bytes
 from sentemb.errors import DataError
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")

@@ -9,11 +9,11 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import SearchError
-from sentemb.search.query import examples, ranges, reasons
-from sentemb.search.query.diversity import diverse
-from sentemb.search.query.expression import condition
-from sentemb.search.query.segments import check_k, search
+from sentemb.errors import SearchError, did_you_mean
+from sentemb.maths.neighbours import merged, nothing, ordered, without_own
+from sentemb.search.query.conditions import OWN
+from sentemb.search.query.expression import comparisons_of, condition
+from sentemb.search.query.segments import check_k, effort_of, search
 from sentemb.search.query.words import Bm25, fuse
 from sentemb.search.store.documents import Condition, Id
 from sentemb.search.store.embedding import check_model, encode, load_encoder
@@ -23,6 +23,8 @@ from sentemb.types import Embedder, Hits
 Vectors = NDArray[np.float32]
 Where = str | Mapping[str, Any] | None
 Queries = str | Sequence[str] | Vectors
+_KINDS = {"text": "text", "integer": "numbers", "real": "numbers", "true": "true or false", "false": "true or false",
+          "array": "lists", "object": "fields of its own"}
 Reranker = Callable[[list[tuple[str, str]]], Any]  # (query, text) pairs to one score each
 
 
@@ -116,12 +118,30 @@ class Searcher:
     ) -> list[list[Hit]]:
         """Results that are near the query and far from one another (maximal marginal relevance).
 
+        Picks, one after the other, the candidate with the largest
+        ``weight · sim(query, d) - (1 - weight) · max over picked p of sim(d, p)``; the scores are sim(query, d).
+
         Args:
             weight: 1 is plain search, 0 cares for diversity only.
             pool: candidates to choose from; 5·k where None.
+
+        Source: Carbonell & Goldstein 1998, SIGIR, equation 1. Deviations: none.
         """
-        generation, vectors = self.generation, self._vectors(queries)
-        return generation.hits(diverse(generation, vectors, k, weight=weight, pool=pool, condition=condition(where)))
+        check_k(k)
+        generation = self.generation
+        if not 0 <= weight <= 1:
+            raise SearchError(f"diversity weight {weight}; allowed: 0 to 1")
+        if generation.manifest.metric == "l2":
+            raise SearchError("diverse results need a similarity (cosine or dot); this index measures l2")
+        vectors = self._vectors(queries)
+        candidates = search(generation, vectors, max(pool or 5 * k, k), condition=condition(where))
+        hits = nothing(len(vectors), min(k, candidates.ids.shape[1]), "dot")
+        for query, ids in enumerate(candidates.ids):
+            ids = ids[ids >= 0]
+            relevance = candidates.scores[query][: len(ids)]
+            picked = _marginal(relevance, generation.vectors_at(ids), hits.ids.shape[1], weight)
+            hits.ids[query, : len(picked)], hits.scores[query, : len(picked)] = ids[picked], relevance[picked]
+        return generation.hits(hits)
 
     def within(
         self, queries: Queries, threshold: float, *, where: Where = None, most: int = 10_000
@@ -131,21 +151,54 @@ class Searcher:
         Raises:
             SearchError: more than ``most`` results of a query, or a kind that has no such search.
         """
-        generation, vectors = self.generation, self._vectors(queries)
-        results = ranges.within(generation, vectors, threshold, most=most, condition=condition(where))
-        return [generation.hits(hits)[0] for hits in results]
+        generation, filter_ = self.generation, condition(where)
+        vectors, metric = generation.rule.apply(self._vectors(queries), "queries"), generation.manifest.metric
+        effort = effort_of(generation).effort
+        parts: list[list[Hits]] = [[nothing(1, 0, metric)] for _ in vectors]
+        for segment, first in zip(generation.segments, generation.starts, strict=True):
+            allowed = segment.allowed(filter_)
+            offsets, scores, rows = segment.vectors.within(vectors, threshold, effort=effort, allowed=allowed)
+            for query, hits in enumerate(parts):
+                part = slice(int(offsets[query]), int(offsets[query + 1]))
+                hits.append(Hits(ids=rows[part][None] + first, scores=scores[part][None]))
+        counts = [sum(part.ids.shape[1] for part in hits) for hits in parts]
+        if max(counts, default=0) > most:
+            raise SearchError(f"{max(counts):,} documents are within {threshold}, more than {most:,}: raise the bar")
+        return [generation.hits(merged(hits, count, metric))[0] for hits, count in zip(parts, counts, strict=True)]
 
     def combined(
         self, like: Queries, unlike: Queries | None = None, k: int = 10, *, where: Where = None, pool: int = 1000
     ) -> list[Hit]:
-        """Documents like all of ``like`` and unlike all of ``unlike``.
+        """Documents like all of ``like`` and unlike all of ``unlike``: a series of set operations.
 
-        Args:
-            pool: candidates: so many of the nearest to each of ``like``.
+        ``score(d) = min over a in like of sim(a, d) - max(0, max over c in unlike of sim(c, d))``: the intersection is
+        a fuzzy "and" (minimum), the difference subtracts what is like the unwanted. Candidates are the ``pool`` nearest
+        to each wanted query and to their mean, so every document that is near all of them is among them.
+
+        Source: after Liu, Liu & Fung 2024 (SetCSE), where x belongs to a set of sentences by its similarity to them,
+        and ∩ and \\ are series of such memberships.
+        Deviations: SetCSE ranks by sums and differences of similarities to fine-tuned set embeddings; the minimum here
+        keeps one strong match from standing in for another, and no fine-tuning is done.
         """
-        generation, away = self.generation, None if unlike is None else self._vectors(unlike)
-        hits = examples.combined(generation, self._vectors(like), away, k, pool=pool, condition=condition(where))
-        return generation.hits(hits)[0]
+        check_k(k)
+        generation = self.generation
+        if len(like) == 0:
+            raise SearchError("a combined query needs at least one text that results should be like")
+        if generation.manifest.metric == "l2":
+            raise SearchError("combined queries need a similarity (cosine or dot); this index measures l2")
+        wanted = generation.rule.apply(self._vectors(like), "like")
+        mean = wanted.mean(axis=0, keepdims=True)
+        probes = np.concatenate([wanted, mean]) if np.linalg.norm(mean) > 1e-6 else wanted
+        ids = np.unique(search(generation, probes, pool, condition=condition(where)).ids)
+        ids = ids[ids >= 0]
+        if not len(ids):
+            return []
+        vectors = generation.vectors_at(ids)
+        scores = (vectors @ wanted.T).min(axis=1)
+        if unlike is not None and len(unlike):
+            away = generation.rule.apply(self._vectors(unlike), "unlike")
+            scores = scores - np.maximum((vectors @ away.T).max(axis=1), 0)
+        return generation.hits(ordered(ids[None], scores[None], k, "dot"))[0]
 
     def similar_to(self, ids: Sequence[Id], k: int = 10, *, where: Where = None) -> list[list[Hit]]:
         """The k nearest documents of every given one, itself left out.
@@ -153,8 +206,15 @@ class Searcher:
         Raises:
             SearchError: no such document.
         """
+        check_k(k)
         generation = self.generation
-        return generation.hits(examples.like_documents(generation, ids, k, condition=condition(where)))
+        positions = generation.positions_of(ids)
+        absent = [name for name in ids if name not in positions]
+        if absent:
+            raise SearchError(f"{generation.folder}: no document with id {absent[0]!r}")
+        own = np.array([positions[name] for name in ids], dtype=np.int64)
+        hits = search(generation, generation.vectors_at(own), k + 1, condition=condition(where))
+        return generation.hits(without_own(hits, own))
 
     def rerank(self, query: str, hits: Sequence[Hit], score: Reranker, k: int | None = None) -> list[Hit]:
         """The hits in the order of another model's scores (a cross-encoder's ``predict``), which they then carry."""
@@ -168,8 +228,22 @@ class Searcher:
         return [replace(hits[i], score=float(values[i])) for i in order.tolist()]
 
     def why_nothing(self, where: Where) -> str | None:
-        """Why no document can satisfy a filter: an unknown field, or a value of another type; None: one could."""
-        return reasons.why_nothing(self.generation, where)
+        """What a filter names that no document has, or compares with what it never is; None where all is possible.
+
+        A look through every document, so for filters that found nothing.
+        """
+        documents = [segment.documents for segment in self.generation.segments]
+        for name, value in comparisons_of(where):
+            if name in OWN:
+                continue
+            kinds = {_KINDS[kind] for part in documents for kind in part.kinds_of(name) if kind != "null"}
+            if not kinds and not any(part.kinds_of(name) for part in documents):
+                known = {field for part in documents for field in part.fields()}
+                return f'no document has the field "{name}"{did_you_mean(name, {*known, *OWN})}'
+            compared = "true or false" if isinstance(value, bool) else "text" if isinstance(value, str) else "numbers"
+            if value is not None and kinds and not kinds & {compared, "lists"}:
+                return f'"{name}" holds {" and ".join(sorted(kinds))}, and the filter compares it with {compared}'
+        return None
 
     def vectors_of_texts(self, texts: Sequence[str]) -> Vectors:
         """Query vectors of texts, (texts, dimension)."""
@@ -190,3 +264,17 @@ class Searcher:
                 raise SearchError(f"{generation.folder}: searching for words needs texts, and this index keeps none")
             words = self._words = generation, Bm25([segment.documents.words for segment in generation.segments])
         return words[1].top(queries, k, [segment.allowed(filter_) for segment in generation.segments])
+
+
+def _marginal(relevance: NDArray[np.float32], vectors: Vectors, k: int, weight: float) -> list[int]:
+    """Order in which maximal marginal relevance picks among candidates."""
+    is_left = np.ones(len(relevance), dtype=bool)
+    nearest = np.full(len(relevance), -np.inf, dtype=np.float32)
+    picked: list[int] = []
+    while is_left.any() and len(picked) < k:
+        penalty = np.where(np.isfinite(nearest), nearest, 0)
+        best = int(np.argmax(np.where(is_left, weight * relevance - (1 - weight) * penalty, -np.inf)))
+        picked.append(best)
+        is_left[best] = False
+        nearest = np.maximum(nearest, vectors @ vectors[best])
+    return picked

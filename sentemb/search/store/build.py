@@ -21,17 +21,16 @@ from sentemb.errors import DataError, NumericError, SearchError
 from sentemb.maths.neighbours import Metric, top_of_blocks, without_own
 from sentemb.parts import to_table
 from sentemb.progress import Progress
-from sentemb.search.store.commit import commit, commit_draft, discard_draft, on_disk, sweep
+from sentemb.search.store.commit import commit, commit_draft, discard_draft, on_disk, sweep, write_lock
 from sentemb.search.store.disk import Disk
 from sentemb.search.store.documents import Row
 from sentemb.search.store.embedding import TextBlocks, VectorRule, model_of, prompts_of
-from sentemb.search.store.lock import write_lock
+from sentemb.search.store.maintenance import K, Search, sample_rows, tune
 from sentemb.search.store.manifest import Draft, Manifest, SegmentEntry, Tuned
 from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.records import Numbering, as_rows
 from sentemb.search.store.segment import Segment, empty_index
 from sentemb.search.store.sources import GivenRows, StagedRows
-from sentemb.search.store.tuning import K, Search, sample_rows, tune
 from sentemb.search.store.words import rule_of
 from sentemb.search.store.writing import BLOCK, Block, SegmentWriter
 from sentemb.search.vectors.choice import check_fits, choose

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
 from sentemb.errors import DataError, SearchError
-from sentemb.search.store.commit import commit, sweep
-from sentemb.search.store.disk import Disk
+from sentemb.search.store.commit import commit, sweep, write_lock
 from sentemb.search.store.documents import Id
-from sentemb.search.store.generation import Generation, open_generation
-from sentemb.search.store.lock import write_lock
+from sentemb.search.store.generation import Access, Generation
 from sentemb.search.store.manifest import Manifest, SegmentEntry
 from sentemb.search.store.segment import Segment, empty_index, empty_tail
 from sentemb.search.store.words import rule_of
@@ -23,24 +20,6 @@ from sentemb.search.vectors.kind import Mask
 
 TAIL_ROWS = 10_000  # an addition up to this size stays exact until it is merged
 MAX_SEGMENTS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Access:
-    """How an index is opened and written."""
-
-    folder: Path
-    disk: Disk
-    is_mapped: bool = False
-    device: str | None = None
-    wait_s: float = 0.0  # for another writer
-
-    def open(self, known: Generation | None = None, *, verify: bool = True) -> Generation:
-        """The newest generation; segments that ``known`` has open are not opened again."""
-        segments = {segment.entry.index.name: segment for segment in known.segments} if known else {}
-        return open_generation(
-            self.folder, is_mapped=self.is_mapped, device=self.device, verify=verify, known=segments
-        )
 
 
 @dataclass(kw_only=True)
@@ -66,15 +45,13 @@ class Change:
 
     def delete(self, ids: Sequence[Id]) -> int:
         """Mark documents as deleted; gives how many were live."""
-        rows_in: dict[int, list[int]] = {}
-        for position, row in self.live_rows_of(ids):
-            rows_in.setdefault(position, []).append(row)
-        for position, rows in rows_in.items():
+        places = self.live_rows_of(ids)
+        for position, row in places:
             segment = self.segments[position]
             if position not in self.live:
                 self.live[position] = np.ones(segment.rows, bool) if segment.live is None else segment.live.copy()
-            self.live[position][rows] = False
-        return sum(map(len, rows_in.values()))
+            self.live[position][row] = False
+        return len(places)
 
     def live_rows_of(self, ids: Sequence[Id]) -> list[tuple[int, int]]:
         """Position of the segment and row of every live document among the ids."""
@@ -100,10 +77,7 @@ class Change:
 
     def open(self, entry: SegmentEntry) -> Segment:
         """A segment that was just written."""
-        access = self.access
-        return Segment(
-            access.folder, entry, self.manifest, is_mapped=access.is_mapped, verify=False, device=access.device
-        )
+        return self.access.segment(entry, self.manifest)
 
     def finish(self, manifest: Manifest) -> Generation:
         """Write deletions, drop empty segments, commit; gives the new generation."""
@@ -137,15 +111,6 @@ def changing(access: Access, known: Generation) -> Iterator[Change]:
             with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
                 sweep(access.folder, access.disk)
             raise
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a change did."""
-
-    generation: Generation
-    count: int = 0  # documents added, deleted or taken over
-    cut: int = 0  # of these, documents whose end the model did not read
 
 
 def to_merge(rows: Sequence[int], is_tail: Sequence[bool]) -> list[int]:
@@ -205,22 +170,17 @@ def rewritten_segments(
     is_rescored = manifest.rescored and not is_tail
 
     def rewritten() -> Iterator[Block]:
+        next_id = first_id
         for segment, rows in chosen:  # asked for one after the other, so codes and vectors come in the rows' order
             is_indexed = can_copy and index.take_codes(segment.vectors, rows)
-            yield from stored_blocks(
+            for block in stored_blocks(
                 segment, rows, with_vectors=is_rescored or not is_indexed, is_indexed=is_indexed
-            )
+            ):
+                if next_id is not None:
+                    numbered = [(number, *row[1:]) for number, row in enumerate(block.rows, start=next_id)]
+                    block, next_id = replace(block, rows=numbered), next_id + len(numbered)
+                yield block
 
-    blocks = rewritten()
-    if first_id is not None:
-        blocks = _numbered(blocks, first_id)
-    entry = change.writer.write(change.next_number(), blocks, index, is_tail=is_tail, is_rescored=is_rescored)
+    entry = change.writer.write(change.next_number(), rewritten(), index, is_tail=is_tail, is_rescored=is_rescored)
     cut = sum(segment.entry.cut for segment, _ in chosen)
     return [change.open(replace(entry, cut=min(cut, entry.rows)))]
-
-
-def _numbered(blocks: Iterable[Block], first_id: int) -> Iterator[Block]:
-    for block in blocks:
-        rows = [(first_id + i, text, metadata) for i, (_, text, metadata) in enumerate(block.rows)]
-        first_id += len(rows)
-        yield replace(block, rows=rows)

@@ -1,4 +1,7 @@
-"""Changes to an index: add, upsert, delete, compact, merge, upgrade. Each is one new manifest, or nothing."""
+"""Changes to an index: add, upsert, delete, compact, merge, upgrade. Each is one new manifest, or nothing.
+
+Each gives the new generation, and how many documents were added, deleted or taken over.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ import numpy as np
 from sentemb.data.faults import Faults
 from sentemb.errors import SearchError
 from sentemb.progress import Progress
-from sentemb.search.store.change import TAIL_ROWS, Access, Outcome, changing, merge_small, rewritten_segments
+from sentemb.search.store.change import TAIL_ROWS, changing, merge_small, rewritten_segments
 from sentemb.search.store.documents import Id
 from sentemb.search.store.embedding import TextBlocks
-from sentemb.search.store.generation import Generation, check_ids
+from sentemb.search.store.generation import Access, Generation, check_ids
 from sentemb.search.store.records import Numbering, as_rows
 from sentemb.search.store.segment import empty_index, empty_tail
 from sentemb.search.store.sources import GivenRows
@@ -28,7 +31,7 @@ from sentemb.types import Embedder
 def put(
     access: Access, known: Generation, records: Iterable[Any], *, vectors: Vectors | None,
     encoder: Callable[[], Embedder], replace_existing: bool, skipped: Faults | None = None,
-) -> Outcome:
+) -> tuple[Generation, int]:
     """Add documents (``replace_existing``: also over old ones of the same id).
 
     Args:
@@ -55,7 +58,7 @@ def put(
         first = list(_up_to(blocks, TAIL_ROWS))
         count = sum(len(block.rows) for block in first)
         if not count:
-            return Outcome(generation=change.before)
+            return change.before, 0
         index = empty_index(access.folder, change.manifest, count)
         is_tail = count <= TAIL_ROWS and not index.is_exact
         if is_tail:
@@ -75,7 +78,7 @@ def put(
             change.live[len(change.segments) - 1] = live
         merge_small(change)
         new = replace(change.manifest, next_id=numbering.next_id, has_next_id=True)
-        return Outcome(generation=change.finish(new), count=int(live.sum()), cut=entry.cut)
+        return change.finish(new), int(live.sum())
 
 
 def _up_to(blocks: Iterator[Block], rows: int) -> Iterator[Block]:
@@ -88,26 +91,28 @@ def _up_to(blocks: Iterator[Block], rows: int) -> Iterator[Block]:
             return
 
 
-def delete(access: Access, known: Generation, ids: Sequence[Id]) -> Outcome:
+def delete(access: Access, known: Generation, ids: Sequence[Id]) -> tuple[Generation, int]:
     """Delete documents."""
     check_ids(ids)
     with changing(access, known) as change:
         count = change.delete(ids)
         generation = change.finish(change.manifest) if count else change.before
-        return Outcome(generation=generation, count=count)
+        return generation, count
 
 
-def compact(access: Access, known: Generation) -> Outcome:
+def compact(access: Access, known: Generation) -> tuple[Generation, int]:
     """Make one segment of all live rows, without the deleted ones."""
     with changing(access, known) as change:
         is_whole = all(segment.live is None and not segment.entry.is_tail for segment in change.segments)
         if len(change.segments) <= 1 and is_whole:
-            return Outcome(generation=change.before)
+            return change.before, 0
         change.segments = rewritten_segments(change, [(segment, segment.live) for segment in change.segments])
-        return Outcome(generation=change.finish(change.manifest))
+        return change.finish(change.manifest), 0
 
 
-def merge(access: Access, known: Generation, others: Sequence[Generation], *, renumber: bool = False) -> Outcome:
+def merge(
+    access: Access, known: Generation, others: Sequence[Generation], *, renumber: bool = False
+) -> tuple[Generation, int]:
     """Append the live documents of other indexes built with the same model.
 
     Args:
@@ -134,9 +139,9 @@ def merge(access: Access, known: Generation, others: Sequence[Generation], *, re
                 count += segment.rows
             change.segments += taken
         if not count:
-            return Outcome(generation=change.before)
+            return change.before, 0
         new = replace(change.manifest, next_id=next_id, has_next_id=True)
-        return Outcome(generation=change.finish(new), count=count)
+        return change.finish(new), count
 
 
 def _check_mergeable(mine: Generation, other: Generation) -> None:
@@ -154,7 +159,7 @@ def _check_mergeable(mine: Generation, other: Generation) -> None:
         raise SearchError(f"{mine.folder}: an index cannot be merged into itself")
 
 
-def upgrade(access: Access, known: Generation, words: str) -> Outcome:
+def upgrade(access: Access, known: Generation, words: str) -> tuple[Generation, int]:
     """Write the index in the newest format, with a word index."""
     with changing(access, known) as change:
         change.writer = replace(change.writer, words=rule_of(words))
@@ -163,4 +168,4 @@ def upgrade(access: Access, known: Generation, words: str) -> Outcome:
             entry = change.writer.write_documents(change.next_number(), segment.entry, segment)
             change.segments[position] = change.open(entry)
         new = replace(change.manifest, words=words, next_id=change.next_id(), has_next_id=True)
-        return Outcome(generation=change.finish(new), count=new.live)
+        return change.finish(new), new.live

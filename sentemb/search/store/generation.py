@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
 from sentemb.search.store import manifest as manifests
+from sentemb.search.store.disk import Disk
 from sentemb.search.store.documents import Id
 from sentemb.search.store.embedding import VectorRule
 from sentemb.search.store.manifest import Document, Manifest, SegmentEntry
@@ -133,36 +134,54 @@ def _given(name: Id | None) -> Id:
     return name
 
 
-def open_generation(
-    folder: Path, *, is_mapped: bool, device: str | None, verify: bool, known: Mapping[str, Segment] | None = None
-) -> Generation:
-    """The newest generation; starts over where a writer replaced it meanwhile.
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How an index is opened and written.
 
-    Args:
+    Attributes:
+        wait_s: seconds to wait for another writer.
         is_mapped, device: see ``Segment``.
-        known: segments that are open already, by the name of their index file.
-
-    Raises:
-        SearchError: no index, a damaged or altered file, or a newer format.
     """
-    for attempt in range(ATTEMPTS):
-        manifest = manifests.read(folder)
-        try:
-            if manifest.template is not None and verify:
-                verify_file(folder, manifest.template)
-            segments = tuple(
-                _opened(folder, entry, known or {}, verify=verify)
-                or Segment(folder, entry, manifest, is_mapped=is_mapped, verify=verify, device=device)
-                for entry in manifest.segments
-            )
-            return Generation(folder=folder, manifest=manifest, segments=segments)
-        except (FileNotFoundError, SearchError) as error:
-            if manifests.read(folder).generation == manifest.generation:
-                if isinstance(error, SearchError):
-                    raise
-                raise SearchError(f"{error.filename}: is missing; restore the index from a copy") from None
-            time.sleep(0.01 * attempt)
-    raise SearchError(f"{folder}: changes faster than it can be opened; try again")
+
+    folder: Path
+    disk: Disk
+    is_mapped: bool = False
+    device: str | None = None
+    wait_s: float = 0.0
+
+    def open(self, known: Generation | None = None, *, verify: bool = True) -> Generation:
+        """The newest generation; starts over where a writer replaced it meanwhile.
+
+        Args:
+            known: its segments are not opened again.
+
+        Raises:
+            SearchError: no index, a damaged or altered file, or a newer format.
+        """
+        opened = {segment.entry.index.name: segment for segment in known.segments} if known else {}
+        for attempt in range(ATTEMPTS):
+            manifest = manifests.read(self.folder)
+            try:
+                if manifest.template is not None and verify:
+                    verify_file(self.folder, manifest.template)
+                segments = tuple(
+                    _opened(self.folder, entry, opened, verify=verify) or self.segment(entry, manifest, verify=verify)
+                    for entry in manifest.segments
+                )
+                return Generation(folder=self.folder, manifest=manifest, segments=segments)
+            except (FileNotFoundError, SearchError) as error:
+                if manifests.read(self.folder).generation == manifest.generation:
+                    if isinstance(error, SearchError):
+                        raise
+                    raise SearchError(f"{error.filename}: is missing; restore the index from a copy") from None
+                time.sleep(0.01 * attempt)
+        raise SearchError(f"{self.folder}: changes faster than it can be opened; try again")
+
+    def segment(self, entry: SegmentEntry, manifest: Manifest, *, verify: bool = False) -> Segment:
+        """One segment, opened."""
+        return Segment(
+            self.folder, entry, manifest, is_mapped=self.is_mapped, verify=verify, device=self.device
+        )
 
 
 def _opened(folder: Path, entry: SegmentEntry, known: Mapping[str, Segment], *, verify: bool) -> Segment | None:

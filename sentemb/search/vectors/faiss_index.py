@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
 from sentemb.maths.neighbours import Metric, worst
-from sentemb.search.vectors.faiss_codes import (
+from sentemb.search.vectors.faiss_objects import (
     can_copy_codes,
     clusterings,
     codes_of_binary,
     copy_codes,
+    create_raw,
+    faiss,
     inner_graph,
     inner_ivf,
+    is_binary,
+    read_raw,
+    reason,
     rotation_quantisers,
+    write_raw,
 )
-from sentemb.search.vectors.faiss_files import create_raw, is_binary, read_raw, reason, write_raw
-from sentemb.search.vectors.faiss_library import faiss
 from sentemb.search.vectors.kind import Knob, Mask, Rows, Scores, VectorIndex, Vectors, Write, search_wider
 
 RARE = 0.1  # a graph search meets few allowed rows when they are rarer; a scan of them is exact and costs less
