@@ -56,18 +56,15 @@ class EncoderModule(nn.Module):
         """The heads that take part in encoding: those that are not ``train_only``."""
         return [head for head in self.heads if isinstance(head, Head) and not head.train_only]
 
-    def forward(
-        self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False, prompt_tokens: int = 0
-    ) -> Encoded:
+    def forward(self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False) -> Encoded:
         """Backbone and pooling.
 
         Args:
             tokens: one padded batch.
             hidden: also give the last hidden states.
             attentions: also give every layer's attention weights (switches to eager attention for this call).
-            prompt_tokens: leading tokens that belong to a prompt; left out of the pooling where the model says so.
         """
-        if not attentions and prompt_tokens == 0 and self.training:
+        if not attentions and self.training:
             encoded = self._lean([tokens], hidden=hidden)
             if encoded is not None:
                 return encoded[0]
@@ -78,7 +75,7 @@ class EncoderModule(nn.Module):
             )
         last: Float[Tensor, "b t d"] = output.last_hidden_state
         layers = output.hidden_states if self.pooling.needs_layers else [last]
-        pooled = self.pool(layers, tokens.attention_mask, prompt_tokens)
+        pooled = self.pool(layers, tokens.attention_mask)
         return Encoded(
             pooled=pooled, hidden=last if hidden else None, attentions=output.attentions if attentions else None
         )
