@@ -21,11 +21,8 @@ class FrozenEncoder(Companion):
             it, the checkpoint from which the training starts.
     """
 
-<<<<<<< HEAD
     encoder: SentenceModule
-=======
     model_bytes = 4
->>>>>>> main
 
     def __init__(self, *, model: str | None = None) -> None:
         super().__init__()
