@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sentemb.cli.eval_output import Output, console, print_json, report_all, write_all
+from sentemb.cli.eval_output import console, print_json, report_all, write_all
 from sentemb.cli.options import Json, Precision, Seed
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def run(
             results.append(run_plan(opened, plan, setup))
     write_all(by_suite, output)
     titles = [one.title for one in suites]
-    report_all(titles, by_suite, Output(json=json, file=report))
+    report_all(titles, by_suite, as_json=json, file=report)
     if any(results.failures for of_suite in by_suite for results in of_suite):
         raise typer.Exit(1)
 
@@ -178,7 +178,7 @@ def trec(
 
     results = [[score_trec(path, qrels, metric=metric, resamples=resamples, seed=seed)] for path in runs]
     write_all(results, output)
-    report_all([f"{path.name} against {qrels.name}" for path in runs], results, Output(json=json))
+    report_all([f"{path.name} against {qrels.name}" for path in runs], results, as_json=json)
 
 
 def _list(value: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,27 +14,20 @@ if TYPE_CHECKING:
     from sentemb.evaluate.reports.results import Results
 
 
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """How results are shown: a table or JSON on standard output, and a file beside it."""
-
-    json: bool = False
-    file: Path | None = None  # Markdown
-
-
-def report_all(titles: Sequence[str], by_suite: Sequence[list[Results]], output: Output) -> None:
-    """Tables (or JSON) of all suites."""
+def report_all(
+    titles: Sequence[str], by_suite: Sequence[list[Results]], *, as_json: bool, file: Path | None = None
+) -> None:
+    """Tables (or JSON) of all suites on standard output; tables in Markdown in a file."""
     from sentemb.evaluate.reports import report
-    from sentemb.evaluate.reports.published import published_scores
     from sentemb.files import write_text
 
     pages = [
-        (title, report.report_rows(results, published_scores(results[0].model.name)), results)
+        (title, report.report_rows(results, report.published_scores(results[0].model.name)), results)
         for title, results in zip(titles, by_suite, strict=True)
     ]
-    if output.file is not None:
-        write_text(output.file, "\n".join(f"### {title}\n\n{report.markdown(rows)}" for title, rows, _ in pages))
-    if output.json:
+    if file is not None:
+        write_text(file, "\n".join(f"### {title}\n\n{report.markdown(rows)}" for title, rows, _ in pages))
+    if as_json:
         everything = [dataclasses.asdict(results) for of_suite in by_suite for results in of_suite]
         print_json(everything[0] if len(everything) == 1 else everything)
         return
@@ -60,11 +52,8 @@ def write_all(by_suite: Sequence[list[Results]], output: Path | None) -> None:
 
     if output is None:
         return
-    written: set[Path] = set()
     for results in (results for of_suite in by_suite for results in of_suite):
-        path = save_results(output, results, taken=written)
-        written.add(path)
-        typer.echo(f"wrote {path}", err=True)
+        typer.echo(f"wrote {save_results(output, results)}", err=True)
 
 
 def console() -> Any:

@@ -39,9 +39,10 @@ _HOME = {
     "reports.results": "Items Results TaskResult fingerprint read_results write_results",
     "suites": "Suite load_suite",
     "task": "EvalSetup Task Texts",
-    **{f"tasks.{name.lower()}": name for name in ("Classification", "Clustering", "Geometry", "Mteb", "Pairs")},
-    **{f"tasks.{name.lower()}": name for name in ("Reranking", "Retrieval", "Sts")},
-}
+    **{f"tasks.{name.lower()}": name for name in (
+        "Classification", "Clustering", "Geometry", "Mteb", "Pairs", "Reranking", "Retrieval", "Sts"
+    )},
+}  # fmt: skip
 
 __all__ = [
     "Classification", "Clustering", "EvalModel", "EvalSetup", "Geometry", "Items", "ModelOptions", "Mteb",

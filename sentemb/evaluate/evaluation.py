@@ -128,7 +128,8 @@ def run_plan(model: EvalModel, plan: EvalPlan, setup: EvalSetup) -> Results:
                 raise data
             result = task.run(data, model, setup)
         except Exception as error:  # of mteb, a task's own code or the model: one task must not lose the others
-            failures.append(TaskFailure(task=task.label, error=_message(error)))
+            message = str(error) if isinstance(error, SentembError) else f"{type(error).__name__}: {first_line(error)}"
+            failures.append(TaskFailure(task=task.label, error=message))
             logger.info("%s failed", progress)
             continue
         took = time.perf_counter() - task_start
@@ -137,18 +138,12 @@ def run_plan(model: EvalModel, plan: EvalPlan, setup: EvalSetup) -> Results:
     means = averages(plan.suite, results)
     encoded, encoding = model.texts - texts, model.seconds - seconds
     return Results(
-        model=model.identity,
-        suite=plan.suite.name,
-        tasks=results,
-        failures=failures,
+        model=model.identity, suite=plan.suite.name, tasks=results, failures=failures, seed=setup.seed,
         averages={name: mean for name, (mean, _) in means.items()},
         average_intervals={name: interval for name, (_, interval) in means.items() if interval is not None},
-        seed=setup.seed,
-        provenance=facts,
-        wall_s=time.perf_counter() - start,
-        texts=encoded,
+        provenance=facts, wall_s=time.perf_counter() - start, texts=encoded,
         texts_per_s=encoded / encoding if encoding > 0 else 0.0,
-    )
+    )  # fmt: skip
 
 
 def _loaded(model: EvalModel, tasks: Sequence[Task], setup: EvalSetup) -> Iterator[tuple[Task, Any]]:
@@ -199,9 +194,3 @@ def averages(suite: Suite, tasks: Sequence[TaskResult]) -> dict[str, tuple[float
         is_known = len(parts) == len(names) and not np.isnan(mean)
         means[average.name] = mean, interval_of_mean(mean, parts) if is_known else None
     return means
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, SentembError):
-        return str(error)
-    return f"{type(error).__name__}: {first_line(error)}"

@@ -5,18 +5,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import EvaluationError, NumericError, SentembError
-from sentemb.evaluate.identity import ModelIdentity
+from sentemb.types import Similarity
 
 Vectors = NDArray[np.float32]
 MEMORY_BYTES = 2 * 2**30
 _ROLES = {"query": ("query",), "document": ("document", "passage")}  # what many models call passage is a document
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelIdentity:
+    """What a results file keeps of the model that was scored."""
+
+    name: str
+    source: str = ""
+    revision: str | None = None  # commit of a hub repository
+    digest: str | None = None  # SHA-256 over what decides an embedding
+    recipe: str | None = None  # SHA-256, without the seed, of the resolved recipe beside a model that sentemb trained
+    recipe_seed: int | None = None
+    backend: str = "callable"
+    precision: str | None = None
+    max_tokens: int | None = None
+    width: int | None = None
+    similarity: Similarity = "cosine"
 
 
 class EvalModel:

@@ -9,9 +9,12 @@ vectors.parquet                        precomputed vectors with their texts
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import os
 import sys
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,9 +22,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sentemb.errors import ModelError, did_you_mean
-from sentemb.evaluate.identity import ModelIdentity, recipe_beside, revision_of, short_name
-from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reading.vectors import StoredVectors
+from sentemb.evaluate.model import EvalModel, ModelIdentity
+from sentemb.evaluate.reading.vectors import stored_vectors
 from sentemb.files import sha256_of
 from sentemb.parts import Count, Part
 from sentemb.types import IdentifiedEmbedder, Similarity
@@ -68,9 +70,9 @@ def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> Ev
         return _from_object(source, options)
     text = str(source)
     if text.endswith(".parquet"):
-        stored = StoredVectors.read(Path(text))
+        look_up = stored_vectors(Path(text))
         identity = ModelIdentity(name=Path(text).name, source=text, digest=sha256_of(Path(text)), backend="vectors")
-        return EvalModel(identity, lambda rows, prompt: stored.encode(rows))
+        return EvalModel(identity, lambda rows, prompt: look_up(rows))
     if text.endswith(".npy"):
         raise ModelError(f"{text}: no texts with the vectors; `sentemb encode TEXTS -o FILE.parquet` writes both")
     if ":" in text and not text.startswith("package:") and not Path(text).exists():
@@ -89,14 +91,10 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
             "module:NAME)"
         ) from None
     model = _from_object(encoder, options)
-    recipe, seed = recipe_beside(Path(source))
+    recipe, seed = _recipe_beside(Path(source))
+    revision = _revision_of(source, options.revision, trust_remote_code=options.trust_remote_code)
     model.identity = replace(
-        model.identity,
-        name=short_name(source),
-        source=source,
-        revision=revision_of(source, options.revision, trust_remote_code=options.trust_remote_code),
-        recipe=recipe,
-        recipe_seed=seed,
+        model.identity, name=_short_name(source), source=source, revision=revision, recipe=recipe, recipe_seed=seed
     )
     return model
 
@@ -173,7 +171,7 @@ def _is_sentence_transformer(model: Any) -> bool:
 
 def _name_of(model: Any) -> str:
     name = getattr(model, "source", None) or getattr(model, "__name__", None) or type(model).__name__
-    return short_name(str(name))
+    return _short_name(str(name))
 
 
 def _imported(source: str) -> Any:
@@ -191,3 +189,39 @@ def _imported(source: str) -> Any:
             raise ModelError(f'{source}: "{module_name}" has no "{attribute}"{did_you_mean(name, vars(value))[:300]}')
         value = getattr(value, name)
     return value() if isinstance(value, type) else value
+
+
+def _short_name(source: str) -> str:
+    """The name that a report gives a model: a folder's own, with its run's where it is called model, best or final."""
+    source = source.removeprefix("package:")
+    path = Path(source)
+    if path.is_dir() and path.name in ("model", "best", "final"):  # runs/simcse/model
+        return f"{path.resolve().parent.name}/{path.name}"
+    return source.rstrip("/").rsplit("/", 1)[-1] if path.is_dir() else source
+
+
+def _revision_of(source: str, revision: str | None, *, trust_remote_code: bool) -> str | None:
+    """The commit of a hub repository; None for folders."""
+    if Path(source).is_dir() or source.startswith("package:"):
+        return None
+    from sentemb.encoder.source import locate
+
+    folder = locate(source, revision=revision, trust_remote_code=trust_remote_code)  # the cache's snapshots/<commit>
+    return folder.name if folder.parent.name == "snapshots" else revision
+
+
+def _recipe_beside(model: Path) -> tuple[str | None, int | None]:
+    """SHA-256 (of all but the seed) and seed of the resolved recipe in a model's folder or in its run's."""
+    for folder in (model, model.parent):
+        path = folder / "recipe.toml"
+        if path.is_file():
+            try:
+                tree = tomllib.loads(path.read_text(encoding="utf-8"))
+            except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+                continue
+            train = dict(tree.get("train", {}))
+            seed = train.pop("seed", None)
+            # without the seed, so that several seeds of one recipe are known as such
+            content = json.dumps({**tree, "train": train}, sort_keys=True, default=str)
+            return hashlib.sha256(content.encode()).hexdigest(), seed
+    return None, None

@@ -18,14 +18,9 @@ Vectors = NDArray[np.float32]
 
 
 def search(
-    queries: Vectors,
-    documents: Vectors,
-    k: int,
-    *,
-    similarity: Similarity = "cosine",
-    index: str | None = None,
+    queries: Vectors, documents: Vectors, k: int, *, similarity: Similarity = "cosine", index: str | None = None,
     seed: int = 42,
-) -> Hits:
+) -> Hits:  # fmt: skip
     """The ``min(k, documents)`` best documents of every query.
 
     Args:
@@ -72,14 +67,9 @@ def to_run(
 
 
 def rerank(
-    queries: Mapping[str, Vectors],
-    documents: Vectors,
-    row: Mapping[str, int],
-    candidates: Mapping[str, Sequence[str]],
-    *,
-    similarity: Similarity,
-    k: int | None = None,
-) -> dict[str, dict[str, float]]:
+    queries: Mapping[str, Vectors], documents: Vectors, row: Mapping[str, int],
+    candidates: Mapping[str, Sequence[str]], *, similarity: Similarity, k: int | None = None,
+) -> dict[str, dict[str, float]]:  # fmt: skip
     """Every query's own candidates in the order of their similarity.
 
     Args:

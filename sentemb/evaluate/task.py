@@ -38,13 +38,7 @@ from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.model import EvalModel, Vectors
 from sentemb.evaluate.reading.tables import stem_of
 from sentemb.evaluate.reports.results import Items, TaskResult
-from sentemb.evaluate.statistics.significance import (
-    Interval,
-    Strata,
-    bootstrap_mean,
-    bootstrap_pairs,
-    in_points,
-)
+from sentemb.evaluate.statistics.significance import Interval, bootstrap_mean, bootstrap_pairs, in_points
 from sentemb.parts import Part
 
 
@@ -65,21 +59,17 @@ class EvalSetup:
             return None, "no interval: a single item"
         if len(items.gold):
             interval = bootstrap_pairs(
-                np.asarray(items.predicted),
-                np.asarray(items.gold),
-                statistic=items.statistic,
-                strata=items.parts(),
-                resamples=self.resamples,
-                seed=self.seed,
-            )
+                np.asarray(items.predicted), np.asarray(items.gold), statistic=items.statistic, strata=items.strata,
+                resamples=self.resamples, seed=self.seed,
+            )  # fmt: skip
         else:
-            interval = self.interval_of_mean(np.asarray(items.values), items.parts())
+            interval = self.interval_of_mean(np.asarray(items.values), items.strata)
         if np.isnan(interval.low):
             return None, "no interval: no resample has a score (too few items, or all but one alike)"
         return in_points(interval), ""
 
-    def interval_of_mean(self, values: NDArray[np.float64], strata: Strata | None = None) -> Interval:
-        """The bootstrap interval of a (weighted) mean, not ×100."""
+    def interval_of_mean(self, values: NDArray[np.float64], strata: Sequence[int] = ()) -> Interval:
+        """The bootstrap interval of a mean, not ×100."""
         return bootstrap_mean(values, strata=strata, resamples=self.resamples, seed=self.seed)
 
 
@@ -163,7 +153,7 @@ class Task(Part, room="tasks"):
         setup: EvalSetup,
         *,
         metric: str,
-        main: float,
+        main: float | None = None,
         metrics: Mapping[str, float] | None = None,
         protocol: str = "file",
         items: Items | None = None,
@@ -177,8 +167,8 @@ class Task(Part, room="tasks"):
         Args:
             setup: of this evaluation.
             metric: the name of ``main``.
-            main: the score, ×100.
-            metrics: every other score.
+            main: the score, ×100; by default ``metrics[metric]``.
+            metrics: all scores.
             protocol: what the score may be compared with: rows of two reports are the same task if task, protocol and
                 metric agree.
             items: what ``main`` was computed from.
@@ -189,17 +179,11 @@ class Task(Part, room="tasks"):
         """
         if items is not None:
             interval, interval_note = setup.interval(items)
+        score = float(main) if main is not None else (metrics or {})[metric]
         return TaskResult(
-            task=self.label,
-            kind=self.task_type,
-            protocol=protocol,
-            metric=metric,
-            main=float(main),
-            metrics=metrics or {metric: float(main)},
-            interval=interval,
+            task=self.label, kind=self.task_type, protocol=protocol, metric=metric, main=score,
+            metrics=metrics or {metric: score}, split=split, interval=interval, interval_note=interval_note,
             items=items and items.rounded(),
-            split=split,
             count=count if count is not None else len(items) if items is not None else 0,
-            interval_note=interval_note,
-        )
+        )  # fmt: skip
 

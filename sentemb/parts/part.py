@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from sentemb.errors import PartError, did_you_mean
+from sentemb.parts.outside import entry_points_of_sentemb, import_class, import_problem
 from sentemb.parts.settings import Setting, check_values, settings_of, shown
 
 _bases: dict[str, type[Part]] = {}  # room -> the class that all its parts inherit
@@ -211,16 +210,16 @@ class Room:
         listed, installed = self._listed(), self._installed()
         if use in listed:
             entry = listed[use]
-            return _import_class(entry) if isinstance(entry, str) else entry
+            return import_class(entry) if isinstance(entry, str) else entry
         if use not in installed and ":" not in use:
             advice = 'a part of your own is "package.module:Class"'
             raise PartError("", [("use", f'= "{use}"{did_you_mean(use, self.names())}; {advice}')])
         if not may_import and use not in installed and use.partition(":")[0] not in sys.modules:
             raise PartError("", [("use", f'= "{use}": code from outside is imported only where it is trusted')])
         try:
-            cls = installed[use].load() if use in installed else _import_class(use)
+            cls = installed[use].load() if use in installed else import_class(use)
         except Exception as error:
-            raise PartError("", [("use", f'= "{use}": {_import_problem(use, error)}')]) from error
+            raise PartError("", [("use", f'= "{use}": {import_problem(use, error)}')]) from error
         base = self.base()
         if not (isinstance(cls, type) and issubclass(cls, base)):
             advice = f"it must inherit {base.__module__}.{base.__name__}"
@@ -252,7 +251,8 @@ class Room:
 
     def _installed(self) -> dict[str, EntryPoint]:
         prefix = f"{self.name}."
-        return {entry.name.removeprefix(prefix): entry for entry in _installed() if entry.name.startswith(prefix)}
+        entries = (entry for entry in entry_points_of_sentemb() if entry.name.startswith(prefix))
+        return {entry.name.removeprefix(prefix): entry for entry in entries}
 
 
 def _room(name: str, module: str, summary: str, *, attribute: str = "PARTS") -> tuple[str, Room]:
@@ -289,29 +289,3 @@ def room(name: str) -> Room:
     if name not in ROOMS:
         raise PartError("", [("", f'"{name}" is no kind of part{did_you_mean(name, ROOMS)}')])
     return ROOMS[name]
-
-
-@functools.cache
-def _installed() -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group="sentemb"))
-
-
-def _import_class(path: str) -> Any:
-    """``package.module:Class``; modules may lie in the current folder, as for ``python -m``."""
-    module, _, name = path.partition(":")
-    before = list(sys.path)
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        return functools.reduce(getattr, name.split("."), importlib.import_module(module))
-    finally:
-        sys.path[:] = before
-
-
-def _import_problem(use: str, error: Exception) -> str:
-    module, _, name = use.partition(":")
-    if isinstance(error, ModuleNotFoundError) and error.name and module.startswith(error.name):
-        return f"no module {error.name}, neither installed nor in {os.getcwd()}; run in the folder that has it"
-    if isinstance(error, AttributeError) and module in sys.modules:
-        return f"{module} has no class {name}"
-    return f"{module} cannot be imported ({type(error).__name__}: {error})"

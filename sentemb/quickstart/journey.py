@@ -37,7 +37,7 @@ QUESTIONS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class QuickstartResult:
     """What the journey measured and left behind. Scores are ×100."""
 
     data: Split
@@ -79,7 +79,7 @@ def quickstart(
     model: str | None = None,
     roots: Sequence[Path] | None = None,
     recipe: Recipe | None = None,
-) -> Outcome:
+) -> QuickstartResult:
     """The whole journey; its files come to lie in ``output``.
 
     Args:
@@ -123,7 +123,7 @@ def quickstart(
         # an absolute path, so that `sentemb search` finds the model from any folder
         answers = _index_and_ask(tuned.resolve(), output / "index", [*data.train, *data.documents])
     reciprocal_ranks = [np.asarray(result.items.values) for result in (before, after) if result.items]
-    outcome = Outcome(
+    outcome = QuickstartResult(
         data=data, before=before, after=after, keywords=before.baselines["BM25"],
         gain=paired_permutation(*reciprocal_ranks, seed=seed), answers=answers, seconds=clock.seconds,
     )  # fmt: skip

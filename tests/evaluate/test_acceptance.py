@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sentemb.evaluate import Classification, EvalModel, ModelOptions, Mteb, Retrieval, Sts, evaluate_model, open_model
-from sentemb.evaluate.reports.published import published_scores
+from sentemb.evaluate.reports.report import published_scores
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentemb.errors import DataError, EvaluationError, ModelError, NumericError, PartError
-from sentemb.evaluate.identity import ModelIdentity
-from sentemb.evaluate.model import EvalModel, VectorMemory
+from sentemb.evaluate.model import EvalModel, ModelIdentity, VectorMemory
 from sentemb.evaluate.opening import ModelOptions, open_model
 
 TEXTS = ["a cat", "a dog", "a river and a song"]

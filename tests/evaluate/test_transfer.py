@@ -12,10 +12,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sentemb.errors import DataError, EvaluationError, PartError
 from sentemb.evaluate.opening import open_model
 from sentemb.evaluate.reading.labelled import LabelledTexts, read_labelled, read_splits
-from sentemb.evaluate.statistics.geometry import geometry, hubness, iso_score, uniformity
 from sentemb.evaluate.task import EvalSetup
 from sentemb.evaluate.tasks.classification import Classification, check_labels
 from sentemb.evaluate.tasks.clustering import Clustering
+from sentemb.evaluate.tasks.geometry import geometry, hubness, iso_score, uniformity
 
 
 def blobs(count=120, classes=3, spread=0.4, seed=0):

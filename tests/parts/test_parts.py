@@ -167,7 +167,7 @@ def test_own_parts_may_lie_in_the_current_folder(tmp_path: Path, monkeypatch: py
 
 def test_installed_packages_add_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint(name="terms.scaled", value=USE, group="sentemb")
-    monkeypatch.setattr(part, "_installed", lambda: (entry,))
+    monkeypatch.setattr(part, "entry_points_of_sentemb", lambda: (entry,))
     assert "scaled" in room("terms").names()
     assert room("terms").make({"use": "scaled", "factor": 2}) == Scaled(factor=2)
     assert to_table(Scaled())["use"] == "scaled"

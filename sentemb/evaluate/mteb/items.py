@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from sentemb.evaluate.mteb.data import leaves
 from sentemb.evaluate.reports.results import Items, fingerprint
 from sentemb.evaluate.statistics.ranking import judged_queries, ranking_scores
-from sentemb.evaluate.statistics.resampling import STATISTICS, average_precision_of
-from sentemb.evaluate.statistics.significance import Strata
+from sentemb.evaluate.statistics.significance import STATISTICS, average_precision_of, parts_of
 
 _TOLERANCE = 1e-4  # mteb rounds rankings' scores to five decimals, we items to seven digits
 
@@ -34,7 +33,7 @@ class Evidence:
 
     items: Items | None = None
     repetitions: NDArray[np.float64] | None = None  # main score of every repetition, subset after subset
-    strata: Strata | None = None  # of the repetitions
+    strata: Sequence[int] = ()  # of the repetitions
     note: str = ""
 
 
@@ -60,23 +59,22 @@ def evidence_of(task: Any, source: Path | Items | None, scores: Scores) -> Evide
     if not len(values):
         return Evidence(note=f"no interval: {why}")
     runs = f"{len(values)} repetitions of mteb's experiment"
-    strata = Strata(sizes=sizes)
-    mean = sum(weight * float(values[rows].mean()) for rows, weight in strata.parts())
+    mean = float(np.mean([values[rows].mean() for rows in parts_of(len(values), sizes)]))
     if len(values) == len(sizes) or abs(mean - main) > _TOLERANCE:
         return Evidence(note=f"no interval: {why}, and {runs} do not make one")
-    return Evidence(repetitions=values, strata=strata, note=f"interval over {runs}, not over its texts")
+    return Evidence(repetitions=values, strata=sizes, note=f"interval over {runs}, not over its texts")
 
 
 def _score(items: Items) -> float:
     """The main score that items give."""
-    total = 0.0
-    for rows, weight in (items.parts() or Strata(sizes=[len(items)])).parts():
+    scores = []
+    for rows in parts_of(len(items), items.strata):
         if len(items.gold):
             statistic = STATISTICS[items.statistic](np.asarray(items.predicted[rows]), np.asarray(items.gold[rows]))
-            total += weight * float(statistic(np.ones((1, rows.stop - rows.start)))[0])
+            scores.append(statistic(np.ones((1, rows.stop - rows.start)))[0])
         else:
-            total += weight * float(np.mean(items.values[rows]))
-    return total
+            scores.append(np.mean(items.values[rows]))
+    return float(np.mean(scores))
 
 
 # ----------------------------------------------------------------------------------------------------- items

@@ -115,22 +115,13 @@ def _task_result(
         interval, note = setup.interval(evidence.items)
     elif evidence.repetitions is not None and setup.resamples:
         interval = in_points(setup.interval_of_mean(evidence.repetitions, evidence.strata))
+    facts, count = task.metadata, len(evidence.items) if evidence.items else 0
     return TaskResult(
-        task=task.metadata.name,
-        kind=str(task.metadata.type),
-        protocol="mteb",
-        metric=str(task.metadata.main_score),
-        main=100 * float(result.get_score()),
-        metrics=_flat(result.scores),
-        interval=interval,
-        items=evidence.items,
-        engine="mteb",
-        split=",".join(result.scores),
-        count=len(evidence.items) if evidence.items else 0,
-        seconds=seconds,
+        task=facts.name, kind=str(facts.type), protocol="mteb", engine="mteb", metric=str(facts.main_score),
+        main=100 * float(result.get_score()), metrics=_flat(result.scores), split=",".join(result.scores),
+        items=evidence.items, count=count, interval=interval, interval_note=note, seconds=seconds,
         notes="from mteb's results tree" if is_cached else "",
-        interval_note=note,
-    )
+    )  # fmt: skip
 
 
 def _flat(scores: Mapping[str, list[Mapping[str, Any]]]) -> dict[str, float]:

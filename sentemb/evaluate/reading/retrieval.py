@@ -30,20 +30,16 @@ def read_retrieval(folder: Path | str, *, split: str = "test", name: str | None 
     Raises: DataError: A file or the split is missing, a row is malformed, or the judgements name unknown ids.
     """
     folder = Path(folder)
-    judgements, corpus, asked = _files(folder, split)
-    qrels, documents, queries = read_qrels(judgements), _texts(corpus), _texts(asked)
+    judgements, *files = _files(folder, split)
+    qrels, (documents, queries) = read_qrels(judgements), map(_texts, files)
     check_ids(qrels, list(queries), list(documents), source=str(judgements))
     judged = judged_queries(qrels)
     if not judged:
         raise DataError(f"{judgements}: no query has a relevant document; nothing can be scored")
     return RetrievalSet(
-        name=name or folder.name,
-        documents=documents,
-        queries={query: queries[query] for query in judged},
-        qrels=qrels,
-        split=split,
-        source=str(folder),
-    )
+        name=name or folder.name, documents=documents, queries={query: queries[query] for query in judged},
+        qrels=qrels, split=split, source=str(folder),
+    )  # fmt: skip
 
 
 def folder_faults(folder: Path, split: str) -> list[str]:

@@ -127,15 +127,14 @@ def _paired(
         return None, "no values per item were kept"
     if _identity(one) != _identity(two):
         return None, "the two saw different data"
-    strata = one.parts()
     if len(one.gold):
         predicted = np.asarray(one.predicted), np.asarray(two.predicted)
         result = paired_bootstrap(
-            *predicted, np.asarray(one.gold), statistic=one.statistic, strata=strata, resamples=resamples, seed=seed
+            *predicted, np.asarray(one.gold), statistic=one.statistic, strata=one.strata, resamples=resamples, seed=seed
         )
     else:
         values = np.asarray(one.values), np.asarray(two.values)
-        result = paired_permutation(*values, strata=strata, resamples=resamples, seed=seed)
+        result = paired_permutation(*values, strata=one.strata, resamples=resamples, seed=seed)
     interval = in_points(result.interval) if result.interval is not None else None
     return replace(result, difference=100 * result.difference, interval=interval), ""
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sentemb.evaluate.reports.published import Published
+from sentemb.evaluate.reading.tables import number_of, read_rows, text_of
 from sentemb.evaluate.reports.results import Results, TaskResult
 from sentemb.evaluate.statistics.significance import Interval
+from sentemb.resources import share_dir
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,6 +45,39 @@ class Row:
         return astuple(self)[: len(HEADERS)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A score that somebody published, ×100."""
+
+    model: str
+    task: str
+    protocol: str
+    score: float
+    source: str
+
+
+def published_scores(model: str) -> list[Published]:
+    """Published scores of a model, matched by its name with or without organisation, case ignored.
+
+    Files ``eval/published/*.csv`` with the columns model, task, protocol, score, source.
+
+    Raises: DataError: a malformed file.
+    """
+    rows = [row for path in sorted(share_dir("eval", "published").glob("*.csv")) for row in read_rows(path)]
+    return [
+        Published(
+            model=text_of(row, "model"), task=text_of(row, "task"), protocol=text_of(row, "protocol"),
+            score=number_of(row, "score"), source=text_of(row, "source"),
+        )
+        for row in rows
+        if _base_name(text_of(row, "model")) == _base_name(model)
+    ]
+
+
+def _base_name(model: str) -> str:
+    return model.rstrip("/").rsplit("/", 1)[-1].lower()
+
+
 def report_rows(results: Sequence[Results], published: Sequence[Published] = ()) -> list[Row]:
     """Rows of one or several results of the same suite; tasks in the first one's order, then averages."""
     by_key: dict[tuple[str, str, str], list[TaskResult]] = {}
@@ -62,21 +96,16 @@ def _task_rows(runs: Sequence[TaskResult], published: float | None, files: int) 
     first, is_single = runs[0], len(runs) == 1
     mean = float(np.mean([run.main for run in runs]))
     main = Row(
-        task=first.task,
-        protocol=first.protocol,
-        metric=first.metric,
-        count=f"{first.count:,}" if first.count else "",
+        task=first.task, protocol=first.protocol, metric=first.metric, count=f"{first.count:,}" if first.count else "",
         score=_score([run.main for run in runs], files),
         interval=_interval(first) if is_single else f"{len(runs)} runs",
         published=number(published) if published is not None else "",
         difference=signed(mean - published) if published is not None else "",
         note=first.interval_note if is_single else "",
-    )
+    )  # fmt: skip
     baselines = [
         Row(
-            task=f"  {system}",
-            protocol=first.protocol,
-            metric=first.metric,
+            task=f"  {system}", protocol=first.protocol, metric=first.metric,
             score=_score([run.baselines[system] for run in runs if system in run.baselines], files),
             interval=_shown(first.baseline_intervals.get(system)) if is_single else "",
         )

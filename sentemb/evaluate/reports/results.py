@@ -16,16 +16,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError
-from sentemb.evaluate.identity import ModelIdentity
-from sentemb.evaluate.statistics.significance import Interval, Strata
+from sentemb.evaluate.model import ModelIdentity
+from sentemb.evaluate.statistics.significance import Interval
 from sentemb.files import write_json
 from sentemb.provenance import Provenance
 
-FORMAT = 2
+FORMAT = 3
 _DIGITS = 7  # significant digits kept of an item: far below any score's second decimal
 
 
@@ -33,7 +32,7 @@ _DIGITS = 7  # significant digits kept of an item: far below any score's second 
 class Items:
     """What a main score was computed from: ``values`` (their mean), or ``statistic`` of ``predicted`` and ``gold``.
 
-    With ``strata`` (subsets of a task) it is the weighted mean of their scores.
+    With ``strata`` (subsets of a task) it is the mean of their scores.
     """
 
     fingerprint: str
@@ -41,7 +40,6 @@ class Items:
     predicted: Sequence[float] = ()
     gold: Sequence[float] = ()
     strata: Sequence[int] = ()  # items of every subset, in order; empty: there is one
-    weights: Sequence[float] = ()  # of the subsets' scores; empty: equal
     statistic: str = "spearman"  # or "average precision" (gold 0 and 1)
 
     def __len__(self) -> int:
@@ -49,12 +47,10 @@ class Items:
 
     def rounded(self) -> Items:
         """With the digits that a results file keeps."""
-        values, predicted, gold = (rounded(np.asarray(one)) for one in (self.values, self.predicted, self.gold))
+        values, predicted, gold = (
+            [float(f"{value:.{_DIGITS}g}") for value in one] for one in (self.values, self.predicted, self.gold)
+        )
         return replace(self, values=values, predicted=predicted, gold=gold)
-
-    def parts(self) -> Strata | None:
-        """The strata as what resamples them wants them; None where there is one."""
-        return Strata(sizes=self.strata, weights=self.weights) if self.strata else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,33 +115,21 @@ def fingerprint(*columns: Sequence[Any] | NDArray[Any]) -> str:
     return total.hexdigest()[:16]
 
 
-def rounded(values: NDArray[np.float64]) -> list[float]:
-    """Values with the digits that a results file keeps."""
-    return [float(f"{value:.{_DIGITS}g}") for value in values.tolist()]
-
-
 def write_results(path: Path, results: Results) -> None:
     """Write one results file, atomically. NaN becomes null: JSON has none."""
     write_json(path, {"format": FORMAT, **without_nan(asdict(results))})
 
 
-def save_results(folder: Path, results: Results, *, taken: set[Path] | None = None) -> Path:
+def save_results(folder: Path, results: Results) -> Path:
     """Write ``<suite>--<model>.json`` into a folder; returns the file.
 
     Earlier results of the same model and suite are merged: tasks that were scored now replace theirs, the others stay.
     A file of another model (other weights under the same name) is never overwritten: the new one gets a number.
-
-    Args:
-        folder: of results files.
-        results: what to write.
-        taken: files that are not to be touched.
     """
     model = re.sub(r"[^A-Za-z0-9._-]+", "_", results.model.name).strip("_")
     stem = f"{results.suite}--{model}"
     for number in itertools.count(1):
         path = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
-        if path in (taken or ()):
-            continue
         if not path.exists():
             write_results(path, results)
             return path
@@ -191,13 +175,10 @@ def read_results(path: Path) -> Results:
         tasks = [_task(row) for row in data.pop("tasks")]
         failures = [TaskFailure(**row) for row in data.pop("failures")]
         return Results(
-            model=ModelIdentity(**data.pop("model")),
-            tasks=tasks,
-            failures=failures,
+            model=ModelIdentity(**data.pop("model")), tasks=tasks, failures=failures,
             average_intervals=_intervals(data.pop("average_intervals", {})),
-            provenance=Provenance(**data.pop("provenance", {})),
-            **data,
-        )
+            provenance=Provenance(**data.pop("provenance", {})), **data,
+        )  # fmt: skip
     except (TypeError, AttributeError, KeyError) as error:
         raise DataError(f"{path}: damaged: {error}") from None
 
@@ -206,12 +187,9 @@ def _task(row: dict[str, Any]) -> TaskResult:
     interval, items = row.pop("interval"), row.pop("items")
     main, baseline_intervals = row.pop("main"), _intervals(row.pop("baseline_intervals", {}))
     return TaskResult(
-        **row,
-        baseline_intervals=baseline_intervals,
-        main=math.nan if main is None else main,
-        interval=_intervals({"": interval}).get(""),
-        items=None if items is None else Items(**items),
-    )
+        **row, baseline_intervals=baseline_intervals, main=math.nan if main is None else main,
+        interval=_intervals({"": interval}).get(""), items=None if items is None else Items(**items),
+    )  # fmt: skip
 
 
 def _intervals(rows: Mapping[str, Any]) -> dict[str, Interval]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sentemb.evaluate.identity import ModelIdentity
+from sentemb.evaluate.model import ModelIdentity
 from sentemb.evaluate.reading.trec import check_run, read_qrels, read_run
 from sentemb.evaluate.reports.results import Results
 from sentemb.evaluate.task import EvalSetup
@@ -26,6 +26,6 @@ def score_trec(path: Path, qrels: Path, *, metric: str = "ndcg@10", resamples: i
     check_run(run, judged, source=str(path))
     means, items = score_run(run, judged, metric)
     setup = EvalSetup(resamples=resamples, seed=seed)
-    result = task.result(setup, metric=metric, main=means[metric], metrics=means, protocol="trec", items=items)
+    result = task.result(setup, metric=metric, metrics=means, protocol="trec", items=items)
     model = ModelIdentity(name=path.stem, source=str(path), digest=sha256_of(path), backend="run")
     return Results(model=model, suite=qrels.stem, tasks=[result], seed=seed, provenance=provenance())

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -76,12 +76,12 @@ class Classification(Task):
         note, interval, items = "", None, None
         if self.method == "fewshot":
             assert test is not None
-            metrics, accuracies, f1 = few_shot(x, y, vectors[len(train) :], np.array(test.labels), setup.seed)
+            draws = few_shot(x, y, vectors[len(train) :], np.array(test.labels), setup.seed)
+            metrics = {name: 100 * float(scores.mean()) for name, scores in draws.items()}
+            metrics["accuracy_sd"] = 100 * float(draws["accuracy"].std(ddof=1))
             protocol = f"{SAMPLES_PER_LABEL} a label, {DRAWS} draws"
             note = f"interval over the repetitions ({protocol}), not over its texts"
-            if setup.resamples:
-                draws = accuracies if self.metric == "accuracy" else f1
-                interval = in_points(setup.interval_of_mean(draws))
+            interval = in_points(setup.interval_of_mean(draws[self.metric])) if setup.resamples else None
         else:
             predict = predict_logistic if self.method == "logistic" else predict_nearest
             if test is not None:
@@ -96,17 +96,9 @@ class Classification(Task):
             else:
                 note = "no interval: macro F1 is not resampled"
         return self.result(
-            setup,
-            metric=self.metric,
-            main=metrics[self.metric],
-            metrics=metrics,
-            protocol=f"{self.method} ({protocol})",
-            items=items,
-            count=len(scored),
-            split="test",
-            interval=interval,
-            interval_note=note,
-        )
+            setup, metric=self.metric, metrics=metrics, protocol=f"{self.method} ({protocol})", items=items,
+            count=len(scored), split="test", interval=interval, interval_note=note,
+        )  # fmt: skip
 
 
 def check_labels(train: LabelledTexts, test: LabelledTexts | None) -> None:
@@ -168,8 +160,8 @@ def predict_nearest(x: Vectors, y: Labels, x_test: Vectors, seed: int) -> Labels
 
 def few_shot(
     x: Vectors, y: Labels, x_test: Vectors, y_test: Labels, seed: int
-) -> tuple[Mapping[str, float], NDArray[np.float64], NDArray[np.float64]]:
-    """Means ×100 over the draws, and the accuracy and the macro F1 of every draw."""
+) -> dict[str, NDArray[np.float64]]:
+    """The accuracy and the macro F1 of every draw."""
     accuracies, f1 = [], []
     for draw in range(DRAWS):
         order = np.random.default_rng([seed, draw]).permutation(len(y))
@@ -177,12 +169,7 @@ def few_shot(
         predicted = _fitted(x[chosen], y[chosen], penalty=1.0, iterations=100, seed=seed).predict(x_test)
         accuracies.append(float(np.mean(predicted == y_test)))
         f1.append(macro_f1(predicted, y_test))
-    metrics = {
-        "accuracy": 100 * float(np.mean(accuracies)),
-        "accuracy_sd": 100 * float(np.std(accuracies, ddof=1)),
-        "f1_macro": 100 * float(np.mean(f1)),
-    }
-    return metrics, np.array(accuracies), np.array(f1)
+    return {"accuracy": np.array(accuracies), "f1_macro": np.array(f1)}
 
 
 def macro_f1(predicted: Labels, gold: Labels) -> float:

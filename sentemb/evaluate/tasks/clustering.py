@@ -56,17 +56,12 @@ class Clustering(Task):
         protocol = f"k-means, {self.repetitions} seeds"
         spread = float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
         has_interval = setup.resamples > 0 and len(scores) > 1
+        metrics = {"v_measure": 100 * float(scores.mean()), "v_measure_sd": 100 * spread}
         return self.result(
-            setup,
-            metric="v_measure",
-            main=100 * float(scores.mean()),
-            metrics={"v_measure": 100 * float(scores.mean()), "v_measure_sd": 100 * spread},
-            protocol=protocol,
-            count=len(data),
-            split="test",
+            setup, metric="v_measure", metrics=metrics, protocol=protocol, count=len(data), split="test",
             interval=in_points(setup.interval_of_mean(scores)) if has_interval else None,
             interval_note=f"interval over the repetitions ({protocol}), not over its texts",
-        )
+        )  # fmt: skip
 
 
 def v_measures(x: Vectors, y: NDArray[np.str_], *, repetitions: int, seed: int) -> NDArray[np.float64]:
@@ -75,9 +70,5 @@ def v_measures(x: Vectors, y: NDArray[np.str_], *, repetitions: int, seed: int) 
     from sklearn.metrics import v_measure_score
 
     clusters = len(np.unique(y))
-    return np.array(
-        [
-            v_measure_score(y, KMeans(clusters, n_init=1, random_state=seed + run).fit_predict(x))
-            for run in range(repetitions)
-        ]
-    )
+    runs = [KMeans(clusters, n_init=1, random_state=seed + run).fit_predict(x) for run in range(repetitions)]
+    return np.array([v_measure_score(y, found) for found in runs])

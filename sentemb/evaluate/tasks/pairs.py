@@ -14,7 +14,7 @@ from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.pairs import PairSet, read_pairs
 from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
 from sentemb.evaluate.statistics.metrics import PairSimilarity, pair_similarities
-from sentemb.evaluate.statistics.resampling import average_precision_of
+from sentemb.evaluate.statistics.significance import average_precision_of
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 
 
@@ -57,25 +57,15 @@ class Pairs(Task):
             "f1": 100 * f1,
         }
         mark = fingerprint(data.sentence1, data.sentence2, data.score)
+        predicted, gold = similarity.tolist(), data.score.tolist()
         items = {
-            "average_precision": Items(
-                fingerprint=mark,
-                predicted=similarity.tolist(),
-                gold=data.score.tolist(),
-                statistic="average precision",
-            ),
+            "average_precision": Items(fingerprint=mark, predicted=predicted, gold=gold, statistic="average precision"),
             "accuracy": Items(fingerprint=mark, values=right.tolist()),
         }.get(self.metric)
         return self.result(
-            setup,
-            metric=self.metric,
-            main=metrics[self.metric],
-            metrics=metrics,
-            protocol=self.similarity,
-            items=items,
-            count=len(data),
+            setup, metric=self.metric, metrics=metrics, protocol=self.similarity, items=items, count=len(data),
             interval_note="no interval: F1 is not resampled",
-        )
+        )  # fmt: skip
 
 
 def best_threshold(

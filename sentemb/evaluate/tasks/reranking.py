@@ -73,12 +73,5 @@ class Reranking(Task):
         by_query = dict(zip(judged.queries, self.encode(model, queries.texts, "query"), strict=True))
         run = rerank(by_query, vectors, row, candidates, similarity=model.identity.similarity)
         means, items = score_run(run, judged.qrels, self.metric)
-        return self.result(
-            setup,
-            metric=self.metric,
-            main=means[self.metric],
-            metrics=means,
-            protocol="given candidates",
-            items=items,
-            split=self.split,
-        )
+        protocol = "given candidates"
+        return self.result(setup, metric=self.metric, metrics=means, protocol=protocol, items=items, split=self.split)

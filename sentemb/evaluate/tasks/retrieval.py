@@ -69,13 +69,7 @@ class Retrieval(Task):
         scores = {system: score_run(run, data.qrels, self.metric) for system, run in runs.items()}
         means, items = scores[ours]
         result = self.result(
-            setup,
-            metric=self.metric,
-            main=means[self.metric],
-            metrics=means,
-            protocol="beir",
-            items=items,
-            split=self.split,
+            setup, metric=self.metric, metrics=means, protocol="beir", items=items, split=self.split
         )
         intervals = {system: setup.interval(scores[system][1])[0] for system in others}
         return replace(
@@ -100,13 +94,9 @@ class Retrieval(Task):
 
         name = model.identity.name
         hits = search(
-            self.encode(model, queries, "query"),
-            self.encode(model, documents, "document"),
-            depth,
-            similarity=model.identity.similarity,
-            index=self.index,
-            seed=setup.seed,
-        )
+            self.encode(model, queries, "query"), self.encode(model, documents, "document"), depth,
+            similarity=model.identity.similarity, index=self.index, seed=setup.seed,
+        )  # fmt: skip
         runs = {name: run_of(hits)}
         if self.baselines:
             runs["BM25"] = run_of(bm25_search(documents, queries, depth), floor=0.0)

@@ -2,9 +2,8 @@
 
 Two protocols of the field, whose scores must not be compared with one another:
 
-* ``simcse``: SentEval's lower-cased, tokenised text; the subsets of a year concatenated (``all``), or the plain or
-  pair-weighted mean of the subsets' scores (``mean``, ``wmean``); SICK-R is its 4,927 test pairs.
-  Source: Gao, Yao & Chen 2021, EMNLP, appendix B.
+* ``simcse``: SentEval's lower-cased, tokenised text; the subsets of a year concatenated; SICK-R is its 4,927 test
+  pairs. Source: Gao, Yao & Chen 2021, EMNLP, appendix B.
 * ``mteb``: raw text, every set as one; SICK-R is all 9,927 pairs.
 """
 
@@ -13,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,6 @@ from sentemb.evaluate.statistics.metrics import Correlation, PairSimilarity, cor
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 
 Protocol = Literal["simcse", "mteb"]
-Aggregation = Literal["all", "mean", "wmean"]
 Split = Literal["test", "dev"]
 Metric = Literal["cosine_spearman", "cosine_pearson", "dot_spearman", "euclidean_spearman", "manhattan_spearman"]
 
@@ -56,7 +54,7 @@ SEVEN: tuple[str, ...] = tuple(_FILES["simcse"]["test"])
 # what a set is without being asked for: all seven of test; of dev the one that every paper tunes on
 _DEFAULT: Mapping[Split, tuple[str, ...]] = {"test": SEVEN, "dev": ("STSBenchmark",)}
 
-# SentEval scores these as one set, whatever the aggregation: their "subset" only says where a pair comes from
+# SentEval scores these as one set: their "subset" only says where a pair comes from
 _WITHOUT_SUBSETS = frozenset({"STSBenchmark", "SICK-R"})
 
 
@@ -69,7 +67,6 @@ class Sts(Task):
         protocol: without a path: whose text and sets, ``simcse`` or ``mteb``.
         sets: without a path: the sets; by default all seven of the test split, STSBenchmark of the dev split.
         split: without a path: ``test`` or ``dev``.
-        aggregation: of subsets: ``all`` (concatenated), ``mean``, or ``wmean`` (weighted by their pairs).
         metric: the main score.
 
     Source: Cer et al. 2017, SemEval (STS-B); Agirre et al. 2012 to 2016, SemEval; Marelli et al. 2014, LREC (SICK).
@@ -83,7 +80,6 @@ class Sts(Task):
     protocol: Protocol | None = None
     sets: tuple[str, ...] = ()
     split: Split = "test"
-    aggregation: Aggregation = "all"
     metric: Metric = "cosine_spearman"
 
     def __post_init__(self) -> None:
@@ -133,26 +129,22 @@ class Sts(Task):
     def run(self, data: PairSet, model: EvalModel, setup: EvalSetup) -> TaskResult:
         vectors = self.encode(model, [*data.sentence1, *data.sentence2])
         similarity = pair_similarities(vectors[: len(data)], vectors[len(data) :])
-        metrics = correlations(similarity, data, self.aggregation)
+        metrics = correlations(similarity, data)
         if np.isnan(metrics[self.metric]):
             raise EvaluationError(
                 f"{data.source or data.name}: Spearman does not exist: fewer than two pairs, or the gold scores or all "
                 "similarities are constant (a collapsed encoder?)"
             )
         name, _, statistic = self.metric.partition("_")
-        has_items = statistic == "spearman"
-        protocol = self.protocol or "file"
+        items = None
+        if statistic == "spearman":
+            mark = fingerprint(data.sentence1, data.sentence2, data.score)
+            predicted = similarity[cast(PairSimilarity, name)].tolist()
+            items = Items(fingerprint=mark, predicted=predicted, gold=data.score.tolist())
         return self.result(
-            setup,
-            metric=self.metric,
-            main=metrics[self.metric],
-            metrics=metrics,
-            protocol=protocol if self.aggregation == "all" else f"{protocol} {self.aggregation}",
-            items=_items(data, similarity[cast(PairSimilarity, name)], self.aggregation) if has_items else None,
-            count=len(data),
-            split=self.split if self.protocol else "",
-            interval_note="no interval: Pearson is not resampled",
-        )
+            setup, metric=self.metric, metrics=metrics, count=len(data), split=self.split if self.protocol else "",
+            protocol=self.protocol or "file", items=items, interval_note="no interval: Pearson is not resampled",
+        )  # fmt: skip
 
 
 def read_sts_set(data: DataFolder, protocol: Protocol, name: str, *, split: Split = "test") -> PairSet:
@@ -177,49 +169,14 @@ def _set_file(data: DataFolder, protocol: Protocol, split: Split, name: str) -> 
     return table_file(below, stem) or table_file(root, stem)
 
 
-# ---------------------------------------------------------------------------------------------------- scores
-def correlations(
-    similarity: Mapping[PairSimilarity, NDArray[np.float64]], pairs: PairSet, aggregation: Aggregation
-) -> dict[str, float]:
+def correlations(similarity: Mapping[PairSimilarity, NDArray[np.float64]], pairs: PairSet) -> dict[str, float]:
     """Spearman and Pearson ×100 of every similarity with the gold scores, and Spearman of cosine of each subset."""
-    parts = subset_rows(pairs)
-    weights = [len(rows) if aggregation == "wmean" else 1 for rows in parts.values()]
-    kinds: tuple[Correlation, ...] = ("spearman", "pearson")
-    scores = {}
-    for kind in kinds:
-        for name, values in similarity.items():
-            if aggregation == "all":
-                score = correlation(kind, values, pairs.score)
-            else:
-                apart = [correlation(kind, values[rows], pairs.score[rows]) for rows in parts.values()]
-                score = float(np.average(apart, weights=weights))
-            scores[f"{name}_{kind}"] = 100 * score
-    if pairs.subset is not None:
-        for subset, rows in parts.items():
-            scores[f"subset {subset}"] = 100 * correlation("spearman", similarity["cosine"][rows], pairs.score[rows])
+    scores = {
+        f"{name}_{kind}": 100 * correlation(kind, values, pairs.score)
+        for kind in get_args(Correlation)
+        for name, values in similarity.items()
+    }
+    for subset in dict.fromkeys(pairs.subset or ()):
+        rows = np.array(pairs.subset) == subset
+        scores[f"subset {subset}"] = 100 * correlation("spearman", similarity["cosine"][rows], pairs.score[rows])
     return scores
-
-
-def subset_rows(pairs: PairSet) -> dict[str, NDArray[np.int64]]:
-    """Rows of every subset; all of them under the set's name where it has none."""
-    if pairs.subset is None:
-        return {pairs.name: np.arange(len(pairs))}
-    names = np.array(pairs.subset)
-    return {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(pairs.subset)}
-
-
-def _items(pairs: PairSet, similarity: NDArray[np.float64], aggregation: Aggregation) -> Items:
-    """Pairs in the file's order; subset after subset where the score is a mean over subsets."""
-    mark = fingerprint(pairs.sentence1, pairs.sentence2, pairs.score)
-    parts = subset_rows(pairs)
-    if aggregation == "all" or len(parts) == 1:
-        return Items(fingerprint=mark, predicted=similarity.tolist(), gold=pairs.score.tolist())
-    order = np.concatenate(list(parts.values()))
-    sizes = [len(rows) for rows in parts.values()]
-    return Items(
-        fingerprint=mark,
-        predicted=similarity[order].tolist(),
-        gold=pairs.score[order].tolist(),
-        strata=sizes,
-        weights=sizes if aggregation == "wmean" else (),
-    )
