@@ -23,15 +23,12 @@ def encode(
     prompt: Annotated[str | None, typer.Option(help="put in front of every text")] = None,
     prompt_name: Annotated[str | None, typer.Option(help="one of the model's named prompts, e.g. query")] = None,
     precision: Precision = "auto",
-    normalise: Annotated[
-        bool | None,
-        typer.Option("--normalise/--no-normalise", help="vectors of unit length; default as the model was saved"),
-    ] = None,
+    normalise: Annotated[bool | None, typer.Option(
+        "--normalise/--no-normalise", help="vectors of unit length; default as the model was saved")] = None,
     dim: Annotated[int | None, typer.Option(help="leading dimensions to keep")] = None,
     max_tokens: MaxTokens = None,
-    batch_tokens: Annotated[
-        int | None, typer.Option(help="padded tokens a batch; default 4,096 on a CPU, 65,536 on a GPU")
-    ] = None,
+    batch_tokens: Annotated[int | None, typer.Option(
+        help="padded tokens a batch; default 4,096 on a CPU, 65,536 on a GPU")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; default the GPU if any")] = None,
     ray: Ray = None,
     window: Annotated[int, typer.Option(min=1, help="texts held in memory (and written) at once")] = 65_536,

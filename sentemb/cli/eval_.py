@@ -60,9 +60,6 @@ def run(
     classification: Annotated[
         list[str] | None, typer.Option(metavar="PATH", help="file of text and label, or folder of train and test")
     ] = None,
-    geometry: Annotated[
-        list[str] | None, typer.Option(metavar="FILE", help="texts whose embedding space is described")
-    ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option("--data-dir", "-d", help="folder of data, laid out as the hub; default SENTEMB_DATA"),
@@ -104,7 +101,7 @@ def run(
 
     options = _model_options(precision, open_with or [])
     suites = [load_suite(name) for name in suite or []]
-    of_files = {"sts": sts, "retrieval": retrieval, "classification": classification, "geometry": geometry}
+    of_files = {"sts": sts, "retrieval": retrieval, "classification": classification}
     tables = {f"--task {text}": task_table(text) for text in task or []}
     tables |= {f"--{use} {path}": {"use": use, "path": path} for use, paths in of_files.items() for path in paths or []}
     tasks = _tasks(tables)
@@ -112,8 +109,8 @@ def run(
         suites.append(Suite(name="tasks", title="chosen tasks", tasks=tasks))
     if not suites:
         raise EvaluationError(
-            f"nothing to evaluate: give --suite (known: {', '.join(suite_names())}), --task, --sts, --retrieval, "
-            "--classification or --geometry"
+            f"nothing to evaluate: give --suite (known: {', '.join(suite_names())}), --task, --sts, --retrieval or "
+            "--classification"
         )
     setup = EvalSetup(data=DataFolder.find(data_dir), output=output, resamples=resamples, seed=seed)
     plans = [EvalPlan.of(one, setup) for one in suites]

@@ -15,17 +15,13 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def quantize(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a folder, hub id, or package:NAME/FOLDER")],
-    texts: Annotated[
-        list[str],
-        typer.Option("--texts", help="a file with 100 or more texts like those that will be encoded; repeatable"),
-    ],
+    texts: Annotated[list[str], typer.Option(
+        "--texts", help="a file with 100 or more texts like those that will be encoded; repeatable")],
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the model that is made")],
     text_column: TextColumn = None,
     split: Split = None,
-    sts: Annotated[
-        str | None,
-        typer.Option(help="score STS before and after: a file of pairs (sentence1, sentence2, score), or STSBenchmark"),
-    ] = None,
+    sts: Annotated[str | None, typer.Option(
+        help="score STS before and after: a file of pairs (sentence1, sentence2, score), or STSBenchmark")] = None,
     max_texts: Annotated[int, typer.Option(min=100, help="texts to read at most")] = 10_000,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -35,7 +31,6 @@ def quantize(
     Half of the texts prepare the scales, the others measure how far the vectors move. All of it lies in OUTPUT, which
     opens like any model (and, in full precision, in sentence-transformers); sentemb then encodes with it in eight bits.
     """
-    from collections.abc import Callable
     from itertools import chain, islice
 
     from sentemb.data import iter_texts
@@ -46,22 +41,18 @@ def quantize(
         raise ModelError(f"{output}: is there already; name another folder, or give --overwrite")
     if overwrite and output.exists() and not (output / "int8.json").is_file():
         raise ModelError(f"{output}: --overwrite replaces only a model that sentemb quantize made")
-    score: Callable[[Encoder], float] | None = None
     if sts is not None:
         from sentemb.evaluate.dev import dev_score
         from sentemb.evaluate.tasks.sts import Sts
 
-        evaluate = dev_score([Sts(path=sts) if Path(sts).suffix else Sts(sets=(sts,), protocol="mteb", split="dev")])
-
-        def score_of(encoder: Encoder) -> float:
-            return evaluate(encoder).value
-
-        score = score_of
+        score = dev_score([Sts(path=sts) if Path(sts).suffix else Sts(sets=(sts,), protocol="mteb", split="dev")])
     encoder = Encoder.load(model, device="cpu")
     sample = chain.from_iterable(iter_texts(path, text_column, split=split) for path in texts)
-    quantised = encoder.quantised(list(islice(sample, max_texts)), score=score)
+    quantised = encoder.quantised(list(islice(sample, max_texts)))
     assert quantised.eight_bits is not None
     facts = quantised.eight_bits.facts
+    if sts is not None:
+        facts["score"] = {"before": score(encoder).value, "after": score(quantised).value}
     quantised.save(output)
     if json:
         from json import dumps
@@ -72,5 +63,5 @@ def quantize(
         f"{output}: in eight bits; cosine to float32 on {facts['held_out_texts']} other texts: "
         f"{facts['mean_cosine']:.5f} on average, {facts['least_cosine']:.5f} at least"
     )
-    if score is not None:
+    if sts is not None:
         typer.echo(f"Spearman on {sts}: {facts['score']['before']:.2f} before, {facts['score']['after']:.2f} after")

@@ -24,6 +24,7 @@ class Companion(Component, room="companions"):
     """
 
     marks = MappingProxyType({"name": str})
+    model_bytes = 0  # of the models that it holds, for each parameter of the backbone
 
     @property
     def checkpoints(self) -> tuple[str, ...]:

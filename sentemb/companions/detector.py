@@ -56,6 +56,7 @@ class Detector(Companion):
     """
 
     special: Tensor
+    model_bytes = 4 + 16  # a frozen generator, and a discriminator with gradient and moments
 
     def __init__(self, *, generator: str, backbone: str | None = None) -> None:
         super().__init__()

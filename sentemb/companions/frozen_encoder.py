@@ -21,6 +21,8 @@ class FrozenEncoder(Companion):
             it, the checkpoint from which the training starts.
     """
 
+    model_bytes = 4
+
     def __init__(self, *, model: str | None = None) -> None:
         super().__init__()
         self.model = model

@@ -35,6 +35,7 @@ class Momentum(Companion):
     """
 
     needs = frozenset({"tokens"})
+    model_bytes = 4
 
     def __init__(self, *, momentum: Annotated[float, Ge(0), Lt(1)] = 0.995, queue_size: Count = 160) -> None:
         super().__init__()

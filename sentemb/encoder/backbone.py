@@ -143,18 +143,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def layer_count(backbone: nn.Module) -> int:
-    """Transformer layers."""
-    config: Any = backbone.config
-    return int(config.num_hidden_layers)
-
-
-def hidden_width(backbone: nn.Module) -> int:
-    """Width of the hidden states."""
-    config: Any = backbone.config
-    return int(config.hidden_size)
-
-
 def position_limit(backbone: nn.Module) -> int | None:
     """Longest input that the position embeddings allow, or None where there is no table."""
     config: Any = backbone.config
@@ -198,6 +186,18 @@ def eager_attention(backbone: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while, every submodule's own mode restored."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def stored_pooler(folder: Path) -> dict[str, Tensor]:

@@ -35,7 +35,8 @@ def digest_of(module: EncoderModule, tokeniser: Tokeniser) -> str:
         total.update(f"{module.pooling!r} {module.pools_prompt}".encode())
         parts.append(("pooling", module.pooling))
     else:  # these very words, because indexes know their models by the digest
-        total.update(f"PoolingSpec(modes={form.modes!r}, layer_weights={form.layer_weights!r}, "
+        modes, layer_weights = form
+        total.update(f"PoolingSpec(modes={modes!r}, layer_weights={layer_weights!r}, "
                      f"include_prompt={module.pools_prompt})".encode())
     total.update(tokeniser.fingerprint().encode())
     # a kept head counts as the dense layers it is saved as, so that a saved and loaded copy has the same digest
@@ -45,7 +46,7 @@ def digest_of(module: EncoderModule, tokeniser: Tokeniser) -> str:
             parts.append(("head", head))
             continue
         for layer in layers:
-            total.update(layer.activation.encode())
+            total.update(layer.activation_path.encode())
             for tensor in (layer.weight, layer.bias, layer.residual_weight):
                 if tensor is not None:
                     total.update(_bytes_of(tensor))

@@ -19,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sentemb.encoder.backbone import read_json, read_weights
+from sentemb.encoder.backbone import evaluating, read_json, read_weights
 from sentemb.encoder.encode import encode_tokens, length_order
-from sentemb.encoder.module import EncoderModule, evaluating
+from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.runners import int8
 from sentemb.encoder.runners.attention import pack
 from sentemb.encoder.runners.choose import LeanRunner, Runners
 from sentemb.encoder.runners.forms import PostNormEncoder
-from sentemb.encoder.saving import write_json
 from sentemb.errors import ModelError
+from sentemb.files import write_json
 from sentemb.machine.precision import Precision, resolve_precision
 from sentemb.progress import Progress
 from sentemb.types import TokenColumn, Vocabulary
@@ -47,12 +47,12 @@ class EightBits:
         tensors: see ``runners.int8``.
         dtype: of everything that is not rounded.
         facts: what ``int8.json`` says: sample sizes, ``mean_cosine`` and ``least_cosine`` to float32 on held-out
-            texts of the sample, and ``sts`` where it was measured.
+            texts of the sample, and whatever else is noted before the model is saved.
     """
 
     tensors: Mapping[str, Tensor]
     dtype: torch.dtype
-    facts: Mapping[str, Any]
+    facts: dict[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> EightBits | None:
@@ -129,7 +129,9 @@ def prepare(module: EncoderModule, column: TokenColumn, vocabulary: Vocabulary) 
     if not isinstance(lean, LeanRunner) or not isinstance(lean.form, PostNormEncoder):
         raise ModelError(f"{type(module.backbone).__name__} has no form of eight bits; BERT, RoBERTa, XLM-RoBERTa, "
                          "CamemBERT, ELECTRA, DistilBERT and MPNet have one")
-    prepared, compared = _samples(column)
+    order = length_order(column.lengths)  # both samples are spread evenly over the lengths, longest first
+    prepared = column.take(_evenly(order[0::2], column, _PREPARED_TOKENS))
+    compared = column.take(_evenly(order[1::2], column, _COMPARED_TOKENS))
     with torch.inference_mode(), evaluating(module):
         tensors = int8.prepare(lean.form, pack(prepared))
     with Progress("measuring", total=None, unit="texts", enabled=False) as bar:
@@ -146,13 +148,6 @@ def prepare(module: EncoderModule, column: TokenColumn, vocabulary: Vocabulary) 
         "prepared_texts": len(prepared), "held_out_texts": len(compared),
         "mean_cosine": round(float(cosines.mean()), 6), "least_cosine": round(float(cosines.min()), 6),
     })
-
-
-def _samples(column: TokenColumn) -> tuple[TokenColumn, TokenColumn]:
-    """Rows to prepare on and others to compare on, evenly over the lengths, longest first."""
-    order = length_order(column.lengths)
-    return (column.take(_evenly(order[0::2], column, _PREPARED_TOKENS)),
-            column.take(_evenly(order[1::2], column, _COMPARED_TOKENS)))
 
 
 def _evenly(rows: NDArray[np.int64], column: TokenColumn, tokens: int) -> NDArray[np.int64]:

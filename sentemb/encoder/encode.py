@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sentemb.data.distinct import distinct
-from sentemb.encoder.backbone import position_limit
-from sentemb.encoder.module import EncoderModule, evaluating
+from sentemb.encoder.backbone import evaluating, position_limit
+from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.runners.choose import Runner
 from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.errors import ModelError

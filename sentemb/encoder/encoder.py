@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +16,10 @@ from sentemb.encoder.adapters import merged
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare
 from sentemb.encoder.encode import Vectors, encode_texts, encode_tokens, progress_bar
-from sentemb.encoder.loading import HeadChoice, Loaded, LoadRequest, load_full, load_lean, remember
+from sentemb.encoder.loading import HeadChoice, Loaded, load, remember
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice
-from sentemb.encoder.runners.choose import Runner, Runners, weights_state
+from sentemb.encoder.runners.choose import Runner, Runners, comparison_name, weights_state
 from sentemb.encoder.saving import whole_folder, write_backbone, write_model_config, write_modules
 from sentemb.encoder.source import locate
 from sentemb.errors import ModelError, did_you_mean
@@ -44,14 +44,17 @@ class Encoder:
         similarity_name: what the model was made for, ``cosine`` or ``dot``.
     """
 
-    def __init__(self, loaded: Loaded, *, source: str, precision: Precision, prompts: Mapping[str, str]) -> None:
+    def __init__(
+        self, loaded: Loaded, *, source: str, precision: Precision, prompts: Mapping[str, str],
+        eight_bits: EightBits | None,
+    ) -> None:
         layout = loaded.layout
         self.tokeniser, self.source, self.precision = loaded.tokeniser, source, precision
         self.is_normalised = layout.is_normalised
         self.prompts = {**layout.prompts, **prompts}
         self.default_prompt = layout.default_prompt
         self.similarity_name: Similarity = layout.similarity
-        self._eight_bits: EightBits | None = None
+        self._eight_bits = eight_bits
         self._loaded = replace(loaded, state=weights_state(loaded.module))
         self._digest: tuple[int, str] | None = None
 
@@ -90,16 +93,13 @@ class Encoder:
             ModelError: nothing there, not safetensors, or parts that do not fit.
         """
         folder = locate(source, revision=revision, trust_remote_code=trust_remote_code)
-        request = LoadRequest(
-            folder=folder, pooling=pooling, head=head, max_tokens=max_tokens, trust_remote_code=trust_remote_code
-        )
         where, checked = find_device(device), check_precision(precision)
         eight_bits = EightBits.read(folder)
-        loaded = load_lean(request, format_of(checked, where, eight_bits)[0], where) or load_full(request)
-        loaded.module.to(where)
-        encoder = cls(loaded, source=str(source), precision=checked, prompts=prompts or {})
-        encoder._eight_bits = eight_bits
-        return encoder
+        loaded = load(
+            folder, pooling=pooling, head=head, max_tokens=max_tokens, trust_remote_code=trust_remote_code,
+            dtype=format_of(checked, where, eight_bits)[0], device=where,
+        )
+        return cls(loaded, source=str(source), precision=checked, prompts=prompts or {}, eight_bits=eight_bits)
 
     @property
     def module(self) -> EncoderModule:
@@ -248,7 +248,7 @@ class Encoder:
         """What turns token ids into pooled vectors in ``precision``; a lean start that cannot is completed first."""
         eight_bits = self.eight_bits
         dtype, is_int8 = format_of(precision, self.device, eight_bits)
-        if self._loaded.complete is not None and not self._loaded.knows(dtype, self.device):
+        if self._loaded.complete is not None and comparison_name(dtype, self.device) not in self._loaded.runners.agrees:
             assert self.module is self._loaded.module
         loaded = self._loaded
         tensors = eight_bits.tensors if eight_bits is not None and is_int8 else None
@@ -261,12 +261,11 @@ class Encoder:
         values = pairwise(torch.as_tensor(first), torch.as_tensor(second), self.similarity_name)
         return values.cpu().numpy()
 
-    def quantised(self, texts: Sequence[str], *, score: Callable[[Encoder], float] | None = None) -> Encoder:
+    def quantised(self, texts: Sequence[str]) -> Encoder:
         """The model with the larger products of its layers in eight bits, prepared once on a sample of texts.
 
         Args:
             texts: at least 100 of those that it will encode; half prepare the scales, the others measure the change.
-            score: a measure of an encoder, which is kept with the facts: before and after.
 
         Returns: another encoder of the same weights; ``eight_bits.facts`` says how far its vectors are from float32.
 
@@ -275,13 +274,8 @@ class Encoder:
         """
         module = self.module  # complete: what is prepared is saved beside all weights
         other = copy(self)
-        other.precision, other._loaded, other._eight_bits = "auto", replace(self._loaded, runners=Runners()), None
-        before = None if score is None else score(other)
-        form = prepare(module, self.tokeniser(list(dict.fromkeys(texts))), self.vocabulary)
-        other._eight_bits = form
-        if score is not None:
-            facts = {**form.facts, "score": {"before": before, "after": score(other)}}
-            other._eight_bits = replace(form, facts=facts)
+        other.precision, other._loaded = "auto", replace(self._loaded, runners=Runners())
+        other._eight_bits = prepare(module, self.tokeniser(list(dict.fromkeys(texts))), self.vocabulary)
         return other
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:

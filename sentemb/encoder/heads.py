@@ -18,9 +18,14 @@ class DenseLayer:
 
     weight: Tensor  # (out, in)
     bias: Tensor | None
-    activation: str  # class path, e.g. "torch.nn.modules.activation.Tanh"
+    activation: type[nn.Module]
     residual: bool = False
     residual_weight: Tensor | None = None  # (out, in), where the widths differ
+
+    @property
+    def activation_path(self) -> str:
+        """As ``torch.nn.modules.activation.Tanh``."""
+        return f"{self.activation.__module__}.{self.activation.__qualname__}"
 
 
 class Head(Part, nn.Module, room="heads"):
@@ -71,8 +76,7 @@ class MLP(Head):
         return out
 
     def dense_layers(self) -> list[DenseLayer]:
-        return [DenseLayer(weight=self.linear.weight, bias=self.linear.bias,
-                           activation="torch.nn.modules.activation.Tanh")]
+        return [DenseLayer(weight=self.linear.weight, bias=self.linear.bias, activation=nn.Tanh)]
 
 
 class Projector(Head):
@@ -107,8 +111,8 @@ class Projector(Head):
         first_weight, first_bias = _fold(self.first.weight, self.first_norm)
         second_weight, second_bias = _fold(self.second.weight, self.second_norm)
         return [
-            DenseLayer(weight=first_weight, bias=first_bias, activation="torch.nn.modules.activation.ReLU"),
-            DenseLayer(weight=second_weight, bias=second_bias, activation="torch.nn.modules.linear.Identity"),
+            DenseLayer(weight=first_weight, bias=first_bias, activation=nn.ReLU),
+            DenseLayer(weight=second_weight, bias=second_bias, activation=nn.Identity),
         ]
 
 
@@ -125,13 +129,9 @@ def _fold(weight: Float[Tensor, "o i"], norm: nn.BatchNorm1d) -> tuple[Tensor, T
     return (weight.double() * slope[:, None]).to(weight.dtype), shift.to(weight.dtype)
 
 
-ACTIVATIONS: dict[str, tuple[type[nn.Module], str]] = {
-    "identity": (nn.Identity, "torch.nn.modules.linear.Identity"),
-    "tanh": (nn.Tanh, "torch.nn.modules.activation.Tanh"),
-    "relu": (nn.ReLU, "torch.nn.modules.activation.ReLU"),
-    "gelu": (nn.GELU, "torch.nn.modules.activation.GELU"),
-    "silu": (nn.SiLU, "torch.nn.modules.activation.SiLU"),
-    "sigmoid": (nn.Sigmoid, "torch.nn.modules.activation.Sigmoid"),
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "identity": nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
 }
 
 
@@ -157,7 +157,7 @@ class Dense(Head):
 
     def bind(self, width: int) -> int:
         self.linear = nn.Linear(width, self.out_features, bias=self.bias)
-        self.activation = ACTIVATIONS[self.activation_name][0]()
+        self.activation = ACTIVATIONS[self.activation_name]()
         self.residual: nn.Module | None = None
         if self.is_residual:
             same = width == self.out_features
@@ -170,9 +170,8 @@ class Dense(Head):
 
     def dense_layers(self) -> list[DenseLayer]:
         extra = self.residual.weight if isinstance(self.residual, nn.Linear) else None
-        path = ACTIVATIONS[self.activation_name][1]
-        return [DenseLayer(weight=self.linear.weight, bias=self.linear.bias, activation=path, residual=self.is_residual,
-                           residual_weight=extra)]
+        return [DenseLayer(weight=self.linear.weight, bias=self.linear.bias, activation=type(self.activation),
+                           residual=self.is_residual, residual_weight=extra)]
 
 
 class LayerNorm(Head):

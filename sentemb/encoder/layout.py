@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sentemb.encoder.backbone import read_json, read_weights, weight_files
 from sentemb.encoder.heads import ACTIVATIONS, Dense, Head, LayerNorm
-from sentemb.encoder.poolings import TOKEN_POOLINGS, KnownForm, Pooling, from_known_form
+from sentemb.encoder.poolings import TOKEN_POOLINGS, LayerMean, Pooling, make_pooling
 from sentemb.errors import ModelError, PartError, did_you_mean
 from sentemb.parts import room
 from sentemb.types import Similarity
@@ -102,7 +102,9 @@ def _read_pooling(layout: Layout, home: Path, layer_weights: tuple[float, ...] |
         modes = tuple(names[mode] for mode in theirs)
     else:
         modes = tuple(name for name, cls in TOKEN_POOLINGS.items() if config.get(cls.flag)) or ("mean",)
-    pooling = from_known_form(KnownForm(modes=modes, layer_weights=layer_weights))
+    pooling = make_pooling("+".join(modes))
+    if layer_weights is not None:
+        pooling = LayerMean(weights=layer_weights, pooling=pooling)
     return replace(layout, pooling=(pooling, {}), pools_prompt=bool(config.get("include_prompt", True)))
 
 
@@ -130,7 +132,7 @@ def _read_layer_weights(home: Path) -> tuple[float, ...]:
 def _read_dense(home: Path) -> Dense:
     config = read_json(home / "config.json")
     path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    names = {known.rsplit(".", 1)[-1]: name for name, (_, known) in ACTIVATIONS.items()}
+    names = {cls.__name__: name for name, cls in ACTIVATIONS.items()}
     activation = path.rsplit(".", 1)[-1]
     if not path.startswith("torch.") or activation not in names:
         raise ModelError(f'{home / "config.json"}: activation_function = "{path}"{did_you_mean(activation, names)}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,6 @@ HeadChoice = Head | str | Mapping[str, Any] | Sequence["Head | str | Mapping[str
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadRequest:
-    """What is asked of a checkpoint; see ``Encoder.load``."""
-
-    folder: Path
-    pooling: PoolingChoice | None = None
-    head: HeadChoice | None = None
-    max_tokens: int | None = None
-    trust_remote_code: bool = False
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the checkpoint is taken as it is, so that a memo of it holds."""
-        return self.pooling is None and self.head is None and not self.trust_remote_code
-
-
-@dataclass(frozen=True, kw_only=True)
 class Loaded:
     """A checkpoint in memory.
 
@@ -62,45 +47,54 @@ class Loaded:
     memo_path: Path | None = None
     state: int = 0
 
-    def knows(self, dtype: torch.dtype, device: torch.device) -> bool:
-        """Whether the lean forward pass was checked in ``dtype`` on such a device."""
-        return self.memo is not None and comparison_name(dtype, device) in self.memo.checked
 
-
-def load_full(request: LoadRequest) -> Loaded:
-    """Everything, through transformers: what training, saving and unknown architectures need.
+def load(
+    folder: Path, *, pooling: PoolingChoice | None, head: HeadChoice | None, max_tokens: int | None,
+    trust_remote_code: bool, dtype: torch.dtype, device: torch.device,
+) -> Loaded:
+    """The checkpoint on a device: lean where this machine has a memo of it, taken as it is, else in full.
 
     Raises:
         ModelError: parts that are missing or do not fit.
     """
-    layout = read_layout(request.folder, trust_remote_code=request.trust_remote_code)
-    backbone = backbones.load_backbone(layout.backbone, trust_remote_code=request.trust_remote_code)
-    module = _assemble(layout, backbone, request.pooling)
-    for head in make_heads(request.head):
-        module.add_head(head)
+    path = memo_path(folder) if pooling is None and head is None and not trust_remote_code else None
+    full = partial(_load_full, folder, pooling=pooling, head=head, max_tokens=max_tokens, memo=path,
+                   trust_remote_code=trust_remote_code)
+    lean = path and _load_lean(folder, path, full, max_tokens=max_tokens, name=comparison_name(dtype, device))
+    loaded = lean or full()
+    loaded.module.to(device)
+    return loaded
+
+
+def _load_full(
+    folder: Path, *, pooling: PoolingChoice | None, head: HeadChoice | None, max_tokens: int | None,
+    trust_remote_code: bool, memo: Path | None,
+) -> Loaded:
+    """Everything, through transformers: what training, saving and unknown architectures need."""
+    layout = read_layout(folder, trust_remote_code=trust_remote_code)
+    backbone = backbones.load_backbone(layout.backbone, trust_remote_code=trust_remote_code)
+    module = _assemble(layout, backbone, pooling)
+    for one in make_heads(head):
+        module.add_head(one)
     tokeniser = load_tokeniser(
-        layout.backbone, max_tokens=request.max_tokens, stored_max=layout.max_tokens,
-        limit=backbones.position_limit(backbone), lower_case=layout.lower_case,
-        trust_remote_code=request.trust_remote_code,
+        layout.backbone, max_tokens=max_tokens, stored_max=layout.max_tokens, lower_case=layout.lower_case,
+        limit=backbones.position_limit(backbone), trust_remote_code=trust_remote_code,
     )
-    path = memo_path(request.folder) if request.is_plain and request.max_tokens is None else None
+    path = memo if max_tokens is None else None
     return Loaded(
         layout=layout, module=module.eval(), tokeniser=tokeniser, carried=backbones.stored_pooler(layout.backbone),
         memo_path=path, memo=None if path is None else read_memo(path),
     )
 
 
-def load_lean(request: LoadRequest, dtype: torch.dtype, device: torch.device) -> Loaded | None:
-    """Enough to encode in ``dtype``, without importing transformers; None where this machine has no memo of it.
-
-    Raises:
-        ModelError: as ``load_full``.
-    """
-    path = memo_path(request.folder) if request.is_plain else None
-    memo = None if path is None else read_memo(path)
-    if memo is None or comparison_name(dtype, device) not in memo.checked:
+def _load_lean(
+    folder: Path, path: Path, full: Callable[[], Loaded], *, max_tokens: int | None, name: str
+) -> Loaded | None:
+    """Enough to encode, without importing transformers; None where the memo does not know the device and dtype."""
+    memo = read_memo(path)
+    if memo is None or name not in memo.checked:
         return None
-    layout = read_layout(request.folder)
+    layout = read_layout(folder)
     try:
         module = _assemble(layout, read_skeleton(layout.backbone), None)
     except (Unsupported, KeyError, AttributeError):
@@ -109,23 +103,23 @@ def load_lean(request: LoadRequest, dtype: torch.dtype, device: torch.device) ->
 
     tokeniser = Tokeniser(
         Tokenizer.from_str(memo.tokenizer), memo.vocabulary,
-        checked_max(request.max_tokens or memo.max_tokens, backbones.position_limit(module.backbone)),
+        checked_max(max_tokens or memo.max_tokens, backbones.position_limit(module.backbone)),
         lambda: load_hub(layout.backbone, lower_case=layout.lower_case),
     )
     return Loaded(
         layout=layout, module=module.eval(), tokeniser=tokeniser, runners=Runners(dict.fromkeys(memo.checked, True)),
-        complete=lambda: load_full(request), memo=memo, memo_path=path,
+        complete=full, memo=memo, memo_path=path,
     )
 
 
 def remember(loaded: Loaded, dtype: torch.dtype) -> Loaded:
     """Write the memo once the lean forward pass was checked in ``dtype`` on the weights as they were loaded."""
     backend, path = loaded.tokeniser.backend_json, loaded.memo_path
-    device = next(loaded.module.parameters()).device
-    if path is None or backend is None or loaded.complete is not None or loaded.knows(dtype, device):
+    name = comparison_name(dtype, next(loaded.module.parameters()).device)
+    is_known = loaded.memo is not None and name in loaded.memo.checked
+    if path is None or backend is None or loaded.complete is not None or is_known:
         return loaded
     config: Any = loaded.module.backbone.config
-    name = comparison_name(dtype, device)
     if config.model_type not in LEAN_FAMILIES or not loaded.runners.agrees.get(name):
         return loaded
     if weights_state(loaded.module) != loaded.state:

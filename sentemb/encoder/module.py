@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sentemb.encoder.backbone import eager_attention, hidden_width, layer_count
+from sentemb.encoder.backbone import eager_attention
 from sentemb.encoder.heads import Head
 from sentemb.encoder.poolings import Pooling, pool
 from sentemb.encoder.runners.families import Unsupported
@@ -37,7 +37,8 @@ class EncoderModule(nn.Module):
         self.pooling = pooling
         self.heads = nn.ModuleList()
         self.pools_prompt = pools_prompt
-        self.width = self.exported_width = pooling.bind(hidden_width(backbone), layer_count(backbone))
+        config: Any = backbone.config
+        self.width = self.exported_width = pooling.bind(config.hidden_size, config.num_hidden_layers)
         self._lean_form: tuple[nn.Module, TrainableEncoder | None] | None = None  # of which backbone
         self._is_compared = False  # that form with the plain forward
         for head in heads:
@@ -55,18 +56,15 @@ class EncoderModule(nn.Module):
         """The heads that take part in encoding: those that are not ``train_only``."""
         return [head for head in self.heads if isinstance(head, Head) and not head.train_only]
 
-    def forward(
-        self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False, prompt_tokens: int = 0
-    ) -> Encoded:
+    def forward(self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False) -> Encoded:
         """Backbone and pooling.
 
         Args:
             tokens: one padded batch.
             hidden: also give the last hidden states.
             attentions: also give every layer's attention weights (switches to eager attention for this call).
-            prompt_tokens: leading tokens that belong to a prompt; left out of the pooling where the model says so.
         """
-        if not attentions and prompt_tokens == 0 and self.training:
+        if not attentions and self.training:
             encoded = self._lean([tokens], hidden=hidden)
             if encoded is not None:
                 return encoded[0]
@@ -77,7 +75,7 @@ class EncoderModule(nn.Module):
             )
         last: Float[Tensor, "b t d"] = output.last_hidden_state
         layers = output.hidden_states if self.pooling.needs_layers else [last]
-        pooled = self.pool(layers, tokens.attention_mask, prompt_tokens)
+        pooled = self.pool(layers, tokens.attention_mask)
         return Encoded(
             pooled=pooled, hidden=last if hidden else None, attentions=output.attentions if attentions else None
         )
@@ -126,18 +124,6 @@ class EncoderModule(nn.Module):
         for head in self.kept_heads if exported else self.heads:
             pooled = head(pooled)
         return pooled
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, every submodule's own mode restored."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def _lean_form_of(backbone: nn.Module) -> TrainableEncoder | None:

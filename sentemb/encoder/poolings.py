@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -267,34 +266,17 @@ def make_pooling(choice: PoolingChoice) -> Pooling:
     return choice.fresh()
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnownForm:
-    """A pooling as sentence-transformers' own modules hold it.
+def known_form(pooling: Pooling) -> tuple[tuple[str, ...], tuple[float, ...] | None] | None:
+    """The pooling in sentence-transformers' terms; None where it has no such module.
 
-    Attributes:
-        modes: names in ``PARTS``, side by side.
-        layer_weights: one a layer, the embeddings' first; None: the last layer alone.
+    Returns: names in ``PARTS``, side by side, and a weight for every layer, the embeddings' first (None: the last
+        layer alone).
     """
-
-    modes: tuple[str, ...]
-    layer_weights: tuple[float, ...] | None = None
-
-
-def known_form(pooling: Pooling) -> KnownForm | None:
-    """The pooling in sentence-transformers' terms; None where it has no such module."""
     if isinstance(pooling, LayerMean):
         inner = known_form(pooling.pooling)
-        return inner and KnownForm(modes=inner.modes, layer_weights=pooling.weights)
+        return inner and (inner[0], pooling.weights)
     parts = pooling.parts if isinstance(pooling, Joined) else [pooling]
     names: dict[type[Pooling], str] = {cls: name for name, cls in TOKEN_POOLINGS.items()}
     if any(type(part) not in names for part in parts):
         return None
-    return KnownForm(modes=tuple(names[type(part)] for part in parts))
-
-
-def from_known_form(form: KnownForm) -> Pooling:
-    """The pooling that ``known_form`` describes."""
-    pooling = make_pooling("+".join(form.modes))
-    return pooling if form.layer_weights is None else LayerMean(weights=form.layer_weights, pooling=pooling)
-
-
+    return tuple(names[type(part)] for part in parts), None

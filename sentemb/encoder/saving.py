@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentemb.encoder.backbone import hidden_width
 from sentemb.encoder.heads import DenseLayer, LayerNorm
 from sentemb.encoder.module import EncoderModule
-from sentemb.encoder.poolings import TOKEN_POOLINGS, KnownForm, Pooling, known_form
+from sentemb.encoder.poolings import TOKEN_POOLINGS, Pooling, known_form
 from sentemb.errors import ModelError, NumericError, first_line
-from sentemb.files import atomic_folder
+from sentemb.files import atomic_folder, write_json
 from sentemb.parts import to_table
 
 _THEIRS = "sentence_transformers.models."
@@ -67,14 +66,16 @@ def write_modules(folder: Path, module: EncoderModule, *, is_normalised: bool) -
         modules.append((own_folder.name, package + kind))
         return own_folder
 
-    form, width = known_form(module.pooling), hidden_width(module.backbone)
+    config: Any = module.backbone.config
+    form, width = known_form(module.pooling), config.hidden_size
     if form is None:
         cls = type(module.pooling)
         _write_outside_pooling(begin(cls.__qualname__, package=f"{cls.__module__}."), module.pooling)
     else:
-        if form.layer_weights is not None:
-            _write_layer_weights(begin("WeightedLayerPooling"), form.layer_weights, width)
-        _write_pooling(begin("Pooling"), form, width, module.pools_prompt)
+        modes, layer_weights = form
+        if layer_weights is not None:
+            _write_layer_weights(begin("WeightedLayerPooling"), layer_weights, width)
+        _write_pooling(begin("Pooling"), modes, width, module.pools_prompt)
     for head in module.kept_heads:
         if isinstance(head, LayerNorm):
             own_folder = begin("LayerNorm")
@@ -125,18 +126,13 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
     save_file(written, path, metadata={"format": "pt"})
 
 
-def write_json(path: Path, value: Any) -> None:
-    """A file of the folder that is being written."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _write_pooling(own_folder: Path, form: KnownForm, width: int, pools_prompt: bool) -> None:
+def _write_pooling(own_folder: Path, modes: tuple[str, ...], width: int, pools_prompt: bool) -> None:
     config: dict[str, Any] = {"word_embedding_dimension": width}
-    config.update({cls.flag: mode in form.modes for mode, cls in TOKEN_POOLINGS.items()})
+    config.update({cls.flag: mode in modes for mode, cls in TOKEN_POOLINGS.items()})
     config["include_prompt"] = pools_prompt
-    if list(form.modes) != [mode for mode in TOKEN_POOLINGS if mode in form.modes]:
+    if list(modes) != [mode for mode in TOKEN_POOLINGS if mode in modes]:
         # the booleans have no order; releases that know the newer key prefer it
-        config["pooling_mode"] = [TOKEN_POOLINGS[mode].mode for mode in form.modes]
+        config["pooling_mode"] = [TOKEN_POOLINGS[mode].mode for mode in modes]
     write_json(own_folder / "config.json", config)
 
 
@@ -157,7 +153,7 @@ def _write_outside_pooling(own_folder: Path, pooling: Pooling) -> None:
 
 def _write_dense(own_folder: Path, layer: DenseLayer) -> None:
     config = {"in_features": layer.weight.shape[1], "out_features": layer.weight.shape[0],
-              "bias": layer.bias is not None, "activation_function": layer.activation}
+              "bias": layer.bias is not None, "activation_function": layer.activation_path}
     tensors = {"linear.weight": layer.weight}
     if layer.bias is not None:
         tensors["linear.bias"] = layer.bias

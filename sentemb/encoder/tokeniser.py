@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,9 @@ class Tokeniser:
         lengths = np.empty(len(texts), dtype=np.int64)
         for start in range(0, len(texts), _CHUNK):
             rows = self._ids(list(texts[start : start + _CHUNK]), start)
-            size = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-            lengths[start : start + len(rows)] = size
-            flat = np.empty(int(size.sum()), dtype=np.int32)
-            end = 0
-            for row in rows:
-                begin, end = end, end + len(row)
-                flat[begin:end] = row
-            flats.append(flat)
+            sizes = list(map(len, rows))
+            lengths[start : start + len(rows)] = sizes
+            flats.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=sum(sizes)))
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         flat = np.concatenate(flats) if flats else np.empty(0, dtype=np.int32)

@@ -14,25 +14,23 @@ import numpy as np
 
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.data_folder import DataFolder
+from sentemb.evaluate.evaluation import EvalPlan
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.opening import of_encoder, open_model
+from sentemb.evaluate.suites import Suite
 from sentemb.evaluate.task import EvalSetup, Task, texts_by_prompt
 from sentemb.types import DevScores, Embedder
 
 
 def check_dev(tasks: Sequence[Task], *, data_dir: str | Path | None = None, seed: int = 42) -> list[str]:
     """What is wrong with dev tasks or lacking for them, a message each; reads no rows."""
-    setup = _setup(data_dir, seed)
-    faults = []
-    for task in tasks:
-        if not task.higher_is_better:
-            faults.append(f"{task.label}: a {task.task_type} score is a description; it cannot choose a checkpoint")
-            continue
-        try:
-            faults += [fault for one in task.expand(setup) for fault in one.missing(setup)]
-        except EvaluationError as error:
-            faults.append(str(error))
-    return faults
+    faults = [
+        f"{task.label}: a {task.task_type} score is a description; it cannot choose a checkpoint"
+        for task in tasks
+        if not task.higher_is_better
+    ]
+    suite = Suite(name="dev", title="dev", tasks=tuple(task for task in tasks if task.higher_is_better))
+    return faults + [entry.error for entry in EvalPlan.of(suite, _setup(data_dir, seed)).missing]
 
 
 def dev_score(

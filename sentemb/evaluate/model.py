@@ -128,9 +128,7 @@ class VectorMemory:
         return np.stack(rows)
 
 
-def checked_vectors(
-    vectors: object, texts: Sequence[str], *, source: str = "the model", width: int | None = None
-) -> Vectors:
+def checked_vectors(vectors: object, texts: Sequence[str], *, source: str, width: int | None) -> Vectors:
     """What an encoder returned, as finite float32 (texts, d); otherwise an error that says what is wrong with it.
 
     Raises:
@@ -141,20 +139,18 @@ def checked_vectors(
         array = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise EvaluationError(f"{source} returned no (texts, width) array of numbers: {error}") from None
-    if array.ndim != 2 or array.shape[0] != len(texts) or (len(texts) and array.shape[1] == 0):
+    if array.ndim != 2 or array.shape[0] != len(texts) or array.shape[1] == 0:
         raise EvaluationError(
             f"{source} returned an array of shape {array.shape} for {len(texts):,} texts; needed is one vector a text, "
             f"({len(texts):,}, width)"
         )
-    if width is not None and len(texts) and array.shape[1] != width:
+    if width is not None and array.shape[1] != width:
         raise EvaluationError(f"{source} returned vectors of width {array.shape[1]}; its width is {width}")
     # one pass over the sums finds any NaN or infinity without a boolean copy of the whole matrix
     if not np.isfinite(array.sum(axis=1, dtype=np.float64)).all():
         bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
-        if len(bad):
-            first = texts[bad[0]]
-            raise NumericError(
-                f"{source} returned NaN or infinite values for {len(bad):,} of {len(texts):,} texts; the first is text "
-                f"{bad[0]}: {(first if len(first) <= 60 else first[:59] + '…')!r}"
-            )
+        raise NumericError(
+            f"{source} returned NaN or infinite values for {len(bad):,} of {len(texts):,} texts; the first is text "
+            f"{bad[0]}: {texts[bad[0]][:60]!r}"
+        )
     return array

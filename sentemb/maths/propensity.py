@@ -37,10 +37,10 @@ class Candidates:
     is_known: NDArray[np.bool_]  # (n,) whether the text is in the data set
 
 
-def fit_logistic(value: NDArray[np.float64], is_picked: NDArray[np.bool_], *, increasing: bool = True) -> Logistic:
+def fit_logistic(value: NDArray[np.float64], is_picked: NDArray[np.bool_]) -> Logistic:
     """Maximum likelihood by Newton's method, with a ridge of 1 on the slope.
 
-    The rule is known to pick more at larger values (``increasing``); where the sample says otherwise the slope is 0,
+    The rule is known to pick more at larger values; where the sample says otherwise the slope is 0,
     and the propensity is the plain share of picked pairs.
 
     Returns: the fitted model; with nothing or everything picked, a constant one (Laplace's (k + 1) / (n + 2)).
@@ -64,6 +64,6 @@ def fit_logistic(value: NDArray[np.float64], is_picked: NDArray[np.bool_], *, in
         weights += move
         if np.abs(move).max() < 1e-10:
             break
-    if (weights[1] < 0) == increasing:
+    if weights[1] < 0:
         return constant
     return Logistic(float(weights[0] - weights[1] * centre), float(weights[1]))

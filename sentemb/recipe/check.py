@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
-from sentemb.encoder.backbone import read_config, refused, weight_files
-from sentemb.encoder.layout import read_layout
+from sentemb.data.table import Table
+from sentemb.edits import Given, Mined
+from sentemb.encoder.backbone import read_config, refused
+from sentemb.encoder.layout import Layout, read_layout
 from sentemb.encoder.source import PACKAGE, locate
 from sentemb.encoder.tokeniser import load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
@@ -17,6 +18,7 @@ from sentemb.evaluate.dev import check_dev
 from sentemb.recipe.build import raise_faults
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
+from sentemb.training.memory import BackboneShape, estimate, free_memory, read_shape
 
 ROWS = 1000  # of the data that are looked at
 
@@ -53,9 +55,12 @@ class _Check:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.train = recipe, recipe.train
         self.findings = _Findings(verified=[f"{len(recipe.parts())} parts: names, values and needs"])
+        self.layout: Layout | None = None  # of the backbone, where it is at hand
+        self.shape: BackboneShape | None = None
+        self.table: Table | None = None
 
     def report(self) -> Report:
-        for look in (self.settings, self.encoder, self.companions, self.data, self.dev):
+        for look in (self.settings, self.encoder, self.companions, self.data, self.dev, self.memory):
             try:
                 look()
             except SentembError as error:
@@ -82,24 +87,23 @@ class _Check:
         weights = list(folder.rglob("*.safetensors"))
         if not weights:
             raise ModelError(f"encoder.backbone = {folder}: no .safetensors file there; pickled weights are not opened")
-        layout = read_layout(folder)
-        for file in weight_files(layout.backbone):
-            with refused(file), safe_open(file, framework="pt"):
-                pass  # its header can be read
-        config = read_config(layout.backbone)
+        self.layout = read_layout(folder)
+        limits = [self.recipe.data.max_tokens, encoder.max_tokens, self.layout.max_tokens]
         with refused(folder):
+            self.shape = read_shape(self.layout.backbone, min((limit for limit in limits if limit), default=None))
             load_tokeniser(
-                layout.backbone, max_tokens=encoder.max_tokens, stored_max=layout.max_tokens,
-                limit=config.get("max_position_embeddings"), lower_case=False,
+                self.layout.backbone, max_tokens=encoder.max_tokens, stored_max=self.layout.max_tokens,
+                limit=read_config(self.layout.backbone).get("max_position_embeddings"), lower_case=False,
                 trust_remote_code=encoder.trust_remote_code,
             )
         size = sum(file.stat().st_size for file in weights) / 2**20
         self.findings.verified.append(f"checkpoint {folder} ({size:.0f} MiB)")
-        width = config.get("hidden_size") or config.get("dim")
-        if width and self.train.nested_dims and not layout.heads:
-            self._check_nested(width)
+        self._widths(self.shape.hidden)
 
-    def _check_nested(self, width: int) -> None:
+    def _widths(self, width: int) -> None:
+        assert self.layout is not None
+        if self.layout.heads or not self.train.nested_dims:
+            return
         for head in self.recipe.encoder.heads:
             with torch.device("meta"):
                 width = head.fresh().bind(width)
@@ -131,7 +135,7 @@ class _Check:
         if absence is not None:
             self.findings.unverified.append(f"data: {absence}")
             return
-        table = data.load(max_rows=ROWS)
+        self.table = table = data.load(max_rows=ROWS)
         raise_faults(
             self.recipe, table.columns, has_labels=table.label is not None, has_scores=table.score is not None
         )
@@ -149,3 +153,23 @@ class _Check:
         if faults:
             raise RecipeError([f"dev: {fault}" for fault in faults])
         self.findings.verified += [f"dev task {task.label}" for task in self.recipe.dev]
+
+    def memory(self) -> None:
+        """The step's peak, where the checkpoint is at hand."""
+        if self.shape is None:
+            return
+        recipe = self.recipe
+        columns = self.table.columns if self.table else recipe.views.columns | recipe.data.required
+        views = [*recipe.views.makes(columns), *(view for copy in recipe.copies for view in copy.makes)]
+        added = [view for view in views if view.startswith("negative")] if self._has(Given) else []
+        added += [view for view in views if view.startswith("mined")] if self._has(Mined) else []
+        available, on_gpu = free_memory()
+        needed = estimate(
+            self.shape, self.train, views=len(views), candidates=1 + len(added),
+            companion_bytes=sum(companion.model_bytes for companion in recipe.companions),
+            frozen=recipe.encoder.freeze, available=available, on_gpu=on_gpu,
+        )  # fmt: skip
+        (self.findings.verified if needed.fits else self.findings.unverified).append(needed.sentence())
+
+    def _has(self, kind: type[Given | Mined]) -> bool:
+        return any(isinstance(edit, kind) for edit in self.recipe.edits)

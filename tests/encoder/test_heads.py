@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sentemb.encoder import make_heads
-from sentemb.encoder.heads import ACTIVATIONS, MLP, PARTS, Dense, Head, LayerNorm, Projector
+from sentemb.encoder.heads import MLP, PARTS, Dense, Head, LayerNorm, Projector
 from sentemb.errors import PartError
 
 OPTIONS: dict[str, dict[str, object]] = {"dense": {"out_features": 5, "residual": True}}
@@ -57,11 +57,10 @@ def test_dense_layers_compute_the_same(head: Head) -> None:
     head.eval()
     x = torch.randn(7, 8)
     expected, found = head(x), x
-    activations = {path: kind() for kind, path in ACTIVATIONS.values()}
     layers = head.dense_layers()
     assert layers is not None
     for layer in layers:
-        out = activations[layer.activation](nn.functional.linear(found, layer.weight, layer.bias))
+        out = layer.activation()(nn.functional.linear(found, layer.weight, layer.bias))
         if layer.residual:
             out = out + (found if layer.residual_weight is None else found @ layer.residual_weight.T)
         found = out

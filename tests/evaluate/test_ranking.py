@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentemb.errors import DataError, EvaluationError
-from sentemb.evaluate.reading.trec import check_run, read_qrels, read_run, write_run
+from sentemb.evaluate.reading.trec import read_qrels, read_run, write_run
 from sentemb.evaluate.retrievers import fuse
 from sentemb.evaluate.statistics.ranking import check_ids, judged_queries, ranking_scores
 
@@ -199,5 +199,3 @@ def test_malformed_runs(tmp_path):
             read_run(path)
     with pytest.raises(DataError, match="no such file"):
         read_run(tmp_path / "absent")
-    with pytest.raises(DataError, match="none of its 1 queries is judged"):
-        check_run({"x": {"d": 1.0}}, {"q": {"d": 1}}, source="r.trec")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,22 @@ def test_needs_of_the_data_are_told(faults):
     assert 'edits[0] (same_label) needs the column "label"; the data have: anchor' in said
     assert 'edits[1] (given) needs the view "negative_1"; there are anchor, positive' in said
     assert 'terms[1] (cosent) needs the column "score"' in said
+
+
+def test_every_negative_column_counts_in_the_memory(tiny_bert, tmp_path):
+    def table_size(negatives: int) -> float:
+        rows = [
+            {"anchor": f"a {i}", "positive": f"b {i}"} | {f"negative_{j + 1}": f"c {i} {j}" for j in range(negatives)}
+            for i in range(40)
+        ]
+        file = tmp_path / f"{negatives}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        overrides = [f"encoder.backbone={tiny_bert}", f"data.path={file}", "train.batch_size=4096"]
+        report = check(Recipe.load("simcse-sup-minilm", overrides))
+        (line,) = [line for line in (*report.verified, *report.unverified) if line.startswith("peak memory")]
+        return float(line.partition("score tables ")[2].split()[0])
+
+    assert table_size(5) == pytest.approx(3 * table_size(1), rel=0.2)
 
 
 def test_parts_of_the_current_folder_are_found_by_the_command(tiny_bert, data_dir, tmp_path):

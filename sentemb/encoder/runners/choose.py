@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sentemb.data.padding import pad
-from sentemb.encoder.backbone import position_limit
-from sentemb.encoder.module import EncoderModule, evaluating
+from sentemb.encoder.backbone import evaluating, position_limit
+from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.runners import int8
 from sentemb.encoder.runners.attention import pack
 from sentemb.encoder.runners.families import Unsupported

@@ -26,13 +26,14 @@ class LeanForm(Protocol):
     def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]: ...
 
 
-@dataclass(frozen=True, kw_only=True)
 class Norm:
-    """LayerNorm's weights."""
+    """A LayerNorm in ``dtype``."""
 
-    weight: Tensor
-    bias: Tensor | None
-    eps: float
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        if type(module) is not nn.LayerNorm:
+            raise Unsupported(f"a norm is {type(module).__name__}, not LayerNorm")
+        self.weight, self.eps = module.weight.detach().to(dtype), module.eps
+        self.bias = None if module.bias is None else module.bias.detach().to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
@@ -77,7 +78,7 @@ class PostNormEncoder:
         embeddings = model.embeddings
         self.words = embeddings.word_embeddings.weight.detach().to(dtype)
         self.positions = families.position_table(embeddings).detach().to(dtype)
-        self.norm = norm(embeddings.LayerNorm, dtype)
+        self.norm = Norm(embeddings.LayerNorm, dtype)
         projection = getattr(model, "embeddings_project", None)
         self.projection = None if projection is None else FastLinear.joining([projection], dtype)
         self.heads, self.activation = stack.heads, stack.activation
@@ -108,22 +109,14 @@ class PostNormEncoder:
         return other
 
 
-def norm(module: nn.Module, dtype: torch.dtype) -> Norm:
-    """A LayerNorm's weights in ``dtype``."""
-    if type(module) is not nn.LayerNorm:
-        raise Unsupported(f"a norm is {type(module).__name__}, not LayerNorm")
-    bias = None if module.bias is None else module.bias.detach().to(dtype)
-    return Norm(weight=module.weight.detach().to(dtype), bias=bias, eps=module.eps)
-
-
 def _layer(parts: LayerModules, activation: str, dtype: torch.dtype) -> PostNormLayer:
     return PostNormLayer(
         qkv=FastLinear.joining([parts.query, parts.key, parts.value], dtype),
-        out=FastLinear.joining([parts.out], dtype), first_norm=norm(parts.first_norm, dtype),
+        out=FastLinear.joining([parts.out], dtype), first_norm=Norm(parts.first_norm, dtype),
         feed_forward=FeedForward(
             up=FastLinear.joining([parts.up], dtype, activation), down=FastLinear.joining([parts.down], dtype)
         ),
-        second_norm=norm(parts.second_norm, dtype),
+        second_norm=Norm(parts.second_norm, dtype),
     )
 
 
@@ -145,17 +138,16 @@ def _relative(model: Any, dtype: torch.dtype) -> Any:
 
 
 # -------------------------------------------------------------------------------------------- ModernBERT
-@dataclass(frozen=True, kw_only=True)
 class PreNormLayer:
-    """One transformer layer."""
+    """One transformer layer; ``kind`` is "full_attention" or "sliding_attention"."""
 
-    first_norm: Norm | None  # the first layer's is the embeddings'
-    qkv: FastLinear
-    out: FastLinear
-    second_norm: Norm
-    up: FastLinear  # value and gate side by side
-    down: FastLinear
-    kind: str  # "full_attention" or "sliding_attention"
+    def __init__(self, layer: Any, kind: str, dtype: torch.dtype) -> None:
+        self.kind = kind
+        # the first layer's is the embeddings'
+        self.first_norm = None if isinstance(layer.attn_norm, nn.Identity) else Norm(layer.attn_norm, dtype)
+        self.second_norm = Norm(layer.mlp_norm, dtype)
+        linears = (layer.attn.Wqkv, layer.attn.Wo, layer.mlp.Wi, layer.mlp.Wo)  # up: value and gate side by side
+        self.qkv, self.out, self.up, self.down = (FastLinear.joining([linear], dtype) for linear in linears)
 
 
 class ModernBertEncoder:
@@ -169,8 +161,8 @@ class ModernBertEncoder:
         model: Any = backbone
         config = model.config
         self.words = model.embeddings.tok_embeddings.weight.detach().to(dtype)
-        self.norm = norm(model.embeddings.norm, dtype)
-        self.final_norm = norm(model.final_norm, dtype)
+        self.norm = Norm(model.embeddings.norm, dtype)
+        self.final_norm = Norm(model.final_norm, dtype)
         families.activation_of(config.hidden_activation)
         self.is_gelu = config.hidden_activation == "gelu"
         self.heads = config.num_attention_heads
@@ -179,12 +171,7 @@ class ModernBertEncoder:
         self.dtype = dtype
         self.thetas = {kind: float(rope["rope_theta"]) for kind, rope in config.rope_parameters.items()}
         self.layers = [
-            PreNormLayer(
-                first_norm=None if isinstance(layer.attn_norm, nn.Identity) else norm(layer.attn_norm, dtype),
-                qkv=FastLinear.joining([layer.attn.Wqkv], dtype), out=FastLinear.joining([layer.attn.Wo], dtype),
-                second_norm=norm(layer.mlp_norm, dtype), up=FastLinear.joining([layer.mlp.Wi], dtype),
-                down=FastLinear.joining([layer.mlp.Wo], dtype), kind=kind,
-            )
+            PreNormLayer(layer, kind, dtype)
             for layer, kind in zip(model.layers, config.layer_types, strict=True)
         ]
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sentemb.encoder.backbone import evaluating
 from sentemb.encoder.runners.attention import join_heads, softmax_parts, split_heads
 from sentemb.encoder.runners.families import FAMILIES, LayerModules, Unsupported, kind_of, position_table, stack_of
 from sentemb.machine.rates import linear
@@ -101,15 +102,9 @@ class TrainableEncoder:
     def agrees(self, tokens: Tokens) -> bool:
         """Whether the last hidden states are the plain forward's, without dropout, on a few rows of a batch."""
         ids, mask = tokens.input_ids[:_CHECKED_ROWS], tokens.attention_mask[:_CHECKED_ROWS]
-        modes = [(module, module.training) for module in self.backbone.modules()]
-        self.backbone.eval()
-        try:
-            with torch.no_grad(), torch.autocast("cpu", enabled=False):
-                plain: Tensor = self.backbone(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
-                ours = self([Tokens(input_ids=ids, attention_mask=mask)])[0]
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with evaluating(self.backbone), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            plain: Tensor = self.backbone(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
+            ours = self([Tokens(input_ids=ids, attention_mask=mask)])[0]
         gap = ((plain - ours) * mask[:, :, None]).abs().max()
         return bool(gap <= _TOLERANCE * plain.abs().max())
 

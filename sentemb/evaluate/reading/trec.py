@@ -9,7 +9,7 @@ from pathlib import Path
 from sentemb.data import Record
 from sentemb.errors import DataError
 from sentemb.evaluate.reading.tables import cell_of, number_of, read_lines, read_rows
-from sentemb.evaluate.statistics.ranking import Qrels, Run
+from sentemb.evaluate.statistics.ranking import Run
 from sentemb.files import atomic_file
 
 
@@ -75,15 +75,3 @@ def _lines(path: Path, form: str) -> Iterator[Record]:
             raise DataError(f"{path}:{number}: {len(fields)} fields; needed are {len(columns)}: {form}")
         if fields:
             yield Record(where=f"{path}:{number}", fields=dict(zip(columns, fields, strict=True)))
-
-
-def check_run(run: Run, qrels: Qrels, *, source: str) -> None:
-    """A run and judgements that share no query do not belong together.
-
-    Raises: DataError: they share none.
-    """
-    if not any(query in qrels for query in run):
-        raise DataError(
-            f'{source}: none of its {len(run):,} queries is judged (first: "{next(iter(run))}", judged: '
-            f'"{next(iter(qrels))}")'
-        )

@@ -7,7 +7,6 @@ pairs), so that two results files can be tested against one another; ``fingerpri
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 import re
@@ -128,19 +127,20 @@ def save_results(folder: Path, results: Results) -> Path:
     """
     model = re.sub(r"[^A-Za-z0-9._-]+", "_", results.model.name).strip("_")
     stem = f"{results.suite}--{model}"
-    for number in itertools.count(1):
-        path = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
-        if not path.exists():
-            write_results(path, results)
-            return path
-        try:
-            earlier = read_results(path)
-        except DataError:
-            continue
-        if earlier.model == replace(results.model, width=earlier.model.width):
-            write_results(path, _merged(earlier, results))
-            return path
-    raise AssertionError("unreachable")
+    path, number = folder / f"{stem}.json", 1
+    while path.exists() and not _is_of(path, results.model):
+        number += 1
+        path = folder / f"{stem}-{number}.json"
+    write_results(path, _merged(read_results(path), results) if path.exists() else results)
+    return path
+
+
+def _is_of(path: Path, model: ModelIdentity) -> bool:
+    try:
+        earlier = read_results(path).model
+    except DataError:
+        return False
+    return earlier == replace(model, width=earlier.width)
 
 
 def _merged(earlier: Results, now: Results) -> Results:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sentemb.errors import DataError
 from sentemb.evaluate.model import ModelIdentity
-from sentemb.evaluate.reading.trec import check_run, read_qrels, read_run
+from sentemb.evaluate.reading.trec import read_qrels, read_run
 from sentemb.evaluate.reports.results import Results
 from sentemb.evaluate.task import EvalSetup
 from sentemb.evaluate.tasks.retrieval import Retrieval, score_run
@@ -23,7 +24,9 @@ def score_trec(path: Path, qrels: Path, *, metric: str = "ndcg@10", resamples: i
     """
     task = Retrieval(path=str(qrels), name=qrels.stem, metric=metric)
     judged, run = read_qrels(qrels), read_run(path)
-    check_run(run, judged, source=str(path))
+    if not any(query in judged for query in run):
+        examples = f'first: "{next(iter(run))}", judged: "{next(iter(judged))}"'
+        raise DataError(f"{path}: none of its {len(run):,} queries is judged ({examples})")
     means, items = score_run(run, judged, metric)
     setup = EvalSetup(resamples=resamples, seed=seed)
     result = task.result(setup, metric=metric, metrics=means, protocol="trec", items=items)

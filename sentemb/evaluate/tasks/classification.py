@@ -101,7 +101,7 @@ class Classification(Task):
         )  # fmt: skip
 
 
-def check_labels(train: LabelledTexts, test: LabelledTexts | None) -> None:
+def check_labels(train: LabelledTexts, test: LabelledTexts | None = None) -> None:
     """Whether there is something to tell apart.
 
     Raises: EvaluationError: fewer than two labels, or a test label that training lacks.

@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import EvaluationError
 from sentemb.evaluate.model import EvalModel, Vectors
 from sentemb.evaluate.reading.labelled import LabelledTexts, read_splits, split_faults
 from sentemb.evaluate.reports.results import TaskResult
 from sentemb.evaluate.statistics.significance import in_points
 from sentemb.evaluate.task import EvalSetup, Task, Texts
+from sentemb.evaluate.tasks.classification import check_labels
 from sentemb.parts import Count
 
 
@@ -42,8 +42,7 @@ class Clustering(Task):
     def load(self, setup: EvalSetup) -> LabelledTexts:
         train, test = read_splits(setup.data.path(self.path))
         data = test or train
-        if len(data.classes) < 2:
-            raise EvaluationError(f"{data.source}: only the label {data.classes[0]!r}; at least two are needed")
+        check_labels(data)
         return data
 
     def texts(self, data: LabelledTexts) -> Sequence[Texts]:
