@@ -34,6 +34,7 @@ IdField = Annotated[str | None, typer.Option(help="column with the id; default i
 SkipFaulty = Annotated[bool, typer.Option("--skip-faulty", help="leave out and count documents that cannot be indexed")]
 VectorFile = Annotated[Path | None, typer.Option(help="the documents' vectors, a .npy array; no model is needed then")]
 Wait = Annotated[float, typer.Option(min=0, help="seconds to wait for another process that writes to this index")]
+WordRule = Annotated[str, typer.Option(help="word index for --hybrid: english, unicode, stem-german …, trigram, none")]
 TargetRecall = Annotated[float, typer.Option(help="share of the exact ten nearest neighbours that a search must find")]
 
 SETTINGS = {
@@ -59,8 +60,7 @@ def build(
         "--rescore/--no-rescore", help="compare the best again in half precision; default where codes are coarse"),
     ] = None,
     field: Annotated[list[str] | None, typer.Option(help="metadata field to index for fast filters; repeat")] = None,
-    words: Annotated[str, typer.Option(help="word index for --hybrid: english, unicode, stem-german …, trigram, none")]
-    = "english",
+    words: WordRule = "english",
     set_: Annotated[list[str] | None, typer.Option(
         "--set", metavar="KEY=VALUE", help=f"one more setting: {', '.join(SETTINGS)}; repeatable")] = None,
     text_field: TextField = None,
@@ -194,12 +194,7 @@ def tune(
 
 @app.command()
 @stoppable(NOT_BEGUN)
-def upgrade(
-    index: Folder,
-    words: Annotated[str, typer.Option(help="word index for --hybrid: english, unicode, stem-german …, trigram, none")]
-    = "english",
-    wait: Wait = 0,
-) -> None:
+def upgrade(index: Folder, words: WordRule = "english", wait: Wait = 0) -> None:
     """Write an index of an earlier sentemb in today's format, with a word index; vectors stay as they are."""
     with _changing(index, wait) as opened:
         opened.upgrade(words=words)
@@ -216,7 +211,7 @@ def stats(index: Folder, json: Json = False) -> None:
 @app.command()
 @stoppable("nothing was changed")
 def verify(index: Folder) -> None:
-    """Check every file's SHA-256, the document stores, ids and vectors."""
+    """Check every file's SHA-256, the document stores and ids."""
     opened = _open(index)
     typer.echo(f"{index}: {opened.verify()} files are as they were written; {len(opened):,} documents")
 

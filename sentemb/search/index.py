@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentemb.data.faults import Faults
 from sentemb.maths.neighbours import Metric
 from sentemb.search.query.searcher import Searcher
-from sentemb.search.query.segments import search_as_tuned
 from sentemb.search.store import changes, maintenance
 from sentemb.search.store import manifest as manifests
 from sentemb.search.store.build import Spread, build
@@ -23,10 +21,9 @@ from sentemb.search.store.generation import Access, Generation
 from sentemb.search.store.manifest import Document, Manifest, Tuned
 from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.segment import Segment
-from sentemb.search.vectors.kind import VectorIndex
+from sentemb.search.vectors.kind import VectorIndex, Vectors
 from sentemb.types import Embedder
 
-Vectors = NDArray[np.float32]
 Data = str | Path | Iterable[Any]  # what a file or hub id names, or texts, mappings or Documents
 
 
@@ -108,7 +105,7 @@ class SearchIndex(Searcher):
         source = name or (str(data) if isinstance(data, (str, Path)) else "the given documents")
         build(
             folder, None if data is None else records_of(data), options, encoder=embedder, vectors=vectors,
-            source_name=source, search=search_as_tuned, disk=disk, resume=resume, overwrite=overwrite, wait_s=wait_s,
+            source_name=source, disk=disk, resume=resume, overwrite=overwrite, wait_s=wait_s,
             skipped=skipped, spread=spread,
         )
         return cls.open(folder, encoder=embedder, verify=False, wait_s=wait_s, disk=disk)
@@ -246,16 +243,14 @@ class SearchIndex(Searcher):
     def tune(self, queries: Sequence[str] | Vectors, *, target_recall: float = 0.95) -> Tuned:
         """Tune the search effort to real queries, and store it."""
         vectors = queries if isinstance(queries, np.ndarray) else self.vectors_of_texts(queries)
-        self.generation = maintenance.tune_on(
-            self.access, self.generation, vectors, target_recall, search_as_tuned
-        )
+        self.generation = maintenance.tune_on(self.access, self.generation, vectors, target_recall)
         tuned = self.manifest.tuned
         assert tuned is not None
         return tuned
 
     def verify(self) -> int:
-        """Check every file, id and vector that can be checked, of the newest generation; gives the number of files."""
-        self.generation, files = maintenance.verify(self.access, self.generation, search_as_tuned)
+        """Check every file and id of the newest generation; gives the number of files."""
+        self.generation, files = maintenance.verify(self.access, self.generation)
         return files
 
     def stats(self) -> maintenance.Stats:

@@ -29,7 +29,7 @@ def contents(index: SearchIndex) -> dict[Any, str | None]:
     return {
         document.id: document.text
         for segment in index.segments
-        for row, document in segment.documents.scan()
+        for row, document in segment.documents.fetch(range(segment.rows)).items()
         if segment.live is None or segment.live[row]
     }
 

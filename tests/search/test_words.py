@@ -14,7 +14,7 @@ from sentemb.errors import SearchError
 from sentemb.search import Document, SearchIndex
 from sentemb.search.query.words import K1, B, Bm25
 from sentemb.search.store import words as store_words
-from sentemb.search.store.words import WordRule, words_of_texts
+from sentemb.search.store.words import WordRule, rule_of, words_of_texts
 
 
 def drawn(rows: int, seed: int) -> list[str | None]:
@@ -84,7 +84,7 @@ def test_stems() -> None:
     assert WordRule(stem=True).words("running runs") == ["run", "run"]
     assert WordRule(language="german", stem=True).words("Häuser") == ["haus"]
     with pytest.raises(SearchError, match="no stemmer"):
-        WordRule(language="klingon", stem=True).check()
+        rule_of("stem-klingon")
 
 
 def test_an_index_finds_words_over_its_segments(tmp_path: Path) -> None:

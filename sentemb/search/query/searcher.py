@@ -13,14 +13,14 @@ from sentemb.errors import SearchError, did_you_mean
 from sentemb.maths.neighbours import merged, nothing, ordered, without_own
 from sentemb.search.query.conditions import OWN
 from sentemb.search.query.expression import comparisons_of, condition
-from sentemb.search.query.segments import check_k, effort_of, search
 from sentemb.search.query.words import Bm25, fuse
 from sentemb.search.store.documents import Condition, Id
 from sentemb.search.store.embedding import check_model, encode, load_encoder
 from sentemb.search.store.generation import Generation, Hit
+from sentemb.search.store.searching import check_k, effort_of, search
+from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Embedder, Hits
 
-Vectors = NDArray[np.float32]
 Where = str | Mapping[str, Any] | None
 Queries = str | Sequence[str] | Vectors
 _KINDS = {"text": "text", "integer": "numbers", "real": "numbers", "true": "true or false", "false": "true or false",

@@ -25,7 +25,7 @@ from sentemb.search.store.commit import commit, commit_draft, discard_draft, on_
 from sentemb.search.store.disk import Disk
 from sentemb.search.store.documents import Row
 from sentemb.search.store.embedding import TextBlocks, VectorRule, model_of, prompts_of
-from sentemb.search.store.maintenance import K, Search, sample_rows, tune
+from sentemb.search.store.maintenance import K, sample_rows, tune
 from sentemb.search.store.manifest import Draft, Manifest, SegmentEntry, Tuned
 from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.records import Numbering, as_rows
@@ -44,14 +44,13 @@ SHARE = 32  # at most this share of the work done so far is lost when a build is
 
 def build(
     folder: Path, records: Iterable[Any] | None, options: BuildOptions, *, encoder: Embedder | None,
-    vectors: Vectors | None, source_name: str, search: Search, disk: Disk, resume: bool = False,
+    vectors: Vectors | None, source_name: str, disk: Disk, resume: bool = False,
     overwrite: bool = False, wait_s: float = 0.0, skipped: Faults | None = None,
     spread: Spread = map,
 ) -> None:
     """Build the index in ``folder``; see ``SearchIndex.build``.
 
     Args:
-        search: how several segments are searched as one; the effort is tuned with it.
         spread: calls a function for every segment that is left to make; of texts, elsewhere too (``Cluster.spread``).
     """
     options.check()
@@ -72,43 +71,42 @@ def build(
         )
         try:
             if vectors is not None:
-                made = _from_vectors(writer, records, np.asarray(vectors), options, source_name, search, skipped)
+                made = _from_vectors(writer, records, np.asarray(vectors), options, source_name, skipped)
             else:
                 assert records is not None
                 assert encoder is not None
                 begun = unfinished if resume else None
                 made = _from_texts(
-                    writer, begun, records, encoder, options, source_name, search, skipped, spread
+                    writer, begun, records, encoder, options, source_name, skipped, spread
                 )
             commit(folder, disk, made, old)
         except BaseException as error:
             with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
-                _say_what_is_kept(error, _tidy(folder, disk))
+                _tidy(folder, disk, error)
             raise
         with suppress(OSError):  # the index holds; the next writer sweeps again
             sweep(folder, disk)
 
 
-def _tidy(folder: Path, disk: Disk) -> int:
-    """Remove what no commit names; gives the documents from which a build can go on."""
+def _tidy(folder: Path, disk: Disk, error: BaseException) -> None:
+    """Remove what no commit names; the error then says from how many documents a build can go on."""
     draft = sweep(folder, disk)
-    if draft is not None and not draft.count:
+    if draft is None:
+        return
+    if not draft.count:
         discard_draft(folder, disk)
-    return draft.count if draft else 0
-
-
-def _say_what_is_kept(error: BaseException, kept: int) -> None:
-    message = f"{kept:,} encoded documents are kept"
-    if kept and isinstance(error, (SearchError, DataError, NumericError)):
+        return
+    message = f"{draft.count:,} encoded documents are kept"
+    if isinstance(error, (SearchError, DataError, NumericError)):
         error.args = (f"{error}; {message}: the corrected command goes on with --resume",)
-    elif kept and isinstance(error, OSError):
+    elif isinstance(error, OSError):
         error.strerror = f"{error.strerror}; {message}: when that is mended, the same command goes on with --resume"
 
 
 # ------------------------------------------------------------------------------------------------ first half
 def _from_vectors(
     writer: SegmentWriter, records: Iterable[Any] | None, vectors: Vectors, options: BuildOptions, source_name: str,
-    search: Search, skipped: Faults | None,
+    skipped: Faults | None,
 ) -> Manifest:
     if len(vectors) == 0:
         raise SearchError("there are no vectors to index")
@@ -118,12 +116,12 @@ def _from_vectors(
     draft = Draft(source=source_name, metric=options.metric, dim=options.dim, model=None)
     commit_draft(writer.folder, writer.disk, draft)
     sweep(writer.folder, writer.disk)  # a build that is written over
-    return make_index(writer, draft, source, options, search, width=vectors.shape[1])
+    return make_index(writer, draft, source, options, width=vectors.shape[1])
 
 
 def _from_texts(
     writer: SegmentWriter, unfinished: Draft | None, records: Iterable[Any], encoder: Embedder, options: BuildOptions,
-    source_name: str, search: Search, skipped: Faults | None, spread: Spread,
+    source_name: str, skipped: Faults | None, spread: Spread,
 ) -> Manifest:
     prompts = prompts_of(encoder, options.query_prompt, options.document_prompt)
     model = model_of(encoder, 1, query_prompt=prompts[0], document_prompt=prompts[1])
@@ -145,7 +143,7 @@ def _from_texts(
     if not draft.count or draft.model is None:
         raise SearchError(f"{source_name}: there are no documents to index")
     with closing(StagedRows(writer.folder, draft)) as staged:
-        return make_index(writer, draft, staged, options, search, width=draft.model.width, spread=spread)
+        return make_index(writer, draft, staged, options, width=draft.model.width, spread=spread)
 
 
 def _check_same(draft: Draft, now: Draft, folder: Path) -> None:
@@ -225,7 +223,7 @@ def _portion(first: Block, blocks: Iterator[Block], rows: int, faults: list[Base
 
 # ----------------------------------------------------------------------------------------------- second half
 def make_index(
-    writer: SegmentWriter, draft: Draft, source: GivenRows | StagedRows, options: BuildOptions, search: Search, *,
+    writer: SegmentWriter, draft: Draft, source: GivenRows | StagedRows, options: BuildOptions, *,
     width: int, spread: Spread = map,
 ) -> Manifest:
     """The index of all rows: kind, training, segments, tuning; each of them committed to the draft."""
@@ -238,7 +236,8 @@ def make_index(
         description=index.description, reason=choice.reason, seed=options.seed, next_id=0, width=width,
         model=draft.model, rescored=choice.is_rescored, indexed_fields=options.indexed_fields, words=options.words,
     )
-    parts = _parts(source.rows, options.segment_rows)
+    step = options.segment_rows or source.rows
+    parts = [(start, min(start + step, source.rows)) for start in range(0, source.rows, step)]
     made = draft.made if _goes_on(draft.made, begun, parts) else None
     if made is None and draft.made is not None:  # of another kind, or over another generation
         draft = replace(draft, made=None)
@@ -257,7 +256,7 @@ def make_index(
         commit_draft(writer.folder, writer.disk, replace(draft, made=made))
     made = replace(made, next_id=source.next_id)
     if not index.is_exact:
-        made = replace(made, tuned=_tuned(writer.folder, made, source, options, search))
+        made = replace(made, tuned=_tuned(writer.folder, made, source, options))
     commit_draft(writer.folder, writer.disk, replace(draft, made=made))
     return made
 
@@ -283,11 +282,6 @@ def make_segment(
         return writer.write(number, counted(), index, is_rescored=made.rescored)
 
 
-def _parts(rows: int, segment_rows: int | None) -> list[tuple[int, int]]:
-    step = segment_rows or rows
-    return [(start, min(start + step, rows)) for start in range(0, rows, step)]
-
-
 def _goes_on(made: Manifest | None, begun: Manifest, parts: list[tuple[int, int]]) -> bool:
     """Whether the segments that an interrupted build made are the first ones of this build."""
     if made is None:
@@ -297,9 +291,7 @@ def _goes_on(made: Manifest | None, begun: Manifest, parts: list[tuple[int, int]
     return settings == begun and rows == [stop - start for start, stop in parts[: len(rows)]]
 
 
-def _tuned(
-    folder: Path, made: Manifest, source: GivenRows | StagedRows, options: BuildOptions, search: Search
-) -> Tuned:
+def _tuned(folder: Path, made: Manifest, source: GivenRows | StagedRows, options: BuildOptions) -> Tuned:
     """Tune the search effort against exact search, on some of the documents themselves."""
     own = sample_rows(source.rows, options.seed)
     queries = source.take(own)
@@ -308,7 +300,7 @@ def _tuned(
     truth = without_own(top_of_blocks(queries, vectors, K + 1, metric=metric, device="cpu"), own).ids
     segments = [Segment(folder, entry, made, is_mapped=True, verify=False) for entry in made.segments]
     try:
-        return tune(segments, queries, truth, own, metric=made.metric, target=options.target_recall, search=search)
+        return tune(segments, queries, truth, own, metric=made.metric, target=options.target_recall)
     finally:
         for segment in segments:
             segment.close()

@@ -125,9 +125,8 @@ def to_merge(rows: Sequence[int], is_tail: Sequence[bool]) -> list[int]:
     chosen = order[:2]
     total = sum(rows[position] for position in chosen)
     for position in order[2:]:
-        if rows[position] > 2 * total and len(rows) - len(chosen) + 1 <= MAX_SEGMENTS // 2:
-            break
-        if rows[position] > 2 * total and rows[position] > 10_000:
+        are_few = len(rows) - len(chosen) + 1 <= MAX_SEGMENTS // 2
+        if rows[position] > 2 * total and (are_few or rows[position] > 10_000):
             break
         chosen.append(position)
         total += rows[position]

@@ -12,7 +12,8 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
@@ -52,13 +53,11 @@ class DocumentWriter:
         self.rows = 0
         if path.exists():
             raise SearchError(f"{path}: is there already; name another folder")
-        try:
+        with _writing(path):
             self._database = disk.connect(path)
             self._database.execute("PRAGMA journal_mode=OFF")
             self._database.execute("PRAGMA synchronous=OFF")
             self._database.execute(_TABLE)
-        except sqlite3.Error as error:
-            raise _failed(path, error) from error
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows, in one transaction.
@@ -67,24 +66,20 @@ class DocumentWriter:
             SearchError: the disk refused.
         """
         numbered = ((self.rows + i, *row) for i, row in enumerate(rows))
-        try:
+        with _writing(self.path):
             self._database.execute("BEGIN")
             self._database.executemany("INSERT INTO documents VALUES (?, ?, ?, ?)", numbered)
             self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise _failed(self.path, error) from error
         self.rows += len(rows)
 
     def close(self, indexed_fields: Sequence[str] = (), words: WordRule | None = None) -> StoredFile:
         """Index ids, the metadata fields that filters use most, and words; then flush the file."""
-        try:
+        with _writing(self.path):
             self._database.execute("CREATE INDEX by_id ON documents(id)")
             for number, name in enumerate(indexed_fields):
                 self._database.execute(f"CREATE INDEX field_{number} ON documents({extract(name)})")
             if words is not None:
                 write_words(self._database, self._texts(), words)
-        except sqlite3.Error as error:
-            raise _failed(self.path, error) from error
         self._database.close()
         return self._disk.adopt(self.path)
 
@@ -200,12 +195,6 @@ class Documents:
         """The metadata fields that there are."""
         return [name for (name,) in self.query("SELECT DISTINCT key FROM documents, json_each(metadata) ORDER BY key")]
 
-    def scan(self) -> Iterator[tuple[int, Document]]:
-        """Row and document, in row order, a few thousand in memory at a time."""
-        for start in range(0, self.rows, 4096):
-            rows = range(start, min(start + 4096, self.rows))
-            yield from zip(rows, map(document_of, self.raw(rows)), strict=True)
-
     def check(self) -> None:
         """Walk the whole database.
 
@@ -244,7 +233,15 @@ def row_of(document: Document, name: Id) -> Row:
     Raises:
         DataError: metadata that JSON cannot hold.
     """
-    return name, document.text, _json(document.metadata, name)
+    metadata = None
+    if document.metadata:
+        try:
+            metadata = json.dumps(
+                document.metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+            )
+        except (TypeError, ValueError) as error:
+            raise DataError(f"metadata of document {name!r} cannot be stored as JSON: {error}") from error
+    return name, document.text, metadata
 
 
 def document_of(row: Row) -> Document:
@@ -272,15 +269,6 @@ def extract(name: str, function: str = "json_extract") -> str:
     return calls[0] if len(calls) == 1 else f"coalesce({', '.join(calls)})"
 
 
-def _json(metadata: Mapping[str, Any], name: Id) -> str | None:
-    if not metadata:
-        return None
-    try:
-        return json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"metadata of document {name!r} cannot be stored as JSON: {error}") from error
-
-
 def _plain(value: Any) -> Any:
     """What JSON keeps of a value that it does not know: dates as ISO 8601, which sorts; numpy's and decimal numbers."""
     if isinstance(value, (date, time)):
@@ -292,5 +280,9 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no text, number, truth value, date, list or mapping")
 
 
-def _failed(path: Path, error: sqlite3.Error) -> SearchError:
-    return SearchError(f"{path}: could not be written ({error}); the index is as it was before")
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise SearchError(f"{path}: could not be written ({error}); the index is as it was before") from error

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentemb.errors import NumericError, SearchError
 from sentemb.maths.neighbours import Metric
@@ -17,9 +16,9 @@ from sentemb.progress import Progress
 from sentemb.search.store.documents import Row
 from sentemb.search.store.manifest import Model
 from sentemb.search.store.writing import Block
+from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Embedder, IdentifiedEmbedder
 
-Vectors = NDArray[np.float32]
 REMEMBERED = 16_384  # texts with their vectors: 24 MiB of 384 values
 
 

@@ -19,9 +19,9 @@ from sentemb.search.store.documents import Id
 from sentemb.search.store.embedding import VectorRule
 from sentemb.search.store.manifest import Document, Manifest, SegmentEntry
 from sentemb.search.store.segment import Segment, verify_file
+from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Hits
 
-Vectors = NDArray[np.float32]
 ATTEMPTS = 20  # a reader meets a writer's clean-up at most this often in a row
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +16,14 @@ from sentemb.search.store import manifest as manifests
 from sentemb.search.store.change import changing
 from sentemb.search.store.generation import Access, Generation
 from sentemb.search.store.manifest import Tuned, damaged
+from sentemb.search.store.searching import Effort, search_segments
 from sentemb.search.store.segment import Segment, verify_file
 from sentemb.search.store.writing import BLOCK
 from sentemb.search.vectors.kind import Vectors
-from sentemb.types import Hits
 
 K = 10
 QUERIES = 256
 MAX_OVERSAMPLE = 64
-
-
-class Search(Protocol):
-    """How several segments are searched as one, with this effort and no more."""
-
-    def __call__(
-        self, segments: Sequence[Segment], queries: Vectors, k: int, metric: Metric, *, effort: int | None,
-        oversample: int,
-    ) -> Hits: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +62,10 @@ def stats(generation: Generation) -> Stats:
     )
 
 
-def verify(access: Access, known: Generation, search: Search) -> tuple[Generation, int]:
+def verify(access: Access, known: Generation) -> tuple[Generation, int]:
     """Check everything that can be checked; gives the newest generation and the number of its files.
 
-    The checksums, SQLite's own integrity, that live ids are unique, and that exact vectors find themselves.
+    The checksums, SQLite's own integrity, and that live ids are unique.
 
     Raises:
         SearchError: names the first fault.
@@ -89,32 +80,17 @@ def verify(access: Access, known: Generation, search: Search) -> tuple[Generatio
     seen: Counter[str] = Counter()
     for segment in generation.segments:
         segment.documents.check()
-        for row, document in segment.documents.scan():
+        for row, name in enumerate(segment.documents.ids(0, segment.rows)):
             if segment.live is None or segment.live[row]:
-                seen[str(document.id)] += 1
+                seen[str(name)] += 1
     twice = [name for name, count in seen.items() if count > 1]
     if (twice and made.has_next_id) or sum(seen.values()) != made.live:  # format 1 took 3 and "3" for two ids
         count = sum(seen.values())
         raise damaged(access.folder, f"{len(twice)} ids occur twice, {count} live documents of {made.live}")
-    _check_vectors(generation, search)
     return generation, len(made.files)
 
 
-def _check_vectors(generation: Generation, search: Search) -> None:
-    metric = generation.manifest.metric
-    for segment in generation.segments:
-        if not (segment.vectors.is_exact and segment.live_rows):
-            continue
-        rows = np.arange(segment.rows) if segment.live is None else np.flatnonzero(segment.live)
-        sample = np.random.default_rng(0).choice(rows, size=min(16, len(rows)), replace=False)
-        vectors = segment.vectors.reconstruct(sample)
-        best = search([segment], vectors, 1, metric, effort=None, oversample=1).scores[:, 0]
-        own = (vectors**2).sum(axis=1) if metric != "l2" else np.zeros(len(sample))
-        if (best > own + 1e-4 if metric == "l2" else best < own - 1e-4).any():
-            raise damaged(generation.folder / segment.entry.index.name, "a vector does not find itself")
-
-
-def tune_on(access: Access, known: Generation, queries: Vectors, target_recall: float, search: Search) -> Generation:
+def tune_on(access: Access, known: Generation, queries: Vectors, target_recall: float) -> Generation:
     """Tune the search effort to real queries and store it; deleted rows count as the index counts them: not at all.
 
     The truth is exact search over the vectors that the index keeps (half precision where it re-scores), so a
@@ -143,9 +119,7 @@ def tune_on(access: Access, known: Generation, queries: Vectors, target_recall: 
         is_dead = (truth >= 0) & ~live[truth]
         order = np.argsort(is_dead | (truth < 0), axis=1, kind="stable")[:, :K]
         truth = np.where(np.take_along_axis(is_dead, order, axis=1), -1, np.take_along_axis(truth, order, axis=1))
-        tuned = tune(
-            segments, vectors, truth, None, metric=metric, target=target_recall, search=search, measured_on="queries"
-        )
+        tuned = tune(segments, vectors, truth, None, metric=metric, target=target_recall, measured_on="queries")
         return change.finish(replace(change.manifest, tuned=tuned))
 
 
@@ -164,7 +138,7 @@ def recall(ids: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
 
 def tune(
     segments: Sequence[Segment], queries: Vectors, truth: NDArray[np.int64], own: NDArray[np.int64] | None, *,
-    metric: Metric, target: float, search: Search, measured_on: Literal["documents", "queries"] = "documents",
+    metric: Metric, target: float, measured_on: Literal["documents", "queries"] = "documents",
 ) -> Tuned:
     """Find the least effort (and number of re-scored candidates) with recall@10 of at least ``target``.
 
@@ -178,7 +152,8 @@ def tune(
     wide = K + (own is not None)
 
     def measure(effort: int | None, oversample: int) -> float:
-        hits = search(segments, queries, wide, metric, effort=effort, oversample=oversample)
+        harder = Effort(effort=effort, oversample=oversample, can_grow=False)
+        hits = search_segments(segments, queries, wide, metric, harder)
         return recall(hits.ids if own is None else without_own(hits, own).ids, truth)
 
     knob = max(segments, key=lambda segment: segment.rows).vectors.knob

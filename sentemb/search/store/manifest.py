@@ -173,7 +173,21 @@ def read(folder: Path) -> Manifest:
         version, body = _envelope(path, MARK)
     except (FileNotFoundError, NotADirectoryError):
         raise SearchError(f"{folder}: {_why_absent(folder)}") from None
-    return parse(_from_format_1(body) if version == 1 else body, path)
+    if version == 1:
+        body = _from_format_1(body)
+    live = body.get("live") if isinstance(body, dict) else None
+    if live is not None:  # format 1 does not say
+        body = {name: value for name, value in body.items() if name != "live"}
+    manifest = _validated(_MANIFEST, body, path)
+    if live is not None and live != manifest.live:
+        raise damaged(path, f"its segments hold {manifest.live} documents, not {live}")
+    for segment in manifest.segments:
+        if segment.deleted_rows > segment.rows or (segment.deleted is None) != (segment.deleted_rows == 0):
+            raise damaged(path, f"deleted rows of {segment.index.name} do not add up")
+    names = [file.name for file in manifest.files]
+    if len(set(names)) != len(names):
+        raise damaged(path, "names a file twice")
+    return manifest
 
 
 def read_draft(folder: Path) -> Draft | None:
@@ -220,27 +234,6 @@ def _from_format_1(body: Any) -> Any:
     is_named = body["kind"] != "factory"
     kind = {"use": body["kind"]} if is_named else {"use": "faiss", "factory": body["factory"]}
     return {**named, "kind": kind, "description": body["factory"], "has_next_id": False}
-
-
-def parse(body: Any, path: Path) -> Manifest:
-    """A manifest from decoded JSON whose checksum was verified.
-
-    Raises:
-        SearchError: a field is missing, unknown or impossible.
-    """
-    live = body.get("live") if isinstance(body, dict) else None
-    if live is not None:  # format 1 does not say
-        body = {name: value for name, value in body.items() if name != "live"}
-    manifest = _validated(_MANIFEST, body, path)
-    if live is not None and live != manifest.live:
-        raise damaged(path, f"its segments hold {manifest.live} documents, not {live}")
-    for segment in manifest.segments:
-        if segment.deleted_rows > segment.rows or (segment.deleted is None) != (segment.deleted_rows == 0):
-            raise damaged(path, f"deleted rows of {segment.index.name} do not add up")
-    names = [file.name for file in manifest.files]
-    if len(set(names)) != len(names):
-        raise damaged(path, "names a file twice")
-    return manifest
 
 
 def _validated(adapter: TypeAdapter[_Record], body: Any, path: Path) -> _Record:

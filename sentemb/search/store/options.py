@@ -50,16 +50,14 @@ class BuildOptions:
         """Raises SearchError for an impossible value."""
         if self.metric not in ("cosine", "dot", "l2"):
             raise SearchError(f'metric = "{self.metric}"; allowed: cosine, dot, l2')
-        if self.dim is not None and self.dim < 1:
-            raise SearchError(f"dim = {self.dim}; a dimension is at least 1")
         if not 0 < self.target_recall <= 1:
             raise SearchError(f"target_recall = {self.target_recall}; allowed: above 0, up to 1")
-        if self.segment_rows is not None and self.segment_rows < 1:
-            raise SearchError(f"segment_rows = {self.segment_rows}; at least 1")
-        if self.seed < 0:
-            raise SearchError(f"seed = {self.seed}; at least 0")
-        if self.memory_bytes is not None and self.memory_bytes < 1:
-            raise SearchError(f"memory = {self.memory_bytes} bytes; at least 1")
+        for name, value, least in (
+            ("dim", self.dim, 1), ("segment_rows", self.segment_rows, 1), ("seed", self.seed, 0),
+            ("memory", self.memory_bytes, 1),
+        ):
+            if value is not None and value < least:
+                raise SearchError(f"{name} = {value}; at least {least}")
         for name in self.indexed_fields:
             extract(name)
         rule_of(self.words)

@@ -16,7 +16,7 @@ from sentemb.parts import PartError, room
 from sentemb.search.store.documents import Condition, Documents
 from sentemb.search.store.manifest import Manifest, SegmentEntry, StoredFile, damaged
 from sentemb.search.vectors.choice import kind_of
-from sentemb.search.vectors.kind import Mask, Rows, Scores, VectorIndex, Vectors
+from sentemb.search.vectors.kind import Mask, Rows, VectorIndex, Vectors
 
 if TYPE_CHECKING:
     from sentemb.maths.inner_products import ExactSearch
@@ -144,12 +144,6 @@ class Segment:
             while len(self._filters) > KEPT_FILTERS:
                 self._filters.popitem(last=False)
         return mask
-
-    def search(self, queries: Vectors, k: int, *, effort: int | None, allowed: Mask | None) -> tuple[Scores, Rows]:
-        """Scores and rows (queries, k) among the allowed rows, best first; missing places have row -1."""
-        if self.exact is not None:
-            return self.exact.top(queries, min(k, self.rows), allowed)
-        return self.vectors.search(queries, k, effort=effort, allowed=allowed)
 
     def exact_vectors(self, rows: Rows) -> Vectors:
         """Vectors at the best precision that is kept."""

@@ -109,16 +109,18 @@ class StagedRows:
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """Rows start … stop - 1."""
-        for part, first, last in self._inside(start, stop):
+        before = 0
+        for part in self._parts:
+            first, last = max(start - before, 0), min(stop - before, part.rows)
             for begin in range(first, last, BLOCK):
                 rows = np.arange(begin, min(begin + BLOCK, last))
                 cut = part.cut if begin == 0 else 0
                 yield Block(rows=part.documents.raw(rows.tolist()), vectors=part.exact_vectors(rows), cut=cut)
+            before += part.rows
 
     def vectors(self, start: int, stop: int) -> Vectors:
         """Vectors of rows start … stop - 1."""
-        parts = [part.exact_vectors(np.arange(first, last)) for part, first, last in self._inside(start, stop)]
-        return np.concatenate(parts)
+        return self.take(np.arange(start, min(stop, self.rows)))
 
     def take(self, rows: Rows) -> Vectors:
         """Vectors of the given rows, which ascend."""
@@ -135,12 +137,3 @@ class StagedRows:
         """Close the files."""
         for part in self._parts:
             part.documents.close()
-
-    def _inside(self, start: int, stop: int) -> Iterator[tuple[StagedPart, int, int]]:
-        """Parts with their own rows of start … stop - 1."""
-        before = 0
-        for part in self._parts:
-            first, last = max(start - before, 0), min(stop - before, part.rows)
-            if first < last:
-                yield part, first, last
-            before += part.rows

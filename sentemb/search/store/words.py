@@ -51,11 +51,6 @@ class WordRule:
     language: str = "english"
     stem: bool = False
 
-    def check(self) -> None:
-        """Raises SearchError for a language without a stemmer, MissingExtra where the stemmers are not installed."""
-        if self.stem:
-            _stemmer(self.language)
-
     def words(self, text: str) -> list[str]:
         """The words of a text, in order."""
         if text.isascii():
@@ -84,9 +79,9 @@ def rule_of(name: str) -> WordRule | None:
     if language == name and name not in ("unicode", "english", "trigram"):
         known = ("none", "unicode", "english", "trigram", "stem-english")
         raise SearchError(f'words = "{name}"{did_you_mean(name, known)}; or stem- and another language')
-    rule = WordRule(language=language, stem=language != name)
-    rule.check()
-    return rule
+    if language != name:
+        _stemmer(language)
+    return WordRule(language=language, stem=language != name)
 
 
 @cache

@@ -10,15 +10,13 @@ from sentemb.maths.inner_products import COLUMNS, ExactSearch
 from sentemb.search.vectors.kind import VectorIndex
 
 
-def torch_device(name: str) -> str | None:
-    """The torch device that ``device = name`` of an index means; None for the CPU.
+def torch_device(name: str) -> str:
+    """The torch device that ``device = name`` of an index means.
 
     Raises:
-        SearchError: neither a CPU nor a CUDA device.
+        SearchError: no CUDA device.
         ModelError: this machine has no such device.
     """
-    if name == "cpu":
-        return None
     if name.partition(":")[0] != "cuda":
         raise SearchError(f'device = "{name}"; an index is searched on cpu, cuda or cuda:1 …')
     from sentemb.machine.precision import find_device

@@ -254,10 +254,7 @@ class FaissIndex(VectorIndex):
         return None if selected is None else faiss.SearchParameters(sel=selected)
 
     def _search(self, queries: Vectors, k: int, effort: int | None, selected: Any) -> tuple[NDArray[Any], Rows]:
-        parameters = self._parameters(effort, selected) if not self._is_binary else (
-            None if selected is None else faiss.SearchParameters(sel=selected)
-        )
-        scores, rows = self.raw.search(self._coded(queries), k, params=parameters)
+        scores, rows = self.raw.search(self._coded(queries), k, params=self._parameters(effort, selected))
         return scores, rows
 
     def _can_select(self) -> bool:

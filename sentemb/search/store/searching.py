@@ -65,15 +65,6 @@ def effort_of(generation: Generation, effort: int | None = None) -> Effort:
     return Effort(effort=tuned.effort if effort is None else effort, oversample=tuned.oversample)
 
 
-def search_as_tuned(
-    segments: Sequence[Segment], queries: Vectors, k: int, metric: Metric, *, effort: int | None, oversample: int
-) -> Hits:
-    """A ``store.tuning.Search``: with this effort and no more."""
-    return search_segments(
-        segments, queries, k, metric, Effort(effort=effort, oversample=oversample, can_grow=False)
-    )
-
-
 def search_segments(
     segments: Sequence[Segment], queries: Vectors, k: int, metric: Metric, effort: Effort,
     condition: Condition | None = None,
@@ -96,7 +87,7 @@ def search_segment(
 ) -> Hits:
     """The k best rows of one segment."""
     if segment.exact is not None:
-        scores, rows = segment.search(queries, k, effort=None, allowed=allowed)
+        scores, rows = segment.exact.top(queries, min(k, segment.rows), allowed)
         return Hits(ids=rows, scores=scores)
     share = 1.0
     if allowed is not None:
@@ -106,9 +97,9 @@ def search_segment(
         share = count / segment.rows
     wanted = min(k * effort.oversample if segment.half is not None else k, segment.rows)
     steps = _effort_for(segment, effort, wanted, share)
-    scores, rows = segment.search(queries, wanted, effort=steps, allowed=allowed)
+    scores, rows = segment.vectors.search(queries, wanted, effort=steps, allowed=allowed)
     hits = Hits(ids=rows, scores=scores)
-    if effort.can_grow:
+    if effort.can_grow and steps is not None:
         _fill_up(segment, queries, hits, min(k, round(share * segment.rows)), steps, allowed)
     if segment.half is not None:
         exact = compared(queries, hits.ids, segment.exact_vectors, metric=metric)
@@ -117,14 +108,14 @@ def search_segment(
 
 
 def _fill_up(
-    segment: Segment, queries: Vectors, hits: Hits, wanted: int, effort: int | None, allowed: Mask | None
+    segment: Segment, queries: Vectors, hits: Hits, wanted: int, effort: int, allowed: Mask | None
 ) -> None:
     """Look harder for the queries with fewer than ``wanted`` rows, until they have them or all was seen."""
     short = np.flatnonzero(hits.ids[:, wanted - 1] < 0)
     knob = segment.vectors.knob
-    while len(short) and knob is not None and effort is not None and effort < knob.largest:
+    while len(short) and knob is not None and effort < knob.largest:
         effort = min(4 * effort, knob.largest)
-        hits.scores[short], hits.ids[short] = segment.search(
+        hits.scores[short], hits.ids[short] = segment.vectors.search(
             queries[short], hits.ids.shape[1], effort=effort, allowed=allowed
         )
         short = short[hits.ids[short, wanted - 1] < 0]
