@@ -12,7 +12,7 @@ from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
     from sentemb.mining.run import MiningReport
-    from sentemb.mining.texts import Columns
+    from sentemb.mining.texts import MiningColumns
 
 app = typer.Typer(add_completion=False)
 
@@ -69,15 +69,15 @@ def mine(
         _show(result.report, output, json)
 
 
-def _columns(data: str, given: list[str], unlabelled: bool) -> Columns:
+def _columns(data: str, given: list[str], unlabelled: bool) -> MiningColumns:
     """Columns as ``ROLE=NAME``; unlabelled texts of a .txt file are in the column ``text``."""
     from dataclasses import fields
 
     from sentemb.errors import DataError, did_you_mean
-    from sentemb.mining.texts import Columns
+    from sentemb.mining.texts import MiningColumns
 
     names: dict[str, Any] = dict(entry.partition("=")[::2] for entry in given)
-    roles = [field.name for field in fields(Columns)]
+    roles = [field.name for field in fields(MiningColumns)]
     for role, name in names.items():
         if role not in roles or not name:
             raise DataError(f"--column {role}={name}: write ROLE=NAME{did_you_mean(role, roles)}")
@@ -85,7 +85,7 @@ def _columns(data: str, given: list[str], unlabelled: bool) -> Columns:
         names["positive"] = None
         if data.removesuffix(".gz").removesuffix(".zst").endswith(".txt"):
             names.setdefault("anchor", "text")
-    return Columns(**names)
+    return MiningColumns(**names)
 
 
 def _show(report: MiningReport, output: Path, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge
 
 from sentemb.data.faults import Faults
-from sentemb.data.formats import Block, row_blocks
+from sentemb.data.formats import RecordBlock, row_blocks
 from sentemb.data.roles import ROLES, is_role
 from sentemb.data.sources import HUB_ID, Format, source_blocks
 from sentemb.data.table import Table, read_table
@@ -60,7 +60,7 @@ class DataSource(Part, room="sources"):
         """Every row: column name -> value."""
         raise NotImplementedError
 
-    def blocks(self, faults: Faults) -> Iterator[Block]:
+    def blocks(self, faults: Faults) -> Iterator[RecordBlock]:
         """The rows in blocks of columns; rows that cannot be read go to ``faults``."""
         return row_blocks(self.rows(), str(self))
 
@@ -123,7 +123,7 @@ class TableData(DataSource):
         name = "standard input" if self.path == "-" else self.path
         return name + "".join(f" ({word})" for word in (self.config, self.split) if word)
 
-    def blocks(self, faults: Faults) -> Iterator[Block]:
+    def blocks(self, faults: Faults) -> Iterator[RecordBlock]:
         """The rows in blocks of columns."""
         return source_blocks(
             self.path, faults, split=self.split, config=self.config, revision=self.revision, format=self.format,

@@ -26,7 +26,7 @@ MISSING: Final = _Missing()  # a key that a JSON object lacks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class RecordBlock:
     """Some rows of one file: a list of values per column."""
 
     file: str
@@ -45,7 +45,7 @@ class Block:
 
 
 # ------------------------------------------------------------------------------------------------ text
-def txt_blocks(stream: Iterable[bytes], file: str, faults: Faults) -> Iterator[Block]:
+def txt_blocks(stream: Iterable[bytes], file: str, faults: Faults) -> Iterator[RecordBlock]:
     """One sentence a line, in the column ``text``. Blank lines are faults, except at the end of the file."""
 
     def rows() -> Iterator[tuple[int, str]]:
@@ -63,7 +63,7 @@ def txt_blocks(stream: Iterable[bytes], file: str, faults: Faults) -> Iterator[B
             yield number, line.rstrip("\r\n")
 
     for lines, texts in _in_blocks(rows()):
-        yield Block(file=file, names=("text",), columns=(texts,), lines=lines)
+        yield RecordBlock(file=file, names=("text",), columns=(texts,), lines=lines)
 
 
 def _in_blocks(rows: Iterator[tuple[int, T]]) -> Iterator[tuple[list[int], list[T]]]:
@@ -75,7 +75,7 @@ def _in_blocks(rows: Iterator[tuple[int, T]]) -> Iterator[tuple[list[int], list[
         yield [line for line, _ in block], [row for _, row in block]
 
 
-def jsonl_blocks(stream: Iterable[bytes], file: str, faults: Faults) -> Iterator[Block]:
+def jsonl_blocks(stream: Iterable[bytes], file: str, faults: Faults) -> Iterator[RecordBlock]:
     """One JSON object a line; blank lines are skipped. A block's names are its rows' keys as they first appear."""
     objects = ((number, _json_object(raw, file, number, faults)) for number, raw in enumerate(stream, 1))
     for lines, rows in _in_blocks((number, row) for number, row in objects if row is not None):
@@ -109,13 +109,13 @@ def _json_object(raw: bytes, file: str, number: int, faults: Faults) -> dict[str
 
 def _transpose(
     rows: Sequence[Mapping[str, Any]], file: str, lines: Sequence[int], *, has_lines: bool = True
-) -> Block:
+) -> RecordBlock:
     names = tuple(dict.fromkeys(name for row in rows for name in row))
     columns = tuple([row.get(name, MISSING) for row in rows] for name in names)
-    return Block(file=file, names=names, columns=columns, lines=lines, has_lines=has_lines)
+    return RecordBlock(file=file, names=names, columns=columns, lines=lines, has_lines=has_lines)
 
 
-def row_blocks(rows: Iterable[object], name: str) -> Iterator[Block]:
+def row_blocks(rows: Iterable[object], name: str) -> Iterator[RecordBlock]:
     """Rows that are dicts, tuples or texts; the columns of a tuple are called ``column_1``, ``column_2``, …
 
     Raises: DataError for a row of another kind.
@@ -139,7 +139,7 @@ def _named(row: object, number: int, name: str) -> Mapping[str, Any]:
 
 def separated_blocks(
     stream: Iterable[bytes], file: str, faults: Faults, *, delimiter: str, quoted: bool, has_header: bool
-) -> Iterator[Block]:
+) -> Iterator[RecordBlock]:
     """Rows of a csv or tsv file; blank lines are skipped, every other row must be as wide as the header.
 
     Without a header the columns are called ``column_1``, ``column_2``, …
@@ -165,7 +165,7 @@ def separated_blocks(
 
     for lines, block in _in_blocks(rows()):
         columns = tuple(map(list, zip(*block, strict=True))) if block else tuple([] for _ in names)
-        yield Block(file=file, names=names, columns=columns, lines=lines, is_typed=False)
+        yield RecordBlock(file=file, names=names, columns=columns, lines=lines, is_typed=False)
 
 
 def _numbered(reader: Any, file: str, faults: Faults, bad: set[int]) -> Iterator[tuple[int, list[str]]]:
@@ -207,7 +207,7 @@ def _decode(raw: bytes, file: str, number: int, faults: Faults) -> str | None:
 
 
 # ----------------------------------------------------------------------------------------------- Arrow
-def arrow_blocks(batches: Iterable[Any], file: str, faults: Faults) -> Iterator[Block]:
+def arrow_blocks(batches: Iterable[Any], file: str, faults: Faults) -> Iterator[RecordBlock]:
     """Blocks of pyarrow record batches or tables; faults are told by row number, from 1."""
     first = 1
     for batch in batches:
@@ -220,7 +220,7 @@ def arrow_blocks(batches: Iterable[Any], file: str, faults: Faults) -> Iterator[
             columns = [[value for i, value in enumerate(column) if i not in bad] for column in columns]
             lines = [row for i, row in enumerate(rows) if i not in bad]
         names = tuple(batch.schema.names)
-        yield Block(file=file, names=names, columns=tuple(columns), lines=lines, has_lines=False)
+        yield RecordBlock(file=file, names=names, columns=tuple(columns), lines=lines, has_lines=False)
 
 
 def _values(column: Any, file: str, rows: range, faults: Faults, bad: set[int]) -> list[Any]:

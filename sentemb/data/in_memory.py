@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 
 from sentemb.data.data_source import DataSource
 from sentemb.data.faults import Faults
-from sentemb.data.formats import BLOCK, Block, arrow_blocks, row_blocks
+from sentemb.data.formats import BLOCK, RecordBlock, arrow_blocks, row_blocks
 from sentemb.errors import DataError
 
 _NAME = "data in memory"
@@ -35,7 +35,7 @@ class MemoryRows:
             raise ValueError("must be rows: dicts, tuples or texts, a data frame, a datasets.Dataset")
         return data if isinstance(data, cls) else cls(data)
 
-    def blocks(self, faults: Faults) -> Iterator[Block]:
+    def blocks(self, faults: Faults) -> Iterator[RecordBlock]:
         """The rows in blocks of columns.
 
         Raises:
@@ -57,7 +57,7 @@ class MemoryRows:
             if len(set(map(len, columns))) > 1:
                 raise DataError(f"data: columns of different lengths: {', '.join(map(str, map(len, columns)))}")
             rows = range(1, len(columns[0]) + 1 if columns else 1)
-            return iter([Block(file=_NAME, names=names, columns=columns, lines=rows, has_lines=False)])
+            return iter([RecordBlock(file=_NAME, names=names, columns=columns, lines=rows, has_lines=False)])
         if not isinstance(data, Iterable):
             raise DataError(f"data: {type(data).__name__} holds no rows")
         return row_blocks(data, _NAME)
@@ -95,7 +95,7 @@ class InMemory(DataSource):
 
     data: Annotated[object, BeforeValidator(MemoryRows.of)]
 
-    def blocks(self, faults: Faults) -> Iterator[Block]:
+    def blocks(self, faults: Faults) -> Iterator[RecordBlock]:
         """The rows in blocks of columns."""
         assert isinstance(self.data, MemoryRows)
         return self.data.blocks(faults)

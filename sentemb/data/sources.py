@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from sentemb.data.faults import Faults, damage_named
-from sentemb.data.formats import BLOCK, Block, arrow_blocks, jsonl_blocks, separated_blocks, txt_blocks
+from sentemb.data.formats import BLOCK, RecordBlock, arrow_blocks, jsonl_blocks, separated_blocks, txt_blocks
 from sentemb.errors import DataError, did_you_mean, first_line, needs_extra
 
 Format = Literal["txt", "csv", "tsv", "jsonl", "parquet", "arrow"]
@@ -36,7 +36,7 @@ def source_blocks(
     format: Format | None = None,
     quoted: bool | None = None,
     has_header: bool = True,
-) -> Iterator[Block]:
+) -> Iterator[RecordBlock]:
     """All rows of files or of a hub data set, in order. Empty blocks tell the column names of files without rows.
 
     Args:
@@ -65,7 +65,7 @@ def source_blocks(
 
 def _file_blocks(
     path: Path | None, format_: Format | None, faults: Faults, quoted: bool | None, has_header: bool
-) -> Iterator[Block]:
+) -> Iterator[RecordBlock]:
     file = "-" if path is None else str(path)
     if path is not None and format_ in ("parquet", "arrow"):
         yield from _arrow_file(path, format_, faults)
@@ -123,7 +123,7 @@ def _folder_files(folder: Path, split: str | None) -> list[Path]:
 
 def hub_blocks(
     name: str, config: str | None, split: str | None, revision: str | None, faults: Faults
-) -> Iterator[Block]:
+) -> Iterator[RecordBlock]:
     """Rows of a data set on the hub (or in its cache), through the ``datasets`` library; its scripts are never run."""
     if not Path(name).exists() and (not HUB_ID.fullmatch(name) or _suffix(Path(name)) in _FORMATS):
         near = Path(name).expanduser().parent
@@ -150,7 +150,7 @@ def hub_blocks(
 
 
 # ------------------------------------------------------------------------------------------ details
-def _arrow_file(path: Path, format_: str, faults: Faults) -> Iterator[Block]:
+def _arrow_file(path: Path, format_: str, faults: Faults) -> Iterator[RecordBlock]:
     needs_extra("pyarrow", "data")
     import pyarrow as pa
     import pyarrow.parquet as pq

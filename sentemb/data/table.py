@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.data.faults import Faults
-from sentemb.data.formats import MISSING, Block
+from sentemb.data.formats import MISSING, RecordBlock
 from sentemb.data.roles import roles_of
 from sentemb.errors import DataError
 
@@ -32,7 +32,7 @@ class Table:
 
 
 def read_table(
-    blocks: Callable[[Faults], Iterable[Block]],
+    blocks: Callable[[Faults], Iterable[RecordBlock]],
     source: str,
     *,
     columns: Mapping[str, str] | None = None,
@@ -78,7 +78,7 @@ class _Gathered:
         self._scores: list[float] = []
         self.rows = 0
 
-    def add(self, block: Block, roles: Mapping[str, str]) -> None:
+    def add(self, block: RecordBlock, roles: Mapping[str, str]) -> None:
         by_name = dict(zip(block.names, block.columns, strict=True))
         values = {role: by_name.get(name, [MISSING] * len(block)) for role, name in roles.items()}
         faulty: dict[int, str] = {}  # row of the block -> its first fault

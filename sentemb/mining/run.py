@@ -19,7 +19,7 @@ from sentemb.maths.neighbours import Vectors
 from sentemb.mining.miner import MinedBlock, Miner, MiningOptions
 from sentemb.mining.rules import MiningRule
 from sentemb.mining.sources import MiningSource, Nearest, Passages
-from sentemb.mining.texts import Columns, MiningTexts, read_texts
+from sentemb.mining.texts import MiningColumns, MiningTexts, read_texts
 from sentemb.progress import Progress
 from sentemb.search.store.embedding import VectorRule, encode, load_encoder, prompts_of
 from sentemb.types import Embedder, IdentifiedEmbedder
@@ -69,7 +69,7 @@ def mine(
     encoder: Embedder | str | Path,
     output: str | Path | None = None,
     corpus: str | Path | Iterable[Any] = (),
-    columns: Columns | None = None,
+    columns: MiningColumns | None = None,
     split: str | None = None,
     negatives: int = 5,
     sources: Sequence[MiningSource] = (Nearest(),),

@@ -52,7 +52,7 @@ class Lists:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns:
+class MiningColumns:
     """Names of the columns that mining reads.
 
     Args:
@@ -88,7 +88,7 @@ class MiningTexts:
 
 
 def read_texts(
-    data: str | Path | Iterable[Any], corpus: str | Path | Iterable[Any] = (), *, columns: Columns | None = None,
+    data: str | Path | Iterable[Any], corpus: str | Path | Iterable[Any] = (), *, columns: MiningColumns | None = None,
     split: str | None = None,
 ) -> MiningTexts:
     """Anchors and corpus; further texts of ``corpus`` may become negatives, beside the positives of other anchors.
@@ -100,7 +100,7 @@ def read_texts(
     Raises:
         DataError: a record lacks a column or holds no text there, or there is nothing to mine from.
     """
-    columns = columns or Columns()
+    columns = columns or MiningColumns()
     pairs = list(_rows(data, split, {"anchor": columns.anchor, "positive": columns.positive,
                                      "anchor_id": columns.anchor_id, "positive_id": columns.positive_id}))
     texts = list(_rows(corpus, None, {"corpus": columns.corpus, "corpus_id": columns.corpus_id}))

@@ -29,7 +29,7 @@ from sentemb.mining.rules import (
 )
 from sentemb.mining.run import mine, report_of
 from sentemb.mining.sources import Nearest, Passages, Random, SharedWords
-from sentemb.mining.texts import Columns, Lists, MiningTexts, read_texts
+from sentemb.mining.texts import Lists, MiningColumns, MiningTexts, read_texts
 
 PAIRS = [{"anchor": f"red w{i}", "positive": f"red w{i} x{i}"} for i in range(50)]
 
@@ -147,7 +147,7 @@ def test_mixture_takes_from_every_source_without_repeats_and_never_a_positive() 
 def test_ids_exclude_other_wordings() -> None:
     texts = read_texts(
         [{"q": "q", "p": "p one", "qid": 7, "pid": 1}], [{"text": "p two", "id": 1}, {"text": "far", "id": 2}],
-        columns=Columns(anchor="q", positive="p", anchor_id="qid", positive_id="pid", corpus_id="id"),
+        columns=MiningColumns(anchor="q", positive="p", anchor_id="qid", positive_id="pid", corpus_id="id"),
     )
     (block,) = miner_of(texts, vectors(1), vectors(3), negatives=1).mine()
     assert [texts.corpus[c] for c in block.negatives[0].tolist()] == ["far"]
@@ -246,7 +246,7 @@ def test_file_is_resumed_and_deterministic(tmp_path: Path, monkeypatch: pytest.M
 
 def test_unlabelled_texts_are_their_own_positives() -> None:
     records = [{"text": f"w{i} common"} for i in range(9)]
-    rows = mine(records, encoder=ToyEncoder(), negatives=2, columns=Columns(anchor="text", positive=None)).rows
+    rows = mine(records, encoder=ToyEncoder(), negatives=2, columns=MiningColumns(anchor="text", positive=None)).rows
     assert len(rows) == 9
     assert all(row["positive"] == row["anchor"] not in (row["negative_1"], row["negative_2"]) for row in rows)
 
@@ -320,9 +320,9 @@ def test_faults_of_data_are_named() -> None:
     with pytest.raises(DataError, match='record 2: column "positive" holds no text'):
         read_texts(records)
     with pytest.raises(DataError, match='no column "ancor"; known: anchor, positive; did you mean anchor'):
-        read_texts(records, columns=Columns(anchor="ancor"))
+        read_texts(records, columns=MiningColumns(anchor="ancor"))
     with pytest.raises(DataError, match="no further texts"):
-        read_texts(records[:1], columns=Columns(corpus_id="id"))
+        read_texts(records[:1], columns=MiningColumns(corpus_id="id"))
     with pytest.raises(DataError, match="two different texts"):
         read_texts(records[:1])
     with pytest.raises(PartError, match="last must be larger"):

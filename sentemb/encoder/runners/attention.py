@@ -21,7 +21,7 @@ Bias = Callable[[int], Tensor | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class EqualRows:
     """Neighbouring rows of equal length: tokens ``begin`` … ``begin + rows * length``, a rectangle without padding."""
 
     begin: int
@@ -40,7 +40,7 @@ class Packed:
 
     ids: Int[Tensor, " tokens"]
     positions: Int[Tensor, " tokens"]  # of every token in its row, from 0
-    runs: tuple[Run, ...]
+    runs: tuple[EqualRows, ...]
     longest: int
 
 
@@ -50,7 +50,7 @@ def pack(column: TokenColumn) -> Packed:
     first = np.concatenate([[0], np.flatnonzero(np.diff(lengths)) + 1])
     counts = np.diff(np.append(first, len(lengths)))
     runs = tuple(
-        Run(begin=int(starts[row]), rows=int(count), length=int(lengths[row]))
+        EqualRows(begin=int(starts[row]), rows=int(count), length=int(lengths[row]))
         for row, count in zip(first, counts, strict=True)
     )
     ids = column.flat[column.offsets[0] : column.offsets[-1]].astype(np.int64)
