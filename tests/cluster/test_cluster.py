@@ -59,7 +59,7 @@ def killing(cluster: Running, is_time: Callable[[], bool]) -> tuple[threading.Th
 
     def watch() -> None:
         while not killed and not is_over.is_set():
-            workers = cluster.processes("ray::")
+            workers = cluster.processes("ray::Worker")
             if is_time() and workers:
                 killed.append(workers[0])
                 os.kill(workers[0], signal.SIGKILL)
