@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class GivenRows:
         self.rows = len(vectors)
         self.dimension = rule.apply(vectors[:1], "vectors").shape[1]
         self._numbering = numbering or Numbering(0, is_unique=True)
-        documents = (Document(None, None) for _ in range(self.rows)) if records is None else iter(records)
+        documents = repeat(Document(None, None), self.rows) if records is None else iter(records)
         self._documents = chain.from_iterable(as_rows(documents, self._numbering, with_text=False, skipped=skipped))
 
     @property
