@@ -27,9 +27,8 @@ from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.errors import ModelError
 from sentemb.machine.allocation import keep_freed_memory
 from sentemb.progress import Progress, is_quiet
-from sentemb.types import TokenColumn
+from sentemb.types import TokenColumn, Vectors
 
-Vectors = NDArray[np.float32]
 _log = logging.getLogger("sentemb")
 
 # padded tokens a batch: on a CPU few enough that a layer's values stay in the cache, on a GPU enough to fill it

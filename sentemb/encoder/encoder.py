@@ -15,7 +15,7 @@ from sentemb.data.distinct import text_hashes
 from sentemb.encoder.adapters import merged
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare
-from sentemb.encoder.encode import Vectors, encode_texts, encode_tokens, progress_bar
+from sentemb.encoder.encode import encode_texts, encode_tokens, progress_bar
 from sentemb.encoder.loading import HeadChoice, Loaded, load, remember
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice
@@ -26,7 +26,7 @@ from sentemb.errors import ModelError, did_you_mean
 from sentemb.machine.precision import Precision, check_precision, find_device
 from sentemb.maths.similarity import pairwise
 from sentemb.progress import Progress
-from sentemb.types import Similarity, TokenColumn, Vocabulary
+from sentemb.types import Similarity, TokenColumn, Vectors, Vocabulary
 
 
 class Encoder:

@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentemb.errors import EvaluationError, NumericError, SentembError
-from sentemb.types import Similarity
+from sentemb.types import Similarity, Vectors
 
-Vectors = NDArray[np.float32]
 MEMORY_BYTES = 2 * 2**30
 _ROLES = {"query": ("query",), "document": ("document", "passage")}  # what many models call passage is a document
 

@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.statistics.ranking import Run
 from sentemb.maths.fusion import reciprocal_rank_fusion
 from sentemb.maths.neighbours import top
-from sentemb.types import Hits, Similarity
-
-Vectors = NDArray[np.float32]
+from sentemb.types import Hits, Similarity, Vectors
 
 
 def search(

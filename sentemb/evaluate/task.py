@@ -35,11 +35,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.evaluate.data_folder import DataFolder
-from sentemb.evaluate.model import EvalModel, Vectors
+from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.tables import stem_of
 from sentemb.evaluate.reports.results import Items, TaskResult
 from sentemb.evaluate.statistics.significance import Interval, bootstrap_mean, bootstrap_pairs, in_points
 from sentemb.parts import Part
+from sentemb.types import Vectors
 
 
 @dataclass(frozen=True, kw_only=True)

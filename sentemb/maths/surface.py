@@ -35,8 +35,8 @@ def ngram_bits(texts: Sequence[str]) -> NDArray[np.uint8]:
         # Knuth's multiplicative hash; its upper bits are the well-mixed ones
         bucket = (codes * np.uint32(2654435761)) >> np.uint32(32 - 12)
         rows = np.repeat(np.arange(len(part)), sizes)
-        place = np.arange(len(joined)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        inside = (place <= np.repeat(sizes, sizes) - NGRAM)[: len(codes)]  # not across two texts
+        position = np.arange(len(joined)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        inside = (position <= np.repeat(sizes, sizes) - NGRAM)[: len(codes)]  # not across two texts
         flags = np.zeros((len(part), BITS), dtype=bool)
         flags[rows[: len(codes)][inside], bucket[inside]] = True
         result[start : start + len(part)] = np.packbits(flags, axis=1)

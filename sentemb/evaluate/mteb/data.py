@@ -101,16 +101,16 @@ def resolve_tasks(names: Sequence[str] = (), *, benchmark: str | None = None, su
         if unknown:
             raise EvaluationError(f'{benchmark} has no task "{unknown[0]}"{did_you_mean(unknown[0], tasks)}')
         return [tasks[name] for name in names or tasks]
-    found = []
+    loaded = []
     for name in names:
         try:
             with quiet_libraries():
-                found.append(mteb.get_task(name, hf_subsets=list(subsets) or None))
+                loaded.append(mteb.get_task(name, hf_subsets=list(subsets) or None))
         except KeyError:
             raise EvaluationError(f'mteb has no task "{name}"{_near(name)}') from None
         except ValueError as error:
             raise EvaluationError(f"{name}: {error}") from None
-    return found
+    return loaded
 
 
 def _near(name: str) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sentemb.errors import EvaluationError
-from sentemb.evaluate.model import EvalModel, Vectors
+from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.retrievers import rerank, search, to_run
+from sentemb.types import Vectors
 
 
 class MtebEncoder:

@@ -42,10 +42,10 @@ def ranking_scores(qrels: Qrels, run: Run, cuts: Sequence[int] = CUTS) -> dict[s
     # a negative judgement ("spam") counts as not relevant, but would be a negative gain in nDCG
     judged = {q: {d: max(int(r), 0) for d, r in qrels[q].items()} for q in queries}
     evaluator = pytrec_eval.RelevanceEvaluator(judged, measures)
-    found = evaluator.evaluate({q: {d: float(s) for d, s in run.get(q, {}).items()} for q in queries if run.get(q)})
+    by_query = evaluator.evaluate({q: {d: float(s) for d, s in run.get(q, {}).items()} for q in queries if run.get(q)})
     names = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
     scores = {
-        f"{ours}@{k}": np.array([found[q][f"{theirs}_{k}"] if q in found else 0.0 for q in queries])
+        f"{ours}@{k}": np.array([by_query[q][f"{theirs}_{k}"] if q in by_query else 0.0 for q in queries])
         for ours, theirs in names.items()
         for k in cuts
     }

@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import EvaluationError
-from sentemb.evaluate.model import EvalModel, Vectors
+from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.labelled import LabelledTexts, read_splits, split_faults
 from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
 from sentemb.evaluate.statistics.significance import in_points
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 from sentemb.maths.neighbours import top
+from sentemb.types import Vectors
 
 PENALTIES = tuple(2.0**power for power in range(-2, 6))  # C of the logistic regression
 FOLDS = 10

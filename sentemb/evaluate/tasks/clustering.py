@@ -9,13 +9,14 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.evaluate.model import EvalModel, Vectors
+from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.labelled import LabelledTexts, read_splits, split_faults
 from sentemb.evaluate.reports.results import TaskResult
 from sentemb.evaluate.statistics.significance import in_points
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 from sentemb.evaluate.tasks.classification import check_labels
 from sentemb.parts import Count
+from sentemb.types import Vectors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import EvaluationError
-from sentemb.evaluate.model import EvalModel, Vectors
+from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading.tables import number_of, read_rows
 from sentemb.evaluate.reports.results import TaskResult
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 from sentemb.maths.neighbours import nearest
 from sentemb.parts import Count
+from sentemb.types import Vectors
 
 HUB_NEIGHBOURS = 10
 _BLOCK = 1024

@@ -143,9 +143,9 @@ def merge_small(change: Change) -> None:
     rows = sum(segment.rows if mask is None else int(mask.sum()) for segment, mask in sources)
     is_tail = rows <= TAIL_ROWS and all(segment.entry.is_tail for segment, _ in sources)
     merged = rewritten_segments(change, sources, is_tail=is_tail)
-    kept = [position for position in range(len(entries)) if position not in chosen]
-    change.live = {new: change.live[old] for new, old in enumerate(kept) if old in change.live}
-    change.segments = [change.segments[position] for position in kept] + merged
+    unchanged = [position for position in range(len(entries)) if position not in chosen]
+    change.live = {new: change.live[old] for new, old in enumerate(unchanged) if old in change.live}
+    change.segments = [change.segments[position] for position in unchanged] + merged
 
 
 def rewritten_segments(

@@ -38,9 +38,9 @@ def commit(folder: Path, disk: Disk, new: Manifest, old: Manifest | None) -> Non
     """Make ``new`` the index, then remove what only ``old`` named. The rename inside is the commit point."""
     disk.sync_folder(folder)  # the names of the new files are on the disk before anything refers to them
     disk.replace_text(folder / NAME, manifests.to_text(new))
-    kept = {file.name for file in new.files}
+    named = {file.name for file in new.files}
     for file in old.files if old else ():
-        if file.name not in kept:
+        if file.name not in named:
             with suppress(OSError):  # the change holds; the next writer sweeps again
                 disk.remove(folder / file.name)
 

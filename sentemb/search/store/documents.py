@@ -102,11 +102,11 @@ class Documents:
         uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
         try:
             self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
-            found = self._database.execute("SELECT count(*) FROM documents").fetchone()[0]
+            count = self._database.execute("SELECT count(*) FROM documents").fetchone()[0]
         except sqlite3.Error as error:
             raise damaged(path, f"not a readable document store ({error})") from error
-        if found != rows:
-            raise damaged(path, f"holds {found} documents, the manifest says {rows}")
+        if count != rows:
+            raise damaged(path, f"holds {count} documents, the manifest says {rows}")
         self.rows = rows
 
     @property

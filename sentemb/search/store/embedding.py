@@ -97,18 +97,18 @@ class VectorRule:
                 f"{what}: {vectors.shape[1]} values a vector; the index was built from vectors of {self.width} values "
                 f"and keeps {self.dimension}"
             )
-        kept = np.ascontiguousarray(vectors[:, : self.dimension], dtype=np.float32)
-        squares = np.einsum("ij,ij->i", kept, kept)
+        leading = np.ascontiguousarray(vectors[:, : self.dimension], dtype=np.float32)
+        squares = np.einsum("ij,ij->i", leading, leading)
         if not np.isfinite(squares).all():
             row = int(np.argmin(np.isfinite(squares)))
             raise NumericError(f"{what}: row {row} holds NaN, infinity or values whose squares overflow")
-        if self.metric != "cosine" or len(kept) == 0:
-            return kept
+        if self.metric != "cosine" or len(leading) == 0:
+            return leading
         if squares.min() <= 0:
             raise NumericError(f"{what}: row {int(np.argmin(squares))} is all zeros, so it has no cosine")
         if np.abs(squares - 1).max() < 1e-6:
-            return kept  # unit length already: leave the bits alone
-        normalised: Vectors = kept / np.sqrt(squares)[:, None]
+            return leading  # unit length already: leave the bits alone
+        normalised: Vectors = leading / np.sqrt(squares)[:, None]
         return normalised
 
 

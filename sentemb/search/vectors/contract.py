@@ -46,8 +46,8 @@ def _recall(index: VectorIndex, queries: Vectors, vectors: Vectors, allowed: Row
     truth = rows[top(queries, vectors[rows], K, metric="l2" if index.metric == "l2" else "dot", device="cpu").ids]
     mask = None if allowed is None else np.isin(np.arange(len(vectors)), allowed)
     effort = index.knob.largest if index.knob is not None else None
-    _, found = index.search(queries, K, allowed=mask, effort=effort)
-    return float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean())
+    _, neighbours = index.search(queries, K, allowed=mask, effort=effort)
+    return float((truth[:, :, None] == neighbours[:, None, :]).any(axis=2).mean())
 
 
 def finds_neighbours(kind: VectorIndex, folder: Path) -> None:
@@ -85,11 +85,11 @@ def gives_vectors_back(kind: VectorIndex, folder: Path) -> None:
     index = filled(kind, vectors)
     if index.can_reconstruct:
         rows = np.array([7, 3, 999, 0])
-        found = index.reconstruct(rows)
-        assert found.shape == (4, DIMENSION)
-        assert ((found @ vectors.T).argmax(axis=1) == rows).all() or index.is_coarse
+        reconstructed = index.reconstruct(rows)
+        assert reconstructed.shape == (4, DIMENSION)
+        assert ((reconstructed @ vectors.T).argmax(axis=1) == rows).all() or index.is_coarse
         if index.keeps_vectors:
-            np.testing.assert_allclose(found, vectors[rows], atol=1e-6)
+            np.testing.assert_allclose(reconstructed, vectors[rows], atol=1e-6)
 
 
 def is_saved_whole(kind: VectorIndex, folder: Path) -> None:
@@ -104,9 +104,9 @@ def is_saved_whole(kind: VectorIndex, folder: Path) -> None:
         again = kind.fresh()
         again.load(path, dimension=DIMENSION, metric="cosine", is_mapped=is_mapped)
         assert (again.rows, again.dimension, again.metric) == (ROWS, DIMENSION, "cosine")
-        found = again.search(queries, K)
-        np.testing.assert_array_equal(found[1], wanted[1])
-        np.testing.assert_allclose(found[0], wanted[0], atol=1e-6)
+        results = again.search(queries, K)
+        np.testing.assert_array_equal(results[1], wanted[1])
+        np.testing.assert_allclose(results[0], wanted[0], atol=1e-6)
     again = kind.fresh()
     again.load(path, dimension=DIMENSION, metric="cosine")
     again.add(made_vectors(10, seed=5))

@@ -168,10 +168,10 @@ def search_wider(
             break
         wider = min(len(allowed), wider * 4)
     order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
-    kept = np.take_along_axis(keep, order, axis=1)
+    is_kept = np.take_along_axis(keep, order, axis=1)
     out_rows = np.full((len(rows), k), -1, dtype=np.int64)
     out_scores = np.full((len(rows), k), worst, dtype=scores.dtype)
     width = order.shape[1]
-    out_rows[:, :width] = np.where(kept, np.take_along_axis(rows, order, axis=1), -1)
-    out_scores[:, :width] = np.where(kept, np.take_along_axis(scores, order, axis=1), out_scores[:, :width])
+    out_rows[:, :width] = np.where(is_kept, np.take_along_axis(rows, order, axis=1), -1)
+    out_scores[:, :width] = np.where(is_kept, np.take_along_axis(scores, order, axis=1), out_scores[:, :width])
     return out_scores, out_rows
