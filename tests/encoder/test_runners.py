@@ -9,7 +9,7 @@ from torch import nn
 
 from sentemb.encoder.poolings import TOKEN_POOLINGS
 from sentemb.encoder.runners import choose
-from sentemb.encoder.runners.attention import Run, attend, pack, softmax_parts
+from sentemb.encoder.runners.attention import EqualRows, attend, pack, softmax_parts
 from sentemb.encoder.runners.choose import LeanRunner, PlainRunner, Runners
 from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.runners.forms import lean_form
@@ -53,7 +53,7 @@ def test_bfloat16_stays_close_to_float32() -> None:
 
 def test_pack_joins_neighbours_of_equal_length() -> None:
     packed = pack(column([4, 4, 2]))
-    assert packed.runs == (Run(begin=0, rows=2, length=4), Run(begin=8, rows=1, length=2))
+    assert packed.runs == (EqualRows(begin=0, rows=2, length=4), EqualRows(begin=8, rows=1, length=2))
     assert packed.positions.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     assert packed.longest == 4
 
