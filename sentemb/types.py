@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -135,14 +135,21 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class PairScores:
-    """The score table. Columns 0…n-1 are the in-batch candidates, row i's own positive at column i."""
+    """The score table. Columns 0…n-1 are the in-batch candidates, row i's own positive at column i.
+
+    Attributes:
+        share: how an anchor's attraction is divided over its positives, 0 elsewhere; None: equally.
+        scale: every anchor's temperature, relative to that of a term; None: 1.
+    """
 
     sim: Float[Tensor, "n m"]  # cosine or dot similarity
     positive: Bool[Tensor, "n m"]
-    log_weight: Float[Tensor, "n m"]  # added to the logit sim / temperature; -inf removes the pair
+    log_weight: Float[Tensor, "n m"]  # added to the logit sim / (temperature · scale); -inf removes the pair
     anchor: Rows
     candidate: Rows
     similarity: Similarity = "cosine"
+    share: Float[Tensor, "n m"] | None = None
+    scale: Float[Tensor, " n"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +250,10 @@ class Component(Part, nn.Module):
 
     def bind(self, build: Build) -> None:
         """Make the modules and buffers that depend on the encoder. The default makes none."""
+
+    def faults(self, recipe: Mapping[str, Any]) -> list[str]:
+        """What is wrong with it among the other fields of a recipe (by name; those that are wrong are absent)."""
+        return []
 
 
 @runtime_checkable

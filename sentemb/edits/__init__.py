@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sentemb.edits.attraction import Attraction
 from sentemb.edits.edit import Edit
 from sentemb.edits.false_negative import FalseNegative
 from sentemb.edits.given import Given
@@ -12,8 +13,10 @@ from sentemb.edits.noise import Noise
 from sentemb.edits.propensity import PropensityWeights
 from sentemb.edits.queue import Queue
 from sentemb.edits.same_label import SameLabel
+from sentemb.edits.temperature import RowTemperature
 
 PARTS: dict[str, type[Edit]] = {
+    "attraction": Attraction,
     "false_negative": FalseNegative,
     "given": Given,
     "hardness": Hardness,
@@ -23,9 +26,10 @@ PARTS: dict[str, type[Edit]] = {
     "propensity": PropensityWeights,
     "queue": Queue,
     "same_label": SameLabel,
+    "temperature": RowTemperature,
 }
 
 __all__ = [
-    "PARTS", "Edit", "FalseNegative", "Given", "Hardness", "Mined", "Mixed", "Noise", "PropensityWeights", "Queue",
-    "SameLabel",
+    "PARTS", "Attraction", "Edit", "FalseNegative", "Given", "Hardness", "Mined", "Mixed", "Noise", "PropensityWeights",
+    "Queue", "RowTemperature", "SameLabel",
 ]  # fmt: skip

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
+from torch import Tensor
+
 from sentemb.errors import RecipeError
 from sentemb.types import Batch, Component, PairScores
 
@@ -11,7 +15,15 @@ class Edit(Component, room="edits"):
 
     An edit of one's own subclasses this, takes keyword-only settings and returns
     ``dataclasses.replace(table, log_weight=…)`` or ``add_candidates(table, rows)``; the given table stays as it is.
+    A term can leave an edit out by its name (``without``). What an edit draws, it draws from ``batch.generator``, which
+    every edit has to itself, equal on every device.
+
+    Attributes:
+        sets_shares: whether it divides an anchor's attraction over its positives (``PairScores.share``).
     """
+
+    marks = MappingProxyType({"name": str})
+    sets_shares: bool = False
 
     def __call__(self, table: PairScores, batch: Batch) -> PairScores:
         """The edited table of ``batch``.
@@ -22,13 +34,15 @@ class Edit(Component, room="edits"):
         edited: object = super().__call__(table, batch)
         if not isinstance(edited, PairScores):
             raise RecipeError(f"edit {self.name}: forward gave {type(edited).__name__}; an edit gives a PairScores")
-        expected = (len(table.anchor), len(edited.candidate))
-        for field in ("sim", "positive", "log_weight"):
-            shape = tuple(getattr(edited, field).shape)
-            if shape != expected:
+        n, m = len(table.anchor), len(edited.candidate)
+        for field, expected in (
+            ("sim", (n, m)), ("positive", (n, m)), ("log_weight", (n, m)), ("share", (n, m)), ("scale", (n,)),
+        ):
+            value: Tensor | None = getattr(edited, field)
+            if value is not None and tuple(value.shape) != expected:
                 raise RecipeError(
-                    f"edit {self.name}: its table has a {field} of shape {shape}; {expected[0]} anchors and "
-                    f"{expected[1]} candidates make {expected}"
+                    f"edit {self.name}: its table has a {field} of shape {tuple(value.shape)}; {n} anchors and {m} "
+                    f"candidates make {expected}"
                 )
         return edited
 

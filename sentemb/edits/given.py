@@ -1,4 +1,4 @@
-"""Hard negatives that the data gives."""
+"""Further positives and hard negatives that the data or the views give."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from sentemb.maths.table import UNKNOWN, add_candidates, extra_rows
 from sentemb.parts import Positive
 from sentemb.types import Batch, PairScores
 
-_NEGATIVE = re.compile(r"negative(?:_(\d+))?")
+_FURTHER = re.compile(r"(negative|positive)(?:_(\d+))?")
 
 
 class Given(Edit):
-    """Append every example's hard negatives as columns that all anchors see.
+    """Append every example's further positives and hard negatives as columns that all anchors see.
 
-    For each view ``negative_1``, ``negative_2``, … (also a bare ``negative``), by number, n columns; the anchor's
-    own one gets the log-weight ``log α``:
+    For each view ``positive_2``, …, then ``negative_1``, … (also a bare ``negative``), by number, n columns. A further
+    positive is one for its own anchor and a negative for the others, as every in-batch positive; of a hard negative,
+    the anchor's own one gets the log-weight ``log α``:
 
-        log_weight[i, n + j] = 1[i = j] · log α
+        positive[i, k n + j] = 1[i = j]                 of positive_(k + 1)
+        log_weight[i, … + j] = 1[i = j] · log α         of a hard negative
 
     A hard negative belongs to its example without meaning the same, so it carries no example id and
     ``false_negative`` keeps it (unless its text says otherwise); a negative that a view drew from another example
@@ -34,35 +36,39 @@ class Given(Edit):
     Returns:
         The table with n more columns a view.
     Raises:
-        RecipeError: no view is named ``negative`` or ``negative_N``.
+        RecipeError: no view is a further positive or a negative.
     Source: Gao, Yao & Chen 2021, EMNLP, "SimCSE", equation 5 and section 4.2 (α^1[i=j]).
-    Deviations: any number of hard negatives an example instead of one; none for one.
+    Deviations: any number of positives and hard negatives an example instead of one; none for one.
     """
 
-    needs = frozenset({"view:negative_1"})
+    needs = frozenset({"view:negative_1|positive_2"})
 
     def __init__(self, *, weight: Positive = 1.0) -> None:
         super().__init__()
         self.weight = weight
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        names = negative_views(batch.views)
-        if not names:
+        positives, negatives = further_views(batch.views, "positive"), further_views(batch.views, "negative")
+        if not positives and not negatives:
             raise RecipeError(
-                "edit given: no view is named negative or negative_1, …; the views are "
-                f"{', '.join(sorted(batch.views))}. Give the data a negative column, or drop the edit"
+                "edit given: no view is named positive_2, … or negative_1, …; the views are "
+                f"{', '.join(sorted(batch.views))}. Give the data such a column, or drop the edit"
             )
         n = len(table.anchor)
-        for name in names:
+        own = torch.eye(n, dtype=torch.bool, device=table.sim.device)
+        for name in positives:
+            table = add_candidates(table, batch.views[name], positive=own)
+        for name in negatives:
             view = batch.views[name]
             ids = torch.where(view.ids == table.anchor.ids, torch.full_like(view.ids, UNKNOWN), view.ids)
             rows = extra_rows(view.embedding, table.candidate, ids=ids, text=view.text)
-            own = torch.eye(n, dtype=table.log_weight.dtype, device=table.log_weight.device) * math.log(self.weight)
-            table = add_candidates(table, rows, log_weight=own)
+            weight = own.to(table.log_weight.dtype) * math.log(self.weight)
+            table = add_candidates(table, rows, log_weight=weight)
         return table
 
 
-def negative_views(views: Mapping[str, object]) -> list[str]:
-    """The names ``negative``, ``negative_1``, … among ``views``, by number."""
-    matches = {name: match for name in views if (match := _NEGATIVE.fullmatch(name))}
-    return sorted(matches, key=lambda name: int(matches[name].group(1) or 0))
+def further_views(views: Mapping[str, object], kind: str) -> list[str]:
+    """The names ``negative``, ``negative_1``, … (or ``positive_2``, …) among ``views``, by number."""
+    matches = {name: match for name in views if (match := _FURTHER.fullmatch(name)) and match[1] == kind}
+    matches.pop("positive", None)  # it stands in the table already
+    return sorted(matches, key=lambda name: int(matches[name].group(2) or 0))

@@ -6,13 +6,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.types import PairScores
 
 
+def row_temperature(table: PairScores, temperature: float | Float[Tensor, ""]) -> float | Tensor:
+    """The temperature of every row as a column, (n, 1): ``temperature · scale``."""
+    return temperature if table.scale is None else temperature * table.scale[:, None]
+
+
 def table_logits(table: PairScores, temperature: float | Float[Tensor, ""]) -> Float[Tensor, "n m"]:
-    """``sim / temperature + log_weight`` in float32 or better; a removed pair is -inf."""
-    return at_least_float32(table.sim) / temperature + table.log_weight
+    """``sim / (temperature · scale) + log_weight`` in float32 or better; a removed pair is -inf."""
+    return at_least_float32(table.sim) / row_temperature(table, temperature) + table.log_weight
 
 
 def live_pairs(table: PairScores) -> Bool[Tensor, "n m"]:
@@ -37,10 +43,31 @@ def mean_over(values: Float[Tensor, " n"], rows: Bool[Tensor, " n"]) -> Float[Te
     return torch.where(rows, values, torch.zeros_like(values)).sum() / rows.sum().clamp(min=1)
 
 
-def mean_over_pairs(
-    logits: Float[Tensor, "n m"], mask: Bool[Tensor, "n m"], *, empty: float = -torch.inf
-) -> Float[Tensor, " n"]:
-    """Mean of every row's chosen entries; ``empty``, with a zero gradient, where a row has none."""
-    count = mask.sum(dim=1)
-    mean = logits.masked_fill(~mask, 0.0).sum(dim=1) / count.clamp(min=1)
-    return torch.where(count > 0, mean, empty)
+def positive_share(table: PairScores) -> Float[Tensor, "n m"]:
+    """How every row's attraction is divided over its live positives: each row sums to 1, or to 0 where it has none.
+
+    Equal shares where the table names none, or none of the row's live positives.
+    """
+    live = table.positive & live_pairs(table)
+    equal = live.to(torch.promote_types(table.log_weight.dtype, torch.float32))
+    if table.share is None:
+        return equal / live.sum(dim=1, keepdim=True).clamp(min=1)
+    share = torch.where(live, table.share.to(equal.dtype), 0.0)
+    share = torch.where(share.sum(dim=1, keepdim=True) > 0, share, equal)
+    return share / share.sum(dim=1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+
+
+def mean_over_positives(values: Float[Tensor, "n m"], table: PairScores) -> Float[Tensor, " n"]:
+    """Mean of every row's live positives, by ``positive_share``; -inf, with a zero gradient, where a row has none."""
+    live = table.positive & live_pairs(table)
+    mean = (positive_share(table) * values.masked_fill(~live, 0.0)).sum(dim=1)
+    return torch.where(live.any(dim=1), mean, -torch.inf)
+
+
+def refuse_shares(table: PairScores, part: str) -> None:
+    """Refuse a table that divides attraction over several positives, for terms that have only one of them in mind."""
+    if table.share is not None:
+        raise RecipeError(
+            f"{part} does not divide attraction over several positives, which an edit of this recipe asks for; use "
+            "supervised_contrast or decoupled, or leave that edit out for this term: without = [\"NAME\"]"
+        )

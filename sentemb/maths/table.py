@@ -85,14 +85,16 @@ def add_candidates(
     positive: Bool[Tensor, "n k"] | None = None,
     log_weight: Float[Tensor, "n k"] | None = None,
 ) -> PairScores:
-    """Append k columns; they are negatives of weight 1 unless said otherwise."""
+    """Append k columns; they are negatives of weight 1, without a share, unless said otherwise."""
     sim = pairwise(table.anchor.embedding, rows.embedding, table.similarity)
     if positive is None:
         positive = torch.zeros_like(sim, dtype=torch.bool)
     if log_weight is None:
         log_weight = torch.zeros_like(sim)
+    share = None if table.share is None else torch.cat([table.share, torch.zeros_like(sim)], dim=1)
     return replace(
         table,
+        share=share,
         sim=torch.cat([table.sim, sim], dim=1),
         positive=torch.cat([table.positive, positive], dim=1),
         log_weight=torch.cat([table.log_weight, log_weight.to(table.log_weight.dtype)], dim=1),
@@ -135,6 +137,20 @@ def extra_rows(
         ids=unknown if ids is None else ids,
         text=unknown if text is None else text,
         label=None if like.label is None else unknown.to(like.label.dtype),
+    )
+
+
+def transposed(table: PairScores) -> PairScores:
+    """The in-batch square as the candidates see it: row i is candidate i, with the scale of its example."""
+    n = len(table.anchor)
+    candidate = table.candidate
+    square = Rows(
+        embedding=candidate.embedding[:n], ids=candidate.ids[:n], text=candidate.text[:n],
+        label=None if candidate.label is None else candidate.label[:n],
+    )
+    return replace(
+        table, sim=table.sim[:, :n].T, positive=table.positive[:, :n].T, log_weight=table.log_weight[:, :n].T,
+        anchor=square, candidate=table.anchor, share=None if table.share is None else table.share[:, :n].T,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sentemb.parts import Part, room
+from sentemb.types import Component
 
 if TYPE_CHECKING:
     from sentemb.recipe.recipe import Recipe
@@ -24,6 +25,9 @@ def recipe_faults(fields: Mapping[str, Any]) -> list[Fault]:
         *_faults_of_names(fields),
         *_faults_of_companions(fields),
         *_faults_of_copies(fields),
+        *_faults_of_tables(fields),
+        *((f"{where} ({_use(part)})", fault) for where, part in _parts(fields) if isinstance(part, Component)
+          for fault in part.faults(fields)),
         *_faults_of_training(fields),
     ]
 
@@ -41,8 +45,11 @@ def data_faults(recipe: Recipe, columns: Collection[str], *, has_labels: bool, h
             kind, _, name = need.partition(":")
             if (kind, has_labels) == ("labels", False) or (kind, has_scores) == ("scores", False):
                 faults.append((where, f'({_use(part)}) needs the column "{kind[:-1]}"; the data have: {known}'))
-            if kind == "view" and name not in views:
-                faults.append((where, f'({_use(part)}) needs the view "{name}"; there are {", ".join(sorted(views))}'))
+            if kind == "view" and views.isdisjoint(name.split("|")):
+                either = name.replace("|", '" or "')
+                faults.append(
+                    (where, f'({_use(part)}) needs the view "{either}"; there are {", ".join(sorted(views))}')
+                )
     return faults
 
 
@@ -92,6 +99,23 @@ def _faults_of_copies(fields: Mapping[str, Any]) -> Iterator[Fault]:
             if kind == "view" and dot and name not in copied:
                 entry = f'{{ use = "{copy}", of = ["{view}"] }}'
                 yield where, f'({_use(part)}) needs the view "{name}": add {entry} to views.copies'
+
+
+def _faults_of_tables(fields: Mapping[str, Any]) -> Iterator[Fault]:
+    """Whether every term can read the table that its edits make."""
+    if "edits" not in fields:
+        return
+    names = {edit.name for edit in fields["edits"]}
+    for i, term in enumerate(fields.get("terms", ())):
+        for name in sorted(set(term.without) - names):
+            known = f"; its edits are {', '.join(sorted(names))}" if names else ": it has no edits"
+            yield f"terms[{i}].without", f'names "{name}", which is no edit of the recipe{known}'
+        sharing = [edit.name for edit in fields["edits"] if edit.sets_shares and edit.name not in term.without]
+        if term.refuses_shares and sharing:
+            yield f"terms[{i}]", (
+                f'({_use(term)}) cannot divide attraction over several positives as the edit "{sharing[0]}" asks; use '
+                f'supervised_contrast or decoupled, or give the term without = ["{sharing[0]}"]'
+            )
 
 
 def _faults_of_training(fields: Mapping[str, Any]) -> Iterator[Fault]:

@@ -7,6 +7,7 @@ from sentemb.terms.decoupled import Decoupled
 from sentemb.terms.distill import Distill
 from sentemb.terms.info_nce import InfoNCE
 from sentemb.terms.masked_lm import MaskedLM
+from sentemb.terms.multi_view import MultiView
 from sentemb.terms.replaced_token_detection import ReplacedTokenDetection
 from sentemb.terms.supervised_contrast import SupervisedContrast
 from sentemb.terms.term import Term
@@ -21,6 +22,7 @@ PARTS: dict[str, type[Term]] = {
     "distill": Distill,
     "info_nce": InfoNCE,
     "masked_lm": MaskedLM,
+    "multi_view": MultiView,
     "replaced_token_detection": ReplacedTokenDetection,
     "supervised_contrast": SupervisedContrast,
     "triplet": Triplet,
@@ -29,5 +31,5 @@ PARTS: dict[str, type[Term]] = {
 
 __all__ = [
     "PARTS", "Alignment", "CoSENT", "CosineError", "Decoupled", "Distill", "InfoNCE", "MaskedLM",
-    "ReplacedTokenDetection", "SupervisedContrast", "Term", "Triplet", "Uniformity",
+    "MultiView", "ReplacedTokenDetection", "SupervisedContrast", "Term", "Triplet", "Uniformity",
 ]  # fmt: skip

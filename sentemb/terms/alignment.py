@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32
-from sentemb.maths.softmax import live_pairs
+from sentemb.maths.softmax import live_pairs, positive_share
 from sentemb.parts import Positive
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores
@@ -19,7 +19,8 @@ class Alignment(Term):
 
         L = mean over positive pairs of ‖u_i - u_j‖^α,  ‖u_i - u_j‖² = 2 - 2 s_ij
 
-    Alone it collapses all embeddings to one point; its sibling ``uniformity`` holds them apart.
+    Where an edit divides attraction over an anchor's positives, the mean of its pairs is by those shares, and that of
+    the anchors equal. Alone it collapses all embeddings to one point; its sibling ``uniformity`` holds them apart.
 
     Args:
         exponent: α; 2 in the paper.
@@ -41,6 +42,9 @@ class Alignment(Term):
         if self.exponent != 2:
             # the floor keeps the root's gradient finite where two embeddings coincide
             distance = distance.clamp(min=torch.finfo(torch.float32).eps) ** (self.exponent / 2)
-        total = torch.where(pairs, distance, torch.zeros_like(distance)).sum()
+        if table.share is None:
+            loss = torch.where(pairs, distance, 0.0).sum() / pairs.sum().clamp(min=1)
+        else:
+            loss = (positive_share(table) * torch.where(pairs, distance, 0.0)).sum(dim=1).mean()
         lonely = ~pairs.any(dim=1)
-        return torch.where(lonely.any(), torch.inf, total / pairs.sum().clamp(min=1))
+        return torch.where(lonely.any(), torch.inf, loss)

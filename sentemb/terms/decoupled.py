@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, mean_over_pairs, table_logits
+from sentemb.maths.similarity import at_least_float32
+from sentemb.maths.softmax import (
+    live_pairs,
+    masked_logsumexp,
+    mean_over,
+    mean_over_positives,
+    row_temperature,
+    table_logits,
+)
+from sentemb.parts import Positive
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores, Temperature
 
@@ -13,28 +25,49 @@ from sentemb.types import Batch, PairScores, Temperature
 class Decoupled(Term):
     """InfoNCE without the positive in the denominator (DCL).
 
-        ℓ_ij = s_ij / τ + w_ij
-        L = 1/n Σ_i ( -ℓ_ip + log Σ_{j ∉ P(i)} exp ℓ_ij )
+        ℓ_ij = s_ij / τ_i + w_ij
+        L = 1/n Σ_i ( -v_i ℓ_ip + log Σ_{j ∉ P(i)} exp ℓ_ij )
+        v_i = 1, or with ``sigma``  2 - n softmax_i(s_ip / σ)
 
     In ``info_nce`` the gradient of a row fades as its positive is found, all the faster in a small batch; here it
-    does not. The loss can be negative. Several positives are averaged.
+    does not. The loss can be negative. Several positives are averaged, by their shares where an edit divides
+    attraction. The row temperatures τ_i are τ unless the edit ``temperature`` moves them.
 
     Args:
         temperature: τ; 0.1 for ImageNet in the paper.
+        sigma: σ of the weighted form, in which found positives attract less; 0.5 in the paper. The weights v have the
+            mean 1 and carry no gradient.
+        units: what a row's loss is counted in. ``similarity`` multiplies it by τ_i, so that rows of unequal
+            temperature pull alike (SogCLR).
     Returns: anchors without a negative left are not counted (there is nothing to be pushed from);
         if all are, as for one example alone, the loss is 0.
-    Source: Yeh et al. 2022, ECCV, "Decoupled contrastive learning" (L_DC).
-    Deviations: negatives are those of the table; the paper's are the 2(n-1) views of other examples. The weighted
-        form (L_DCW) is left out.
+    Source: Yeh et al. 2022, ECCV, "Decoupled contrastive learning" (L_DC, L_DCW); units: Yuan et al. 2022, ICML,
+        "Provable stochastic optimization for global contrastive learning" (SogCLR).
+    Deviations: negatives are those of the table; the paper's are the 2(n-1) views of other examples.
     """
 
-    def __init__(self, *, temperature: Temperature = 0.1) -> None:
+    def __init__(
+        self, *, temperature: Temperature = 0.1, sigma: Positive | None = None,
+        units: Literal["logits", "similarity"] = "logits",
+    ) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature, self.sigma, self.units = temperature, sigma, units
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         logits, live = table_logits(table, self.temperature), live_pairs(table)
-        positive, negative = table.positive & live, ~table.positive & live
-        loss = masked_logsumexp(logits, negative, empty=0.0) - mean_over_pairs(logits, positive)
+        has_positive = (table.positive & live).any(dim=1)
+        negative = ~table.positive & live
+        attraction = mean_over_positives(logits, table)
+        if self.sigma is not None:
+            attraction = self._weights(table, self.sigma) * attraction
+        loss = masked_logsumexp(logits, negative, empty=0.0) - attraction
+        if self.units == "similarity":
+            loss = (loss[:, None] * row_temperature(table, self.temperature)).squeeze(1)
         # a row without positives is counted, whatever its negatives: it is infinite and gets diagnosed
-        return mean_over(loss, negative.any(dim=1) | ~positive.any(dim=1))
+        return mean_over(loss, negative.any(dim=1) | ~has_positive)
+
+    @staticmethod
+    def _weights(table: PairScores, sigma: float) -> Float[Tensor, " n"]:
+        similarity = mean_over_positives(at_least_float32(table.sim.detach()), table)
+        weights: Tensor = 2 - len(similarity) * torch.softmax(similarity / sigma, dim=0)
+        return weights

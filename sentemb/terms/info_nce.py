@@ -6,10 +6,11 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from sentemb.maths.softmax import live_pairs, masked_logsumexp, table_logits
+from sentemb.maths.softmax import live_pairs, masked_logsumexp, refuse_shares, table_logits
+from sentemb.maths.table import transposed
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores, Temperature
 
@@ -31,11 +32,14 @@ class InfoNCE(Term):
         directions: from anchors only (SimCSE), or both ways (retrieval pairs, CLIP).
         learnable_temperature: learn log τ, starting from ``temperature``, τ kept at 0.01 or above (CLIP).
     Returns: 0 for one example with no other candidate.
+    Raises: RecipeError where an edit divides attraction over several positives (``attraction``, some of ``mixed``).
     Source: van den Oord et al. 2018, arXiv:1807.03748, eq. 4; Gao, Yao & Chen 2021, EMNLP, eq. 1 and 5;
         both ways and the learned τ: Radford et al. 2021, ICML, section 2.5.
     Deviations: none for one positive. The released SimCSE gives gradients 1/(number of devices) as large when
         several devices share a batch; here they are those of the whole batch.
     """
+
+    refuses_shares = True
 
     def __init__(
         self,
@@ -60,16 +64,13 @@ class InfoNCE(Term):
         return self.log_temperature.clamp(min=math.log(MIN_TEMPERATURE)).exp()
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        logits, positive = table_logits(table, self.temperature), table.positive
-        live = live_pairs(table)
-        loss = _cross_entropy(logits, positive, live)
+        refuse_shares(table, self.name)
+        loss = _cross_entropy(table, self.temperature)
         if self.directions == "both":
-            n = len(table.anchor)
-            loss = (loss + _cross_entropy(logits[:, :n].T, positive[:, :n].T, live[:, :n].T)) / 2
+            loss = (loss + _cross_entropy(transposed(table), self.temperature)) / 2
         return loss
 
 
-def _cross_entropy(
-    logits: Float[Tensor, "n m"], positive: Bool[Tensor, "n m"], live: Bool[Tensor, "n m"]
-) -> Float[Tensor, ""]:
-    return (masked_logsumexp(logits, live) - masked_logsumexp(logits, positive & live)).mean()
+def _cross_entropy(table: PairScores, temperature: float | Float[Tensor, ""]) -> Float[Tensor, ""]:
+    logits, live = table_logits(table, temperature), live_pairs(table)
+    return (masked_logsumexp(logits, live) - masked_logsumexp(logits, table.positive & live)).mean()

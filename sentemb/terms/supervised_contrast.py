@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over_pairs, table_logits
+from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over_positives, table_logits
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores, Temperature
 
 
 class SupervisedContrast(Term):
-    """Cross-entropy of an anchor's row against the uniform distribution over its positives (L_out).
+    """Cross-entropy of an anchor's row against the distribution over its positives (L_out).
 
-        ℓ_ij = s_ij / τ + w_ij
-        L = -1/n Σ_i 1/|P(i)| Σ_{p ∈ P(i)} ( ℓ_ip - log Σ_j exp ℓ_ij )
+        ℓ_ij = s_ij / τ_i + w_ij,   p_ij = exp ℓ_ij / Σ_k exp ℓ_ik
+        L = -1/n Σ_i Σ_{p ∈ P(i)} share_ip (1 - p_ip)^focus log p_ip
 
-    P(i) is what the table says: classes set it through the edit ``same_label``. With one positive it equals
+    P(i) is what the table says: classes set it through the edit ``same_label``. The shares are 1/|P(i)|, unless an
+    edit divides attraction otherwise (``attraction``, ``mixed``). With one positive and focus 0 it equals
     ``info_nce``; with several, ``info_nce`` sums them inside the logarithm (L_in), and this term outside.
 
     Args:
         temperature: τ; 0.05 as in SimCSE; 0.1 in the paper, for images.
+        focus: exponent of the weight of every positive, which carries no gradient. 1 counts positives that are still
+            to be found more (Core-tuning); -1 undoes InfoNCE's fading, so that one positive has the gradient of
+            ``decoupled`` (FlatNCE, MACL); 0 weighs all alike.
     Returns: 0 for one example with no other candidate.
-    Source: Khosla et al. 2020, NeurIPS, eq. 2 (L_out).
+    Source: Khosla et al. 2020, NeurIPS, eq. 2 (L_out); focus: Zhang et al. 2021, NeurIPS, "Unleashing the power of
+        contrastive self-supervised visual models via contrast-regularized fine-tuning" (Core-tuning).
     Deviations: anchors are the anchor view and candidates the others, n × m; the paper contrasts all 2n views with
-        each other except themselves.
+        each other except themselves. Core-tuning's released code lets gradients through the weight.
     """
 
-    def __init__(self, *, temperature: Temperature = 0.05) -> None:
+    def __init__(self, *, temperature: Temperature = 0.05, focus: float = 0.0) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature, self.focus = temperature, focus
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         logits, live = table_logits(table, self.temperature), live_pairs(table)
-        return (masked_logsumexp(logits, live) - mean_over_pairs(logits, table.positive & live)).mean()
+        normaliser = masked_logsumexp(logits, live)
+        if not self.focus:
+            return (normaliser - mean_over_positives(logits, table)).mean()
+        log_p = logits - normaliser[:, None]
+        weight = _remainder(log_p.detach(), logits.detach(), live) ** self.focus
+        return -mean_over_positives(weight * log_p.masked_fill(~live, 0.0), table).mean()
+
+
+def _remainder(
+    log_p: Float[Tensor, "n m"], logits: Float[Tensor, "n m"], live: Bool[Tensor, "n m"]
+) -> Float[Tensor, "n m"]:
+    """``1 - p``, exact where p is near 1: that can only be a row's largest, whose others are summed without it.
+
+    1 where a row has one live pair.
+    """
+    largest = logits.masked_fill(~live, -torch.inf).argmax(dim=1, keepdim=True)
+    others = live.scatter(1, largest, False)
+    log_others = masked_logsumexp(logits, others) - masked_logsumexp(logits, live)
+    remainder = (-torch.expm1(log_p)).scatter(1, largest, log_others.exp()[:, None])
+    return torch.where(others.any(dim=1, keepdim=True), remainder, 1.0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import overload
+from typing import Annotated, overload
 
+from annotated_types import MinLen
+from pydantic import AfterValidator
 from torch import Tensor
 
 from sentemb.errors import RecipeError
@@ -14,6 +16,8 @@ from sentemb.parts import NonNegative
 from sentemb.terms.diagnosis import explain_table
 from sentemb.types import Batch, Component, PairScores, Share, Similarity
 
+Names = Annotated[Sequence[str], MinLen(1), AfterValidator(tuple)]
+
 
 class Term(Component, room="terms"):
     """One loss: ``forward(table, batch)`` gives a scalar that is equal on every device, or this device's ``Share``.
@@ -21,10 +25,20 @@ class Term(Component, room="terms"):
     A term of one's own subclasses this, takes keyword-only settings and computes its loss from ``table.sim``,
     ``table.positive`` and ``table.log_weight``. Gathering over devices, chunking, and the heads are done already.
     An anchor without a positive may make the loss infinite: ``diagnose`` then says so in words.
-    ``0.1 * term`` is the term with that weight in the sum of losses.
+    ``0.1 * term`` is the term with that weight in the sum of losses. ``without = ["NAME", …]`` shows it the table as
+    it is without the edits of these names.
+
+    Attributes:
+        refuses_shares: whether it cannot divide an anchor's attraction over its positives (``PairScores.share``).
     """
 
-    marks = MappingProxyType({"name": str, "weight": NonNegative})
+    marks = MappingProxyType({"name": str, "weight": NonNegative, "without": Names})
+    refuses_shares: bool = False
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """Names of the edits that its table leaves out."""
+        return tuple(self.given_marks.get("without", ()))
 
     @property
     def weight(self) -> float:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.maths.similarity import at_least_float32
-from sentemb.maths.softmax import live_pairs
+from sentemb.maths.softmax import live_pairs, refuse_shares
 from sentemb.parts import Positive
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores
@@ -29,11 +29,14 @@ class Triplet(Term):
         here is half of one there); all negatives of the batch in place of semi-hard ones, averaged.
     """
 
+    refuses_shares = True
+
     def __init__(self, *, margin: Positive = 0.2) -> None:
         super().__init__()
         self.margin = margin
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
+        refuse_shares(table, self.name)
         sim, live = at_least_float32(table.sim), live_pairs(table)
         positive, negative = table.positive & live, ~table.positive & live
         worst = sim.masked_fill(~positive, torch.inf).amin(dim=1)

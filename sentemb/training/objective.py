@@ -2,6 +2,8 @@
 
     inputs ─► pooled rows (this device) ┆ gather ─► heads ─► table ─► edits ─► terms ─► Σ weight · loss
 
+Terms that leave out the same edits (``without``) share one edited table.
+
 The dotted line is the cache boundary. Left of it no row sees another, so the rows may be encoded in any chunks
 (``encode``). Right of it everything sees the whole batch of all devices (``finish``): heads stand there, so a BatchNorm
 sees exactly the whole batch.
@@ -25,6 +27,8 @@ from sentemb.maths.table import in_batch_table, narrow_batch, narrow_table
 from sentemb.terms.term import Term
 from sentemb.training.inputs import LengthGroup, StepInput, ViewUse
 from sentemb.types import Batch, Encoded, PairScores, Rows, SentenceModule, Services, Share, Similarity, Views
+
+_PRIME = 2_305_843_009_213_693_951  # 2^61 - 1: seeds of one step's edits lie far apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,20 +144,31 @@ class Objective(nn.Module):
     # --------------------------------------------------------------------------------- right of the line
     def finish(self, encoded: EncodedViews, inputs: StepInput) -> Losses:
         """Gather over devices, heads, table, edits, terms."""
-        table, batch = self.table(encoded, inputs)
-        total: Tensor = table.sim.new_zeros(())
+        plain, batch = self.in_batch(encoded, inputs)
+        total: Tensor = plain.sim.new_zeros(())
         parts: dict[str, Tensor] = {}
-        narrow = [(narrow_table(table, width), narrow_batch(batch, width)) for width in self.nested]
+        tables: dict[frozenset[str], list[tuple[PairScores, Batch]]] = {}
         for name, weight, term in zip(self.term_names, self.weights, self.terms, strict=True):
+            assert isinstance(term, Term)
+            without = frozenset(term.without)
+            if without not in tables:
+                table = self.edited(plain, batch, inputs.seed, without)
+                narrow = [(narrow_table(table, width), narrow_batch(batch, width)) for width in self.nested]
+                tables[without] = [(table, batch), *narrow]
             # what reads tokens (masked-LM, replaced-token detection) knows no narrower embeddings
-            widths = [(table, batch)] if "tokens" in term.needs else [(table, batch), *narrow]  # type: ignore[operator]
+            widths = tables[without][:1] if "tokens" in term.needs else tables[without]
             values = [_local_and_whole(term(*arguments)) for arguments in widths]
             total = total + weight * sum(local for local, _ in values) / len(values)
             parts[name] = torch.stack([whole for _, whole in values]).mean()
         return Losses(total=total, parts=parts, batch=_detached(batch))
 
     def table(self, encoded: EncodedViews, inputs: StepInput) -> tuple[PairScores, Batch]:
-        """The edited score table, and the batch behind it."""
+        """The score table with all edits, and the batch behind it."""
+        plain, batch = self.in_batch(encoded, inputs)
+        return self.edited(plain, batch, inputs.seed), batch
+
+    def in_batch(self, encoded: EncodedViews, inputs: StepInput) -> tuple[PairScores, Batch]:
+        """The score table before any edit, and the batch behind it."""
         names = inputs.use.embedded
         pooled = gather_rows(encoded.pooled, inputs.sizes)  # (n, v, d)
         count = pooled.shape[0]
@@ -173,13 +188,22 @@ class Objective(nn.Module):
             outputs=self._observe(inputs),
             score=inputs.score,
             companions=self.named_companions,
-            generator=torch.Generator().manual_seed(inputs.seed),
             step=inputs.step,
         )
-        table = in_batch_table(views["anchor"], views["positive"], self.similarity)
-        for edit in self.edits:
-            table = edit(table, batch)
-        return table, batch
+        return in_batch_table(views["anchor"], views["positive"], self.similarity), batch
+
+    def edited(
+        self, table: PairScores, batch: Batch, seed: int, without: frozenset[str] = frozenset()
+    ) -> PairScores:
+        """The table after the edits whose names are not in ``without``.
+
+        Every edit draws from a generator of its own, so that leaving one out changes no draw of another.
+        """
+        for position, (name, edit) in enumerate(zip(self.edit_names, self.edits, strict=True)):
+            if name not in without:
+                generator = torch.Generator().manual_seed((seed + position * _PRIME) % 2**63)
+                table = edit(table, replace(batch, generator=generator))
+        return table
 
     def _observe(self, inputs: StepInput) -> dict[str, Tensor]:
         """Companions' per-row outputs, of the whole batch."""
@@ -205,11 +229,12 @@ class Objective(nn.Module):
         The table is made once more, because no step holds it for a case that hardly ever comes.
         """
         bad = [name for name, value in losses.parts.items() if not torch.isfinite(value)]
-        table, batch = self.table(self.encode(inputs), inputs)
+        plain, batch = self.in_batch(self.encode(inputs), inputs)
         for name, term in zip(self.term_names, self.terms, strict=True):
+            assert isinstance(term, Term)
             if name in bad:
                 try:
-                    term.diagnose(table, batch)  # type: ignore[operator]
+                    term.diagnose(self.edited(plain, batch, inputs.seed, frozenset(term.without)), batch)
                 except NumericError as error:
                     return error
         anchor = losses.batch.views["anchor"]

@@ -9,12 +9,14 @@ from sentemb.views.columns import Columns
 from sentemb.views.masked import Masked
 from sentemb.views.mined import MinedViews
 from sentemb.views.propensity_positives import PropensityPositives
+from sentemb.views.repeat import Repeat
 from sentemb.views.twice import Twice
 from sentemb.views.view import ViewCopy, ViewMaker
 
 PARTS: dict[str, type[ViewMaker]] = {
     "columns": Columns,
     "propensity_positives": PropensityPositives,
+    "repeat": Repeat,
     "twice": Twice,
 }
 
@@ -24,5 +26,6 @@ COPIES: dict[str, type[ViewCopy]] = {
 }
 
 __all__ = [
-    "COPIES", "PARTS", "Columns", "Masked", "MinedViews", "PropensityPositives", "Twice", "ViewCopy", "ViewMaker",
+    "COPIES", "PARTS", "Columns", "Masked", "MinedViews", "PropensityPositives", "Repeat", "Twice", "ViewCopy",
+    "ViewMaker",
 ]  # fmt: skip

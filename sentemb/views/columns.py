@@ -10,7 +10,7 @@ from sentemb.views.view import ViewMaker
 
 
 class Columns(ViewMaker):
-    """Anchor, positive and, where the data have them, negative or negative_1, negative_2, … of every example.
+    """Anchor, positive and, where the data have them, positive_2, … and negative or negative_1, … of every example.
 
     Differs from ``twice`` in reading the positive from the data.
 
@@ -22,8 +22,8 @@ class Columns(ViewMaker):
     columns = frozenset({"anchor", "positive"})
 
     def makes(self, columns: Collection[str]) -> tuple[str, ...]:
-        """Anchor, positive, and the data's negatives."""
-        return ("anchor", "positive", *(name for name in columns if name.startswith("negative")))
+        """Anchor, positive, and the data's further positives and negatives."""
+        return ("anchor", "positive", *(name for name in columns if name.startswith(("positive_", "negative"))))
 
     def __call__(self, examples: Examples, context: ViewContext) -> Views:
         """One view a column, in the columns' order."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from edit_tables import contrast, permuted
 
 from sentemb.edits import PARTS
-from sentemb.edits.given import Given, negative_views
+from sentemb.edits.given import Given, further_views
 from sentemb.errors import RecipeError
 from sentemb.maths.table import in_batch_table
 from sentemb.types import Rows
@@ -18,7 +18,7 @@ from sentemb.types import Rows
 
 def test_is_a_part():
     assert PARTS["given"] is Given
-    assert Given.needs == {"view:negative_1"}
+    assert Given.needs == {"view:negative_1|positive_2"}
 
 
 def test_equals_simcse_equation_5(make_rows, make_batch):
@@ -59,7 +59,8 @@ def test_several_views_by_number(make_rows, make_table, make_batch):
     table = Given()(make_table(3), make_batch(views))
     assert table.sim.shape == (3, 12)
     assert table.candidate.ids.tolist() == [0, 1, 2, 100, 101, 102, 200, 201, 202, 1000, 1001, 1002]
-    assert negative_views({"negative": 0, "negatives": 0, "anchor.negative_1": 0, "negative_3": 0}) == [
+    views = {"negative": 0, "negatives": 0, "anchor.negative_1": 0, "negative_3": 0, "positive_2": 0}
+    assert further_views(views, "negative") == [
         "negative", "negative_3",
     ]
 
@@ -109,5 +110,13 @@ def test_refuses_a_weight_that_has_no_logarithm(weight):
 
 
 def test_says_that_no_negative_is_there(make_rows, make_table, make_batch):
-    with pytest.raises(RecipeError, match=r"no view is named negative.*anchor, positive"):
+    with pytest.raises(RecipeError, match=r"no view is named positive_2.*anchor, positive"):
         Given()(make_table(2), make_batch({"anchor": make_rows(2), "positive": make_rows(2)}))
+
+
+def test_further_positives_are_one_for_their_own_anchor(make_rows, make_batch):
+    views = {"anchor": make_rows(3), "positive": make_rows(3, seed=1), "positive_2": make_rows(3, seed=2)}
+    table = Given()(in_batch_table(views["anchor"], views["positive"]), make_batch(views))
+    assert torch.equal(table.positive, torch.eye(3, dtype=torch.bool).repeat(1, 2))
+    assert (table.log_weight == 0).all()
+    assert table.candidate.ids.tolist() == [0, 1, 2, 0, 1, 2]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, mean_over_pairs, table_logits
+from sentemb.maths.softmax import (
+    live_pairs,
+    masked_logsumexp,
+    mean_over,
+    mean_over_positives,
+    positive_share,
+    table_logits,
+)
 from sentemb.types import PairScores, Rows
 
 LOGITS = torch.tensor([[1.0, -2.0, 0.5], [3.0, 0.0, -1.0]], dtype=torch.float64)
@@ -56,8 +64,40 @@ def test_masked_entries_may_be_infinite_without_harm():
     assert torch.isfinite(logits.grad).all()
 
 
-def test_mean_over_pairs():
-    assert mean_over_pairs(LOGITS, MASK, empty=-7.0).tolist() == [0.75, -7.0]
+def with_positives(share=None, removed=()):
+    weight = torch.zeros_like(LOGITS)
+    for pair in removed:
+        weight[pair] = -math.inf
+    return replace(table(LOGITS, weight), positive=MASK, share=share)
+
+
+def test_mean_over_positives():
+    assert mean_over_positives(LOGITS, with_positives()).tolist() == [0.75, -math.inf]
+
+
+def test_shares_are_those_of_live_positives_and_sum_to_one():
+    share = torch.tensor([[3.0, 5.0, 1.0], [1.0, 1.0, 1.0]], dtype=torch.float64)  # negatives' shares do not count
+    assert positive_share(with_positives()).tolist() == [[0.5, 0.0, 0.5], [0.0, 0.0, 0.0]]
+    assert positive_share(with_positives(share)).tolist() == [[0.75, 0.0, 0.25], [0.0, 0.0, 0.0]]
+    assert positive_share(with_positives(share, removed=[(0, 0)])).tolist()[0] == [0.0, 0.0, 1.0]
+    assert mean_over_positives(LOGITS, with_positives(share))[0].item() == pytest.approx(0.75 * 1.0 + 0.25 * 0.5)
+
+
+def test_a_row_whose_positives_have_no_share_divides_equally():
+    share = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    assert positive_share(with_positives(share)).tolist()[0] == [0.5, 0.0, 0.5]
+
+
+def test_the_mean_of_a_row_without_positives_has_no_gradient():
+    logits = LOGITS.clone().requires_grad_()
+    mean_over_positives(logits, with_positives())[0].backward()
+    assert logits.grad.tolist() == [[0.5, 0.0, 0.5], [0.0, 0.0, 0.0]]
+
+
+def test_scale_divides_a_rows_logits():
+    scaled = replace(table(LOGITS, torch.zeros_like(LOGITS)), scale=torch.tensor([2.0, 0.5], dtype=torch.float64))
+    assert table_logits(scaled, 0.1).tolist()[0] == pytest.approx([5.0, -10.0, 2.5])
+    assert table_logits(scaled, 0.1).tolist()[1] == pytest.approx([60.0, 0.0, -20.0])
 
 
 def test_mean_over_rows_ignores_the_others_even_where_they_are_infinite():

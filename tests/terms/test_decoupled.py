@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -101,3 +102,82 @@ def test_bfloat16_table_is_scored_in_float32(case, table_of, batch_of):
 def test_temperature_must_be_positive():
     with pytest.raises(ValueError, match="greater than or equal to"):
         Decoupled(temperature=-1.0)
+
+
+# ------------------------------------------------------------------------------------------ weighted form, units
+def weighted_reference(sim, sigma, temperature):
+    """1/n Σ_i ( -v_i s_ii / τ + log Σ_{j ≠ i} exp(s_ij / τ) ), v_i = 2 - n softmax_i(s_ii / σ)."""
+    n = len(sim)
+    exponentials = [math.exp(float(sim[i, i]) / sigma) for i in range(n)]
+    total = 0.0
+    for i in range(n):
+        v = 2 - n * exponentials[i] / sum(exponentials)
+        negatives = sum(math.exp(float(sim[i, j]) / temperature) for j in range(n) if j != i)
+        total += -v * float(sim[i, i]) / temperature + math.log(negatives)
+    return total / n
+
+
+def test_the_weighted_form_equals_the_loop_and_detaches_its_weights(random_sim, table_of, batch_of):
+    sim = random_sim(5, 5)
+    term = Decoupled(temperature=0.2, sigma=0.5)
+    loss = term(table_of(sim), batch_of(5))
+    assert loss.item() == pytest.approx(weighted_reference(sim.detach(), 0.5, 0.2), rel=1e-12)
+    loss.backward()
+    weight = 2 - 5 * torch.softmax(sim.detach().diagonal() / 0.5, dim=0)
+    torch.testing.assert_close(sim.grad.diagonal(), -weight / 0.2 / 5)
+    assert weight.mean().item() == pytest.approx(1.0)
+
+
+def test_a_wide_sigma_is_the_plain_loss(random_sim, table_of, batch_of):
+    sim = random_sim(5, 5)
+    wide = Decoupled(sigma=1e9)(table_of(sim), batch_of(5))
+    assert wide.item() == pytest.approx(Decoupled()(table_of(sim), batch_of(5)).item(), rel=1e-8)
+
+
+def test_units_of_similarity_multiply_each_row_by_its_temperature(random_sim, table_of, batch_of):
+    table = replace(table_of(random_sim(4, 4)), scale=torch.tensor([1.0, 2.0, 0.5, 1.0], dtype=torch.float64))
+    rows = []
+    for i in range(4):
+        t = 0.1 * table.scale[i].item()
+        logits = [x / t for x in table.sim[i].tolist()]
+        rows.append(t * (-logits[i] + math.log(sum(math.exp(x) for j, x in enumerate(logits) if j != i))))
+    loss = Decoupled(temperature=0.1, units="similarity")(table, batch_of(4))
+    assert loss.item() == pytest.approx(sum(rows) / 4, rel=1e-12)
+
+
+# -------------------------------------------------------------------------------------------------- identities
+def gradient(loss, sim):
+    return torch.autograd.grad(loss, sim)[0]
+
+
+def test_macl_has_its_gradient(random_sim, table_of, batch_of):
+    """MACL: L = mean_i( -V_i log P_i ), V_i = 1 / (1 - P_i) as a constant."""
+    sim, temperature = random_sim(6, 6), 0.3
+    p = torch.softmax(sim / temperature, dim=1).diagonal()
+    macl = (-(1 / (1 - p)).detach() * p.log()).mean()
+    ours = Decoupled(temperature=temperature)(table_of(sim), batch_of(6))
+    torch.testing.assert_close(gradient(macl, sim), gradient(ours, sim))
+
+
+@pytest.mark.parametrize("sharpness", [0.9, 10.0])
+def test_cacr_with_one_positive_has_a_multiple_of_its_gradient(random_sim, table_of, batch_of, sharpness):
+    """CACR: L = d_p - Σ_N b_j d_j, d = 2 - 2 s, b = softmax_N(-t d) as a constant: 1/t of it at τ = 1 / (2 t)."""
+    sim = random_sim(6, 6)
+    distance = 2 - 2 * sim
+    eye = torch.eye(6, dtype=torch.bool)
+    b = torch.softmax((-sharpness * distance).masked_fill(eye, -INF), dim=1).detach()
+    cacr = (distance.diagonal() - (b * distance.masked_fill(eye, 0.0)).sum(dim=1)).mean()
+    ours = Decoupled(temperature=1 / (2 * sharpness))(table_of(sim), batch_of(6)) / sharpness
+    torch.testing.assert_close(gradient(cacr, sim), gradient(ours, sim))
+
+
+def test_sogclr_without_memory_is_its_loss_in_units_of_similarity(random_sim, table_of, batch_of):
+    """SogCLR with γ = 1: gradient Σ_N exp(h/τ) / (|N| u) ∇h, h = s_ij - s_ip, u = mean_N exp(h/τ)."""
+    sim, temperature = random_sim(6, 6), 0.2
+    eye = torch.eye(6, dtype=torch.bool)
+    h = sim - sim.diagonal()[:, None]
+    exponential = (h / temperature).exp().masked_fill(eye, 0.0).detach()
+    weight = exponential / 5 / (exponential.sum(dim=1, keepdim=True) / 5)
+    sogclr = (weight * h).sum(dim=1).mean()
+    ours = Decoupled(temperature=temperature, units="similarity")(table_of(sim), batch_of(6))
+    torch.testing.assert_close(gradient(sogclr, sim), gradient(ours, sim))

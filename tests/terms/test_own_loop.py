@@ -153,6 +153,6 @@ def test_an_edit_that_gives_no_table_is_named(make, words):
 def test_own_loops_cover_every_term_and_edit():
     assert set(PARTS) >= MORE_THAN_EMBEDDINGS
     assert set(EDITS) - {"mined", "propensity", "queue"} == {
-        "false_negative", "given", "hardness", "mixed", "noise", "same_label",
+        "attraction", "false_negative", "given", "hardness", "mixed", "noise", "same_label", "temperature",
     }
     assert MaskedLM().needs

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sentemb.errors import NumericError
+from sentemb.terms.decoupled import Decoupled
 from sentemb.terms.info_nce import InfoNCE
 from sentemb.terms.supervised_contrast import SupervisedContrast
 
@@ -102,3 +103,48 @@ def test_bfloat16_table_is_scored_in_float32(case, table_of, batch_of):
 def test_temperature_must_be_positive():
     with pytest.raises(ValueError, match="greater than or equal to"):
         SupervisedContrast(temperature=0.0)
+
+
+# ------------------------------------------------------------------------------------------------- shares, focus
+def shared_reference(sim, positive, share, temperature, focus):
+    """-1/n Σ_i Σ_p share_ip (1 - p_ip)^focus log p_ip."""
+    total = 0.0
+    for i in range(len(sim)):
+        exponentials = [math.exp(x / temperature) for x in sim[i].tolist()]
+        weights = [float(share[i, j]) if positive[i, j] else 0.0 for j in range(sim.shape[1])]
+        for j, w in enumerate(weights):
+            p = exponentials[j] / sum(exponentials)
+            total -= w / sum(weights) * (1 - p) ** focus * math.log(p)
+    return total / len(sim)
+
+
+@pytest.mark.parametrize("focus", [0.0, 1.0, -1.0, 0.5])
+def test_equals_the_loop_with_shares_and_focus(random_sim, table_of, batch_of, focus):
+    sim = random_sim(4, 6)
+    positive = torch.eye(4, 6, dtype=torch.bool)
+    positive[0, 5] = positive[2, 0] = True
+    share = torch.rand(4, 6, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    table = replace(table_of(sim, positive), share=share)
+    loss = SupervisedContrast(temperature=0.3, focus=focus)(table, batch_of(4))
+    assert loss.item() == pytest.approx(shared_reference(sim.detach(), positive, share, 0.3, focus), rel=1e-10)
+
+
+def test_focus_of_minus_one_has_the_gradient_of_decoupled(random_sim, table_of, batch_of):
+    sim = random_sim(5, 7)
+    one = torch.autograd.grad(SupervisedContrast(temperature=0.2, focus=-1.0)(table_of(sim), batch_of(5)), sim)[0]
+    other = torch.autograd.grad(Decoupled(temperature=0.2)(table_of(sim), batch_of(5)), sim)[0]
+    torch.testing.assert_close(one, other)
+
+
+def test_focus_of_minus_one_keeps_its_gradient_where_float32_rounds_p_to_one(table_of, batch_of):
+    sim = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)  # 1 - p = e^-20
+    SupervisedContrast(temperature=0.05, focus=-1.0)(table_of(sim), batch_of(2)).backward()
+    assert sim.grad[0, 1].item() == pytest.approx(1 / 0.05 / 2, rel=1e-4)
+
+
+def test_one_example_alone_is_zero_whatever_the_focus(table_of, batch_of):
+    for focus in (-1.0, 1.0):
+        sim = torch.tensor([[0.3]], requires_grad=True)
+        loss = SupervisedContrast(focus=focus)(table_of(sim), batch_of(1))
+        loss.backward()
+        assert (loss.item(), sim.grad.item()) == (0.0, 0.0)

@@ -47,6 +47,17 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
         "companions": [{"use": "reference", "precompute": True}],
     },
     ("edits", "hardness"): {"edits": [{"use": "given", "weight": 2.0}, {"use": "hardness", "class_prior": 0.05}]},
+    ("edits", "attraction"): {
+        "edits": [{"use": "given"}, {"use": "same_label"}, {"use": "attraction", "sharpness": 2.0}],
+        "terms": [{"use": "decoupled", "temperature": 0.1, "sigma": 0.5}],
+    },
+    ("edits", "temperature"): {"edits": [{"use": "temperature", "policy": "spread", "rho": 0.2, "temperature": 0.1}]},
+    ("terms", "multi_view"): {
+        "views": {"use": "repeat", "count": 3}, "terms": [{"use": "multi_view", "kind": "arithmetic"}],
+    },
+    ("views", "repeat"): {
+        "views": {"use": "repeat", "count": 3}, "edits": [{"use": "given"}], "terms": [{"use": "supervised_contrast"}],
+    },
     ("edits", "given"): {"edits": [{"use": "given", "weight": 3.0}]},
     ("edits", "propensity"): {
         "edits": [{"use": "propensity"}], "companions": [{"use": "propensity", "neighbours": 3, "random": 3}],

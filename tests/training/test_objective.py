@@ -117,3 +117,35 @@ def test_chunks_refuse_a_backbone_that_couples_rows(make: Open) -> None:
     run.plan.encoder.module.backbone.extra = nn.BatchNorm1d(3)
     with pytest.raises(RecipeError, match="BatchNorm, which couples the rows"):
         check_backbone(run.plan.encoder.module.backbone)
+
+
+def test_a_term_sees_the_table_without_the_edits_that_it_leaves_out(make: Open) -> None:
+    run = make("edits", "mixed")
+    plan = run.plan
+    term = plan.objective.terms[0]
+    inputs = run.make_input(np.arange(7), 0)
+    widths: list[int] = []
+
+    class Spy(Term):
+        def forward(self, table: Any, batch: Batch) -> Any:
+            widths.append(table.sim.shape[1])
+            return table.sim.sum() * 0.0
+
+    spies = [Spy(), Spy().marked(without=["mixed"]), Spy().marked(without=["given", "mixed"])]
+    objective = Objective(
+        plan.encoder.module, edits=list(zip(plan.objective.edit_names, plan.objective.edits, strict=True)),
+        terms=[WeightedTerm(name=str(i), term=spy) for i, spy in enumerate([*spies, term])],
+    )
+    objective(inputs)
+    assert widths == [7 * (3 + 5), 7 * 3, 7]
+
+
+def test_leaving_an_edit_out_changes_no_draw_of_another(make: Open) -> None:
+    run = make("edits", "noise")
+    noise = run.plan.objective.edits[0]
+    inputs = run.make_input(np.arange(7), 0)
+    both = Objective(run.plan.encoder.module, terms=[], edits=[("one", noise), ("two", noise)])
+    plain, batch = both.in_batch(both.encode(inputs), inputs)
+    whole = both.edited(plain, batch, inputs.seed).sim
+    torch.testing.assert_close(both.edited(plain, batch, inputs.seed, frozenset({"one"})).sim[:, 7:], whole[:, 14:])
+    assert not torch.equal(whole[:, 7:14], whole[:, 14:])

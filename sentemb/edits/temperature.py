@@ -1,0 +1,126 @@
+"""Every anchor's own temperature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sentemb.edits.edit import Edit
+from sentemb.maths.similarity import at_least_float32
+from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, mean_over_positives
+from sentemb.parts import Count, NonNegative, Positive
+from sentemb.types import Batch, Cosine, PairScores
+from sentemb.types import Temperature as TemperatureSetting
+
+_HALVINGS = 20
+
+Policy = Literal["alignment", "cosine", "spread"]
+
+
+class RowTemperature(Edit):
+    """Multiply the temperature of every softmax term by a factor c_i, as a constant. By ``policy``:
+
+        alignment   c = 1 + α (A - A₀),  A = mean_i s_ip                      the better aligned, the softer
+        cosine      c = low + (high - low) (1 + cos(2π step / period)) / 2    a schedule
+        spread      c_i such that  KL( softmax_N(s_ij / (τ c_i) + w_ij) ‖ softmax_N(w_ij) ) = ρ,  low ≤ c_i ≤ high
+
+    N are the anchor's live negatives. ``spread`` gives every anchor the same concentration on its negatives: it is
+    where iSogCLR's individual temperatures settle, without their memory; a row that cannot reach ρ takes ``low``. Two
+    of these edits multiply. Small temperatures punish the nearest negatives, large ones all alike.
+
+    Args:
+        policy: see above.
+        alpha: α of ``alignment``; 0 leaves the table as it is.
+        start: A₀ of ``alignment``: the mean similarity of positives at which c = 1. With the A of the untuned encoder,
+            training starts at the term's own temperature.
+        low: smallest factor (``cosine``, ``spread``).
+        high: largest factor (``cosine``, ``spread``).
+        period: steps of a cycle (``cosine``).
+        rho: ρ in nats (``spread``); must be below the logarithm of the number of negatives.
+        temperature: τ of the loss (``spread``).
+    Returns:
+        The table with other temperatures of its rows.
+    Raises:
+        ValueError: α (1 + A₀) ≥ 1, at which the factor could fall to 0; low above high.
+    Source: alignment: Huang et al. 2023, ICML, "Model-aware contrastive learning" (MACL). cosine: Kukleva et al. 2023,
+        ICLR, "Temperature schedules for self-supervised contrastive methods on long-tail data". spread: ours, after
+        Qiu et al. 2023, ICML, "Not all semantics are created equal" (iSogCLR), whose gradient for τ_i vanishes where
+        this KL is ρ.
+    Deviations: MACL's α and A₀ for sentences are in its appendix, not in its code; 0.5 is a third party's default.
+        ``spread`` is solved in every step, where iSogCLR follows a gradient over epochs (``per_example``).
+    """
+
+    def __init__(
+        self, *, policy: Policy, alpha: NonNegative = 0.5, start: Cosine = 0.0, low: Positive = 0.5,
+        high: Positive = 2.0, period: Count = 250, rho: Positive = 0.4, temperature: TemperatureSetting = 0.05,
+    ) -> None:
+        super().__init__()
+        if policy == "alignment" and alpha * (1 + start) >= 1:
+            raise ValueError(
+                f"alpha = {alpha} and start = {start} let the temperature fall to 0; alpha (1 + start) must be below 1"
+            )
+        if low > high:
+            raise ValueError(f"low = {low} is above high = {high}")
+        self.policy, self.alpha, self.start, self.low, self.high = policy, alpha, start, low, high
+        self.period, self.rho, self.temperature = period, rho, temperature
+
+    def faults(self, recipe: Mapping[str, Any]) -> list[str]:
+        """A spread that no batch reaches."""
+        train = recipe.get("train")
+        if self.policy != "spread" or train is None or any(edit.name == "queue" for edit in recipe.get("edits", ())):
+            return []
+        return faults_of_spread(self.rho, train.batch_size)
+
+    def forward(self, table: PairScores, batch: Batch) -> PairScores:
+        factor = self._factor(table, batch.step).to(at_least_float32(table.sim).dtype).expand(len(table.anchor))
+        return replace(table, scale=factor if table.scale is None else table.scale * factor)
+
+    @torch.no_grad()
+    def _factor(self, table: PairScores, step: int) -> Float[Tensor, ...]:
+        sim = at_least_float32(table.sim)
+        if self.policy == "alignment":
+            has_positive = (table.positive & live_pairs(table)).any(dim=1)
+            return 1 + self.alpha * (mean_over(mean_over_positives(sim, table), has_positive) - self.start)
+        if self.policy == "cosine":
+            wave = (1 + math.cos(2 * math.pi * step / self.period)) / 2
+            return sim.new_tensor(self.low + (self.high - self.low) * wave)
+        return spread_factor(table, temperature=self.temperature, rho=self.rho, low=self.low, high=self.high)
+
+
+def spread_factor(
+    table: PairScores, *, temperature: float, rho: float, low: float, high: float
+) -> Float[Tensor, " n"]:
+    """c_i in [low, high] at which the softmax over row i's negatives is ρ nats from their weights; halves log c."""
+    sim = at_least_float32(table.sim.detach())
+    negative = ~table.positive & live_pairs(table)
+    prior = table.log_weight.detach() - masked_logsumexp(table.log_weight.detach(), negative, empty=0.0)[:, None]
+    prior = prior.masked_fill(~negative, 0.0)
+
+    def divergence(factor: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        tilt = (sim / (temperature * factor[:, None])).masked_fill(~negative, 0.0)
+        log_q = tilt + prior - masked_logsumexp(tilt + prior, negative, empty=0.0)[:, None]
+        return torch.where(negative, log_q.exp() * (log_q - prior), 0.0).sum(dim=1)
+
+    n = len(sim)
+    small, large = sim.new_full((n,), math.log(low)), sim.new_full((n,), math.log(high))
+    unreachable = divergence(small.exp()) < rho
+    for _ in range(_HALVINGS):  # the divergence falls as the factor grows
+        middle = (small + large) / 2
+        is_sharp = divergence(middle.exp()) > rho
+        small, large = torch.where(is_sharp, middle, small), torch.where(is_sharp, large, middle)
+    factor = torch.where(unreachable, low, ((small + large) / 2).exp())
+    return torch.where(negative.any(dim=1), factor, 1.0)
+
+
+def faults_of_spread(rho: float, batch_size: int) -> list[str]:
+    """A divergence from all negatives alike cannot exceed the logarithm of their number."""
+    limit = math.log(max(batch_size - 1, 1))
+    if rho < limit:
+        return []
+    return [f"rho = {rho}: with a batch of {batch_size} it must be below log(batch_size - 1) = {limit:.2f}"]

@@ -1,0 +1,41 @@
+"""The same sentence several times: dropout is the only augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated
+
+from annotated_types import Ge
+
+from sentemb.types import Examples, View, ViewContext, Views
+from sentemb.views.view import ViewMaker
+
+
+class Repeat(ViewMaker):
+    """Every sentence ``count`` times, each encoded with a dropout of its own:
+
+        anchor, positive, positive_2, …, positive_(count - 1)
+
+    ``twice`` is count = 2. The further positives are read by ``multi_view``, and stand in the table where the edit
+    ``given`` puts them. A step encodes count / 2 times as many rows as with ``twice``: compare methods at a batch size
+    that makes up for it.
+
+    Args:
+        count: V, views of an example.
+    Source: Shidani et al. 2024, ICLR, "Poly-View contrastive learning"; Koromilas et al. 2025, "A
+        principled framework for multi-view contrastive learning" (V views of an image).
+    Deviations: dropout in place of image augmentations.
+    """
+
+    columns = frozenset({"anchor"})
+
+    def __init__(self, *, count: Annotated[int, Ge(2)] = 4) -> None:
+        self.count = count
+
+    def makes(self, columns: Collection[str]) -> tuple[str, ...]:
+        """Anchor, positive, positive_2, …"""
+        return ("anchor", "positive", *(f"positive_{i}" for i in range(2, self.count)))
+
+    def __call__(self, examples: Examples, context: ViewContext) -> Views:
+        """One and the same view under every name."""
+        return dict.fromkeys(self.makes(()), View(column=examples.columns["anchor"], ids=examples.ids))
