@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sentemb.companions.centre import Centre
 from sentemb.companions.companion import Companion
 from sentemb.companions.detector import Detector
 from sentemb.companions.momentum import Momentum
@@ -10,6 +11,7 @@ from sentemb.companions.propensity import Propensity
 from sentemb.companions.reference import Reference
 
 PARTS: dict[str, type[Companion]] = {
+    "centre": Centre,
     "detector": Detector,
     "momentum": Momentum,
     "neighbours": Neighbours,
@@ -18,5 +20,5 @@ PARTS: dict[str, type[Companion]] = {
 }
 
 __all__ = [
-    "PARTS", "Companion", "Detector", "Momentum", "Neighbours", "Propensity", "Reference",
+    "PARTS", "Centre", "Companion", "Detector", "Momentum", "Neighbours", "Propensity", "Reference",
 ]  # fmt: skip

@@ -9,6 +9,10 @@ from sentemb.edits.given import Given
 from sentemb.edits.hardness import Hardness
 from sentemb.edits.mined import Mined
 from sentemb.edits.mixed import Mixed
+from sentemb.edits.mixed_hard_pair import MixedHardPair
+from sentemb.edits.mixed_ordered import MixedOrdered
+from sentemb.edits.mixed_partners import MixedPartners
+from sentemb.edits.moved import Moved
 from sentemb.edits.noise import Noise
 from sentemb.edits.propensity import PropensityWeights
 from sentemb.edits.queue import Queue
@@ -22,6 +26,10 @@ PARTS: dict[str, type[Edit]] = {
     "hardness": Hardness,
     "mined": Mined,
     "mixed": Mixed,
+    "mixed_hard_pair": MixedHardPair,
+    "mixed_ordered": MixedOrdered,
+    "mixed_partners": MixedPartners,
+    "moved": Moved,
     "noise": Noise,
     "propensity": PropensityWeights,
     "queue": Queue,
@@ -30,6 +38,6 @@ PARTS: dict[str, type[Edit]] = {
 }
 
 __all__ = [
-    "PARTS", "Attraction", "Edit", "FalseNegative", "Given", "Hardness", "Mined", "Mixed", "Noise", "PropensityWeights",
-    "Queue", "RowTemperature", "SameLabel",
+    "PARTS", "Attraction", "Edit", "FalseNegative", "Given", "Hardness", "Mined", "Mixed", "MixedHardPair",
+    "MixedOrdered", "MixedPartners", "Moved", "Noise", "PropensityWeights", "Queue", "RowTemperature", "SameLabel",
 ]  # fmt: skip

@@ -10,14 +10,16 @@ from annotated_types import Ge, Lt
 
 from sentemb.edits.edit import Edit
 from sentemb.maths.softmax import masked_logsumexp
-from sentemb.parts import NonNegative
+from sentemb.parts import Count, NonNegative, Whole
 from sentemb.types import Batch, PairScores, Temperature
 
 
 class Hardness(Edit):
     """Weight every negative by how similar it is now, and optionally subtract the false negatives' expected share.
 
-    With N(i) the live negatives of anchor i and w the log-weights so far:
+    With ``keep``, only a window of an anchor's negatives by similarity stays, ranks skip + 1 … skip + keep; the others
+    are removed: the hardest teach most, the very hardest are the likeliest false negatives. With N(i) the live
+    negatives of anchor i and w the log-weights so far:
 
         log_weight[i, j] = w_ij + β s_ij / τ + c_i,   j ∈ N(i)
         c_i  such that  Σ_N exp(log_weight) = Σ_N exp(w)          (the mean weight stays what it was)
@@ -34,30 +36,46 @@ class Hardness(Edit):
         beta: β, concentration on hard negatives; 1 in the paper's text experiments, 0 weighs all alike.
         temperature: τ, that of the loss.
         class_prior: τ⁺, probability that a random negative means what the anchor means; 0 leaves the correction out.
+            At SimCSE's τ = 0.05 only values below about exp((s⁻ - s⁺)/τ) leave G above its floor, where negatives
+            have a gradient: the paper has τ = 0.5.
+        keep: negatives of an anchor that stay; None: all.
+        skip: of an anchor's most similar negatives, how many are removed first.
     Returns:
         The table with other log-weights of the negatives; removed pairs stay removed, positives are unchanged.
     Source: Robinson et al. 2021, ICLR, "Contrastive learning with hard negative samples", equations 3 to 5;
-        Chuang et al. 2020, NeurIPS, "Debiased contrastive learning", equation 8 (G and its floor).
+        Chuang et al. 2020, NeurIPS, "Debiased contrastive learning", equation 8 (G and its floor); keep: Wang & Liu
+        2021, CVPR, "Understanding the behaviour of contrastive loss" (the hard contrastive loss).
     Deviations: the released code lets gradients through the weights; here they are constants, which is what
         importance weights are. With several positives, exp(s_i⁺/τ) is their mean.
     """
 
     def __init__(
         self, *, beta: NonNegative = 1.0, temperature: Temperature = 0.05,
-        class_prior: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        class_prior: Annotated[float, Ge(0), Lt(1)] = 0.0, keep: Count | None = None, skip: Whole = 0,
     ) -> None:
         super().__init__()
         self.beta, self.temperature, self.class_prior = beta, temperature, class_prior
+        self.keep, self.skip = keep, skip
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
         before = table.log_weight
         negative = ~table.positive & (before > float("-inf"))
+        if self.keep is not None or self.skip:
+            outside = negative & ~self._window(table.sim.detach(), negative)
+            before, negative = before.masked_fill(outside, float("-inf")), negative & ~outside
         tilt = before + self.beta * table.sim.detach() / self.temperature
         total = masked_logsumexp(before, negative, empty=0.0)
         weight = tilt + (total - masked_logsumexp(tilt, negative, empty=0.0))[:, None]
         if self.class_prior:
             weight = weight + self._debias(table, weight, negative, total)[:, None]
         return replace(table, log_weight=torch.where(negative, weight, before))
+
+    def _window(self, sim: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+        """Which negatives have ranks skip + 1 … skip + keep by similarity; ties by column."""
+        order = sim.masked_fill(~negative, float("-inf")).sort(dim=1, descending=True, stable=True).indices
+        rank = torch.arange(sim.shape[1], device=sim.device)
+        inside = (rank >= self.skip) & (rank < self.skip + (self.keep or sim.shape[1]))
+        return torch.zeros_like(negative).scatter(1, order, inside.expand(len(sim), -1))
 
     def _debias(
         self, table: PairScores, weight: torch.Tensor, negative: torch.Tensor, total: torch.Tensor

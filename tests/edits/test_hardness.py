@@ -136,3 +136,40 @@ def test_refuses_values_out_of_range(bad):
 
 def test_is_a_part():
     assert PARTS["hardness"] is Hardness
+
+
+# ------------------------------------------------------------------------------------------------- keep and skip
+@pytest.mark.parametrize(("keep", "skip"), [(2, 0), (1, 1), (3, 2), (None, 2)])
+def test_a_window_of_ranks_equals_the_sorted_loop(make_table, make_batch, keep, skip):
+    table = make_table(6)
+    weight = torch.rand(6, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    weight[0, 3] = -math.inf
+    edited = Hardness(beta=0.0, keep=keep, skip=skip)(replace(table, log_weight=weight), make_batch())
+    for i in range(6):
+        live = [j for j in range(6) if j != i and math.isfinite(weight[i, j])]
+        ranked = sorted(live, key=lambda j: -float(table.sim[i, j]))[skip : skip + (keep or 6)]
+        assert [j for j in range(6) if j != i and edited.log_weight[i, j] > -math.inf] == sorted(ranked)
+        assert all(edited.log_weight[i, j] == pytest.approx(float(weight[i, j])) for j in ranked)
+
+
+def test_ties_of_a_window_go_by_column(make_table, make_batch):
+    table = replace(make_table(4), sim=torch.zeros(4, 4, dtype=torch.float64))
+    edited = Hardness(beta=0.0, keep=1)(table, make_batch())
+    assert (edited.log_weight > -math.inf).nonzero().tolist() == [
+        [0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 2], [3, 0], [3, 3],
+    ]
+
+
+def test_one_kept_negative_at_a_small_temperature_is_the_maximum(make_table, make_batch):
+    """The limit of InfoNCE: the triplet with the hardest negative."""
+    table = make_table(5)
+    edited = Hardness(beta=0.0, keep=1)(table, make_batch())
+    hardest = table.sim.masked_fill(table.positive, -math.inf).amax(dim=1)
+    gap = (hardest - table.sim.diagonal()).clamp(min=0).mean()
+    assert 1e-3 * float(contrast(edited, 1e-3)) == pytest.approx(float(gap), abs=1e-3)
+
+
+def test_keeping_all_changes_nothing(make_table, make_batch):
+    table = make_table(4)
+    assert torch.equal(Hardness(beta=1.0, keep=9)(table, make_batch()).log_weight,
+                       Hardness(beta=1.0)(table, make_batch()).log_weight)

@@ -41,6 +41,23 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
         "companions": [{"use": "momentum", "momentum": 0.5, "queue_size": 15}],
     },
     ("edits", "mixed"): {"edits": [{"use": "given"}, {"use": "mixed", "count": 3, "with_anchor": 2}]},
+    ("edits", "mixed_partners"): {
+        "edits": [{"use": "mixed_partners"}],
+        "terms": [{"use": "supervised_contrast"}, {**INFO_NCE, "without": ["mixed_partners"]}],
+    },
+    ("edits", "mixed_hard_pair"): {
+        "edits": [{"use": "same_label"}, {"use": "mixed_hard_pair"}],
+        "terms": [{"use": "supervised_contrast", "focus": 1.0}],
+    },
+    ("edits", "mixed_ordered"): {
+        "edits": [{"use": "mixed_ordered", "count": 2}], "terms": [{"use": "supervised_contrast"}],
+    },
+    ("edits", "moved"): {
+        "edits": [{"use": "moved", "centre": True, "noise": 0.1}], "companions": [{"use": "centre"}],
+    },
+    ("companions", "centre"): {
+        "edits": [{"use": "moved", "centre": True}], "companions": [{"use": "centre", "column": "positive"}],
+    },
     ("edits", "noise"): {"edits": [{"use": "noise", "count": 7, "steps": 2}]},
     ("edits", "false_negative"): {
         "edits": [{"use": "false_negative", "by": ["ids", "text", "reference"], "threshold": 0.97}],
