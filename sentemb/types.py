@@ -251,6 +251,9 @@ class Component(Part, nn.Module):
     def bind(self, build: Build) -> None:
         """Make the modules and buffers that depend on the encoder. The default makes none."""
 
+    def prepare(self, dataset: Examples, services: Services) -> None:
+        """Once before training, on the whole tokenised data set; deterministic. The default does nothing."""
+
     def faults(self, recipe: Mapping[str, Any]) -> list[str]:
         """What is wrong with it among the other fields of a recipe (by name; those that are wrong are absent)."""
         return []

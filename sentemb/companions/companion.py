@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sentemb.errors import RecipeError
 from sentemb.parts import room
-from sentemb.types import Batch, Component, Examples, SentenceModule, Services, Tokens
+from sentemb.types import Batch, Component, SentenceModule, Services, Tokens
 
 C = TypeVar("C", bound="Companion")
 
@@ -31,9 +31,6 @@ class Companion(Component, room="companions"):
         """Paths and ids of what it loads, for ``sentemb check``; the default says the setting ``model``."""
         model = self.settings.get("model")
         return (model,) if isinstance(model, str) else ()
-
-    def prepare(self, dataset: Examples, services: Services) -> None:
-        """Once before training, on the whole tokenised data set; deterministic. The default does nothing."""
 
     def observe(self, tokens: Mapping[str, Tokens], views: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Per-row outputs (b, …) for this device's rows, without gradient; ``views`` holds example ids (b,).

@@ -87,6 +87,25 @@ def load_masked_lm_head(folder: Path, *, seed: int, trust_remote_code: bool = Fa
     return head.requires_grad_(True).train(), trained
 
 
+def load_causal_head(folder: Path, *, trust_remote_code: bool = False) -> nn.Linear:
+    """The map from last states to logits over the vocabulary of a causal language model's checkpoint.
+
+    A copy of the input embeddings where the checkpoint ties them; here the two then learn apart.
+
+    Raises: ModelError where the checkpoint is no causal language model, or lacks that map.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model, missing = load_pretrained(AutoModelForCausalLM, folder, trust_remote_code=trust_remote_code)
+    output: Any = model.get_output_embeddings()  # type: ignore[operator]
+    with torch.no_grad():  # whether a token sees the one behind it
+        first = model.eval()(torch.tensor([[5, 6], [5, 7]])).logits[:, 0]
+    is_causal = torch.allclose(first[0], first[1], rtol=1e-3, atol=1e-4)
+    if not is_causal or not isinstance(output, nn.Linear) or any("lm_head" in name for name in missing):
+        raise ModelError(f"{folder}: {type(model).__name__} is no causal language model with its head (GPT-2, Qwen, …)")
+    return output.requires_grad_(True).train()
+
+
 def _layers(model: nn.Module, folder: Path) -> tuple[nn.Linear, nn.LayerNorm]:
     for dense_name, norm_name in HEAD_LAYERS:
         try:

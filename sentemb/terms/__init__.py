@@ -1,35 +1,44 @@
 """Loss terms, one a file: ``(table, batch) -> scalar`` of the whole batch, or this device's ``Share``."""
 
 from sentemb.terms.alignment import Alignment
+from sentemb.terms.causal_lm import CausalLM
 from sentemb.terms.cosent import CoSENT
 from sentemb.terms.cosine_error import CosineError
 from sentemb.terms.decoupled import Decoupled
 from sentemb.terms.distill import Distill
 from sentemb.terms.info_nce import InfoNCE
+from sentemb.terms.local import Local
 from sentemb.terms.masked_lm import MaskedLM
 from sentemb.terms.multi_view import MultiView
 from sentemb.terms.replaced_token_detection import ReplacedTokenDetection
 from sentemb.terms.supervised_contrast import SupervisedContrast
 from sentemb.terms.term import Term
+from sentemb.terms.token_contrast import TokenContrast
 from sentemb.terms.triplet import Triplet
 from sentemb.terms.uniformity import Uniformity
+from sentemb.terms.words import Words
 
 PARTS: dict[str, type[Term]] = {
     "alignment": Alignment,
+    "causal_lm": CausalLM,
     "cosent": CoSENT,
     "cosine_error": CosineError,
     "decoupled": Decoupled,
     "distill": Distill,
     "info_nce": InfoNCE,
+    "local": Local,
     "masked_lm": MaskedLM,
     "multi_view": MultiView,
     "replaced_token_detection": ReplacedTokenDetection,
     "supervised_contrast": SupervisedContrast,
+    "token_contrast": TokenContrast,
     "triplet": Triplet,
     "uniformity": Uniformity,
+    "words": Words,
 }
 
 __all__ = [
-    "PARTS", "Alignment", "CoSENT", "CosineError", "Decoupled", "Distill", "InfoNCE", "MaskedLM",
-    "MultiView", "ReplacedTokenDetection", "SupervisedContrast", "Term", "Triplet", "Uniformity",
+    "PARTS", "Alignment", "CausalLM", "CoSENT", "CosineError", "Decoupled", "Distill", "InfoNCE", "Local", "MaskedLM",
+    "MultiView", "ReplacedTokenDetection", "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity",
+    "Words",
 ]  # fmt: skip

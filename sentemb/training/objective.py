@@ -26,7 +26,18 @@ from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.table import in_batch_table, narrow_batch, narrow_table
 from sentemb.terms.term import Term
 from sentemb.training.inputs import LengthGroup, StepInput, ViewUse
-from sentemb.types import Batch, Encoded, PairScores, Rows, SentenceModule, Services, Share, Similarity, Views
+from sentemb.types import (
+    Batch,
+    Component,
+    Encoded,
+    PairScores,
+    Rows,
+    SentenceModule,
+    Services,
+    Share,
+    Similarity,
+    Views,
+)
 
 _PRIME = 2_305_843_009_213_693_951  # 2^61 - 1: seeds of one step's edits lie far apart
 
@@ -84,15 +95,19 @@ class Objective(nn.Module):
         self.term_names = tuple(entry.name for entry in terms)
         self.weights = tuple(entry.weight for entry in terms)
         self.companions = nn.ModuleDict(dict(companions or {}))
-        parts: list[Term | Edit | Companion] = [*self.edits, *self.terms, *self.companions.values()]  # type: ignore[list-item]
-        self.needs = frozenset().union(*(part.needs for part in parts))
-        self.encodes = frozenset().union(*(part.encodes for part in parts))
+        self.needs = frozenset().union(*(part.needs for part in self.parts))
+        self.encodes = frozenset().union(*(part.encodes for part in self.parts))
         self.nested = tuple(sorted(set(nested)))
         if self.nested and not 1 <= self.nested[0] <= self.nested[-1] < encoder.width:
             raise RecipeError(
                 f"train.nested_dims = {list(nested)}: each must be at least 1 and below the embeddings' "
                 f"{encoder.width} dimensions"
             )
+
+    @property
+    def parts(self) -> list[Component]:
+        """Companions, edits and terms."""
+        return [*self.companions.values(), *self.edits, *self.terms]
 
     @property
     def named_companions(self) -> dict[str, Companion]:

@@ -114,8 +114,8 @@ class Run:
         plan.objective.to(self.device)
         self.unsharded = UnshardedEncoder(plan.encoder, is_sharded=is_sharded)
         services = build_services(plan.encoders, self.unsharded)
-        for companion in plan.objective.named_companions.values():
-            companion.prepare(plan.dataset, services)
+        for part in plan.objective.parts:
+            part.prepare(plan.dataset, services)
         plan.objective.to(self.device).train()
         self.make_input = self.feed.prepare(self.device)
         backbone: Any = plan.encoder.module.backbone

@@ -17,7 +17,9 @@ from sentemb.terms.term import Term
 from sentemb.types import Share
 
 N, WIDTH = 6, 5
-MORE_THAN_EMBEDDINGS = {"distill", "masked_lm", "replaced_token_detection"}
+MORE_THAN_EMBEDDINGS = {
+    "causal_lm", "distill", "local", "masked_lm", "replaced_token_detection", "token_contrast", "words",
+}
 
 
 def embeddings(count=2, seed=0):

@@ -27,6 +27,9 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
         "terms": [INFO_NCE, {"use": "replaced_token_detection", "weight": 0.5}],
         "views": {"use": "columns", "copies": [MASKED]}, "companions": [DETECTOR],
     },
+    ("terms", "local"): {"terms": [INFO_NCE, {"use": "local", "weight": 0.5}]},
+    ("terms", "token_contrast"): {"terms": [INFO_NCE, {"use": "token_contrast", "margin": 0.9}]},
+    ("terms", "words"): {"terms": [INFO_NCE, {"use": "words", "vocabulary": 12, "weight": 0.1}]},
     ("terms", "distill"): {
         "terms": [{"use": "distill", "temperature": 0.1}], "companions": [{"use": "reference"}],
     },
