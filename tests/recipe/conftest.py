@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 _WORDS = "the a man woman dog cat runs eats plays music red blue green river house song film book city team".split()
 
@@ -35,14 +38,31 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_decoder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random one-layer Qwen3 with the tiny model's vocabulary."""
+    folder = tmp_path_factory.mktemp("tiny-decoder")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_bert / name, folder / name)
+    vocabulary = json.loads((tiny_bert / "config.json").read_text())["vocab_size"]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Qwen3ForCausalLM(Qwen3Config(
+            vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=16, max_position_embeddings=128, pad_token_id=0,
+        )).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def on_tiny_model(data_dir: Path, tiny_bert: Path):
-    """Recipe tree → overrides that train it for two steps of eight on the tiny model."""
+def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
+    """Recipe tree → overrides that train it for two steps of eight on a tiny model."""
 
     def overrides(tree: dict) -> list[str]:
+        is_decoder = any(term["use"] == "causal_lm" for term in tree["terms"])
         file = {"lines": "lines.txt", "triplets": "triplets.jsonl", "pairs": "pairs.jsonl"}[tree["data"]["use"]]
         result = [
-            f"encoder.backbone={tiny_bert}", f"data.path={data_dir / file}", "train.batch_size=8",
+            f"encoder.backbone={tiny_decoder if is_decoder else tiny_bert}", f"data.path={data_dir / file}", "train.batch_size=8",
             "train.max_steps=2", "train.precision=fp32",
         ]
         for place, companion in enumerate(tree.get("companions", [])):
