@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from sentemb.data.data_source import DataSource, TableData
-from sentemb.data.in_memory import InMemory
+from sentemb.data.data_source import DataSource, InMemory, TableData
 from sentemb.distributed import broadcast_object, join, leave
 from sentemb.errors import RecipeError
 from sentemb.recipe.build import build

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sentemb.companions.companion import Companion
-from sentemb.data.padding import concatenate, pad
+from sentemb.data.tokens import concatenate, pad
 from sentemb.distributed import split_sizes
 from sentemb.types import Examples, TokenColumn, Tokens, View, ViewContext, Views, Vocabulary
 from sentemb.views.view import ViewCopy, ViewMaker

@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Lt
 from pydantic import AfterValidator
 
-from sentemb.data.orders import BatchOrder
-from sentemb.data.orders.no_duplicates import NoDuplicates
+from sentemb.data.orders import BatchOrder, NoDuplicates
 from sentemb.parts import Count, Fraction, NonNegative, Part, Positive, Whole
 from sentemb.training.callbacks import Callback
 from sentemb.training.optimizers import AdamW, Optimizer

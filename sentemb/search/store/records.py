@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from sentemb.data.faults import Faults
-from sentemb.data.records import Record
+from sentemb.data.sources import Record
 from sentemb.errors import DataError, SearchError
 from sentemb.search.store.documents import Id, Row, integer_of, row_of
 from sentemb.search.store.manifest import Document
