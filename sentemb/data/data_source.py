@@ -122,9 +122,8 @@ class TableData(DataSource):
 
     def blocks(self, faults: Faults) -> Iterator[RecordBlock]:
         """The rows in blocks of columns."""
-        return source_blocks(
-            self.path, faults, split=self.split, config=self.config, revision=self.revision, format=self.format
-        )
+        where = {"split": self.split, "config": self.config, "revision": self.revision}
+        return source_blocks(self.path, faults, **where, format=self.format)
 
     def absence(self) -> str | None:
         """Standard input and hub ids are looked at when the training starts."""

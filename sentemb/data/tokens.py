@@ -101,20 +101,22 @@ def tokenise(table: Table, tokeniser: TextTokeniser) -> Examples:
     if len(empty):
         where = ", ".join(str(row % len(table) + 1) for row in unique.first[empty[:10]])
         raise DataError(f"{table.source}: the tokenizer leaves nothing of {len(empty)} texts, e.g. of row {where}")
-    parts = zip(table.columns.items(), np.split(unique.position, len(table.columns)), strict=True)
-    columns = {role: replace(tokens.take(rows), text=text_hashes(column)) for (role, column), rows in parts}
+    rows_of = np.split(unique.position, len(table.columns))
+    columns = {role: tokens.take(rows) for role, rows in zip(table.columns, rows_of, strict=True)}
+    columns |= {role: replace(columns[role], text=text_hashes(table.columns[role])) for role in table.prefixes}
     return Examples(ids=np.arange(len(table), dtype=np.int64), columns=columns, label=table.label, score=table.score)
 
 
 def _tokens_of(texts: list[str], tokeniser: TextTokeniser) -> TokenColumn:
+    hashes = text_hashes(texts)
     if len(texts) < CACHED_FROM:
-        return _in_chunks(texts, tokeniser)
+        return replace(_in_chunks(texts, tokeniser), text=hashes)
     digest = hashlib.sha256(f"sentemb tokens 2\0{tokeniser.fingerprint()}\0{tokeniser.max_tokens}\0".encode())
-    digest.update(text_hashes(texts).astype("<i8").tobytes())
+    digest.update(hashes.astype("<i8").tobytes())
     entry = cache_dir() / "tokens" / f"{digest.hexdigest()}.npz"
-    column = load_tokens(entry, len(texts))
+    column = load_tokens(entry, hashes)
     if column is None:
-        column = _in_chunks(texts, tokeniser)
+        column = replace(_in_chunks(texts, tokeniser), text=hashes)
         store_tokens(entry, column)
     return column
 
@@ -128,15 +130,15 @@ def _in_chunks(texts: list[str], tokeniser: TextTokeniser) -> TokenColumn:
     return concatenate(chunks)
 
 
-def load_tokens(path: Path, rows: int) -> TokenColumn | None:
-    """The tokens of so many texts; None where they are absent, or damaged by the file's checksums."""
+def load_tokens(path: Path, hashes: NDArray[np.int64]) -> TokenColumn | None:
+    """The tokens of the texts with these hashes; None where they are absent, or damaged by the file's checksums."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            column = TokenColumn(flat=arrays["flat"], offsets=arrays["offsets"], text=np.full(rows, -1))
+            column = TokenColumn(flat=arrays["flat"], offsets=arrays["offsets"], text=hashes)
         os.utime(path)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    return column if len(column) == rows else None
+    return column if len(column) == len(hashes) else None
 
 
 def store_tokens(path: Path, column: TokenColumn) -> None:

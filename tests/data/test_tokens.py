@@ -169,7 +169,7 @@ def test_the_least_recently_used_entries_go(tmp_path, monkeypatch):
     for i, key in enumerate("ab"):
         store_tokens(tmp_path / f"{key}.npz", column)
         os.utime(tmp_path / f"{key}.npz", (i, i))
-    assert load_tokens(tmp_path / "a.npz", 1) is not None  # now the younger of the two
+    assert load_tokens(tmp_path / "a.npz", column.text) is not None  # now the younger of the two
     store_tokens(tmp_path / "c.npz", column)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "c.npz"]
 

@@ -76,7 +76,7 @@ def test_byte_order_mark_and_blank_lines(tmp_path):
         ("p.csv", "", "no pairs in it; rows with the columns sentence1"),
         ("p.jsonl", '{"sentence1": "a", "sentence2": "b"}\n', r'jsonl:1: no column "score"; found: sentence1, '),
         ("p.jsonl", '{"sentence1": "a", "sentence2": "b", "score": 1}\n{oops\n', "p.jsonl:2: no JSON object: .* 2"),
-        ("p.jsonl", "[1]\n", r"p.jsonl:1: found an array; one JSON object a line"),
+        ("p.jsonl", "[1]\n", r"p.jsonl:1: found list; one JSON object a line"),
         (
             "p.jsonl",
             '{"sentence1": null, "sentence2": "b", "score": 1}\n',
