@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sentemb.search import SearchIndex
     from sentemb.search.vectors import VectorIndex
     from sentemb.terms.term import Term
-    from sentemb.training.callbacks.callback import Callback
+    from sentemb.training.callbacks import Callback
     from sentemb.training.run import Run
     from sentemb.training.settings import TrainSettings
     from sentemb.views.view import ViewCopy, ViewMaker
@@ -40,7 +40,7 @@ _HOMES = {
     "evaluate.task": "Task", "maths.table": "score_table", "mining.run": "mine", "parts": "Part",
     "recipe.build": "build", "recipe.check": "check", "recipe.recipe": "EncoderSettings Recipe",
     "recipe.train": "train", "search": "SearchIndex", "search.vectors": "VectorIndex", "terms.term": "Term",
-    "training.callbacks.callback": "Callback", "training.run": "Run", "training.settings": "TrainSettings",
+    "training.callbacks": "Callback", "training.run": "Run", "training.settings": "TrainSettings",
     "views.view": "ViewCopy ViewMaker",
 }  # fmt: skip
 

@@ -18,11 +18,7 @@ from sentemb.training.run import run
 
 
 def train(
-    recipe: str | Path | Recipe,
-    *,
-    data: object = None,
-    output: str | Path | None = None,
-    resume: bool = False,
+    recipe: str | Path | Recipe, *, data: object = None, output: str | Path | None = None, resume: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
     """Train a recipe.
@@ -67,10 +63,6 @@ def _source(data: object, before: DataSource) -> DataSource:
             return dataclasses.replace(before, path=str(data))
         return TableData(path=str(data), columns=before.columns, max_tokens=before.max_tokens, prefixes=before.prefixes)
     return InMemory(
-        data=data,
-        columns=before.columns,
-        max_rows=before.max_rows,
-        max_tokens=before.max_tokens,
-        prefixes=before.prefixes,
-        skip_faulty=before.skip_faulty,
+        data=data, columns=before.columns, max_rows=before.max_rows, max_tokens=before.max_tokens,
+        prefixes=before.prefixes, skip_faulty=before.skip_faulty,
     )
