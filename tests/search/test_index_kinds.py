@@ -88,7 +88,7 @@ def test_what_faiss_cannot_make_is_told_at_the_first_block(kind: str, message: s
     for given in ({"encoder": ToyEncoder()}, {"vectors": vectors(8192)}):
         with pytest.raises(SearchError, match=message):
             SearchIndex.build(tmp_path / "ix", documents(), kind=kind, metric=metric, **given)
-        assert not (tmp_path / "ix").exists()
+        assert [path.name for path in (tmp_path / "ix").iterdir()] == [".sentemb-lock"]
 
 
 def test_reasons_are_faiss_own_words() -> None:

@@ -195,7 +195,7 @@ def test_stopping_a_change_says_what_became_of_it(
     verb: str, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sentemb.search import SearchIndex
-    from sentemb.search.store import change as changes
+    from sentemb.search.store import changes
 
     commit = changes.commit
 
