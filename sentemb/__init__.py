@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sentemb.search import SearchIndex
     from sentemb.search.vectors import VectorIndex
     from sentemb.terms.term import Term
-    from sentemb.training.callbacks.callback import Callback
+    from sentemb.training.callbacks import Callback
     from sentemb.training.run import Run
     from sentemb.training.settings import TrainSettings
     from sentemb.views.view import ViewCopy, ViewMaker
@@ -35,31 +35,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Callback": "sentemb.training.callbacks.callback",
-    "Companion": "sentemb.companions.companion",
-    "DataSource": "sentemb.data.data_source",
-    "Edit": "sentemb.edits.edit",
-    "Encoder": "sentemb.encoder",
-    "EncoderSettings": "sentemb.recipe.recipe",
-    "Part": "sentemb.parts",
-    "Pooling": "sentemb.encoder.poolings",
-    "Recipe": "sentemb.recipe.recipe",
-    "Run": "sentemb.training.run",
-    "SearchIndex": "sentemb.search",
-    "SentembError": "sentemb.errors",
-    "Task": "sentemb.evaluate.task",
-    "Term": "sentemb.terms.term",
-    "TrainSettings": "sentemb.training.settings",
-    "VectorIndex": "sentemb.search.vectors",
-    "ViewCopy": "sentemb.views.view",
-    "ViewMaker": "sentemb.views.view",
-    "build": "sentemb.recipe.build",
-    "check": "sentemb.recipe.check",
-    "evaluate_model": "sentemb.evaluate.evaluation",
-    "mine": "sentemb.mining.run",
-    "score_table": "sentemb.maths.table",
-    "train": "sentemb.recipe.train",
-}
+    "companions.companion": "Companion", "data.data_source": "DataSource", "edits.edit": "Edit", "encoder": "Encoder",
+    "encoder.poolings": "Pooling", "errors": "SentembError", "evaluate.evaluation": "evaluate_model",
+    "evaluate.task": "Task", "maths.table": "score_table", "mining.run": "mine", "parts": "Part",
+    "recipe.build": "build", "recipe.check": "check", "recipe.recipe": "EncoderSettings Recipe",
+    "recipe.train": "train", "search": "SearchIndex", "search.vectors": "VectorIndex", "terms.term": "Term",
+    "training.callbacks": "Callback", "training.run": "Run", "training.settings": "TrainSettings",
+    "views.view": "ViewCopy ViewMaker",
+}  # fmt: skip
 
 __all__ = [
     "Callback", "Companion", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Pooling", "Recipe", "Run",
@@ -69,9 +52,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'sentemb' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    for module, names in _HOMES.items():
+        if name in names.split():
+            return getattr(importlib.import_module(f"sentemb.{module}"), name)
+    raise AttributeError(f"module 'sentemb' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

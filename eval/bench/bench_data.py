@@ -19,8 +19,7 @@ def sentemb_batches(path: str, batch: int, rows: int | None) -> Work:
     import numpy as np
 
     from sentemb.data import Triplets, text_hashes
-    from sentemb.data.orders import Batches
-    from sentemb.data.orders.no_duplicates import NoDuplicates
+    from sentemb.data.orders import Batches, NoDuplicates
     from sentemb.types import Examples, TokenColumn
 
     texts = Triplets(path=path, max_rows=rows).load().columns

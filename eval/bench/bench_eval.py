@@ -70,13 +70,12 @@ def ours(tasks: list[str], folder: str, model: str, precision: str, path: str) -
     """sentemb's encoder and search, intervals included, a fresh memory every round; ``path`` is ``own`` (sentemb's
     protocols) or ``mteb`` (under mteb.evaluate)."""
     from sentemb.evaluate import ModelOptions, evaluate_model, open_model
-    from sentemb.evaluate.model import VectorMemory
 
     opened = open_model(model, ModelOptions(precision=precision))
     chosen = own_tasks(tasks) if path == "own" else _mteb_tasks(tasks)
 
     def work() -> dict[str, Any]:
-        opened.memory = VectorMemory()
+        opened.forget()
         before = opened.seconds
         results = evaluate_model(opened, chosen, data_dir=folder)
         assert not results.failures, results.failures

@@ -20,7 +20,7 @@ import numpy as np
 from harness import data, machine, markdown_table, write_report
 
 from sentemb import SearchIndex
-from sentemb.evaluate.statistics.ranking import ranking_scores
+from sentemb.evaluate.metrics import ranking_scores
 from sentemb.parts import room
 from sentemb.search import Hit
 

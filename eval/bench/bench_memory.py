@@ -19,8 +19,7 @@ WORDS = ["the", "a", "man", "woman", "dog", "cat", "plays", "music", "guitar", "
 
 
 def steps(
-    *, backbone: str, batch_size: int, tokens: int, chunk_size: int | None, kept_graphs_mib: float = 0.0,
-    precision: str = "fp32",
+    *, backbone: str, batch_size: int, tokens: int, chunk_size: int | None, precision: str = "fp32"
 ) -> Work:
     """One SimCSE step of a batch, through the recipe, a run and its step."""
     from sentemb.recipe.build import build
@@ -33,7 +32,7 @@ def steps(
     (folder / "texts.txt").write_text("\n".join(lines) + "\n")
     train: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "max_steps": 1000, "epochs": 1000}
     if chunk_size is not None:
-        train |= {"chunk_size": chunk_size, "kept_graphs_mib": kept_graphs_mib}
+        train["chunk_size"] = chunk_size
     tree = {
         "encoder": {"backbone": backbone, "pooling": "cls", "max_tokens": tokens,
                     "heads": [{"use": "mlp", "train_only": True}]},
@@ -45,8 +44,7 @@ def steps(
 
     def work() -> dict[str, Any]:
         result = run.train_step(next(inputs))
-        kept = run.step.cache.kept if run.step.cache is not None else 0
-        return {"loss": float(result.parts["info_nce"]), "kept_chunks": kept}
+        return {"loss": float(result.parts["info_nce"])}
 
     return work
 
@@ -96,7 +94,6 @@ def main(arguments: list[str]) -> None:
             [
                 contender("full batch", batch_size=fits, chunk_size=None, **common),
                 contender("chunks", batch_size=fits, chunk_size=CHUNK, **common),
-                contender("chunks, graphs kept", batch_size=fits, chunk_size=CHUNK, kept_graphs_mib=64_000.0, **common),
             ],
             rounds=asked.rounds,
         )
@@ -107,9 +104,8 @@ def main(arguments: list[str]) -> None:
         + lanes_table(["in chunks", "peak MiB", f"of batch {sizes[0]}", "seconds a step"], growing, lambda lane: [
             f"{lane.peak_mib:,.0f}", f"{lane.peak_mib / first:.2f}×", f"{lane.median_s:.1f}"])
         + f"\nBatch of {fits} examples ({2 * fits} texts); median time of a step against the full batch's:\n\n"
-        + lanes_table(["", "peak MiB", "seconds a step", "time", "chunks kept"], compared, lambda lane: [
-            f"{lane.peak_mib:,.0f}", f"{lane.median_s:.2f}", ratio(lane, compared["full batch"]),
-            lane.facts["kept_chunks"]])
+        + lanes_table(["", "peak MiB", "seconds a step", "time"], compared, lambda lane: [
+            f"{lane.peak_mib:,.0f}", f"{lane.median_s:.2f}", ratio(lane, compared["full batch"])])
     )
     write_report("memory-small" if asked.small else "memory", "Memory of training steps", text, facts,
                  {"growing batch": growing, "time": compared})

@@ -37,11 +37,15 @@ def fetch(
 
     The folder is laid out as the hub (ORGANISATION/REPOSITORY/…). A gated repository needs HF_TOKEN.
     """
+    from sentemb.evaluate.data_folder import DataFolder
+    from sentemb.evaluate.mteb.data import fetch as fetch_all
     from sentemb.evaluate.mteb.data import repositories
-    from sentemb.evaluate.mteb.fetch import fetch as fetch_all
 
-    root = data_dir / "hub" if (data_dir / "hub").is_dir() else data_dir
-    fetched, failed = fetch_all(repositories(_mteb_tasks(_suites(suite, task))), root, endpoint=endpoint)
+    wanted = repositories(_mteb_tasks(_suites(suite, task)))
+    data_dir.mkdir(parents=True, exist_ok=True)
+    root = DataFolder.find(data_dir).hub
+    assert root is not None
+    fetched, failed = fetch_all(wanted, root, endpoint=endpoint)
     for line in fetched:
         typer.echo(line)
     for line in failed:
@@ -54,18 +58,15 @@ def fetch(
 def verify(data_dir: Root, suite: Suites = None, task: Tasks = None) -> None:
     """Whether everything that suites and tasks need is in a folder, unaltered; lists what is missing."""
     from sentemb.evaluate.data_folder import DataFolder
-    from sentemb.evaluate.evaluation import EvalPlan
-    from sentemb.evaluate.mteb.data import repositories
-    from sentemb.evaluate.mteb.fetch import damage
+    from sentemb.evaluate.evaluation import plans_of
+    from sentemb.evaluate.mteb.data import damage, repositories
     from sentemb.evaluate.task import EvalSetup
 
-    data = DataFolder.find(data_dir)
-    suites = _suites(suite, task)
-    plans = [EvalPlan.of(one, EvalSetup(data=data)) for one in suites]
-    faults = [entry.error for plan in plans for entry in plan.missing]
+    data, suites = DataFolder.find(data_dir), _suites(suite, task)
     assert data.hub is not None
-    for repository in repositories(_mteb_tasks(suites)):
-        faults += damage(data.hub / repository.name)
+    plans = plans_of(suites, EvalSetup(data=data), skip_missing=True)
+    faults = [entry.error for plan in plans for entry in plan.missing]
+    faults += [fault for one in repositories(_mteb_tasks(suites)) for fault in damage(data.hub / one.name)]
     faults = list(dict.fromkeys(faults))
     for fault in faults:
         typer.echo(fault)

@@ -1,20 +1,22 @@
-"""``sentemb eval MODEL…``, ``sentemb eval compare A B`` and ``sentemb eval trec RUN``."""
+"""``sentemb eval MODEL…`` and ``sentemb eval compare A B``."""
 
 from __future__ import annotations
 
-import dataclasses
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from sentemb.cli.eval_output import console, print_json, report_all, write_all
-from sentemb.cli.options import Json, Precision, Seed
+from sentemb.cli.options import Json, Precision, Seed, key_values, part_of
 
 if TYPE_CHECKING:
     from sentemb.evaluate.opening import ModelOptions
-    from sentemb.evaluate.reports.results import Results
+    from sentemb.evaluate.report import Sheet
     from sentemb.evaluate.task import Task
 
 
@@ -87,43 +89,50 @@ def run(
     ] = False,
 ) -> None:
     """Score a model on STS, retrieval, classification, mteb, your own files. `sentemb eval compare A B` tests two
-    results files, `sentemb eval trec RUN` scores a run of any system.
+    results files.
 
     Options that name data may be given several times. Exit code 0: every task has a score; 1: some failed, the report
     says why; 2: nothing was run.
     """
     from sentemb.errors import EvaluationError
+    from sentemb.evaluate import report as reports
     from sentemb.evaluate.data_folder import DataFolder
-    from sentemb.evaluate.evaluation import EvalPlan, refuse_missing, run_plan
+    from sentemb.evaluate.evaluation import plans_of, run_plan
     from sentemb.evaluate.opening import open_model
+    from sentemb.evaluate.results import save_results
     from sentemb.evaluate.suites import Suite, load_suite, suite_names
     from sentemb.evaluate.task import EvalSetup
+    from sentemb.files import write_text
 
     options = _model_options(precision, open_with or [])
     suites = [load_suite(name) for name in suite or []]
     of_files = {"sts": sts, "retrieval": retrieval, "classification": classification}
-    tables = {f"--task {text}": task_table(text) for text in task or []}
-    tables |= {f"--{use} {path}": {"use": use, "path": path} for use, paths in of_files.items() for path in paths or []}
-    tasks = _tasks(tables)
-    if tasks:
-        suites.append(Suite(name="tasks", title="chosen tasks", tasks=tasks))
+    files = [(use, path) for use, paths in of_files.items() for path in paths or []]
+    if task or files:
+        suites.append(Suite(name="tasks", title="chosen tasks", tasks=_tasks(task or [], files)))
     if not suites:
         raise EvaluationError(
             f"nothing to evaluate: give --suite (known: {', '.join(suite_names())}), --task, --sts, --retrieval or "
             "--classification"
         )
     setup = EvalSetup(data=DataFolder.find(data_dir), output=output, resamples=resamples, seed=seed)
-    plans = [EvalPlan.of(one, setup) for one in suites]
-    refuse_missing(plans, skip_missing=skip_missing)
-    by_suite: list[list[Results]] = [[] for _ in suites]
-    for source in model:
-        opened = open_model(source, options)
-        for results, plan in zip(by_suite, plans, strict=True):
-            results.append(run_plan(opened, plan, setup))
-    write_all(by_suite, output)
-    titles = [one.title for one in suites]
-    report_all(titles, by_suite, as_json=json, file=report)
-    if any(results.failures for of_suite in by_suite for results in of_suite):
+    plans = plans_of(suites, setup, skip_missing=skip_missing)
+    models = (open_model(source, options) for source in model)
+    by_model = [[run_plan(opened, plan, setup) for plan in plans] for opened in models]
+    everything = [results for of_model in by_model for results in of_model]
+    if output is not None:
+        for results in everything:
+            typer.echo(f"wrote {save_results(output, results)}", err=True)
+    by_suite = list(zip(*by_model, strict=True))
+    sheets = [reports.report_sheet(of, reports.published_scores(of[0].model.name)) for of in by_suite]
+    if report is not None:
+        parts = (f"### {one.title}\n\n{sheet.markdown()}" for one, sheet in zip(suites, sheets, strict=True))
+        write_text(report, "\n".join(parts))
+    if json:
+        _print_json(everything[0] if len(everything) == 1 else everything)
+    for one, sheet, of in zip(suites, sheets, by_suite, strict=True) if not json else ():
+        _show(sheet, one.title, reports.summary(of))
+    if any(results.failures for results in everything):
         raise typer.Exit(1)
 
 
@@ -137,94 +146,65 @@ def compare(
     seed: Seed = 0,
 ) -> None:
     """Whether B differs from A: paired permutation or bootstrap test per task (Welch over seeds), Holm-corrected."""
-    from sentemb.evaluate.reports.compare import HEADERS, load_side
-    from sentemb.evaluate.reports.compare import compare as compare_sides
+    from sentemb.evaluate import comparison
+    from sentemb.files import write_text
 
-    rows = compare_sides(load_side(a), load_side(b), resamples=resamples, seed=seed)
-    cells = [row.cells for row in rows]
+    sides = comparison.load_side(a), comparison.load_side(b)
+    rows = comparison.compare(*sides, resamples=resamples, seed=seed)
+    sheet = comparison.compare_sheet(rows)
     if report is not None:
-        from sentemb.evaluate.reports.report import markdown_table
-        from sentemb.files import write_text
-
-        write_text(report, markdown_table(HEADERS, cells, left=2))
+        write_text(report, sheet.markdown())
     if json:
-        print_json([dataclasses.asdict(row) for row in rows], indent=2)
-        return
-    from rich.table import Table
-
-    table = Table(title=f"A {a}, B {b}; * p (Holm) < 0.05", title_justify="left")
-    for number, header in enumerate(HEADERS):
-        table.add_column(header, justify="left" if number < 2 else "right")
-    for row in cells:
-        table.add_row(*row)
-    console().print(table)
+        _print_json(rows)
+    else:
+        _show(sheet)
 
 
-@app.command()
-def trec(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="run files: query Q0 document rank score tag")],
-    qrels: Annotated[Path, typer.Option("--qrels", "-q", help="judgements: TREC's four columns, BEIR's tsv, or jsonl")],
-    metric: Annotated[str, typer.Option(help="main score: ndcg@10, map@100, mrr@10, recall@100, …")] = "ndcg@10",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder for results files")] = None,
-    json: Json = False,
-    resamples: Annotated[int, typer.Option(min=0, help="resamples of the bootstrap intervals; 0: none")] = 1000,
-    seed: Seed = 42,
-) -> None:
-    """Score runs that any system wrote, against judgements; the results can be compared like a model's."""
-    from sentemb.evaluate.reports.trec import score_trec
+def _print_json(value: Any) -> None:
+    """JSON on standard output; NaN becomes null."""
+    from pydantic_core import to_json
 
-    results = [[score_trec(path, qrels, metric=metric, resamples=resamples, seed=seed)] for path in runs]
-    write_all(results, output)
-    report_all([f"{path.name} against {qrels.name}" for path in runs], results, as_json=json)
+    typer.echo(to_json(value, inf_nan_mode="null").decode())
+
+
+def _show(sheet: Sheet, title: str | None = None, below: Sequence[str] = ()) -> None:
+    from rich.console import Console
+
+    # piped output is read by programs and people later: never cut it to 80 columns
+    console = Console(width=None if sys.stdout.isatty() else max(200, shutil.get_terminal_size().columns))
+    if sheet.rows:
+        console.print(sheet.drawn(title))
+    for line in below:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _list(value: bool) -> None:
     if not value:
         return
-    from sentemb.evaluate.suites import suite_titles
+    from sentemb.evaluate.suites import load_suite, suite_names
 
-    for name, title in suite_titles().items():
-        typer.echo(f"{name:<18} {title}")
+    for name in suite_names():
+        typer.echo(f"{name:<18} {load_suite(name).title}")
     raise typer.Exit(0)
 
 
-def task_table(text: str) -> dict[str, Any]:
-    """``retrieval:path=beir,metric=mrr@10`` or ``SciFact`` (a task of mteb's) as the table that a suite has for it."""
-    import re
-
-    from sentemb.evaluate.tasks import PARTS
-
-    # NAME, or package.module:Class, then the settings
-    match = re.fullmatch(r"([\w-]+(?:[.\w]*:\w+)?)(?::(.*))?", text, re.DOTALL)
-    name, settings = match.groups() if match else (text, None)
-    if settings is None and name not in PARTS and ":" not in name:
-        return {"use": "mteb", "tasks": [text]}
-    # a comma separates settings where a KEY= follows it
-    pairs = (setting.partition("=") for setting in re.split(r",(?=\s*\w+\s*=)", settings or ""))
-    return {"use": name, **{key.strip(): _value(value) for key, sign, value in pairs if sign}}
-
-
-def _value(text: str) -> Any:
-    """A value as TOML reads it, else the text itself."""
-    import tomllib
-
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
-
-
-def _tasks(tables: dict[str, dict[str, Any]]) -> tuple[Task, ...]:
-    """The tasks of the command line's options; all faults at once."""
-    from typing import cast
-
+def _tasks(texts: list[str], files: list[tuple[str, str]]) -> tuple[Task, ...]:
+    """The tasks of the command line's options; all faults at once. ``SciFact`` alone is a task of mteb's."""
     from sentemb.errors import EvaluationError, PartError
+    from sentemb.evaluate.tasks import PARTS
     from sentemb.parts import room
 
+    def task_of(text: str) -> Any:
+        is_part = ":" in text or text in PARTS
+        return part_of("tasks", text) if is_part else room("tasks").make({"use": "mteb", "tasks": [text]})
+
+    makers: dict[str, Callable[[], Any]] = {f"--task {text}": partial(task_of, text) for text in texts}
+    for use, path in files:
+        makers[f"--{use} {path}"] = partial(room("tasks").make, {"use": use, "path": path})
     tasks, faults = [], []
-    for option, table in tables.items():
+    for option, make in makers.items():
         try:
-            tasks.append(cast("Task", room("tasks").make(table)))
+            tasks.append(make())
         except PartError as error:
             faults += error.located(f"{option}: ")
     if faults:
@@ -236,17 +216,12 @@ def _model_options(precision: str, settings: list[str]) -> ModelOptions:
     from sentemb.errors import EvaluationError, PartError
     from sentemb.evaluate.opening import ModelOptions
 
-    table: dict[str, Any] = {"precision": precision}
-    prompts: dict[str, str] = {}
     for setting in settings:
-        key, sign, value = setting.partition("=")
-        if not sign:
+        if "=" not in setting:
             raise EvaluationError(f'--model-set "{setting}": KEY=VALUE is needed, e.g. max_tokens=128')
-        if key.startswith("prompts."):
-            prompts[key.removeprefix("prompts.")] = value
-        else:
-            table[key] = _value(value) if key in ("max_tokens", "trust_remote_code") else value
+    table = key_values(settings)
+    prompts = {key.removeprefix("prompts."): str(table.pop(key)) for key in list(table) if key.startswith("prompts.")}
     try:
-        return ModelOptions(**table, prompts=prompts)
+        return ModelOptions(**{"precision": precision, **table}, prompts=prompts)
     except PartError as error:
         raise EvaluationError("\n".join(error.located("--model-set "))) from None

@@ -219,7 +219,7 @@ def verify(index: Folder) -> None:
 @contextmanager
 def _building(out: Path) -> Iterator[None]:
     """An index in the making; where that is stopped, say how to go on, or that it is complete."""
-    from sentemb.search.store.commit import on_disk
+    from sentemb.search.store.disk import on_disk
     from sentemb.search.store.manifest import read_draft
 
     before = on_disk(out)
@@ -228,9 +228,9 @@ def _building(out: Path) -> Iterator[None]:
         draft = read_draft(out)
         if on_disk(out) != before:
             return f"{out} is complete: sentemb index stats {out} tells what it holds"
-        if draft is None or not draft.count:
+        if draft is None:
             return "nothing of it was kept: the same command starts again"
-        return f"{draft.count:,} encoded documents are kept: the same command with --resume goes on from them"
+        return f"{draft.staged.rows:,} encoded documents are kept: the same command with --resume goes on from them"
 
     with stoppable(left):
         yield

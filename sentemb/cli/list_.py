@@ -13,10 +13,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="recipes, methods, or a kind of part")] = None,
+    kind: Annotated[str | None, typer.Argument(help="recipes, or a kind of part")] = None,
     json: Json = False,
 ) -> None:
-    """What there is to choose from: recipes, methods, and the parts of every kind; without KIND, the kinds."""
+    """What there is to choose from: recipes, and the parts of every kind; without KIND, the kinds."""
     from sentemb.recipe.catalogue import KINDS, catalogue
 
     entries = KINDS if kind is None else catalogue(kind)

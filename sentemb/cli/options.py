@@ -79,7 +79,7 @@ def part_of(room: str, text: str) -> Any:
     # package.module:Class has a colon of its own; a setting's name is followed by "="
     spelled = re.fullmatch(r"([^:]*(?::[A-Za-z_]\w*(?![\w=]))?)(?::(.*))?", text, re.DOTALL)
     use, settings = spelled.groups() if spelled else (text, None)
-    return parts.room(room).make({"use": use, **key_values(filter(None, (settings or "").split(",")))})
+    return parts.room(room).make({"use": use, **key_values(filter(None, re.split(r",(?=\s*\w+\s*=)", settings or "")))})
 
 
 def key_values(entries: Iterable[str]) -> dict[str, Any]:

@@ -45,7 +45,6 @@ def search(
     = None,
     precision: Annotated[str | None, typer.Option(help="number format of encoding queries; default the index's")]
     = None,
-    device: Annotated[str, typer.Option("--device", help="where to search: cpu, or cuda for exact kinds")] = "cpu",
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=(
         "effort=N (nprobe or efSearch), mapped=true (vectors stay on disk), verify=false (no checksums)"
     ))] = None,
@@ -62,7 +61,7 @@ def search(
         effort=effort is not None, rerank=rerank is not None, unlike=bool(unlike),
     )
     texts = _texts(queries or [], file)
-    opened = SearchIndex.open(index, encoder=model, precision=precision, device=device, **settings)
+    opened = SearchIndex.open(index, encoder=model, precision=precision, **settings)
     if more_like:
         _show(opened, where, zip(more_like, opened.similar_to(more_like, k, where=where), strict=True), json)
         return

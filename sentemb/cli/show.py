@@ -27,7 +27,7 @@ def show(
     if schema:
         from json import dumps
 
-        from sentemb.recipe.schema import recipe_schema
+        from sentemb.recipe.catalogue import recipe_schema
 
         typer.echo(dumps(recipe_schema(), indent=2, ensure_ascii=False))
         return
@@ -35,17 +35,15 @@ def show(
         raise RecipeError("name a recipe or a part (sentemb list), or give --schema")
     from pathlib import Path
 
-    from sentemb.recipe.catalogue import find_parts
+    from sentemb.recipe.catalogue import find_parts, part_lines, recipe_lines
     from sentemb.recipe.load import shipped_recipes
+    from sentemb.recipe.recipe import Recipe
 
     is_recipe = Path(name).is_file() or name in shipped_recipes() or name.endswith(".toml")
     matches = [] if is_recipe or set_ or toml else find_parts(name)
     if len(matches) > 1:
         choices = ", ".join(f"{room}/{name}" for room, _ in matches)
         raise RecipeError(f'"{name}" is the name of several parts: {choices}')
-    from sentemb.recipe.recipe import Recipe
-    from sentemb.recipe.show import part_lines, recipe_lines
-
     if matches:
         lines = part_lines(*matches[0])
     else:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sentemb.companions.frozen_encoder import FrozenEncoder
-from sentemb.data.padding import concatenate
+from sentemb.data.tokens import concatenate
 from sentemb.errors import RecipeError
 from sentemb.types import Examples, Rows, Services, TokenColumn, Tokens
 

@@ -6,31 +6,16 @@
 
 from __future__ import annotations
 
-from sentemb.data.data_source import DataSource, Lines, TableData, TextPairs, Triplets
-from sentemb.data.distinct import text_hashes
-from sentemb.data.records import Record, iter_records, iter_texts
+from sentemb.data.data_source import DataSource, InMemory, Lines, TableData, TextPairs, Triplets
+from sentemb.data.sources import Record, iter_records, iter_texts
 from sentemb.data.table import Table
-from sentemb.data.tokens import tokenise
+from sentemb.data.tokens import text_hashes, tokenise
 
-PARTS: dict[str, type[DataSource] | str] = {
-    "in_memory": "sentemb.data.in_memory:InMemory",
-    "lines": Lines,
-    "pairs": TextPairs,
-    "triplets": Triplets,
-    "table": TableData,
-}
+PARTS: dict[str, type[DataSource]] = {
+    "in_memory": InMemory, "lines": Lines, "pairs": TextPairs, "table": TableData, "triplets": Triplets,
+}  # fmt: skip
 
 __all__ = [
-    "PARTS",
-    "DataSource",
-    "Lines",
-    "Record",
-    "Table",
-    "TableData",
-    "TextPairs",
-    "Triplets",
-    "iter_records",
-    "iter_texts",
-    "text_hashes",
-    "tokenise",
+    "PARTS", "DataSource", "InMemory", "Lines", "Record", "Table", "TableData", "TextPairs", "Triplets", "iter_records",
+    "iter_texts", "text_hashes", "tokenise",
 ]  # fmt: skip

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
+from pydantic import BeforeValidator
 
 from sentemb.data.faults import Faults
-from sentemb.data.formats import RecordBlock, row_blocks
-from sentemb.data.roles import ROLES, is_role
+from sentemb.data.formats import BLOCK, RecordBlock, arrow_blocks, row_blocks
 from sentemb.data.sources import HUB_ID, Format, source_blocks
-from sentemb.data.table import Table, read_table
+from sentemb.data.table import ROLES, Table, is_role, read_table
 from sentemb.errors import DataError, did_you_mean
 from sentemb.parts import Count, Part
+
+_IN_MEMORY = "data in memory"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,26 +73,21 @@ class DataSource(Part, room="sources"):
         return str(self.settings.get("path", type(self).__name__))
 
     def absence(self) -> str | None:
-        """Why the data cannot be looked at before the training starts, or None where they can.
-
-        Raises:
-            DataError: there are no such data.
-        """
+        """Why the data cannot be looked at before the training starts, or None; DataError where there are none."""
         return None
 
     def load(self, *, max_rows: int | None = None) -> Table:
         """Read and check the data, or their first ``max_rows`` rows.
 
-        Raises:
-            DataError: they cannot be read, or lack or exceed the columns of this kind.
+        Raises: DataError where they cannot be read, or lack or exceed the columns of this kind.
         """
         limits = [limit for limit in (self.max_rows, max_rows) if limit is not None]
         table = read_table(
             self.blocks, str(self), columns=self.columns, max_rows=min(limits, default=None),
             skip_faulty=self.skip_faulty,
         )  # fmt: skip
-        missing = set(self.required) - set(table.columns)
-        extra = set(table.columns) - self.allowed if self.allowed is not None else set()
+        missing = self.required - table.columns.keys()
+        extra = table.columns.keys() - self.allowed if self.allowed is not None else set()
         if missing or extra:
             fault = f"no {' and no '.join(sorted(missing))}" if missing else f"{', '.join(sorted(extra))} as well"
             raise DataError(
@@ -102,13 +102,12 @@ class TableData(DataSource):
     """Texts in any columns: anchor, positive, negatives, label, score, as the file has them.
 
     Args:
-        path: a file, a folder of files, a folder made by ``datasets``, a hub id, or ``-`` for standard input.
+        path: a file (txt, csv, tsv, jsonl, parquet; also .gz and .zst), a folder of files, a folder made by
+            ``datasets``, a hub id, or ``-`` for standard input: JSON objects if the first line is one, else sentences.
         split: of a folder or a hub data set; without it ``train`` if there is one, or the only one.
         config: configuration name of a hub data set.
         revision: branch, tag or commit of a hub data set.
         format: overrides what the file's suffix says.
-        quoted: whether fields of csv and tsv files may be quoted; by default in csv only.
-        has_header: whether the first row of csv and tsv files holds column names.
     """
 
     path: str
@@ -116,8 +115,6 @@ class TableData(DataSource):
     config: str | None = None
     revision: str | None = None
     format: Format | None = None
-    quoted: bool | None = None
-    has_header: bool = True
 
     def __str__(self) -> str:
         name = "standard input" if self.path == "-" else self.path
@@ -125,10 +122,8 @@ class TableData(DataSource):
 
     def blocks(self, faults: Faults) -> Iterator[RecordBlock]:
         """The rows in blocks of columns."""
-        return source_blocks(
-            self.path, faults, split=self.split, config=self.config, revision=self.revision, format=self.format,
-            quoted=self.quoted, has_header=self.has_header,
-        )  # fmt: skip
+        where = {"split": self.split, "config": self.config, "revision": self.revision}
+        return source_blocks(self.path, faults, **where, format=self.format)
 
     def absence(self) -> str | None:
         """Standard input and hub ids are looked at when the training starts."""
@@ -153,11 +148,10 @@ class Lines(TableData):
 
 @dataclass(frozen=True, kw_only=True)
 class TextPairs(TableData):
-    """Anchor and positive; label and score if there are any.
-    """
+    """Anchor and positive; label and score if there are any."""
 
     required: ClassVar[frozenset[str]] = frozenset({"anchor", "positive"})
-    allowed: ClassVar[frozenset[str] | None] = frozenset({"anchor", "positive"})
+    allowed: ClassVar[frozenset[str] | None] = required
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,3 +162,82 @@ class Triplets(TableData):
     """
 
     required: ClassVar[frozenset[str]] = frozenset({"anchor", "positive", "negative_1"})
+
+
+# ----------------------------------------------------------------------------------------- in memory
+class MemoryRows:
+    """Rows of any of the accepted kinds, or what a recipe file remembers of them."""
+
+    def __init__(self, data: object) -> None:
+        if isinstance(data, str) and not re.fullmatch(r"[\d,]+ rows in memory, fingerprint [0-9a-f]{32}", data):
+            raise ValueError("must be rows: dicts, tuples or texts, a data frame, a datasets.Dataset")
+        self.data: Any = list(data) if isinstance(data, Iterator) else data  # read more than once
+
+    @classmethod
+    def of(cls, data: object) -> MemoryRows:
+        return data if isinstance(data, cls) else cls(data)
+
+    def blocks(self, faults: Faults) -> Iterator[RecordBlock]:
+        """Raises: DataError where these are no rows, or the recipe file only remembers that there were some."""
+        data = self.data
+        if isinstance(data, str):
+            raise DataError(f"this recipe was trained on {data}; give them again: train(recipe, data=rows)")
+        if isinstance(data, Mapping) and any(hasattr(value, "column_names") for value in data.values()):
+            raise DataError(f"data: choose one of the splits: {', '.join(data)}")
+        if hasattr(data, "with_format"):  # datasets.Dataset
+            return arrow_blocks(data.with_format("arrow").iter(BLOCK), _IN_MEMORY, faults)
+        if hasattr(data, "to_batches"):  # pyarrow.Table
+            return arrow_blocks(data.to_batches(BLOCK), _IN_MEMORY, faults)
+        if hasattr(data, "columns"):  # pandas, polars
+            data = {str(name): data[name].to_list() for name in data.columns}
+        if isinstance(data, Mapping):  # of columns
+            columns = tuple(map(list, data.values()))
+            if len(set(map(len, columns))) > 1:
+                raise DataError(f"data: columns of different lengths: {', '.join(str(len(c)) for c in columns)}")
+            lines = range(1, 1 + max(map(len, columns), default=0))
+            block = RecordBlock(file=_IN_MEMORY, names=tuple(data), columns=columns, lines=lines, has_lines=False)
+            return iter([block])
+        if not isinstance(data, Iterable):
+            raise DataError(f"data: {type(data).__name__} holds no rows")
+        return row_blocks(data, _IN_MEMORY)
+
+    def __str__(self) -> str:
+        return self.data if isinstance(self.data, str) else self._description
+
+    @cached_property
+    def _description(self) -> str:
+        digest, rows = hashlib.sha256(), 0
+        for block in self.blocks(Faults()):
+            digest.update(repr((block.names, block.columns)).encode("utf-8", "surrogatepass"))
+            rows += len(block)
+        return f"{rows:,} rows in memory, fingerprint {digest.hexdigest()[:32]}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MemoryRows) and str(self) == str(other)
+
+    __hash__ = object.__hash__
+
+
+@dataclass(frozen=True, kw_only=True)
+class InMemory(DataSource):
+    """Rows given in Python: what ``train(recipe, data=rows)`` makes of them.
+
+    A recipe file keeps their number and fingerprint only; training such a file again needs ``data=rows`` again.
+
+    Args:
+        data: rows that are dicts, tuples (anchor, positive, negatives) or texts; a mapping of columns; a pandas or
+            polars data frame; a ``datasets.Dataset``; a pyarrow table.
+    """
+
+    data: Annotated[object, BeforeValidator(MemoryRows.of)]
+
+    def blocks(self, faults: Faults) -> Iterator[RecordBlock]:
+        """The rows in blocks of columns."""
+        assert isinstance(self.data, MemoryRows)
+        return self.data.blocks(faults)
+
+    def __str__(self) -> str:
+        return _IN_MEMORY

@@ -16,26 +16,22 @@ class Faults:
 
     def __init__(self) -> None:
         self.count = 0
-        self._files: dict[str, int] = {}  # in the order in which they are read
-        self._first: list[tuple[int, int, str]] = []  # (file, line, message)
+        self._first: list[tuple[str, int, str]] = []  # (file, line, message)
 
     def add(self, file: str, line: int, what: str, *, has_lines: bool = True) -> None:
         """A fault of one row; ``what`` says what was found and what is allowed."""
         self.count += 1
-        where = f"{file}:{line}" if has_lines else f"{file}: row {line}"
-        self._first.append((self._files.setdefault(file, len(self._files)), line, f"{where}: {what}"))
+        self._first.append((file, line, f"{file}:{line}: {what}" if has_lines else f"{file}: row {line}: {what}"))
         # a block's undecodable rows are told before its empty ones, so the first to come are not the first of the file
         if len(self._first) > 100 * SHOWN:
             self._first = sorted(self._first)[:SHOWN]
 
     def raise_if_any(self, advice: str) -> None:
         """Raises: DataError with the collected faults, and ``advice`` on what to do next."""
-        if not self.count:
-            return
-        lines = [message for _, _, message in sorted(self._first)[:SHOWN]]
-        if self.count > SHOWN:
-            lines.append(f"… and {self.count - SHOWN:,} more faulty rows")
-        raise DataError("\n".join([*lines, advice]))
+        if self.count:
+            lines = [message for _, _, message in sorted(self._first)[:SHOWN]]
+            more = [f"… and {self.count - SHOWN:,} more faulty rows"] if self.count > SHOWN else []
+            raise DataError("\n".join([*lines, *more, advice]))
 
 
 @contextmanager

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from sentemb.data.faults import Faults
-from sentemb.errors import DataError
+from sentemb.errors import DataError, first_line
 
 T = TypeVar("T")
 BLOCK = 8192  # rows
-
-
-class _Missing:
-    def __repr__(self) -> str:
-        return "missing"
-
-
-MISSING: Final = _Missing()  # a key that a JSON object lacks
+MISSING: Final = ...  # the value of a key that a JSON object lacks
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordBlock:
-    """Some rows of one file: a list of values per column."""
+    """One or more rows of one file: a list of values per column."""
 
     file: str
     names: tuple[str, ...]
@@ -67,11 +60,8 @@ def txt_blocks(stream: Iterable[bytes], file: str, faults: Faults) -> Iterator[R
 
 
 def _in_blocks(rows: Iterator[tuple[int, T]]) -> Iterator[tuple[list[int], list[T]]]:
-    """Line numbers and rows; the last block may be empty."""
-    is_full = True
-    while is_full:
-        block = list(itertools.islice(rows, BLOCK))
-        is_full = len(block) == BLOCK
+    """Line numbers and rows."""
+    while block := list(islice(rows, BLOCK)):
         yield [line for line, _ in block], [row for _, row in block]
 
 
@@ -90,20 +80,12 @@ def _json_object(raw: bytes, file: str, number: int, faults: Faults) -> dict[str
         row = json.loads(line.rstrip("\r\n"))
         if b"\\u" in raw:  # only an escape can smuggle in half a surrogate pair
             json.dumps(row, ensure_ascii=False).encode("utf-8")
-    except json.JSONDecodeError as error:
-        problem = f"no JSON object: {error.msg} at column {error.colno}"
-        faults.add(file, number, f"{problem}; one JSON object a line is expected")
-    except UnicodeEncodeError:
-        faults.add(file, number, "an escape such as \\ud800 is half of a surrogate pair, which is no character")
-    except ValueError as error:  # an integer of more than 4,300 digits
-        faults.add(file, number, f"no JSON object: {error}")
-    except RecursionError:
-        faults.add(file, number, "the JSON is nested too deeply")
-    else:
-        if isinstance(row, dict):
-            return row
-        kind = {list: "an array", str: "a string", type(None): "null"}.get(type(row), "a number or a truth value")
-        faults.add(file, number, f"found {kind}; one JSON object a line is expected")
+        found = f"found {type(row).__name__}"
+    except (ValueError, RecursionError) as error:
+        row, found = None, f"no JSON object: {first_line(error)}"
+    if isinstance(row, dict):
+        return row
+    faults.add(file, number, f"{found}; one JSON object a line is expected")
     return None
 
 
@@ -120,10 +102,8 @@ def row_blocks(rows: Iterable[object], name: str) -> Iterator[RecordBlock]:
 
     Raises: DataError for a row of another kind.
     """
-    first, numbered = 1, enumerate(rows, 1)
-    while block := [_named(row, number, name) for number, row in itertools.islice(numbered, BLOCK)]:
-        yield _transpose(block, name, range(first, first + len(block)), has_lines=False)
-        first += len(block)
+    for lines, block in _in_blocks((number, _named(row, number, name)) for number, row in enumerate(rows, 1)):
+        yield _transpose(block, name, lines, has_lines=False)
 
 
 def _named(row: object, number: int, name: str) -> Mapping[str, Any]:
@@ -137,35 +117,30 @@ def _named(row: object, number: int, name: str) -> Mapping[str, Any]:
     raise DataError(f"{name}: row {number} is {type(row).__name__}; a row is a dict, a tuple or a text")
 
 
-def separated_blocks(
-    stream: Iterable[bytes], file: str, faults: Faults, *, delimiter: str, quoted: bool, has_header: bool
-) -> Iterator[RecordBlock]:
-    """Rows of a csv or tsv file; blank lines are skipped, every other row must be as wide as the header.
+def separated_blocks(stream: Iterable[bytes], file: str, faults: Faults, *, is_tsv: bool) -> Iterator[RecordBlock]:
+    """Rows of a csv file (fields may be quoted) or a tsv file (quotes are characters like others) with a header.
 
-    Without a header the columns are called ``column_1``, ``column_2``, …
+    Blank lines are skipped, every other row must be as wide as the header.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default refuses documents longer than 128 KiB
-    bad: set[int] = set()
+    bad: set[int] = set()  # lines that cannot be decoded
     reader = csv.reader(
-        _decoded(stream, file, faults, bad), delimiter=delimiter, strict=quoted,
-        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        _decoded(stream, file, faults, bad), delimiter="\t" if is_tsv else ",", strict=not is_tsv,
+        quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL,
     )  # fmt: skip
     numbered = _numbered(reader, file, faults, bad)
-    first = next(numbered, None)
-    if first is None:
-        return
-    names = tuple(first[1] if has_header else (f"column_{i}" for i in range(1, len(first[1]) + 1)))
+    _, header = next(numbered, (0, []))
 
     def rows() -> Iterator[tuple[int, list[str]]]:
-        for line, row in numbered if has_header else itertools.chain([first], numbered):
-            if len(row) == len(names):
+        for line, row in numbered:
+            if len(row) == len(header):
                 yield line, row
             else:
-                faults.add(file, line, f"{len(row)} fields, but the columns are {len(names)}: {', '.join(names)}")
+                faults.add(file, line, f"{len(row)} fields, but the columns are {len(header)}: {', '.join(header)}")
 
     for lines, block in _in_blocks(rows()):
-        columns = tuple(map(list, zip(*block, strict=True))) if block else tuple([] for _ in names)
-        yield RecordBlock(file=file, names=names, columns=columns, lines=lines, is_typed=False)
+        columns = tuple(map(list, zip(*block, strict=True)))
+        yield RecordBlock(file=file, names=tuple(header), columns=columns, lines=lines, is_typed=False)
 
 
 def _numbered(reader: Any, file: str, faults: Faults, bad: set[int]) -> Iterator[tuple[int, list[str]]]:
@@ -208,32 +183,22 @@ def _decode(raw: bytes, file: str, number: int, faults: Faults) -> str | None:
 
 # ----------------------------------------------------------------------------------------------- Arrow
 def arrow_blocks(batches: Iterable[Any], file: str, faults: Faults) -> Iterator[RecordBlock]:
-    """Blocks of pyarrow record batches or tables; faults are told by row number, from 1."""
+    """Blocks of pyarrow record batches or tables."""
     first = 1
     for batch in batches:
-        rows = range(first, first + batch.num_rows)
-        first = rows.stop
-        bad: set[int] = set()
-        columns = [_values(batch.column(i), file, rows, faults, bad) for i in range(batch.num_columns)]
-        lines: Sequence[int] = rows
-        if bad:
-            columns = [[value for i, value in enumerate(column) if i not in bad] for column in columns]
-            lines = [row for i, row in enumerate(rows) if i not in bad]
-        names = tuple(batch.schema.names)
-        yield RecordBlock(file=file, names=names, columns=tuple(columns), lines=lines, has_lines=False)
+        yield from _arrow_block(batch, file, first, faults)
+        first += batch.num_rows
 
 
-def _values(column: Any, file: str, rows: range, faults: Faults, bad: set[int]) -> list[Any]:
+def _arrow_block(batch: Any, file: str, first: int, faults: Faults) -> Iterator[RecordBlock]:
+    """One block, or smaller ones around the rows that are not UTF-8."""
+    lines, half = range(first, first + batch.num_rows), batch.num_rows // 2
     try:
-        values: list[Any] = column.to_pylist()
+        columns = tuple(column.to_pylist() for column in batch.columns)
+        yield RecordBlock(file=file, names=tuple(batch.schema.names), columns=columns, lines=lines, has_lines=False)
     except UnicodeDecodeError:
-        values = []
-        for i in range(len(column)):
-            try:
-                values.append(column[i].as_py())
-            except UnicodeDecodeError:
-                values.append(None)
-                if i not in bad:
-                    faults.add(file, rows[i], "a text is not UTF-8", has_lines=False)
-                bad.add(i)
-    return values
+        if half:
+            yield from _arrow_block(batch.slice(0, half), file, first, faults)
+            yield from _arrow_block(batch.slice(half), file, first + half, faults)
+        else:
+            faults.add(file, first, "a text is not UTF-8", has_lines=False)

@@ -1,4 +1,4 @@
-"""From a path, ``-``, a folder or a hub id to blocks of rows."""
+"""From a path, ``-``, a folder or a hub id to blocks of rows, and to streams of records and texts."""
 
 from __future__ import annotations
 
@@ -8,90 +8,144 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, BinaryIO, Literal, cast
 
 from sentemb.data.faults import Faults, damage_named
-from sentemb.data.formats import BLOCK, RecordBlock, arrow_blocks, jsonl_blocks, separated_blocks, txt_blocks
+from sentemb.data.formats import BLOCK, MISSING, RecordBlock, arrow_blocks, jsonl_blocks, separated_blocks, txt_blocks
 from sentemb.errors import DataError, did_you_mean, first_line, needs_extra
 
-Format = Literal["txt", "csv", "tsv", "jsonl", "parquet", "arrow"]
+Format = Literal["txt", "csv", "tsv", "jsonl", "parquet"]
 _FORMATS: dict[str, Format] = {
     ".txt": "txt", ".text": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
-    ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow",
+    ".json": "jsonl", ".parquet": "parquet",
 }  # fmt: skip
 COMPRESSIONS = (".gz", ".zst")
 _CHUNK = 1 << 20
+_TEXT_NAMES = ("text", "sentence", "anchor")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def source_blocks(
-    path: str | Path,
-    faults: Faults,
-    *,
-    split: str | None = None,
-    config: str | None = None,
-    revision: str | None = None,
-    format: Format | None = None,
-    quoted: bool | None = None,
-    has_header: bool = True,
-) -> Iterator[RecordBlock]:
-    """All rows of files or of a hub data set, in order. Empty blocks tell the column names of files without rows.
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One row, as it is in the file."""
+
+    where: str  # "file:line"
+    fields: dict[str, Any]
+    is_typed: bool = True  # false in csv and tsv, where every value is a text
+
+
+def iter_records(
+    path: str | Path, *, split: str | None = None, skipped: Faults | None = None,
+    advice: str = "correct these rows, or skip faulty ones",
+) -> Iterator[Record]:  # fmt: skip
+    """All rows with all their columns, in order; a txt file's column is ``text``. ``advice`` ends the error.
 
     Args:
-        path: a file (txt, csv, tsv, jsonl, parquet, arrow; ``.gz`` and ``.zst`` too), ``-`` for standard input
-            (JSON objects or plain lines, told apart by the first line), a folder of data files, a folder made by
-            ``datasets``' ``save_to_disk``, or the id of a data set on the hub.
-        faults: collects rows that cannot be read.
-        split, config, revision, format, quoted, has_header: see ``TableData``.
+        skipped: leave faulty rows out, and collect them here.
+
+    Raises: DataError for rows that cannot be read (see ``read_table``), once the rows before them have been given.
+    """
+    faults = Faults() if skipped is None else skipped
+    for block in source_blocks(path, faults, split=split):
+        if skipped is None:
+            faults.raise_if_any(advice)
+        for i, values in enumerate(zip(*block.columns, strict=True)):
+            fields = {name: value for name, value in zip(block.names, values, strict=True) if value is not MISSING}
+            yield Record(where=block.where(i), fields=fields, is_typed=block.is_typed)
+    if skipped is None:
+        faults.raise_if_any(advice)
+
+
+def iter_texts(
+    path: str | Path, text_column: str | None = None, *, split: str | None = None, skipped: Faults | None = None
+) -> Iterator[str]:
+    """The texts of one column, without white space at both ends.
+
+    Args:
+        text_column: by default ``text``, ``sentence`` or ``anchor``, or the only column there is.
+        skipped: leave out faulty rows and rows without a text, and collect them here.
+
+    Raises: DataError for rows that cannot be read, and for empty texts.
+    """
+    for record in iter_records(path, split=split, skipped=skipped):
+        text_column = text_column or _text_column(record)
+        text = record.fields.get(text_column)
+        if isinstance(text, str) and text.strip():
+            yield text.strip()
+        elif skipped is not None:
+            skipped.count += 1
+        elif text_column not in record.fields:
+            raise DataError(f'{record.where}: no column "{text_column}"{did_you_mean(text_column, record.fields)}')
+        else:
+            raise DataError(f'{record.where}: column "{text_column}" is {short(text)}; every row needs a text')
+
+
+def _text_column(record: Record) -> str:
+    known = [name for name in _TEXT_NAMES if name in record.fields]
+    if not known and len(record.fields) != 1:
+        raise DataError(f"{record.where}: which column holds the text? Columns: {', '.join(record.fields) or 'none'}")
+    return (known or list(record.fields))[0]
+
+
+# --------------------------------------------------------------------------------------------- blocks
+def source_blocks(
+    path: str | Path, faults: Faults, *, split: str | None = None, config: str | None = None,
+    revision: str | None = None, format: Format | None = None,
+) -> Iterator[RecordBlock]:  # fmt: skip
+    """All rows of files or of a hub data set, in order; ``faults`` collects those that cannot be read.
+
+    Args:
+        path, split, config, revision, format: see ``TableData``.
 
     Raises: DataError where the source is missing, damaged or of an unknown format.
     """
-    folder = Path(path).expanduser()
-    files: list[Path | None] = [folder]
+    place = Path(path).expanduser()
     if str(path) == "-":
-        files = [None]
-    elif folder.is_dir():
-        files = [*_folder_files(folder, split)]
-    elif not folder.exists():
-        yield from hub_blocks(str(path), config, split, revision, faults)
+        yield from _stream_blocks(sys.stdin.buffer, "-", format, faults)
+    elif not place.exists() or any((place / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        yield from _datasets_blocks(str(path), config, split, revision, faults)
+    elif split is not None and not place.is_dir():
+        raise DataError(f'{place}: split = "{split}" is for folders and hub ids; this is one file')
+    else:
+        for file in _folder_files(place, split) if place.is_dir() else [place]:
+            yield from _file_blocks(file, format or _format_of(file), faults)
+
+
+def _file_blocks(path: Path, format_: Format, faults: Faults) -> Iterator[RecordBlock]:
+    if format_ != "parquet":
+        with damage_named(str(path)), open_bytes(path) as stream:
+            yield from _stream_blocks(stream, str(path), format_, faults)
         return
-    elif split is not None:
-        raise DataError(f'{folder}: split = "{split}" is for folders and hub ids; this is one file')
-    for file in files:
-        yield from _file_blocks(file, format or (_format_of(file) if file else None), faults, quoted, has_header)
+    needs_extra("pyarrow", "data")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with damage_named(str(path), pa.ArrowException):
+        yield from arrow_blocks(pq.ParquetFile(path).iter_batches(BLOCK), str(path), faults)
 
 
-def _file_blocks(
-    path: Path | None, format_: Format | None, faults: Faults, quoted: bool | None, has_header: bool
-) -> Iterator[RecordBlock]:
-    file = "-" if path is None else str(path)
-    if path is not None and format_ in ("parquet", "arrow"):
-        yield from _arrow_file(path, format_, faults)
-        return
-    with damage_named(file), open_bytes(path) as stream:
-        lines: Iterable[bytes] = stream
-        if format_ is None:  # standard input holds JSON lines if its first line is a JSON object; a sentence never is
-            first = stream.readline()
-            lines, format_ = chain([first] if first else [], stream), "jsonl" if _is_object(first) else "txt"
-        if format_ == "txt":
-            yield from txt_blocks(lines, file, faults)
-        elif format_ == "jsonl":
-            yield from jsonl_blocks(lines, file, faults)
-        elif format_ in ("csv", "tsv"):
-            yield from separated_blocks(
-                lines, file, faults, delimiter="\t" if format_ == "tsv" else ",",
-                quoted=format_ == "csv" if quoted is None else quoted, has_header=has_header,
-            )  # fmt: skip
-        else:
-            raise DataError(f"{file}: {format_} cannot be read from a stream; give a file")
+def _stream_blocks(stream: BinaryIO, file: str, format_: Format | None, faults: Faults) -> Iterator[RecordBlock]:
+    lines: Iterable[bytes] = stream
+    if format_ is None:  # standard input holds JSON lines if its first line is a JSON object; a sentence never is
+        first = stream.readline()
+        lines, format_ = chain([first] if first else [], stream), "jsonl" if _is_object(first) else "txt"
+    if format_ == "txt":
+        yield from txt_blocks(lines, file, faults)
+    elif format_ == "jsonl":
+        yield from jsonl_blocks(lines, file, faults)
+    elif format_ == "parquet":
+        raise DataError(f"{file}: parquet cannot be read from a stream; give a file")
+    else:
+        yield from separated_blocks(lines, file, faults, is_tsv=format_ == "tsv")
 
 
-def open_bytes(path: Path | None) -> BinaryIO:
-    """The decompressed bytes of a file (by its suffix), or of standard input (None)."""
-    if path is None:
-        return sys.stdin.buffer
+def open_bytes(path: Path) -> BinaryIO:
+    """The decompressed bytes of a file, by its suffix."""
     if path.suffix == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if path.suffix == ".zst":
@@ -104,12 +158,6 @@ def open_bytes(path: Path | None) -> BinaryIO:
 
 def _folder_files(folder: Path, split: str | None) -> list[Path]:
     """The data files of the split, in order of their names."""
-    if (folder / "dataset_dict.json").is_file():
-        known = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8")).get("splits", [])
-        folder = folder / _choose_split(known, split, folder)
-    if (folder / "state.json").is_file():
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return [folder / Path(entry["filename"]).name for entry in state.get("_data_files", [])]
     by_split: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         is_hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
@@ -121,52 +169,34 @@ def _folder_files(folder: Path, split: str | None) -> list[Path]:
     return by_split[_choose_split(list(by_split), split, folder)]
 
 
-def hub_blocks(
+def _datasets_blocks(
     name: str, config: str | None, split: str | None, revision: str | None, faults: Faults
 ) -> Iterator[RecordBlock]:
-    """Rows of a data set on the hub (or in its cache), through the ``datasets`` library; its scripts are never run."""
-    if not Path(name).exists() and (not HUB_ID.fullmatch(name) or _suffix(Path(name)) in _FORMATS):
-        near = Path(name).expanduser().parent
-        names = [path.name for path in near.iterdir()] if near.is_dir() else []
-        close = did_you_mean(Path(name).name, names).rpartition("; did you mean ")[2] if names else ""
-        hint = f"; did you mean {close}" if close.endswith("?") else ""
-        raise DataError(f"{name}: no such file or folder{hint}")
+    """Rows of a ``save_to_disk`` folder or a data set on the hub (or in its cache); its scripts are never run."""
+    folder = Path(name).expanduser()
+    if not folder.exists() and (not HUB_ID.fullmatch(name) or _suffix(folder) in _FORMATS):
+        names = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        close = get_close_matches(folder.name, names, n=1)
+        raise DataError(f"{name}: no such file or folder" + (f"; did you mean {close[0]}?" if close else ""))
     needs_extra("datasets", "data")
     import datasets
 
+    data: Any
     try:
-        if split is None:
-            known = datasets.get_dataset_split_names(name, config, revision=revision)
-            split = _choose_split(list(known), None, name)
-        data: Any = datasets.load_dataset(name, config, split=split, revision=revision)
-    except DataError:
-        raise
+        if folder.exists():
+            data = datasets.load_from_disk(folder)
+        else:
+            data = datasets.load_dataset(name, config, revision=revision)
     except Exception as error:  # the library raises many kinds, its own, OSError's and the network's
-        raise DataError(
-            f"{name}: neither a file or folder here, nor a data set that could be loaded from the hub: "
-            f"{first_line(error)}"
-        ) from error
-    yield from arrow_blocks(data.with_format("arrow").iter(BLOCK), f"{name} ({split})", faults)
+        whence = "from this folder" if folder.exists() else "from the hub; there is no such file or folder here"
+        raise DataError(f"{name}: datasets could not load it {whence}: {first_line(error)}") from error
+    if isinstance(data, dict):
+        split = _choose_split(list(data), split, name)
+        data = data[split]
+    yield from arrow_blocks(data.with_format("arrow").iter(BLOCK), f"{name} ({split})" if split else name, faults)
 
 
 # ------------------------------------------------------------------------------------------ details
-def _arrow_file(path: Path, format_: str, faults: Faults) -> Iterator[RecordBlock]:
-    needs_extra("pyarrow", "data")
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with damage_named(str(path), pa.ArrowException):
-        if format_ == "parquet":
-            file = pq.ParquetFile(path)
-            yield from arrow_blocks([file.schema_arrow.empty_table()], str(path), faults)
-            yield from arrow_blocks(file.iter_batches(BLOCK), str(path), faults)
-            return
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_stream(source)
-            yield from arrow_blocks([reader.schema.empty_table()], str(path), faults)
-            yield from arrow_blocks(reader, str(path), faults)
-
-
 def _is_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
@@ -185,7 +215,7 @@ def _format_of(path: Path) -> Format:
             f'{path}: unknown format "{suffix}"; known: {", ".join(sorted(_FORMATS))}, also with .gz or .zst; '
             'or name it: format = "txt"'
         )
-    if path.suffix in COMPRESSIONS and _FORMATS[suffix] in ("parquet", "arrow"):
+    if path.suffix in COMPRESSIONS and suffix == ".parquet":
         raise DataError(f"{path}: {suffix} files are compressed inside; unpack this one first")
     return _FORMATS[suffix]
 

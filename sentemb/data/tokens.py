@@ -1,30 +1,72 @@
-"""A table's texts to token ids: every distinct text once, in bulk, kept on disk by content."""
+"""Texts to columns of token ids: every distinct text once, in bulk, kept on disk by content; joined, padded."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import zipfile
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from sentemb import files
-from sentemb.data.distinct import distinct, text_hashes
 from sentemb.data.table import Table
 from sentemb.errors import DataError
-from sentemb.files import atomic_file
+from sentemb.files import atomic_file, cache_dir
 from sentemb.progress import Progress
-from sentemb.types import Examples, TokenColumn
+from sentemb.types import Examples, TokenColumn, Tokens
 
 _CHUNK = 16_384  # texts between two movements of the progress bar
 CACHE_BYTES = 10 * 2**30  # what token ids on disk may take together
 CACHED_FROM = 50_000  # distinct texts; fewer are tokenised in the time that verifying a file takes
 
 
+# ----------------------------------------------------------------------------------- which texts are the same
+@dataclass(frozen=True, kw_only=True)
+class Distinct:
+    """The different texts of a sequence, in the order in which they first occur."""
+
+    values: list[str]
+    position: NDArray[np.int64]  # ``vectors[position]`` spreads what was computed for ``values`` over all rows
+
+    @cached_property
+    def first(self) -> NDArray[np.int64]:
+        """For every one of ``values``, the row where it first stands."""
+        return np.flatnonzero(np.diff(np.maximum.accumulate(self.position), prepend=-1))
+
+    @property
+    def repeated(self) -> NDArray[np.int64]:
+        """Rows whose value stands in an earlier row already."""
+        return np.flatnonzero(self.first[self.position] != np.arange(len(self.position)))
+
+
+def distinct(texts: Iterable[str]) -> Distinct:
+    """Find equal texts, of one column or of several behind one another."""
+    number: dict[str, int] = {}
+    position = np.fromiter((number.setdefault(text, len(number)) for text in texts), dtype=np.int64)
+    return Distinct(values=list(number), position=position)
+
+
+def text_hashes(texts: Sequence[str]) -> NDArray[np.int64]:
+    """A 63-bit hash of every text, (texts,): non-negative, the same on every machine and in every run.
+
+    BLAKE2b cut to 63 bits: among a million distinct texts, the chance that any two collide is 5e-8.
+    The sign bit stays free because -1 marks rows that are no text.
+    """
+    # surrogatepass: a str from outside our readers may hold lone surrogates, and hashing must not fail on them
+    encoded = (text.encode("utf-8", "surrogatepass") for text in texts)
+    digests = b"".join([hashlib.blake2b(text, digest_size=8).digest() for text in encoded])
+    return np.frombuffer(digests, dtype="<i8").astype(np.int64) & np.int64(2**63 - 1)
+
+
+# ---------------------------------------------------------------------------------------------- token ids
 class TextTokeniser(Protocol):
     """What turns texts into token ids, special tokens included, cut to ``max_tokens``."""
 
@@ -37,92 +79,69 @@ class TextTokeniser(Protocol):
         ...
 
 
-def tokenise(
-    table: Table, tokeniser: TextTokeniser, *, cache_dir: Path | None = None, cached_from: int = CACHED_FROM
-) -> Examples:
+def tokenise(table: Table, tokeniser: TextTokeniser) -> Examples:
     """Token ids of all columns. A text that recurs, in whichever row or column, is tokenised once.
 
     ``TokenColumn.text`` holds the hashes of the texts without their prefix: a query and a document of the same words
-    are the same text.
-
-    Args:
-        cache_dir: where token ids are kept; the default is ``tokens`` in sentemb's cache folder.
-        cached_from: distinct texts from which on they are kept.
+    are the same text. Many texts' ids are kept in ``tokens`` in sentemb's cache folder.
 
     Raises: DataError for a text of which the tokenizer leaves nothing.
     """
-    unknown = set(table.prefixes) - set(table.columns)
+    unknown = table.prefixes.keys() - table.columns.keys()
     if unknown:
         known = ", ".join(table.columns)
         raise DataError(f"{table.source}: prefixes for {', '.join(sorted(unknown))}; columns: {known}")
-    cache = cache_dir or files.cache_dir() / "tokens"
-    hashes = {role: text_hashes(texts) for role, texts in table.columns.items()}
-    columns: dict[str, TokenColumn] = {}
-    for prefix in dict.fromkeys(table.prefixes.get(role, "") for role in table.columns):
-        roles = [role for role in table.columns if table.prefixes.get(role, "") == prefix]
-        columns |= _tokenise_alike(table, roles, prefix, hashes, tokeniser, cache, cached_from)
-    ids = np.arange(len(table), dtype=np.int64)
-    return Examples(
-        ids=ids, columns={role: columns[role] for role in table.columns}, label=table.label, score=table.score
+    texts = (
+        [table.prefixes[role] + text for text in column] if role in table.prefixes else column
+        for role, column in table.columns.items()
     )
-
-
-def _tokenise_alike(
-    table: Table, roles: list[str], prefix: str, hashes: dict[str, NDArray[np.int64]], tokeniser: TextTokeniser,
-    cache: Path, cached_from: int,
-) -> dict[str, TokenColumn]:  # fmt: skip
-    """Columns with the same prefix share their distinct texts' tokens."""
-    every = np.concatenate([hashes[role] for role in roles])
-    unique = distinct(every.tolist())
-    first, hashed = unique.first, every[unique.first]
-
-    entry = cache / f"{_key(hashed, prefix, tokeniser)}.npz"
-    column = load_tokens(entry, hashed) if len(hashed) >= cached_from else None
-    if column is None:
-        texts = [text for role in roles for text in table.columns[role]]
-        column = _in_chunks([prefix + texts[i] for i in first], hashed, tokeniser)
-        if len(hashed) >= cached_from:
-            store_tokens(entry, column)
-    empty = np.flatnonzero(column.lengths == 0)
+    unique = distinct(chain.from_iterable(texts))
+    tokens = _tokens_of(unique.values, tokeniser)
+    empty = np.flatnonzero(tokens.lengths == 0)
     if len(empty):
-        where = ", ".join(str(int(first[i]) % len(table) + 1) for i in empty[:10])
+        where = ", ".join(str(row % len(table) + 1) for row in unique.first[empty[:10]])
         raise DataError(f"{table.source}: the tokenizer leaves nothing of {len(empty)} texts, e.g. of row {where}")
-
-    rows = np.split(unique.position, len(roles))
-    identity = np.arange(len(hashed))
-    return {
-        role: column if np.array_equal(index, identity) else column.take(index)
-        for role, index in zip(roles, rows, strict=True)
-    }
+    rows_of = np.split(unique.position, len(table.columns))
+    columns = {role: tokens.take(rows) for role, rows in zip(table.columns, rows_of, strict=True)}
+    columns |= {role: replace(columns[role], text=text_hashes(table.columns[role])) for role in table.prefixes}
+    return Examples(ids=np.arange(len(table), dtype=np.int64), columns=columns, label=table.label, score=table.score)
 
 
-def _in_chunks(texts: list[str], hashed: NDArray[np.int64], tokeniser: TextTokeniser) -> TokenColumn:
-    flats: list[NDArray[np.int32]] = []
-    lengths: list[NDArray[np.int64]] = []
+def _tokens_of(texts: list[str], tokeniser: TextTokeniser) -> TokenColumn:
+    hashes = text_hashes(texts)
+    if len(texts) < CACHED_FROM:
+        return replace(_in_chunks(texts, tokeniser), text=hashes)
+    digest = hashlib.sha256(f"sentemb tokens 2\0{tokeniser.fingerprint()}\0{tokeniser.max_tokens}\0".encode())
+    digest.update(hashes.astype("<i8").tobytes())
+    entry = cache_dir() / "tokens" / f"{digest.hexdigest()}.npz"
+    column = load_tokens(entry, hashes)
+    if column is None:
+        column = replace(_in_chunks(texts, tokeniser), text=hashes)
+        store_tokens(entry, column)
+    return column
+
+
+def _in_chunks(texts: list[str], tokeniser: TextTokeniser) -> TokenColumn:
+    chunks: list[TokenColumn] = []
     with Progress("tokenising", total=len(texts), unit="texts", enabled=None if len(texts) > _CHUNK else False) as bar:
         for start in range(0, len(texts), _CHUNK):
-            chunk = tokeniser(texts[start : start + _CHUNK])
-            flats.append(chunk.flat)
-            lengths.append(chunk.lengths)
-            bar.advance(len(chunk))
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    return TokenColumn(flat=np.concatenate(flats), offsets=offsets, text=hashed)
+            chunks.append(tokeniser(texts[start : start + _CHUNK]))
+            bar.advance(len(chunks[-1]))
+    return concatenate(chunks)
 
 
-def load_tokens(path: Path, text: NDArray[np.int64]) -> TokenColumn | None:
+def load_tokens(path: Path, hashes: NDArray[np.int64]) -> TokenColumn | None:
     """The tokens of the texts with these hashes; None where they are absent, or damaged by the file's checksums."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            flat, offsets = arrays["flat"], arrays["offsets"]
+            column = TokenColumn(flat=arrays["flat"], offsets=arrays["offsets"], text=hashes)
         os.utime(path)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    if flat.dtype != np.int32 or offsets.dtype != np.int64 or len(offsets) != len(text) + 1:
-        return None
-    return TokenColumn(flat=flat, offsets=offsets, text=text)
+    return column if len(column) == len(hashes) else None
 
 
-def store_tokens(path: Path, column: TokenColumn, *, capacity_bytes: int = CACHE_BYTES) -> None:
+def store_tokens(path: Path, column: TokenColumn) -> None:
     """Keep a column, in place of the least recently used ones; a full or read-only disk is no reason to stop."""
     try:
         with atomic_file(path) as temporary, temporary.open("wb") as file:
@@ -130,14 +149,34 @@ def store_tokens(path: Path, column: TokenColumn, *, capacity_bytes: int = CACHE
         entries = sorted(path.parent.glob("*.npz"), key=lambda entry: entry.stat().st_mtime, reverse=True)
         sizes = accumulate(entry.stat().st_size for entry in entries)
         for entry, size in zip(entries, list(sizes), strict=True):
-            if size > capacity_bytes and entry != path:
+            if size > CACHE_BYTES and entry != path:
                 entry.unlink(missing_ok=True)
     except OSError:
         pass  # also where another process of the run stored or removed an entry at this moment
 
 
-def _key(hashed: NDArray[np.int64], prefix: str, tokeniser: TextTokeniser) -> str:
-    digest = hashlib.sha256(b"sentemb tokens 1\0")
-    digest.update(f"{tokeniser.fingerprint()}\0{tokeniser.max_tokens}\0{prefix}\0".encode("utf-8", "surrogatepass"))
-    digest.update(np.ascontiguousarray(hashed, dtype="<i8").tobytes())
-    return digest.hexdigest()
+def concatenate(columns: Sequence[TokenColumn]) -> TokenColumn:
+    """All rows of the first column, then all of the second, …"""
+    lengths = np.concatenate([column.lengths for column in columns])
+    return TokenColumn(
+        flat=np.concatenate([column.flat[column.offsets[0] : column.offsets[-1]] for column in columns]),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        text=np.concatenate([column.text for column in columns]),
+    )
+
+
+def pad(column: TokenColumn, pad_id: int, targets: NDArray[np.int32] | None = None) -> Tokens:
+    """Pad on the right to the longest row, at least to 1. ``targets`` is flat like ``column.flat``."""
+    lengths = column.lengths
+    mask = np.arange(max(int(lengths.max(initial=0)), 1)) < lengths[:, None]
+
+    def rectangle(flat: NDArray[np.int32], value: int) -> Tensor:
+        padded = np.full(mask.shape, value, dtype=np.int64)
+        padded[mask] = flat[column.offsets[0] : column.offsets[-1]]  # in row-major order, as the flat ids are
+        return torch.from_numpy(padded)
+
+    return Tokens(
+        input_ids=rectangle(column.flat, pad_id),
+        attention_mask=torch.from_numpy(mask).long(),
+        targets=None if targets is None else rectangle(targets, -100),
+    )

@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentemb.errors import DataError, needs_extra
 from sentemb.files import atomic_file
 from sentemb.stopping import stoppable
+from sentemb.types import Vectors
 
-Write = Callable[[Sequence[str], NDArray[np.float32]], None]
-_NPY_HEADER = 128  # bytes: room for any shape, so that the row count can be filled in at the end
+Write = Callable[[Sequence[str], Vectors], None]
 
 
 def vector_writer(path: Path) -> Callable[[int], AbstractContextManager[Write]]:
@@ -36,17 +35,21 @@ def vector_writer(path: Path) -> Callable[[int], AbstractContextManager[Write]]:
 def write_npy(path: Path, width: int) -> Iterator[Write]:
     """One float32 array, as ``numpy.load`` reads it (also memory-mapped)."""
     rows = 0
-    with stoppable(_not_written(path)), atomic_file(path) as temporary, temporary.open("wb") as file:
-        file.write(_npy_header(0, width))
+    with _whole(path) as temporary, temporary.open("wb") as file:
 
-        def write(texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        def write(texts: Sequence[str], vectors: Vectors) -> None:
             nonlocal rows
             rows += len(vectors)
             file.write(np.ascontiguousarray(vectors, dtype="<f4").data)
 
+        def write_header() -> None:  # numpy pads it, so that the number of rows can be filled in at the end
+            facts = {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}
+            np.lib.format.write_array_header_1_0(file, facts)
+
+        write_header()
         yield write
         file.seek(0)
-        file.write(_npy_header(rows, width))
+        write_header()
 
 
 @contextmanager
@@ -58,24 +61,17 @@ def write_parquet(path: Path, width: int) -> Iterator[Write]:
 
     schema = pa.schema([("text", pa.string()), ("embedding", pa.list_(pa.float32(), width))])
     # embeddings do not compress; a dictionary of them only costs time
-    with (
-        stoppable(_not_written(path)), atomic_file(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression={"text": "zstd", "embedding": "none"},
-                         use_dictionary=False) as file,
-    ):
+    options = {"compression": {"text": "zstd", "embedding": "none"}, "use_dictionary": False}
+    with _whole(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as file:
 
-        def write(texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        def write(texts: Sequence[str], vectors: Vectors) -> None:
             column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width)
             file.write_table(pa.table([pa.array(texts, pa.string()), column], schema=schema))
 
         yield write
 
 
-def _npy_header(rows: int, width: int) -> bytes:
-    facts = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}"
-    start = b"\x93NUMPY\x01\x00" + (_NPY_HEADER - 10).to_bytes(2, "little")
-    return start + facts.encode("latin-1").ljust(_NPY_HEADER - 11) + b"\n"
-
-
-def _not_written(path: Path) -> str:
-    return f"{path} was not written. The same command starts again"
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    with stoppable(f"{path} was not written. The same command starts again"), atomic_file(path) as temporary:
+        yield temporary

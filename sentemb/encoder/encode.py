@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sentemb.data.distinct import distinct
+from sentemb.data.tokens import distinct
 from sentemb.encoder.backbone import evaluating, position_limit
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.runners.choose import Runner

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sentemb.data.distinct import text_hashes
+from sentemb.data.tokens import text_hashes
 from sentemb.encoder.adapters import merged
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare

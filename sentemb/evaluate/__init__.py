@@ -13,12 +13,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sentemb.evaluate.comparison import compare
     from sentemb.evaluate.dev import dev_score
     from sentemb.evaluate.evaluation import evaluate_model
     from sentemb.evaluate.model import EvalModel
     from sentemb.evaluate.opening import ModelOptions, open_model
-    from sentemb.evaluate.reports.compare import compare
-    from sentemb.evaluate.reports.results import Items, Results, TaskResult, fingerprint, read_results, write_results
+    from sentemb.evaluate.results import Items, Results, TaskResult, fingerprint, read_results, write_results
     from sentemb.evaluate.suites import Suite, load_suite
     from sentemb.evaluate.task import EvalSetup, Task, Texts
     from sentemb.evaluate.tasks.classification import Classification
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from sentemb.evaluate.tasks.sts import Sts
 
 _HOME = {
+    "comparison": "compare",
     "dev": "dev_score",
     "evaluation": "evaluate_model",
     "model": "EvalModel",
     "opening": "ModelOptions open_model",
-    "reports.compare": "compare",
-    "reports.results": "Items Results TaskResult fingerprint read_results write_results",
+    "results": "Items Results TaskResult fingerprint read_results write_results",
     "suites": "Suite load_suite",
     "task": "EvalSetup Task Texts",
     **{f"tasks.{name.lower()}": name for name in (

@@ -38,9 +38,8 @@ class DataFolder:
     @property
     def hub(self) -> Path | None:
         """The folder that holds ``<organisation>/<repository>``."""
-        if self.root is None:
-            return None
-        return self.root / "hub" if (self.root / "hub").is_dir() else self.root
+        below = self.root / "hub" if self.root is not None else None
+        return below if below is not None and below.is_dir() else self.root
 
     def required(self) -> Path:
         """The folder itself.
@@ -59,11 +58,9 @@ class DataFolder:
         Raises: EvaluationError: nothing is there, or both folders hold something of that name.
         """
         path = Path(given).expanduser()
-        if path.is_absolute() or given.startswith(("./", "../")):
-            places = [path]
-        else:
-            below = [folder / path for folder in (self.root, self.hub) if folder is not None]
-            places = [Path.cwd() / path, *dict.fromkeys(below)]
+        places = [Path.cwd() / path]  # the path itself where it is absolute
+        if not path.is_absolute() and not given.startswith(("./", "../")):
+            places += dict.fromkeys(folder / path for folder in (self.root, self.hub) if folder is not None)
         existing = {place.resolve(): place for place in places if place.exists()}
         if len(existing) > 1:
             both = " and ".join(map(str, existing.values()))
@@ -72,11 +69,3 @@ class DataFolder:
             looked = " or ".join(str(place) for place in places)
             raise EvaluationError(f"{given}: no such file or folder (looked for {looked})")
         return next(iter(existing.values()))
-
-    def lacks(self, given: str) -> list[str]:
-        """Why ``path(given)`` cannot be used, as a list of messages; empty where it can."""
-        try:
-            self.path(given)
-        except EvaluationError as error:
-            return [str(error)]
-        return []

@@ -3,7 +3,9 @@ task is scored; a task that fails is reported and the others go on."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +18,10 @@ from sentemb.errors import EvaluationError, SentembError, first_line, needs_extr
 from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.opening import ModelOptions, open_model
-from sentemb.evaluate.reports.results import Results, TaskFailure, TaskResult
-from sentemb.evaluate.statistics.significance import Interval, interval_of_mean
+from sentemb.evaluate.results import Results, TaskFailure, TaskResult
+from sentemb.evaluate.significance import Interval, interval_of_mean
 from sentemb.evaluate.suites import Suite, load_suite
-from sentemb.evaluate.task import EvalSetup, Task, texts_by_prompt
+from sentemb.evaluate.task import EvalSetup, Task
 from sentemb.provenance import provenance
 from sentemb.types import Embedder
 
@@ -66,10 +68,8 @@ def evaluate_model(
         suite = Suite(name="tasks", title="chosen tasks", tasks=chosen)
     folder = Path(output) if output is not None else None
     setup = EvalSetup(data=DataFolder.find(data_dir), output=folder, resamples=resamples, seed=seed)
-    plan = EvalPlan.of(suite, setup)
-    refuse_missing([plan], skip_missing=skip_missing)
-    opened = open_model(model, ModelOptions(precision=precision))
-    return run_plan(opened, plan, setup)
+    (plan,) = plans_of([suite], setup, skip_missing=skip_missing)
+    return run_plan(open_model(model, ModelOptions(precision=precision)), plan, setup)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,39 +80,40 @@ class EvalPlan:
     tasks: Sequence[Task]
     missing: Sequence[TaskFailure] = ()
 
-    @classmethod
-    def of(cls, suite: Suite, setup: EvalSetup) -> EvalPlan:
-        """Look for all data of a suite; nothing is read or encoded."""
-        ready: list[Task] = []
-        missing: list[TaskFailure] = []
-        for entry in suite.tasks:
-            try:
-                expanded = entry.expand(setup)
-            except SentembError as error:
-                missing.append(TaskFailure(task=entry.label, error=str(error)))
-                continue
-            for task in expanded:
-                try:
-                    for package in task.packages:
-                        needs_extra(package, "eval")
-                    faults = task.missing(setup)
-                except SentembError as error:
-                    faults = [str(error)]
-                missing += [TaskFailure(task=task.label, error=fault) for fault in faults]
-                ready += [] if faults else [task]
-        return cls(suite=suite, tasks=ready, missing=missing)
 
+def plans_of(suites: Sequence[Suite], setup: EvalSetup, *, skip_missing: bool) -> list[EvalPlan]:
+    """Look for all data of the suites before anything is encoded.
 
-def refuse_missing(plans: Sequence[EvalPlan], *, skip_missing: bool) -> None:
-    """Before anything runs: an error that lists all that is missing, unless the rest shall run.
-
-    Raises: EvaluationError: something is missing.
+    Raises: EvaluationError: something is missing, and the rest shall not run; lists all of it.
     """
-    missing = list(dict.fromkeys(entry.error for plan in plans for entry in plan.missing))
+    plans = [_plan(suite, setup) for suite in suites]
+    missing = dict.fromkeys(entry.error for plan in plans for entry in plan.missing)
     if missing and not skip_missing:
         raise EvaluationError(
             "missing, so nothing was run (--skip-missing runs the rest):\n" + "\n".join(f"  {line}" for line in missing)
         )
+    return plans
+
+
+def _plan(suite: Suite, setup: EvalSetup) -> EvalPlan:
+    ready: list[Task] = []
+    missing: list[TaskFailure] = []
+    for entry in suite.tasks:
+        try:
+            tasks = entry.expand(setup)
+        except SentembError as error:
+            missing.append(TaskFailure(task=entry.label, error=str(error)))
+            continue
+        for task in tasks:
+            try:
+                for package in task.packages:
+                    needs_extra(package, "eval")
+                faults = task.missing(setup)
+            except SentembError as error:
+                faults = [str(error)]
+            missing += [TaskFailure(task=task.label, error=fault) for fault in faults]
+            ready += [] if faults else [task]
+    return EvalPlan(suite=suite, tasks=ready, missing=missing)
 
 
 def run_plan(model: EvalModel, plan: EvalPlan, setup: EvalSetup) -> Results:
@@ -135,23 +136,17 @@ def run_plan(model: EvalModel, plan: EvalPlan, setup: EvalSetup) -> Results:
         took = time.perf_counter() - task_start
         results.append(replace(result, seconds=result.seconds or took))
         logger.info("%s %.2f in %.1f s", progress, result.main, took)
-    means = averages(plan.suite, results)
+    means, intervals = averages(plan.suite, results)
     encoded, encoding = model.texts - texts, model.seconds - seconds
     return Results(
-        model=model.identity, suite=plan.suite.name, tasks=results, failures=failures, seed=setup.seed,
-        averages={name: mean for name, (mean, _) in means.items()},
-        average_intervals={name: interval for name, (_, interval) in means.items() if interval is not None},
-        provenance=facts, wall_s=time.perf_counter() - start, texts=encoded,
+        model=model.identity, suite=plan.suite.name, tasks=results, failures=failures, seed=setup.seed, averages=means,
+        average_intervals=intervals, provenance=facts, wall_s=time.perf_counter() - start, texts=encoded,
         texts_per_s=encoded / encoding if encoding > 0 else 0.0,
     )  # fmt: skip
 
 
 def _loaded(model: EvalModel, tasks: Sequence[Task], setup: EvalSetup) -> Iterator[tuple[Task, Any]]:
-    """Every task with its data (or why they cannot be read), and the model remembering the vectors of its texts.
-
-    Tasks are loaded until they have ``AHEAD_TEXTS`` texts, which are encoded in one pass: longer sorted runs of
-    lengths, and every text once.
-    """
+    """Every task with its data (or why they cannot be read), its texts encoded with those of its neighbours."""
     group: list[tuple[Task, Any]] = []
     total = 0
     for task in tasks:
@@ -159,9 +154,8 @@ def _loaded(model: EvalModel, tasks: Sequence[Task], setup: EvalSetup) -> Iterat
             data = task.load(setup)
             count = sum(len(column.texts) for column in task.texts(data))
         except Exception as error:
-            yield task, error
-            continue
-        if group and total + count > AHEAD_TEXTS:
+            data, count = error, 0
+        if total + count > AHEAD_TEXTS:
             yield from _encoded_ahead(model, group)
             group, total = [], 0
         group.append((task, data))
@@ -169,28 +163,37 @@ def _loaded(model: EvalModel, tasks: Sequence[Task], setup: EvalSetup) -> Iterat
     yield from _encoded_ahead(model, group)
 
 
-def _encoded_ahead(model: EvalModel, group: list[tuple[Task, Any]]) -> Iterator[tuple[Task, Any]]:
+def _encoded_ahead(model: EvalModel, group: Sequence[tuple[Task, Any]]) -> Sequence[tuple[Task, Any]]:
     if len(group) > 1:  # a task alone, which may be larger than the model's memory, is encoded when it runs
-        for prompt, texts in texts_by_prompt(model, group).items():
-            try:
-                model.encode(texts, prompt=prompt)
-            except Exception:  # noqa: S112 - the text is met again, and blamed, in its own task
-                continue
-    yield from group
+        encode_ahead(model, [(task, data) for task, data in group if not isinstance(data, Exception)])
+    return group
 
 
-def averages(suite: Suite, tasks: Sequence[TaskResult]) -> dict[str, tuple[float, Interval | None]]:
+def encode_ahead(model: EvalModel, loaded: Sequence[tuple[Task, Any]]) -> None:
+    """Let the model remember the vectors of several tasks' texts: one pass has longer sorted runs of lengths, and
+    every text once a prompt."""
+    texts: dict[str | None, dict[str, None]] = {}
+    for task, data in loaded:
+        for column in task.texts(data):
+            prompt = model.prompt(task=task.label, task_type=task.task_type, role=column.role)
+            texts.setdefault(prompt, {}).update(dict.fromkeys(column.texts))
+    for prompt, distinct in texts.items():
+        with contextlib.suppress(Exception):  # the text is met again, and blamed, in its own task
+            model.encode(list(distinct), prompt=prompt)
+
+
+def averages(suite: Suite, tasks: Sequence[TaskResult]) -> tuple[dict[str, float], dict[str, Interval]]:
     """Means of main scores; an average with a task missing is NaN, not a mean of the others. A mean has an interval
     where each of its tasks has one."""
-    means: dict[str, tuple[float, Interval | None]] = {}
+    means: dict[str, float] = {}
+    intervals: dict[str, Interval] = {}
     by_name = {task.task: task for task in tasks}
     for average in suite.averages:
-        names = list(average.tasks) or list(by_name)
-        if not names or any(name not in by_name for name in names):
-            means[average.name] = float("nan"), None
-            continue
-        mean = float(np.mean([by_name[name].main for name in names]))
-        parts = [interval for name in names if (interval := by_name[name].interval) is not None]
-        is_known = len(parts) == len(names) and not np.isnan(mean)
-        means[average.name] = mean, interval_of_mean(mean, parts) if is_known else None
-    return means
+        chosen = [by_name.get(name) for name in average.tasks or by_name]
+        scored = [task for task in chosen if task is not None]
+        is_whole = 0 < len(scored) == len(chosen)
+        mean = means[average.name] = float(np.mean([task.main for task in scored])) if is_whole else math.nan
+        parts = [task.interval for task in scored if task.interval is not None]
+        if len(parts) == len(chosen) and not math.isnan(mean):
+            intervals[average.name] = interval_of_mean(mean, parts)
+    return means, intervals

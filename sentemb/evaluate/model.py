@@ -25,8 +25,6 @@ class ModelIdentity:
     source: str = ""
     revision: str | None = None  # commit of a hub repository
     digest: str | None = None  # SHA-256 over what decides an embedding
-    recipe: str | None = None  # SHA-256, without the seed, of the resolved recipe beside a model that sentemb trained
-    recipe_seed: int | None = None
     backend: str = "callable"
     precision: str | None = None
     max_tokens: int | None = None
@@ -37,46 +35,56 @@ class ModelIdentity:
 class EvalModel:
     """What ``open_model`` makes of anything that can be evaluated.
 
+    Sides of pairs and whole tasks share many of their texts (STS-B is drawn from STS12 to STS17), so vectors are
+    remembered; beyond ``MEMORY_BYTES`` the memory starts afresh.
+
     Args:
         identity: what a results file keeps of it.
         function: (texts, prompt or None) → (texts, d).
         prompts: its named prompts.
-        memory_bytes: vectors that are remembered; beyond it the memory starts afresh.
     """
 
     def __init__(
         self,
         identity: ModelIdentity,
         function: Callable[[list[str], str | None], Any],
-        *,
         prompts: Mapping[str, str] | None = None,
-        memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self.identity, self.function, self.prompts = identity, function, dict(prompts or {})
-        self.memory = VectorMemory(memory_bytes)
         self.texts = 0  # encoded so far, without those that were remembered
         self.seconds = 0.0  # spent encoding
+        self.forget()
+
+    def forget(self) -> None:
+        """Remember no vectors."""
+        self._vectors: dict[tuple[str | None, str], Vectors] = {}
+        self._bytes = 0
 
     def encode(self, texts: Sequence[str], *, prompt: str | None = None) -> Vectors:
-        """Vectors (texts, d), finite.
+        """Vectors (texts, d), finite; every distinct text is encoded once.
 
         Raises:
             NumericError: NaN or infinite values.
             EvaluationError: a wrong shape, or another width than before.
         """
-        if not len(texts):
-            return np.zeros((0, self.identity.width or 0), dtype=np.float32)
-        return self.memory.vectors(texts, prompt, lambda rows: self._encode_new(rows, prompt))
+        unknown = [text for text in dict.fromkeys(texts) if (prompt, text) not in self._vectors]
+        fresh = self._encode_new(unknown, prompt) if unknown else np.zeros((0, self.identity.width or 0), np.float32)
+        is_too_much = self._bytes + fresh.nbytes > MEMORY_BYTES
+        if not texts or (is_too_much and unknown == list(texts)):
+            return fresh  # a corpus larger than the memory: not even its rows are looked at
+        new = {(prompt, text): row for text, row in zip(unknown, fresh, strict=True)}
+        rows = np.stack([new[key] if (key := (prompt, text)) in new else self._vectors[key] for text in texts])
+        if is_too_much:
+            self.forget()
+        else:
+            self._vectors.update(new)
+            self._bytes += fresh.nbytes
+        return rows
 
     def prompt(self, *, task: str = "", task_type: str = "", role: str | None = None) -> str | None:
         """The prompt for a task's texts; None where no name fits (the model's own default then applies).
 
         Priority, as MTEB documents it: ``<task>-<role>``, ``<task>``, ``<type>-<role>``, ``<type>``, ``<role>``.
-
-        Args:
-            task: the task's name.
-            task_type: STS, Retrieval, Classification, …
-            role: ``query`` or ``document``.
         """
         roles = _ROLES.get(role, (role,)) if role else ()
         names = [*(f"{task}-{one}" for one in roles), task, *(f"{task_type}-{one}" for one in roles), task_type, *roles]
@@ -97,33 +105,6 @@ class EvalModel:
         if self.identity.width is None:  # learnt from the first vectors
             self.identity = replace(self.identity, width=int(vectors.shape[1]))
         return vectors
-
-
-class VectorMemory:
-    """Vectors of the texts encoded so far; beyond ``limit`` bytes it starts afresh.
-
-    Sides of pairs and whole tasks share many of their texts: STS-B is drawn from STS12 to STS17.
-    """
-
-    def __init__(self, limit: int = MEMORY_BYTES) -> None:
-        self.limit, self.bytes = limit, 0
-        self._vectors: dict[tuple[str | None, str], Vectors] = {}
-
-    def vectors(self, texts: Sequence[str], prompt: str | None, encode: Callable[[list[str]], Vectors]) -> Vectors:
-        """Vectors of the texts, (texts, d); ``encode`` is asked for those that are not known, once each."""
-        unknown = [text for text in dict.fromkeys(texts) if (prompt, text) not in self._vectors]
-        fresh = encode(unknown) if unknown else np.zeros((0, 0), dtype=np.float32)
-        is_too_much = self.bytes + fresh.nbytes > self.limit
-        if is_too_much and unknown == list(texts):
-            return fresh  # a corpus larger than the memory: not even its rows are looked at
-        new = dict(zip(unknown, fresh, strict=True))
-        rows = [new[text] if text in new else self._vectors[prompt, text] for text in texts]
-        if is_too_much:
-            self._vectors, self.bytes = {}, 0
-        else:
-            self._vectors.update({(prompt, text): row for text, row in new.items()})
-            self.bytes += fresh.nbytes
-        return np.stack(rows)
 
 
 def checked_vectors(vectors: object, texts: Sequence[str], *, source: str, width: int | None) -> Vectors:

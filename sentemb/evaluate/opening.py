@@ -9,24 +9,21 @@ vectors.parquet                        precomputed vectors with their texts
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import os
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sentemb.errors import ModelError, did_you_mean
+import numpy as np
+
+from sentemb.errors import DataError, EvaluationError, ModelError, did_you_mean, needs_extra
 from sentemb.evaluate.model import EvalModel, ModelIdentity
-from sentemb.evaluate.reading.vectors import stored_vectors
 from sentemb.files import sha256_of
 from sentemb.parts import Count, Part
-from sentemb.types import IdentifiedEmbedder, Similarity
+from sentemb.types import IdentifiedEmbedder, Similarity, Vectors
 
 if TYPE_CHECKING:
     from sentemb.encoder import Encoder
@@ -54,34 +51,29 @@ class ModelOptions(Part):
 
 
 DEFAULTS = ModelOptions()
-NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> EvalModel:
-    """Open ``source`` for evaluation; see the module's list of what it may be.
-
-    Args:
-        source: a path, an id, ``module:function``, or an object: a callable or anything with ``encode``.
-        options: how.
+    """Open ``source`` for evaluation: a path, an id, ``module:function`` (see the module's list), or an object that is
+    callable or has ``encode``.
 
     Raises: ModelError: nothing is there, or it cannot be opened.
     """
     if not isinstance(source, str | Path):
-        return _from_object(source, options)
+        return _from_object(source, options, _name_of(source))
     text = str(source)
     if text.endswith(".parquet"):
-        look_up = stored_vectors(Path(text))
-        identity = ModelIdentity(name=Path(text).name, source=text, digest=sha256_of(Path(text)), backend="vectors")
-        return EvalModel(identity, lambda rows, prompt: look_up(rows))
+        return _from_vectors(Path(text))
     if text.endswith(".npy"):
         raise ModelError(f"{text}: no texts with the vectors; `sentemb encode TEXTS -o FILE.parquet` writes both")
     if ":" in text and not text.startswith("package:") and not Path(text).exists():
-        return _from_object(_imported(text), options, name=text)
+        return _from_object(_imported(text), options, text)
     return _from_sentemb(text, options)
 
 
 def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
     from sentemb.encoder import Encoder
+    from sentemb.encoder.source import locate
 
     try:
         encoder = Encoder.load(source, **options.settings)
@@ -90,83 +82,100 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
             f"{error}\n(a model that only sentence-transformers can open: make it in a module of yours, and give it as "
             "module:NAME)"
         ) from None
-    model = _from_object(encoder, options)
-    recipe, seed = _recipe_beside(Path(source))
-    revision = _revision_of(source, options.revision, trust_remote_code=options.trust_remote_code)
-    model.identity = replace(
-        model.identity, name=_short_name(source), source=source, revision=revision, recipe=recipe, recipe_seed=seed
-    )
+    model = of_encoder(encoder, _short_name(source), options)
+    folder = locate(source, revision=options.revision, trust_remote_code=options.trust_remote_code)
+    # the hub's cache has snapshots/<commit>
+    revision = folder.name if folder.parent.name == "snapshots" else options.revision
+    model.identity = replace(model.identity, source=source, revision=revision)
     return model
 
 
-def _from_object(model: Any, options: ModelOptions, *, name: str | None = None) -> EvalModel:
+def _from_object(model: Any, options: ModelOptions, name: str) -> EvalModel:
     from sentemb.encoder import Encoder
 
     if isinstance(model, EvalModel):
         return model
-    name = name or _name_of(model)
     if isinstance(model, Encoder):
-        return of_encoder(model, name=name, precision=options.precision, prompts=options.prompts)
-    if _is_sentence_transformer(model):
+        return of_encoder(model, name, options)
+    own = getattr(model, "prompts", None)
+    prompts = {**(own if isinstance(own, Mapping) else {}), **options.prompts}
+    libraries = sys.modules.get("sentence_transformers")  # an instance cannot exist before the import
+    if libraries is not None and isinstance(model, libraries.SentenceTransformer):
         similarity: Similarity = "dot" if str(model.similarity_fn_name) in ("dot", "dot_score") else "cosine"
-
-        def encode_with_prompt(rows: list[str], prompt: str | None) -> Any:
-            return model.encode(rows, prompt=prompt, show_progress_bar=False, convert_to_numpy=True)
-
         identity = ModelIdentity(
             name=name, source=name, backend="sentence-transformers", max_tokens=model.max_seq_length,
             similarity=similarity,
         )  # fmt: skip
-        return EvalModel(identity, encode_with_prompt, prompts={**(model.prompts or {}), **options.prompts})
+        return EvalModel(
+            identity, lambda rows, prompt: model.encode(rows, prompt=prompt, show_progress_bar=False), prompts
+        )
     if isinstance(model, IdentifiedEmbedder):
-        known = model
         identity = ModelIdentity(name=name, source=model.source, digest=model.digest())
-        prompts = {**known.prompts, **options.prompts}
-        return EvalModel(identity, lambda rows, prompt: known.encode(rows, prompt=prompt), prompts=prompts)
+        return EvalModel(identity, lambda rows, prompt: model.encode(rows, prompt=prompt), prompts)
     encode = getattr(model, "encode", None) or model
     if not callable(encode):
         raise ModelError(f"{name}: a {type(model).__name__} is neither callable nor has encode(texts)")
-    own = getattr(model, "prompts", None)
     return EvalModel(
         ModelIdentity(name=name, source=name),
         lambda rows, prompt: encode([prompt + row for row in rows] if prompt else rows),
-        prompts={**(own if isinstance(own, Mapping) else {}), **options.prompts},
+        prompts,
     )
 
 
 def of_encoder(
-    encoder: Encoder, *, name: str, precision: str = "auto", prompts: Mapping[str, str] = NONE,
-    is_training: bool = False,
+    encoder: Encoder, name: str, options: ModelOptions = DEFAULTS, *, is_training: bool = False
 ) -> EvalModel:
-    """An ``Encoder`` as evaluation sees it.
-
-    Args:
-        encoder: ours.
-        name: in reports.
-        precision: overrides the encoder's own; ``auto`` leaves it.
-        prompts: named prompts, added to the encoder's own.
-        is_training: no digest, since the weights change with every step, and no progress bar.
-    """
+    """An ``Encoder`` as evaluation sees it. In training it has no digest, since its weights change with every step, and
+    shows no progress bar."""
     from sentemb.machine.precision import check_precision, resolve_precision
 
-    chosen = None if precision in ("auto", encoder.precision) else check_precision(precision)
+    is_own = options.precision in ("auto", encoder.precision)
+    chosen = None if is_own else check_precision(options.precision)
     dtype = encoder.format if chosen is None else str(resolve_precision(chosen, encoder.device)).removeprefix("torch.")
-    digest = None if is_training else encoder.digest()
     identity = ModelIdentity(
-        name=name, source=encoder.source, digest=digest, backend="sentemb", precision=dtype,
-        max_tokens=encoder.max_tokens, width=encoder.width, similarity=encoder.similarity_name,
+        name=name, source=encoder.source, digest=None if is_training else encoder.digest(), backend="sentemb",
+        precision=dtype, max_tokens=encoder.max_tokens, width=encoder.width, similarity=encoder.similarity_name,
     )  # fmt: skip
     progress = False if is_training else None
     return EvalModel(
         identity,
         lambda rows, prompt: encoder.encode(rows, prompt=prompt, precision=chosen, progress=progress),
-        prompts={**encoder.prompts, **prompts},
+        {**encoder.prompts, **options.prompts},
     )
 
 
-def _is_sentence_transformer(model: Any) -> bool:
-    module = sys.modules.get("sentence_transformers")  # an instance cannot exist before the import
-    return module is not None and isinstance(model, module.SentenceTransformer)
+def _from_vectors(path: Path) -> EvalModel:
+    """Looks texts up in a parquet file with the columns ``text`` and ``embedding``, as ``sentemb encode`` writes it."""
+    needs_extra("pyarrow", "data")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a readable parquet file: {error}") from None
+    if not {"text", "embedding"} <= set(table.column_names):
+        names = ", ".join(table.column_names)
+        raise DataError(f'{path}: columns {names}; needed are "text" and "embedding" (lists of numbers)')
+    try:
+        vectors = np.stack(table["embedding"].to_numpy()).astype(np.float32)
+    except (ValueError, TypeError) as error:
+        raise DataError(f'{path}: column "embedding" must hold lists of numbers of one length: {error}') from None
+    row = {text: number for number, text in enumerate(table["text"].to_pylist())}
+
+    def look_up(texts: list[str], prompt: str | None) -> Vectors:
+        missing = [text for text in texts if text not in row]
+        if missing:
+            raise EvaluationError(
+                f"{path}: {len(missing):,} of {len(texts):,} texts have no vector, the first is {missing[0][:60]!r}; "
+                "the file must hold every text of the task, exactly as the task has it"
+            )
+        return np.asarray(vectors[[row[text] for text in texts]])
+
+    identity = ModelIdentity(name=path.name, source=str(path), digest=sha256_of(path), backend="vectors")
+    return EvalModel(identity, look_up)
 
 
 def _name_of(model: Any) -> str:
@@ -198,30 +207,3 @@ def _short_name(source: str) -> str:
     if path.is_dir() and path.name in ("model", "best", "final"):  # runs/simcse/model
         return f"{path.resolve().parent.name}/{path.name}"
     return source.rstrip("/").rsplit("/", 1)[-1] if path.is_dir() else source
-
-
-def _revision_of(source: str, revision: str | None, *, trust_remote_code: bool) -> str | None:
-    """The commit of a hub repository; None for folders."""
-    if Path(source).is_dir() or source.startswith("package:"):
-        return None
-    from sentemb.encoder.source import locate
-
-    folder = locate(source, revision=revision, trust_remote_code=trust_remote_code)  # the cache's snapshots/<commit>
-    return folder.name if folder.parent.name == "snapshots" else revision
-
-
-def _recipe_beside(model: Path) -> tuple[str | None, int | None]:
-    """SHA-256 (of all but the seed) and seed of the resolved recipe in a model's folder or in its run's."""
-    for folder in (model, model.parent):
-        path = folder / "recipe.toml"
-        if path.is_file():
-            try:
-                tree = tomllib.loads(path.read_text(encoding="utf-8"))
-            except (UnicodeDecodeError, tomllib.TOMLDecodeError):
-                continue
-            train = dict(tree.get("train", {}))
-            seed = train.pop("seed", None)
-            # without the seed, so that several seeds of one recipe are known as such
-            content = json.dumps({**tree, "train": train}, sort_keys=True, default=str)
-            return hashlib.sha256(content.encode()).hexdigest(), seed
-    return None, None

@@ -8,10 +8,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from sentemb.errors import EvaluationError
-from sentemb.evaluate.statistics.ranking import Run
+from sentemb.evaluate.metrics import Run
 from sentemb.maths.fusion import reciprocal_rank_fusion
 from sentemb.maths.neighbours import top
 from sentemb.types import Hits, Similarity, Vectors
+
+Ranking = dict[str, dict[str, float]]  # query -> document -> score, best first
 
 
 def search(
@@ -28,8 +30,6 @@ def search(
         index: a kind of ``sentemb index`` (flat, sq8, hnsw, ivf-pq, …), ``auto``, or a FAISS factory string, that is
             built for these documents; None: every document is compared.
         seed: of the index's training sample.
-
-    Raises: SearchError: FAISS does not know the kind.
     """
     if index is None:
         return top(queries, documents, k, metric=similarity)
@@ -49,45 +49,40 @@ def _unit(vectors: Vectors) -> Vectors:
     return np.ascontiguousarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)
 
 
-def to_run(
-    hits: Hits, query_ids: Sequence[str], document_ids: Sequence[str], *, floor: float | None = None
-) -> dict[str, dict[str, float]]:
-    """Positions and scores as a run, best first; hits with position -1 or a score not above ``floor`` are left out."""
+def to_run(hits: Hits, query_ids: Sequence[str], document_ids: Sequence[str]) -> Ranking:
+    """Positions and scores as a run, best first, without positions of -1."""
     names = np.array(document_ids, dtype=object)
-    run: dict[str, dict[str, float]] = {}
+    run: Ranking = {}
     for query, positions, scores in zip(query_ids, hits.ids, hits.scores, strict=True):
-        keep = positions >= 0
-        if floor is not None:
-            keep &= scores > floor
-        run[query] = dict(zip(names[positions[keep]].tolist(), scores[keep].tolist(), strict=True))
+        is_hit = positions >= 0
+        run[query] = dict(zip(names[positions[is_hit]].tolist(), scores[is_hit].tolist(), strict=True))
     return run
 
 
 def rerank(
-    queries: Mapping[str, Vectors], documents: Vectors, row: Mapping[str, int],
-    candidates: Mapping[str, Sequence[str]], *, similarity: Similarity, k: int | None = None,
-) -> dict[str, dict[str, float]]:  # fmt: skip
+    queries: Mapping[str, Vectors], documents: Mapping[str, Vectors], candidates: Mapping[str, Sequence[str]], *,
+    similarity: Similarity, k: int | None = None,
+) -> Ranking:  # fmt: skip
     """Every query's own candidates in the order of their similarity.
 
     Args:
         queries: id → (d,).
-        documents: (documents, d).
-        row: id of a document → its row.
+        documents: id → (d,).
         candidates: id of a query → ids of documents.
         similarity: ``cosine`` or ``dot``.
         k: at most this many of a query's candidates.
 
     Raises: EvaluationError: a candidate that is no document.
     """
-    run: dict[str, dict[str, float]] = {}
+    run: Ranking = {}
     for query, vector in queries.items():
         ids = list(dict.fromkeys(candidates.get(query, ())))
-        unknown = [document for document in ids if document not in row]
+        unknown = [document for document in ids if document not in documents]
         if unknown:
             raise EvaluationError(f'query "{query}" names {len(unknown)} unknown documents, e.g. "{unknown[0]}"')
-        rows = np.array([row[document] for document in ids], dtype=np.int64)
-        hits = top(vector[None], documents[rows], k or len(ids), metric=similarity)
-        run[query] = {ids[i]: float(score) for i, score in zip(hits.ids[0], hits.scores[0], strict=True)}
+        vectors = np.stack([documents[document] for document in ids]) if ids else vector[None][:0]
+        hits = top(vector[None], vectors, k or len(ids), metric=similarity)
+        run |= to_run(hits, [query], ids)
     return run
 
 
@@ -100,17 +95,15 @@ def bm25_search(documents: Sequence[str], queries: Sequence[str], k: int) -> Hit
     return Bm25([words_of_texts(documents)]).top(queries, k)
 
 
-def fuse(runs: Sequence[Run], *, k: int = 1000) -> dict[str, dict[str, float]]:
+def fuse(runs: Sequence[Run], k: int) -> Ranking:
     """The k best documents of several runs by reciprocal rank fusion."""
-    fused: dict[str, dict[str, float]] = {}
+    fused: Ranking = {}
     for query in dict.fromkeys(query for run in runs for query in run):
-        scores = reciprocal_rank_fusion(_by_score(run[query])[0] for run in runs if run.get(query))
-        names, values = _by_score(scores)
-        fused[query] = dict(zip(names[:k], values[:k], strict=True))
+        scores = reciprocal_rank_fusion(_best_first(run[query]) for run in runs if run.get(query))
+        fused[query] = {name: scores[name] for name in _best_first(scores)[:k]}
     return fused
 
 
-def _by_score(hits: Mapping[str, float]) -> tuple[list[str], list[float]]:
-    """Documents and scores, best first; equal scores by descending id, as trec_eval orders them."""
-    names = sorted(hits, key=lambda name: (hits[name], name), reverse=True)
-    return names, [hits[name] for name in names]
+def _best_first(hits: Mapping[str, float]) -> list[str]:
+    """Documents, best first; equal scores by descending id, as trec_eval orders them."""
+    return sorted(hits, key=lambda name: (hits[name], name), reverse=True)

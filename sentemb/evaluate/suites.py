@@ -51,12 +51,6 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in share_dir("eval", "suites").glob("*.toml"))
 
 
-def suite_titles() -> dict[str, str]:
-    """What the suites that come with sentemb are, by name."""
-    paths = {name: share_dir("eval", "suites") / f"{name}.toml" for name in suite_names()}
-    return {name: str(tomllib.loads(path.read_text(encoding="utf-8"))["title"]) for name, path in paths.items()}
-
-
 def load_suite(name: str | Path) -> Suite:
     """A suite by name or from a file; every fault of it at once.
 
@@ -66,16 +60,14 @@ def load_suite(name: str | Path) -> Suite:
     if path.suffix != ".toml":
         path = share_dir("eval", "suites") / f"{name}.toml"
         if not path.is_file():
-            raise EvaluationError(
-                f'no suite "{name}"{did_you_mean(str(name), suite_names())} (or the path of a .toml file)'
-            )
+            hint = did_you_mean(str(name), suite_names())
+            raise EvaluationError(f'no suite "{name}"{hint} (or the path of a .toml file)')
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Suite(**{"title": path.stem, **data, "name": path.stem})
     except OSError as error:
         raise EvaluationError(f"{path}: {error.strerror}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise EvaluationError(f"{path}: not TOML: {error}") from None
-    try:
-        return Suite(**{"title": path.stem, **data, "name": path.stem})
     except PartError as error:
         raise EvaluationError("\n".join(error.located(f"{path}: "))) from None

@@ -32,13 +32,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reading.tables import stem_of
-from sentemb.evaluate.reports.results import Items, TaskResult
-from sentemb.evaluate.statistics.significance import Interval, bootstrap_mean, bootstrap_pairs, in_points
+from sentemb.evaluate.reading import stem_of
+from sentemb.evaluate.results import Items, TaskResult
+from sentemb.evaluate.significance import Interval, Values, bootstrap
 from sentemb.parts import Part
 from sentemb.types import Vectors
 
@@ -58,20 +57,16 @@ class EvalSetup:
             return None, ""
         if len(items) < 2:
             return None, "no interval: a single item"
-        if len(items.gold):
-            interval = bootstrap_pairs(
-                np.asarray(items.predicted), np.asarray(items.gold), statistic=items.statistic, strata=items.strata,
-                resamples=self.resamples, seed=self.seed,
-            )  # fmt: skip
-        else:
-            interval = self.interval_of_mean(np.asarray(items.values), items.strata)
+        interval = bootstrap(*items.columns, **items.score_options, resamples=self.resamples, seed=self.seed)
         if np.isnan(interval.low):
             return None, "no interval: no resample has a score (too few items, or all but one alike)"
-        return in_points(interval), ""
+        return interval.in_points(), ""
 
-    def interval_of_mean(self, values: NDArray[np.float64], strata: Sequence[int] = ()) -> Interval:
-        """The bootstrap interval of a mean, not ×100."""
-        return bootstrap_mean(values, strata=strata, resamples=self.resamples, seed=self.seed)
+    def interval_of_runs(self, scores: Values, strata: Sequence[int] = ()) -> Interval | None:
+        """The bootstrap interval ×100 of the mean of an experiment's repetitions."""
+        if not self.resamples or len(scores) < 2:
+            return None
+        return bootstrap(scores, strata=strata, resamples=self.resamples, seed=self.seed).in_points()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,16 +75,6 @@ class Texts:
 
     texts: Sequence[str]
     role: str | None = None  # query or document, where the task has both
-
-
-def texts_by_prompt(model: EvalModel, loaded: Sequence[tuple[Task, Any]]) -> dict[str | None, list[str]]:
-    """The distinct texts of tasks and their data, by the prompt that the model has for them."""
-    texts: dict[str | None, dict[str, None]] = {}
-    for task, data in loaded:
-        for column in task.texts(data):
-            prompt = model.prompt(task=task.label, task_type=task.task_type, role=column.role)
-            texts.setdefault(prompt, {}).update(dict.fromkeys(column.texts))
-    return {prompt: list(distinct) for prompt, distinct in texts.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,16 +101,15 @@ class Task(Part, room="tasks"):
         return self.name or stem_of(Path(str(self.settings.get("path", "")))) or type(self).__name__
 
     def expand(self, setup: EvalSetup) -> Sequence[Task]:
-        """The tasks that this one stands for, one score each: the sets of a protocol, a benchmark's tasks.
-
-        Raises: EvaluationError: a name that is not known.
-        """
+        """The tasks that this one stands for, one score each: the sets of a protocol, a benchmark's tasks."""
         return (self,)
 
     def missing(self, setup: EvalSetup) -> list[str]:
-        """What is lacking for this task on this machine, a message each; reads no rows."""
+        """What is lacking for this task on this machine, a message each. A SentembError is one, too."""
         path = self.settings.get("path")
-        return setup.data.lacks(path) if isinstance(path, str) and path else []
+        if isinstance(path, str) and path:
+            setup.data.path(path)
+        return []
 
     def load(self, setup: EvalSetup) -> Any:
         """The data, in whatever form ``texts`` and ``run`` take.
@@ -150,19 +134,10 @@ class Task(Part, room="tasks"):
         return model.encode(texts, prompt=model.prompt(task=self.label, task_type=self.task_type, role=role))
 
     def result(
-        self,
-        setup: EvalSetup,
-        *,
-        metric: str,
-        main: float | None = None,
-        metrics: Mapping[str, float] | None = None,
-        protocol: str = "file",
-        items: Items | None = None,
-        count: int | None = None,
-        split: str = "",
-        interval: Interval | None = None,
-        interval_note: str = "",
-    ) -> TaskResult:
+        self, setup: EvalSetup, *, metric: str, main: float | None = None, metrics: Mapping[str, float] | None = None,
+        protocol: str = "file", items: Items | None = None, count: int | None = None, split: str = "",
+        interval: Interval | None = None, interval_note: str = "",
+    ) -> TaskResult:  # fmt: skip
         """A row of the report, with the interval of its items.
 
         Args:
@@ -181,10 +156,10 @@ class Task(Part, room="tasks"):
         if items is not None:
             interval, interval_note = setup.interval(items)
         score = float(main) if main is not None else (metrics or {})[metric]
+        if count is None:
+            count = len(items) if items is not None else 0
         return TaskResult(
-            task=self.label, kind=self.task_type, protocol=protocol, metric=metric, main=score,
+            task=self.label, kind=self.task_type, protocol=protocol, metric=metric, main=score, count=count,
             metrics=metrics or {metric: score}, split=split, interval=interval, interval_note=interval_note,
             items=items and items.rounded(),
-            count=count if count is not None else len(items) if items is not None else 0,
         )  # fmt: skip
-

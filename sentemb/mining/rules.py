@@ -17,7 +17,6 @@ from sentemb.parts import Count, Fraction, NonNegative, Part
 
 Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-PairScorer = Callable[[list[tuple[str, str]]], Scores]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,6 @@ class CandidateTable:
         positive: (anchors,) cosine of anchor and its least similar positive.
         allowed: (anchors, c) which may become negatives so far.
         anchor_texts, positive_texts, corpus_texts: for rules that read texts; empty where only vectors are mined.
-        by_encoder: gives similarity and positive by another encoder, named by path or id.
     """
 
     ids: Ids
@@ -40,17 +38,12 @@ class CandidateTable:
     anchor_texts: Sequence[str] = ()
     positive_texts: Sequence[Sequence[str]] = ()
     corpus_texts: Sequence[str] = ()
-    by_encoder: Callable[[str], tuple[Scores, Scores]] | None = None
 
 
 class MiningRule(Part, room="mining_rules"):
-    """Base of rules. A rule sees what the rules before it allowed.
+    """Base of rules. A rule sees what the rules before it allowed."""
 
-    Attributes:
-        skips: how many of the best candidates it refuses on purpose, so that so many more are looked at.
-    """
-
-    skips: int = 0
+    skips: int = 0  # of the best candidates that it refuses on purpose: so many more are looked at
 
     def refused(self, table: CandidateTable) -> Mask:
         """Which candidates (anchors, c) may not become negatives."""
@@ -152,27 +145,6 @@ class RankWindow(MiningRule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OtherEncoder(MiningRule):
-    """Another encoder finds a negative less similar to the anchor than the positive.
-
-        refused:  sim'(a, c) > sim'(a, p) - margin
-
-    Args:
-        model: the other encoder: a folder, hub id or package:NAME/FOLDER.
-        margin: how far below the positive, in its own cosines.
-    """
-
-    model: str
-    margin: NonNegative = 0.0
-
-    def refused(self, table: CandidateTable) -> Mask:
-        if table.by_encoder is None:
-            raise SearchError("other_encoder: needs texts; here only vectors are mined")
-        similarity, positive = table.by_encoder(self.model)
-        return similarity > (positive - np.float32(self.margin))[:, None]
-
-
-@dataclass(frozen=True, kw_only=True)
 class CrossEncoder(MiningRule):
     """A cross-encoder scores a negative lower than the positive.
 
@@ -190,45 +162,31 @@ class CrossEncoder(MiningRule):
     margin: NonNegative = 0.0
 
     def refused(self, table: CandidateTable) -> Mask:
-        return scored_above(table, _cross_encoder(self.model), self.margin)
+        if not table.anchor_texts:
+            raise SearchError("cross_encoder: needs texts; here only vectors are mined")
+        positives = [(a, text) for a, texts in enumerate(table.positive_texts) for text in texts]
+        rows, columns = np.nonzero(table.allowed)
+        candidates = zip(rows.tolist(), table.ids[rows, columns].tolist(), strict=True)
+        pairs = [(table.anchor_texts[a], text) for a, text in positives]
+        pairs += [(table.anchor_texts[a], table.corpus_texts[row]) for a, row in candidates]
+        scores = np.asarray(_cross_encoder(self.model)(pairs), dtype=np.float32).reshape(-1)
+        if len(scores) != len(pairs) or not np.isfinite(scores).all():
+            raise NumericError(f"{self.model} gave {len(scores)} scores of {len(pairs)} pairs, or not finite ones")
+        least = np.full(len(table.ids), np.inf, dtype=np.float32)
+        np.minimum.at(least, [a for a, _ in positives], scores[: len(positives)])
+        refused = np.zeros(table.ids.shape, dtype=bool)
+        refused[rows, columns] = scores[len(positives) :] > least[rows] - self.margin
+        return refused
 
 
 @lru_cache(maxsize=2)
-def _cross_encoder(model: str) -> PairScorer:
+def _cross_encoder(model: str) -> Callable[[list[tuple[str, str]]], Scores]:
     from sentemb.encoder.crossencoder import load_cross_encoder
 
     return load_cross_encoder(model)
 
 
-def scored_above(table: CandidateTable, score: PairScorer, margin: float) -> Mask:
-    """Allowed candidates that a scorer of (anchor, text) pairs rates above the anchor's least positive, less a margin.
-
-    Raises:
-        SearchError: only vectors are mined.
-        NumericError: the scorer's answer is no list of finite numbers.
-    """
-    if not table.anchor_texts:
-        raise SearchError("a rule that reads texts needs them; here only vectors are mined")
-    positives = [(a, text) for a, texts in enumerate(table.positive_texts) for text in texts]
-    rows, columns = np.nonzero(table.allowed)
-    candidates = zip(rows.tolist(), table.ids[rows, columns].tolist(), strict=True)
-    pairs = [(table.anchor_texts[a], text) for a, text in positives]
-    pairs += [(table.anchor_texts[a], table.corpus_texts[row]) for a, row in candidates]
-    scores = np.asarray(score(pairs), dtype=np.float32).reshape(-1)
-    if len(scores) != len(pairs) or not np.isfinite(scores).all():
-        raise NumericError(f"the scoring model gave {len(scores)} scores of {len(pairs)} pairs, or not finite ones")
-    bar = np.full(len(table.ids), np.inf, dtype=np.float32)
-    np.minimum.at(bar, [a for a, _ in positives], scores[: len(positives)])
-    refused = np.zeros(table.ids.shape, dtype=bool)
-    refused[rows, columns] = scores[len(positives) :] > bar[rows] - margin
-    return refused
-
-
 PARTS: dict[str, type[MiningRule]] = {
-    "absolute_margin": AbsoluteMargin,
-    "cross_encoder": CrossEncoder,
-    "other_encoder": OtherEncoder,
-    "rank_window": RankWindow,
-    "relative_margin": RelativeMargin,
-    "score_range": ScoreRange,
+    "absolute_margin": AbsoluteMargin, "cross_encoder": CrossEncoder, "rank_window": RankWindow,
+    "relative_margin": RelativeMargin, "score_range": ScoreRange,
 }

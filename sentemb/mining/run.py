@@ -110,8 +110,7 @@ def mine(
     texts = data if isinstance(data, MiningTexts) else read_texts(data, corpus, columns=columns, split=split)
     with TemporaryDirectory(prefix="sentemb-mine-") as temporary:
         folder = Path(temporary) if target is None else target.with_name(target.name + ".parts")
-        run = _Run(texts, load_encoder(encoder), options, folder)
-        return run.mine(target, resume=resume)
+        return _Run(texts, load_encoder(encoder), options, folder).mine(target, resume=resume)
 
 
 class _Run:
@@ -119,30 +118,26 @@ class _Run:
 
     def __init__(self, texts: MiningTexts, encoder: Embedder, options: MiningOptions, folder: Path) -> None:
         self.texts, self.encoder, self.options, self.folder = texts, encoder, options, folder
-        self.blocks = 0
-        self._spaces: dict[str, tuple[Vectors, Vectors]] = {}
 
     def mine(self, output: Path | None, *, resume: bool) -> MiningResult:
-        self._open(resume)
-        query_prompt, document_prompt = prompts_of(self.encoder, None, None)
-        texts = self.texts
-        anchors = self._vectors("anchors", self.encoder, texts.anchors, query_prompt)
-        corpus = self._vectors("corpus", self.encoder, texts.corpus, document_prompt)
-        miner = Miner(
-            Passages(vectors=anchors, texts=texts.anchors), Passages(vectors=corpus, texts=texts.corpus), self.options,
-            positives=None if texts.is_unlabelled else texts.positives, excluded=texts.excluded,
-            spaces=self._space, folder=self.folder,
+        texts, facts = self.texts, self._facts()
+        self._open(facts, resume)
+        anchors, corpus = (
+            Passages(vectors=self._vectors(name, part, prompt), texts=part) for name, part, prompt in
+            zip(("anchors", "corpus"), (texts.anchors, texts.corpus), prompts_of(self.encoder, None, None), strict=True)
         )
-        self.blocks = miner.blocks
+        miner = Miner(
+            anchors, corpus, self.options, positives=texts.positives, excluded=texts.excluded, folder=self.folder
+        )
+        self.files = [self.folder / f"block-{number:05d}.npz" for number in range(miner.blocks)]
         with Progress("mining", total=len(texts.anchors), unit="anchors") as bar:
-            for number in range(miner.blocks):
-                considered = 0
-                if not self._file(number).exists():
+            for number, file in enumerate(self.files):
+                if not file.exists():
                     block = miner.block(number)
-                    self._write(number, block)
-                    considered = block.considered
-                bar.advance(considered)
-        report = report_of(map(self._read, range(self.blocks)), self.options.negatives)
+                    with atomic_file(file) as temporary, temporary.open("wb") as handle:
+                        np.savez(handle, **vars(block))
+                    bar.advance(block.considered)
+        report = report_of(self._blocks(), self.options.negatives)
         if report.mined == 0:
             shutil.rmtree(self.folder)
             raise SearchError(
@@ -151,10 +146,10 @@ class _Run:
             )
         if output is None:
             return MiningResult(report=report, output=None, rows=list(self._rows()))
-        with atomic_file(output) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows())
+        with atomic_file(output) as temporary, temporary.open("w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows())
         write_json(output.with_name(output.name + ".report.json"),
-                   {"report": asdict(report), "options": self._facts()["options"]})
+                   {"report": asdict(report), "options": facts["options"]})
         shutil.rmtree(self.folder)
         return MiningResult(report=report, output=output)
 
@@ -169,68 +164,52 @@ class _Run:
         options = {name: str(value) for name, value in vars(self.options).items()}
         return {"data": content.hexdigest(), "model": digest, "options": options}
 
-    def _open(self, resume: bool) -> None:
+    def _open(self, facts: dict[str, Any], resume: bool) -> None:
         note = self.folder / "mine.json"
         if not note.exists():
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-            write_json(note, self._facts())
-            return
-        if not resume:
+            write_json(note, facts)
+        elif not resume:
             raise SearchError(
                 f"{self.folder}: an unfinished mining lies here; continue it with resume, or remove the folder"
             )
-        if json.loads(note.read_bytes()) != self._facts():
+        elif json.loads(note.read_bytes()) != facts:
             raise SearchError(
                 f"{self.folder}: the unfinished mining had other data, models or options; remove the folder"
             )
 
-    def _space(self, model: str) -> tuple[Vectors, Vectors]:
-        """Vectors of anchors and corpus by another encoder."""
-        if model not in self._spaces:
-            encoder, name = load_encoder(model), hashlib.sha256(model.encode()).hexdigest()[:12]
-            self._spaces[model] = (self._vectors(f"anchors-{name}", encoder, self.texts.anchors, ""),
-                                   self._vectors(f"corpus-{name}", encoder, self.texts.corpus, ""))
-        return self._spaces[model]
-
-    def _vectors(self, name: str, encoder: Embedder, texts: list[str], prompt: str) -> Vectors:
+    def _vectors(self, name: str, texts: list[str], prompt: str) -> Vectors:
         """Unit vectors of the texts, encoded once and mapped from a file."""
         file, rule = self.folder / f"{name}.npy", VectorRule(metric="cosine")
         if not file.exists():
             with atomic_file(file) as temporary, Progress("encoding", total=len(texts), unit="texts") as bar:
                 vectors: Any = None
                 for start in range(0, len(texts), ENCODED):
-                    block = rule.apply(encode(encoder, texts[start : start + ENCODED], prompt, bar), "encoded texts")
+                    raw = encode(self.encoder, texts[start : start + ENCODED], prompt, bar)
                     if vectors is None:
-                        shape = (len(texts), block.shape[1])
+                        shape = (len(texts), raw.shape[1])
                         vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-                    vectors[start : start + len(block)] = block
+                    vectors[start : start + len(raw)] = rule.apply(raw, "encoded texts")
                 vectors.flush()
         # copy on write: torch takes only arrays that could be written
         return np.load(file, mmap_mode="c", allow_pickle=False)  # type: ignore[no-any-return]
 
-    # --------------------------------------------------------------------------------------------- blocks
-    def _file(self, number: int) -> Path:
-        return self.folder / f"block-{number:05d}.npz"
-
-    def _write(self, number: int, block: MinedBlock) -> None:
-        with atomic_file(self._file(number)) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, **vars(block))
-
-    def _read(self, number: int) -> MinedBlock:
-        with np.load(self._file(number), allow_pickle=False) as arrays:
-            fields: dict[str, Any] = {name: array if array.ndim else int(array) for name, array in arrays.items()}
-        return MinedBlock(**fields)
+    def _blocks(self) -> Iterator[MinedBlock]:
+        for file in self.files:
+            with np.load(file, allow_pickle=False) as arrays:
+                fields: dict[str, Any] = dict(arrays)
+            yield MinedBlock(**fields)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         texts = self.texts
-        for block in map(self._read, range(self.blocks)):
+        for block in self._blocks():
             columns = (block.anchors, block.negatives, block.similarity, block.positive)
             for anchor, negatives, similarity, own in zip(*(array.tolist() for array in columns), strict=True):
+                named = {f"negative_{i}": texts.corpus[row] for i, row in enumerate(negatives, start=1)}
                 for positive in texts.positives_of(anchor):
-                    row: dict[str, Any] = {"anchor": texts.anchors[anchor], "positive": positive}
-                    row.update({f"negative_{i}": texts.corpus[c] for i, c in enumerate(negatives, start=1)})
-                    yield {**row, "positive_score": own, "negative_scores": similarity}
+                    yield {"anchor": texts.anchors[anchor], "positive": positive, **named, "positive_score": own,
+                           "negative_scores": similarity}
 
 
 def report_of(blocks: Iterable[MinedBlock], negatives: int) -> MiningReport:

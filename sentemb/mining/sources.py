@@ -21,15 +21,24 @@ class Passages:
     vectors: Vectors
     texts: Sequence[str] = ()
 
+    def part(self, start: int, stop: int) -> Passages:
+        """Rows start … stop - 1."""
+        return Passages(vectors=self.vectors[start:stop], texts=self.texts[start:stop])
+
 
 # (a block of anchors, k, generator) to k candidates each: corpus rows, best first, and their cosines
 Finder = Callable[[Passages, int, "np.random.Generator"], Hits]
 
 
+@dataclass(frozen=True, kw_only=True)
 class MiningSource(Part, room="mining_sources"):
-    """Base of sources; ``share`` is how many of the negatives come from it, in proportion to the others' shares."""
+    """Base of sources.
 
-    share: float
+    Args:
+        share: how many of the negatives come from here, in proportion to the other sources' shares.
+    """
+
+    share: NonNegative = 1.0
 
     def open(self, corpus: Passages, folder: Path | None, seed: int) -> Finder:
         """Make the corpus ready to be searched; ``folder`` is where files may be left for a resumed run."""
@@ -43,14 +52,12 @@ class Nearest(MiningSource):
         candidates of a:  the k rows c with the largest cos(a, c)
 
     Args:
-        share: how many of the negatives come from here, in proportion to the other sources' shares.
         kind: ``flat`` searches exactly; another kind of ``sentemb index`` (hnsw, ivf-pq, …) approximately, and faster.
 
     Source: Xiong et al. 2021, ICLR, "Approximate nearest neighbor negative contrastive learning" (ANCE), section 3.
     Deviations: the encoder is fixed while mining; candidates of an index are ordered by their exact cosines.
     """
 
-    share: NonNegative = 1.0
     kind: str = "flat"
 
     def __post_init__(self) -> None:
@@ -76,19 +83,17 @@ class Nearest(MiningSource):
         return find
 
     def _of_index(self, corpus: Passages, folder: Path | None, seed: int) -> Finder:
-        from tempfile import TemporaryDirectory
-
         from sentemb.search.index import SearchIndex
         from sentemb.search.store.manifest import NAME
 
-        temporary = None if folder else TemporaryDirectory(prefix="sentemb-mine-")
-        home = (folder or Path(temporary.name if temporary else "")) / f"index-{self.kind.replace('/', '-')}"
+        if folder is None:
+            raise SearchError(f"nearest: an index of kind {self.kind} needs a folder; kind flat needs none")
+        home = folder / f"index-{self.kind.replace('/', '-')}"
         if not (home / NAME).exists():
             SearchIndex.build(home, None, vectors=corpus.vectors, kind=self.kind, seed=seed, overwrite=True).close()
         index = SearchIndex.open(home)
 
         def find(anchors: Passages, k: int, _: np.random.Generator) -> Hits:
-            assert temporary is None or temporary.name  # the folder lives as long as this function
             ids = index.search_positions(anchors.vectors, k).ids
             return ordered(ids, compared(anchors.vectors, ids, corpus.vectors.__getitem__), k, "dot")
 
@@ -102,7 +107,6 @@ class SharedWords(MiningSource):
         candidates of a:  the k rows c with the largest BM25(a, c) > 0
 
     Args:
-        share: how many of the negatives come from here, in proportion to the other sources' shares.
         language: ``english`` leaves out its commonest words; another language has no such list.
         stem: cut words to their stems first ("running" is "run").
 
@@ -110,7 +114,6 @@ class SharedWords(MiningSource):
     Deviations: none.
     """
 
-    share: NonNegative = 1.0
     language: str = "english"
     stem: bool = False
 
@@ -131,13 +134,7 @@ class SharedWords(MiningSource):
 
 @dataclass(frozen=True, kw_only=True)
 class Random(MiningSource):
-    """Corpus texts drawn at random, every one with the same chance.
-
-    Args:
-        share: how many of the negatives come from here, in proportion to the other sources' shares.
-    """
-
-    share: NonNegative = 1.0
+    """Corpus texts drawn at random, every one with the same chance."""
 
     def open(self, corpus: Passages, folder: Path | None, seed: int) -> Finder:
         total = len(corpus.vectors)

@@ -36,8 +36,11 @@ class Lists:
         """Rows of the longest list."""
         return int(np.diff(self.offsets).max(initial=0))
 
+    def __iter__(self) -> Iterator[Ids]:
+        return iter(np.split(self.rows, self.offsets[1:-1]))
+
     def part(self, start: int, stop: int) -> Lists:
-        """The lists of anchors start … stop - 1."""
+        """The lists of anchors start … stop - 1, as far as there are so many."""
         offsets = self.offsets[start : stop + 1]
         return Lists(offsets=offsets - offsets[0], rows=self.rows[offsets[0] : offsets[-1]])
 
@@ -78,12 +81,9 @@ class MiningTexts:
     corpus: list[str]
     positives: Lists
     excluded: Lists
-    is_unlabelled: bool = False
 
     def positives_of(self, anchor: int) -> list[str]:
         """Texts of an anchor's positives; the anchor itself for unlabelled text."""
-        if self.is_unlabelled:
-            return [self.anchors[anchor]]
         return [self.corpus[row] for row in self.positives.part(anchor, anchor + 1).rows.tolist()]
 
 
@@ -126,7 +126,7 @@ def read_texts(
     ]
     return MiningTexts(
         anchors=list(anchors), corpus=list(rows_of), positives=Lists.of(positives, len(anchors)),
-        excluded=Lists.of([*positives, *own, *same_id], len(anchors)), is_unlabelled=columns.positive is None,
+        excluded=Lists.of([*positives, *own, *same_id], len(anchors)),
     )
 
 

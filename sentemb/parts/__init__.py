@@ -10,53 +10,16 @@ document: one line; the formula, indented; ``Args``; ``Source``; ``Deviations``.
 * **needs**: claims on data, views and companions that are checked before anything is loaded;
 * **help**: ``describe`` reads the docstring, ``schema_of`` makes a JSON schema for editors.
 
-A part of your own inherits its room's base class, in any file of yours:
-
-    class Scaled(Term):
-        \"""The mean cosine, scaled.\"""
-
-        def __init__(self, *, factor: Positive = 1.0) -> None:
-            super().__init__()
-            self.factor = factor
-
-    Scaled(factor=2) == room("terms").make({"use": "my_parts:Scaled", "factor": 2})
+A part of your own inherits its room's base class, in any file of yours.
 """
 
 from sentemb.errors import PartError
-from sentemb.parts.help import Facts, describe, location_of, schema_of
-from sentemb.parts.part import ROOMS, Part, Room, room, to_table
-from sentemb.parts.settings import (
-    Count,
-    Fraction,
-    NonNegative,
-    Positive,
-    Setting,
-    Whole,
-    check_value,
-    faults_of,
-    settings_of,
-    spell,
-)
+from sentemb.parts.help import Facts, describe, schema_of
+from sentemb.parts.part import Part, to_table
+from sentemb.parts.rooms import ROOMS, Room, room
+from sentemb.parts.settings import Count, Fraction, NonNegative, Positive, Setting, Whole, settings_of, spell
 
 __all__ = [
-    "ROOMS",
-    "Count",
-    "Facts",
-    "Fraction",
-    "NonNegative",
-    "Part",
-    "PartError",
-    "Positive",
-    "Room",
-    "Setting",
-    "Whole",
-    "check_value",
-    "describe",
-    "faults_of",
-    "location_of",
-    "room",
-    "schema_of",
-    "settings_of",
-    "spell",
-    "to_table",
+    "ROOMS", "Count", "Facts", "Fraction", "NonNegative", "Part", "PartError", "Positive", "Room", "Setting", "Whole",
+    "describe", "room", "schema_of", "settings_of", "spell", "to_table",
 ]

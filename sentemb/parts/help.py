@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sentemb.parts.part import Part, room
+from sentemb.parts.part import Part
+from sentemb.parts.rooms import room
 from sentemb.parts.settings import adapter, settings_of
 
-REFERENCE = "part"  # stands for "$ref" while pydantic makes a schema: it refuses references to what it does not know
-_TITLES = ("Args:", "Returns:", "Raises:", "Source:", "Deviations:", "Attributes:", "Example:")
+REFERENCE = "part reference"  # for "$ref" while pydantic makes a schema: it refuses references to what it has not made
+_TITLES = ("Args", "Returns", "Raises", "Source", "Deviations", "Attributes", "Example")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,45 +31,40 @@ class Facts:
 
 def describe(cls: type) -> Facts:
     """The facts of a part."""
-    lines, sections = _document(cls)
     settings: dict[str, str] = {}
     for base in reversed(cls.__mro__):  # a base class explains the settings that it brings
         if issubclass(base, Part):
-            settings |= _arguments(_document(base)[1].get("Args", []))
-    text = {title: " ".join(line.strip() for line in section).strip() for title, section in sections.items()}
+            settings |= _arguments(_sections(base).get("Args", []))
+    sections = _sections(cls)
+    summary, *body = sections[""] or [""]
     return Facts(
-        summary=lines[0] if lines else "",
-        formula="\n".join(line[4:] for line in sections[""] if line.startswith("    ")),
+        summary=summary,
+        formula="\n".join(line[4:] for line in body if line.startswith("    ")),
         settings=settings,
-        source=text.get("Source", ""),
-        deviations=text.get("Deviations", ""),
-        location=location_of(cls),
+        source=" ".join(map(str.strip, sections.get("Source", []))).strip(),
+        deviations=" ".join(map(str.strip, sections.get("Deviations", []))).strip(),
+        location=_location(cls),
     )
 
 
-def _document(cls: type) -> tuple[list[str], dict[str, list[str]]]:
-    """A docstring's lines, and its sections by title."""
-    lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
-    return lines, dict(_sections(lines[1:]))
-
-
-def location_of(cls: type) -> str:
+def _location(cls: type) -> str:
     """``file:line`` of a class, relative to the current folder where it lies below it."""
     file = Path(inspect.getsourcefile(cls) or "?").resolve()
     line = inspect.getsourcelines(cls)[1]
     return f"{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}:{line}"
 
 
-def _sections(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
-    title, section = "", list[str]()
-    for line in lines:
-        start = next((word for word in _TITLES if line.startswith(word)), None)
-        if start is None:
-            section.append(line)
+def _sections(cls: type) -> dict[str, list[str]]:
+    """A docstring's lines by the title above them."""
+    lines: list[str] = []
+    sections = {"": lines}
+    for line in inspect.cleandoc(cls.__doc__ or "").splitlines():
+        title = next((word for word in _TITLES if line.startswith(f"{word}:")), None)
+        if title is None:
+            lines.append(line)
         else:
-            yield title, section
-            title, section = start[:-1], [line[len(start) :]]
-    yield title, section
+            sections[title] = lines = [line[len(title) + 1 :]]
+    return sections
 
 
 def _arguments(lines: list[str]) -> dict[str, str]:
@@ -96,31 +93,24 @@ def schema_of(name: str) -> dict[str, Any]:
 
 def schema_of_class(cls: type[Part], use: str | None = None) -> dict[str, Any]:
     """JSON schema of the table that makes a part; ``use`` is its name, which plain settings do not have."""
-    schema: dict[str, Any] = _linked(unlinked_schema(cls, use))
+    schema: dict[str, Any] = json.loads(json.dumps(unlinked_schema(cls, use)).replace(f'"{REFERENCE}":', '"$ref":'))
     return schema
 
 
 def unlinked_schema(cls: type[Part], use: str | None = None) -> dict[str, Any]:
     """``schema_of_class`` with ``REFERENCE`` in place of references."""
-    facts = describe(cls)
-    known = settings_of(cls)
+    facts, known = describe(cls), settings_of(cls)
     settings = {
         name: {**adapter(setting.annotation).json_schema(), "description": facts.settings.get(name, "")}
         for name, setting in known.items()
     }
     marks = {name: adapter(kind).json_schema() for name, kind in cls.marks.items()}
-    required = [name for name, setting in known.items() if setting.is_required]
+    named = {"use": {"const": use}} if use else {}
     return {
         "type": "object",
         "title": use or cls.__name__,
         "description": facts.summary,
-        "properties": {**({"use": {"const": use}} if use else {}), **settings, **marks},
-        "required": [*(["use"] if use else []), *required],
+        "properties": {**named, **settings, **marks},
+        "required": [*named, *(name for name, setting in known.items() if setting.is_required)],
         "additionalProperties": False,
     }
-
-
-def _linked(schema: Any) -> Any:
-    if isinstance(schema, dict):
-        return {"$ref" if key == REFERENCE else key: _linked(value) for key, value in schema.items()}
-    return [_linked(entry) for entry in schema] if isinstance(schema, list) else schema

@@ -1,21 +1,16 @@
-"""The base class of parts, and the rooms that list them."""
+"""The base class of parts."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import EntryPoint
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
-from sentemb.errors import PartError, did_you_mean
-from sentemb.parts.outside import entry_points_of_sentemb, import_class, import_problem
+from sentemb.errors import PartError
 from sentemb.parts.settings import Setting, check_values, settings_of, shown
 
-_bases: dict[str, type[Part]] = {}  # room -> the class that all its parts inherit
+BASES: dict[str, type[Part]] = {}  # room -> the class that all its parts inherit
 
 
 class PartType(type):
@@ -66,7 +61,7 @@ class Part(metaclass=PartType):
                 setattr(cls, name, getattr(Part, name))
         if room is not None:
             cls.room = room
-            _bases[room] = cls
+            BASES[room] = cls
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -101,7 +96,7 @@ class Part(metaclass=PartType):
     def changed_settings(self) -> dict[str, Any]:
         """The settings that are not at their defaults."""
         known = settings_of(type(self))
-        values = self.settings.items()
+        values = self._settings.items()
         return {name: value for name, value in values if known[name].is_required or value != known[name].default}
 
     def __eq__(self, other: object) -> bool:
@@ -114,8 +109,10 @@ class Part(metaclass=PartType):
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in self.changed_settings().items())
-        marks = ", ".join(f"{name}={value!r}" for name, value in self.given_marks.items())
+        settings, marks = (
+            ", ".join(f"{name}={value!r}" for name, value in values.items())
+            for values in (self.changed_settings(), self.given_marks)
+        )
         return f"{type(self).__name__}({settings})" + (f".marked({marks})" if marks else "")
 
     @classmethod
@@ -129,6 +126,7 @@ class Part(metaclass=PartType):
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
         from sentemb.parts.help import REFERENCE, unlinked_schema
+        from sentemb.parts.rooms import room
 
         if not cls.room:
             return unlinked_schema(cls)
@@ -137,6 +135,8 @@ class Part(metaclass=PartType):
 
     @classmethod
     def _read(cls, value: Any) -> Part:
+        from sentemb.parts.rooms import room
+
         if not cls.room and isinstance(value, Mapping):  # plain settings
             return cls(**value)
         if isinstance(value, str) and cls.room:
@@ -155,6 +155,8 @@ def _fresh(value: Any) -> Any:
 
 def to_table(part: Part) -> dict[str, Any]:
     """The TOML table that makes the part: its name, the settings that are not at their defaults, its marks."""
+    from sentemb.parts.rooms import room
+
     settings = {name: _plain(value) for name, value in part.changed_settings().items()}
     name = {"use": room(part.room).name_of(type(part))} if part.room else {}
     return {**name, **settings, **part.given_marks}
@@ -165,127 +167,7 @@ def _plain(value: Any) -> Any:
         return to_table(value)
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(_plain, value))
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+    if isinstance(value, (set, frozenset, list, tuple)):
+        entries = [_plain(entry) for entry in value]
+        return sorted(entries) if isinstance(value, (set, frozenset)) else entries
     return value if isinstance(value, (bool, int, float, str)) or value is None else str(value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Room:
-    """One kind of part, and where its parts are listed."""
-
-    name: str
-    module: str
-    summary: str
-    attribute: str = "PARTS"
-
-    def names(self) -> list[str]:
-        """The parts that come with sentemb and with installed packages; imports none of them."""
-        return sorted({*self._listed(), *self._installed()})
-
-    def classes(self) -> dict[str, type[Part]]:
-        """Every part by name."""
-        return {name: self.find(name) for name in self.names()}
-
-    def base(self) -> type[Part]:
-        """The class that all parts of the room inherit."""
-        importlib.import_module(self.module)
-        return _bases[self.name]
-
-    def find(self, use: object, *, may_import: bool = True) -> type[Part]:
-        """The class of a name.
-
-        Args:
-            use: a name of this room, an entry point's, or ``package.module:Class``.
-            may_import: False for names out of files that are not trusted: ``package.module:Class`` must be
-                imported already.
-
-        Raises:
-            PartError: no such part, or a class that does not belong here.
-        """
-        if not isinstance(use, str):
-            raise PartError("", [("", f'needs use = "…"; known: {", ".join(self.names())}')])
-        listed, installed = self._listed(), self._installed()
-        if use in listed:
-            entry = listed[use]
-            return import_class(entry) if isinstance(entry, str) else entry
-        if use not in installed and ":" not in use:
-            advice = 'a part of your own is "package.module:Class"'
-            raise PartError("", [("use", f'= "{use}"{did_you_mean(use, self.names())}; {advice}')])
-        if not may_import and use not in installed and use.partition(":")[0] not in sys.modules:
-            raise PartError("", [("use", f'= "{use}": code from outside is imported only where it is trusted')])
-        try:
-            cls = installed[use].load() if use in installed else import_class(use)
-        except Exception as error:
-            raise PartError("", [("use", f'= "{use}": {import_problem(use, error)}')]) from error
-        base = self.base()
-        if not (isinstance(cls, type) and issubclass(cls, base)):
-            advice = f"it must inherit {base.__module__}.{base.__name__}"
-            raise PartError("", [("use", f'= "{use}" is no {base.__name__}: {advice}')])
-        return cls
-
-    def name_of(self, cls: type[Part]) -> str:
-        """The name under which ``find`` gives the class."""
-        path = f"{cls.__module__}:{cls.__qualname__}"
-        listed = (name for name, entry in self._listed().items() if entry is cls or entry == path)
-        installed = (name for name, entry in self._installed().items() if entry.value == path)
-        return next(listed, None) or next(installed, path)
-
-    def make(self, table: Mapping[str, Any]) -> Part:
-        """The part of a TOML table ``{use = "…", setting = …}``; raises ``PartError`` with every fault."""
-        settings = dict(table)
-        cls = self.find(settings.pop("use", None))
-        marks = {name: settings.pop(name) for name in cls.marks if name in settings}
-        known_marks = {name: Setting(annotation=kind) for name, kind in cls.marks.items() if name in marks}
-        faults = [*check_values(settings, settings_of(cls))[1], *check_values(marks, known_marks)[1]]
-        if faults:
-            raise PartError(cls.__name__, faults)
-        part: Part = cls(**settings)
-        return part.marked(**marks) if marks else part
-
-    def _listed(self) -> Mapping[str, type[Part] | str]:
-        parts: Mapping[str, type[Part] | str] = vars(importlib.import_module(self.module))[self.attribute]
-        return parts
-
-    def _installed(self) -> dict[str, EntryPoint]:
-        prefix = f"{self.name}."
-        entries = (entry for entry in entry_points_of_sentemb() if entry.name.startswith(prefix))
-        return {entry.name.removeprefix(prefix): entry for entry in entries}
-
-
-def _room(name: str, module: str, summary: str, *, attribute: str = "PARTS") -> tuple[str, Room]:
-    return name, Room(name=name, module=f"sentemb.{module}", summary=summary, attribute=attribute)
-
-
-ROOMS: Mapping[str, Room] = MappingProxyType(
-    dict(
-        [
-            _room("sources", "data", "where training texts come from: [data]"),
-            _room("views", "views", "what is encoded for one example: [views]"),
-            _room("copies", "views", "further views made of a view: views.copies", attribute="COPIES"),
-            _room("companions", "companions", "stateful helpers beside the encoder: [[companions]]"),
-            _room("edits", "edits", "changes of the score table, in order: [[edits]]"),
-            _room("terms", "terms", "losses with weights: [[terms]]"),
-            _room("poolings", "encoder.poolings", "from token vectors to one vector: encoder.pooling"),
-            _room("heads", "encoder.heads", "layers behind the pooling: encoder.heads"),
-            _room("adapters", "encoder.adapters", "small trainable additions to a backbone: encoder.adapters"),
-            _room("batches", "data.orders", "which rows make a batch: train.batches"),
-            _room("optimizers", "training.optimizers", "how weights move: train.optimizer"),
-            _room("schedules", "training.schedules", "how the learning rate changes: train.schedule"),
-            _room("callbacks", "training.callbacks", "what is called while training: train(callbacks=[…])"),
-            _room("kinds", "search.vectors", "kinds of vector index: sentemb index build --kind"),
-            _room("mining_sources", "mining.sources", "where candidates for negatives come from: sentemb mine"),
-            _room("mining_rules", "mining.rules", "which candidates become negatives: sentemb mine --rule"),
-            _room("tasks", "evaluate.tasks", "what a model is scored on: suites, sentemb eval, [[dev]]"),
-        ]
-    )
-)
-
-
-def room(name: str) -> Room:
-    """A room by name; raises ``PartError`` for an unknown one."""
-    if name not in ROOMS:
-        raise PartError("", [("", f'"{name}" is no kind of part{did_you_mean(name, ROOMS)}')])
-    return ROOMS[name]

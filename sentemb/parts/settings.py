@@ -21,7 +21,7 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
 Whole = Annotated[int, Ge(0)]
 
-REQUIRED: Any = inspect.Parameter.empty
+_BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,40 +29,29 @@ class Setting:
     """One keyword of a part's constructor."""
 
     annotation: Any
-    default: Any = REQUIRED
+    default: Any = inspect.Parameter.empty
 
     @property
     def is_required(self) -> bool:
         """Whether there is no default."""
-        return self.default is REQUIRED
+        return self.default is inspect.Parameter.empty
 
 
 @functools.cache
 def settings_of(cls: type) -> Mapping[str, Setting]:
     """The keywords of a part's constructor, in order."""
-    if dataclasses.is_dataclass(cls):
-        kinds = typing.get_type_hints(cls, include_extras=True)
-        fields = [field for field in dataclasses.fields(cls) if field.init]
-        return MappingProxyType(
-            {field.name: Setting(annotation=kinds[field.name], default=_default_of(field)) for field in fields}
-        )
     constructor = inspect.getattr_static(cls, "__init__")
     if constructor is object.__init__:
         return MappingProxyType({})
-    kinds = typing.get_type_hints(constructor, include_extras=True)
-    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = [entry for entry in inspect.signature(constructor).parameters.values() if entry.kind in named]
-    return MappingProxyType(
-        {entry.name: Setting(annotation=kinds.get(entry.name, Any), default=entry.default) for entry in parameters[1:]}
-        if parameters and parameters[0].name == "self"
-        else {}
-    )
-
-
-def _default_of(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return REQUIRED if field.default is dataclasses.MISSING else field.default
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    kinds = typing.get_type_hints(cls if fields else constructor, include_extras=True)
+    made = {field.name: field.default_factory for field in fields if field.default_factory is not dataclasses.MISSING}
+    settings = {}
+    for name, entry in list(inspect.signature(constructor).parameters.items())[1:]:
+        if entry.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+            default = made[name]() if name in made else entry.default
+            settings[name] = Setting(annotation=kinds.get(name, Any), default=default)
+    return MappingProxyType(settings)
 
 
 def check_values(
@@ -76,35 +65,28 @@ def check_values(
             try:
                 checked[name] = check_value(values[name], setting.annotation)
             except PartError as error:
-                faults.extend((join_path(name, path), problem) for path, problem in error.entries)
+                faults.extend((_joined(name, path), problem) for path, problem in error.entries)
         elif setting.is_required:
             faults.append(("", f"needs {name} = … ({spell(setting.annotation)})"))
     return checked, faults
 
 
 def check_value(value: Any, annotation: Any) -> Any:
-    """The value as the annotation wants it: an integer where a number is wanted, a table as a part.
-
-    Raises:
-        PartError: its entries are (path inside the value, what is wrong).
-    """
+    """The value as the annotation wants it (an integer as a number, a table as a part), or a ``PartError``."""
     from pydantic import ValidationError
 
     try:
         checked = adapter(annotation).validate_python(value)
     except ValidationError as error:
-        raise PartError("", faults_of(error, shows_root=True)) from None
+        raise PartError("", _faults_of(error)) from None
     # pydantic reads "1" and true as numbers; in a recipe they are mistakes
     if isinstance(value, (bool, str)) and isinstance(checked, (int, float)) and type(checked) is not type(value):
         raise PartError("", [("", f"= {shown(value)}: must be {spell(annotation)}")])
     return checked
 
 
-def faults_of(error: Any, *, shows_root: bool = False) -> list[tuple[str, str]]:
-    """(path, what is wrong) of every error in a pydantic ``ValidationError``, those of nested parts included.
-
-    ``shows_root``: an error without a path shows its value as well; for values, not for whole tables.
-    """
+def _faults_of(error: Any) -> list[tuple[str, str]]:
+    """(path, what is wrong) of every error in a pydantic ``ValidationError``, those of nested parts included."""
     faults: dict[tuple[str, str], None] = {}
     for entry in error.errors():
         path = ""
@@ -112,19 +94,17 @@ def faults_of(error: Any, *, shows_root: bool = False) -> list[tuple[str, str]]:
             if isinstance(step, int):
                 path += f"[{step}]"
             elif step.isidentifier():  # others are pydantic's names for members of a union
-                path = join_path(path, step)
+                path = _joined(path, step)
         cause = entry.get("ctx", {}).get("error")
         if isinstance(cause, PartError):
-            faults.update(((join_path(path, inner), problem), None) for inner, problem in cause.entries)
-            continue
-        plain = {"extra_forbidden": "is not a known key", "missing": "is missing"}
-        message = entry["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        value = f"= {shown(entry['input'])}: " if path or shows_root else ""
-        faults[path, plain.get(entry["type"], f"{value}{message[:1].lower()}{message[1:]}")] = None
+            faults.update(((_joined(path, inner), problem), None) for inner, problem in cause.entries)
+        else:
+            message = entry["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            faults[path, f"= {shown(entry['input'])}: {message[:1].lower()}{message[1:]}"] = None
     return list(faults)
 
 
-def join_path(outer: str, inner: str) -> str:
+def _joined(outer: str, inner: str) -> str:
     """``a`` and ``b`` as ``a.b``; ``a`` and ``[0]`` as ``a[0]``."""
     return f"{outer}{'.' if outer and inner and not inner.startswith('[') else ''}{inner}"
 
@@ -159,7 +139,9 @@ def spell(annotation: Any) -> str:
     """An annotation in words: ``number above 0``, ``"one" or "both"``."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return " ".join([spell(arguments[0]), " and ".join(filter(None, map(_spell_bound, arguments[1:])))]).strip()
+        limits = [dataclasses.asdict(bound) for bound in arguments[1:] if isinstance(bound, (Gt, Ge, Lt, Le))]
+        bounds = " and ".join(f"{_BOUNDS[name]} {value}" for limit in limits for name, value in limit.items())
+        return f"{spell(arguments[0])} {bounds}".strip()
     if origin is typing.Literal:
         return " or ".join(map(shown, arguments))
     if type(None) in arguments:
@@ -169,16 +151,3 @@ def spell(annotation: Any) -> str:
         return words[annotation]
     is_class = isinstance(annotation, type) and origin is None
     return annotation.__name__ if is_class else str(annotation).replace("typing.", "")
-
-
-def _spell_bound(bound: Any) -> str:
-    match bound:
-        case Gt(gt=limit):
-            return f"above {limit}"
-        case Ge(ge=limit):
-            return f"at least {limit}"
-        case Lt(lt=limit):
-            return f"below {limit}"
-        case Le(le=limit):
-            return f"at most {limit}"
-    return ""

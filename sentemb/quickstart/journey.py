@@ -22,7 +22,7 @@ from sentemb.quickstart.split import DOCUMENTS, QUERIES, Split, split, write_tas
 if TYPE_CHECKING:
     from sentemb import Recipe
     from sentemb.evaluate import TaskResult
-    from sentemb.evaluate.statistics.significance import Comparison
+    from sentemb.evaluate.significance import Comparison
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def quickstart(
     for package in ("accelerate", "matplotlib", "pytrec_eval", "faiss"):
         needs_extra(package, "quickstart")
     from sentemb import train
-    from sentemb.evaluate.statistics.significance import paired_permutation
+    from sentemb.evaluate.significance import paired_permutation
 
     model = model or verified_model()
     recipe = _recipe(recipe, model, output, seed)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -14,17 +14,16 @@ from sentemb.data import tokenise
 from sentemb.encoder import Encoder
 from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import locate
-from sentemb.errors import RecipeError
 from sentemb.evaluate.dev import dev_score
 from sentemb.provenance import provenance
-from sentemb.recipe.needs import data_faults
+from sentemb.recipe.needs import check_data
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.callbacks import Callback
 from sentemb.training.device import resolve_precision
 from sentemb.training.objective import Objective, WeightedTerm
 from sentemb.training.plan import Plan
 from sentemb.training.services import EncoderCache
-from sentemb.types import Build, Component, Examples
+from sentemb.types import Build, Component
 
 C = TypeVar("C", bound=Component)
 
@@ -42,9 +41,10 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
     """
     resolve_precision(recipe.train.precision)  # one that this machine lacks is told before anything is loaded
     torch.manual_seed(recipe.train.seed)  # new heads and parts start the same in every run
-    encoder = build_encoder(recipe)
+    encoder = _encoder(recipe)
     dev = dev_score(recipe.dev, seed=recipe.train.seed) if recipe.dev else None
-    dataset = build_dataset(recipe, encoder)
+    limit = recipe.data.max_tokens  # of the training texts only: the model keeps its own
+    dataset = tokenise(recipe.data.load(), encoder.tokeniser if limit is None else encoder.tokeniser.cut_to(limit))
     encoders = EncoderCache(encoder)
     context = Build(
         backbone=encoder.source,
@@ -54,7 +54,7 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
         load_encoder=encoders.load,
         seed=recipe.train.seed,
         trust_remote_code=recipe.encoder.trust_remote_code,
-        folder_of=_backbone_folder,
+        folder_of=lambda source: read_layout(locate(source)).backbone,
     )
     objective = Objective(
         encoder.module,
@@ -64,7 +64,12 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
         similarity=recipe.similarity,
         nested=recipe.train.nested_dims,
     )
-    raise_faults(recipe, dataset.columns, has_labels=dataset.label is not None, has_scores=dataset.score is not None)
+    check_data(recipe, dataset)
+    tokens = sum(int(column.offsets[-1]) for column in dataset.columns.values())
+    facts = {
+        **asdict(provenance()), "recipe_hash": recipe.hash, "seed": recipe.train.seed, "rows": len(dataset),
+        "tokens": tokens, "model_digest": encoder.digest(),
+    }
     return Plan(
         encoder=encoder,
         encoders=encoders,
@@ -77,16 +82,12 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
         recipe=recipe.to_tree(),
         recipe_hash=recipe.hash,
         dev=dev,
-        dev_name=", ".join(task.label for task in recipe.dev) or "none",
         callbacks=callbacks,
-        files={
-            "recipe.toml": recipe.to_toml(),
-            "run.json": json.dumps(run_facts(recipe, encoder, dataset), indent=2) + "\n",
-        },
+        files={"recipe.toml": recipe.to_toml(), "run.json": json.dumps(facts, indent=2) + "\n"},
     )
 
 
-def build_encoder(recipe: Recipe) -> Encoder:
+def _encoder(recipe: Recipe) -> Encoder:
     """The encoder as training starts with it."""
     spec = recipe.encoder
     encoder = Encoder.load(
@@ -105,39 +106,7 @@ def build_encoder(recipe: Recipe) -> Encoder:
     return encoder
 
 
-def build_dataset(recipe: Recipe, encoder: Encoder) -> Examples:
-    """The recipe's data, tokenised for the encoder."""
-    limit = recipe.data.max_tokens
-    # of the training texts only: the model keeps its own limit
-    tokeniser = encoder.tokeniser if limit is None else encoder.tokeniser.cut_to(limit)
-    return tokenise(recipe.data.load(), tokeniser)
-
-
 def _bound(part: C, context: Build) -> C:
     part = part.fresh()
     part.bind(context)
     return part
-
-
-def raise_faults(recipe: Recipe, columns: Collection[str], *, has_labels: bool, has_scores: bool) -> None:
-    """Raise a ``RecipeError`` with what parts need and the data do not have."""
-    faults = data_faults(recipe, columns, has_labels=has_labels, has_scores=has_scores)
-    if faults:
-        raise RecipeError([f"{recipe.name}: {where} {what}" for where, what in faults])
-
-
-def run_facts(recipe: Recipe, encoder: Encoder, dataset: Examples) -> dict[str, Any]:
-    """What ran, on what, with which versions: ``run.json``."""
-    return {
-        **asdict(provenance()),
-        "recipe_hash": recipe.hash,
-        "seed": recipe.train.seed,
-        "rows": len(dataset),
-        "tokens": sum(int(column.offsets[-1]) for column in dataset.columns.values()),
-        "model_digest": encoder.digest(),
-    }
-
-
-def _backbone_folder(source: str) -> Path:
-    """Where the transformer of a path, hub id or ``package:…`` source lies."""
-    return read_layout(locate(source)).backbone

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,12 +12,12 @@ import torch
 from sentemb.data.table import Table
 from sentemb.edits import Given, Mined
 from sentemb.encoder.backbone import read_config, refused
-from sentemb.encoder.layout import Layout, read_layout
+from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import PACKAGE, locate
 from sentemb.encoder.tokeniser import load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
 from sentemb.evaluate.dev import check_dev
-from sentemb.recipe.build import raise_faults
+from sentemb.recipe.needs import check_data, views_of
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
 from sentemb.training.memory import BackboneShape, estimate, free_memory, read_shape
@@ -28,8 +30,8 @@ class Report:
     """A checked recipe: what was verified, and what could not be."""
 
     recipe: Recipe
-    verified: tuple[str, ...]
-    unverified: tuple[str, ...]
+    verified: list[str] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
 
 
 def check(recipe: str | Path | Recipe) -> Report:
@@ -41,128 +43,116 @@ def check(recipe: str | Path | Recipe) -> Report:
     Raises:
         RecipeError: every fault found, in one message.
     """
-    return _Check(recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)).report()
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    report = Report(recipe=recipe, verified=[f"{len(recipe.parts())} parts: names, values and needs"])
+    faults: list[str] = []
 
-
-class _Check:
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe, self.train = recipe, recipe.train
-        self.verified = [f"{len(recipe.parts())} parts: names, values and needs"]
-        self.unverified: list[str] = []
-        self.faults: list[str] = []
-        self.layout: Layout | None = None  # of the backbone, where it is at hand
-        self.shape: BackboneShape | None = None
-        self.table: Table | None = None
-
-    def report(self) -> Report:
-        for look in (self.settings, self.encoder, self.companions, self.data, self.dev, self.memory):
-            try:
-                look()
-            except SentembError as error:
-                lines = error.faults if isinstance(error, RecipeError) else [str(error)]
-                self.faults += [line.removeprefix(f"{self.recipe.name}: ") for line in lines]
-        if self.faults:
-            raise RecipeError([f"{self.recipe.name}: {fault}" for fault in dict.fromkeys(self.faults)])
-        return Report(recipe=self.recipe, verified=tuple(self.verified), unverified=tuple(self.unverified))
-
-    def settings(self) -> None:
-        """Precision and trackers that this machine has."""
-        for tracker in self.train.trackers:
-            needs_extra(tracker, "trackers")
-        resolve_precision(self.train.precision)
-
-    def encoder(self) -> None:
-        """The checkpoint's files, tokenizer and width."""
-        encoder = self.recipe.encoder
-        folder = self._folder("encoder.backbone", encoder.backbone)
-        if folder is None:
-            return
-        weights = list(folder.rglob("*.safetensors"))
-        if not weights:
-            raise ModelError(f"encoder.backbone = {folder}: no .safetensors file there; pickled weights are not opened")
-        self.layout = read_layout(folder)
-        limits = [self.recipe.data.max_tokens, encoder.max_tokens, self.layout.max_tokens]
-        with refused(folder):
-            self.shape = read_shape(self.layout.backbone, min((limit for limit in limits if limit), default=None))
-            load_tokeniser(
-                self.layout.backbone, max_tokens=encoder.max_tokens, stored_max=self.layout.max_tokens,
-                limit=read_config(self.layout.backbone).get("max_position_embeddings"), lower_case=False,
-                trust_remote_code=encoder.trust_remote_code,
-            )
-        size = sum(file.stat().st_size for file in weights) / 2**20
-        self.verified.append(f"checkpoint {folder} ({size:.0f} MiB)")
-        self._widths(self.shape.hidden)
-
-    def _widths(self, width: int) -> None:
-        assert self.layout is not None
-        if self.layout.heads or not self.train.nested_dims:
-            return
-        for head in self.recipe.encoder.heads:
-            with torch.device("meta"):
-                width = head.fresh().bind(width)
-        if max(self.train.nested_dims) >= width:
-            dims = list(self.train.nested_dims)
-            raise RecipeError(f"train.nested_dims = {dims}: each must be below the embeddings' {width} dimensions")
-
-    def companions(self) -> None:
-        """The checkpoints that companions load."""
-        for i, companion in enumerate(self.recipe.companions):
-            for source in companion.checkpoints:
-                self._folder(f"companions[{i}] ({companion.name})", source)
-
-    def _folder(self, where: str, source: str) -> Path | None:
-        """The folder of a checkpoint; None where the hub would have to be asked."""
-        is_local = source.startswith((PACKAGE, ".", "/", "~")) or Path(source).exists()
-        if not is_local and source.count("/") <= 1:
-            self.unverified.append(f"{where}: {source} would come from the hub, when training starts")
-            return None
+    @contextmanager
+    def noted() -> Iterator[None]:
         try:
-            return locate(source)
-        except ModelError as error:
-            raise ModelError(f"{where} = {error}") from None
+            yield
+        except SentembError as error:
+            lines = error.faults if isinstance(error, RecipeError) else [str(error)]
+            faults.extend(line.removeprefix(f"{recipe.name}: ") for line in lines)
 
-    def data(self) -> None:
-        """The first rows: columns, and whether there is something to contrast."""
-        data, batch = self.recipe.data, self.train.batch_size
-        absence = data.absence()
-        if absence is not None:
-            self.unverified.append(f"data: {absence}")
-            return
-        self.table = table = data.load(max_rows=ROWS)
-        raise_faults(
-            self.recipe, table.columns, has_labels=table.label is not None, has_scores=table.score is not None
+    shape: BackboneShape | None = None
+    table: Table | None = None
+    with noted():
+        for tracker in recipe.train.trackers:
+            needs_extra(tracker, "trackers")
+        resolve_precision(recipe.train.precision)
+    with noted():
+        shape = _encoder(report)
+    for i, companion in enumerate(recipe.companions):
+        for source in companion.checkpoints:
+            with noted():
+                _folder(report, f"companions[{i}] ({companion.name})", source)
+    with noted():
+        table = _data(report)
+    with noted():
+        wrong = check_dev(recipe.dev, seed=recipe.train.seed)
+        if wrong:
+            raise RecipeError([f"dev: {fault}" for fault in wrong])
+        report.verified.extend(f"dev task {task.label}" for task in recipe.dev)
+    if shape is not None:
+        _memory(report, shape, table)
+    if faults:
+        raise RecipeError([f"{recipe.name}: {fault}" for fault in dict.fromkeys(faults)])
+    return report
+
+
+def _folder(report: Report, where: str, source: str) -> Path | None:
+    """The folder of a checkpoint; None where the hub would have to be asked."""
+    is_local = source.startswith((PACKAGE, ".", "/", "~")) or Path(source).exists()
+    if not is_local and source.count("/") <= 1:
+        report.unverified.append(f"{where}: {source} would come from the hub, when training starts")
+        return None
+    try:
+        return locate(source)
+    except ModelError as error:
+        raise ModelError(f"{where} = {error}") from None
+
+
+def _encoder(report: Report) -> BackboneShape | None:
+    """The checkpoint's files, tokenizer and width; its shape, where it is at hand."""
+    recipe, encoder, dims = report.recipe, report.recipe.encoder, report.recipe.train.nested_dims
+    folder = _folder(report, "encoder.backbone", encoder.backbone)
+    if folder is None:
+        return None
+    weights = list(folder.rglob("*.safetensors"))
+    if not weights:
+        raise ModelError(f"encoder.backbone = {folder}: no .safetensors file there; pickled weights are not opened")
+    layout = read_layout(folder)
+    limits = [limit for limit in (recipe.data.max_tokens, encoder.max_tokens, layout.max_tokens) if limit]
+    with refused(folder):
+        shape = read_shape(layout.backbone, min(limits, default=None))
+        load_tokeniser(
+            layout.backbone, max_tokens=encoder.max_tokens, stored_max=layout.max_tokens,
+            limit=read_config(layout.backbone).get("max_position_embeddings"), lower_case=False,
+            trust_remote_code=encoder.trust_remote_code,
         )
-        if len(set(table.columns["anchor"])) == 1:
-            raise RecipeError(f"data: the first {len(table)} rows have one text; a contrast needs several")
-        self.verified.append(f"data {data}: the first {len(table)} rows, columns {', '.join(table.columns)}")
-        if len(table) < min(batch, ROWS):
-            self.unverified.append(
-                f"train.batch_size = {batch}, but there are {len(table)} rows: every batch will have {len(table)}"
-            )
+    report.verified.append(f"checkpoint {folder} ({sum(file.stat().st_size for file in weights) / 2**20:.0f} MiB)")
+    width = shape.hidden
+    for head in encoder.heads if dims and not layout.heads else ():
+        with torch.device("meta"):
+            width = head.fresh().bind(width)
+    if dims and not layout.heads and max(dims) >= width:
+        raise RecipeError(f"train.nested_dims = {list(dims)}: each must be below the embeddings' {width} dimensions")
+    return shape
 
-    def dev(self) -> None:
-        """The data of the tasks to evaluate on."""
-        faults = check_dev(self.recipe.dev, seed=self.train.seed)
-        if faults:
-            raise RecipeError([f"dev: {fault}" for fault in faults])
-        self.verified += [f"dev task {task.label}" for task in self.recipe.dev]
 
-    def memory(self) -> None:
-        """The step's peak, where the checkpoint is at hand."""
-        if self.shape is None:
-            return
-        recipe = self.recipe
-        columns = self.table.columns if self.table else recipe.views.columns | recipe.data.required
-        views = [*recipe.views.makes(columns), *(view for copy in recipe.copies for view in copy.makes)]
-        added = [view for view in views if view.startswith("negative")] if self._has(Given) else []
-        added += [view for view in views if view.startswith("mined")] if self._has(Mined) else []
-        available, on_gpu = free_memory()
-        needed = estimate(
-            self.shape, self.train, views=len(views), candidates=1 + len(added),
-            companion_bytes=sum(companion.model_bytes for companion in recipe.companions),
-            frozen=recipe.encoder.freeze, available=available, on_gpu=on_gpu,
-        )  # fmt: skip
-        (self.verified if needed.fits else self.unverified).append(needed.sentence())
+def _data(report: Report) -> Table | None:
+    """The first rows: columns, and whether there is something to contrast."""
+    data, batch = report.recipe.data, report.recipe.train.batch_size
+    absence = data.absence()
+    if absence is not None:
+        report.unverified.append(f"data: {absence}")
+        return None
+    table = data.load(max_rows=ROWS)
+    check_data(report.recipe, table)
+    if len(set(table.columns["anchor"])) == 1:
+        raise RecipeError(f"data: the first {len(table)} rows have one text; a contrast needs several")
+    report.verified.append(f"data {data}: the first {len(table)} rows, columns {', '.join(table.columns)}")
+    if len(table) < min(batch, ROWS):
+        report.unverified.append(
+            f"train.batch_size = {batch}, but there are {len(table)} rows: every batch will have {len(table)}"
+        )
+    return table
 
-    def _has(self, kind: type[Given | Mined]) -> bool:
-        return any(isinstance(edit, kind) for edit in self.recipe.edits)
+
+def _memory(report: Report, shape: BackboneShape, table: Table | None) -> None:
+    """The peak of a step."""
+    recipe = report.recipe
+    views = views_of(recipe, table.columns if table else recipe.views.columns | recipe.data.required)
+    added = [
+        view
+        for kind, prefix in ((Given, "negative"), (Mined, "mined"))
+        for view in views
+        if view.startswith(prefix) and any(isinstance(edit, kind) for edit in recipe.edits)
+    ]
+    own = 4 if recipe.encoder.freeze else 16  # weight, gradient and AdamW's two moments
+    fits, sentence = estimate(
+        shape, recipe.train, views=len(views), candidates=1 + len(added),
+        parameter_bytes=own + sum(companion.model_bytes for companion in recipe.companions), available=free_memory(),
+    )
+    (report.verified if fits else report.unverified).append(sentence)

@@ -1,4 +1,4 @@
-"""Recipe files: found by path or name, extended one level, overridden by ``--set``, parsed to a plain tree."""
+"""Recipe files: found by path or name, extended, overridden by ``--set``, parsed to a plain tree."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from sentemb.errors import RecipeError, did_you_mean
 from sentemb.resources import recipes_dir
 
-# of the extended recipe: they say nothing of the one that extends it
-_OWN = ("name", "source", "expected", "note")
+# do not change what is trained, and say nothing of a recipe that extends another one
+DESCRIPTIVE = ("name", "source", "expected", "note")
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -44,7 +44,7 @@ def read_tree(name: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str
         RecipeError: no such recipe, not TOML, a wrong ``extends`` or a wrong override.
     """
     path = find_recipe(name)
-    tree = _read(path)
+    tree = parse(path.read_bytes(), str(path))
     if "extends" in tree:
         tree = _extend(tree, path)
     faults: list[str] = []
@@ -58,36 +58,31 @@ def read_tree(name: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str
     return tree, path
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError:
-        raise RecipeError(f"{path}: not UTF-8") from None
-
-
-def parse(text: str, where: str) -> dict[str, Any]:
+def parse(text: str | bytes, where: str) -> dict[str, Any]:
     """The tables of a TOML text; ``where`` opens the message of the ``RecipeError`` if it is none."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(text if isinstance(text, str) else text.decode())
+    except ValueError as error:  # also of bytes that are not UTF-8
         raise RecipeError(f"{where}: not valid TOML: {error}") from None
 
 
-def _extend(tree: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Tables merge, arrays append, ``clear`` drops tables first. One level only."""
+def _extend(tree: dict[str, Any], path: Path, through: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Tables merge, arrays append, ``clear`` drops tables first. ``through`` are the recipes that led here."""
     name = tree.pop("extends")
     clear = tree.pop("clear", [])
     if not isinstance(name, str):
         raise RecipeError(f"{path}: extends = {name!r}; it must be one recipe's name or path")
     beside = path.parent / (name if name.endswith(".toml") else f"{name}.toml")
     base_path = beside if beside.is_file() else find_recipe(name)
-    base = _read(base_path)
+    base = parse(base_path.read_bytes(), str(base_path))
+    if str(base_path) in (*through, str(path)):
+        raise RecipeError(f"{path}: extends {name}, which extends it in turn")
     if "extends" in base:
-        raise RecipeError(f"{path}: extends {name}, which extends {base['extends']}; only one level is allowed")
+        base = _extend(base, base_path, (*through, str(path)))
     unknown = [key for key in clear if key not in base]
     if unknown:
         raise RecipeError(f"{path}: clear names {', '.join(map(repr, unknown))}, which {name} does not have")
-    for key in (*clear, *_OWN):
+    for key in (*clear, *DESCRIPTIVE):
         base.pop(key, None)
     return merge(base, tree)
 
@@ -99,20 +94,16 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     is replaced as well: heads are one stack, not a collection.
     """
     result = copy.deepcopy(dict(base))
-    for key, value in over.items():
-        before = result.get(key)
-        if isinstance(before, dict) and isinstance(value, dict):
-            is_other_part = "use" in value and before.get("use") not in (None, value["use"])
-            result[key] = copy.deepcopy(value) if is_other_part else merge(before, value)
-        elif key != "heads" and isinstance(before, list) and isinstance(value, list) and _are_tables(value):
-            result[key] = [*before, *copy.deepcopy(value)]
+    for key, value in copy.deepcopy(dict(over)).items():
+        before: Any = result.get(key)
+        is_merged = isinstance(before, dict) and isinstance(value, dict)
+        if is_merged and ("use" not in value or before.get("use") in (None, value["use"])):
+            result[key] = merge(before, value)
+        elif key != "heads" and isinstance(before, list) and value and all(isinstance(entry, dict) for entry in value):
+            result[key] = [*before, *value]
         else:
-            result[key] = copy.deepcopy(value)
+            result[key] = value
     return result
-
-
-def _are_tables(value: list[Any]) -> bool:
-    return bool(value) and all(isinstance(entry, dict) for entry in value)
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
@@ -121,29 +112,24 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     steps = key.strip().split(".")
     if not separator or not all(steps):
         raise RecipeError(f"--set {override}: it must be key.path=value, e.g. --set train.learning_rate=1e-5")
+    if len(steps) > 1 and steps[1].isdigit():
+        tree.setdefault(steps[0], [])
     table: Any = tree
-    if len(steps) > 1 and steps[1].isdigit() and steps[0] not in tree:
-        tree[steps[0]] = []
-    for depth, step in enumerate(steps[:-1]):
-        where = ".".join(steps[: depth + 1])
+    for depth, step in enumerate(steps, start=1):
+        place: Any = step
         if isinstance(table, list):
-            table = table[_index(table, step, override)]
-        elif isinstance(table, dict):
-            table = table.setdefault(step, {})
-        if not isinstance(table, (dict, list)):
-            raise RecipeError(f"--set {override}: {where} is a value, not a table")
-    if isinstance(table, list):
-        table[_index(table, steps[-1], override)] = parse_value(text)
-    else:
-        table[steps[-1]] = parse_value(text)
-
-
-def _index(entries: list[Any], step: str, override: str) -> int:
-    if step == str(len(entries)):
-        entries.append({})
-    if step.isdigit() and int(step) < len(entries):
-        return int(step)
-    raise RecipeError(f"--set {override}: there is no entry {step}; the recipe has {len(entries)}, counted from 0")
+            if step == str(len(table)):
+                table.append({})
+            if not step.isdigit() or int(step) >= len(table):
+                known = f"the recipe has {len(table)}, counted from 0"
+                raise RecipeError(f"--set {override}: there is no entry {step}; {known}")
+            place = int(step)
+        elif not isinstance(table, dict):
+            raise RecipeError(f"--set {override}: {'.'.join(steps[: depth - 1])} is a value, not a table")
+        if depth == len(steps):
+            table[place] = parse_value(text)
+        else:
+            table = table[place] if isinstance(table, list) else table.setdefault(place, {})
 
 
 def parse_value(text: str) -> Any:

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sentemb.data.table import Table
+from sentemb.errors import RecipeError
 from sentemb.parts import Part, room
-from sentemb.types import Component
+from sentemb.types import Component, Examples
 
 if TYPE_CHECKING:
     from sentemb.recipe.recipe import Recipe
@@ -15,55 +17,75 @@ if TYPE_CHECKING:
 Fault = tuple[str, str]  # (where in the recipe, what is wrong)
 
 
-def recipe_faults(fields: Mapping[str, Any]) -> list[Fault]:
-    """What is wrong with how a recipe's fields fit together.
+def parts_of(fields: Mapping[str, Any]) -> dict[str, Part]:
+    """Every part by where a recipe file names it, in the order in which data flow through them.
 
-    Args:
-        fields: a ``Recipe``'s fields by name; a missing one was wrong itself, so that nothing is said of it.
+    ``fields`` are a ``Recipe``'s by name; one that was wrong itself is missing.
     """
+    places: dict[str, Any] = {}
+    if "encoder" in fields:
+        encoder = fields["encoder"]
+        places = {"encoder.pooling": encoder.pooling, "encoder.heads": encoder.heads}
+        places["encoder.adapters"] = encoder.adapters
+    for name in ("data", "views", "copies", "companions", "edits", "terms", "dev"):
+        places["views.copies" if name == "copies" else name] = fields.get(name)
+    if "train" in fields:
+        places["train.callbacks"] = fields["train"].callbacks
+    parts: dict[str, Part] = {}
+    for where, entry in places.items():
+        if isinstance(entry, Part):
+            parts[where] = entry
+        elif entry is not None:
+            parts |= {f"{where}[{i}]": part for i, part in enumerate(entry)}
+    return parts
+
+
+def views_of(recipe: Recipe, columns: Collection[str]) -> list[str]:
+    """The views that a recipe makes of data with these columns."""
+    return [*recipe.views.makes(columns), *(view for copy in recipe.copies for view in copy.makes)]
+
+
+def check_data(recipe: Recipe, data: Table | Examples) -> None:
+    """Raise a ``RecipeError`` with everything that parts need and the data do not have."""
+    known = ", ".join(data.columns)
+    faults = [
+        f'views ({_use(recipe.views)}) needs the column "{column}"; the data have: {known}'
+        for column in sorted(recipe.views.columns - set(data.columns))
+    ]
+    views = views_of(recipe, data.columns)
+    lacks = {"labels": data.label is None, "scores": data.score is None}
+    for where, part, kind, name in _needs(vars(recipe)):
+        if lacks.get(kind):
+            faults.append(f'{where} ({_use(part)}) needs the column "{kind[:-1]}"; the data have: {known}')
+        if kind == "view" and not set(name.split("|")) & set(views):
+            either = name.replace("|", '" or "')
+            faults.append(f'{where} ({_use(part)}) needs the view "{either}"; there are {", ".join(sorted(views))}')
+    if faults:
+        raise RecipeError([f"{recipe.name}: {fault}" for fault in faults])
+
+
+def recipe_faults(fields: Mapping[str, Any]) -> list[Fault]:
+    """What is wrong with how a recipe's fields fit together; ``fields`` as for ``parts_of``."""
+    own = [
+        (f"{where} ({_use(part)})", fault) for where, part in parts_of(fields).items() if isinstance(part, Component)
+        for fault in part.faults(fields)
+    ]
     return [
-        *_faults_of_names(fields),
-        *_faults_of_companions(fields),
-        *_faults_of_copies(fields),
-        *_faults_of_tables(fields),
-        *((f"{where} ({_use(part)})", fault) for where, part in _parts(fields) if isinstance(part, Component)
-          for fault in part.faults(fields)),
+        *_faults_of_names(fields), *_faults_of_needs(fields), *_faults_of_tables(fields), *own,
         *_faults_of_training(fields),
     ]
 
 
-def data_faults(recipe: Recipe, columns: Collection[str], *, has_labels: bool, has_scores: bool) -> list[Fault]:
-    """What parts need and data with these text columns do not have."""
-    known = ", ".join(columns)
-    faults = [
-        ("views", f'({_use(recipe.views)}) needs the column "{column}"; the data have: {known}')
-        for column in sorted(recipe.views.columns - set(columns))
-    ]
-    views = {*recipe.views.makes(columns), *(view for copy in recipe.copies for view in copy.makes)}
-    for where, part in _parts(vars(recipe)):
-        for need in sorted(part.needs):
-            kind, _, name = need.partition(":")
-            if (kind, has_labels) == ("labels", False) or (kind, has_scores) == ("scores", False):
-                faults.append((where, f'({_use(part)}) needs the column "{kind[:-1]}"; the data have: {known}'))
-            if kind == "view" and views.isdisjoint(name.split("|")):
-                either = name.replace("|", '" or "')
-                faults.append(
-                    (where, f'({_use(part)}) needs the view "{either}"; there are {", ".join(sorted(views))}')
-                )
-    return faults
-
-
-def _parts(fields: Mapping[str, Any]) -> Iterator[tuple[str, Part]]:
-    """The parts that have needs, by where they stand."""
-    if "views" in fields:
-        yield "views", fields["views"]
-    for name in ("copies", "companions", "edits", "terms"):
-        where = "views.copies" if name == "copies" else name
-        yield from ((f"{where}[{i}]", part) for i, part in enumerate(fields.get(name, ())))
-
-
 def _use(part: Part) -> str:
     return room(part.room).name_of(type(part))
+
+
+def _needs(fields: Mapping[str, Any]) -> Iterator[tuple[str, Part, str, str]]:
+    """Where a part stands, the part, and kind and name of one of its needs."""
+    for where, part in parts_of(fields).items():
+        for need in sorted(part.needs):
+            kind, _, name = need.partition(":")
+            yield where, part, kind, name
 
 
 def _faults_of_names(fields: Mapping[str, Any]) -> Iterator[Fault]:
@@ -75,30 +97,17 @@ def _faults_of_names(fields: Mapping[str, Any]) -> Iterator[Fault]:
         yield "terms", f"is empty: a recipe has at least one; known: {', '.join(room('terms').names())}"
 
 
-def _faults_of_companions(fields: Mapping[str, Any]) -> Iterator[Fault]:
-    if "companions" not in fields:
-        return
-    names = {companion.name for companion in fields["companions"]}
-    for where, part in _parts(fields):
-        for need in sorted(part.needs):
-            kind, _, name = need.partition(":")
-            if kind == "companion" and name not in names:
-                known = f"; the recipe has {', '.join(sorted(names))}" if names else ""
-                yield where, f'({_use(part)}) needs the companion "{name}": add [[companions]] use = "{name}"{known}'
-
-
-def _faults_of_copies(fields: Mapping[str, Any]) -> Iterator[Fault]:
-    """Copies such as ``anchor.masked`` come from no data, so they can be decided now."""
-    if "copies" not in fields:
-        return
-    copied = {view for copy in fields["copies"] for view in copy.makes}
-    for where, part in _parts(fields):
-        for need in sorted(part.needs):
-            kind, _, name = need.partition(":")
-            view, dot, copy = name.partition(".")
-            if kind == "view" and dot and name not in copied:
-                entry = f'{{ use = "{copy}", of = ["{view}"] }}'
-                yield where, f'({_use(part)}) needs the view "{name}": add {entry} to views.copies'
+def _faults_of_needs(fields: Mapping[str, Any]) -> Iterator[Fault]:
+    companions = {companion.name for companion in fields.get("companions", ())}
+    copies = {view for copy in fields.get("copies", ()) for view in copy.makes}
+    for where, part, kind, name in _needs(fields):
+        if kind == "companion" and "companions" in fields and name not in companions:
+            known = f"; the recipe has {', '.join(sorted(companions))}" if companions else ""
+            yield where, f'({_use(part)}) needs the companion "{name}": add [[companions]] use = "{name}"{known}'
+        view, dot, copy = name.partition(".")  # copies such as anchor.masked come from no data
+        if kind == "view" and dot and "copies" in fields and name not in copies:
+            entry = f'{{ use = "{copy}", of = ["{view}"] }}'
+            yield where, f'({_use(part)}) needs the view "{name}": add {entry} to views.copies'
 
 
 def _faults_of_tables(fields: Mapping[str, Any]) -> Iterator[Fault]:
@@ -132,8 +141,11 @@ def _faults_of_training(fields: Mapping[str, Any]) -> Iterator[Fault]:
                     "keeps that head out of the exported model, whose own leading dimensions nothing then trains: set "
                     "train_only = false, or leave out the head or train.nested_dims"
                 )
-    if train.chunk_size:
-        from sentemb.training.gradcache import cache_faults
-
-        named = [(f"{where} ({_use(part)})", part.needs) for where, part in _parts(fields)]
-        yield from (("", fault) for fault in cache_faults(named))
+    for where, part in parts_of(fields).items() if train.chunk_size else ():
+        read = sorted(part.needs & {"hidden", "attentions"})
+        if read:
+            yield "", (
+                f"train.chunk_size: {where} ({_use(part)}) reads {' and '.join(read)}, whose gradients do not pass "
+                "through the cached embeddings; leave one of them out (train.gradient_checkpointing saves memory with "
+                "every part)"
+            )

@@ -23,8 +23,8 @@ from sentemb.errors import PartError, RecipeError, did_you_mean
 from sentemb.evaluate.task import Task
 from sentemb.parts import Part, settings_of, to_table
 from sentemb.parts.settings import check_values
-from sentemb.recipe.load import parse, read_tree, shipped_recipes
-from sentemb.recipe.needs import recipe_faults
+from sentemb.recipe.load import DESCRIPTIVE, parse, read_tree, shipped_recipes
+from sentemb.recipe.needs import parts_of, recipe_faults
 from sentemb.terms.term import Term
 from sentemb.training.settings import TrainSettings
 from sentemb.types import Similarity
@@ -33,10 +33,7 @@ from sentemb.views.view import ViewCopy, ViewMaker
 P = TypeVar("P", bound=Part)
 Several = Annotated[Sequence[P], AfterValidator(tuple)]
 
-# do not change what is trained
-DESCRIPTIVE = ("name", "source", "expected", "note")
 _ARRAYS = ("companions", "edits", "terms", "dev")
-_HEADERS = {"encoder": "[encoder]", "data": "[data]", "views": "[views]", "terms": "[[terms]]"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,14 +115,9 @@ class Recipe(Part):
         if faults:
             raise PartError("Recipe", faults)
 
-    # ----------------------------------------------------------------------------------------- from files
     @classmethod
     def named(cls, name: str) -> Recipe:
-        """A recipe that comes with sentemb (``sentemb list recipes``).
-
-        Raises:
-            RecipeError: there is none of that name.
-        """
+        """A recipe that comes with sentemb (``sentemb list recipes``), or a ``RecipeError``."""
         shipped = shipped_recipes()
         if name not in shipped:
             raise RecipeError(f'"{name}" is no recipe{did_you_mean(name, shipped)}')
@@ -133,11 +125,7 @@ class Recipe(Part):
 
     @classmethod
     def load(cls, name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-        """A recipe file, or a recipe that comes with sentemb.
-
-        Args:
-            name: path or name.
-            overrides: ``key.path=value`` each, as the command line's ``--set``.
+        """A recipe file, or a recipe that comes with sentemb; ``overrides`` as the command line's ``--set``.
 
         Raises:
             RecipeError: with every fault found.
@@ -147,20 +135,12 @@ class Recipe(Part):
 
     @classmethod
     def from_toml(cls, text: str) -> Recipe:
-        """The recipe of a TOML text.
-
-        Raises:
-            RecipeError: with every fault found.
-        """
+        """The recipe of a TOML text; a ``RecipeError`` has every fault found."""
         return cls.from_tree(parse(text, "recipe"), "recipe")
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any], where: str) -> Recipe:
-        """The recipe of a parsed TOML file; ``where`` opens every fault's line.
-
-        Raises:
-            RecipeError: with every fault found.
-        """
+        """The recipe of a parsed TOML file; ``where`` opens the line of every fault in the ``RecipeError``."""
         single = [name for name in _ARRAYS if isinstance(tree.get(name), Mapping)]
         faults = [(name, f"must be an array of tables: [[{name}]]") for name in single]
         faults += [("copies", "belong into [views]: copies = [{ use = … }]")] if "copies" in tree else []
@@ -173,7 +153,7 @@ class Recipe(Part):
         optional = {name: kind for name, kind in known.items() if name in values or not kind.is_required}
         checked, wrong = check_values(values, optional)
         missing = [name for name in known if name not in {*optional, *single}]
-        faults += [*wrong, *(("", f"has no table {_HEADERS[name]}") for name in missing)]
+        faults += wrong + [("", f"has no table {'[[terms]]' if name == 'terms' else f'[{name}]'}") for name in missing]
         absent = {name: kind.default for name, kind in optional.items() if name not in {*values, *single}}
         faults += recipe_faults({**absent, **checked})
         if faults:
@@ -181,7 +161,6 @@ class Recipe(Part):
             raise RecipeError(PartError("", in_file).located(f"{where}: "))
         return cls(**checked)
 
-    # ------------------------------------------------------------------------------------------- to files
     def to_tree(self) -> dict[str, Any]:
         """The recipe as TOML's tables, without what is at its default."""
         tree = to_table(self)
@@ -199,40 +178,10 @@ class Recipe(Part):
         content = {key: value for key, value in self.to_tree().items() if key not in DESCRIPTIVE}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def replace(
-        self,
-        *,
-        name: str | None = None,
-        source: str | None = None,
-        expected: Mapping[str, float] | None = None,
-        note: str | None = None,
-        similarity: Similarity | None = None,
-        encoder: EncoderSettings | None = None,
-        data: DataSource | None = None,
-        views: ViewMaker | None = None,
-        copies: Sequence[ViewCopy] | None = None,
-        companions: Sequence[Companion] | None = None,
-        edits: Sequence[Edit] | None = None,
-        terms: Sequence[Term] | None = None,
-        train: TrainSettings | None = None,
-        dev: Sequence[Task] | None = None,
-    ) -> Recipe:
-        """The recipe with some fields replaced."""
-        changes = {key: value for key, value in locals().items() if key != "self" and value is not None}
+    def replace(self, **changes: Any) -> Recipe:
+        """The recipe with some fields replaced: ``recipe.replace(train=TrainSettings(epochs=3), edits=[])``."""
         return Recipe(**{**self.settings, **changes})
 
     def parts(self) -> dict[str, Part]:
         """Every part by where a recipe file names it, in the order in which data flow through them."""
-        encoder, train = self.encoder, self.train
-        order: dict[str, Part | Sequence[Part] | None] = {
-            "encoder.pooling": encoder.pooling, "encoder.heads": encoder.heads, "encoder.adapters": encoder.adapters,
-            "data": self.data, "views": self.views, "views.copies": self.copies, "companions": self.companions,
-            "edits": self.edits, "terms": self.terms, "train.callbacks": train.callbacks, "dev": self.dev,
-        }  # fmt: skip
-        parts: dict[str, Part] = {}
-        for where, entry in order.items():
-            if isinstance(entry, Part):
-                parts[where] = entry
-            elif entry is not None:
-                parts |= {f"{where}[{i}]": part for i, part in enumerate(entry)}
-        return parts
+        return parts_of(vars(self))

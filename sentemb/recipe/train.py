@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from sentemb.data.data_source import DataSource, TableData
-from sentemb.data.in_memory import InMemory
+from sentemb.data.data_source import DataSource, InMemory, TableData
 from sentemb.distributed import broadcast_object, join, leave
 from sentemb.errors import RecipeError
 from sentemb.recipe.build import build
@@ -19,11 +18,7 @@ from sentemb.training.run import run
 
 
 def train(
-    recipe: str | Path | Recipe,
-    *,
-    data: object = None,
-    output: str | Path | None = None,
-    resume: bool = False,
+    recipe: str | Path | Recipe, *, data: object = None, output: str | Path | None = None, resume: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
     """Train a recipe.
@@ -68,10 +63,6 @@ def _source(data: object, before: DataSource) -> DataSource:
             return dataclasses.replace(before, path=str(data))
         return TableData(path=str(data), columns=before.columns, max_tokens=before.max_tokens, prefixes=before.prefixes)
     return InMemory(
-        data=data,
-        columns=before.columns,
-        max_rows=before.max_rows,
-        max_tokens=before.max_tokens,
-        prefixes=before.prefixes,
-        skip_faulty=before.skip_faulty,
+        data=data, columns=before.columns, max_rows=before.max_rows, max_tokens=before.max_tokens,
+        prefixes=before.prefixes, skip_faulty=before.skip_faulty,
     )

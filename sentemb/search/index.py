@@ -14,11 +14,10 @@ from sentemb.search.query.searcher import Searcher
 from sentemb.search.store import changes, maintenance
 from sentemb.search.store import manifest as manifests
 from sentemb.search.store.build import Spread, build
-from sentemb.search.store.disk import Disk
-from sentemb.search.store.documents import Id
+from sentemb.search.store.documents import Document, Id
 from sentemb.search.store.embedding import check_model, load_encoder
-from sentemb.search.store.generation import Access, Generation
-from sentemb.search.store.manifest import Document, Manifest, Tuned
+from sentemb.search.store.generation import Generation, open_generation
+from sentemb.search.store.manifest import Manifest, Tuned
 from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.segment import Segment
 from sentemb.search.vectors.kind import VectorIndex, Vectors
@@ -40,10 +39,10 @@ class SearchIndex(Searcher):
     """
 
     def __init__(
-        self, access: Access, generation: Generation, encoder: Embedder | None = None, precision: str | None = None
+        self, generation: Generation, encoder: Embedder | None = None, precision: str | None = None, wait_s: float = 0.0
     ) -> None:
         super().__init__(generation, encoder, precision)
-        self.access = access
+        self._wait_s = wait_s
 
     # ------------------------------------------------------------------------------------ building, opening
     @classmethod
@@ -71,7 +70,6 @@ class SearchIndex(Searcher):
         skipped: Faults | None = None,
         name: str | None = None,
         wait_s: float = 0.0,
-        disk: Disk | None = None,
         spread: Spread = map,
     ) -> Self:
         """Build an index in the folder ``path``.
@@ -88,7 +86,6 @@ class SearchIndex(Searcher):
             skipped: leave out faulty documents, and count them here; by default they are refused.
             name: of the data, for messages and for recognising it when resuming.
             wait_s: seconds to wait for another writer.
-            disk: where writes go; for tests.
             spread: where segments are made, e.g. ``Cluster.spread``; by default here.
 
         Raises:
@@ -100,20 +97,19 @@ class SearchIndex(Searcher):
             seed=seed, query_prompt=query_prompt, document_prompt=document_prompt, segment_rows=segment_rows,
             indexed_fields=indexed_fields, words=words,
         )
-        folder, disk = Path(path), disk or Disk()
+        folder = Path(path)
         embedder = load_encoder(encoder) if encoder is not None else None
         source = name or (str(data) if isinstance(data, (str, Path)) else "the given documents")
         build(
             folder, None if data is None else records_of(data), options, encoder=embedder, vectors=vectors,
-            source_name=source, disk=disk, resume=resume, overwrite=overwrite, wait_s=wait_s,
-            skipped=skipped, spread=spread,
+            source_name=source, resume=resume, overwrite=overwrite, wait_s=wait_s, skipped=skipped, spread=spread,
         )
-        return cls.open(folder, encoder=embedder, verify=False, wait_s=wait_s, disk=disk)
+        return cls.open(folder, encoder=embedder, verify=False, wait_s=wait_s)
 
     @classmethod
     def open(
         cls, path: str | Path, *, encoder: Embedder | str | Path | None = None, precision: str | None = None,
-        mapped: bool = False, device: str = "cpu", verify: bool = True, wait_s: float = 0.0, disk: Disk | None = None,
+        mapped: bool = False, verify: bool = True, wait_s: float = 0.0,
     ) -> Self:
         """Open an index for searching and changing.
 
@@ -121,34 +117,23 @@ class SearchIndex(Searcher):
             encoder: for searching by text; where None, the model that built the index is loaded when first needed.
             precision: number format of encoding, where the encoder is loaded here; None: that of the build.
             mapped: leave vectors in their files and map them, for indexes larger than memory.
-            device: "cpu", or "cuda" (or "cuda:1"): exact segments are searched by torch on the GPU, everything else on
-                the CPU. Vectors stay on the CPU as well, for ranges and changes (with ``mapped``, in their files).
             verify: check the SHA-256 of every file first (about 1.4 GB/s).
             wait_s: seconds that a change waits for another writer.
 
         Raises:
-            SearchError: no index, a damaged or altered file, a newer format, an index of another model, or no such
-                device or too little memory on it.
+            SearchError: no index, a damaged or altered file, a newer format, or an index of another model.
         """
-        torch_device = None
-        if device != "cpu":
-            from sentemb.search.vectors import device as devices
-
-            torch_device = devices.torch_device(device)
-        access = Access(
-            folder=Path(path), disk=disk or Disk(), is_mapped=mapped, device=torch_device, wait_s=wait_s
-        )
-        generation = access.open(verify=verify)
+        generation = open_generation(Path(path), is_mapped=mapped, verify=verify)
         if encoder is not None:
             model = generation.manifest.model
             encoder = load_encoder(encoder, precision or (model.precision if model else "auto"))
             check_model(encoder, model, generation.folder)
-        return cls(access, generation, encoder, precision)
+        return cls(generation, encoder, precision, wait_s)
 
     @property
     def folder(self) -> Path:
         """Where the index lies."""
-        return self.access.folder
+        return self.generation.folder
 
     @property
     def manifest(self) -> Manifest:
@@ -165,7 +150,7 @@ class SearchIndex(Searcher):
         known = self.generation
         if manifests.read(self.folder) == known.manifest:
             return False
-        self.generation = self.access.open(known)
+        self.generation = open_generation(self.folder, known=known, is_mapped=known.is_mapped)
         return True
 
     def close(self) -> None:
@@ -212,19 +197,19 @@ class SearchIndex(Searcher):
         self, data: Data, vectors: Vectors | None, skipped: Faults | None, *, replace_existing: bool
     ) -> int:
         self.generation, count = changes.put(
-            self.access, self.generation, records_of(data), vectors=vectors, encoder=lambda: self.encoder,
-            replace_existing=replace_existing, skipped=skipped,
+            self.generation, records_of(data), vectors=vectors, encoder=lambda: self.encoder,
+            replace_existing=replace_existing, skipped=skipped, wait_s=self._wait_s,
         )
         return count
 
     def delete(self, ids: Sequence[Id]) -> int:
         """Delete documents, durably; gives how many of the ids there were. 3 and "3" are one id."""
-        self.generation, count = changes.delete(self.access, self.generation, ids)
+        self.generation, count = changes.delete(self.generation, ids, self._wait_s)
         return count
 
     def compact(self) -> None:
         """Rewrite everything as one segment without deleted rows."""
-        self.generation, _ = changes.compact(self.access, self.generation)
+        self.generation = changes.compact(self.generation, self._wait_s)
 
     def merge(self, others: Sequence[SearchIndex], *, renumber: bool = False) -> int:
         """Append the documents of other indexes of the same model; gives how many.
@@ -233,24 +218,26 @@ class SearchIndex(Searcher):
             renumber: give them new numbers as ids, as indexes need whose documents came without ids.
         """
         generations = [other.generation for other in others]
-        self.generation, count = changes.merge(self.access, self.generation, generations, renumber=renumber)
+        self.generation, count = changes.merge(
+            self.generation, generations, renumber=renumber, wait_s=self._wait_s
+        )
         return count
 
     def upgrade(self, *, words: str = "english") -> None:
         """Write the index in the newest format, with a word index; vectors stay as they are."""
-        self.generation, _ = changes.upgrade(self.access, self.generation, words)
+        self.generation = changes.upgrade(self.generation, words, self._wait_s)
 
     def tune(self, queries: Sequence[str] | Vectors, *, target_recall: float = 0.95) -> Tuned:
         """Tune the search effort to real queries, and store it."""
         vectors = queries if isinstance(queries, np.ndarray) else self.vectors_of_texts(queries)
-        self.generation = maintenance.tune_on(self.access, self.generation, vectors, target_recall)
+        self.generation = maintenance.tune_on(self.generation, vectors, target_recall, self._wait_s)
         tuned = self.manifest.tuned
         assert tuned is not None
         return tuned
 
     def verify(self) -> int:
         """Check every file and id of the newest generation; gives the number of files."""
-        self.generation, files = maintenance.verify(self.access, self.generation)
+        self.generation, files = maintenance.verify(self.generation)
         return files
 
     def stats(self) -> maintenance.Stats:

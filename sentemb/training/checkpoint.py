@@ -23,16 +23,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sentemb.errors import CheckpointError
+from sentemb.distributed import all_objects, rank
+from sentemb.errors import CheckpointError, first_line
 from sentemb.files import atomic_file, atomic_folder, sha256_of
-from sentemb.training.device import sharded_like, unsharded
+from sentemb.training.device import generator_states, sharded_like, unsharded
 from sentemb.training.objective import Objective
 from sentemb.types import Examples
 
 FORMAT = 2
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class RunState:
     """Where a run stands."""
 
@@ -51,23 +52,20 @@ class RunState:
     format: int = FORMAT
 
 
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """What a checkpoint holds beside the run's state, gathered from all devices where it is sharded."""
-
-    tensors: Mapping[str, Mapping[str, Tensor]]  # by file: objective, companions, optimizer
-    numbers: Mapping[str, Any]  # of optimizer and schedule
-
-
-def take_snapshot(objective: Objective, optimizer: torch.optim.Optimizer, schedule: Any) -> Snapshot:
-    """Collect the state; every device must call it."""
-    moments, numbers = _flatten_optimizer(optimizer.state_dict())
-    return Snapshot(
-        tensors={
-            "objective": objective_state(objective), "companions": companion_state(objective), "optimizer": moments,
-        },
-        numbers={"optimizer": numbers, "schedule": _plain(schedule.state_dict())},
-    )
+def collect(
+    objective: Objective, optimizer: torch.optim.Optimizer, schedule: Any, device: torch.device
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """A run's tensors by file, whole where they are sharded, and its numbers; every device must call it."""
+    state = optimizer.state_dict()
+    moments = {
+        f"{index}.{key}": unsharded(value) if isinstance(value, Tensor) else torch.tensor(value)
+        for index, entries in state["state"].items()
+        for key, value in entries.items()
+        if value is not None
+    }
+    files = {"objective": objective_state(objective), "companions": companion_state(objective), "optimizer": moments}
+    files |= {f"generators-{number}": drawn for number, drawn in enumerate(all_objects(generator_states(device)))}
+    return files, {"optimizer": {"param_groups": state["param_groups"]}, "schedule": schedule.state_dict()}
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -76,21 +74,20 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def save_checkpoint(
-    folder: Path, snapshot: Snapshot, *, state: RunState, generators: Mapping[int, Mapping[str, Tensor]]
+    folder: Path, files: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any], *, state: RunState
 ) -> None:
-    """Write ``step-…`` under ``folder``.
+    """Write ``step-…`` under ``folder``; what lay there before is untouched where that fails.
 
     Raises:
-        OSError, SafetensorError: it could not be written; what lay there before is untouched.
+        OSError, SafetensorError: it could not be written.
     """
     for left in folder.glob(".step-*.tmp"):  # by a process that was killed while it wrote
         shutil.rmtree(left, ignore_errors=True)
     with atomic_folder(checkpoint_path(folder, state.step)) as temporary:
-        for name, tensors in snapshot.tensors.items():
+        for name, tensors in files.items():
             _save(tensors, temporary / f"{name}.safetensors")
-        for rank, rank_state in generators.items():
-            _save(dict(rank_state), temporary / f"generators-{rank}.safetensors")
-        (temporary / "state.json").write_text(json.dumps({"state": asdict(state), **snapshot.numbers}, indent=1))
+        content = json.dumps({"state": asdict(state), **numbers}, indent=1, default=Tensor.item)
+        (temporary / "state.json").write_text(content)
         sums = {entry.name: sha256_of(entry) for entry in sorted(temporary.iterdir())}
         (temporary / "SHA256.json").write_text(json.dumps(sums, indent=1))
 
@@ -117,24 +114,27 @@ def read_state(path: Path, *, recipe_hash: str, data_hash: str) -> RunState:
 
 def load_checkpoint(
     path: Path, *, objective: Objective, optimizer: torch.optim.Optimizer, schedule: Any
-) -> dict[int, dict[str, Tensor]]:
-    """Restore everything from a verified checkpoint; returns each device's generators."""
+) -> dict[str, Tensor] | None:
+    """Restore everything from a verified checkpoint; returns this device's generators, if it had any then."""
     content = json.loads((path / "state.json").read_text())
-    _restore(objective, load_file(path / "objective.safetensors"), path)
-    saved: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in load_file(path / "companions.safetensors").items():
-        name, _, part = key.partition("/")
-        saved.setdefault(name, {})[part] = tensor
+    _load_objective(objective, load_file(path / "objective.safetensors"), path)
+    saved = load_file(path / "companions.safetensors")
     for name, companion in objective.named_companions.items():
         current = companion.state_dict()
+        own = {key.removeprefix(f"{name}/"): value for key, value in saved.items() if key.startswith(f"{name}/")}
         companion.load_checkpoint_state(
-            {key: sharded_like(tensor, current.get(key, tensor)) for key, tensor in saved.get(name, {}).items()}
+            {key: sharded_like(value, current.get(key, value)) for key, value in own.items()}
         )
-    optimizer.load_state_dict(
-        _unflatten_optimizer(load_file(path / "optimizer.safetensors"), content["optimizer"], optimizer)
-    )
+    moments: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for key, tensor in load_file(path / "optimizer.safetensors").items():
+        index, _, name = key.partition(".")
+        like = parameters[int(index)]
+        moments.setdefault(int(index), {})[name] = sharded_like(tensor, like) if tensor.shape == like.shape else tensor
+    optimizer.load_state_dict({"state": moments, **content["optimizer"]})
     schedule.load_state_dict(content["schedule"])
-    return {int(file.stem.partition("-")[2]): load_file(file) for file in sorted(path.glob("generators-*.safetensors"))}
+    drawn = path / f"generators-{rank()}.safetensors"
+    return load_file(drawn) if drawn.is_file() else None
 
 
 def hash_of_data(examples: Examples) -> str:
@@ -152,19 +152,12 @@ def hash_of_data(examples: Examples) -> str:
 def fault_of(path: Path) -> str | None:
     """Why a checkpoint cannot be used, or None."""
     try:
-        sums = json.loads((path / "SHA256.json").read_text())
-    except (OSError, ValueError):
-        return "SHA256.json is missing or not readable"
-    for name, expected in sums.items():
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if sha256_of(file) != expected:
-            return f"{name} does not match its checksum"
-    try:
+        for name, expected in json.loads((path / "SHA256.json").read_text()).items():
+            if sha256_of(path / name) != expected:
+                return f"{name} does not match its checksum"
         version = json.loads((path / "state.json").read_text())["state"]["format"]
-    except (OSError, ValueError, KeyError):
-        return "state.json is not readable"
+    except (OSError, ValueError, KeyError) as error:
+        return f"a file is missing or not readable ({first_line(error)})"
     if version != FORMAT:
         return f"format {version}; this sentemb reads {FORMAT}: resume with the sentemb that wrote it"
     return None
@@ -202,7 +195,7 @@ def companion_state(objective: Objective) -> dict[str, Tensor]:
     }
 
 
-def _restore(objective: Objective, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _load_objective(objective: Objective, tensors: Mapping[str, Tensor], path: Path) -> None:
     current = objective.state_dict()
     differing = {key for key in current if not key.startswith("companions.")} ^ set(tensors)
     if differing:
@@ -230,42 +223,3 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
         separate[key] = tensor.clone() if storage in storages else tensor
         storages.add(storage)
     save_file(separate, path)
-
-
-def _flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors = {
-        f"{index}.{key}": unsharded(value) if isinstance(value, Tensor) else torch.tensor(value)
-        for index, entries in state["state"].items()
-        for key, value in entries.items()
-        if value is not None
-    }
-    groups = [{key: _plain(value) for key, value in group.items()} for group in state["param_groups"]]
-    return tensors, {"param_groups": groups}
-
-
-def _unflatten_optimizer(
-    tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    state: dict[int, dict[str, Tensor]] = {}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for key, tensor in tensors.items():
-        index, _, name = key.partition(".")
-        parameter = parameters[int(index)]
-        has_its_shape = tensor.shape == parameter.shape
-        state.setdefault(int(index), {})[name] = sharded_like(tensor, parameter) if has_its_shape else tensor
-    groups = [
-        {key: tuple(value) if isinstance(value, list) and key != "params" else value for key, value in group.items()}
-        for group in numbers["param_groups"]
-    ]
-    return {"state": state, "param_groups": groups}
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold of schedule and group numbers."""
-    if isinstance(value, Tensor):
-        return value.item()
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items() if not callable(entry)}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value if not callable(entry)]
-    return value

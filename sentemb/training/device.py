@@ -1,9 +1,8 @@
-"""Where and how precisely a run computes; how the model is spread over devices."""
+"""Where and how precisely a run computes; how the model is spread over devices; dropout's generators."""
 
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,17 +38,12 @@ def check_installed(settings: TrainSettings) -> None:
         needs_extra(name, "trackers")
 
 
-def build_accelerator(
-    settings: TrainSettings, precision: str, *, run_dir: Path, recipe: Mapping[str, Any]
-) -> Any:
+def build_accelerator(settings: TrainSettings, precision: str, *, run_dir: Path, recipe: Mapping[str, Any]) -> Any:
     """accelerate's ``Accelerator`` for this run, with its trackers started."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
-    if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
     # an earlier run of this process left its precision there, and accelerate refuses another one
     AcceleratorState._reset_state()
     accelerator = Accelerator(
@@ -91,6 +85,22 @@ def prepare(objective: Objective, settings: TrainSettings, accelerator: Any) -> 
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         model, wrapped = accelerator.prepare(objective, optimizer)
     return model, optimizer, wrapped
+
+
+# ----------------------------------------------------------------------------------------------- generators
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of this process's generators."""
+    states = {"cpu": torch.random.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Set this process's generators."""
+    torch.random.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 # ------------------------------------------------------------------------------------------------- sharding
@@ -135,8 +145,7 @@ def sharded_like(tensor: Tensor, like: Tensor) -> Tensor:
 class UnshardedEncoder:
     """The trained encoder with all its weights, for evaluating and saving it on the first device.
 
-    That is the encoder itself, or a copy that ``read`` fills where its weights will be sharded. It must be made before
-    they are. Only the first device holds a copy.
+    That is the encoder itself, or (``is_sharded``) a copy on the first device, made before its weights are dealt.
     """
 
     def __init__(self, encoder: Encoder, *, is_sharded: bool) -> None:
@@ -145,9 +154,8 @@ class UnshardedEncoder:
 
     def read(self) -> Encoder:
         """The encoder with its present weights; every device must call it, and only the first may use the result."""
-        if not self.is_sharded:
-            return self.encoder
-        state = {key: unsharded(value) for key, value in self.encoder.module.state_dict().items()}
-        if self._copy is not None:
-            self._copy.module.load_state_dict(state)
+        if self.is_sharded:
+            state = {key: unsharded(value) for key, value in self.encoder.module.state_dict().items()}
+            if self._copy is not None:
+                self._copy.module.load_state_dict(state)
         return self._copy or self.encoder

@@ -1,4 +1,4 @@
-"""What one optimisation step reads: token tensors of this device, ids and hashes of the whole batch.
+"""What a run's steps read, made ahead in a thread: token tensors of this device, ids and hashes of the whole batch.
 
 Views are made for the whole batch on every device from a generator keyed by (seed, step) and then sliced, so the
 number of devices changes nothing, and resuming needs no generator state for them.
@@ -6,9 +6,12 @@ number of devices changes nothing, and resuming needs no generator state for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,10 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sentemb.companions.companion import Companion
-from sentemb.data.padding import concatenate, pad
-from sentemb.distributed import split_sizes
-from sentemb.types import Examples, TokenColumn, Tokens, View, ViewContext, Views, Vocabulary
-from sentemb.views.view import ViewCopy, ViewMaker
+from sentemb.data.orders import Batches
+from sentemb.data.tokens import concatenate, pad
+from sentemb.distributed import devices, rank, split_sizes
+from sentemb.errors import RecipeError
+from sentemb.types import TokenColumn, Tokens, View, ViewContext
+
+if TYPE_CHECKING:
+    from sentemb.training.plan import Plan
+
+CPU_LENGTH_GROUPS = 3
+_AHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,43 +84,78 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-@dataclass(frozen=True, kw_only=True)
-class InputMaker:
-    """Turns row numbers of the data set into a ``StepInput``."""
+class Feed:
+    """The batches of a run, in order, as this device's inputs.
 
-    dataset: Examples
-    maker: ViewMaker
-    copies: Sequence[ViewCopy]
-    vocabulary: Vocabulary
-    companions: Mapping[str, Companion]
-    seed: int
-    use_of: Callable[[Views], ViewUse]
-    length_groups: int = 1  # of similar length: rows never see each other in the backbone, so they only save padding
-    chunk_size: int | None = None  # texts of a group at most
-    equal_groups: bool = False  # as many on every device: sharded weights are gathered by all devices at once
+    Raises:
+        RecipeError: the data make no batch, or one that is too small for the devices.
+    """
 
-    def __call__(self, rows: NDArray[np.int64], step: int, *, rank: int = 0, devices: int = 1) -> StepInput:
-        """The input of one device for the whole batch ``rows`` at ``step``."""
-        context = ViewContext(
-            generator=np.random.Generator(np.random.Philox(key=[self.seed, step])), dataset=self.dataset,
-            vocabulary=self.vocabulary, companions=self.companions,
+    def __init__(self, plan: Plan) -> None:
+        self.plan, settings = plan, plan.settings
+        self.accumulation, self.chunk_size = settings.gradient_accumulation, settings.chunk_size
+        self.batches = Batches(plan.dataset, settings.batches, batch_size=settings.batch_size, seed=settings.seed)
+        self.steps_per_epoch = len(self.batches) // self.accumulation
+        if self.steps_per_epoch == 0:
+            raise RecipeError(
+                f"{len(plan.dataset)} examples make no batch of {settings.batch_size} × gradient_accumulation "
+                f"{self.accumulation}; lower train.batch_size or give more data"
+            )
+        if self.batches.smallest < devices():
+            raise RecipeError(
+                f"a batch of {self.batches.smallest} examples cannot be dealt to {devices()} devices; raise "
+                "train.batch_size or start fewer processes"
+            )
+        self.total_steps = min(settings.epochs * self.steps_per_epoch, settings.max_steps or 10**12)
+
+    def steps(self, start: int) -> Generator[list[StepInput], None, None]:
+        """The batches of every optimiser step from step ``start`` to the end."""
+        stream = prefetch(self._inputs(start), depth=0 if self._views_follow_training() else _AHEAD)
+        try:
+            while batches := list(itertools.islice(stream, self.accumulation)):
+                yield batches
+        finally:
+            stream.close()
+
+    def _inputs(self, start: int) -> Iterator[StepInput]:
+        per_epoch, end = self.steps_per_epoch * self.accumulation, self.total_steps * self.accumulation
+        number = start * self.accumulation
+        while number < end:
+            epoch, first = divmod(number, per_epoch)
+            for rows in itertools.islice(self.batches.epoch(epoch, start=first), min(per_epoch - first, end - number)):
+                yield self.make_input(rows, number, rank=rank(), devices=devices())
+                number += 1
+
+    def _views_follow_training(self) -> bool:
+        """Whether views are drawn from a companion that changes after a step: then none may be made ahead of it."""
+        needs = {need for part in (self.plan.maker, *self.plan.copies) for need in part.needs}
+        return any(
+            f"companion:{name}" in needs and type(companion).after_step is not Companion.after_step
+            for name, companion in self.plan.objective.named_companions.items()
         )
-        examples = self.dataset.take(rows)
-        views = dict(self.maker(examples, context))
-        for copy in self.copies:
+
+    def make_input(self, rows: NDArray[np.int64], step: int, *, rank: int = 0, devices: int = 1) -> StepInput:
+        """The input of one device for the batch of these rows of the data, at ``step``."""
+        plan, vocabulary = self.plan, self.plan.encoder.vocabulary
+        context = ViewContext(
+            generator=np.random.Generator(np.random.Philox(key=[plan.settings.seed, step])), dataset=plan.dataset,
+            vocabulary=vocabulary, companions=plan.objective.named_companions,
+        )
+        examples = plan.dataset.take(rows)
+        views = dict(plan.maker(examples, context))
+        for copy in plan.copies:
             views.update(copy(views, context))
         sizes = split_sizes(len(rows), devices)
-        shares = [slice(sum(sizes[:index]), sum(sizes[: index + 1])) for index in range(devices)]
-        local = shares[rank]
+        local = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
         own_rows = np.arange(local.start, local.stop, dtype=np.int64)
-        use = self.use_of(views)
+        use = plan.objective.use_of(views)
         return StepInput(
             step=step,
             sizes=sizes,
             local=local,
             use=use,
-            groups=self._groups([views[name].column for name in use.together], shares, rank),
-            tokens={name: _tokens(views[name], own_rows, self.vocabulary.pad) for name in use.tokens},
+            groups=self._groups([views[name].column for name in use.together], sizes, own_rows),
+            tokens={name: _tokens(views[name], own_rows, vocabulary.pad) for name in use.tokens},
             ids={name: torch.from_numpy(view.ids) for name, view in views.items()},
             text={name: torch.from_numpy(view.column.text) for name, view in views.items()},
             label=None if examples.label is None else torch.from_numpy(examples.label),
@@ -118,42 +163,25 @@ class InputMaker:
             seed=int(context.generator.integers(2**62)),
         )
 
-    def _groups(self, columns: Sequence[TokenColumn], shares: Sequence[slice], rank: int) -> tuple[LengthGroup, ...]:
+    def _groups(
+        self, columns: Sequence[TokenColumn], sizes: Sequence[int], rows: NDArray[np.int64]
+    ) -> tuple[LengthGroup, ...]:
+        """This device's rows of the columns by length, in a few groups or in chunks; they only save padding and memory.
+
+        As many on every device, because sharded weights are gathered by all devices at once.
+        """
         if not columns:
             return ()
-        column = _merge(columns, shares[rank])
-        parts = self._parts(column.lengths)
-        if self.equal_groups:
-            most = max(len(self._parts(_merge(columns, share).lengths)) for share in shares)
-            parts = _in_parts(parts, min(most, len(columns) * min(share.stop - share.start for share in shares)))
+        column, pad_id = concatenate([column.take(rows) for column in columns]), self.plan.encoder.vocabulary.pad
+        fewest, most = len(columns) * min(sizes), len(columns) * max(sizes)
+        if self.chunk_size is not None:
+            count = min(-(-most // self.chunk_size), fewest)
+        else:  # a GPU takes all texts at once: there, launching kernels costs more than padding
+            count = 1 if torch.cuda.is_available() else max(1, min(CPU_LENGTH_GROUPS, fewest // 8))
+        parts = np.array_split(np.argsort(column.lengths, kind="stable"), count)
         return tuple(
-            LengthGroup(tokens=pad(column.take(part), self.vocabulary.pad), rows=torch.from_numpy(part))
-            for part in parts
+            LengthGroup(tokens=pad(column.take(part), pad_id), rows=torch.from_numpy(part)) for part in parts
         )
-
-    def _parts(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Rows stably sorted by length, in a few groups of equal size or in chunks."""
-        order = np.argsort(lengths, kind="stable")
-        if self.chunk_size is None:
-            return np.array_split(order, max(1, min(self.length_groups, len(order) // 8)))
-        # only the chunk of the shortest rows is not full
-        return np.split(order, range(len(order) % self.chunk_size or self.chunk_size, len(order), self.chunk_size))
-
-
-def _in_parts(parts: list[NDArray[np.int64]], count: int) -> list[NDArray[np.int64]]:
-    """As ``count`` parts: the largest is halved until there are as many; fewer than before where rows are too few."""
-    if len(parts) > count:
-        return np.array_split(np.concatenate(parts), count)
-    while len(parts) < count:
-        largest = max(range(len(parts)), key=lambda index: len(parts[index]))
-        parts[largest : largest + 1] = np.array_split(parts[largest], 2)
-    return parts
-
-
-def _merge(columns: Sequence[TokenColumn], rows: slice) -> TokenColumn:
-    """The given rows of every column, one column after the other."""
-    index = np.arange(rows.start, rows.stop, dtype=np.int64)
-    return concatenate([column.take(index) for column in columns])
 
 
 def _tokens(view: View, rows: NDArray[np.int64], pad_id: int) -> Tokens:
@@ -161,3 +189,18 @@ def _tokens(view: View, rows: NDArray[np.int64], pad_id: int) -> Tokens:
     if view.targets is not None:
         targets = TokenColumn(flat=view.targets, offsets=view.column.offsets, text=view.column.text).take(rows).flat
     return pad(view.column.take(rows), pad_id, targets)
+
+
+def prefetch(make: Iterator[StepInput], depth: int = _AHEAD) -> Generator[StepInput, None, None]:
+    """Run an iterator in a thread, ``depth`` items ahead (0: no thread); its exceptions surface here."""
+    if depth == 0:
+        yield from make
+        return
+    pool = ThreadPoolExecutor(1, thread_name_prefix="sentemb-inputs")
+    try:
+        ahead = deque(pool.submit(next, make, None) for _ in range(depth))
+        while (item := ahead.popleft().result()) is not None:
+            ahead.append(pool.submit(next, make, None))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sentemb.files import write_text
 from sentemb.progress import Progress
-from sentemb.training.callbacks.callback import Callback, CheckpointEvent, EndEvent, EvaluationEvent, StepEvent
+from sentemb.training.callbacks import Callback, CheckpointEvent, EndEvent, EvaluationEvent, StepEvent
 
 
 class Monitor(Callback):
@@ -22,7 +22,8 @@ class Monitor(Callback):
     ) -> None:
         self.run_dir, self.log_every, self.accelerator = run_dir, log_every, accelerator
         self._pending: list[StepEvent] = []
-        _drop_after(run_dir / "metrics.jsonl", first_step)
+        done = [json.dumps(entry) + "\n" for entry in read_metrics(run_dir) if entry["step"] <= first_step]
+        write_text(run_dir / "metrics.jsonl", "".join(done))  # without steps that a resumed run will do again
         self._file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
         self.bar = Progress("training", total=total_steps, unit="steps", done=first_step)
 
@@ -36,7 +37,6 @@ class Monitor(Callback):
         self._file.close()
 
     def on_step(self, event: StepEvent) -> None:
-        """Keep the losses; read and write them where ``log_every`` steps are together."""
         if event.losses:
             self._pending.append(event)
         if event.step % self.log_every == 0:
@@ -44,7 +44,6 @@ class Monitor(Callback):
         self.bar.advance(1)
 
     def on_evaluation(self, event: EvaluationEvent) -> None:
-        """A line with the scores."""
         self.flush()
         by_task = {f"dev/{name}": score for name, score in event.scores.items()} if len(event.scores) > 1 else {}
         self._write({"step": event.step, "dev": event.score, "is_best": event.is_best, **by_task})
@@ -58,7 +57,6 @@ class Monitor(Callback):
         os.fsync(self._file.fileno())
 
     def on_end(self, event: EndEvent) -> None:
-        """Close the trackers and draw the curve."""
         self.flush()
         # accelerate's end_training would also leave the process group, which other devices still need
         for tracker in self.accelerator.trackers:
@@ -80,7 +78,6 @@ class Monitor(Callback):
         self.bar.advance(0, loss="+".join(f"{value:.4f}" for value in means.values()))
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl, and the trackers."""
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
         if self.accelerator.trackers:
@@ -88,34 +85,19 @@ class Monitor(Callback):
             self.accelerator.log(numbers, step=int(entry["step"]))
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Forget lines of steps that a resumed run will do again."""
-    if not path.is_file():
-        return
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                lines.append(line)
-        except (ValueError, KeyError):  # a half-written last line
-            continue
-    write_text(path, "".join(line + "\n" for line in lines))
-
-
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl``."""
+    """The lines of ``metrics.jsonl``, without one that a killed process left half-written."""
     path = run_dir / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def draw_curve(run_dir: Path) -> Path | None:
+def draw_curve(run_dir: Path) -> None:
     """``curve.png``: loss per step and dev score, from metrics.jsonl."""
-    entries = read_metrics(run_dir)
-    losses = sorted({key for entry in entries for key in entry if key.startswith("loss/")})
-    if not losses:
-        return None
     from matplotlib.figure import Figure
 
+    entries = read_metrics(run_dir)
+    losses = sorted({key for entry in entries for key in entry if key.startswith("loss/")})
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.add_subplot()
     for name in losses:
@@ -130,6 +112,4 @@ def draw_curve(run_dir: Path) -> Path | None:
         right.plot(*zip(*dev, strict=True), color="black", marker="o", markersize=3, linewidth=1.2, label="dev")
         right.set_ylabel("dev score")
     figure.legend(loc="outside upper right", ncols=4, frameon=False)
-    path = run_dir / "curve.png"
-    figure.savefig(path, dpi=130)
-    return path
+    figure.savefig(run_dir / "curve.png", dpi=130)

@@ -1,7 +1,9 @@
-"""Optimizers: named parts over torch's own, and the groups of parameters that they move."""
+"""How weights move: optimizers over torch's own, the groups of parameters that they move, and rate schedules."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,7 +12,7 @@ from annotated_types import Ge, Lt
 from torch import nn
 
 from sentemb.errors import RecipeError
-from sentemb.parts import NonNegative, Part, Positive
+from sentemb.parts import Fraction, Part, Positive
 
 Decay = Annotated[float, Ge(0), Lt(1)]
 Groups = list[dict[str, Any]]
@@ -35,14 +37,12 @@ class AdamW(Optimizer):
         betas: decay of the running means of the gradient and of its square.
         epsilon: added to the root of the second.
     Source: Loshchilov & Hutter 2019, ICLR, "Decoupled weight decay regularization", algorithm 2.
-    Deviations: none.
     """
 
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     epsilon: Positive = 1e-8
 
     def build(self, groups: Groups) -> torch.optim.Optimizer:
-        """Torch's; its fused kernel exists on CPU and CUDA alike."""
         return torch.optim.AdamW(groups, betas=self.betas, eps=self.epsilon, fused=True)
 
 
@@ -65,7 +65,6 @@ class SGD(Optimizer):
             raise ValueError("nesterov needs a momentum above 0")
 
     def build(self, groups: Groups) -> torch.optim.Optimizer:
-        """Torch's."""
         return torch.optim.SGD(groups, momentum=self.momentum, nesterov=self.nesterov)
 
 
@@ -82,7 +81,6 @@ class Adafactor(Optimizer):
     clip: Positive = 1.0
 
     def build(self, groups: Groups) -> torch.optim.Optimizer:
-        """Torch's."""
         return torch.optim.Adafactor(groups, d=self.clip)
 
 
@@ -90,26 +88,102 @@ PARTS: dict[str, type | str] = {"adafactor": Adafactor, "adamw": AdamW, "sgd": S
 
 
 def parameter_groups(
-    objective: nn.Module, *, learning_rate: float, head_learning_rate: float | None, weight_decay: NonNegative
+    objective: nn.Module, *, learning_rate: float, head_learning_rate: float | None, weight_decay: float
 ) -> Groups:
     """Backbone and the rest, each with and without weight decay (biases and norms have none)."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    seen: set[int] = set()
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    seen: set[nn.Parameter] = set()
     for module_name, module in objective.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad or id(parameter) in seen:
+            if not parameter.requires_grad or parameter in seen:
                 continue
-            seen.add(id(parameter))
+            seen.add(parameter)
             is_backbone = module_name.startswith("encoder.backbone")
             decays = parameter.ndim >= 2 and not isinstance(module, nn.LayerNorm) and name != "bias"
-            groups.setdefault((is_backbone, decays), []).append(parameter)
+            rate = learning_rate if is_backbone else head_learning_rate or learning_rate
+            group = {"params": [], "lr": rate, "weight_decay": weight_decay if decays else 0.0}
+            groups.setdefault((is_backbone, decays), group)["params"].append(parameter)
     if not groups:
         raise RecipeError("nothing is trainable: every parameter is frozen")
-    return [
-        {
-            "params": parameters,
-            "lr": learning_rate if is_backbone else head_learning_rate or learning_rate,
-            "weight_decay": weight_decay if decays else 0.0,
-        }
-        for (is_backbone, decays), parameters in sorted(groups.items(), reverse=True)
-    ]
+    return [group for _, group in sorted(groups.items(), key=lambda entry: entry[0], reverse=True)]
+
+
+# ------------------------------------------------------------------------------------------------ schedules
+class Schedule(Part, room="schedules"):
+    """The learning rate as a factor of ``train.learning_rate``; one of your own subclasses this."""
+
+    def factor(self, progress: float) -> float:
+        """The factor when ``progress``, from 0 to 1, of the steps after the warm-up are done."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Schedule):
+    """The learning rate stays."""
+
+    def factor(self, progress: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Schedule):
+    """The learning rate falls in a straight line.
+
+    Args:
+        end: factor at the end.
+    Source: Devlin et al. 2019, NAACL, "BERT", appendix A.2.
+    """
+
+    end: Fraction = 0.0
+
+    def factor(self, progress: float) -> float:
+        return 1.0 - progress * (1.0 - self.end)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
+    """The learning rate falls along half a cosine.
+
+    Args:
+        end: factor at the end.
+    Source: Loshchilov & Hutter 2017, ICLR, "SGDR: Stochastic gradient descent with warm restarts", equation 5.
+    Deviations: no restarts.
+    """
+
+    end: Fraction = 0.0
+
+    def factor(self, progress: float) -> float:
+        return self.end + (1.0 - self.end) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StableThenDecay(Schedule):
+    """The learning rate stays, then falls in a straight line to 0.
+
+    Args:
+        decay_fraction: share of the steps after the warm-up in which it falls.
+    Source: Hu et al. 2024, COLM, "MiniCPM", section 4 (warmup-stable-decay).
+    Deviations: a line instead of an exponential.
+    """
+
+    decay_fraction: Fraction = 0.1
+
+    def factor(self, progress: float) -> float:
+        return min(1.0, (1.0 - progress) / self.decay_fraction) if self.decay_fraction else 1.0
+
+
+SCHEDULES: dict[str, type | str] = {
+    "constant": Constant, "cosine": Cosine, "linear": Linear, "stable_then_decay": StableThenDecay,
+}
+
+
+def rate_factor(schedule: Schedule, *, warmup_fraction: float, total_steps: int) -> Callable[[int], float]:
+    """The factor of step 0, 1, …: a linear warm-up, then the schedule."""
+    warmup = round(warmup_fraction * total_steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return schedule.factor(min((step - warmup) / max(total_steps - warmup, 1), 1.0))
+
+    return factor

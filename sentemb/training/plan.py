@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sentemb.encoder import Encoder
-from sentemb.training.callbacks.callback import Callback
+from sentemb.training.callbacks import Callback
 from sentemb.training.objective import Objective
 from sentemb.training.services import EncoderCache
 from sentemb.training.settings import TrainSettings
@@ -31,7 +31,6 @@ class Plan:
     recipe: Mapping[str, Any]  # the resolved recipe, for trackers
     recipe_hash: str
     dev: Callable[[Encoder], DevScores] | None = None
-    dev_name: str = "dev"
     callbacks: Sequence[Callback] = ()
     files: Mapping[str, str] = field(default_factory=dict)  # name -> text, written into the run folder at the start
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,22 @@ from torch.optim.lr_scheduler import LambdaLR
 from sentemb.distributed import all_objects, any_device, broadcast_object, devices, is_lost, rank, say
 from sentemb.errors import DeviceLost, Interrupted, NumericError
 from sentemb.stopping import StopRequest, noted
-from sentemb.training import generators
 from sentemb.training.callbacks import Callback, CheckpointEvent, EarlyStopping, EndEvent, EvaluationEvent, StepEvent
 from sentemb.training.checkpoint import (
     RunState,
+    collect,
     hash_of_data,
     load_checkpoint,
     newest_checkpoint,
     objective_state,
-    take_snapshot,
 )
-from sentemb.training.device import UnshardedEncoder, build_accelerator, prepare, resolve_precision
-from sentemb.training.feed import Feed
+from sentemb.training.device import UnshardedEncoder, build_accelerator, prepare, resolve_precision, restore_generators
 from sentemb.training.gradcache import check_backbone
-from sentemb.training.inputs import StepInput
+from sentemb.training.inputs import Feed, StepInput
 from sentemb.training.monitor import Monitor
+from sentemb.training.optimizers import rate_factor
 from sentemb.training.plan import Plan, TrainResult
 from sentemb.training.run_folder import RunFolder
-from sentemb.training.schedules import rate_factor
 from sentemb.training.services import build_services
 from sentemb.training.step import Step, StepResult
 
@@ -42,9 +39,7 @@ SAVE_EVERY_S = 600.0  # between checkpoints, where neither save_every nor eval_e
 def run(plan: Plan, *, resume: bool = False) -> TrainResult:
     """Train to the end, or until interrupted; no other process may train in the same folder meanwhile.
 
-    Args:
-        plan: what to train.
-        resume: continue from the run folder's newest usable checkpoint; start anew where there is none.
+    ``resume`` continues from the run folder's newest usable checkpoint, and starts anew where there is none.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved first.
@@ -77,33 +72,36 @@ class Run:
         for batches in run.inputs():             # or step by step; one item has the batches of an optimiser step
             result = run.train_step(batches)
 
-    Args:
-        plan: what to train.
-        resume: continue from the run folder's newest usable checkpoint.
-    Raises: RecipeError where the settings, parts and data do not fit; CheckpointError where the checkpoint belongs to
-        another recipe or other data. Nothing is written before ``train``.
+    ``resume`` continues from the run folder's newest usable checkpoint. Nothing is written before ``train``.
+
+    Raises:
+        RecipeError: the settings, parts and data do not fit.
+        CheckpointError: the checkpoint belongs to another recipe or other data.
     """
 
     def __init__(self, plan: Plan, *, resume: bool = False) -> None:
         self.plan, self.settings, self.folder = plan, plan.settings, RunFolder(plan.run_dir)
         self.feed = Feed(plan)
-        self.total_steps = self.feed.total_steps
+        self.make_input, self.total_steps = self.feed.make_input, self.feed.total_steps
         self.precision = resolve_precision(self.settings.precision)
         self.accelerator = build_accelerator(self.settings, self.precision, run_dir=plan.run_dir, recipe=plan.recipe)
         self.device: torch.device = self.accelerator.device
-        generators.seed_all(self.settings.seed, rank())
+        torch.manual_seed(self.settings.seed + 1_000_003 * rank())  # another dropout on every device
         self.state = RunState(recipe_hash=plan.recipe_hash, data_hash=hash_of_data(plan.dataset), devices=devices())
-        checkpoint, self.state = self.folder.open_checkpoint(self.state) if resume else (None, self.state)
+        self._checkpoint: Path | None = None  # the newest one
+        if resume:
+            self._checkpoint, self.state = self.folder.open_checkpoint(self.state)
         self._build()
-        if checkpoint is not None:
-            saved = load_checkpoint(
-                checkpoint, objective=plan.objective, optimizer=self.step.plain_optimizer, schedule=self.schedule
+        if self._checkpoint is not None:
+            drawn = load_checkpoint(
+                self._checkpoint, objective=plan.objective, optimizer=self.step.plain_optimizer, schedule=self.schedule
             )
-            generators.restore(saved.get(rank()), self.device)
-            say(f"resumed at step {self.state.step} of {self.total_steps} from {checkpoint}")
-        patience = self.settings.patience
+            if drawn is not None:  # a device that is new keeps its seed
+                restore_generators(drawn, self.device)
+            say(f"resumed at step {self.state.step} of {self.total_steps} from {self._checkpoint}")
         self.callbacks: list[Callback] = [*(part.fresh() for part in self.settings.callbacks), *plan.callbacks]
-        self.callbacks += [EarlyStopping(patience=patience)] if patience else []
+        if self.settings.patience:
+            self.callbacks.append(EarlyStopping(patience=self.settings.patience))
         self.last_losses: dict[str, torch.Tensor] = {}
         self._reason: str | None = None  # why a callback wants to stop
         self._counted = self._saved = time.monotonic()
@@ -117,7 +115,6 @@ class Run:
         for part in plan.objective.parts:
             part.prepare(plan.dataset, services)
         plan.objective.to(self.device).train()
-        self.make_input = self.feed.prepare(self.device)
         backbone: Any = plan.encoder.module.backbone
         if settings.chunk_size:
             check_backbone(backbone)
@@ -126,22 +123,16 @@ class Run:
         if settings.compile:
             backbone.compile(dynamic=True)
         model, optimizer, self.optimizer = prepare(plan.objective, settings, self.accelerator)
-        factor = rate_factor(
-            settings.schedule, warmup_fraction=settings.warmup_fraction, total_steps=self.total_steps
-        )
+        warmup = settings.warmup_fraction
+        factor = rate_factor(settings.schedule, warmup_fraction=warmup, total_steps=self.total_steps)
         self.schedule = LambdaLR(optimizer, factor)
         self.step = Step(
             plan.objective, model=model, optimizer=self.optimizer, schedule=self.schedule,
             accelerator=self.accelerator, settings=settings, services=services,
         )
 
-    # -------------------------------------------------------------------------------------------- train
     def train(self) -> TrainResult:
-        """Run to the end; of a run that was finished before, only its result is read.
-
-        Raises:
-            SentembError: see ``run``.
-        """
+        """Run to the end; of a run that was finished before, only its result is read. Raises what ``run`` does."""
         finished = self.folder.read_result(self.state)
         if finished is not None:
             say(f"{self.folder.path}: this run is finished; nothing is left to do")
@@ -174,17 +165,15 @@ class Run:
     def train_step(self, batches: Sequence[StepInput]) -> StepResult:
         """One optimiser step: the weights move, ``state`` counts it, and callbacks hear of it."""
         result = self.step([batch.to(self.device) for batch in batches])
-        now, state = time.monotonic(), self.state
         self.last_losses = result.parts or self.last_losses
-        self.state = replace(
-            state, step=state.step + 1, skipped=state.skipped + result.was_skipped,
-            examples=state.examples + sum(sum(batch.sizes) for batch in batches),
-            seconds=state.seconds + now - self._counted,
-        )
-        self._counted = now
+        now = time.monotonic()
+        self.state.step += 1
+        self.state.skipped += result.was_skipped
+        self.state.examples += sum(sum(batch.sizes) for batch in batches)
+        self.state.seconds += now - self._counted
+        self._counted, rate = now, float(self.schedule.get_last_lr()[0])
         event = StepEvent(
-            step=self.state.step, total_steps=self.total_steps, losses=result.parts,
-            learning_rate=float(self.schedule.get_last_lr()[0]),
+            step=self.state.step, total_steps=self.total_steps, losses=result.parts, learning_rate=rate
         )
         self._tell(lambda callback: callback.on_step(event))
         return result
@@ -206,20 +195,19 @@ class Run:
             else:
                 signal, reason, is_due = None, None, False
         # a full disk while a model is exported must not lose the run
-        is_first = is_best and not self.folder.has_checkpoint()
-        saved = None
+        is_first = is_best and self._checkpoint is None
         if signal or is_first or (is_due and step < self.total_steps and not reason):
-            saved = self.save()
+            self.save()
         if is_best:
             self.export()
         if signal:
             raise Interrupted(
-                f"stopped by {signal} at step {step} of {self.total_steps}; saved {saved}. "
+                f"stopped by {signal} at step {step} of {self.total_steps}; saved {self._checkpoint}. "
                 "To continue, run the same command with --resume"
             )
         if reason:
             say(reason)
-            self.state = replace(self.state, stopped=reason)
+            self.state.stopped = reason
         return reason is not None
 
     def _finish(self) -> TrainResult:
@@ -232,32 +220,30 @@ class Run:
         event = EndEvent(step=self.state.step, model_dir=self.folder.model, stopped=self.state.stopped)
         self._tell(lambda callback: callback.on_end(event))
         facts = {
-            "dev": self.plan.dev_name, "precision": self.precision, "devices": devices(), "device": str(self.device),
+            "precision": self.precision, "devices": devices(), "device": str(self.device),
             "threads": torch.get_num_threads(),
         }
         losses = {name: float(value) for name, value in self.last_losses.items()}
         return self.folder.write_result(self.state, losses, facts)
 
-    # --------------------------------------------------------------------------------------- evaluation
     def evaluate(self) -> bool:
         """Evaluate the model as it is now, where there is a dev set; whether it is the best one so far."""
         if self.plan.dev is None:
             return False
         encoder, scores = self.unsharded.read(), None
         if rank() == 0:
-            with generators.untouched(self.device):
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 self.plan.objective.eval()
                 scores = self.plan.dev(encoder)
                 self.plan.objective.train()
         scores = broadcast_object(scores)
-        state, step = self.state, self.state.step
+        state = self.state
         is_best = state.best_score is None or scores.value > state.best_score
-        state = replace(state, evaluated_step=step, evaluations_since_best=state.evaluations_since_best + 1)
+        state.evaluated_step, state.evaluations_since_best = state.step, state.evaluations_since_best + 1
         if is_best:
-            state = replace(state, best_score=scores.value, best_step=step, evaluations_since_best=0)
-        self.state = state
+            state.best_score, state.best_step, state.evaluations_since_best = scores.value, state.step, 0
         event = EvaluationEvent(
-            step=step, score=scores.value, scores=scores.scores, is_best=is_best,
+            step=state.step, score=scores.value, scores=scores.scores, is_best=is_best,
             evaluations_since_best=state.evaluations_since_best,
         )
         self._tell(lambda callback: callback.on_evaluation(event))
@@ -267,13 +253,11 @@ class Run:
         for callback in self.callbacks if rank() == 0 else ():
             self._reason = tell(callback) or self._reason
 
-    # ------------------------------------------------------------------------------------------- saving
     def save(self) -> Path:
         """Write a checkpoint of the run as it is now; its folder."""
-        folder = self.folder.save_checkpoint(
-            take_snapshot(self.plan.objective, self.step.plain_optimizer, self.schedule), state=self.state,
-            generators=generators.collect(self.device), keep=self.settings.keep_checkpoints,
-        )
+        files, numbers = collect(self.plan.objective, self.step.plain_optimizer, self.schedule, self.device)
+        keep = self.settings.keep_checkpoints
+        folder = self._checkpoint = self.folder.save_checkpoint(files, numbers, state=self.state, keep=keep)
         self._saved = time.monotonic()
         event = CheckpointEvent(step=self.state.step, folder=folder)
         self._tell(lambda callback: callback.on_checkpoint(event))

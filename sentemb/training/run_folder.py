@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +25,23 @@ from sentemb.distributed import broadcast_object, rank, say
 from sentemb.encoder import Encoder
 from sentemb.errors import CheckpointError
 from sentemb.files import write_json, write_text
-from sentemb.training.checkpoint import (
-    RunState,
-    Snapshot,
-    checkpoint_path,
-    newest_checkpoint,
-    read_state,
-    rotate,
-    save_checkpoint,
-    save_tensors,
-)
+from sentemb.training import checkpoint
+from sentemb.training.checkpoint import RunState
 from sentemb.training.plan import TrainResult
 
 
 class RunFolder:
-    """The folder of one run; every device must call each method."""
+    """The folder of one run; every device must call each method.
+
+    What cannot be written (a full disk) is a ``CheckpointError`` on every device.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.checkpoints, self.model = path, path / "checkpoints", path / "model"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training here meanwhile.
-
-        Raises:
-            CheckpointError: another one does.
-        """
+        """Keep other processes from training here meanwhile; ``CheckpointError`` where one does."""
         lock = FileLock(self.path / ".lock")
 
         def acquire() -> None:
@@ -61,47 +52,41 @@ class RunFolder:
                 raise OSError("another process is training there; wait for it, or choose another --output") from None
 
         try:
-            _on_first_device(acquire, lambda error: f"{self.path} cannot be used: {error}")
+            _on_first_device(acquire, f"{self.path} cannot be used")
             yield
         finally:
             lock.release()
 
-    # -------------------------------------------------------------------------------------- checkpoints
     def open_checkpoint(self, state: RunState) -> tuple[Path | None, RunState]:
         """The newest usable checkpoint, if there is one, and where that run stood.
 
         Raises:
             CheckpointError: it was saved by another recipe or on other data than ``state`` says.
         """
-        path, warnings = broadcast_object(newest_checkpoint(self.checkpoints) if rank() == 0 else None)
+        path, warnings = broadcast_object(checkpoint.newest_checkpoint(self.checkpoints) if rank() == 0 else None)
         for warning in warnings:
             say(warning, level=logging.WARNING)
         if path is None:
             say("no checkpoint to resume from; starting at step 0")
             return None, state
-        saved = read_state(path, recipe_hash=state.recipe_hash, data_hash=state.data_hash)
+        saved = checkpoint.read_state(path, recipe_hash=state.recipe_hash, data_hash=state.data_hash)
         if saved.devices != state.devices:
             say(f"resuming a run of {saved.devices} devices on {state.devices}: same batches, last bits may differ")
-        return path, replace(saved, devices=state.devices)
+        saved.devices = state.devices
+        return path, saved
 
     def save_checkpoint(
-        self, snapshot: Snapshot, *, state: RunState, generators: Mapping[int, Mapping[str, Tensor]], keep: int
+        self, files: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any], *, state: RunState, keep: int
     ) -> Path:
-        """Write a checkpoint and remove all but the newest ``keep``."""
+        """Write a checkpoint of what ``checkpoint.collect`` gave and remove all but the newest ``keep``."""
 
         def write() -> None:
-            save_checkpoint(self.checkpoints, snapshot, state=state, generators=generators)
-            rotate(self.checkpoints, keep)
+            checkpoint.save_checkpoint(self.checkpoints, files, numbers, state=state)
+            checkpoint.rotate(self.checkpoints, keep)
 
-        self._write(write, f"step {state.step}: the checkpoint")
-        return checkpoint_path(self.checkpoints, state.step)
+        _save(write, f"step {state.step}: the checkpoint")
+        return checkpoint.checkpoint_path(self.checkpoints, state.step)
 
-    def has_checkpoint(self) -> bool:
-        """Whether there is one (damaged ones count)."""
-        has_one: bool = broadcast_object(any(self.checkpoints.glob("step-*")) if rank() == 0 else None)
-        return has_one
-
-    # --------------------------------------------------------------------------------------------- files
     def write_start(self, files: Mapping[str, str]) -> None:
         """Write what is known before the first step: texts by file name."""
 
@@ -109,16 +94,16 @@ class RunFolder:
             for name, text in files.items():
                 write_text(self.path / name, text)
 
-        self._write(write, "the recipe")
+        _save(write, "the recipe")
 
     def export(self, encoder: Encoder, tensors: Mapping[str, Tensor], *, step: int) -> None:
         """Write the encoder to ``model``, and all trained tensors to ``best.safetensors``."""
 
         def write() -> None:
             encoder.save(self.model)
-            save_tensors(tensors, self.path / "best.safetensors")
+            checkpoint.save_tensors(tensors, self.path / "best.safetensors")
 
-        self._write(write, f"step {step}: the model")
+        _save(write, f"step {step}: the model")
 
     def write_result(self, state: RunState, losses: Mapping[str, float], facts: Mapping[str, Any]) -> TrainResult:
         """Write ``result.json``; what it says."""
@@ -129,7 +114,7 @@ class RunFolder:
         )
         content = {**asdict(result), "model_dir": "model", "run_dir": ".", "recipe_hash": state.recipe_hash,
                    "stopped": state.stopped, **facts}
-        self._write(lambda: write_json(self.path / "result.json", content), "the result")
+        _save(lambda: write_json(self.path / "result.json", content), "the result")
         return result
 
     def read_result(self, state: RunState) -> TrainResult | None:
@@ -144,26 +129,20 @@ class RunFolder:
         finished: TrainResult | None = broadcast_object(result)
         return finished
 
-    def _write(self, write: Callable[[], None], what: str) -> None:
-        _on_first_device(
-            write,
-            lambda error: f"{what} could not be saved: {error}. What was saved before is untouched; make room, then "
-            "run the same command with --resume",
-        )
+
+def _save(write: Callable[[], None], what: str) -> None:
+    advice = "What was saved before is untouched; make room, then run the same command with --resume"
+    _on_first_device(write, f"{what} could not be saved", advice)
 
 
-def _on_first_device(work: Callable[[], None], explain: Callable[[Exception], str]) -> None:
-    """Let the first device work; if it cannot (a full disk), every device says so and stops.
-
-    Raises:
-        CheckpointError: it could not.
-    """
+def _on_first_device(work: Callable[[], None], fault: str, advice: str = "") -> None:
+    """Let the first device work; if it cannot, every device says so and stops."""
     message = None
     if rank() == 0:
         try:
             work()
         except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
-            message = explain(error)
+            message = f"{fault}: {error}" + (f". {advice}" if advice else "")
     message = broadcast_object(message)
     if message is not None:
         raise CheckpointError(message)

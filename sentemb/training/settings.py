@@ -9,12 +9,10 @@ from typing import Annotated, Literal
 from annotated_types import Lt
 from pydantic import AfterValidator
 
-from sentemb.data.orders import BatchOrder
-from sentemb.data.orders.no_duplicates import NoDuplicates
+from sentemb.data.orders import BatchOrder, NoDuplicates
 from sentemb.parts import Count, Fraction, NonNegative, Part, Positive, Whole
 from sentemb.training.callbacks import Callback
-from sentemb.training.optimizers import AdamW, Optimizer
-from sentemb.training.schedules import Linear, Schedule
+from sentemb.training.optimizers import AdamW, Linear, Optimizer, Schedule
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
@@ -30,7 +28,6 @@ class TrainSettings(Part):
         batch_size: examples contrasted with one another, over all devices together.
         gradient_accumulation: batches per optimiser step; they do not see each other.
         chunk_size: texts encoded at a time (GradCache): memory no longer grows with batch_size; same gradients.
-        kept_graphs_mib: memory for chunks that need no second forward pass: faster where there is some to spare.
         batches: which rows make a batch (``sentemb list batches``).
         learning_rate: of the backbone.
         head_learning_rate: of heads, terms and companions; by default learning_rate.
@@ -41,7 +38,6 @@ class TrainSettings(Part):
         warmup_fraction: share of the steps in which the learning rate rises.
         precision: auto is bf16 where the processor multiplies it natively, else fp32.
         seed: of every random choice.
-        deterministic: deterministic kernels on GPUs too; CPUs always are.
         compile: torch.compile the backbone: pays on GPUs and long runs.
         gradient_checkpointing: recompute activations: less memory, about 30 % slower.
         shard: deal the backbone's weights to the devices (FSDP2) instead of copying them.
@@ -62,7 +58,6 @@ class TrainSettings(Part):
     batch_size: Count = 64
     gradient_accumulation: Count = 1
     chunk_size: Count | None = None
-    kept_graphs_mib: NonNegative = 0.0
     batches: BatchOrder = field(default_factory=NoDuplicates)
 
     learning_rate: Positive = 3e-5
@@ -75,7 +70,6 @@ class TrainSettings(Part):
 
     precision: Precision = "auto"
     seed: Annotated[Whole, Lt(2**31)] = 42
-    deterministic: bool = False
     compile: bool = False
     gradient_checkpointing: bool = False
     shard: bool = False
@@ -94,8 +88,3 @@ class TrainSettings(Part):
     def __post_init__(self) -> None:
         if self.patience is not None and self.eval_every is None:
             raise ValueError("patience needs eval_every")
-        if self.kept_graphs_mib and self.chunk_size is None:
-            raise ValueError("kept_graphs_mib needs chunk_size")
-        if self.kept_graphs_mib and self.shard:
-            # every device gathers weights at the same time, so none may skip a forward pass that others need
-            raise ValueError("kept_graphs_mib and shard exclude each other")

@@ -56,7 +56,7 @@ class Step:
         self.touched = self.parameters if has_ddp else []
         self.cache: GradCache | None = None
         if settings.chunk_size:
-            self.cache = GradCache(objective, accelerator, kept_graphs_mib=settings.kept_graphs_mib)
+            self.cache = GradCache(objective, accelerator)
 
     def __call__(self, inputs: Sequence[StepInput]) -> StepResult:
         """One optimiser step over ``gradient_accumulation`` batches.

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentemb.data.distinct import text_hashes
+from sentemb.data.tokens import text_hashes
 
 
 @given(st.lists(st.text(max_size=20), max_size=30))
@@ -28,7 +28,7 @@ def test_is_blake2b_cut_to_63_bits():
 
 
 def test_the_same_in_another_process():
-    code = "from sentemb.data.distinct import text_hashes; print(text_hashes(['a', 'b']).tolist())"
+    code = "from sentemb.data.tokens import text_hashes; print(text_hashes(['a', 'b']).tolist())"
     told = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
     ).stdout

@@ -6,7 +6,7 @@ from collections import namedtuple
 
 import pytest
 
-from sentemb.data.in_memory import InMemory
+from sentemb.data import InMemory
 from sentemb.errors import DataError, PartError
 from sentemb.parts import room, to_table
 

@@ -5,10 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentemb.data.orders import Batches, BatchOrder
-from sentemb.data.orders.by_length import ByLength
-from sentemb.data.orders.no_duplicates import NoDuplicates
-from sentemb.data.orders.shuffled import Shuffled
+from sentemb.data.orders import Batches, BatchOrder, ByLength, NoDuplicates, Shuffled
 from sentemb.errors import DataError
 from sentemb.parts import room
 from sentemb.types import Examples, TokenColumn
@@ -197,7 +194,7 @@ def test_an_order_of_ones_own():
 
 # ---------------------------------------------------------------------------------------------- refusals
 def test_no_rows():
-    with pytest.raises(DataError, match="no rows"):
+    with pytest.raises(DataError, match="of 0 rows"):
         Batches(examples([]), Shuffled(), batch_size=4, seed=0)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentemb.data.padding import concatenate, pad
+from sentemb.data.tokens import concatenate, pad
 from sentemb.types import TokenColumn
 
 

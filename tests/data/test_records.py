@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sentemb.data.faults import Faults
-from sentemb.data.records import iter_records, iter_texts
+from sentemb.data.sources import iter_records, iter_texts
 from sentemb.errors import DataError
 
 
@@ -48,9 +48,9 @@ def test_texts(tmp_path, name, content, column, expected):
     [
         ({"title": "a", "body": "b"}, None, "which column holds the text. Columns: title, body"),
         ({"text": "b"}, "txt", 'no column "txt"; known: text; did you mean text'),
-        ({"text": " "}, None, 'column "text" is empty'),
-        ({"text": None}, None, 'column "text" is empty'),
-        ({"text": 3}, None, 'column "text" is int, no text'),
+        ({"text": " "}, None, 'column "text" is \' \'; every row needs a text'),
+        ({"text": None}, None, 'column "text" is None; every row'),
+        ({"text": 3}, None, 'column "text" is 3; every row needs a text'),
     ],
 )
 def test_rows_without_a_text(tmp_path, row, column, message):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from sentemb.data.distinct import text_hashes
+from sentemb.data import tokens
 from sentemb.data.table import Table
-from sentemb.data.tokens import load_tokens, store_tokens, tokenise
+from sentemb.data.tokens import load_tokens, store_tokens, text_hashes, tokenise
 from sentemb.errors import DataError
 from sentemb.files import cache_dir
 from sentemb.types import TokenColumn
@@ -42,6 +42,14 @@ def tokeniser(tiny_bert: Path) -> Counting:
     return Counting(AutoTokenizer.from_pretrained(tiny_bert), 6)
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where token ids lie, also those of few texts."""
+    monkeypatch.setenv("SENTEMB_CACHE", str(tmp_path))
+    monkeypatch.setattr(tokens, "CACHED_FROM", 1)
+    return tmp_path / "tokens"
+
+
 TABLE = Table(columns={
     "anchor": ["the dog runs", "a cat", "the dog runs", "the man plays the guitar and the music"],
     "positive": ["a cat", "the dog runs", "a blue car", "one"],
@@ -52,8 +60,8 @@ def rows(column: TokenColumn) -> list[list[int]]:
     return [column.flat[a:b].tolist() for a, b in zip(column.offsets[:-1], column.offsets[1:], strict=True)]
 
 
-def test_equals_the_tokenizer_row_by_row(tokeniser, tmp_path):
-    examples = tokenise(TABLE, tokeniser, cache_dir=tmp_path)
+def test_equals_the_tokenizer_row_by_row(tokeniser):
+    examples = tokenise(TABLE, tokeniser)
     for role, texts in TABLE.columns.items():
         expected = tokeniser.hub(texts, truncation=True, max_length=6)["input_ids"]
         assert rows(examples.columns[role]) == expected
@@ -63,36 +71,37 @@ def test_equals_the_tokenizer_row_by_row(tokeniser, tmp_path):
     assert examples.score is TABLE.score
 
 
-def test_every_distinct_text_is_tokenised_once(tokeniser, tmp_path):
-    tokenise(TABLE, tokeniser, cache_dir=tmp_path)
+def test_every_distinct_text_is_tokenised_once(tokeniser, tmp_path, monkeypatch):
+    monkeypatch.setenv("SENTEMB_CACHE", str(tmp_path))
+    tokenise(TABLE, tokeniser)
     assert tokeniser.seen == 5
     assert not list(tmp_path.iterdir())  # few texts are not worth a file
 
 
-def test_prefixes_are_tokenised_and_leave_the_identity_of_a_text_alone(tokeniser, tmp_path):
+def test_prefixes_are_tokenised_and_leave_the_identity_of_a_text_alone(tokeniser):
     table = Table(columns=TABLE.columns, prefixes={"anchor": "two "})
-    examples = tokenise(table, tokeniser, cache_dir=tmp_path)
+    examples = tokenise(table, tokeniser)
     assert rows(examples.columns["anchor"]) == rows(tokeniser(["two " + text for text in TABLE.columns["anchor"]]))
     assert rows(examples.columns["positive"]) == rows(tokeniser(TABLE.columns["positive"]))
     assert examples.columns["anchor"].text[1] == examples.columns["positive"].text[0]
     with pytest.raises(DataError, match="prefixes for negative_1; columns: anchor, positive"):
-        tokenise(Table(columns=TABLE.columns, prefixes={"negative_1": "x"}), tokeniser, cache_dir=tmp_path)
+        tokenise(Table(columns=TABLE.columns, prefixes={"negative_1": "x"}), tokeniser)
 
 
-def test_the_encoders_own_tokenizer_fits(tiny_bert, tmp_path):
+def test_the_encoders_own_tokenizer_fits(tiny_bert, cache):
     from sentemb.encoder import Encoder
 
     own = Encoder.load(tiny_bert, max_tokens=6).tokeniser
-    first = tokenise(TABLE, own, cache_dir=tmp_path, cached_from=1)
+    first = tokenise(TABLE, own)
     assert rows(first.columns["anchor"]) == rows(own(TABLE.columns["anchor"]))
-    second = tokenise(TABLE, own, cache_dir=tmp_path, cached_from=1)
+    second = tokenise(TABLE, own)
     assert rows(second.columns["anchor"]) == rows(first.columns["anchor"])
 
 
-def test_a_second_time_comes_from_the_cache(tokeniser, tmp_path):
-    first = tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
+def test_a_second_time_comes_from_the_cache(tokeniser, cache):
+    first = tokenise(TABLE, tokeniser)
     tokeniser.seen = 0
-    second = tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
+    second = tokenise(TABLE, tokeniser)
     assert tokeniser.seen == 0
     for role in TABLE.columns:
         assert rows(first.columns[role]) == rows(second.columns[role])
@@ -100,8 +109,8 @@ def test_a_second_time_comes_from_the_cache(tokeniser, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["text", "order", "max_tokens", "prefix", "tokenizer"])
-def test_the_cache_answers_for_nothing_else(tokeniser, tmp_path, tiny_bert, change):
-    tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
+def test_the_cache_answers_for_nothing_else(tokeniser, cache, tiny_bert, change):
+    tokenise(TABLE, tokeniser)
     table = TABLE
     if change == "text":
         table = Table(columns={**TABLE.columns, "positive": ["a cat", "the dog runs", "a blue car", "two"]})
@@ -116,16 +125,16 @@ def test_the_cache_answers_for_nothing_else(tokeniser, tmp_path, tiny_bert, chan
         hub.add_tokens(["guitarist"])
         tokeniser = Counting(hub, 6)
     tokeniser.seen = 0
-    examples = tokenise(table, tokeniser, cache_dir=tmp_path, cached_from=1)
+    examples = tokenise(table, tokeniser)
     assert tokeniser.seen == 5
     prefix = table.prefixes.get("anchor", "")
     assert rows(examples.columns["anchor"]) == rows(tokeniser([prefix + text for text in table.columns["anchor"]]))
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "pickle", "other-rows"])
-def test_a_damaged_entry_is_made_anew(tokeniser, tmp_path, damage):
-    good = tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
-    (entry,) = tmp_path.iterdir()
+def test_a_damaged_entry_is_made_anew(tokeniser, cache, damage):
+    good = tokenise(TABLE, tokeniser)
+    (entry,) = cache.iterdir()
     data = bytearray(entry.read_bytes())
     with np.load(entry) as arrays:
         flat, offsets = arrays["flat"], arrays["offsets"]
@@ -141,31 +150,31 @@ def test_a_damaged_entry_is_made_anew(tokeniser, tmp_path, damage):
     else:
         np.savez(entry, flat=flat, offsets=np.array([0, len(flat)]))
     tokeniser.seen = 0
-    again = tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
+    again = tokenise(TABLE, tokeniser)
     assert tokeniser.seen == 5
     assert rows(again.columns["positive"]) == rows(good.columns["positive"])
-    tokenise(TABLE, tokeniser, cache_dir=tmp_path, cached_from=1)
+    tokenise(TABLE, tokeniser)
     assert tokeniser.seen == 5  # the entry is whole again
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(tokeniser, tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("no folder")
-    examples = tokenise(TABLE, tokeniser, cache_dir=blocked / "tokens", cached_from=1)
+def test_a_cache_that_cannot_be_written_costs_only_time(tokeniser, cache):
+    cache.write_text("no folder")
+    examples = tokenise(TABLE, tokeniser)
     assert len(examples) == 4
 
 
-def test_the_least_recently_used_entries_go(tmp_path):
+def test_the_least_recently_used_entries_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "CACHE_BYTES", 10_000)
     column = TokenColumn(flat=np.zeros(1000, dtype=np.int32), offsets=np.array([0, 1000]), text=np.array([1]))
     for i, key in enumerate("ab"):
-        store_tokens(tmp_path / f"{key}.npz", column, capacity_bytes=10_000)
+        store_tokens(tmp_path / f"{key}.npz", column)
         os.utime(tmp_path / f"{key}.npz", (i, i))
     assert load_tokens(tmp_path / "a.npz", column.text) is not None  # now the younger of the two
-    store_tokens(tmp_path / "c.npz", column, capacity_bytes=10_000)
+    store_tokens(tmp_path / "c.npz", column)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "c.npz"]
 
 
-def test_a_text_of_which_nothing_is_left(tmp_path):
+def test_a_text_of_which_nothing_is_left():
     class Silent:
         max_tokens = 4
 
@@ -178,7 +187,7 @@ def test_a_text_of_which_nothing_is_left(tmp_path):
             )
 
     with pytest.raises(DataError, match=r"leaves nothing of 1 texts, e\.g\. of row 1"):
-        tokenise(Table(columns={"anchor": ["\u200b"]}), Silent(), cache_dir=tmp_path)
+        tokenise(Table(columns={"anchor": ["\u200b"]}), Silent())
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):

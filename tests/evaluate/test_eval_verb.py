@@ -16,11 +16,11 @@ import pytest
 
 from sentemb.cli import main
 from sentemb.errors import DataError, EvaluationError
+from sentemb.evaluate.comparison import compare, load_side
 from sentemb.evaluate.evaluation import averages
 from sentemb.evaluate.model import ModelIdentity
-from sentemb.evaluate.reports.compare import compare, load_side
-from sentemb.evaluate.reports.report import Published, markdown, published_scores, report_rows, table
-from sentemb.evaluate.reports.results import (
+from sentemb.evaluate.report import published_scores, report_sheet
+from sentemb.evaluate.results import (
     Items,
     Results,
     TaskFailure,
@@ -29,7 +29,7 @@ from sentemb.evaluate.reports.results import (
     save_results,
     write_results,
 )
-from sentemb.evaluate.statistics.significance import Interval
+from sentemb.evaluate.significance import Interval
 from sentemb.evaluate.suites import Average, Suite, load_suite, suite_names
 
 CODE = """
@@ -197,7 +197,7 @@ def test_constant_scores_are_said(place, capsys):
         (["embed:nothing", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl"], 'has no "nothing"'),
         (["embed:encode", "--sts", "absent.csv"], "absent.csv"),
         (["embed:encode", "--suite", "sts"], "--data-dir"),
-        (["embed:encode", "--task", "STS99"], 'mteb has no task "STS99"'),
+        (["embed:encode", "--task", "STS99"], "'STS99' not found"),
         (["embed:encode", "--task", "classification:path=data/mteb/banking77,method=svm"], 'method = "svm": must be'),
         (["embed:encode", "--sts", "data/mteb/stsbenchmark-sts/test.jsonl", "--model-set", "query"], "KEY=VALUE"),
         (["embed:encode", "--task", "STS12", "-d", "absent"], "no such data folder"),
@@ -241,11 +241,15 @@ def test_compare_two_runs(place, capsys):
 
 def made(score, *, seed=0, task="T", items=None, name="m"):
     return Results(
-        model=ModelIdentity(name=name, recipe_seed=seed),
+        model=ModelIdentity(name=name, digest=str(seed)),
         suite="suite",
         tasks=[TaskResult(task=task, kind="STS", protocol="mteb", metric="x", main=score, items=items)],
         averages={"avg": score},
     )
+
+
+def column(sheet, name):
+    return [row[sheet.headers.index(name)] for row in sheet.rows]
 
 
 def row(task, main, *, kind="STS", protocol="mteb", metric="x", **fields):
@@ -257,23 +261,20 @@ def test_seeds_are_mean_and_sd(tmp_path):
         for seed, score in enumerate(scores):
             write_results(tmp_path / side / f"{seed}.json", made(score, seed=seed))
     (row,) = compare(load_side(tmp_path / "a"), load_side(tmp_path / "b"))
-    assert (row.a, row.a_sd) == (pytest.approx(71.0), pytest.approx(1.0))
+    assert (row.a, row.scores_a) == (pytest.approx(71.0), [70.0, 71.0, 72.0])
     assert row.result.test == "Welch over seeds"
     assert row.result.p < 0.05
-    (cells, average) = report_rows(load_side(tmp_path / "a"))
-    assert cells.score == "71.00 ± 1.00"
-    assert average.score == "71.00 ± 1.00"
+    assert column(report_sheet(load_side(tmp_path / "a")), "score") == ["71.00 ± 1.00", "71.00 ± 1.00"]
 
 
 def test_an_average_without_every_interval_has_none():
     known = row("A", 50.0, interval=Interval(low=48.0, high=52.0))
     means = {"both": ("A", "B"), "first": ("A",), "gone": ("A", "C")}
     entries = [Average(name=name, tasks=tasks) for name, tasks in means.items()]
-    found = averages(Suite(name="s", title="", tasks=(), averages=entries), [known, row("B", 60.0)])
-    assert found["both"] == (55.0, None)
-    assert found["first"] == (50.0, Interval(low=48.0, high=52.0))
-    assert np.isnan(found["gone"][0])
-    assert found["gone"][1] is None
+    found, intervals = averages(Suite(name="s", title="", tasks=(), averages=entries), [known, row("B", 60.0)])
+    assert (found["both"], found["first"]) == (55.0, 50.0)
+    assert intervals == {"first": Interval(low=48.0, high=52.0)}
+    assert np.isnan(found["gone"])
 
 
 def test_what_cannot_be_tested_is_said(tmp_path):
@@ -353,11 +354,7 @@ def test_all_faults_of_a_suite_at_once(tmp_path):
 
 
 def test_published_beside_ours_with_the_difference():
-    published = [
-        Published(model="x/m", task="STS12", protocol="mteb", score=72.37, source="s"),
-        Published(model="x/m", task="STS12", protocol="simcse", score=70.0, source="s"),
-        Published(model="x/m", task="Banking77Classification", protocol="mteb", score=80.0, source="s"),
-    ]
+    published = {("mteb", "sts12"): 72.37, ("simcse", "sts12"): 70.0, ("mteb", "banking77"): 80.0}
     tasks = [
         row("STS12", 72.4),
         row("STS12", 71.0, protocol="simcse"),
@@ -365,15 +362,10 @@ def test_published_beside_ours_with_the_difference():
         row("Banking77", 80.2, kind="Classification", protocol="fewshot (8 a label, 10 draws)"),
         row("mine", 50.0, protocol="file"),
     ]
-    rows = report_rows([Results(model=ModelIdentity(name="m"), suite="s", tasks=tasks)], published)
-    assert [(row.published, row.difference) for row in rows] == [
-        ("72.37", "+0.03"),
-        ("70.00", "+1.00"),
-        ("", ""),
-        ("80.00", "+0.20"),
-        ("", ""),
-    ]
-    assert markdown(rows).count("\n") == 2 + len(rows)
+    sheet = report_sheet([Results(model=ModelIdentity(name="m"), suite="s", tasks=tasks)], published)
+    assert column(sheet, "published") == ["72.37", "70.00", "", "80.00", ""]
+    assert column(sheet, "difference") == ["+0.03", "+1.00", "", "+0.20", ""]
+    assert sheet.markdown().count("\n") == 2 + len(sheet.rows)
 
 
 def test_reports_say_what_an_interval_is_of():
@@ -381,12 +373,11 @@ def test_reports_say_what_an_interval_is_of():
         row("A_1", 50, kind="Clustering", interval=Interval(low=49, high=51), interval_note="over runs"),
         row("B", 60.0, kind="PairClassification", interval_note="no interval: [why]"),
     ]
-    rows = report_rows([Results(model=ModelIdentity(name="m"), suite="s", tasks=tasks)])
-    assert [row.interval for row in rows] == ["49.00 – 51.00 ¹", "none"]
-    text = markdown(rows)
-    assert "¹ over runs: A_1" in text
-    assert "no interval: [why]: B" in text
-    assert str(table(rows, "t").caption) == "¹ over runs: A_1\nno interval: \\[why]: B"
+    sheet = report_sheet([Results(model=ModelIdentity(name="m"), suite="s", tasks=tasks)])
+    assert column(sheet, "95 % interval") == ["49.00 – 51.00 ¹", "none"]
+    assert "¹ over runs: A_1" in sheet.markdown()
+    assert "no interval: [why]: B" in sheet.markdown()
+    assert str(sheet.drawn("t").caption) == "¹ over runs: A_1\nno interval: \\[why]: B"
 
 
 def test_repeated_draws_have_an_interval_that_says_so(place, capsys):
@@ -397,12 +388,10 @@ def test_repeated_draws_have_an_interval_that_says_so(place, capsys):
 
 
 def test_published_files_are_well_formed():
-    assert {entry.task for entry in published_scores("sentence-transformers/all-MiniLM-L6-v2")} >= {
-        "STS12",
-        "NFCorpus",
-    }
+    known = published_scores("sentence-transformers/all-MiniLM-L6-v2")
+    assert known.keys() >= {("mteb", "sts12"), ("mteb", "nfcorpus")}
     assert published_scores("all-minilm-l6-v2") == published_scores("sentence-transformers/all-MiniLM-L6-v2")
-    assert published_scores("nobody/nothing") == []
+    assert published_scores("nobody/nothing") == {}
 
 
 # --------------------------------------------------------------------------------------------- data verbs

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import cityblock
 
-from sentemb.evaluate.statistics.metrics import correlation, pair_similarities, pearson, spearman
+from sentemb.evaluate.metrics import pair_similarities, pearson, spearman
 
 values = st.integers(-5, 5) | st.floats(-1e6, 1e6, allow_nan=False).filter(lambda x: x == 0 or abs(x) > 1e-6)
 
@@ -36,24 +36,13 @@ def test_random_large():
     assert abs(pearson(x, y) - stats.pearsonr(x, y).statistic) < 1e-9
 
 
-@pytest.mark.parametrize("kind", ["spearman", "pearson"])
-def test_does_not_exist(kind):
-    assert np.isnan(correlation(kind, [0.3], [1.0]))
-    assert np.isnan(correlation(kind, [], []))
-    assert np.isnan(correlation(kind, [0.1, 0.1, 0.1], [1.0, 2.0, 3.0]))
-    assert np.isnan(correlation(kind, [1.0, 2.0, 3.0], [5, 5, 5]))
-    assert np.isnan(correlation(kind, [1.0, np.nan, 3.0], [1, 2, 3]))
-
-
-def test_tiny_and_huge_values():
-    x = np.array([1.0, 2.0, 4.0])
-    assert pearson(x * 1e-200, x) == pytest.approx(1.0, abs=1e-12)
-    assert pearson(x * 1e200, x) == pytest.approx(1.0, abs=1e-12)
-
-
-def test_lengths_must_agree():
-    with pytest.raises(ValueError, match="one length"):
-        pearson([1.0, 2.0], [1.0])
+@pytest.mark.parametrize("correlation", [spearman, pearson])
+def test_does_not_exist(correlation):
+    assert np.isnan(correlation([0.3], [1.0]))
+    assert np.isnan(correlation([], []))
+    assert np.isnan(correlation([0.1, 0.1, 0.1], [1.0, 2.0, 3.0]))
+    assert np.isnan(correlation([1.0, 2.0, 3.0], [5, 5, 5]))
+    assert np.isnan(correlation([1.0, np.nan, 3.0], [1, 2, 3]))
 
 
 def test_similarities_by_loop():
@@ -73,7 +62,7 @@ def test_similarities_by_loop():
 def test_blocks_do_not_show(monkeypatch):
     first, second = np.random.default_rng(2).normal(size=(2, 11, 4)).astype(np.float32)
     whole = pair_similarities(first, second)
-    monkeypatch.setattr("sentemb.evaluate.statistics.metrics._BLOCK_ROWS", 3)
+    monkeypatch.setattr("sentemb.evaluate.metrics._BLOCK_ROWS", 3)
     for name, block in pair_similarities(first, second).items():
         np.testing.assert_array_equal(block, whole[name])
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentemb.errors import DataError, EvaluationError, ModelError, NumericError, PartError
-from sentemb.evaluate.model import EvalModel, ModelIdentity, VectorMemory
+from sentemb.evaluate.model import EvalModel, ModelIdentity
 from sentemb.evaluate.opening import ModelOptions, open_model
 
 TEXTS = ["a cat", "a dog", "a river and a song"]
@@ -80,19 +80,6 @@ def test_the_precision_of_a_report_is_what_was_computed(tiny_bert, precision):
     assert model.identity.precision == "float32"  # an encoder keeps its own
 
 
-def test_recipe_and_seed_beside_the_model(tiny_bert, tmp_path):
-    from sentemb.encoder import Encoder
-
-    encoder = Encoder.load(tiny_bert)
-    found = []
-    for seed in (1, 2):
-        encoder.save(tmp_path / f"run{seed}" / "model")
-        (tmp_path / f"run{seed}" / "recipe.toml").write_text(f"# resolved\n[train]\nseed = {seed}\nepochs = 1\n")
-        found.append(open_model(str(tmp_path / f"run{seed}" / "model")).identity)
-    assert found[0].recipe == found[1].recipe is not None
-    assert [one.recipe_seed for one in found] == [1, 2]
-
-
 # --------------------------------------------------------------------------------------- vectors on disk
 def test_vectors_by_text(tmp_path):
     pq.write_table(pa.table({"text": TEXTS, "embedding": lengths(TEXTS).tolist()}), tmp_path / "v.parquet")
@@ -129,7 +116,7 @@ def test_malformed_vector_files(tmp_path):
     with pytest.raises(DataError, match='columns words; needed are "text"'):
         open_model(tmp_path / "v.parquet")
     pq.write_table(pa.table({"text": ["a", "b"], "embedding": [[1.0, 2.0], [1.0]]}), tmp_path / "v.parquet")
-    with pytest.raises(DataError, match="differ in length"):
+    with pytest.raises(DataError, match="of one length"):
         open_model(tmp_path / "v.parquet")
 
 
@@ -149,19 +136,20 @@ def test_nan_names_the_text():
 
 
 @pytest.mark.parametrize("limit", [10**9, 40, 0])
-def test_memory_never_changes_a_vector(limit):
+def test_memory_never_changes_a_vector(limit, monkeypatch):
+    monkeypatch.setattr("sentemb.evaluate.model.MEMORY_BYTES", limit)
     calls = []
 
     def encode(texts):
         calls.append(list(texts))
         return lengths(texts)
 
-    memory = VectorMemory(limit)
+    model = open_model(encode)
     generator = np.random.default_rng(0)
     words = ["x" * n for n in range(1, 12)]
     for _ in range(30):
         texts = list(generator.choice(words, 6))
-        np.testing.assert_array_equal(memory.vectors(texts, None, encode), lengths(texts))
+        np.testing.assert_array_equal(model.encode(texts), lengths(texts))
         assert len(set(calls[-1])) == len(calls[-1])
     if limit > 10**6:
         assert sum(map(len, calls)) == len(words)

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from sentemb.errors import DataError
-from sentemb.evaluate.reading.pairs import read_pairs
+from sentemb.evaluate.reading import read_pairs
 
 ROWS = [
     {"sentence1": 'a "quoted" cat', "sentence2": "a dog, barking", "score": 1.5, "subset": "x"},
@@ -42,7 +42,6 @@ def test_formats(tmp_path, kind):
     path = tmp_path / f"pairs.{kind}"
     write(path, kind)
     pairs = read_pairs(path)
-    assert pairs.name == "pairs"
     assert list(pairs.sentence1) == [row["sentence1"] for row in ROWS]
     assert list(pairs.sentence2) == [row["sentence2"] for row in ROWS]
     np.testing.assert_array_equal(pairs.score, [1.5, 5.0])
@@ -68,7 +67,7 @@ def test_byte_order_mark_and_blank_lines(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.xlsx", "a", "unknown ending; known"),
+        ("p.xlsx", "a", "unknown format"),
         ("p.txt", "a\n", r'p.txt:1: no column "sentence1"; found: text'),
         ("p.jsonl.gz", "no gzip", r"p.jsonl.gz: the file is damaged"),
         ("p.jsonl", "{oops\n" * 12, "and 2 more faulty rows\ncorrect these rows$"),
@@ -76,7 +75,7 @@ def test_byte_order_mark_and_blank_lines(tmp_path):
         ("p.csv", "", "no pairs in it; rows with the columns sentence1"),
         ("p.jsonl", '{"sentence1": "a", "sentence2": "b"}\n', r'jsonl:1: no column "score"; found: sentence1, '),
         ("p.jsonl", '{"sentence1": "a", "sentence2": "b", "score": 1}\n{oops\n', "p.jsonl:2: no JSON object: .* 2"),
-        ("p.jsonl", "[1]\n", r"p.jsonl:1: found an array; one JSON object a line"),
+        ("p.jsonl", "[1]\n", r"p.jsonl:1: found list; one JSON object a line"),
         (
             "p.jsonl",
             '{"sentence1": null, "sentence2": "b", "score": 1}\n',

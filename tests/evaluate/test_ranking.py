@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentemb.errors import DataError, EvaluationError
-from sentemb.evaluate.reading.trec import read_qrels, read_run, write_run
+from sentemb.evaluate.metrics import judged_queries, ranking_scores
+from sentemb.evaluate.reading import check_ids, read_qrels, read_run, write_run
 from sentemb.evaluate.retrievers import fuse
-from sentemb.evaluate.statistics.ranking import check_ids, judged_queries, ranking_scores
 
 CUTS = (1, 3, 10)
 
@@ -139,9 +139,9 @@ def test_empty_qrels_and_unknown_ids():
 
 
 def test_fusion_by_hand():
-    fused = fuse([{"q": {"a": 9.0, "b": 1.0}}, {"q": {"b": 0.2, "c": 0.1}}])
+    fused = fuse([{"q": {"a": 9.0, "b": 1.0}}, {"q": {"b": 0.2, "c": 0.1}}], 10)
     assert fused["q"] == pytest.approx({"a": 1 / 61, "b": 1 / 62 + 1 / 61, "c": 1 / 62})
-    assert list(fuse([{"q": {"a": 9.0, "b": 1.0}}], k=1)["q"]) == ["a"]
+    assert list(fuse([{"q": {"a": 9.0, "b": 1.0}}], 1)["q"]) == ["a"]
 
 
 # --------------------------------------------------------------------------------------------- TREC files

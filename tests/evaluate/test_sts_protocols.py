@@ -14,9 +14,9 @@ from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.dev import dev_score
 from sentemb.evaluate.evaluation import evaluate_model
 from sentemb.evaluate.opening import open_model
-from sentemb.evaluate.reading.pairs import PairSet, read_pairs
+from sentemb.evaluate.reading import PairSet, read_pairs
 from sentemb.evaluate.task import EvalSetup
-from sentemb.evaluate.tasks.sts import SEVEN, Sts, read_sts_set
+from sentemb.evaluate.tasks.sts import SEVEN, Sts
 
 
 class Letters:
@@ -31,12 +31,12 @@ class Letters:
         return (counts * np.sqrt(np.arange(2, 10))).astype(np.float32)
 
 
-def pair_set(name="made", subset=None):
+def pair_set(subset=None):
     generator = np.random.default_rng(0)
     words = ["".join(generator.choice(list("abcdefgh"), 6)) for _ in range(30)]
     first, second = list(generator.choice(words, 40)), list(generator.choice(words, 40))
     score = generator.integers(0, 6, 40).astype(float)
-    return PairSet(name=name, sentence1=first, sentence2=second, score=score, subset=subset)
+    return PairSet(sentence1=first, sentence2=second, score=score, subset=subset)
 
 
 def score_of(embedder, pairs, **settings):
@@ -52,7 +52,7 @@ def cosine(pairs):
 
 def test_one_deduplicated_pass_over_all_sets(tmp_path):
     letters = Letters()
-    sets = {"one": pair_set("one"), "two": pair_set("two", subset=["s"] * 40)}
+    sets = {"one": pair_set(), "two": pair_set(subset=["s"] * 40)}
     for name, pairs in sets.items():
         (tmp_path / f"{name}.jsonl").write_text(rows_of(pairs))
     evaluate_model(letters, [Sts(path=str(tmp_path / f"{name}.jsonl")) for name in sets], resamples=0)
@@ -102,8 +102,7 @@ def test_layouts(tmp_path, monkeypatch, protocol, test, dev):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(rows_of(pair_set()))
     data = DataFolder.find(tmp_path)
-    pairs = read_sts_set(data, protocol, "STSBenchmark")
-    assert pairs.name == "STSBenchmark"
+    pairs = Sts(protocol=protocol, sets=("STSBenchmark",)).load(EvalSetup(data=data))
     assert len(pairs) == 40
     assert pairs.subset is None  # SentEval scores STS-B as one set
     monkeypatch.setenv("SENTEMB_DATA", str(tmp_path))

@@ -20,12 +20,10 @@ from sentemb.mining.rules import (
     CandidateTable,
     CrossEncoder,
     MiningRule,
-    OtherEncoder,
     RankWindow,
     RelativeMargin,
     ScoreRange,
     allowed_by,
-    scored_above,
 )
 from sentemb.mining.run import mine, report_of
 from sentemb.mining.sources import Nearest, Passages, Random, SharedWords
@@ -50,7 +48,6 @@ def miner_of(texts: MiningTexts, anchors: Any, corpus: Any, **options: Any) -> M
     return Miner(
         Passages(vectors=anchors, texts=texts.anchors), Passages(vectors=corpus, texts=texts.corpus),
         MiningOptions(**options), positives=texts.positives, excluded=texts.excluded,
-        spaces=lambda _: (anchors, corpus),
     )
 
 
@@ -108,20 +105,18 @@ def test_rules_work_on_a_table_alone() -> None:
     assert allowed_by([ScoreRange(most=0.8), RankWindow(skip=1)], table).tolist() == [[False, False, True, False]]
     assert RelativeMargin(fraction=0.1).refused(table)[0, :3].tolist() == [True, False, False]
     with pytest.raises(SearchError, match="only vectors are mined"):
-        OtherEncoder(model="m").refused(table)
-    with pytest.raises(SearchError, match="only vectors are mined"):
-        scored_above(table, lambda _: np.zeros(0), 0)
+        CrossEncoder(model="m").refused(table)
 
 
 def test_vectors_alone_are_mined_as_while_training() -> None:
     rows = vectors(40, seed=1)
     own = Lists.of([(i, i) for i in range(40)], 40)
     options = MiningOptions(negatives=3, rules=[RankWindow(skip=2)], sources=[Nearest(), Random()])
-    (block,) = Miner(Passages(vectors=rows), Passages(vectors=rows), options, positives=None, excluded=own).mine()
+    (block,) = Miner(Passages(vectors=rows), Passages(vectors=rows), options, positives=own, excluded=own).mine()
     assert block.negatives.shape == (40, 3)
     assert (block.negatives != block.anchors[:, None]).all()
     with pytest.raises(SearchError, match="shared_words: needs texts"):
-        Miner(Passages(vectors=rows), Passages(vectors=rows), MiningOptions(sources=[SharedWords()]), positives=None,
+        Miner(Passages(vectors=rows), Passages(vectors=rows), MiningOptions(sources=[SharedWords()]), positives=own,
               excluded=own)
 
 
@@ -165,12 +160,9 @@ def test_models_refuse_what_they_rate_above_the_positive(monkeypatch: pytest.Mon
         own = [min(1.0 if t.endswith("7") else 0.5 for t in texts.positives_of(a)) for a in m.anchors.tolist()]
         assert not any(any(row) for row, bar in zip(sevens, own, strict=True) if bar < 1)
         assert m.refused > 0
-    for m in miner_of(texts, anchors, corpus, negatives=3, rules=[OtherEncoder(model="m")], candidates=99).mine():
-        assert len(m.anchors)
-        assert (m.similarity <= m.positive[:, None]).all()
     for wrong in (lambda pairs: np.full(len(pairs), np.nan), lambda pairs: np.zeros(3)):
         monkeypatch.setattr(rules_module, "_cross_encoder", lambda model, wrong=wrong: wrong)
-        with pytest.raises(NumericError, match="the scoring model gave"):
+        with pytest.raises(NumericError, match="m gave"):
             list(miner_of(texts, anchors, corpus, rules=[CrossEncoder(model="m")]).mine())
 
 

@@ -15,7 +15,7 @@ import pytest
 from torch import nn
 
 from sentemb.errors import PartError, RecipeError
-from sentemb.parts import Count, Fraction, Part, Positive, describe, part, room, schema_of, spell, to_table
+from sentemb.parts import Count, Fraction, Part, Positive, describe, room, rooms, schema_of, spell, to_table
 from sentemb.terms.term import Term
 
 
@@ -167,7 +167,7 @@ def test_own_parts_may_lie_in_the_current_folder(tmp_path: Path, monkeypatch: py
 
 def test_installed_packages_add_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint(name="terms.scaled", value=USE, group="sentemb")
-    monkeypatch.setattr(part, "entry_points_of_sentemb", lambda: (entry,))
+    monkeypatch.setattr(rooms, "entry_points_of_sentemb", lambda: (entry,))
     assert "scaled" in room("terms").names()
     assert room("terms").make({"use": "scaled", "factor": 2}) == Scaled(factor=2)
     assert to_table(Scaled())["use"] == "scaled"

@@ -6,7 +6,7 @@ import pytest
 
 from sentemb.data import iter_records
 from sentemb.errors import DataError
-from sentemb.evaluate.reading.retrieval import read_retrieval
+from sentemb.evaluate.reading import read_retrieval
 from sentemb.quickstart.corpus import Docstring
 from sentemb.quickstart.split import split, write_task, write_training
 

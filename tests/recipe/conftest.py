@@ -62,8 +62,8 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
         is_decoder = any(term["use"] == "causal_lm" for term in tree["terms"])
         file = {"lines": "lines.txt", "triplets": "triplets.jsonl", "pairs": "pairs.jsonl"}[tree["data"]["use"]]
         result = [
-            f"encoder.backbone={tiny_decoder if is_decoder else tiny_bert}", f"data.path={data_dir / file}", "train.batch_size=8",
-            "train.max_steps=2", "train.precision=fp32",
+            f"encoder.backbone={tiny_decoder if is_decoder else tiny_bert}", f"data.path={data_dir / file}",
+            "train.batch_size=8", "train.max_steps=2", "train.precision=fp32",
         ]
         for place, companion in enumerate(tree.get("companions", [])):
             if "generator" in companion:

@@ -92,7 +92,7 @@ def test_list_names_kinds_parts_and_recipes(capsys):
 
 
 def test_a_part_whose_library_is_absent_is_listed_with_the_reason(monkeypatch):
-    monkeypatch.setattr("sentemb.parts.part.Room.find", lambda self, use: importlib.import_module("no_such_library"))
+    monkeypatch.setattr("sentemb.parts.rooms.Room.find", lambda self, use: importlib.import_module("no_such_library"))
     assert catalogue("terms")["info_nce"] == "(cannot be used here: No module named 'no_such_library')"
 
 

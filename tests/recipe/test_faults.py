@@ -127,11 +127,36 @@ def test_toml_errors_name_the_place(tmp_path):
         Recipe.load(recipe)
 
 
-def test_extending_twice_is_refused(tmp_path):
-    (tmp_path / "a.toml").write_text('extends = "simcse-unsup-minilm"\n')
+def test_a_recipe_extends_one_that_extends(tmp_path):
+    (tmp_path / "a.toml").write_text('extends = "simcse-unsup-minilm"\n[train]\nbatch_size = 8\n')
+    (tmp_path / "b.toml").write_text('extends = "a"\nclear = ["terms"]\n[[terms]]\nuse = "decoupled"\n')
+    recipe = Recipe.load(tmp_path / "b.toml")
+    assert (recipe.train.batch_size, len(recipe.terms), recipe.terms[0].name) == (8, 1, "decoupled")
+
+
+def test_recipes_that_extend_each_other_are_refused(tmp_path):
+    (tmp_path / "a.toml").write_text('extends = "b"\n')
     (tmp_path / "b.toml").write_text('extends = "a"\n')
-    with pytest.raises(RecipeError, match="only one level"):
+    with pytest.raises(RecipeError, match="extends a, which extends it in turn"):
         Recipe.load(tmp_path / "b.toml")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ('terms.0.without=["mixed"]', ['terms[0].without names "mixed"', "it has no edits"]),
+        ('edits=[{use="attraction"}]', ["terms[0] (info_nce) cannot divide attraction", 'without = ["attraction"]']),
+        ('edits=[{use="temperature", policy="spread", rho=5.0}]', ["edits[0] (temperature)", "below log(batch_size"]),
+        ('edits=[{use="temperature", policy="alignment", alpha=2.0}]', ["edits[0]", "must be below 1"]),
+        ('views={use="repeat", count=1}', ["views.count", "greater than or equal to 2"]),
+        ('terms=[{use="multi_view", of=["anchor"]}]', ["terms[0].of", "at least 2"]),
+    ],
+)
+def test_settings_outside_a_methods_domain_are_told_before_anything_is_loaded(override, words):
+    message = faults([override])
+    assert len(message.splitlines()) == 1
+    for word in words:
+        assert word in message
 
 
 def test_check_reads_data_and_checkpoint_without_loading(data_dir, tiny_bert, tmp_path):

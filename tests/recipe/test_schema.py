@@ -9,8 +9,8 @@ import pytest
 
 from sentemb import Recipe
 from sentemb.cli import main
+from sentemb.recipe.catalogue import recipe_schema
 from sentemb.recipe.load import apply_override, shipped_recipes
-from sentemb.recipe.schema import recipe_schema
 
 jsonschema = pytest.importorskip("jsonschema")
 

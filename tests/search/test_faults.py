@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import random
-import sqlite3
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, Self
 
 import killed_writer
 import numpy as np
@@ -20,7 +20,7 @@ from toy import ToyEncoder
 
 from sentemb.errors import SearchError
 from sentemb.search import Document, SearchIndex
-from sentemb.search.store.disk import Disk
+from sentemb.search.store import disk
 
 
 def _kill_often(folder: Path, kills: int, seed: int, kind: str) -> None:
@@ -42,50 +42,40 @@ def test_killed_writer_loses_nothing_many_times(seed: int, kind: str, tmp_path: 
     _kill_often(tmp_path / "ix", 60, seed, kind)
 
 
-class FaultyDisk(Disk):
-    """Counts its operations and fails from one of them on: full, or with flushes that report an error."""
+OPERATIONS = ("write", "fsync", "sync_folder", "rename", "connect", "remove")
+FAILING = {"full": ("write", "connect"), "fsync": ("fsync", "sync_folder"), "rename": ("rename",),
+           "killed": OPERATIONS}  # fmt: skip
+
+
+class FaultyDisk:
+    """Inside ``with``, counts operations and fails from one of them on: full, or with flushes that report an error."""
 
     def __init__(self, fail_at: int, fault: str) -> None:
         self.fail_at, self.fault = fail_at, fault
         self.count = 0
         self.failed = False
 
-    def _next(self, what: str) -> None:
+    def __enter__(self) -> Self:
+        self._patch = pytest.MonkeyPatch()
+        for name in OPERATIONS:
+            self._patch.setattr(disk, name, partial(self._do, name, getattr(disk, name)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.undo()
+
+    def _do(self, name: str, operation: Any, *given: Any) -> Any:
         self.count += 1
-        kinds = {"full": ("write", "connect"), "fsync": ("fsync", "sync_folder"), "rename": ("rename",),
-                 "killed": ("write", "fsync", "sync_folder", "rename", "connect", "remove")}  # fmt: skip
-        if what in kinds[self.fault] and self.count >= self.fail_at:
-            self.failed = True
-            raise OSError(errno.ENOSPC if self.fault == "full" else errno.EIO, "injected", what)
-
-    def write(self, file: BinaryIO, view: memoryview) -> int:
-        self._next("write")
-        # a disk may also take only a part of what it is given
-        return super().write(file, view[: len(view) // 2] if len(view) > 1000 else view)
-
-    def fsync(self, descriptor: int) -> None:
-        self._next("fsync")
-        super().fsync(descriptor)
-
-    def sync_folder(self, folder: Path) -> None:
-        self._next("sync_folder")
-        super().sync_folder(folder)
-
-    def rename(self, old: Path, new: Path) -> None:
-        self._next("rename")
-        super().rename(old, new)
-
-    def remove(self, path: Path) -> None:
-        self._next("remove")
-        super().remove(path)
-
-    def connect(self, path: Path) -> sqlite3.Connection:
-        connection = super().connect(path)
-        self.count += 1
-        if self.fault == "full" and self.count >= self.fail_at:
-            self.failed = True
+        if self.count < self.fail_at or name not in FAILING[self.fault]:
+            if name == "write" and len(given[1]) > 1000:  # a disk may also take only a part of what it is given
+                given = given[0], given[1][: len(given[1]) // 2]
+            return operation(*given)
+        self.failed = True
+        if name == "connect" and self.fault == "full":
+            connection = operation(*given)
             connection.execute("PRAGMA max_page_count=1")  # SQLite's own "database or disk is full"
-        return connection
+            return connection
+        raise OSError(errno.ENOSPC if self.fault == "full" else errno.EIO, "injected", name)
 
 
 CHANGES = {
@@ -103,11 +93,12 @@ def test_failing_disk_leaves_the_old_state(change: str, fault: str, tmp_path: Pa
     index.delete([9])
     failures = 0
     for fail_at in range(1, 100):
-        disk = FaultyDisk(fail_at, fault)
+        faulty = FaultyDisk(fail_at, fault)
         before = _contents(SearchIndex.open(tmp_path, encoder=ToyEncoder()))
-        writer = SearchIndex.open(tmp_path, encoder=ToyEncoder(), disk=disk)
+        writer = SearchIndex.open(tmp_path, encoder=ToyEncoder())
         try:
-            CHANGES[change](writer)
+            with faulty:
+                CHANGES[change](writer)
         except (OSError, SearchError):
             failures += 1
             # what is reported as failed did not happen, in the folder and in the handle
@@ -116,7 +107,7 @@ def test_failing_disk_leaves_the_old_state(change: str, fault: str, tmp_path: Pa
             continue
         break
     # only clean-up after the commit may fail unnoticed
-    assert not disk.failed or fault == "killed"
+    assert not faulty.failed or fault == "killed"
     assert failures >= 1
     changed = SearchIndex.open(tmp_path, encoder=ToyEncoder())
     assert _contents(changed) == _contents(writer)
@@ -126,14 +117,11 @@ def test_failing_disk_leaves_the_old_state(change: str, fault: str, tmp_path: Pa
 class StoppedDisk(FaultyDisk):
     """Ctrl-C during one of the operations, also those that tidy up after the commit."""
 
-    def _next(self, what: str) -> None:
+    def _do(self, name: str, operation: Any, *given: Any) -> Any:
         self.count += 1
         if self.count == self.fail_at:
             raise KeyboardInterrupt
-
-    def connect(self, path: Path) -> sqlite3.Connection:
-        self._next("connect")
-        return Disk.connect(self, path)
+        return operation(*given)
 
 
 @pytest.mark.parametrize("change", [*CHANGES, "build"])
@@ -147,15 +135,15 @@ def test_stopping_anywhere_leaves_the_old_or_the_new_state(change: str, tmp_path
     before = _contents(first())
     states = []
     for stop_at in range(1, 100):
-        disk = StoppedDisk(stop_at, "stopped")
-        writer = SearchIndex.open(tmp_path, encoder=ToyEncoder(), disk=disk)
+        writer = SearchIndex.open(tmp_path, encoder=ToyEncoder())
         try:
-            if change == "build":
-                SearchIndex.build(
-                    tmp_path, [Document(1, "other")], encoder=ToyEncoder(), overwrite=True, resume=True, disk=disk
-                )
-            else:
-                CHANGES[change](writer)
+            with StoppedDisk(stop_at, "stopped"):
+                if change == "build":
+                    SearchIndex.build(
+                        tmp_path, [Document(1, "other")], encoder=ToyEncoder(), overwrite=True, resume=True
+                    )
+                else:
+                    CHANGES[change](writer)
         except KeyboardInterrupt:
             now = SearchIndex.open(tmp_path, encoder=ToyEncoder())
             now.verify()
@@ -174,9 +162,9 @@ def test_stopping_anywhere_leaves_the_old_or_the_new_state(change: str, tmp_path
 def test_failing_disk_during_a_build_leaves_no_index_or_the_old_one(fault: str, tmp_path: Path) -> None:
     documents = [Document(i, f"first {i}") for i in range(40)]
     for fail_at in range(1, 100):
-        disk = FaultyDisk(fail_at, fault)
         try:
-            index = SearchIndex.build(tmp_path, documents, encoder=ToyEncoder(), overwrite=True, disk=disk)
+            with FaultyDisk(fail_at, fault):
+                index = SearchIndex.build(tmp_path, documents, encoder=ToyEncoder(), overwrite=True)
         except (OSError, SearchError):
             with pytest.raises(SearchError):
                 SearchIndex.open(tmp_path)

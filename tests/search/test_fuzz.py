@@ -140,7 +140,7 @@ def test_manifests_with_a_right_checksum_and_wrong_content_are_refused(tmp_path:
     [
         (lambda r: r.update(version=3), "format version 3; this sentemb reads up to 2; upgrade"),
         (lambda r: r.update(version="1"), "format version '1'"),
-        (lambda r: r.update(format="other"), "not the manifest of a sentemb index"),
+        (lambda r: r.update(format="other"), "not of the format sentemb-index"),
         (lambda r: r["index"].update(dimension=17), "checksum"),
     ],
 )

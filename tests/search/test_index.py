@@ -15,7 +15,7 @@ from sentemb.data.faults import Faults
 from sentemb.errors import DataError, IndexLocked, NumericError, SearchError
 from sentemb.search import Document, SearchIndex
 from sentemb.search.store import manifest as manifests
-from sentemb.search.store.commit import write_lock
+from sentemb.search.store.disk import write_lock
 from sentemb.search.vectors import PARTS
 
 ROWS = 1200
@@ -174,7 +174,7 @@ def test_segments_of_a_build_are_searched_as_one(tmp_path: Path) -> None:
 
 
 def test_resumed_build_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    from sentemb.search.store.writing import BLOCK
+    from sentemb.search.store.segment import BLOCK
 
     texts = [f"word{i % 977} word{i % 13} number{i}" for i in range(BLOCK + 500)]
 

@@ -13,7 +13,7 @@ from toy import ToyEncoder, vectors
 from sentemb.errors import DataError
 from sentemb.search import Document, SearchIndex
 from sentemb.search.store.records import Numbering
-from sentemb.search.store.writing import BLOCK
+from sentemb.search.store.segment import BLOCK
 
 IDS = st.lists(st.one_of(st.none(), st.integers(-3, 9), st.integers(0, 9).map(str), st.text(max_size=1)), max_size=9)
 

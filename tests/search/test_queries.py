@@ -12,7 +12,7 @@ from sentemb.errors import SearchError
 from sentemb.parts import to_table
 from sentemb.search import Document, SearchIndex
 from sentemb.search.query.words import fuse
-from sentemb.search.store.change import MAX_SEGMENTS, to_merge
+from sentemb.search.store.changes import MAX_SEGMENTS, to_merge
 from sentemb.search.store.embedding import VectorRule
 from sentemb.search.vectors.choice import choose
 
@@ -169,7 +169,7 @@ def test_merging_keeps_segments_few_and_rewrites_little() -> None:
     written = 0
     for _ in range(2000):
         rows.append(50)
-        chosen = to_merge(rows, [size <= 10_000 for size in rows])
+        chosen = to_merge(rows)
         if chosen:
             merged = sum(rows[place] for place in chosen)
             written += merged

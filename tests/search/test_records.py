@@ -14,8 +14,7 @@ from toy import ToyEncoder, vectors
 
 from sentemb.data import iter_records
 from sentemb.errors import DataError
-from sentemb.search import SearchIndex
-from sentemb.search.store.manifest import Document
+from sentemb.search import Document, SearchIndex
 from sentemb.search.store.records import as_document
 
 

@@ -77,21 +77,20 @@ def observed_steps(run: Any) -> dict[str, Tensor]:
 
 
 def cached_and_plain(backbone: str, data: str, folder: str, room: str, name: str, train: dict[str, Any]) -> list[Any]:
-    """With dropout: losses and gradients of the cached batch for each budget, and of the uncached one."""
+    """With dropout: losses and gradients of the uncached batch and of the cached one."""
     from dataclasses import replace
 
-    from sentemb.training import generators
+    from sentemb.training.device import generator_states, restore_generators
     from sentemb.training.gradcache import GradCache
 
     run = open_run(tree_of(room, name, backbone, data, **train), folder)
     objective = run.plan.objective
     batch = run.make_input(np.arange(20), 0)
     cpu = torch.device("cpu")
-    start = generators.states(cpu)
-    results = []
+    start = generator_states(cpu)
 
     def observe(work: Callable[[], Any]) -> Any:
-        generators.restore(start, cpu)
+        restore_generators(start, cpu)
         losses = work()
         result = {f"gradient/{key}": parameter.grad.clone() for key, parameter in objective.named_parameters()
                   if parameter.grad is not None}
@@ -106,14 +105,7 @@ def cached_and_plain(backbone: str, data: str, folder: str, room: str, name: str
         losses.total.backward()
         return losses
 
-    results.append((0, observe(plain)))
-    for budget in (0.0, 0.4, 1000.0):
-        cache = GradCache(objective, run.accelerator, kept_graphs_mib=budget)
-        cache(batch, 1.0)  # measures
-        objective.zero_grad(set_to_none=True)
-        result = observe(lambda cache=cache: cache(batch, 1.0))
-        results.append((cache.kept, result))
-    return results
+    return [observe(plain), observe(lambda: GradCache(objective, run.accelerator)(batch, 1.0))]
 
 
 def mined_again(backbone: str, data: str, folder: str, shard: bool) -> Tensor:

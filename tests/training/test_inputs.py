@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from part_examples import tree_of
 from rank_work import open_run
 
-from sentemb.training.feed import prefetch
+from sentemb.training.inputs import prefetch
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +20,14 @@ def run(still_bert: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("size", [1, 3, 11, 33, 100])
-def test_chunks_cover_all_rows_within_the_bound(run: Any, size: int) -> None:
-    groups = replace(run.make_input, chunk_size=size)(np.arange(11), 0).groups
+def test_chunks_cover_all_rows_within_the_bound(run: Any, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run.feed, "chunk_size", size)
+    groups = run.make_input(np.arange(11), 0).groups
     rows = [row for group in groups for row in group.rows.tolist()]
     assert sorted(rows) == list(range(len(rows)))
     assert len(rows) % 11 == 0
-    # none but the first (the shortest rows) could take its neighbour's longest row as well
-    assert [len(group.rows) for group in groups[1:]] == [min(size, len(rows))] * (len(groups) - 1)
-    assert 0 < len(groups[0].rows) <= size
+    assert len(groups) == -(-len(rows) // size)
+    assert all(0 < len(group.rows) <= size for group in groups)
     lengths = [length for group in groups for length in group.tokens.attention_mask.sum(dim=1).tolist()]
     assert lengths == sorted(lengths)
 
@@ -58,16 +57,13 @@ def test_devices_deal_the_same_views(run: Any) -> None:
             assert ids == everything[view * 11 + part.local.start + row]
 
 
-def test_sharded_devices_get_as_many_groups(run: Any) -> None:
-    from dataclasses import replace
-
-    make = replace(run.make_input, chunk_size=2, equal_groups=True)
-    parts = [make(np.arange(7), 0, rank=rank, devices=2) for rank in range(2)]
-    assert [sum(len(group.rows) for group in part.groups) for part in parts] == [16, 12]
-    assert len(parts[0].groups) == len(parts[1].groups) == 8
-    single = [replace(make, chunk_size=1)(np.arange(7), 0, rank=rank, devices=2) for rank in range(2)]
-    assert len(single[0].groups) == len(single[1].groups) == 12
-    assert sorted(int(row) for group in single[0].groups for row in group.rows) == list(range(16))
+def test_devices_get_as_many_groups(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for size, count in ((2, 8), (1, 12)):  # of 16 and 12 texts
+        monkeypatch.setattr(run.feed, "chunk_size", size)
+        parts = [run.make_input(np.arange(7), 0, rank=rank, devices=2) for rank in range(2)]
+        assert [len(part.groups) for part in parts] == [count, count]
+        for part, texts in zip(parts, (16, 12), strict=True):
+            assert sorted(int(row) for group in part.groups for row in group.rows) == list(range(texts))
 
 
 def test_seeds_differ_by_step_only(run: Any) -> None:

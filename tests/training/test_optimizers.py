@@ -11,8 +11,18 @@ from part_examples import tree_of
 from rank_work import open_run
 
 from sentemb.parts import PartError, room
-from sentemb.training.optimizers import SGD, Adafactor, AdamW, parameter_groups
-from sentemb.training.schedules import Constant, Cosine, Linear, Schedule, StableThenDecay, rate_factor
+from sentemb.training.optimizers import (
+    SGD,
+    Adafactor,
+    AdamW,
+    Constant,
+    Cosine,
+    Linear,
+    Schedule,
+    StableThenDecay,
+    parameter_groups,
+    rate_factor,
+)
 from sentemb.training.settings import TrainSettings
 
 OPTIMIZERS: list[dict[str, Any]] = [

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from sentemb.data.padding import pad
+from sentemb.data.tokens import pad
 from sentemb.encoder.backbone import evaluating, position_limit
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.runners import int8

@@ -12,7 +12,7 @@ from typing import Any
 
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.retrievers import rerank, search, to_run
+from sentemb.evaluate.retrievers import Ranking, rerank, search, to_run
 from sentemb.types import Vectors
 
 
@@ -28,15 +28,12 @@ class MtebEncoder:
     def __init__(self, model: EvalModel, *, index: str | None = None, seed: int = 42) -> None:
         self.model, self.index_kind, self.seed = model, index, seed
         self.mteb_model_meta = model_meta(model)
-        self._documents: Vectors | None = None
-        self._document_ids: list[str] = []
+        self._documents: tuple[list[str], Vectors] | None = None
 
     # ------------------------------------------------------------------------------------ EncoderProtocol
-    def encode(
-        self, inputs: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, prompt_type: Any = None, **_: Any
-    ) -> Vectors:
+    def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **_: Any) -> Vectors:
         """Vectors of a mteb data loader's texts, (texts, d)."""
-        return self._vectors(_loader_texts(inputs), task_metadata, prompt_type)
+        return self._vectors(_loader_texts(inputs, task_metadata.name), task_metadata, prompt_type)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Every row of one with every row of the other, (n, m)."""
@@ -52,35 +49,30 @@ class MtebEncoder:
         return score(embeddings1, embeddings2)
 
     # ------------------------------------------------------------------------------------- SearchProtocol
-    def index(self, corpus: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, **options: Any) -> None:
-        """Encode the corpus."""
-        self._document_ids = [str(name) for name in corpus["id"]]
-        self._documents = self._vectors(document_texts(corpus, task_metadata.name), task_metadata, "document")
+    def index(self, corpus: Any, *, task_metadata: Any, **_: Any) -> None:
+        """Encode the corpus: title and text of every document, joined as mteb does."""
+        texts = _column(corpus, "text", task_metadata.name)
+        if "title" in corpus.column_names:
+            texts = [f"{title or ''} {text}" for title, text in zip(corpus["title"], texts, strict=True)]
+        vectors = self._vectors([text.strip() for text in texts], task_metadata, "document")
+        self._documents = [str(name) for name in corpus["id"]], vectors
 
     def search(
-        self,
-        queries: Any,
-        *,
-        task_metadata: Any,
-        hf_split: str,
-        hf_subset: str,
-        top_k: int,
-        top_ranked: Mapping[str, Sequence[str]] | None = None,
-        **options: Any,
-    ) -> dict[str, dict[str, float]]:
+        self, queries: Any, *, task_metadata: Any, top_k: int, top_ranked: Mapping[str, Sequence[str]] | None = None,
+        **_: Any,
+    ) -> Ranking:  # fmt: skip
         """Best documents of every query, or its given candidates in the model's order (``top_ranked``)."""
-        if self._documents is None:
-            raise EvaluationError(f"{task_metadata.name}: search was called before index")
+        assert self._documents is not None, "mteb calls index first"
+        document_ids, documents = self._documents
+        self._documents = None  # mteb indexes anew for every subset
         vectors = self._vectors(query_texts(queries, task_metadata.name), task_metadata, "query")
-        names = [str(name) for name in queries["id"]]
-        documents, self._documents = self._documents, None  # mteb indexes anew for every subset; free it afterwards
-        similarity = self.model.identity.similarity
+        query_ids, similarity = [str(name) for name in queries["id"]], self.model.identity.similarity
         if top_ranked is not None:
-            row = {name: i for i, name in enumerate(self._document_ids)}
-            by_name = dict(zip(names, vectors, strict=True))
-            return rerank(by_name, documents, row, top_ranked, similarity=similarity, k=top_k)
+            of_query = dict(zip(query_ids, vectors, strict=True))
+            of_document = dict(zip(document_ids, documents, strict=True))
+            return rerank(of_query, of_document, top_ranked, similarity=similarity, k=top_k)
         hits = search(vectors, documents, top_k, similarity=similarity, index=self.index_kind, seed=self.seed)
-        return to_run(hits, names, self._document_ids)
+        return to_run(hits, query_ids, document_ids)
 
     def _vectors(self, texts: list[str], task_metadata: Any, prompt_type: Any) -> Vectors:
         role = None if prompt_type is None else str(getattr(prompt_type, "value", prompt_type))
@@ -94,9 +86,8 @@ def model_meta(model: EvalModel) -> Any:
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
     facts = model.identity
-    name = facts.name if facts.name.count("/") == 1 else "sentemb/" + re.sub(r"[^\w.-]+", "_", facts.name)
     overwrites: dict[str, Any] = {
-        "name": name,
+        "name": facts.name if facts.name.count("/") == 1 else "sentemb/" + re.sub(r"[^\w.-]+", "_", facts.name),
         "similarity_fn_name": ScoringFunction.DOT_PRODUCT if facts.similarity == "dot" else ScoringFunction.COSINE,
         "embed_dim": facts.width,
         "max_tokens": facts.max_tokens,
@@ -104,55 +95,42 @@ def model_meta(model: EvalModel) -> Any:
         "use_instructions": bool(model.prompts),
         "modalities": ["text"],
     }
-    revision = facts.revision or (facts.digest[:40] if facts.digest else None)
-    if revision:
+    if revision := facts.revision or (facts.digest or "")[:40]:
         overwrites["revision"] = revision
     if facts.precision not in (None, "float32"):
         overwrites["experiment_kwargs"] = {"precision": facts.precision}
     return ModelMeta.create_empty(overwrites)
 
 
-def _loader_texts(inputs: Any) -> list[str]:
+def _loader_texts(inputs: Any, task: str) -> list[str]:
     """The texts behind a mteb data loader: straight from its data set where that holds plain strings."""
     if "text" in getattr(getattr(inputs, "dataset", None), "column_names", ()):
         texts = list(inputs.dataset["text"])
         if all(isinstance(text, str) for text in texts):
             return texts
-    batches = list(inputs)
-    _check_texts(all("text" in batch for batch in batches), "the task")
-    return [text for batch in batches for text in batch["text"]]
-
-
-def document_texts(corpus: Any, task: str) -> list[str]:
-    """Title and text of every document, joined as mteb does.
-
-    Raises: EvaluationError: documents that are no texts.
-    """
-    texts: list[Any] = list(corpus["text"]) if "text" in corpus.column_names else [None]
-    titles = [title or "" for title in corpus["title"]] if "title" in corpus.column_names else [""] * len(texts)
-    _check_texts(all(isinstance(text, str) for text in texts), f"{task}: a document")
-    return [f"{title} {text}".strip() for title, text in zip(titles, texts, strict=True)]
+    return [text for batch in inputs for text in _column(batch, "text", task)]
 
 
 def query_texts(queries: Any, task: str) -> list[str]:
     """Text of every query as mteb prepares it: a text with its instruction behind it; a conversation as one line, its
-    instruction in front.
-
-    Raises: EvaluationError: queries that are no texts.
-    """
-    texts: list[Any] = list(queries["text"]) if "text" in queries.column_names else [None]
-    _check_texts(all(isinstance(text, str | list) for text in texts), f"{task}: a query")
+    instruction in front."""
+    texts = _column(queries, "text", task)
     instructions = queries["instruction"] if "instruction" in queries.column_names else [None] * len(texts)
     prepared: list[str] = []
     for text, instruction in zip(texts, instructions, strict=True):
-        if isinstance(text, list):
+        is_talk = isinstance(text, list)
+        if is_talk:
             text = "; ".join(turn if isinstance(turn, str) else f"{turn['role']}: {turn['content']}" for turn in text)
-            prepared.append(f"{instruction} {text}" if instruction is not None else text)
-        else:
-            prepared.append(f"{text} {instruction}" if instruction is not None else text)
+        parts = [text] if instruction is None else [instruction, text] if is_talk else [text, instruction]
+        prepared.append(" ".join(parts))
     return prepared
 
 
-def _check_texts(is_text: bool, where: str) -> None:
-    if not is_text:
-        raise EvaluationError(f"{where} has no text; sentemb encodes texts")
+def _column(rows: Any, name: str, task: str) -> list[Any]:
+    """A column of a data set or a batch.
+
+    Raises: EvaluationError: there is none: images or sounds.
+    """
+    if name not in getattr(rows, "column_names", rows):
+        raise EvaluationError(f"{task}: it has no {name}; sentemb encodes texts")
+    return list(rows[name])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,9 +21,8 @@ from numpy.typing import NDArray
 
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reading.labelled import LabelledTexts, read_splits, split_faults
-from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
-from sentemb.evaluate.statistics.significance import in_points
+from sentemb.evaluate.reading import LabelledTexts, read_rows, read_splits
+from sentemb.evaluate.results import Items, TaskResult, fingerprint
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 from sentemb.maths.neighbours import top
 from sentemb.types import Vectors
@@ -56,7 +56,8 @@ class Classification(Task):
     metric: Literal["accuracy", "f1_macro"] = "accuracy"
 
     def missing(self, setup: EvalSetup) -> list[str]:
-        return super().missing(setup) or split_faults(setup.data.path(self.path))
+        check_splits(setup.data.path(self.path))
+        return []
 
     def load(self, setup: EvalSetup) -> Splits:
         train, test = read_splits(setup.data.path(self.path))
@@ -82,7 +83,7 @@ class Classification(Task):
             metrics["accuracy_sd"] = 100 * float(draws["accuracy"].std(ddof=1))
             protocol = f"{SAMPLES_PER_LABEL} a label, {DRAWS} draws"
             note = f"interval over the repetitions ({protocol}), not over its texts"
-            interval = in_points(setup.interval_of_mean(draws[self.metric])) if setup.resamples else None
+            interval = setup.interval_of_runs(draws[self.metric])
         else:
             predict = predict_logistic if self.method == "logistic" else predict_nearest
             if test is not None:
@@ -92,14 +93,22 @@ class Classification(Task):
             gold = np.array(scored.labels)
             right = (predicted == gold).astype(np.float64)
             metrics = {"accuracy": 100 * float(right.mean()), "f1_macro": 100 * macro_f1(predicted, gold)}
+            note = "no interval: macro F1 is not resampled"
             if self.metric == "accuracy":
                 items = Items(fingerprint=fingerprint(scored.texts, scored.labels), values=right.tolist())
-            else:
-                note = "no interval: macro F1 is not resampled"
         return self.result(
             setup, metric=self.metric, metrics=metrics, protocol=f"{self.method} ({protocol})", items=items,
             count=len(scored), split="test", interval=interval, interval_note=note,
         )  # fmt: skip
+
+
+def check_splits(path: Path) -> None:
+    """Whether a folder has a train and a test split; a file needs none.
+
+    Raises: DataError: it lacks one.
+    """
+    for split in ("train", "test") if path.is_dir() else ():
+        next(read_rows(path, split), None)
 
 
 def check_labels(train: LabelledTexts, test: LabelledTexts | None = None) -> None:
@@ -107,11 +116,12 @@ def check_labels(train: LabelledTexts, test: LabelledTexts | None = None) -> Non
 
     Raises: EvaluationError: fewer than two labels, or a test label that training lacks.
     """
-    if len(train.classes) < 2:
-        raise EvaluationError(f"{train.source}: only the label {train.classes[0]!r}; at least two are needed")
-    unknown = sorted(set(test.classes) - set(train.classes)) if test else []
-    if unknown:
-        raise EvaluationError(f"{test.source if test else ''}: labels that training lacks: {', '.join(unknown[:10])}")
+    known = set(train.labels)
+    if len(known) < 2:
+        raise EvaluationError(f"{train.source}: only the label {train.labels[0]!r}; at least two are needed")
+    unknown = sorted(set(test.labels) - known) if test is not None else []
+    if test is not None and unknown:
+        raise EvaluationError(f"{test.source}: labels that training lacks: {', '.join(unknown[:10])}")
 
 
 def cross_validated(x: Vectors, y: Labels, predict: Predict, seed: int) -> Labels:
@@ -134,17 +144,13 @@ def predict_logistic(x: Vectors, y: Labels, x_test: Vectors, seed: int) -> Label
     """Logistic regression; its penalty is chosen on a tenth of the training data, then refitted on all."""
     from sklearn.model_selection import train_test_split
 
-    smallest = int(np.unique(y, return_counts=True)[1].min())
-    classes = len(np.unique(y))
-    stratify = y if smallest >= 2 and len(y) // 10 >= classes else None
+    counts = np.unique(y, return_counts=True)[1]
+    stratify = y if counts.min() >= 2 and len(y) // 10 >= len(counts) else None
     x_fit, x_dev, y_fit, y_dev = train_test_split(x, y, test_size=0.1, random_state=seed, stratify=stratify)
     best = PENALTIES[len(PENALTIES) // 2]
     if len(np.unique(y_fit)) > 1:
-        accuracies = [
-            np.mean(_fitted(x_fit, y_fit, penalty=c, iterations=200, seed=seed).predict(x_dev) == y_dev)
-            for c in PENALTIES
-        ]
-        best = PENALTIES[int(np.argmax(accuracies))]
+        fits = [_fitted(x_fit, y_fit, penalty=c, iterations=200, seed=seed) for c in PENALTIES]
+        best = PENALTIES[int(np.argmax([np.mean(fit.predict(x_dev) == y_dev) for fit in fits]))]
     return np.asarray(_fitted(x, y, penalty=best, iterations=1000, seed=seed).predict(x_test))
 
 
@@ -159,9 +165,7 @@ def predict_nearest(x: Vectors, y: Labels, x_test: Vectors, seed: int) -> Labels
     return np.asarray(classes[votes.argmax(axis=1)])
 
 
-def few_shot(
-    x: Vectors, y: Labels, x_test: Vectors, y_test: Labels, seed: int
-) -> dict[str, NDArray[np.float64]]:
+def few_shot(x: Vectors, y: Labels, x_test: Vectors, y_test: Labels, seed: int) -> dict[str, NDArray[np.float64]]:
     """The accuracy and the macro F1 of every draw."""
     accuracies, f1 = [], []
     for draw in range(DRAWS):

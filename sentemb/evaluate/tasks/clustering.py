@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reading.labelled import LabelledTexts, read_splits, split_faults
-from sentemb.evaluate.reports.results import TaskResult
-from sentemb.evaluate.statistics.significance import in_points
+from sentemb.evaluate.reading import LabelledTexts, read_splits
+from sentemb.evaluate.results import TaskResult
 from sentemb.evaluate.task import EvalSetup, Task, Texts
-from sentemb.evaluate.tasks.classification import check_labels
+from sentemb.evaluate.tasks.classification import check_labels, check_splits
 from sentemb.parts import Count
 from sentemb.types import Vectors
 
@@ -38,7 +37,8 @@ class Clustering(Task):
     repetitions: Count = 5
 
     def missing(self, setup: EvalSetup) -> list[str]:
-        return super().missing(setup) or split_faults(setup.data.path(self.path))
+        check_splits(setup.data.path(self.path))
+        return []
 
     def load(self, setup: EvalSetup) -> LabelledTexts:
         train, test = read_splits(setup.data.path(self.path))
@@ -50,16 +50,14 @@ class Clustering(Task):
         return [Texts(texts=data.texts)]
 
     def run(self, data: LabelledTexts, model: EvalModel, setup: EvalSetup) -> TaskResult:
-        scores = v_measures(
-            self.encode(model, data.texts), np.array(data.labels), repetitions=self.repetitions, seed=setup.seed
-        )
+        x, y = self.encode(model, data.texts), np.array(data.labels)
+        scores = v_measures(x, y, repetitions=self.repetitions, seed=setup.seed)
         protocol = f"k-means, {self.repetitions} seeds"
         spread = float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
-        has_interval = setup.resamples > 0 and len(scores) > 1
-        metrics = {"v_measure": 100 * float(scores.mean()), "v_measure_sd": 100 * spread}
         return self.result(
-            setup, metric="v_measure", metrics=metrics, protocol=protocol, count=len(data), split="test",
-            interval=in_points(setup.interval_of_mean(scores)) if has_interval else None,
+            setup, metric="v_measure", protocol=protocol, count=len(data), split="test",
+            metrics={"v_measure": 100 * float(scores.mean()), "v_measure_sd": 100 * spread},
+            interval=setup.interval_of_runs(scores),
             interval_note=f"interval over the repetitions ({protocol}), not over its texts",
         )  # fmt: skip
 

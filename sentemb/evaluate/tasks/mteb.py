@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reports.results import TaskResult
+from sentemb.evaluate.results import TaskResult
 from sentemb.evaluate.task import EvalSetup, Task
 
 

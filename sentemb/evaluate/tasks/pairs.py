@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import EvaluationError
+from sentemb.evaluate.metrics import PairSimilarity, pair_similarities
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reading.pairs import PairSet, read_pairs
-from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
-from sentemb.evaluate.statistics.metrics import PairSimilarity, pair_similarities
-from sentemb.evaluate.statistics.significance import average_precision_of
+from sentemb.evaluate.reading import PairSet, read_pairs
+from sentemb.evaluate.results import Items, TaskResult, fingerprint
+from sentemb.evaluate.significance import score_of_items
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 
 
@@ -39,7 +39,7 @@ class Pairs(Task):
     metric: Literal["average_precision", "accuracy", "f1"] = "average_precision"
 
     def load(self, setup: EvalSetup) -> PairSet:
-        pairs = read_pairs(setup.data.path(self.path), name=self.label, score="label")
+        pairs = read_pairs(setup.data.path(self.path), score="label")
         if set(np.unique(pairs.score)) != {0.0, 1.0}:
             raise EvaluationError(f"{pairs.source}: labels 0 and 1 are needed, both of them")
         return pairs
@@ -51,20 +51,15 @@ class Pairs(Task):
         vectors = self.encode(model, [*data.sentence1, *data.sentence2])
         similarity = pair_similarities(vectors[: len(data)], vectors[len(data) :])[self.similarity]
         accuracy, f1, right = best_threshold(similarity, data.score)
-        metrics = {
-            "average_precision": 100 * float(average_precision_of(similarity, data.score)(np.ones((1, len(data))))[0]),
-            "accuracy": 100 * accuracy,
-            "f1": 100 * f1,
-        }
         mark = fingerprint(data.sentence1, data.sentence2, data.score)
         predicted, gold = similarity.tolist(), data.score.tolist()
-        items = {
-            "average_precision": Items(fingerprint=mark, predicted=predicted, gold=gold, statistic="average precision"),
-            "accuracy": Items(fingerprint=mark, values=right.tolist()),
-        }.get(self.metric)
+        pairs = Items(fingerprint=mark, predicted=predicted, gold=gold, statistic="average precision")
+        precision = score_of_items(*pairs.columns, **pairs.score_options)
+        metrics = {"average_precision": 100 * precision, "accuracy": 100 * accuracy, "f1": 100 * f1}
+        items = {"average_precision": pairs, "accuracy": Items(fingerprint=mark, values=right.tolist())}
         return self.result(
-            setup, metric=self.metric, metrics=metrics, protocol=self.similarity, items=items, count=len(data),
-            interval_note="no interval: F1 is not resampled",
+            setup, metric=self.metric, metrics=metrics, protocol=self.similarity, count=len(data),
+            items=items.get(self.metric), interval_note="no interval: F1 is not resampled",
         )  # fmt: skip
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+from sentemb.evaluate.metrics import check_metric
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reading.retrieval import RetrievalSet, folder_faults, read_candidates, read_retrieval
-from sentemb.evaluate.reports.results import TaskResult
+from sentemb.evaluate.reading import RetrievalSet, read_candidates, read_retrieval, retrieval_files
+from sentemb.evaluate.results import TaskResult
 from sentemb.evaluate.retrievers import rerank
-from sentemb.evaluate.statistics.ranking import check_metric
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 from sentemb.evaluate.tasks.retrieval import score_run
 
@@ -43,35 +44,36 @@ class Reranking(Task):
         check_metric(self.metric)
 
     def missing(self, setup: EvalSetup) -> list[str]:
-        if lacking := super().missing(setup):
-            return lacking
-        folder = setup.data.path(self.path)
-        lacking = folder_faults(folder, self.split)
-        return lacking if (folder / self.candidates).is_file() else [*lacking, *setup.data.lacks(self.candidates)]
+        retrieval_files(setup.data.path(self.path), self.split)
+        self._candidates_file(setup)
+        return []
+
+    def _candidates_file(self, setup: EvalSetup) -> Path:
+        beside = setup.data.path(self.path) / self.candidates
+        return beside if beside.is_file() else setup.data.path(self.candidates)
 
     def load(self, setup: EvalSetup) -> tuple[RetrievalSet, Candidates]:
-        folder = setup.data.path(self.path)
-        data = read_retrieval(folder, split=self.split, name=self.label)
-        beside = folder / self.candidates
-        return data, read_candidates(beside if beside.is_file() else setup.data.path(self.candidates), data)
+        data = read_retrieval(setup.data.path(self.path), self.split)
+        return data, read_candidates(self._candidates_file(setup), data)
 
     def texts(self, data: tuple[RetrievalSet, Candidates]) -> Sequence[Texts]:
-        judged = data[0]
-        documents = [judged.documents[document] for document in self._documents(data)]
-        return [Texts(texts=list(judged.queries.values()), role="query"), Texts(texts=documents, role="document")]
-
-    def _documents(self, data: tuple[RetrievalSet, Candidates]) -> list[str]:
-        """Every candidate, once."""
         judged, candidates = data
-        return list(dict.fromkeys(document for query in judged.queries for document in candidates[query]))
+        documents = [judged.documents[document] for document in _distinct(candidates)]
+        return [Texts(texts=list(judged.queries.values()), role="query"), Texts(texts=documents, role="document")]
 
     def run(self, data: tuple[RetrievalSet, Candidates], model: EvalModel, setup: EvalSetup) -> TaskResult:
         judged, candidates = data
-        queries, documents = self.texts(data)
-        vectors = self.encode(model, documents.texts, "document")
-        row = {document: i for i, document in enumerate(self._documents(data))}
-        by_query = dict(zip(judged.queries, self.encode(model, queries.texts, "query"), strict=True))
-        run = rerank(by_query, vectors, row, candidates, similarity=model.identity.similarity)
+        queries, documents = (self.encode(model, column.texts, column.role) for column in self.texts(data))
+        run = rerank(
+            dict(zip(judged.queries, queries, strict=True)),
+            dict(zip(_distinct(candidates), documents, strict=True)),
+            candidates,
+            similarity=model.identity.similarity,
+        )
         means, items = score_run(run, judged.qrels, self.metric)
         protocol = "given candidates"
         return self.result(setup, metric=self.metric, metrics=means, protocol=protocol, items=items, split=self.split)
+
+
+def _distinct(candidates: Candidates) -> list[str]:
+    return list(dict.fromkeys(document for documents in candidates.values() for document in documents))

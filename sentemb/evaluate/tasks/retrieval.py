@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from sentemb.evaluate.metrics import CUTS, Qrels, Run, check_metric, judged_queries, ranking_scores
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reading.retrieval import RetrievalSet, folder_faults, read_retrieval
-from sentemb.evaluate.reading.trec import write_run
-from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
-from sentemb.evaluate.retrievers import bm25_search, fuse, search, to_run
-from sentemb.evaluate.statistics.ranking import CUTS, Qrels, Run, check_metric, judged_queries, ranking_scores
+from sentemb.evaluate.reading import RetrievalSet, read_retrieval, retrieval_files, write_run
+from sentemb.evaluate.results import Items, TaskResult, fingerprint
+from sentemb.evaluate.retrievers import Ranking, bm25_search, fuse, search, to_run
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 from sentemb.types import Hits
 
@@ -50,10 +49,11 @@ class Retrieval(Task):
         check_metric(self.metric)
 
     def missing(self, setup: EvalSetup) -> list[str]:
-        return super().missing(setup) or folder_faults(setup.data.path(self.path), self.split)
+        retrieval_files(setup.data.path(self.path), self.split)
+        return []
 
     def load(self, setup: EvalSetup) -> RetrievalSet:
-        return read_retrieval(setup.data.path(self.path), split=self.split, name=self.label)
+        return read_retrieval(setup.data.path(self.path), self.split)
 
     def texts(self, data: RetrievalSet) -> Sequence[Texts]:
         return [
@@ -65,42 +65,37 @@ class Retrieval(Task):
         runs = self.runs(data, model, setup)
         ours, *others = runs
         if setup.output is not None:
-            write_run(setup.output / "runs" / f"{data.name}.{data.split}.trec", runs[ours])
+            write_run(setup.output / "runs" / f"{self.label}.{self.split}.trec", runs[ours])
         scores = {system: score_run(run, data.qrels, self.metric) for system, run in runs.items()}
         means, items = scores[ours]
-        result = self.result(
-            setup, metric=self.metric, metrics=means, protocol="beir", items=items, split=self.split
-        )
         intervals = {system: setup.interval(scores[system][1])[0] for system in others}
         return replace(
-            result,
+            self.result(setup, metric=self.metric, metrics=means, protocol="beir", items=items, split=self.split),
             baselines={system: scores[system][0][self.metric] for system in others},
             baseline_intervals={system: interval for system, interval in intervals.items() if interval is not None},
         )
 
-    def runs(self, data: RetrievalSet, model: EvalModel, setup: EvalSetup) -> dict[str, dict[str, dict[str, float]]]:
+    def runs(self, data: RetrievalSet, model: EvalModel, setup: EvalSetup) -> dict[str, Ranking]:
         """The ranked documents of every query: the model's own, then those of BM25 and of the fusion of the two."""
         query_ids, document_ids = list(data.queries), list(data.documents)
         queries, documents = (column.texts for column in self.texts(data))
         depth = DEPTH + self.ignore_identical_ids
 
-        def run_of(hits: Hits, floor: float | None = None) -> dict[str, dict[str, float]]:
-            run = to_run(hits, query_ids, document_ids, floor=floor)
-            for query, hits_of_query in run.items() if self.ignore_identical_ids else ():
-                hits_of_query.pop(query, None)
-                while len(hits_of_query) > DEPTH:
-                    hits_of_query.popitem()  # hits come best first
-            return run
+        def run_of(hits: Hits) -> Ranking:
+            run = to_run(hits, query_ids, document_ids)
+            if not self.ignore_identical_ids:
+                return run
+            return {query: dict([hit for hit in row.items() if hit[0] != query][:DEPTH]) for query, row in run.items()}
 
-        name = model.identity.name
         hits = search(
             self.encode(model, queries, "query"), self.encode(model, documents, "document"), depth,
             similarity=model.identity.similarity, index=self.index, seed=setup.seed,
         )  # fmt: skip
+        name = model.identity.name
         runs = {name: run_of(hits)}
         if self.baselines:
-            runs["BM25"] = run_of(bm25_search(documents, queries, depth), floor=0.0)
-            runs[f"RRF({name}, BM25)"] = fuse([runs[name], runs["BM25"]], k=DEPTH)
+            runs["BM25"] = run_of(bm25_search(documents, queries, depth))
+            runs[f"RRF({name}, BM25)"] = fuse([runs[name], runs["BM25"]], DEPTH)
         return runs
 
 

@@ -9,22 +9,21 @@ Two protocols of the field, whose scores must not be compared with one another:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Literal, cast, get_args
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.errors import EvaluationError, did_you_mean
-from sentemb.evaluate.data_folder import DataFolder
+from sentemb.data import Record
+from sentemb.errors import DataError, EvaluationError, did_you_mean
+from sentemb.evaluate.metrics import PairSimilarity, pair_similarities, pearson, spearman
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.reading.pairs import PairSet, read_pairs
-from sentemb.evaluate.reading.senteval import senteval_set
-from sentemb.evaluate.reading.tables import table_file
-from sentemb.evaluate.reports.results import Items, TaskResult, fingerprint
-from sentemb.evaluate.statistics.metrics import Correlation, PairSimilarity, correlation, pair_similarities
+from sentemb.evaluate.reading import PairSet, pairs_of, read_columns, read_lines, read_pairs, read_rows, table_file
+from sentemb.evaluate.results import Items, TaskResult, fingerprint
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 
 Protocol = Literal["simcse", "mteb"]
@@ -32,18 +31,15 @@ Split = Literal["test", "dev"]
 Metric = Literal["cosine_spearman", "cosine_pearson", "dot_spearman", "euclidean_spearman", "manhattan_spearman"]
 
 # name -> file without ending, per protocol and split; the seven of every paper, in the papers' order
+_YEARS = (12, 13, 14, 15, 16)
 _FILES: Mapping[Protocol, Mapping[Split, Mapping[str, str]]] = {
     "simcse": {
-        "test": {
-            **{f"STS{year}": f"STS{year}" for year in (12, 13, 14, 15, 16)},
-            "STSBenchmark": "STSBenchmark-test",
-            "SICK-R": "SICK-R",
-        },
+        "test": {**{f"STS{y}": f"STS{y}" for y in _YEARS}, "STSBenchmark": "STSBenchmark-test", "SICK-R": "SICK-R"},
         "dev": {"STSBenchmark": "STSBenchmark-dev", "SICK-R": "SICK-R-dev"},
     },
     "mteb": {
         "test": {
-            **{f"STS{year}": f"mteb/sts{year}-sts/test" for year in (12, 13, 14, 15, 16)},
+            **{f"STS{year}": f"mteb/sts{year}-sts/test" for year in _YEARS},
             "STSBenchmark": "mteb/stsbenchmark-sts/test",
             "SICK-R": "mteb/sickr-sts/test",
         },
@@ -106,22 +102,33 @@ class Sts(Task):
     def missing(self, setup: EvalSetup) -> list[str]:
         if self.protocol is None:
             return super().missing(setup)
-        root = setup.data.required()
-        if _set_file(setup.data, self.protocol, self.split, self.sets[0]) is not None:
+        if self._rows(setup) is not None:
             return []
-        if self.protocol == "simcse" and senteval_set(root, self.sets[0], self.split) is not None:
-            return []
+        root, file = setup.data.required(), _FILES[self.protocol][self.split][self.sets[0]]
         where = "sts-simcse/, or as SentEval lays them out" if self.protocol == "simcse" else "hub/"
         return [
-            f"{root}: missing for protocol {self.protocol}: {_FILES[self.protocol][self.split][self.sets[0]]}.jsonl "
+            f"{root}: missing for protocol {self.protocol}: {file}.jsonl "
             f"(looked here and under {where}); give the folder that holds it with --data-dir or SENTEMB_DATA"
         ]
 
     def load(self, setup: EvalSetup) -> PairSet:
-        if self.path is not None:
-            return read_pairs(setup.data.path(self.path), name=self.label)
+        if self.protocol is None:
+            return read_pairs(setup.data.path(str(self.path)))
+        rows = self._rows(setup)
+        if rows is None:
+            raise EvaluationError("\n".join(self.missing(setup)))
+        pairs = pairs_of(rows, source=self.label)
+        return replace(pairs, subset=None) if self.sets[0] in _WITHOUT_SUBSETS else pairs
+
+    def _rows(self, setup: EvalSetup) -> Iterator[Record] | None:
+        """The set's rows, from ``sts-simcse/`` or ``hub/mteb/`` of the data folder, or in SentEval's own layout; None
+        where it is not there."""
         assert self.protocol is not None
-        return read_sts_set(setup.data, self.protocol, self.sets[0], split=self.split)
+        root, stem = setup.data.required(), _FILES[self.protocol][self.split][self.sets[0]]
+        path = table_file(root / ("sts-simcse" if self.protocol == "simcse" else "hub"), stem) or table_file(root, stem)
+        if path is not None:
+            return read_rows(path)
+        return senteval_rows(root, self.sets[0], self.split) if self.protocol == "simcse" else None
 
     def texts(self, data: PairSet) -> Sequence[Texts]:
         return [Texts(texts=[*data.sentence1, *data.sentence2])]
@@ -132,7 +139,7 @@ class Sts(Task):
         metrics = correlations(similarity, data)
         if np.isnan(metrics[self.metric]):
             raise EvaluationError(
-                f"{data.source or data.name}: Spearman does not exist: fewer than two pairs, or the gold scores or all "
+                f"{data.source}: Spearman does not exist: fewer than two pairs, or the gold scores or all "
                 "similarities are constant (a collapsed encoder?)"
             )
         name, _, statistic = self.metric.partition("_")
@@ -147,36 +154,51 @@ class Sts(Task):
         )  # fmt: skip
 
 
-def read_sts_set(data: DataFolder, protocol: Protocol, name: str, *, split: Split = "test") -> PairSet:
-    """One of the STS sets, from ``sts-simcse/`` or ``hub/mteb/`` of the data folder, or in SentEval's own layout.
-
-    Raises:
-        EvaluationError: it is not there.
-        DataError: a malformed file.
-    """
-    path = _set_file(data, protocol, split, name)
-    pairs = read_pairs(path, name=name) if path is not None else None
-    if pairs is None and protocol == "simcse":
-        pairs = senteval_set(data.required(), name, split)
-    if pairs is None:
-        raise EvaluationError(f"{data.required()}: no {name} ({split}) of protocol {protocol}")
-    return replace(pairs, subset=None) if name in _WITHOUT_SUBSETS else pairs
+_SENTEVAL = {
+    ("STSBenchmark", "test"): "STS/STSBenchmark/sts-test.csv",
+    ("STSBenchmark", "dev"): "STS/STSBenchmark/sts-dev.csv",
+    ("SICK-R", "test"): "SICK/SICK_test_annotated.txt",
+    ("SICK-R", "dev"): "SICK/SICK_trial.txt",
+}
 
 
-def _set_file(data: DataFolder, protocol: Protocol, split: Split, name: str) -> Path | None:
-    root, stem = data.required(), _FILES[protocol][split][name]
-    below = root / ("sts-simcse" if protocol == "simcse" else "hub")
-    return table_file(below, stem) or table_file(root, stem)
+def senteval_rows(root: Path, name: str, split: Split) -> Iterator[Record] | None:
+    """Pairs of an STS set as SentEval's download script leaves it in ``root`` (its ``data/downstream``, or a folder
+    above it); None where it is not there."""
+    file = _SENTEVAL.get((name, split), f"STS/{name}-en-{split}")
+    places = (root / above / file for above in ("", "downstream", "data/downstream", "SentEval/data/downstream"))
+    path = next((place for place in places if place.exists()), None)
+    if path is None:
+        return None
+    if name == "STSBenchmark":
+        return read_columns(path, "genre file year id score sentence1 sentence2", "\t")
+    if name == "SICK-R":
+        return islice(read_columns(path, "pair_ID sentence1 sentence2 score", "\t"), 1, None)  # behind the header
+    return _senteval_year(path)
+
+
+def _senteval_year(folder: Path) -> Iterator[Record]:
+    """``STS.input.<subset>.txt`` with two tabbed sentences a line and ``STS.gs.<subset>.txt``; unrated pairs are left
+    out, as SentEval does."""
+    for path in sorted(folder.glob("STS.input.*.txt")):
+        subset = path.stem.removeprefix("STS.input.")
+        gold = folder / f"STS.gs.{subset}.txt"
+        pairs, ratings = list(read_columns(path, "sentence1 sentence2", "\t")), list(read_lines(gold))
+        if len(pairs) != len(ratings):
+            raise DataError(f"{path}: {len(pairs):,} pairs, but {len(ratings):,} scores in {gold.name}")
+        for pair, (number, rating) in zip(pairs, ratings, strict=True):
+            if rating.strip():
+                yield Record(where=f"{gold}:{number}", fields={**pair.fields, "score": rating, "subset": subset})
 
 
 def correlations(similarity: Mapping[PairSimilarity, NDArray[np.float64]], pairs: PairSet) -> dict[str, float]:
     """Spearman and Pearson ×100 of every similarity with the gold scores, and Spearman of cosine of each subset."""
     scores = {
-        f"{name}_{kind}": 100 * correlation(kind, values, pairs.score)
-        for kind in get_args(Correlation)
+        f"{name}_{statistic.__name__}": 100 * statistic(values, pairs.score)
+        for statistic in (spearman, pearson)
         for name, values in similarity.items()
     }
     for subset in dict.fromkeys(pairs.subset or ()):
         rows = np.array(pairs.subset) == subset
-        scores[f"subset {subset}"] = 100 * correlation("spearman", similarity["cosine"][rows], pairs.score[rows])
+        scores[f"subset {subset}"] = 100 * spearman(similarity["cosine"][rows], pairs.score[rows])
     return scores

@@ -8,57 +8,50 @@ Comparisons: ``= == != < <= > >=``, ``in (…)``, ``= null``; ``contains`` (a te
 stand in quotes, with the escapes of JSON.
 
 A comparison with a field that a document lacks is not satisfied, and its ``not`` is: ``not year = 2020`` finds
-documents without a year.
+documents without a year. Nothing of a filter is put into SQL as text except field names inside a JSON path, from which
+double quotes are barred. Comparisons stand bare in the SQL, so that an index of the field serves them.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from sentemb.errors import SearchError
-from sentemb.search.query.conditions import (
-    OWN,
-    Scalar,
-    check_depth,
-    compare,
-    joined,
-    member,
-    negated,
-    one_of,
-    text_test,
-)
-from sentemb.search.store.documents import Condition
+from sentemb.search.store.documents import Condition, extract, spellings
 
+OWN = ("id", "text")  # names that mean the document's own
+Where = str | Mapping[str, Any] | None
+Scalar = str | int | float | bool | None
 MAX_DEPTH = 50
+MAX_MARKS = 1_000  # values bound one by one; SQLite takes 32,766 or more, as it was compiled
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<number>-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
-    r"""|(?P<quoted>`[^`]+`)|(?P<name>[^\W\d][\w.-]*)|(?P<sign><=|>=|==|!=|<|>|=|\(|\)|,))""",
+    r"""(?P<number>-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+    r"""|(?P<quoted>`[^`]+`)|(?P<name>[^\W\d][\w.-]*)|(?P<sign><=|>=|==|!=|<|>|=|\(|\)|,)|(?P<unknown>\S)""",
 )
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "/": "/", "\\": "\\", '"': '"', "'": "'"}
-_WORDS = frozenset({"and", "or", "not", "in", "contains", "startswith", "null", "true", "false"})
+_CONSTANTS: Mapping[str, Scalar] = {"null": None, "true": True, "false": False}
+_WORDS = frozenset({"and", "or", "not", "in", "contains", "startswith", *_CONSTANTS})
 
 
-def condition(where: str | Mapping[str, Any] | None) -> Condition | None:
+def condition(where: Where) -> Condition | None:
     """Compile a filter: an expression, or a mapping of field to value, list of values, or (low, high) tuple.
 
     Raises:
         SearchError: the expression cannot be read; says where.
     """
-    if where is None:
-        return None
     if isinstance(where, str):
         return _Parser(where).parse()
-    if not isinstance(where, Mapping):
+    if where is not None and not isinstance(where, Mapping):
         raise SearchError(f"a filter is an expression or a mapping of fields; found {where!r}")
-    parts = [_from_pair(name, value) for name, value in where.items()]
-    if not parts:
-        return None
-    return joined(parts, "AND")
+    return _joined([_from_pair(name, value) for name, value in where.items()], "AND") if where else None
 
 
-def comparisons_of(where: str | Mapping[str, Any] | None) -> list[tuple[str, Any]]:
+def comparisons_of(where: Where) -> list[tuple[str, Any]]:
     """Every name in a filter with one value that it is compared with."""
     if isinstance(where, str):
         parser = _Parser(where)
@@ -76,14 +69,11 @@ def _from_pair(name: Any, value: Any) -> Condition:
     if isinstance(value, tuple):
         if len(value) != 2:
             raise SearchError(f"where[{name!r}]: a tuple is a range (low, high), either may be None; found {value!r}")
-        low, high = value
-        bounds = [compare(name, sign, v) for sign, v in ((">=", low), ("<=", high)) if v is not None]
-        if not bounds:
-            return Condition("1", ())
-        return joined(bounds, "AND")
+        bounds = [_compare(name, sign, v) for sign, v in zip((">=", "<="), value, strict=True) if v is not None]
+        return _joined(bounds, "AND") if bounds else Condition("1", ())
     if isinstance(value, (list, set, frozenset)):
-        return one_of(name, list(value))
-    return compare(name, "=", value)
+        return _one_of(name, list(value))
+    return _compare(name, "=", value)
 
 
 class _Parser:
@@ -91,150 +81,181 @@ class _Parser:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.tokens: list[tuple[str, str, int]] = []
-        position = 0
-        while position < len(source.rstrip()):
-            match = _TOKEN.match(source, position)
-            if match is None:
-                raise self._fault(position, "cannot be read")
-            kind = str(match.lastgroup)
-            self.tokens.append((kind, match.group(kind), match.start(kind)))
-            position = match.end()
-        self.next = 0
-        self.depth = 0
-        self.comparisons: list[tuple[str, Any]] = []
+        self.comparisons: list[tuple[str, Scalar]] = []
+        self.tokens: list[tuple[str, str, int]] = []  # kind, text, position
+        for match in _TOKEN.finditer(source):
+            kind, text = str(match.lastgroup), match[0]
+            if kind == "name" and text.lower() in _WORDS:
+                kind, text = "word", text.lower()
+            self.tokens.append((kind, text, match.start()))
+        self.tokens.append(("end", "", len(source)))
+        self.next = self.depth = 0
 
     def parse(self) -> Condition:
-        if not self.tokens:
-            raise SearchError('filter is empty; example: year >= 2020 and lang = "en"')
-        parsed = self._any()
-        if self.next < len(self.tokens):
-            raise self._fault(self.tokens[self.next][2], "is left over; expected and, or, or the end")
-        return check_depth(parsed)
+        parsed = self._chain("or", "and")
+        if self.tokens[self.next][0] != "end":
+            raise self._fault("and, or, or the end")
+        return parsed
 
-    def _any(self) -> Condition:
-        return self._chain("or", self._all)
+    def _chain(self, *words: str) -> Condition:
+        """Parts between which the first word stands; the other words bind more closely."""
+        if not words:
+            return self._part()
+        parts = [self._chain(*words[1:])]
+        while self._take(words[0]):
+            parts.append(self._chain(*words[1:]))
+        return _joined(parts, words[0].upper())
 
-    def _all(self) -> Condition:
-        return self._chain("and", self._not)
-
-    def _chain(self, word: str, part: Any) -> Condition:
-        parts = [part()]
-        while self._take_word(word):
-            parts.append(part())
-        return joined(parts, word.upper())
-
-    def _not(self) -> Condition:
+    def _part(self) -> Condition:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise SearchError(f"filter is nested deeper than {MAX_DEPTH}")
-        try:
-            if self._take_word("not"):
-                if self._take_word("not"):
-                    return self._not()
-                return negated(self._not())
-            if self._take_sign("("):
-                inner = self._any()
-                self._expect(")")
-                return inner
-            return self._comparison()
-        finally:
-            self.depth -= 1
+        if self._take("not"):
+            negated = self._part()
+            parsed = Condition(f"({negated.sql}) IS NOT TRUE", negated.values)  # unknown is not true
+        elif self._take("("):
+            parsed = self._chain("or", "and")
+            self._expect(")")
+        else:
+            parsed = self._comparison()
+        self.depth -= 1
+        return parsed
 
     def _comparison(self) -> Condition:
-        if self._peek("a field name")[0] in ("text", "number"):
-            return self._membership()
+        if self.tokens[self.next][0] in ("text", "number"):
+            value = self._value()
+            self._expect("in")
+            name = self._name()
+            if name in OWN:
+                raise SearchError(f"filter: {name} is no list; write: {name} contains …")
+            self.comparisons.append((name, value))
+            return _member(name, value, Condition("0", ()))
         name = self._name()
-        if self._take_word("in"):
+        sign = self._take("=", "==", "!=", "<", "<=", ">", ">=", "in", "contains", "startswith")
+        if not sign:
+            raise self._fault("a comparison (= != < <= > >= in contains startswith)")
+        if sign == "in":
             self._expect("(")
-            values = [self._value()]
-            while self._take_sign(","):
+        values = [self._value()]
+        self.comparisons.append((name, values[0]))
+        if sign == "in":
+            while self._take(","):
                 values.append(self._value())
             self._expect(")")
-            self.comparisons.append((name, values[0]))
-            return one_of(name, values)
-        for word in ("contains", "startswith"):
-            if self._take_word(word):
-                return self._text_test(name, word)
-        kind, text, position = self._peek("a comparison")
-        if kind != "sign" or text not in ("=", "==", "!=", "<", "<=", ">", ">="):
-            raise self._fault(position, "is not a comparison; allowed: = != < <= > >= in contains startswith")
-        self.next += 1
-        value = self._value()
-        self.comparisons.append((name, value))
-        return compare(name, "=" if text == "==" else text, value)
-
-    def _text_test(self, name: str, word: str) -> Condition:
-        position = self._peek("a quoted text")[2]
-        value = self._value()
-        if not isinstance(value, str):
-            raise self._fault(position, f"is not a text; {word} compares texts")
-        self.comparisons.append((name, value))
-        return text_test(name, word, value)
-
-    def _membership(self) -> Condition:
-        value = self._value()
-        if not self._take_word("in"):
-            position = self._peek("in, and the name of a list")[2]
-            raise self._fault(position, 'is not in, and a filter that begins with a value says: "cat" in tags')
-        name = self._name()
-        if name in OWN:
-            raise SearchError(f"filter: {name} is no list; write: {name} contains …")
-        self.comparisons.append((name, value))
-        return member(name, value, Condition("0", ()))
+            return _one_of(name, values)
+        if sign in ("contains", "startswith"):
+            return _text_test(name, sign, values[0])
+        return _compare(name, "=" if sign == "==" else sign, values[0])
 
     def _name(self) -> str:
-        kind, text, position = self._peek("a field name")
-        if kind == "quoted":
-            self.next += 1
-            return text[1:-1]
-        if kind != "name" or text.lower() in _WORDS:
-            raise self._fault(position, "is not a field name")
+        kind, text, _ = self.tokens[self.next]
+        if kind not in ("name", "quoted"):
+            raise self._fault("a field name")
         self.next += 1
-        return text
+        return text.strip("`")
 
     def _value(self) -> Scalar:
-        kind, text, position = self._peek("a value")
+        kind, text, _ = self.tokens[self.next]
+        if kind not in ("number", "text") and text not in _CONSTANTS:
+            raise self._fault('a value (text in quotes: lang = "en")')
         self.next += 1
         if kind == "number":
             return float(text) if any(c in text for c in ".eE") else int(text)
-        if kind == "text":
-            return re.sub(r"\\(u[0-9a-fA-F]{4}|.)", lambda escape: self._unescaped(escape, position), text[1:-1])
-        constants: dict[str, Scalar] = {"null": None, "true": True, "false": False}
-        if kind == "name" and text.lower() in constants:
-            return constants[text.lower()]
-        raise self._fault(position, 'is not a value; write text in quotes: lang = "en"')
+        if kind == "word":
+            return _CONSTANTS[text]
+        # as JSON writes it: in double quotes, and single ones bare
+        inner = re.sub(r'\\.|"', lambda sign: {"\\'": "'", '"': '\\"'}.get(sign[0], sign[0]), text[1:-1])
+        try:
+            return str(json.loads(f'"{inner}"', strict=False))
+        except ValueError:
+            raise SearchError(f"filter: {text} has an unknown escape; a backslash itself is written \\\\") from None
 
-    def _unescaped(self, escape: re.Match[str], position: int) -> str:
-        sign = escape.group(1)
-        if len(sign) == 5:
-            return chr(int(sign[1:], 16))
-        if sign not in _ESCAPES:
-            raise self._fault(position, f"has the unknown escape \\{sign}; a backslash itself is written \\\\")
-        return _ESCAPES[sign]
+    def _take(self, *texts: str) -> str:
+        """The next word or sign, if it is one of these; else an empty text."""
+        kind, text, _ = self.tokens[self.next]
+        if kind not in ("word", "sign") or text not in texts:
+            return ""
+        self.next += 1
+        return text
 
-    def _peek(self, wanted: str) -> tuple[str, str, int]:
-        if self.next >= len(self.tokens):
-            raise SearchError(f"filter {self.source!r} ends where {wanted} is expected")
-        return self.tokens[self.next]
+    def _expect(self, text: str) -> None:
+        if not self._take(text):
+            raise self._fault(f'"{text}"')
 
-    def _take_word(self, word: str) -> bool:
-        kind, text, _ = self.tokens[self.next] if self.next < len(self.tokens) else ("", "", 0)
-        if kind == "name" and text.lower() == word:
-            self.next += 1
-            return True
-        return False
-
-    def _take_sign(self, sign: str) -> bool:
-        if self.next < len(self.tokens) and self.tokens[self.next][:2] == ("sign", sign):
-            self.next += 1
-            return True
-        return False
-
-    def _expect(self, sign: str) -> None:
-        if not self._take_sign(sign):
-            raise self._fault(self._peek(f'"{sign}"')[2], f'stands where "{sign}" is expected')
-
-    def _fault(self, position: int, what: str) -> SearchError:
+    def _fault(self, wanted: str) -> SearchError:
+        position = self.tokens[self.next][2]
         shown = self.source[position : position + 20]
-        return SearchError(f"filter {self.source!r}, position {position + 1}: {shown!r} {what}")
+        where = f", position {position + 1}: {shown!r} stands" if shown else " ends"
+        return SearchError(f"filter {self.source!r}{where} where {wanted} is expected")
+
+
+def _joined(parts: list[Condition], word: str) -> Condition:
+    """Conditions under one word, as a balanced tree: SQLite refuses expressions deeper than 1000."""
+    if len(parts) == 1:
+        return parts[0]
+    left, right = (_joined(half, word) for half in (parts[: len(parts) // 2], parts[len(parts) // 2 :]))
+    return Condition(f"({left.sql}) {word} ({right.sql})", left.values + right.values)
+
+
+def _field(name: str) -> str:
+    return name if name in OWN else extract(name)
+
+
+def _type(name: str) -> str:
+    """SQL expression of a field's type, in the words of JSON."""
+    return f"typeof({name})" if name in OWN else extract(name, "json_type")
+
+
+def _bound(name: str, value: Any) -> Scalar:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str) and re.search("[\x00\ud800-\udfff]", value):
+        raise SearchError(f"filter on {name}: {value!r} holds a NUL or is not valid Unicode")
+    if value is None or isinstance(value, (str, float)) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+        return value
+    raise SearchError(f"filter on {name}: {value!r} is not a text, number, true, false or null")
+
+
+def _compare(name: str, sign: str, value: Any) -> Condition:
+    field, bound = _field(name), _bound(name, value)
+    if name == "id" and sign == "=" and bound is not None:
+        return _one_of(name, [bound])
+    if sign in ("=", "!="):
+        if bound is None:
+            return Condition(f"{field} IS {'NOT ' if sign == '!=' else ''}NULL", ())
+        # "!=" is "has the field, and another value"
+        return Condition(f"{field} {sign} ?", (bound,))
+    if bound is None or isinstance(bound, bool):
+        raise SearchError(f"filter on {name}: {json.dumps(bound)} can only be compared with = or !=")
+    # numbers with numbers and text with text only; SQLite would order them after one another
+    kinds = "('text')" if isinstance(bound, str) else "('integer','real')"
+    return Condition(f"{field} {sign} ? AND typeof({field}) IN {kinds}", (bound,))
+
+
+def _one_of(name: str, values: list[Any]) -> Condition:
+    bound = tuple(_bound(name, value) for value in values)
+    if name == "id":  # 3 and "3" are one id
+        bound = tuple(s for v in bound for s in (spellings(v) if type(v) in (int, str) else (v,)))  # type: ignore[arg-type]
+    if None in bound:
+        raise SearchError(f"filter on {name}: null cannot be in a list; write: {name} = null or {name} in (…)")
+    if len(bound) > MAX_MARKS:
+        finite = [value for value in bound if not isinstance(value, float) or isfinite(value)]  # no field holds others
+        every = "SELECT value FROM json_each(?)"
+        return Condition(f"{_field(name)} IN ({every})", (json.dumps(finite),))
+    return Condition(f"{_field(name)} IN ({','.join('?' * len(bound))})", bound)
+
+
+def _member(name: str, value: Scalar, otherwise: Condition) -> Condition:
+    """A list has the member; ``otherwise`` is for a field that is no list."""
+    among = f"EXISTS (SELECT 1 FROM json_each({_field(name)}) WHERE value = ?)"  # noqa: S608 - values are bound
+    sql = f"CASE {_type(name)} WHEN 'array' THEN {among} ELSE {otherwise.sql} END"
+    return Condition(sql, (_bound(name, value), *otherwise.values))
+
+
+def _text_test(name: str, word: str, value: Scalar) -> Condition:
+    """``contains`` or ``startswith``; a list contains its members."""
+    if not isinstance(value, str):
+        raise SearchError(f"filter on {name}: {word} compares texts; {json.dumps(value)} is not a text")
+    position = "> 0" if word == "contains" else "= 1"
+    test = Condition(f"{_type(name)} = 'text' AND instr({_field(name)}, ?) {position}", (_bound(name, value),))
+    return _member(name, value, test) if word == "contains" else test

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from sentemb.errors import SearchError, did_you_mean
 from sentemb.maths.neighbours import merged, nothing, ordered, without_own
-from sentemb.search.query.conditions import OWN
-from sentemb.search.query.expression import comparisons_of, condition
+from sentemb.search.query.expression import OWN, Where, comparisons_of, condition
 from sentemb.search.query.words import Bm25, fuse
 from sentemb.search.store.documents import Condition, Id
 from sentemb.search.store.embedding import check_model, encode, load_encoder
@@ -21,7 +20,6 @@ from sentemb.search.store.searching import check_k, effort_of, search
 from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Embedder, Hits
 
-Where = str | Mapping[str, Any] | None
 Queries = str | Sequence[str] | Vectors
 _KINDS = {"text": "text", "integer": "numbers", "real": "numbers", "true": "true or false", "false": "true or false",
           "array": "lists", "object": "fields of its own"}
@@ -31,14 +29,13 @@ Reranker = Callable[[list[tuple[str, str]]], Any]  # (query, text) pairs to one 
 class Searcher:
     """Answers questions about a generation, which each question takes once and keeps to its end.
 
-    In all of them ``where`` is a metadata filter, see ``sentemb.search.query.expression``, and queries are texts or raw
-    vectors (queries, d).
+    ``where`` is a metadata filter, see ``sentemb.search.query.expression``; queries are texts or raw vectors
+    (queries, d).
     """
 
     def __init__(self, generation: Generation, encoder: Embedder | None = None, precision: str | None = None) -> None:
         self.generation = generation  # replaced as a whole
         self._encoder, self._precision = encoder, precision
-        self._is_checked = False
         self._words: tuple[Generation, Bm25] | None = None
 
     @property
@@ -46,8 +43,8 @@ class Searcher:
         """The embedder of queries; loaded from the manifest's model where none was given.
 
         Raises:
-            SearchError: the index was built from vectors, or by an object that cannot be loaded by name, or by another
-                model than the given one.
+            SearchError: the index was built from vectors, by an object that cannot be loaded by name, or by a model
+                that has changed since.
         """
         folder, model = self.generation.folder, self.generation.manifest.model
         if self._encoder is None:
@@ -56,10 +53,9 @@ class Searcher:
                 raise SearchError(
                     f"{folder}: was built {source}; give an encoder when opening it, or search by vectors"
                 )
-            self._encoder = load_encoder(model.source, self._precision or model.precision)
-        if not self._is_checked:
-            check_model(self._encoder, model, folder)
-            self._is_checked = True
+            encoder = load_encoder(model.source, self._precision or model.precision)
+            check_model(encoder, model, folder)
+            self._encoder = encoder
         return self._encoder
 
     @overload
@@ -76,17 +72,13 @@ class Searcher:
             effort: how hard to look (nprobe, efSearch); by default what the index was tuned to.
         """
         generation = self.generation
-        hits = search(generation, self._vectors(queries), k, condition=condition(where), effort=effort)
-        lists = generation.hits(hits)
-        return lists[0] if isinstance(queries, str) else lists
+        hits = generation.hits(search(generation, self._vectors(queries), k, condition=condition(where), effort=effort))
+        return hits[0] if isinstance(queries, str) else hits
 
     def search_positions(
         self, vectors: Vectors, k: int = 10, *, where: Where = None, effort: int | None = None
     ) -> Hits:
-        """``search`` without fetching documents: positions (queries, k) in ``generation``, and scores.
-
-        Positions stay what they are until ``refresh`` or a change; ``generation.hits`` fetches the documents.
-        """
+        """``search`` without documents: positions (queries, k) in ``generation``, whose ``hits`` fetches them."""
         return search(self.generation, vectors, k, condition=condition(where), effort=effort)
 
     def by_words(self, queries: Sequence[str], k: int = 10, *, where: Where = None) -> list[list[Hit]]:
@@ -131,8 +123,7 @@ class Searcher:
         generation = self.generation
         if not 0 <= weight <= 1:
             raise SearchError(f"diversity weight {weight}; allowed: 0 to 1")
-        if generation.manifest.metric == "l2":
-            raise SearchError("diverse results need a similarity (cosine or dot); this index measures l2")
+        self._check_similarity("diverse results")
         vectors = self._vectors(queries)
         candidates = search(generation, vectors, max(pool or 5 * k, k), condition=condition(where))
         hits = nothing(len(vectors), min(k, candidates.ids.shape[1]), "dot")
@@ -184,8 +175,7 @@ class Searcher:
         generation = self.generation
         if len(like) == 0:
             raise SearchError("a combined query needs at least one text that results should be like")
-        if generation.manifest.metric == "l2":
-            raise SearchError("combined queries need a similarity (cosine or dot); this index measures l2")
+        self._check_similarity("combined queries")
         wanted = generation.rule.apply(self._vectors(like), "like")
         mean = wanted.mean(axis=0, keepdims=True)
         probes = np.concatenate([wanted, mean]) if np.linalg.norm(mean) > 1e-6 else wanted
@@ -256,6 +246,10 @@ class Searcher:
         texts = [queries] if isinstance(queries, str) else queries
         return encode(self.encoder, texts, model.query_prompt if model else "")
 
+    def _check_similarity(self, what: str) -> None:
+        if self.generation.manifest.metric == "l2":
+            raise SearchError(f"{what} need a similarity (cosine or dot); this index measures l2")
+
     def _by_words(self, generation: Generation, queries: Sequence[str], k: int, filter_: Condition | None) -> Hits:
         check_k(k)
         words = self._words
@@ -271,8 +265,8 @@ def _marginal(relevance: NDArray[np.float32], vectors: Vectors, k: int, weight: 
     is_left = np.ones(len(relevance), dtype=bool)
     nearest = np.full(len(relevance), -np.inf, dtype=np.float32)
     picked: list[int] = []
-    while is_left.any() and len(picked) < k:
-        penalty = np.where(np.isfinite(nearest), nearest, 0)
+    for _ in range(min(k, len(relevance))):
+        penalty = nearest if picked else 0
         best = int(np.argmax(np.where(is_left, weight * relevance - (1 - weight) * penalty, -np.inf)))
         picked.append(best)
         is_left[best] = False

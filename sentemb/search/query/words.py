@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Bm25:
 
     def __init__(self, segments: Sequence[Words]) -> None:
         self.segments = segments
-        self._lists: dict[tuple[int, str], tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+        self._occurrences = lru_cache(KEPT_LISTS)(lambda number, word: segments[number].occurrences(word))
         self.rows = sum(segment.rows for segment in segments)
         mean = max(sum(segment.total for segment in segments) / max(self.rows, 1), 1e-9)
         self._norms = [K1 * (1 - B + B / mean * segment.lengths) for segment in segments]
@@ -49,7 +50,7 @@ class Bm25:
         """
         best = nothing(len(queries), min(k, self.rows), "dot")
         for number, query in enumerate(queries):
-            hits = self._best(query, min(k, self.rows), allowed or [None] * len(self.segments))
+            hits = self._best(query, best.ids.shape[1], allowed or [None] * len(self.segments))
             best.ids[number], best.scores[number] = hits.ids[0], hits.scores[0]
         return best
 
@@ -74,14 +75,6 @@ class Bm25:
     def _idf(self, word: str) -> float:
         holding = sum(segment.rows_with(word) for segment in self.segments)
         return math.log(1 + (self.rows - holding + 0.5) / (holding + 0.5))
-
-    def _occurrences(self, number: int, word: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        lists = self._lists.get((number, word))
-        if lists is None:
-            if len(self._lists) >= KEPT_LISTS:
-                self._lists.clear()
-            lists = self._lists[number, word] = self.segments[number].occurrences(word)
-        return lists
 
 
 def fuse(rankings: Sequence[NDArray[np.int64]], k: int) -> Hits:

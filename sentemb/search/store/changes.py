@@ -6,31 +6,160 @@ Each gives the new generation, and how many documents were added, deleted or tak
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import chain
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
 from sentemb.data.faults import Faults
-from sentemb.errors import SearchError
+from sentemb.errors import DataError, SearchError
 from sentemb.progress import Progress
-from sentemb.search.store.change import TAIL_ROWS, changing, merge_small, rewritten_segments
-from sentemb.search.store.documents import Id
-from sentemb.search.store.embedding import TextBlocks
-from sentemb.search.store.generation import Access, Generation, check_ids
+from sentemb.search.store.disk import commit, sweep, write_lock
+from sentemb.search.store.documents import Id, Row
+from sentemb.search.store.embedding import GivenRows, counted, encoded_blocks
+from sentemb.search.store.generation import Generation, check_ids, open_generation
+from sentemb.search.store.manifest import Manifest, SegmentEntry
 from sentemb.search.store.records import Numbering, as_rows
-from sentemb.search.store.segment import empty_index, empty_tail
-from sentemb.search.store.sources import GivenRows
+from sentemb.search.store.segment import BLOCK, Block, Segment, SegmentWriter, empty_index
 from sentemb.search.store.words import rule_of
-from sentemb.search.store.writing import BLOCK, Block
 from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Embedder
 
+TAIL_ROWS = 10_000  # an addition up to this size stays exact until it is merged
+MAX_SEGMENTS = 8
+
+
+@dataclass(kw_only=True)
+class Change:
+    """The next generation while it is being made."""
+
+    before: Generation
+    writer: SegmentWriter
+    segments: list[Segment]
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of now, with the number of the next generation."""
+        return replace(self.before.manifest, generation=self.writer.generation)
+
+    def delete(self, ids: Iterable[Id]) -> int:
+        """Mark documents as deleted; gives how many were live."""
+        ids, count = list(ids), 0
+        for number, segment in enumerate(self.segments):
+            rows = list({row for _, row in segment.rows_of(ids)})
+            if rows:
+                self.segments[number] = segment.without(rows)
+                count += len(rows)
+        return count
+
+    def refuse_known(self, ids: Sequence[Id], advice: str) -> None:
+        """Raises DataError where one of the ids is live."""
+        for segment in self.segments:
+            for name, _ in segment.rows_of(ids):
+                raise DataError(f"id {name!r} is in the index already; {advice}")
+
+    def open(self, entry: SegmentEntry) -> Segment:
+        """A segment that was just written."""
+        return Segment(self.before.folder, entry, self.manifest, is_mapped=self.before.is_mapped)
+
+    def merge_small(self) -> None:
+        """Keep the number of segments small: merge the smallest ones where there are too many."""
+        chosen = [self.segments[number] for number in to_merge([segment.rows for segment in self.segments])]
+        if chosen:
+            is_tail = all(segment.entry.is_tail for segment in chosen)
+            self.segments = [segment for segment in self.segments if segment not in chosen]
+            self.segments += self.rewritten(chosen, is_tail=is_tail)
+
+    def rewritten(
+        self, sources: Sequence[Segment], *, is_tail: bool = False, can_copy: bool = True, first_id: int | None = None
+    ) -> list[Segment]:
+        """One new segment with the live rows of several (none, where no row is live).
+
+        Args:
+            is_tail: leave it exact, if it is small.
+            can_copy: the segments were made from this index's trained template, so their codes mean the same.
+            first_id: number documents anew from here on.
+        """
+        rows = [segment.live_rows for segment in sources]
+        total = sum(map(len, rows))
+        if not total:
+            return []
+        is_tail = is_tail and total <= TAIL_ROWS
+        index = empty_index(self.before.folder, self.manifest, total, is_tail=is_tail)
+        is_rescored = self.manifest.rescored and not is_tail
+
+        def blocks() -> Iterator[Block]:
+            for segment, live in zip(sources, rows, strict=True):  # codes and vectors come in the rows' order
+                is_indexed = can_copy and index.take_codes(segment.vectors, live)
+                yield from segment.blocks(live, with_vectors=is_rescored or not is_indexed, is_indexed=is_indexed)
+
+        numbered = blocks() if first_id is None else _numbered(blocks(), first_id)
+        return [self.open(self.writer.write(numbered, index, is_tail=is_tail, is_rescored=is_rescored))]
+
+    def finish(self, manifest: Manifest) -> Generation:
+        """Write deletions, drop empty segments, commit; gives the new generation."""
+        segments: list[Segment] = []
+        for segment in self.segments:
+            deleted = segment.rows - len(segment.live_rows)
+            if segment.live is not None and deleted != segment.entry.deleted_rows:
+                entry = self.writer.write_deletions(segment.entry, segment.live)
+                segment = segment.with_entry(entry, self.before.folder)
+            if deleted < segment.rows:
+                segments.append(segment)
+        new = replace(manifest, segments=tuple(segment.entry for segment in segments))
+        commit(self.before.folder, new)
+        return replace(self.before, manifest=new, segments=tuple(segments))
+
+
+def _numbered(blocks: Iterable[Block], first_id: int) -> Iterator[Block]:
+    for block in blocks:
+        yield replace(block, rows=[(number, *row[1:]) for number, row in enumerate(block.rows, start=first_id)])
+        first_id += len(block.rows)
+
+
+def to_merge(rows: Sequence[int]) -> list[int]:
+    """Numbers of the segments to merge so that few remain; none while there are at most ``MAX_SEGMENTS``.
+
+    The smallest are taken, and then each next one that is not more than twice as large as all taken so far: a row
+    is rewritten about log₂(rows) times in its life (a log-structured merge).
+    """
+    if len(rows) <= MAX_SEGMENTS:
+        return []
+    order = np.argsort(rows, kind="stable").tolist()
+    chosen = order[:2]
+    for number in order[2:]:
+        total = sum(rows[taken] for taken in chosen)
+        are_few = len(rows) - len(chosen) + 1 <= MAX_SEGMENTS // 2
+        if rows[number] > 2 * total and (are_few or rows[number] > TAIL_ROWS):
+            break
+        chosen.append(number)
+    return sorted(chosen)
+
+
+@contextmanager
+def changing(known: Generation, wait_s: float) -> Iterator[Change]:
+    """Lock, catch up with other writers, clean up after killed ones, and give a change to fill."""
+    folder = known.folder
+    with write_lock(folder, wait_s):
+        before = open_generation(folder, known=known, is_mapped=known.is_mapped)
+        made = before.manifest
+        sweep(folder)
+        writer = SegmentWriter(
+            folder=folder, generation=made.generation + 1, indexed_fields=made.indexed_fields, words=rule_of(made.words)
+        )
+        try:
+            yield Change(before=before, writer=writer, segments=list(before.segments))
+        except BaseException:
+            with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
+                sweep(folder)
+            raise
+
 
 def put(
-    access: Access, known: Generation, records: Iterable[Any], *, vectors: Vectors | None,
-    encoder: Callable[[], Embedder], replace_existing: bool, skipped: Faults | None = None,
+    known: Generation, records: Iterable[Any], *, vectors: Vectors | None, encoder: Callable[[], Embedder],
+    replace_existing: bool, skipped: Faults | None, wait_s: float,
 ) -> tuple[Generation, int]:
     """Add documents (``replace_existing``: also over old ones of the same id).
 
@@ -40,78 +169,68 @@ def put(
     Raises:
         DataError: an id exists (or occurs twice) and replacing was not asked for.
     """
-    with changing(access, known) as change, Progress("adding", total=None, unit="documents") as bar:
-        def refuse(ids: Sequence[Id]) -> None:
-            change.refuse_known(ids, "replace it with upsert")
-
-        is_unique, rule = not replace_existing, change.before.rule
-        numbering = Numbering(change.next_id(), is_unique=is_unique, refuse=refuse if is_unique else None)
+    with changing(known, wait_s) as change, Progress("adding", total=None, unit="documents") as bar:
+        made, rule = change.manifest, change.before.rule
+        numbering = Numbering(change.before.next_id, is_unique=not replace_existing)
+        rows = as_rows(records, numbering, with_text=vectors is None, skipped=skipped)
+        if not replace_existing:
+            rows = _new_rows(rows, change)
         if vectors is None:
-            rows = as_rows(iter(records), numbering, with_text=True, skipped=skipped)
-            model = change.manifest.model
-            prompt = model.document_prompt if model else ""
-            texts = TextBlocks(encoder, rule, prompt)
-            blocks: Iterator[Block] = (texts.encoded(block, bar) for block in rows)
+            prompt = made.model.document_prompt if made.model else ""
+            blocks = encoded_blocks(rows, encoder, rule, prompt, bar)
         else:
-            source = GivenRows(np.asarray(vectors), records, rule, skipped, numbering)
-            blocks = source.blocks(0, source.rows, bar)
-        first = list(_up_to(blocks, TAIL_ROWS))
-        count = sum(len(block.rows) for block in first)
+            given = GivenRows(np.asarray(vectors), rows, rule)
+            blocks = counted(given.blocks(0, len(given)), bar)
+        first: list[Block] = []
+        count = 0
+        while count <= TAIL_ROWS and (block := next(blocks, None)) is not None:
+            first.append(block)
+            count += len(block.rows)
         if not count:
             return change.before, 0
-        index = empty_index(access.folder, change.manifest, count)
-        is_tail = count <= TAIL_ROWS and not index.is_exact
-        if is_tail:
-            index = empty_tail(change.manifest)
+        is_tail = count <= TAIL_ROWS
+        index = empty_index(known.folder, made, count, is_tail=is_tail)
         entry = change.writer.write(
-            change.next_number(), chain(first, blocks), index, is_tail=is_tail,
-            is_rescored=change.manifest.rescored and not is_tail,
+            chain(first, blocks), index, is_tail=is_tail, is_rescored=made.rescored and not is_tail
         )
         added = change.open(entry)
-        live = np.ones(added.rows, dtype=bool)
-        for _, repeated in added.documents.repeated() if replace_existing else ():
-            live[repeated[:-1]] = False
-        for start in range(0, added.rows, BLOCK) if replace_existing else ():
-            change.delete(added.documents.ids(start, start + BLOCK))
+        if replace_existing:
+            for start in range(0, added.rows, BLOCK):
+                change.delete(added.documents.ids(start, start + BLOCK))
+            if superseded := added.documents.superseded():
+                added = added.without(superseded)
         change.segments.append(added)
-        if not live.all():
-            change.live[len(change.segments) - 1] = live
-        merge_small(change)
+        change.merge_small()
         new = replace(change.manifest, next_id=numbering.next_id, has_next_id=True)
-        return change.finish(new), int(live.sum())
+        return change.finish(new), len(added.live_rows)
 
 
-def _up_to(blocks: Iterator[Block], rows: int) -> Iterator[Block]:
-    """Blocks until they hold more than ``rows``."""
-    count = 0
-    for block in blocks:
-        yield block
-        count += len(block.rows)
-        if count > rows:
-            return
+def _new_rows(rows: Iterator[Row], change: Change) -> Iterator[Row]:
+    while block := list(islice(rows, BLOCK)):
+        change.refuse_known([name for name, _, _ in block], "replace it with upsert")
+        yield from block
 
 
-def delete(access: Access, known: Generation, ids: Sequence[Id]) -> tuple[Generation, int]:
+def delete(known: Generation, ids: Sequence[Id], wait_s: float) -> tuple[Generation, int]:
     """Delete documents."""
     check_ids(ids)
-    with changing(access, known) as change:
+    with changing(known, wait_s) as change:
         count = change.delete(ids)
-        generation = change.finish(change.manifest) if count else change.before
-        return generation, count
+        return change.finish(change.manifest) if count else change.before, count
 
 
-def compact(access: Access, known: Generation) -> tuple[Generation, int]:
+def compact(known: Generation, wait_s: float) -> Generation:
     """Make one segment of all live rows, without the deleted ones."""
-    with changing(access, known) as change:
+    with changing(known, wait_s) as change:
         is_whole = all(segment.live is None and not segment.entry.is_tail for segment in change.segments)
         if len(change.segments) <= 1 and is_whole:
-            return change.before, 0
-        change.segments = rewritten_segments(change, [(segment, segment.live) for segment in change.segments])
-        return change.finish(change.manifest), 0
+            return change.before
+        change.segments = change.rewritten(change.segments)
+        return change.finish(change.manifest)
 
 
 def merge(
-    access: Access, known: Generation, others: Sequence[Generation], *, renumber: bool = False
+    known: Generation, others: Sequence[Generation], *, renumber: bool, wait_s: float
 ) -> tuple[Generation, int]:
     """Append the live documents of other indexes built with the same model.
 
@@ -124,13 +243,11 @@ def merge(
     """
     for other in others:
         _check_mergeable(known, other)
-    with changing(access, known) as change:
-        count, next_id = 0, change.next_id()
+    with changing(known, wait_s) as change:
+        count, next_id = 0, change.before.next_id
         for other in others:
-            sources = [(segment, segment.live) for segment in other.segments if segment.live_rows]
-            is_same = other.manifest.template == change.before.manifest.template
-            first_id = next_id if renumber else None
-            taken = rewritten_segments(change, sources, can_copy=is_same, first_id=first_id)
+            can_copy = other.manifest.template == change.before.manifest.template
+            taken = change.rewritten(other.segments, can_copy=can_copy, first_id=next_id if renumber else None)
             for segment in taken:
                 for start in range(0, segment.rows, BLOCK):
                     names = segment.documents.ids(start, start + BLOCK)
@@ -140,32 +257,29 @@ def merge(
             change.segments += taken
         if not count:
             return change.before, 0
-        new = replace(change.manifest, next_id=next_id, has_next_id=True)
-        return change.finish(new), count
+        return change.finish(replace(change.manifest, next_id=next_id, has_next_id=True)), count
 
 
 def _check_mergeable(mine: Generation, other: Generation) -> None:
-    def digest(generation: Generation) -> str | None:
-        return generation.manifest.model.digest if generation.manifest.model else None
+    def facts(generation: Generation) -> dict[str, Any]:
+        made = generation.manifest
+        return {"model": made.model and made.model.digest, "dimension": made.dimension, "metric": made.metric}
 
-    for name, here, there in (
-        ("model", digest(mine), digest(other)), ("dimension", mine.manifest.dimension, other.manifest.dimension),
-        ("metric", mine.manifest.metric, other.manifest.metric),
-    ):
-        if here != there:
-            raise SearchError(f"{other.folder}: its {name} is {there!r}, that of {mine.folder} is {here!r}; "
-                              "only indexes of one model, dimension and metric can be merged")
+    here, there = facts(mine), facts(other)
+    for name in here:
+        if here[name] != there[name]:
+            raise SearchError(
+                f"{other.folder}: its {name} is {there[name]!r}, that of {mine.folder} is {here[name]!r}; only indexes "
+                "of one model, dimension and metric can be merged"
+            )
     if mine.folder.resolve() == other.folder.resolve():
         raise SearchError(f"{mine.folder}: an index cannot be merged into itself")
 
 
-def upgrade(access: Access, known: Generation, words: str) -> tuple[Generation, int]:
+def upgrade(known: Generation, words: str, wait_s: float) -> Generation:
     """Write the index in the newest format, with a word index."""
-    with changing(access, known) as change:
-        change.writer = replace(change.writer, words=rule_of(words))
-        segments = list(change.segments)
-        for position, segment in enumerate(segments):
-            entry = change.writer.write_documents(change.next_number(), segment.entry, segment)
-            change.segments[position] = change.open(entry)
-        new = replace(change.manifest, words=words, next_id=change.next_id(), has_next_id=True)
-        return change.finish(new), new.live
+    with changing(known, wait_s) as change:
+        writer = replace(change.writer, words=rule_of(words))
+        for number, segment in enumerate(change.segments):
+            change.segments[number] = change.open(writer.rewrite_documents(segment))
+        return change.finish(replace(change.manifest, words=words, next_id=change.before.next_id, has_next_id=True))

@@ -1,9 +1,7 @@
 """Documents of one segment: ids, texts and metadata in a SQLite file that never changes once the segment exists.
 
-Why SQLite: it is in Python's standard library, answers id look-ups and metadata filters from B-trees without
-loading the texts, has a stable documented format, and holds no code (unlike pickles). Why one immutable file a
-segment: it gets a checksum like every other file, readers need no locks, and the manifest stays the only commit
-point. Metadata is one JSON object a row; filters read it with ``json_extract``.
+Why SQLite: it is in Python's standard library, answers id look-ups and metadata filters from B-trees without loading
+the texts, and holds no code (unlike pickles). Metadata is one JSON object a row; filters read it with ``json_extract``.
 """
 
 from __future__ import annotations
@@ -12,12 +10,13 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,15 +25,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import DataError, SearchError
-from sentemb.search.store.disk import Disk
-from sentemb.search.store.manifest import Document, StoredFile, damaged
+from sentemb.search.store import disk
+from sentemb.search.store.manifest import StoredFile, damaged
 from sentemb.search.store.words import WordRule, Words, words_of_texts, write_words
 
 Id = int | str
+Row = tuple[Id, str | None, str | None]  # id, text, metadata as JSON
 MANY = 500  # values in one IN (…) list
 _TABLE = "CREATE TABLE documents (row INTEGER PRIMARY KEY, id, text TEXT, metadata TEXT)"
 _INTEGER = re.compile(r"-?[1-9][0-9]{0,18}|0")
-Row = tuple[Id, str | None, str | None]  # id, text, metadata as JSON
+
+
+@dataclass(frozen=True)
+class Document:
+    """What is kept beside a vector."""
+
+    id: int | str | None  # None: the index numbers it
+    text: str | None
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,69 +53,50 @@ class Condition:
     values: tuple[Any, ...]
 
 
-class DocumentWriter:
-    """Fills a segment's file; ``close`` flushes it, once, so nothing of it counts before."""
+def write_documents(
+    path: Path, blocks: Iterable[Sequence[Row]], indexed_fields: Sequence[str], words: WordRule | None
+) -> tuple[StoredFile, int]:
+    """Write a segment's file, with indexes of ids, of the metadata fields that filters use most, and of words.
 
-    def __init__(self, path: Path, disk: Disk) -> None:
-        self.path, self._disk = path, disk
-        self.rows = 0
-        if path.exists():
-            raise SearchError(f"{path}: is there already; name another folder")
-        with _writing(path):
-            self._database = disk.connect(path)
-            self._database.execute("PRAGMA journal_mode=OFF")
-            self._database.execute("PRAGMA synchronous=OFF")
-            self._database.execute(_TABLE)
+    Raises:
+        SearchError: the disk refused.
+    """
+    numbers = count()
+    with _writing(path), closing(disk.connect(path)) as database:
+        for statement in ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", _TABLE):
+            database.execute(statement)
+        for rows in blocks:
+            database.execute("BEGIN")
+            database.executemany(
+                "INSERT INTO documents VALUES (?, ?, ?, ?)", ((next(numbers), *row) for row in rows)
+            )
+            database.execute("COMMIT")
+        database.execute("CREATE INDEX by_id ON documents(id)")
+        for number, name in enumerate(indexed_fields):
+            database.execute(f"CREATE INDEX field_{number} ON documents({extract(name)})")
+        if words is not None:
+            write_words(database, _texts(database), words)
+    return disk.adopt(path), next(numbers)
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Add rows, in one transaction.
 
-        Raises:
-            SearchError: the disk refused.
-        """
-        numbered = ((self.rows + i, *row) for i, row in enumerate(rows))
-        with _writing(self.path):
-            self._database.execute("BEGIN")
-            self._database.executemany("INSERT INTO documents VALUES (?, ?, ?, ?)", numbered)
-            self._database.execute("COMMIT")
-        self.rows += len(rows)
-
-    def close(self, indexed_fields: Sequence[str] = (), words: WordRule | None = None) -> StoredFile:
-        """Index ids, the metadata fields that filters use most, and words; then flush the file."""
-        with _writing(self.path):
-            self._database.execute("CREATE INDEX by_id ON documents(id)")
-            for number, name in enumerate(indexed_fields):
-                self._database.execute(f"CREATE INDEX field_{number} ON documents({extract(name)})")
-            if words is not None:
-                write_words(self._database, self._texts(), words)
-        self._database.close()
-        return self._disk.adopt(self.path)
-
-    def _texts(self) -> Iterator[str | None]:
-        for start in range(0, self.rows, MANY):
-            sql = "SELECT text FROM documents WHERE row >= ? AND row < ? ORDER BY row"
-            yield from (text for (text,) in self._database.execute(sql, (start, start + MANY)).fetchall())
-
-    def abandon(self) -> None:
-        """Close without flushing; the file is left for the next clean-up."""
-        self._database.close()
+def _texts(database: sqlite3.Connection) -> Iterator[str | None]:
+    yield from (text for (text,) in database.execute("SELECT text FROM documents ORDER BY row"))
 
 
 class Documents:
     """Reads a segment's file. Safe to share between threads."""
 
     def __init__(self, path: Path, rows: int) -> None:
-        self.path = path
+        self.path, self.rows = path, rows
         self._lock = threading.Lock()
         uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
         try:
             self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
-            count = self._database.execute("SELECT count(*) FROM documents").fetchone()[0]
+            found = self._database.execute("SELECT count(*) FROM documents").fetchone()[0]
         except sqlite3.Error as error:
             raise damaged(path, f"not a readable document store ({error})") from error
-        if count != rows:
-            raise damaged(path, f"holds {count} documents, the manifest says {rows}")
-        self.rows = rows
+        if found != rows:
+            raise damaged(path, f"holds {found} documents, the manifest says {rows}")
 
     @property
     def has_texts(self) -> bool:
@@ -135,43 +124,36 @@ class Documents:
 
     def fetch(self, rows: Sequence[int]) -> dict[int, Document]:
         """Documents by row."""
-        return dict(zip(rows, map(document_of, self.raw(rows)), strict=True))
+        return {
+            row: Document(name, text, json.loads(metadata) if metadata else {})
+            for row, (name, text, metadata) in zip(rows, self.raw(rows), strict=True)
+        }
 
-    def rows_of(self, ids: Sequence[Id]) -> dict[Id, list[int]]:
-        """Rows (live or deleted) that carry any of the ids, by the id as it was asked for."""
-        spelled = {spelling: name for name in ids for spelling in spellings(name)}
-        found: dict[Id, list[int]] = {}
-        every = list(spelled)
+    def raw(self, rows: Sequence[int]) -> list[Row]:
+        """Rows as they are kept, in the given order."""
+        sql = "SELECT row, id, text, metadata FROM documents WHERE row IN (SELECT value FROM json_each(?))"
+        kept = {row: (name, text, metadata) for row, name, text, metadata in self.query(sql, (json.dumps([*rows]),))}
+        return [kept[row] for row in rows]
+
+    def rows_of(self, ids: Iterable[Id]) -> list[tuple[Id, int]]:
+        """The rows (live or deleted) that carry any of the ids, each with the id as it was asked for."""
+        asked = {spelling: name for name in ids for spelling in spellings(name)}
+        every, rows = list(asked), []
         for start in range(0, len(every), MANY):
-            some = every[start : start + MANY]
-            marks = ",".join("?" * len(some))
-            for name, row in self.query(f"SELECT id, row FROM documents WHERE id IN ({marks}) ORDER BY row", some):  # noqa: S608 - values are bound
-                found.setdefault(spelled[name], []).append(row)
-        return found
+            part = every[start : start + MANY]
+            marks = ",".join("?" * len(part))
+            rows += self.query(f"SELECT id, row FROM documents WHERE id IN ({marks}) ORDER BY row", part)  # noqa: S608 - values are bound
+        return [(asked[name], row) for name, row in rows]
 
     def ids(self, start: int, stop: int) -> list[Id]:
         """Ids of rows start … stop - 1."""
         sql = "SELECT id FROM documents WHERE row >= ? AND row < ? ORDER BY row"
         return [name for (name,) in self.query(sql, (start, stop))]
 
-    def raw(self, rows: Sequence[int]) -> list[Row]:
-        """Rows as they are kept, in the given order."""
-        found: dict[int, Row] = {}
-        for start in range(0, len(rows), MANY):
-            some = rows[start : start + MANY]
-            marks = ",".join("?" * len(some))
-            sql = f"SELECT row, id, text, metadata FROM documents WHERE row IN ({marks})"  # noqa: S608 - values are bound
-            found.update((row, (name, text, metadata)) for row, name, text, metadata in self.query(sql, some))
-        return [found[row] for row in rows]
-
-    def repeated(self) -> list[tuple[Id, list[int]]]:
-        """Ids that occur more than once, with their rows in order."""
-        names = "SELECT CAST(id AS TEXT) FROM documents GROUP BY CAST(id AS TEXT) HAVING count(*) > 1"
-        sql = f"SELECT CAST(id AS TEXT) AS name, row FROM documents WHERE name IN ({names}) ORDER BY name, row"  # noqa: S608
-        found: dict[Id, list[int]] = {}
-        for name, row in self.query(sql):
-            found.setdefault(name, []).append(row)
-        return list(found.items())
+    def superseded(self) -> list[int]:
+        """Rows whose id a later row has too."""
+        last = "SELECT max(row) FROM documents GROUP BY CAST(id AS TEXT)"
+        return [row for (row,) in self.query(f"SELECT row FROM documents WHERE row NOT IN ({last})")]  # noqa: S608
 
     def largest_integer(self) -> int:
         """The largest id that is an integer, also one that was given as a text; -1 where there is none."""
@@ -221,33 +203,21 @@ def spellings(name: Id) -> tuple[Id, ...]:
 
 def integer_of(name: Id) -> int:
     """The integer that an id is, also as a text; -1 for any other."""
-    if isinstance(name, int):
-        return name
-    number = spellings(name)[-1]
-    return number if isinstance(number, int) else -1
+    return next((spelling for spelling in spellings(name) if isinstance(spelling, int)), -1)
 
 
-def row_of(document: Document, name: Id) -> Row:
-    """A document as it is kept.
+def json_of(metadata: dict[str, Any], name: Id) -> str | None:
+    """Metadata of a document as it is kept.
 
     Raises:
-        DataError: metadata that JSON cannot hold.
+        DataError: JSON cannot hold it.
     """
-    metadata = None
-    if document.metadata:
-        try:
-            metadata = json.dumps(
-                document.metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
-            )
-        except (TypeError, ValueError) as error:
-            raise DataError(f"metadata of document {name!r} cannot be stored as JSON: {error}") from error
-    return name, document.text, metadata
-
-
-def document_of(row: Row) -> Document:
-    """A kept row as a document."""
-    name, text, metadata = row
-    return Document(name, text, json.loads(metadata) if metadata else {})
+    if not metadata:
+        return None
+    try:
+        return json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"metadata of document {name!r} cannot be stored as JSON: {error}") from error
 
 
 def extract(name: str, function: str = "json_extract") -> str:

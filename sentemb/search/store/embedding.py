@@ -1,12 +1,13 @@
-"""Texts to the vectors that an index keeps: prompt, truncation, normalisation, and checks."""
+"""Where rows come from: texts through an encoder (prompt, truncation, normalisation, checks), or given vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -15,18 +16,9 @@ from sentemb.maths.neighbours import Metric
 from sentemb.progress import Progress
 from sentemb.search.store.documents import Row
 from sentemb.search.store.manifest import Model
-from sentemb.search.store.writing import Block
-from sentemb.search.vectors.kind import Vectors
+from sentemb.search.store.segment import BLOCK, Block
+from sentemb.search.vectors.kind import Rows, Vectors
 from sentemb.types import Embedder, IdentifiedEmbedder
-
-REMEMBERED = 16_384  # texts with their vectors: 24 MiB of 384 values
-
-
-@runtime_checkable
-class CountsCuts(Protocol):
-    """An embedder that counts the texts that are longer than it reads."""
-
-    cut_count: int
 
 
 def load_encoder(encoder: Embedder | str | Path, precision: str = "auto") -> Embedder:
@@ -144,34 +136,57 @@ def prompts_of(encoder: Embedder, query: str | None, document: str | None) -> tu
     return query, document
 
 
-class TextBlocks:
-    """Documents on their way into a segment: encoded block by block, equal texts of a block once.
+def encoded_blocks(
+    rows: Iterator[Row], encoder: Callable[[], Embedder], rule: VectorRule, prompt: str, bar: Progress
+) -> Iterator[Block]:
+    """Documents with the vectors of their texts; equal texts of a block are encoded once.
 
-    Texts that occurred in an earlier block are remembered with their vectors, up to ``REMEMBERED`` of them.
+    Args:
+        encoder: is asked for when there is a document.
+    """
+    while part := list(islice(rows, BLOCK)):
+        model = encoder()
+        cut_before = getattr(model, "cut_count", 0)
+        numbers = {text or "": number for number, text in enumerate(dict.fromkeys(text for _, text, _ in part))}
+        raw = encode(model, list(numbers), prompt, bar)
+        vectors = rule.apply(raw, "encoded texts")[[numbers[text or ""] for _, text, _ in part]]
+        bar.advance(len(part) - len(numbers))
+        cut = getattr(model, "cut_count", 0) - cut_before
+        yield Block(rows=part, vectors=vectors, cut=cut, width=raw.shape[1])
 
-    Attributes:
-        width: of the encoder's own vectors, once there are some.
+
+class GivenRows:
+    """Vectors of an array (or memory map), truncated and normalised block by block, with their documents.
+
+    Args:
+        rows: documents in the order of the vectors; they are read once.
     """
 
-    def __init__(self, encoder: Callable[[], Embedder], rule: VectorRule, prompt: str) -> None:
-        self._encoder, self._rule, self._prompt = encoder, rule, prompt  # the encoder is loaded for the first text
-        self._known: dict[str, Vectors] = {}
-        self.width: int | None = None
+    def __init__(self, vectors: Vectors, rows: Iterator[Row], rule: VectorRule) -> None:
+        self._vectors, self._rows, self._rule = vectors, rows, rule
+        self.dimension = self.vectors_at(slice(1)).shape[1]
 
-    def encoded(self, rows: Sequence[Row], bar: Progress) -> Block:
-        """The rows with their vectors."""
-        texts = [text or "" for _, text, _ in rows]
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        vectors: dict[str, Vectors] = {}
-        encoder = self._encoder()
-        before = encoder.cut_count if isinstance(encoder, CountsCuts) else 0
-        if new:
-            raw = encode(encoder, new, self._prompt, bar)
-            self.width = raw.shape[1]
-            vectors = dict(zip(new, self._rule.apply(raw, "encoded texts"), strict=True))
-        bar.advance(len(texts) - len(new))
-        block = np.stack([vectors[text] if text in vectors else self._known[text] for text in texts])
-        for text in new[: max(REMEMBERED - len(self._known), 0)]:
-            self._known[text] = vectors[text].copy()  # a view would keep all of its block
-        cut = encoder.cut_count - before if isinstance(encoder, CountsCuts) else 0
-        return Block(rows=rows, vectors=block, cut=cut)
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def vectors_at(self, rows: Rows | slice) -> Vectors:
+        """Vectors of the given rows."""
+        return self._rule.apply(self._vectors[rows], "vectors")
+
+    def blocks(self, start: int, stop: int) -> Iterator[Block]:
+        """Rows start … stop - 1; parts are asked for in order."""
+        for first in range(start, stop, BLOCK):
+            last = min(first + BLOCK, stop)
+            rows = list(islice(self._rows, last - first))
+            if len(rows) < last - first:
+                raise SearchError(f"{len(self)} vectors, but only {first + len(rows)} documents")
+            yield Block(rows=rows, vectors=self.vectors_at(slice(first, last)))
+        if stop == len(self) and next(self._rows, None) is not None:
+            raise SearchError(f"{len(self)} vectors, but more documents")
+
+
+def counted(blocks: Iterable[Block], bar: Progress) -> Iterator[Block]:
+    """The blocks, and progress by their rows."""
+    for block in blocks:
+        yield block
+        bar.advance(len(block.rows))

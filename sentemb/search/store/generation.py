@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
 from sentemb.search.store import manifest as manifests
-from sentemb.search.store.disk import Disk
-from sentemb.search.store.documents import Id
+from sentemb.search.store.documents import Document, Id
 from sentemb.search.store.embedding import VectorRule
-from sentemb.search.store.manifest import Document, Manifest, SegmentEntry
-from sentemb.search.store.segment import Segment, verify_file
+from sentemb.search.store.manifest import Manifest
+from sentemb.search.store.segment import Block, Segment, verify_file
 from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Hits
 
@@ -45,6 +44,35 @@ class Generation:
     folder: Path
     manifest: Manifest
     segments: tuple[Segment, ...]
+    is_mapped: bool = False  # vectors are left in their files
+
+    @classmethod
+    def of(
+        cls, folder: Path, manifest: Manifest, *, known: Generation | None = None, is_mapped: bool = False,
+        verify: bool = False,
+    ) -> Generation:
+        """Open what a manifest names.
+
+        Args:
+            known: its segments are not opened again.
+            verify: check the SHA-256 of every file before it is parsed.
+        """
+        opened = {(old.entry.index, old.entry.documents): old for old in known.segments} if known else {}
+        if manifest.template is not None and verify:
+            verify_file(folder, manifest.template)
+        segments: list[Segment] = []
+        for entry in manifest.segments:
+            old = opened.get((entry.index, entry.documents))
+            if old is None:
+                segments.append(Segment(folder, entry, manifest, is_mapped=is_mapped, verify=verify))
+                continue
+            if entry.deleted is not None and verify:
+                verify_file(folder, entry.deleted)
+            segments.append(old.with_entry(entry, folder))
+        return cls(folder=folder, manifest=manifest, segments=tuple(segments), is_mapped=is_mapped)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Generation.of, is_mapped=self.is_mapped), (self.folder.resolve(), self.manifest)
 
     @cached_property
     def starts(self) -> list[int]:
@@ -55,13 +83,25 @@ class Generation:
     def rule(self) -> VectorRule:
         """How raw vectors become those of the index."""
         made = self.manifest
-        width = made.model.width if made.model else made.width or made.dimension
+        width = made.width or (made.model.width if made.model else made.dimension)
         return VectorRule(metric=made.metric, dimension=made.dimension, width=width)
+
+    @property
+    def dimension(self) -> int:
+        """Values of a vector."""
+        return self.manifest.dimension
+
+    @property
+    def next_id(self) -> int:
+        """The first number for documents without an id, above every integer id there is."""
+        made = self.manifest
+        largest = [] if made.has_next_id else [segment.documents.largest_integer() for segment in self.segments]
+        return max([made.next_id, *(number + 1 for number in largest)])
 
     def close(self) -> None:
         """Close the files."""
         for segment in self.segments:
-            segment.close()
+            segment.documents.close()
 
     def __len__(self) -> int:
         return self.manifest.live
@@ -71,22 +111,18 @@ class Generation:
 
     def documents_of(self, positions: Iterable[int]) -> dict[int, Document]:
         """Documents by position."""
-        found: dict[int, Document] = {}
+        documents: dict[int, Document] = {}
         wanted = np.unique(np.fromiter(positions, dtype=np.int64))
         for segment, first in zip(self.segments, self.starts, strict=True):
             inside = wanted[(wanted >= first) & (wanted < first + segment.rows)] - first
-            for row, document in segment.documents.fetch(inside.tolist()).items():
-                found[row + first] = document
-        return found
+            documents.update((row + first, found) for row, found in segment.documents.fetch(inside.tolist()).items())
+        return documents
 
     def positions_of(self, ids: Sequence[Id]) -> dict[Id, int]:
         """Positions of the live documents among the ids."""
         check_ids(ids)
-        found: dict[Id, int] = {}
-        for segment, first in zip(self.segments, self.starts, strict=True):
-            for name, rows in segment.documents.rows_of(ids).items():
-                found.update((name, row + first) for row in rows if segment.live is None or segment.live[row])
-        return found
+        segments = zip(self.segments, self.starts, strict=True)
+        return {name: first + row for segment, first in segments for name, row in segment.rows_of(ids)}
 
     def get(self, ids: Sequence[Id]) -> dict[Id, Document]:
         """Live documents by id; absent ones are left out."""
@@ -96,21 +132,29 @@ class Generation:
 
     def vectors_at(self, positions: NDArray[np.int64]) -> Vectors:
         """Vectors of documents at the best precision that is kept, (positions, dimension)."""
-        out = np.empty((len(positions), self.manifest.dimension), dtype=np.float32)
+        out = np.empty((len(positions), self.dimension), dtype=np.float32)
         for segment, first in zip(self.segments, self.starts, strict=True):
             inside = (positions >= first) & (positions < first + segment.rows)
             if inside.any():
                 out[inside] = segment.exact_vectors(positions[inside] - first)
         return out
 
+    def blocks(self, start: int, stop: int, *, with_vectors: bool = True) -> Iterator[Block]:
+        """The rows at positions start … stop - 1, on their way into another segment."""
+        for segment, first in zip(self.segments, self.starts, strict=True):
+            rows = np.arange(max(start - first, 0), min(stop - first, segment.rows))
+            yield from segment.blocks(rows, with_vectors=with_vectors)
+
     def hits(self, found: Hits) -> list[list[Hit]]:
         """Results with their documents."""
         documents = self.documents_of(found.ids[found.ids >= 0].ravel().tolist())
+
+        def hit(document: Document, score: float) -> Hit:
+            assert document.id is not None  # the store gives every document an id
+            return Hit(id=document.id, score=score, text=document.text, metadata=document.metadata)
+
         return [
-            [
-                Hit(id=_given(document.id), score=score, text=document.text, metadata=document.metadata)
-                for place, score in zip(row, scores, strict=True) if place >= 0 for document in [documents[place]]
-            ]
+            [hit(documents[place], score) for place, score in zip(row, scores, strict=True) if place >= 0]
             for row, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
         ]
 
@@ -129,66 +173,22 @@ def check_ids(ids: Sequence[Id]) -> None:
             raise SearchError(f"id {name!r}: an id is a text or a whole number of 64 bits")
 
 
-def _given(name: Id | None) -> Id:
-    assert name is not None  # the store gives every document an id
-    return name
+def open_generation(
+    folder: Path, *, known: Generation | None = None, is_mapped: bool = False, verify: bool = True
+) -> Generation:
+    """The newest generation; starts over where a writer replaced it meanwhile. See ``Generation.of``.
 
-
-@dataclass(frozen=True, kw_only=True)
-class Access:
-    """How an index is opened and written.
-
-    Attributes:
-        wait_s: seconds to wait for another writer.
-        is_mapped, device: see ``Segment``.
+    Raises:
+        SearchError: no index, a damaged or altered file, or a newer format.
     """
-
-    folder: Path
-    disk: Disk
-    is_mapped: bool = False
-    device: str | None = None
-    wait_s: float = 0.0
-
-    def open(self, known: Generation | None = None, *, verify: bool = True) -> Generation:
-        """The newest generation; starts over where a writer replaced it meanwhile.
-
-        Args:
-            known: its segments are not opened again.
-
-        Raises:
-            SearchError: no index, a damaged or altered file, or a newer format.
-        """
-        opened = {segment.entry.index.name: segment for segment in known.segments} if known else {}
-        for attempt in range(ATTEMPTS):
-            manifest = manifests.read(self.folder)
-            try:
-                if manifest.template is not None and verify:
-                    verify_file(self.folder, manifest.template)
-                segments = tuple(
-                    _opened(self.folder, entry, opened, verify=verify) or self.segment(entry, manifest, verify=verify)
-                    for entry in manifest.segments
-                )
-                return Generation(folder=self.folder, manifest=manifest, segments=segments)
-            except (FileNotFoundError, SearchError) as error:
-                if manifests.read(self.folder).generation == manifest.generation:
-                    if isinstance(error, SearchError):
-                        raise
-                    raise SearchError(f"{error.filename}: is missing; restore the index from a copy") from None
-                time.sleep(0.01 * attempt)
-        raise SearchError(f"{self.folder}: changes faster than it can be opened; try again")
-
-    def segment(self, entry: SegmentEntry, manifest: Manifest, *, verify: bool = False) -> Segment:
-        """One segment, opened."""
-        return Segment(
-            self.folder, entry, manifest, is_mapped=self.is_mapped, verify=verify, device=self.device
-        )
-
-
-def _opened(folder: Path, entry: SegmentEntry, known: Mapping[str, Segment], *, verify: bool) -> Segment | None:
-    """The entry's segment where its files are open already, with the entry's deletions."""
-    old = known.get(entry.index.name)
-    if old is None or old.entry.index != entry.index or old.entry.documents != entry.documents:
-        return None
-    if entry.deleted is not None and verify:
-        verify_file(folder, entry.deleted)
-    return old.with_entry(entry, folder)
+    for attempt in range(ATTEMPTS):
+        manifest = manifests.read(folder)
+        try:
+            return Generation.of(folder, manifest, known=known, is_mapped=is_mapped, verify=verify)
+        except (FileNotFoundError, SearchError) as error:
+            if manifests.read(folder).generation == manifest.generation:
+                if isinstance(error, SearchError):
+                    raise
+                raise SearchError(f"{error.filename}: is missing; restore the index from a copy") from None
+            time.sleep(0.01 * attempt)
+    raise SearchError(f"{folder}: changes faster than it can be opened; try again")

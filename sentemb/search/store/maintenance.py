@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +12,18 @@ from numpy.typing import NDArray
 from sentemb.errors import SearchError
 from sentemb.maths.neighbours import Metric, top_of_blocks, without_own
 from sentemb.search.store import manifest as manifests
-from sentemb.search.store.change import changing
-from sentemb.search.store.generation import Access, Generation
+from sentemb.search.store.changes import changing
+from sentemb.search.store.generation import Generation, open_generation
 from sentemb.search.store.manifest import Tuned, damaged
 from sentemb.search.store.searching import Effort, search_segments
-from sentemb.search.store.segment import Segment, verify_file
-from sentemb.search.store.writing import BLOCK
+from sentemb.search.store.segment import BLOCK, verify_file
 from sentemb.search.vectors.kind import Vectors
+from sentemb.types import Hits
 
 K = 10
 QUERIES = 256
 MAX_OVERSAMPLE = 64
+GIVEN_UP = 4096  # effort beyond which a step that gains nothing is the last one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def stats(generation: Generation) -> Stats:
     )
 
 
-def verify(access: Access, known: Generation) -> tuple[Generation, int]:
+def verify(known: Generation) -> tuple[Generation, int]:
     """Check everything that can be checked; gives the newest generation and the number of its files.
 
     The checksums, SQLite's own integrity, and that live ids are unique.
@@ -70,28 +70,26 @@ def verify(access: Access, known: Generation) -> tuple[Generation, int]:
     Raises:
         SearchError: names the first fault.
     """
-    made = manifests.read(access.folder)
+    made = manifests.read(known.folder)
     for file in made.files:
         try:
-            verify_file(access.folder, file)
+            verify_file(known.folder, file)
         except FileNotFoundError:
-            raise damaged(access.folder / file.name, "is missing") from None
-    generation = access.open(known)
+            raise damaged(known.folder / file.name, "is missing") from None
+    generation = open_generation(known.folder, known=known, is_mapped=known.is_mapped)
     seen: Counter[str] = Counter()
     for segment in generation.segments:
         segment.documents.check()
-        for row, name in enumerate(segment.documents.ids(0, segment.rows)):
-            if segment.live is None or segment.live[row]:
-                seen[str(name)] += 1
-    twice = [name for name, count in seen.items() if count > 1]
-    if (twice and made.has_next_id) or sum(seen.values()) != made.live:  # format 1 took 3 and "3" for two ids
-        count = sum(seen.values())
-        raise damaged(access.folder, f"{len(twice)} ids occur twice, {count} live documents of {made.live}")
+        names = segment.documents.ids(0, segment.rows)
+        seen.update(str(names[row]) for row in segment.live_rows.tolist())
+    count, twice = seen.total(), sum(times > 1 for times in seen.values())
+    if (twice and made.has_next_id) or count != made.live:  # format 1 took 3 and "3" for two ids
+        raise damaged(known.folder, f"{twice} ids occur twice, {count} live documents of {made.live}")
     return generation, len(made.files)
 
 
-def tune_on(access: Access, known: Generation, queries: Vectors, target_recall: float) -> Generation:
-    """Tune the search effort to real queries and store it; deleted rows count as the index counts them: not at all.
+def tune_on(known: Generation, queries: Vectors, target_recall: float, wait_s: float) -> Generation:
+    """Tune the search effort to real queries and store it.
 
     The truth is exact search over the vectors that the index keeps (half precision where it re-scores), so a
     quantised kind without re-scoring is measured against its own codes.
@@ -102,24 +100,10 @@ def tune_on(access: Access, known: Generation, queries: Vectors, target_recall: 
     if not 0 < target_recall <= 1:
         raise SearchError(f"target_recall = {target_recall}; allowed: above 0, up to 1")
     vectors = known.rule.apply(queries, "queries")
-    with changing(access, known) as change:
-        segments = change.segments
-        if len(vectors) == 0 or not change.manifest.live:
-            raise SearchError(f"{access.folder}: tuning needs queries and documents")
-        live = np.concatenate([
-            np.ones(segment.rows, dtype=bool) if segment.live is None else segment.live for segment in segments
-        ])
-        blocks = (
-            segment.exact_vectors(np.arange(start, min(start + BLOCK, segment.rows)))
-            for segment in segments for start in range(0, segment.rows, BLOCK)
-        )
-        metric = change.manifest.metric
-        count = min(K + int((~live).sum()), BLOCK)
-        truth = top_of_blocks(vectors, blocks, count, metric="l2" if metric == "l2" else "dot", device="cpu").ids
-        is_dead = (truth >= 0) & ~live[truth]
-        order = np.argsort(is_dead | (truth < 0), axis=1, kind="stable")[:, :K]
-        truth = np.where(np.take_along_axis(is_dead, order, axis=1), -1, np.take_along_axis(truth, order, axis=1))
-        tuned = tune(segments, vectors, truth, None, metric=metric, target=target_recall, measured_on="queries")
+    with changing(known, wait_s) as change:
+        if len(vectors) == 0 or len(change.before) == 0:
+            raise SearchError(f"{known.folder}: tuning needs queries and documents")
+        tuned = tune(change.before, vectors, target_recall, vectors_at=change.before.vectors_at)
         return change.finish(replace(change.manifest, tuned=tuned))
 
 
@@ -129,72 +113,58 @@ def sample_rows(rows: int, seed: int) -> NDArray[np.int64]:
     return np.sort(generator.choice(rows, size=min(QUERIES, rows), replace=False)).astype(np.int64)
 
 
-def recall(ids: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
-    """Mean share of the true neighbours that were found; -1 in ``truth`` is no neighbour."""
-    wanted = truth >= 0
-    hit = (truth[:, :, None] == ids[:, None, :]).any(axis=2) & wanted
-    return float(hit.sum() / max(wanted.sum(), 1))
-
-
 def tune(
-    segments: Sequence[Segment], queries: Vectors, truth: NDArray[np.int64], own: NDArray[np.int64] | None, *,
-    metric: Metric, target: float, measured_on: Literal["documents", "queries"] = "documents",
+    generation: Generation, queries: Vectors, target: float, *, vectors_at: Callable[[NDArray[np.int64]], Vectors],
+    own: NDArray[np.int64] | None = None,
 ) -> Tuned:
     """Find the least effort (and number of re-scored candidates) with recall@10 of at least ``target``.
 
-    Doubles whichever knob gains more until the target is met, then bisects the effort. Where the kind cannot reach
-    the target, the best that was found is kept and ``reached`` is false.
+    Doubles both until the target is met, then lowers one after the other. Where the kind cannot reach the target,
+    ``reached`` is false, and the least is found that gives its best recall.
 
     Args:
-        truth: (queries, 10) exact neighbours, own rows left out.
-        own: rows of the queries themselves where they were taken from the index.
+        vectors_at: vectors at positions of the generation, among which the true neighbours are searched.
+        own: positions of the queries themselves where they were taken from the index.
     """
-    wide = K + (own is not None)
+    segments, wide = generation.segments, K + (own is not None)
+    metric: Metric = "l2" if generation.manifest.metric == "l2" else "dot"  # an index of cosines keeps unit vectors
+    live = np.concatenate([first + s.live_rows for s, first in zip(segments, generation.starts, strict=True)])
+    blocks = (vectors_at(live[start : start + BLOCK]) for start in range(0, len(live), BLOCK))
+    truth = top_of_blocks(queries, blocks, wide, metric=metric, device="cpu")
+    truth = Hits(ids=live[truth.ids], scores=truth.scores)
 
-    def measure(effort: int | None, oversample: int) -> float:
+    def without_query(hits: Hits) -> NDArray[np.int64]:
+        return hits.ids if own is None else without_own(hits, own).ids
+
+    def measure(effort: int, oversample: int) -> float:
         harder = Effort(effort=effort, oversample=oversample, can_grow=False)
-        hits = search_segments(segments, queries, wide, metric, harder)
-        return recall(hits.ids if own is None else without_own(hits, own).ids, truth)
+        found = without_query(search_segments(segments, queries, wide, metric, harder))
+        wanted = without_query(truth)
+        return float((wanted[:, :, None] == found[:, None, :]).any(axis=2).sum() / max(wanted.size, 1))
 
     knob = max(segments, key=lambda segment: segment.rows).vectors.knob
-    ceiling = knob.largest if knob is not None else 0
-    least = min(knob.least, ceiling) if knob is not None else 0
-    effort = least or None
+    ceiling = knob.largest if knob is not None else 1
+    effort = least = min(knob.least, ceiling) if knob is not None else 1
     is_rescored = any(segment.half is not None for segment in segments)
-    oversample, low = 2 if is_rescored else 1, least - 1
-    reached = measure(effort, oversample)
-    while reached < target:
-        options: list[tuple[float, int | None, int]] = []
-        if effort is not None and effort < ceiling:
-            wider = min(effort * 2, ceiling)
-            options.append((measure(wider, oversample), wider, oversample))
-        if is_rescored and oversample < MAX_OVERSAMPLE:
-            options.append((measure(effort, oversample * 2), effort, oversample * 2))
-        gaining = [option for option in options if option[0] > reached + 1e-4]
-        # a step may gain nothing and the next one something; a graph is given up at 4096
-        options = gaining or [option for option in options if option[1] != effort and (option[1] or 0) <= 4096]
-        if not options:
+    oversample, most = (2, MAX_OVERSAMPLE) if is_rescored else (1, 1)
+    recall = measure(effort, oversample)
+    while recall < target and (effort < ceiling or oversample < most):
+        before = recall
+        effort, oversample = min(2 * effort, ceiling), min(2 * oversample, most)
+        recall = measure(effort, oversample)
+        if recall <= before + 1e-4 and effort > GIVEN_UP:
             break
-        best = max(options)
-        low = effort or 0 if best[1] != effort else low
-        reached, effort, oversample = best
-    if effort is not None and reached >= target:
-        effort, reached = _bisect(lambda e: measure(e, oversample), low, effort, reached, target)
-    return Tuned(
-        effort=effort, oversample=oversample, target_recall=target, recall=reached, queries=len(queries),
-        reached=reached >= target, measured_on=measured_on,
-    )
-
-
-def _bisect(
-    measure: Callable[[int], float], low: int, high: int, reached: float, target: float
-) -> tuple[int, float]:
-    """The least effort in (low, high] that still meets the target (recall grows with effort, up to noise)."""
-    while high - low > max(1, high // 16):
-        middle = (low + high) // 2
-        recall_there = measure(middle)
-        if recall_there >= target:
-            high, reached = middle, recall_there
+    goal = min(target, recall)
+    while oversample > 2 and (fewer := measure(effort, oversample // 2)) >= goal:
+        oversample, recall = oversample // 2, fewer
+    low = least - 1
+    while effort - low > max(1, effort // 16):  # recall grows with effort, up to noise
+        middle = (low + effort) // 2
+        if (lower := measure(middle, oversample)) >= goal:
+            effort, recall = middle, lower
         else:
             low = middle
-    return high, reached
+    return Tuned(
+        effort=None if knob is None else effort, oversample=oversample, target_recall=target, recall=recall,
+        queries=len(queries), reached=recall >= target, measured_on="queries" if own is None else "documents",
+    )

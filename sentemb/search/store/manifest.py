@@ -1,15 +1,14 @@
 """What an index is: one small JSON file that names, sizes and hashes every other file of the folder.
 
-Replacing ``manifest.json`` is the commit point of every change: whatever it does not name is not part of the index.
-All named files are immutable, so a reader that opened a manifest keeps a consistent picture while writers go on.
-A build is the same with another file, ``draft.json``: what that names is kept for ``resume``, but is no index yet.
+Replacing ``manifest.json`` is the commit point of every change. All named files are immutable, so a reader that opened
+a manifest keeps a consistent picture while writers go on. What ``draft.json`` names is kept for ``resume``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -43,13 +42,17 @@ class SegmentEntry:
     """Rows that were written together: their vectors, documents and which of them were deleted since."""
 
     rows: Annotated[int, Field(ge=1)]
-    is_tail: bool  # exact vectors of a small addition, not yet of the index's kind
-    index: StoredFile  # of the kind; in a draft, float32 rows
+    is_tail: bool  # exact vectors, not yet of the index's kind: a small addition, or encoded documents of a build
+    index: StoredFile
     documents: StoredFile
     half: StoredFile | None = None  # (rows, dimension) float16, for exact re-scoring
     deleted: StoredFile | None = None  # one bit a row, little-endian bit order
     deleted_rows: Count = 0
     cut: Count = 0  # documents longer than the model reads, whose end no search sees
+
+    def __post_init__(self) -> None:
+        if self.deleted_rows > self.rows or (self.deleted is None) != (self.deleted_rows == 0):
+            raise ValueError("deleted rows do not add up")
 
     @property
     def files(self) -> list[StoredFile]:
@@ -123,25 +126,16 @@ class Manifest:
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
 class Draft:
-    """A build that is not an index yet: what it was given, and what of it is committed."""
+    """A build from texts that is not an index yet."""
 
-    source: str  # of the documents
-    metric: Metric
-    dim: int | None  # leading values of a vector to keep
-    model: Model | None  # None: from given vectors, of which nothing is committed before the end
-    rows: tuple[SegmentEntry, ...] = ()  # encoded documents in their order, vectors as float32
-    made: Manifest | None = None  # the index as far as it is made of those rows
+    begun_with: dict[str, str | int | None]  # the data, the model and what else decides the vectors
+    staged: Manifest  # the encoded documents in their order, as an index of exact segments
+    made: Manifest | None = None  # the index as far as it is made of them
 
     @property
     def files(self) -> list[StoredFile]:
         """Every file that the draft keeps."""
-        made = [] if self.made is None else self.made.files
-        return made + [file for segment in self.rows for file in segment.files]
-
-    @property
-    def count(self) -> int:
-        """Documents whose vectors are committed."""
-        return sum(segment.rows for segment in self.rows)
+        return self.staged.files + ([] if self.made is None else self.made.files)
 
 
 _Record = TypeVar("_Record", Manifest, Draft)
@@ -175,18 +169,10 @@ def read(folder: Path) -> Manifest:
         raise SearchError(f"{folder}: {_why_absent(folder)}") from None
     if version == 1:
         body = _from_format_1(body)
-    live = body.get("live") if isinstance(body, dict) else None
-    if live is not None:  # format 1 does not say
-        body = {name: value for name, value in body.items() if name != "live"}
+    live = body.pop("live", None) if isinstance(body, dict) else None  # format 1 does not say
     manifest = _validated(_MANIFEST, body, path)
     if live is not None and live != manifest.live:
         raise damaged(path, f"its segments hold {manifest.live} documents, not {live}")
-    for segment in manifest.segments:
-        if segment.deleted_rows > segment.rows or (segment.deleted is None) != (segment.deleted_rows == 0):
-            raise damaged(path, f"deleted rows of {segment.index.name} do not add up")
-    names = [file.name for file in manifest.files]
-    if len(set(names)) != len(names):
-        raise damaged(path, "names a file twice")
     return manifest
 
 
@@ -196,12 +182,10 @@ def read_draft(folder: Path) -> Draft | None:
     Raises:
         SearchError: a file of that name is none, or is damaged.
     """
-    path = folder / DRAFT
     try:
-        _, body = _envelope(path, DRAFT_MARK)
+        return _validated(_DRAFT, _envelope(folder / DRAFT, DRAFT_MARK)[1], folder / DRAFT)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return _validated(_DRAFT, body, path)
 
 
 def _envelope(path: Path, mark: str) -> tuple[int, Any]:
@@ -211,16 +195,12 @@ def _envelope(path: Path, mark: str) -> tuple[int, Any]:
     except (ValueError, RecursionError):
         raise damaged(path, "not readable as JSON, so it was altered") from None
     if not isinstance(record, dict) or record.get("format") != mark:
-        what = "the manifest of a sentemb index" if mark == MARK else "a sentemb build; name another folder"
-        raise SearchError(f"{path}: not {what}")
-    version = record.get("version")
-    if isinstance(version, int) and version > VERSION:
+        raise SearchError(f"{path}: not of the format {mark}; name another folder")
+    version, body = record.get("version"), record.get("index")
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise SearchError(
-            f"{path}: format version {version}; this sentemb reads up to {VERSION}; upgrade sentemb to open this index"
+            f"{path}: format version {version!r}; this sentemb reads up to {VERSION}; upgrade sentemb to open it"
         )
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise SearchError(f"{path}: format version {version!r}; this sentemb reads 1 to {VERSION}")
-    body = record.get("index")
     if record.get("checksum") != checksum(body):
         raise damaged(path, "its checksum does not match its content")
     return version, body
@@ -230,10 +210,9 @@ def _from_format_1(body: Any) -> Any:
     """Format 1 named FAISS's factory string, and had no words."""
     if not isinstance(body, dict) or not isinstance(body.get("kind"), str) or "factory" not in body:
         return body
-    named = {name: value for name, value in body.items() if name not in ("kind", "factory")}
-    is_named = body["kind"] != "factory"
-    kind = {"use": body["kind"]} if is_named else {"use": "faiss", "factory": body["factory"]}
-    return {**named, "kind": kind, "description": body["factory"], "has_next_id": False}
+    factory = body.pop("factory")
+    kind = {"use": "faiss", "factory": factory} if body["kind"] == "factory" else {"use": body["kind"]}
+    return {**body, "kind": kind, "description": factory, "has_next_id": False}
 
 
 def _validated(adapter: TypeAdapter[_Record], body: Any, path: Path) -> _Record:
@@ -252,19 +231,7 @@ def checksum(body: Any) -> str:
 
 
 def _why_absent(folder: Path) -> str:
-    if not folder.exists():
-        return "there is no such folder; build an index with: sentemb index build DATA --out FOLDER"
-    if not folder.is_dir():
-        return "is a file; an index is a folder; build one with: sentemb index build DATA --out FOLDER"
     if (folder / DRAFT).is_file():
         return "its build did not finish; continue it with the same command and --resume"
-    return "holds no index (no manifest.json); build one with: sentemb index build DATA --out FOLDER"
-
-
-@dataclass(frozen=True)
-class Document:
-    """What is kept beside a vector."""
-
-    id: int | str | None  # None: the index numbers it
-    text: str | None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    what = "is a file; an index is a folder" if folder.is_file() else "there is no index here"
+    return f"{what}; build one with: sentemb index build DATA --out FOLDER"

@@ -6,18 +6,16 @@ import json
 import math
 import re
 import sqlite3
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from sentemb.data.faults import Faults
-from sentemb.data.records import Record
+from sentemb.data.sources import Record
 from sentemb.errors import DataError, SearchError
-from sentemb.search.store.documents import Id, Row, integer_of, row_of
-from sentemb.search.store.manifest import Document
-from sentemb.search.store.writing import BLOCK
+from sentemb.search.store.documents import Document, Id, Row, integer_of, json_of
+from sentemb.search.store.segment import BLOCK
 
 ID_FIELDS = ("id", "_id")
 TEXT_FIELDS = ("text", "_text", "sentence", "document", "passage")
@@ -98,20 +96,13 @@ class Numbering:
 
     Args:
         next_id: the first number.
-        is_unique: refuse an id that occurred before; ids are kept in a database of SQLite's own, not in memory.
-        refuse: raises where an id is taken already.
+        is_unique: refuse every id that occurred before; else a given id only where it was given out as a number.
     """
 
-    def __init__(
-        self, next_id: int, *, is_unique: bool, refuse: Callable[[Sequence[Id]], None] | None = None
-    ) -> None:
-        self.next_id, self._refuse_taken = next_id, refuse
-        self.rows = 0
-        self._numbered: list[tuple[int, int, int]] = []  # runs of numbers: first number, its row, how many
-        self._given: sqlite3.Connection | None = None
-        if is_unique:
-            self._given = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file that nobody sees
-            self._given.execute("CREATE TABLE ids (id TEXT PRIMARY KEY, row INTEGER) WITHOUT ROWID")
+    def __init__(self, next_id: int, *, is_unique: bool) -> None:
+        self.next_id, self.rows, self._is_unique = next_id, 0, is_unique
+        self._ids = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file that nobody sees
+        self._ids.execute("CREATE TABLE ids (id TEXT PRIMARY KEY, row INTEGER) WITHOUT ROWID")
 
     def ids(self, documents: Sequence[Document]) -> list[Id]:
         """Ids of the next documents.
@@ -120,63 +111,30 @@ class Numbering:
             DataError: one of them occurred before.
         """
         names: list[Id] = []
-        given: list[tuple[Id, int]] = []
-        for row, document in enumerate(documents, start=self.rows):
-            name = document.id
-            if name is None:
-                name, self.next_id = self.next_id, self.next_id + 1
-                self._extend(name, row)
-            else:
-                number = integer_of(name)
-                self._refuse(name, row, self._numbered_row(number))
-                self.next_id = max(self.next_id, min(number + 1, 2**63 - 1))
-                given.append((name, row))
+        for document in documents:
+            name = self.next_id if document.id is None else document.id
+            self.next_id = max(self.next_id, min(integer_of(name) + 1, 2**63 - 1))
             names.append(name)
-        if self._given is not None and given:
-            self._add(given)
-        if self._refuse_taken is not None:
-            self._refuse_taken(names)
+        texts = [(str(name), row) for row, name in enumerate(names, start=self.rows)]
+        claimed = [
+            text for text, document in zip(texts, documents, strict=True) if self._is_unique or document.id is None
+        ]
         self.rows += len(names)
-        return names
-
-    def _extend(self, number: int, row: int) -> None:
-        if self._numbered:
-            first, first_row, count = self._numbered[-1]
-            if first + count == number and first_row + count == row:
-                self._numbered[-1] = first, first_row, count + 1
-                return
-        self._numbered.append((number, row, 1))
-
-    def _numbered_row(self, number: int) -> int | None:
-        """The row that got a number, if one did."""
-        after = bisect_right(self._numbered, number, key=lambda run: run[0])
-        if after == 0:
-            return None
-        first, row, count = self._numbered[after - 1]
-        return row + number - first if number < first + count else None
-
-    def _add(self, given: list[tuple[Id, int]]) -> None:
-        assert self._given is not None
-        self._given.execute("BEGIN")
         try:
-            self._given.executemany("INSERT INTO ids VALUES (?, ?)", ((str(name), row) for name, row in given))
-        except sqlite3.IntegrityError:
-            self._given.execute("ROLLBACK")
-            earlier: dict[str, int] = {}
-            for name, row in given:
-                known = self._given.execute("SELECT row FROM ids WHERE id = ?", (str(name),)).fetchone()
-                self._refuse(name, row, known[0] if known else earlier.get(str(name)))
-                earlier[str(name)] = row
+            self._ids.execute("BEGIN")
+            added = self._ids.executemany("INSERT OR IGNORE INTO ids VALUES (?, ?)", claimed).rowcount
+            self._ids.execute("COMMIT")
         except sqlite3.Error as error:
             raise SearchError(f"no room for ids in SQLite's temporary folder ({error}); see SQLITE_TMPDIR") from None
-        self._given.execute("COMMIT")
-
-    def _refuse(self, name: Id, row: int, earlier: int | None) -> None:
-        if earlier is not None:
-            raise DataError(
-                f"id {name!r} occurs twice (documents {earlier + 1} and {row + 1}); ids are unique; upsert keeps the "
-                "last"
-            )
+        may_repeat = added < len(claimed) if self._is_unique else self._ids.total_changes > 0
+        for name, row in texts if may_repeat else ():
+            first = self._ids.execute("SELECT row FROM ids WHERE id = ?", (name,)).fetchone()
+            if first is not None and first[0] != row:
+                raise DataError(
+                    f"id {names[row - self.rows]!r} occurs twice (documents {first[0] + 1} and {row + 1}); ids are "
+                    "unique; upsert keeps the last"
+                )
+        return names
 
 
 def read_documents(
@@ -194,9 +152,9 @@ def read_documents(
 
 
 def as_rows(
-    records: Iterator[Any], numbering: Numbering, *, with_text: bool, skipped: Faults | None = None,
-) -> Iterator[list[Row]]:
-    """Records as rows, block by block; every fault of a block is found before anything is made of it.
+    records: Iterable[Any], numbering: Numbering, *, with_text: bool, skipped: Faults | None = None
+) -> Iterator[Row]:
+    """Records as rows; every fault of a block is found before the first of its rows is given.
 
     Args:
         with_text: refuse documents without a text.
@@ -205,38 +163,34 @@ def as_rows(
     Raises:
         DataError: names the document and what is wrong with it.
     """
-    number = 0
-    while block := list(islice(records, BLOCK)):
+    numbered = enumerate(records, start=1)
+    while block := list(islice(numbered, BLOCK)):
         documents: list[Document] = []
-        kept: list[tuple[str | None, str | None]] = []  # text, and metadata as JSON
-        for record in block:
-            number += 1
+        metadata: list[str | None] = []
+        for number, record in block:
             try:
                 document = as_document(record)
                 _check_text(document, number, with_text=with_text)
-                _, text, metadata = row_of(document, document.id if document.id is not None else number)
+                metadata.append(json_of(document.metadata, number if document.id is None else document.id))
+                documents.append(document)
             except DataError as error:
                 if skipped is None:
                     raise
                 skipped.add("documents", number, str(error), has_lines=False)
-                continue
-            documents.append(document)
-            kept.append((text, metadata))
         names = numbering.ids(documents)
-        if documents:
-            yield [(name, text, metadata) for name, (text, metadata) in zip(names, kept, strict=True)]
+        yield from zip(names, (document.text for document in documents), metadata, strict=True)
 
 
 def _check_text(document: Document, number: int, *, with_text: bool) -> None:
     text = document.text or ""
+    fault = None
     try:
         f"{document.id}{text}".encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"document {number}, id {document.id!r}: not valid Unicode: {error.reason}") from None
+        fault = f"not valid Unicode: {error.reason}"
     if with_text and not text.strip():
-        raise DataError(f"document {number}, id {document.id!r}: no text to encode")
+        fault = "no text to encode"
     if len(text) > MAX_CHARACTERS:
-        raise DataError(
-            f"document {number}, id {document.id!r}: {len(text):,} characters; at most {MAX_CHARACTERS:,}: split it "
-            "into passages"
-        )
+        fault = f"{len(text):,} characters; at most {MAX_CHARACTERS:,}: split it into passages"
+    if fault is not None:
+        raise DataError(f"document {number}, id {document.id!r}: {fault}")

@@ -86,9 +86,6 @@ def search_segment(
     segment: Segment, queries: Vectors, k: int, metric: Metric, effort: Effort, allowed: Mask | None
 ) -> Hits:
     """The k best rows of one segment."""
-    if segment.exact is not None:
-        scores, rows = segment.exact.top(queries, min(k, segment.rows), allowed)
-        return Hits(ids=rows, scores=scores)
     share = 1.0
     if allowed is not None:
         count = int(np.count_nonzero(allowed))

@@ -1,11 +1,13 @@
-"""One opened segment: its vectors, documents, deletions and half-precision store."""
+"""One segment (vectors, documents, deletions, half-precision vectors): how it is read, and the one way to write it."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING
+from secrets import token_hex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +15,26 @@ from numpy.typing import NDArray
 from sentemb.errors import SearchError
 from sentemb.files import sha256_of
 from sentemb.parts import PartError, room
-from sentemb.search.store.documents import Condition, Documents
+from sentemb.search.store import disk
+from sentemb.search.store.documents import Condition, Documents, Id, Row, write_documents
 from sentemb.search.store.manifest import Manifest, SegmentEntry, StoredFile, damaged
+from sentemb.search.store.words import WordRule
 from sentemb.search.vectors.choice import kind_of
 from sentemb.search.vectors.kind import Mask, Rows, VectorIndex, Vectors
 
-if TYPE_CHECKING:
-    from sentemb.maths.inner_products import ExactSearch
-
+BLOCK = 8192  # rows in memory at a time
 KEPT_FILTERS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Some rows on their way into a segment."""
+
+    rows: Sequence[Row]
+    vectors: Vectors | None  # None: nothing needs them, because the index has the rows already
+    is_indexed: bool = False  # the index has taken the rows' codes
+    cut: int = 0  # documents whose end the model did not read
+    width: int = 0  # of the encoder's own vectors
 
 
 def verify_file(folder: Path, file: StoredFile) -> None:
@@ -39,12 +52,14 @@ def verify_file(folder: Path, file: StoredFile) -> None:
         raise damaged(path, "its SHA-256 is not the manifest's, so it was altered")
 
 
-def stored_kind(manifest: Manifest) -> VectorIndex:
-    """A new, empty index of the kind that a manifest names.
+def stored_kind(manifest: Manifest, *, is_tail: bool = False) -> VectorIndex:
+    """A new, empty index of the kind that a manifest names; tails are exact.
 
     Raises:
         SearchError: no such kind; code of others is not imported because an index names it.
     """
+    if is_tail:
+        return kind_of("flat")
     settings = dict(manifest.kind)
     try:
         kind = room("kinds").find(settings.pop("use", None), may_import=False)(**settings)
@@ -57,25 +72,18 @@ def stored_kind(manifest: Manifest) -> VectorIndex:
     return kind
 
 
-def empty_index(folder: Path, manifest: Manifest, rows: int) -> VectorIndex:
-    """An empty index of the manifest's kind that takes vectors: trained where the kind needs it.
+def empty_index(folder: Path, manifest: Manifest, rows: int, *, is_tail: bool = False) -> VectorIndex:
+    """An empty index that takes vectors: of the manifest's kind (trained where that needs it), or a tail.
 
     Raises:
         SearchError: the trained template was altered.
     """
-    index = stored_kind(manifest)
-    if manifest.template is None:
+    index = stored_kind(manifest, is_tail=is_tail)
+    if manifest.template is None or is_tail:
         index.create(dimension=manifest.dimension, metric=manifest.metric, rows=rows)
     else:
         verify_file(folder, manifest.template)
         index.load(folder / manifest.template.name, dimension=manifest.dimension, metric=manifest.metric)
-    return index
-
-
-def empty_tail(manifest: Manifest) -> VectorIndex:
-    """An empty exact index, for a small addition."""
-    index = kind_of("flat")
-    index.create(dimension=manifest.dimension, metric=manifest.metric, rows=0)
     return index
 
 
@@ -84,48 +92,45 @@ class Segment:
 
     Args:
         is_mapped: leave vectors in their file.
-        device: torch device that searches exact vectors; None: the CPU.
+        verify: check sizes and checksums first.
+
+    Attributes:
+        live: rows that are not deleted; None: all.
     """
 
     def __init__(
-        self, folder: Path, entry: SegmentEntry, manifest: Manifest, *, is_mapped: bool, verify: bool,
-        device: str | None = None,
+        self, folder: Path, entry: SegmentEntry, manifest: Manifest, *, is_mapped: bool, verify: bool = False
     ) -> None:
-        self.entry = entry
-        self.rows = entry.rows
+        self.entry, self.rows = entry, entry.rows
         for file in entry.files if verify else ():
             verify_file(folder, file)
         path = folder / entry.index.name
-        self.vectors = kind_of("flat") if entry.is_tail else stored_kind(manifest)
+        self.vectors = stored_kind(manifest, is_tail=entry.is_tail)
         self.vectors.load(path, dimension=manifest.dimension, metric=manifest.metric, is_mapped=is_mapped)
-        if (self.vectors.rows, self.vectors.dimension) != (entry.rows, manifest.dimension):
-            raise SearchError(
-                f"{path}: {self.vectors.rows} vectors of dimension {self.vectors.dimension}, the manifest says "
-                f"{entry.rows} of {manifest.dimension}; restore the index from a copy"
-            )
+        shape = self.vectors.rows, self.vectors.dimension
+        if shape != (entry.rows, manifest.dimension):
+            raise damaged(path, f"vectors of shape {shape}, the manifest says {(entry.rows, manifest.dimension)}")
         self.documents = Documents(folder / entry.documents.name, entry.rows)
         self.half = _open_half(folder, entry, manifest.dimension)
         self.live = _open_live(folder, entry)
-        self.exact: ExactSearch | None = None
-        if device is not None and self.vectors.is_exact:
-            from sentemb.search.vectors.device import on_device
-
-            self.exact = on_device(self.vectors, device)
-        self._filters: OrderedDict[Condition, Mask] = OrderedDict()
-        self._filters_lock = Lock()
+        self._filters: dict[Condition, Mask] = {}
 
     @property
-    def live_rows(self) -> int:
-        """Rows that are not deleted."""
-        return self.rows - self.entry.deleted_rows
+    def live_rows(self) -> NDArray[np.int64]:
+        """The rows that are not deleted."""
+        return np.arange(self.rows) if self.live is None else np.flatnonzero(self.live)
 
     def with_entry(self, entry: SegmentEntry, folder: Path) -> Segment:
         """The same files under another set of deletions (nothing is opened again)."""
-        other = object.__new__(Segment)
-        other.__dict__.update(self.__dict__)
-        other.entry = entry
-        other.live = _open_live(folder, entry)
-        other._filters, other._filters_lock = OrderedDict(), Lock()
+        other = copy(self)
+        other.entry, other.live = entry, _open_live(folder, entry)
+        return other
+
+    def without(self, rows: Sequence[int]) -> Segment:
+        """The same files with further rows deleted, which no manifest names yet."""
+        other = copy(self)
+        other.live = np.ones(self.rows, dtype=bool) if self.live is None else self.live.copy()
+        other.live[rows] = False
         return other
 
     def allowed(self, condition: Condition | None) -> Mask | None:
@@ -136,14 +141,14 @@ class Segment:
         if mask is None:
             mask = np.zeros(self.rows, dtype=bool)
             mask[self.documents.rows_where(condition)] = True
-            if self.live is not None:
-                mask &= self.live
-        with self._filters_lock:  # several threads search
+            if len(self._filters) >= KEPT_FILTERS:
+                self._filters.clear()
             self._filters[condition] = mask
-            self._filters.move_to_end(condition)
-            while len(self._filters) > KEPT_FILTERS:
-                self._filters.popitem(last=False)
-        return mask
+        return mask if self.live is None else mask & self.live
+
+    def rows_of(self, ids: Iterable[Id]) -> list[tuple[Id, int]]:
+        """The live rows that carry any of the ids, each with the id as it was asked for."""
+        return [(name, row) for name, row in self.documents.rows_of(ids) if self.live is None or self.live[row]]
 
     def exact_vectors(self, rows: Rows) -> Vectors:
         """Vectors at the best precision that is kept."""
@@ -151,9 +156,14 @@ class Segment:
             return self.half[rows].astype(np.float32)
         return self.vectors.reconstruct(rows)
 
-    def close(self) -> None:
-        """Close the files."""
-        self.documents.close()
+    def blocks(self, rows: Rows, *, with_vectors: bool = True, is_indexed: bool = False) -> Iterator[Block]:
+        """Chosen rows on their way into another segment."""
+        for start in range(0, len(rows), BLOCK):
+            part = rows[start : start + BLOCK]
+            vectors = self.exact_vectors(part) if with_vectors else None
+            # which documents were cut is not known: any run of rows gets its share of them
+            cut = self.entry.cut * (int(part[-1]) + 1) // self.rows - self.entry.cut * int(part[0]) // self.rows
+            yield Block(rows=self.documents.raw(part.tolist()), vectors=vectors, is_indexed=is_indexed, cut=cut)
 
 
 def _open_half(folder: Path, entry: SegmentEntry, dimension: int) -> NDArray[np.float16] | None:
@@ -172,3 +182,72 @@ def _open_live(folder: Path, entry: SegmentEntry) -> Mask | None:
     if len(deleted) < entry.rows or int(deleted.sum()) != entry.deleted_rows:
         raise damaged(path, "its deletions are not those of the manifest")
     return ~deleted[: entry.rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentWriter:
+    """Writes segments into a folder: a build, an addition and a rewriting all end here. It holds no open file, so it
+    can be sent to other processes; what it has written counts when its entry is committed."""
+
+    folder: Path
+    generation: int
+    indexed_fields: tuple[str, ...] = ()
+    words: WordRule | None = None
+
+    def write(
+        self, blocks: Iterable[Block], index: VectorIndex, *, is_tail: bool = False, is_rescored: bool = False
+    ) -> SegmentEntry:
+        """Write one segment.
+
+        Args:
+            index: takes the vectors.
+            is_tail: the index is an exact one, whatever the manifest's kind.
+            is_rescored: also keep half-precision vectors.
+        """
+        cut = 0
+        with ExitStack() as stack:
+            half = stack.enter_context(disk.create(self.path("half"))) if is_rescored else None
+
+            def rows() -> Iterator[Sequence[Row]]:
+                nonlocal cut
+                for block in blocks:
+                    yield block.rows
+                    cut += block.cut
+                    if block.vectors is not None and not block.is_indexed:
+                        index.add(block.vectors)
+                    if block.vectors is not None and half is not None:
+                        half.write(_in_half_precision(block.vectors).tobytes())
+
+            documents, count = write_documents(self.path("documents"), rows(), self.indexed_fields, self.words)
+            return SegmentEntry(
+                rows=count, is_tail=is_tail, index=self.write_index(index, "index"), documents=documents,
+                half=half.finish() if half else None, cut=min(cut, count),
+            )
+
+    def rewrite_documents(self, segment: Segment) -> SegmentEntry:
+        """Write a segment's documents anew, with the words and indexes of now; gives its entry with that file."""
+        rows = (block.rows for block in segment.blocks(np.arange(segment.rows), with_vectors=False))
+        stored, _ = write_documents(self.path("documents"), rows, self.indexed_fields, self.words)
+        return replace(segment.entry, documents=stored)
+
+    def write_index(self, index: VectorIndex, suffix: str) -> StoredFile:
+        """Write an index alone."""
+        with disk.create(self.path(suffix)) as file:
+            index.save(file.write)
+            return file.finish()
+
+    def write_deletions(self, entry: SegmentEntry, live: Mask) -> SegmentEntry:
+        """The entry with other deletions."""
+        with disk.create(self.path("deleted")) as file:
+            file.write(np.packbits(~live, bitorder="little").tobytes())
+            return replace(entry, deleted=file.finish(), deleted_rows=int((~live).sum()))
+
+    def path(self, suffix: str) -> Path:
+        """A new file of a name that no other has."""
+        return self.folder / f"g{self.generation:08d}-{token_hex(4)}.{suffix}"
+
+
+def _in_half_precision(vectors: Vectors) -> NDArray[np.float16]:
+    if np.abs(vectors).max(initial=0) > np.finfo(np.float16).max:
+        raise SearchError("re-scoring keeps half precision, and a value is beyond 65504; build without rescore")
+    return vectors.astype(np.float16)

@@ -102,9 +102,7 @@ def _stemmer(language: str) -> Any:
 
 
 def write_words(database: sqlite3.Connection, texts: Iterable[str | None], rule: WordRule) -> None:
-    """Index texts, one a row from row 0 on, into tables of their own, which replace earlier ones."""
-    for table in ("words", "word_lengths", "word_rule"):
-        database.execute(f"DROP TABLE IF EXISTS {table}")
+    """Index texts, one a row from row 0 on, into tables of their own."""
     for statement in _TABLES:
         database.execute(statement)
     database.execute("BEGIN")

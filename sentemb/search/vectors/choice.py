@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 from typing import Any
 
-from sentemb.errors import SearchError, did_you_mean
+from sentemb.errors import SearchError
 from sentemb.machine.resources import free_memory
 from sentemb.maths.neighbours import Metric
 from sentemb.parts import PartError, room
@@ -35,41 +36,27 @@ def kind_of(text: str | VectorIndex) -> VectorIndex:
     """
     if isinstance(text, VectorIndex):
         return text.fresh()
-    kinds = room("kinds")
+    table: dict[str, Any] = {"use": text}
     if _FACTORY.match(text):
-        return _made({"use": "faiss", "factory": text})
-    given = _SETTINGS.match(text)
-    use = given["use"] if given else text
-    if ":" not in use and use not in kinds.names():
-        raise SearchError(
-            f'kind = "{text}"{did_you_mean(use, ["auto", *kinds.names()])}; or a FAISS factory string such as '
-            '"IVF1024,SQ8"'
-        )
-    table: dict[str, Any] = {"use": use}
-    for pair in given["settings"].split(",") if given else ():
-        name, _, value = pair.partition("=")
-        table[name.strip()] = _value(value.strip())
-    return _made(table)
-
-
-def _made(table: dict[str, Any]) -> VectorIndex:
+        table = {"use": "faiss", "factory": text}
+    elif given := _SETTINGS.match(text):
+        table = {"use": given["use"], **dict(map(_setting, given["settings"].split(",")))}
     try:
-        made = room("kinds").make(table)
+        kind = room("kinds").make(table)
     except PartError as error:
-        raise SearchError(f"kind: {error}") from None
-    assert isinstance(made, VectorIndex)
-    return made
+        advice = 'a kind is also auto or a FAISS factory string such as "IVF1024,SQ8"'
+        raise SearchError(f'kind = "{text}": {error}; {advice}') from None
+    assert isinstance(kind, VectorIndex)
+    return kind
 
 
-def _value(text: str) -> str | int | float | bool:
-    if text in ("true", "false"):
-        return text == "true"
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+def _setting(entry: str) -> tuple[str, Any]:
+    """``KEY=VALUE``; a value is read as TOML, or else as text."""
+    name, _, value = entry.partition("=")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
 
 
 def choose(
@@ -86,21 +73,16 @@ def choose(
     Raises:
         SearchError: no such kind, or none fits.
     """
+    reason = "asked for"
     if kind == "auto":
-        chosen, reason = _automatic(rows, dimension, memory_bytes, target_recall)
-        kind = kind_of(chosen)
-    else:
-        kind, reason = kind_of(kind), "asked for"
+        kind, reason = _automatic(rows, dimension, memory_bytes, target_recall)
+    kind = kind_of(kind)
     is_rescored = (kind.is_coarse if rescore is None else rescore) or not kind.can_reconstruct
     return Choice(kind=kind, reason=reason, is_rescored=is_rescored)
 
 
 def check_fits(kind: str | VectorIndex, dimension: int, metric: Metric) -> None:
-    """Whether the kind can be made for these vectors.
-
-    Raises:
-        SearchError: it cannot.
-    """
+    """Raises SearchError where the kind cannot be made for these vectors."""
     if kind != "auto":
         kind_of(kind).create(dimension=dimension, metric=metric, rows=1000)
 

@@ -50,7 +50,7 @@ class _InvertedLists(FaissIndex):
     """Vectors in lists around centroids; a search looks into the nearest lists.
 
     Args:
-        lists: how many; None: about 4·√rows, a power of two, with at least 39 rows a list.
+        lists: how many; None: about 4·√rows (FAISS wiki's guideline), a power of two, with at least 39 rows a list.
     """
 
     code: ClassVar[str]
@@ -60,34 +60,24 @@ class _InvertedLists(FaissIndex):
         self.lists = lists
 
     def factory(self, dimension: int, rows: int) -> str:
-        return f"IVF{self.lists or lists_for(rows)},{self.code}"
+        wanted = 2 ** round(math.log2(4 * math.sqrt(max(rows, 1))))
+        return f"IVF{self.lists or max(1, min(wanted, 65536, rows // 39))},{self.code}"
 
 
 class IvfFlat(_InvertedLists):
-    """Inverted lists of exact vectors; 4·d bytes a vector.
-
-    Args:
-        lists: how many; None: about 4·√rows, a power of two, with at least 39 rows a list.
-    """
+    """Inverted lists of exact vectors; 4·d bytes a vector."""
 
     code = "Flat"
 
 
 class IvfSq8(_InvertedLists):
-    """Inverted lists, every value in 8 bits; d bytes a vector.
-
-    Args:
-        lists: how many; None: about 4·√rows, a power of two, with at least 39 rows a list.
-    """
+    """Inverted lists, every value in 8 bits; d bytes a vector."""
 
     code = "SQ8"
 
 
 class RaBitQ(_InvertedLists):
     """Inverted lists, one bit a value with an error bound; d/8 bytes a vector, and re-scored.
-
-    Args:
-        lists: how many; None: about 4·√rows, a power of two, with at least 39 rows a list.
 
     Source: Gao & Long 2024, SIGMOD.
     Deviations: none.
@@ -101,7 +91,6 @@ class IvfPq(_InvertedLists):
     """Inverted lists of product codes, re-scored; ``bytes`` bytes a vector.
 
     Args:
-        lists: how many; None: about 4·√rows, a power of two, with at least 39 rows a list.
         bytes: sub-quantisers of one byte; None: the largest divisor of d that is at most d/8.
 
     Source: Jégou, Douze & Schmid 2011, TPAMI.
@@ -109,13 +98,15 @@ class IvfPq(_InvertedLists):
     """
 
     is_coarse = True
+    code = "PQ"
 
     def __init__(self, *, lists: Count | None = None, bytes: Count | None = None) -> None:
         super().__init__(lists=lists)
         self.bytes = bytes
 
     def factory(self, dimension: int, rows: int) -> str:
-        return f"IVF{self.lists or lists_for(rows)},PQ{self.bytes or code_bytes(dimension)}"
+        divisors = (m for m in range(1, dimension // 8 + 1) if dimension % m == 0)
+        return f"{super().factory(dimension, rows)}{self.bytes or max(divisors, default=1)}"
 
 
 class Binary(FaissIndex):
@@ -134,19 +125,5 @@ class Factory(FaissIndex):
 
     def __init__(self, *, factory: str) -> None:
         super().__init__()
-        self._factory = factory
+        self.string = factory
         self.can_reconstruct = not ("fs" in factory or "LSH" in factory)  # or it could never be compacted
-
-    def factory(self, dimension: int, rows: int) -> str:
-        return self._factory
-
-
-def lists_for(rows: int) -> int:
-    """Inverted lists: about 4·√rows (FAISS wiki's guideline), a power of two, at least 39 rows a list."""
-    wanted: int = 2 ** round(math.log2(max(4 * math.sqrt(max(rows, 1)), 1)))
-    return max(1, min(wanted, 65536, max(rows // 39, 1)))
-
-
-def code_bytes(dimension: int) -> int:
-    """Sub-quantisers: the largest divisor of the dimension that is at most an eighth of it."""
-    return max((m for m in range(1, dimension // 8 + 1) if dimension % m == 0), default=1)

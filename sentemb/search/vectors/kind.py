@@ -36,10 +36,9 @@ class Knob:
 class VectorIndex(Part, room="kinds"):
     """One kind of index over the vectors of rows 0, 1, 2, …
 
-    A new index is made with its settings and is empty: ``create`` or ``load`` comes first, then, in this order,
-    ``train`` (once, where ``needs_training``), ``add`` (any number of times) and searches. Scores are inner products
-    (larger is better; vectors of a cosine index have unit length) or, for l2, squared distances (smaller is better).
-    The store asks for nothing beyond this class; ``contract.CHECKS`` tests a kind.
+    ``create`` or ``load`` comes first, then, in this order, ``train`` (once, where ``needs_training``), ``add`` (any
+    number of times) and searches. Scores are inner products (larger is better; vectors of a cosine index have unit
+    length) or, for l2, squared distances (smaller is better). ``contract.CHECKS`` tests a kind.
 
     Attributes:
         is_coarse: without exact re-scoring its order is poor, so the store keeps half-precision vectors beside it.
@@ -93,11 +92,7 @@ class VectorIndex(Part, room="kinds"):
         raise NotImplementedError
 
     def load(self, path: Path, *, dimension: int, metric: Metric, is_mapped: bool = False) -> None:
-        """Take up what ``save`` wrote.
-
-        Args:
-            is_mapped: leave vectors in the file where the kind can.
-        """
+        """Take up what ``save`` wrote; ``is_mapped`` leaves vectors in the file where the kind can."""
         raise NotImplementedError
 
     # ----------------------------------------------------------------------------------- what a kind may have
@@ -167,11 +162,10 @@ def search_wider(
         if wider >= len(allowed) or int(keep.sum(axis=1).min()) >= wanted:
             break
         wider = min(len(allowed), wider * 4)
+    rows, scores = np.where(keep, rows, -1), np.where(keep, scores, worst).astype(scores.dtype)
     order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
-    is_kept = np.take_along_axis(keep, order, axis=1)
-    out_rows = np.full((len(rows), k), -1, dtype=np.int64)
-    out_scores = np.full((len(rows), k), worst, dtype=scores.dtype)
-    width = order.shape[1]
-    out_rows[:, :width] = np.where(is_kept, np.take_along_axis(rows, order, axis=1), -1)
-    out_scores[:, :width] = np.where(is_kept, np.take_along_axis(scores, order, axis=1), out_scores[:, :width])
-    return out_scores, out_rows
+    missing = ((0, 0), (0, k - order.shape[1]))
+    return (
+        np.pad(np.take_along_axis(scores, order, axis=1), missing, constant_values=worst),
+        np.pad(np.take_along_axis(rows, order, axis=1), missing, constant_values=-1),
+    )

@@ -11,19 +11,24 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from sentemb.errors import DataError
 from sentemb.evaluate.model import ModelIdentity
-from sentemb.evaluate.statistics.significance import Interval
-from sentemb.files import write_json
+from sentemb.evaluate.significance import Interval, Values
+from sentemb.files import write_text
 from sentemb.provenance import Provenance
 
 FORMAT = 3
+# JSON has no NaN: files have null
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 _DIGITS = 7  # significant digits kept of an item: far below any score's second decimal
 
 
@@ -44,6 +49,16 @@ class Items:
     def __len__(self) -> int:
         return len(self.values) or len(self.gold)
 
+    @property
+    def columns(self) -> list[Values]:
+        """``values``, or ``predicted`` and ``gold``."""
+        return [np.asarray(one, dtype=np.float64) for one in (self.values, self.predicted, self.gold) if len(one)]
+
+    @property
+    def score_options(self) -> dict[str, Any]:
+        """How ``significance`` scores the columns."""
+        return {"statistic": self.statistic if len(self.gold) else "mean", "strata": list(self.strata)}
+
     def rounded(self) -> Items:
         """With the digits that a results file keeps."""
         values, predicted, gold = (
@@ -57,11 +72,11 @@ class TaskResult:
     """One row of a report. Scores are ×100."""
 
     task: str
-    kind: str  # sts, retrieval, classification, clustering, geometry, or mteb's task type
+    kind: str  # STS, Retrieval, Classification, …
     protocol: str
     metric: str  # of ``main``
-    main: float
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    main: Number
+    metrics: Mapping[str, Number] = field(default_factory=dict)
     interval: Interval | None = None
     items: Items | None = None
     engine: str = "sentemb"  # or mteb
@@ -69,7 +84,7 @@ class TaskResult:
     count: int = 0  # pairs, queries or texts behind the score
     seconds: float = 0.0
     notes: str = ""
-    baselines: Mapping[str, float] = field(default_factory=dict)  # other systems on the same task: name -> main score
+    baselines: Mapping[str, Number] = field(default_factory=dict)  # other systems on the same task: name -> main score
     baseline_intervals: Mapping[str, Interval] = field(default_factory=dict)
     interval_note: str = ""  # what was resampled where it is not the items; where there is no interval, why
 
@@ -91,11 +106,12 @@ class TaskFailure:
 class Results:
     """Everything that one evaluation of one model gave."""
 
+    format: int = FORMAT  # of the file
     model: ModelIdentity
     suite: str
     tasks: Sequence[TaskResult]
     failures: Sequence[TaskFailure] = ()
-    averages: Mapping[str, float] = field(default_factory=dict)
+    averages: Mapping[str, Number] = field(default_factory=dict)
     average_intervals: Mapping[str, Interval] = field(default_factory=dict)  # none where a task has none
     seed: int = 0
     provenance: Provenance = field(default_factory=Provenance)
@@ -116,7 +132,7 @@ def fingerprint(*columns: Sequence[Any] | NDArray[Any]) -> str:
 
 def write_results(path: Path, results: Results) -> None:
     """Write one results file, atomically. NaN becomes null: JSON has none."""
-    write_json(path, {"format": FORMAT, **without_nan(asdict(results))})
+    write_text(path, to_json(results, inf_nan_mode="null", indent=2).decode() + "\n")
 
 
 def save_results(folder: Path, results: Results) -> Path:
@@ -125,43 +141,39 @@ def save_results(folder: Path, results: Results) -> Path:
     Earlier results of the same model and suite are merged: tasks that were scored now replace theirs, the others stay.
     A file of another model (other weights under the same name) is never overwritten: the new one gets a number.
     """
-    model = re.sub(r"[^A-Za-z0-9._-]+", "_", results.model.name).strip("_")
-    stem = f"{results.suite}--{model}"
+    stem = f"{results.suite}--{re.sub(r'[^A-Za-z0-9._-]+', '_', results.model.name).strip('_')}"
     path, number = folder / f"{stem}.json", 1
-    while path.exists() and not _is_of(path, results.model):
+    while path.exists():
+        try:
+            earlier = read_results(path)
+        except DataError:
+            earlier = None
+        if earlier and earlier.model == replace(results.model, width=earlier.model.width):
+            results = _merged(earlier, results)
+            break
         number += 1
         path = folder / f"{stem}-{number}.json"
-    write_results(path, _merged(read_results(path), results) if path.exists() else results)
+    write_results(path, results)
     return path
 
 
-def _is_of(path: Path, model: ModelIdentity) -> bool:
-    try:
-        earlier = read_results(path).model
-    except DataError:
-        return False
-    return earlier == replace(model, width=earlier.width)
-
-
 def _merged(earlier: Results, now: Results) -> Results:
-    keys, names = {task.key for task in now.tasks}, {task.task for task in now.tasks}
-    known = names | {failure.task for failure in now.failures}
+    keys = {task.key for task in now.tasks}
+    known = {task.task for task in now.tasks} | {failure.task for failure in now.failures}
+    intervals = {name: one for name, one in earlier.average_intervals.items() if name not in now.averages}
     return replace(
         now,
         tasks=[*(task for task in earlier.tasks if task.key not in keys), *now.tasks],
         failures=[*(failure for failure in earlier.failures if failure.task not in known), *now.failures],
         averages={**earlier.averages, **now.averages},
-        average_intervals={
-            **{name: one for name, one in earlier.average_intervals.items() if name not in now.averages},
-            **now.average_intervals,
-        },
+        average_intervals={**intervals, **now.average_intervals},
     )
 
 
 def read_results(path: Path) -> Results:
     """A results file.
 
-    Raises: DataError: missing, damaged, or of a newer format.
+    Raises: DataError: missing, damaged, or of another format.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -169,39 +181,9 @@ def read_results(path: Path) -> Results:
         raise DataError(f"{path}: not a readable results file: {error}") from None
     if not isinstance(data, dict) or "tasks" not in data or "model" not in data:
         raise DataError(f"{path}: not a results file of sentemb eval")
-    if data.pop("format", None) != FORMAT:
+    if data.get("format") != FORMAT:
         raise DataError(f"{path}: of another format than {FORMAT}; evaluate again with this version")
     try:
-        tasks = [_task(row) for row in data.pop("tasks")]
-        failures = [TaskFailure(**row) for row in data.pop("failures")]
-        return Results(
-            model=ModelIdentity(**data.pop("model")), tasks=tasks, failures=failures,
-            average_intervals=_intervals(data.pop("average_intervals", {})),
-            provenance=Provenance(**data.pop("provenance", {})), **data,
-        )  # fmt: skip
-    except (TypeError, AttributeError, KeyError) as error:
+        return TypeAdapter(Results).validate_python(data)
+    except ValidationError as error:
         raise DataError(f"{path}: damaged: {error}") from None
-
-
-def _task(row: dict[str, Any]) -> TaskResult:
-    interval, items = row.pop("interval"), row.pop("items")
-    main, baseline_intervals = row.pop("main"), _intervals(row.pop("baseline_intervals", {}))
-    return TaskResult(
-        **row, baseline_intervals=baseline_intervals, main=math.nan if main is None else main,
-        interval=_intervals({"": interval}).get(""), items=None if items is None else Items(**items),
-    )  # fmt: skip
-
-
-def _intervals(rows: Mapping[str, Any]) -> dict[str, Interval]:
-    return {name: Interval(**row) for name, row in rows.items() if row is not None and row["low"] is not None}
-
-
-def without_nan(value: Any) -> Any:
-    """NaN and infinities become None: JSON has neither."""
-    if isinstance(value, dict):
-        return {key: without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

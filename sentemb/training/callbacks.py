@@ -1,4 +1,4 @@
-"""What a callback is told, and its base."""
+"""Callbacks: what a run calls beside training, and what it tells them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sentemb.parts import Part
+from sentemb.parts import Count, Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,3 +68,23 @@ class Callback(Part, room="callbacks"):
 
     def on_end(self, event: EndEvent) -> None:
         """After the last step, when the model is exported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping(Callback):
+    """Ends training after ``patience`` evaluations in a row without a better score; ``train.patience`` makes one.
+
+    Args:
+        patience: evaluations; the best model is kept in any case.
+    Source: Prechelt 1998, "Early stopping – but when?", criterion UP.
+    """
+
+    patience: Count
+
+    def on_evaluation(self, event: EvaluationEvent) -> str | None:
+        if event.evaluations_since_best < self.patience:
+            return None
+        return f"early stop: {event.evaluations_since_best} evaluations without a better dev score"
+
+
+PARTS: dict[str, type | str] = {"early_stopping": EarlyStopping}

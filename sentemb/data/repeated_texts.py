@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.data.orders.order import RowNumbers
 from sentemb.types import Examples
+
+RowNumbers = NDArray[np.int64]
 
 # Random swaps settle usual data in five rounds. Where many rows share texts they make as many conflicts as they
 # settle, and only swaps that are checked beforehand help.
@@ -16,10 +17,7 @@ _TRIALS = 16
 
 
 class RepeatedTexts:
-    """The texts that occur in two or more rows of a data set, in whichever columns.
-
-    ``most`` is the number of rows that hold the most frequent text.
-    """
+    """The texts that occur in two or more rows of a data set, in whichever columns; ``most``: in how many at most."""
 
     def __init__(self, examples: Examples) -> None:
         texts = np.stack([column.text for column in examples.columns.values()], axis=1)
@@ -75,11 +73,10 @@ class RepeatedTexts:
         for turn in range(_BLIND_ROUNDS + _CAREFUL_ROUNDS):
             if not len(bad):
                 break
-            partners = self._partners(bad, reach, total, generator, 1 if turn < _BLIND_ROUNDS else _TRIALS)
-            if turn < _BLIND_ROUNDS:
-                here, there = bad, partners[:, 0]
-            else:
-                here, there = self._fitting(batches, batch_of, bad, partners)
+            is_blind = turn < _BLIND_ROUNDS
+            low, high = np.maximum(bad - reach, 0), np.minimum(bad + reach + 1, total)
+            partners = generator.integers(low[:, None], high[:, None], size=(len(bad), 1 if is_blind else _TRIALS))
+            here, there = (bad, partners[:, 0]) if is_blind else self._fitting(batches, batch_of, bad, partners)
             there, first = np.unique(there, return_index=True)
             free = ~np.isin(there, bad)
             here, there = here[first[free]], there[free]
@@ -90,14 +87,6 @@ class RepeatedTexts:
         left_out = np.zeros(total, dtype=bool)
         left_out[bad] = True
         return left_out
-
-    @staticmethod
-    def _partners(
-        bad: RowNumbers, reach: int, total: int, generator: np.random.Generator, trials: int
-    ) -> RowNumbers:
-        """Random positions near every bad one, (bad, trials)."""
-        low, high = np.maximum(bad - reach, 0), np.minimum(bad + reach + 1, total)
-        return generator.integers(low[:, None], high[:, None], size=(len(bad), trials))
 
     def _fitting(
         self, batches: RowNumbers, batch_of: RowNumbers, bad: RowNumbers, partners: RowNumbers

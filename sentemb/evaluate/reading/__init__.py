@@ -1,1 +1,0 @@
-"""Files that tasks and reports read: pairs, labelled texts, retrieval folders, TREC files, stored vectors."""

@@ -1,1 +1,0 @@
-"""What an evaluation leaves: results files, tables, comparisons, scores of TREC runs."""
