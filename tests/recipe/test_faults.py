@@ -137,7 +137,7 @@ def test_a_recipe_extends_one_that_extends(tmp_path):
 def test_recipes_that_extend_each_other_are_refused(tmp_path):
     (tmp_path / "a.toml").write_text('extends = "b"\n')
     (tmp_path / "b.toml").write_text('extends = "a"\n')
-    with pytest.raises(RecipeError, match="extends a, which extends it in turn"):
+    with pytest.raises(RecipeError, match="extends b, which extends it in turn"):
         Recipe.load(tmp_path / "b.toml")
 
 
