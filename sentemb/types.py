@@ -65,6 +65,7 @@ class Examples:
     columns: Mapping[str, TokenColumn]  # "anchor", "positive", "negative_1", … in this order
     label: NDArray[np.int64] | None = None  # (rows,) class of the anchor
     score: NDArray[np.float32] | None = None  # (rows,) graded similarity of anchor and positive
+    margin: NDArray[np.float32] | None = None  # (rows,) by how much the positive is to be preferred
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,6 +77,7 @@ class Examples:
             columns={name: column.take(rows) for name, column in self.columns.items()},
             label=None if self.label is None else self.label[rows],
             score=None if self.score is None else self.score[rows],
+            margin=None if self.margin is None else self.margin[rows],
         )
 
 
@@ -174,6 +176,7 @@ class Batch:
     encoded: Mapping[str, Encoded]
     outputs: Mapping[str, Tensor] = field(default_factory=dict)  # "companion/name" → (n, …), no gradient
     score: Float[Tensor, " n"] | None = None
+    margin: Float[Tensor, " n"] | None = None
     companions: Mapping[str, Component] = field(default_factory=dict)
     generator: torch.Generator | None = None  # CPU generator, the same state on every device
     step: int = 0
@@ -237,7 +240,7 @@ class Component(Part, nn.Module):
     """Base of terms, edits and companions, the parts of a training step.
 
     ``needs`` names what a part reads; ``sentemb check`` verifies it before anything is loaded:
-    ``labels`` ``scores`` ``tokens`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
+    ``labels`` ``scores`` ``margins`` ``tokens`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
     ``encodes`` names views beyond anchor, positive and negatives that the encoder must encode (``anchor.masked``).
     """
 

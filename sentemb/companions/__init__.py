@@ -7,6 +7,7 @@ from sentemb.companions.companion import Companion
 from sentemb.companions.detector import Detector
 from sentemb.companions.momentum import Momentum
 from sentemb.companions.neighbours import Neighbours
+from sentemb.companions.per_example import PerExample
 from sentemb.companions.propensity import Propensity
 from sentemb.companions.reference import Reference
 
@@ -15,10 +16,11 @@ PARTS: dict[str, type[Companion]] = {
     "detector": Detector,
     "momentum": Momentum,
     "neighbours": Neighbours,
+    "per_example": PerExample,
     "propensity": Propensity,
     "reference": Reference,
 }
 
 __all__ = [
-    "PARTS", "Centre", "Companion", "Detector", "Momentum", "Neighbours", "Propensity", "Reference",
+    "PARTS", "Centre", "Companion", "Detector", "Momentum", "Neighbours", "PerExample", "Propensity", "Reference",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ _IN_MEMORY = "data in memory"
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource(Part, room="sources"):
-    """Rows of texts with labels and scores. A source of your own gives ``rows()``; the rest is done here:
+    """Rows of texts with labels, scores and margins. A source of your own gives ``rows()``; the rest is done here:
 
         @dataclass(frozen=True, kw_only=True)
         class Dialogues(DataSource):
@@ -99,7 +99,7 @@ class DataSource(Part, room="sources"):
 
 @dataclass(frozen=True, kw_only=True)
 class TableData(DataSource):
-    """Texts in any columns: anchor, positive, negatives, label, score, as the file has them.
+    """Texts in any columns: anchor, positive, negatives, label, score, margin, as the file has them.
 
     Args:
         path: a file (txt, csv, tsv, jsonl, parquet; also .gz and .zst), a folder of files, a folder made by
@@ -148,7 +148,7 @@ class Lines(TableData):
 
 @dataclass(frozen=True, kw_only=True)
 class TextPairs(TableData):
-    """Anchor and positive; label and score if there are any."""
+    """Anchor and positive; label, score and margin if there are any."""
 
     required: ClassVar[frozenset[str]] = frozenset({"anchor", "positive"})
     allowed: ClassVar[frozenset[str] | None] = required

@@ -1,4 +1,4 @@
-"""Texts, labels and scores of a data set under their roles, checked row by row."""
+"""Texts, labels, scores and margins of a data set under their roles, checked row by row."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from sentemb.data.faults import Faults
 from sentemb.data.formats import MISSING, RecordBlock
 from sentemb.errors import DataError, did_you_mean
 
-ROLES = ("anchor", "positive", "negative", "negative_1", "negative_n", "label", "score")
-_ROLE = re.compile(r"anchor|positive|negative(_[1-9]\d*)?|label|score")
-_NUMBERS = {"label": "label", "labels": "label", "score": "score", "scores": "score"}
+ROLES = ("anchor", "positive", "negative", "negative_1", "negative_n", "label", "score", "margin")
+_ROLE = re.compile(r"anchor|positive|negative(_[1-9]\d*)?|label|score|margin")
+_NUMBERS = {
+    "label": "label", "labels": "label", "score": "score", "scores": "score", "margin": "margin", "margins": "margin",
+}  # fmt: skip
 # columns of well-known data sets that come with others (genre, split, year), which are no negatives
 _CONVENTIONS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("sent0", "sent1", "hard_neg"), ("sent0", "sent1"),
@@ -32,6 +34,7 @@ class Table:
     columns: Mapping[str, list[str]]  # "anchor", "positive", "negative_1", … in this order
     label: NDArray[np.int64] | None = None  # (rows,) class of the anchor
     score: NDArray[np.float32] | None = None  # (rows,) graded similarity of anchor and positive
+    margin: NDArray[np.float32] | None = None  # (rows,) by how much the positive is to be preferred
     prefixes: Mapping[str, str] = field(default_factory=dict)  # role -> what is put in front of its texts
     source: str = ""  # for messages
     skipped: int = 0  # faulty rows that were left out, where that was asked for
@@ -47,7 +50,7 @@ def read_table(
     """Read a data set whole; ``source`` is its name in messages. Texts lose white space at both ends.
 
     Raises: DataError that names the first ten faulty rows by file and line: bytes that are not UTF-8, broken JSON or
-        csv, a column that a row lacks, empty text, a label or score that is no number.
+        csv, a column that a row lacks, empty text, a label, score or margin that is no number.
     """
     faults = Faults()
     checked = _Checked(faults)
@@ -64,28 +67,29 @@ def read_table(
     values = {role: column[:max_rows] for role, column in checked.values.items()}
     if not values.get("anchor"):
         raise DataError(f"{source}: no rows" + (f" left ({faults.count:,} are faulty)" if faults.count else ""))
-    labels, scores = values.pop("label", None), values.pop("score", None)
+    labels, scores, margins = (values.pop(role, None) for role in ("label", "score", "margin"))
     if labels and isinstance(labels[0], str):
         labels = np.unique(labels, return_inverse=True)[1].tolist()
     return Table(
         columns=values, source=source, skipped=faults.count,
         label=None if labels is None else np.array(labels, dtype=np.int64),
         score=None if scores is None else np.array(scores, dtype=np.float32),
+        margin=None if margins is None else np.array(margins, dtype=np.float32),
     )  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------- roles
 def is_role(name: str) -> bool:
-    """Whether ``name`` is one of anchor, positive, negative, negative_1 … negative_n, label, score."""
+    """Whether ``name`` is one of anchor, positive, negative, negative_1 … negative_n, label, score, margin."""
     return bool(_ROLE.fullmatch(name))
 
 
 def roles_of(names: Sequence[str], mapping: Mapping[str, str], where: str) -> dict[str, str]:
-    """Role -> column name, in the order anchor, positive, negative_1, …, label, score.
+    """Role -> column name, in the order anchor, positive, negative_1, …, label, score, margin.
 
     With a mapping, exactly what it says. Otherwise by name if there is a column ``anchor`` or one of the conventions
-    of well-known data sets holds; otherwise by order: the columns are anchor, positive, negative_1, … ``label`` and
-    ``score`` go by name.
+    of well-known data sets holds; otherwise by order: the columns are anchor, positive, negative_1, … ``label``,
+    ``score`` and ``margin`` go by name.
 
     Raises: DataError where a mapped column is absent or nothing can be the anchor.
     """
@@ -119,7 +123,7 @@ def _in_order(column_of: Mapping[str, str], where: str) -> dict[str, str]:
         raise DataError(f"{where}: negatives without a positive column; found: {', '.join(column_of.values())}")
     ordered = {role: column_of[role] for role in ("anchor", "positive") if role in column_of}
     ordered |= {f"negative_{i}": column_of[role] for i, role in enumerate(negatives, 1)}
-    return ordered | {role: column_of[role] for role in ("label", "score") if role in column_of}
+    return ordered | {role: column_of[role] for role in ("label", "score", "margin") if role in column_of}
 
 
 # -------------------------------------------------------------------------------------------- values
@@ -145,7 +149,7 @@ class _Checked:
             self.values.setdefault(role, []).extend(good)
 
     def _column(self, role: str, name: str, column: list[Any], faulty: dict[int, str]) -> list[Any]:
-        check = {"label": self._label, "score": _score}.get(role, _text)
+        check = {"label": self._label, "score": _number, "margin": _number}.get(role, _text)
         if check is _text and set(map(type, column)) <= {str} and all(stripped := list(map(str.strip, column))):
             return stripped
         checked: list[Any] = []
@@ -180,13 +184,13 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
-def _score(value: Any) -> float:
+def _number(value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"is {short(value)}; a score must be a finite number")
+        raise ValueError(f"is {short(value)}; it must be a finite number")
     return number
 
 

@@ -104,7 +104,8 @@ def tokenise(table: Table, tokeniser: TextTokeniser) -> Examples:
     rows_of = np.split(unique.position, len(table.columns))
     columns = {role: tokens.take(rows) for role, rows in zip(table.columns, rows_of, strict=True)}
     columns |= {role: replace(columns[role], text=text_hashes(table.columns[role])) for role in table.prefixes}
-    return Examples(ids=np.arange(len(table), dtype=np.int64), columns=columns, label=table.label, score=table.score)
+    ids = np.arange(len(table), dtype=np.int64)
+    return Examples(ids=ids, columns=columns, label=table.label, score=table.score, margin=table.margin)
 
 
 def _tokens_of(texts: list[str], tokeniser: TextTokeniser) -> TokenColumn:

@@ -7,16 +7,19 @@ from sentemb.edits.edit import Edit
 from sentemb.edits.false_negative import FalseNegative
 from sentemb.edits.given import Given
 from sentemb.edits.hardness import Hardness
+from sentemb.edits.margin import Margin
 from sentemb.edits.mined import Mined
 from sentemb.edits.mixed import Mixed
 from sentemb.edits.mixed_hard_pair import MixedHardPair
 from sentemb.edits.mixed_ordered import MixedOrdered
 from sentemb.edits.mixed_partners import MixedPartners
 from sentemb.edits.moved import Moved
+from sentemb.edits.nearest import Nearest
 from sentemb.edits.noise import Noise
 from sentemb.edits.propensity import PropensityWeights
 from sentemb.edits.queue import Queue
 from sentemb.edits.same_label import SameLabel
+from sentemb.edits.soften import Soften
 from sentemb.edits.temperature import RowTemperature
 
 PARTS: dict[str, type[Edit]] = {
@@ -24,20 +27,24 @@ PARTS: dict[str, type[Edit]] = {
     "false_negative": FalseNegative,
     "given": Given,
     "hardness": Hardness,
+    "margin": Margin,
     "mined": Mined,
     "mixed": Mixed,
     "mixed_hard_pair": MixedHardPair,
     "mixed_ordered": MixedOrdered,
     "mixed_partners": MixedPartners,
     "moved": Moved,
+    "nearest": Nearest,
     "noise": Noise,
     "propensity": PropensityWeights,
     "queue": Queue,
     "same_label": SameLabel,
+    "soften": Soften,
     "temperature": RowTemperature,
 }
 
 __all__ = [
-    "PARTS", "Attraction", "Edit", "FalseNegative", "Given", "Hardness", "Mined", "Mixed", "MixedHardPair",
-    "MixedOrdered", "MixedPartners", "Moved", "Noise", "PropensityWeights", "Queue", "RowTemperature", "SameLabel",
+    "PARTS", "Attraction", "Edit", "FalseNegative", "Given", "Hardness", "Margin", "Mined", "Mixed", "MixedHardPair",
+    "MixedOrdered", "MixedPartners", "Moved", "Nearest", "Noise", "PropensityWeights", "Queue", "RowTemperature",
+    "SameLabel", "Soften",
 ]  # fmt: skip

@@ -11,16 +11,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sentemb.companions.companion import find_companion
+from sentemb.companions.per_example import PerExample
 from sentemb.edits.edit import Edit
 from sentemb.maths.similarity import at_least_float32
-from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, mean_over_positives
+from sentemb.maths.softmax import faults_of_spread, live_pairs, masked_logsumexp, mean_over, mean_over_positives
 from sentemb.parts import Count, NonNegative, Positive
 from sentemb.types import Batch, Cosine, PairScores
 from sentemb.types import Temperature as TemperatureSetting
 
 _HALVINGS = 20
 
-Policy = Literal["alignment", "cosine", "spread"]
+Policy = Literal["alignment", "cosine", "memory", "spread"]
 
 
 class RowTemperature(Edit):
@@ -28,11 +30,12 @@ class RowTemperature(Edit):
 
         alignment   c = 1 + α (A - A₀),  A = mean_i s_ip                      the better aligned, the softer
         cosine      c = low + (high - low) (1 + cos(2π step / period)) / 2    a schedule
+        memory      c_i = τ_i / tau_init  of the companion ``per_example``
         spread      c_i such that  KL( softmax_N(s_ij / (τ c_i) + w_ij) ‖ softmax_N(w_ij) ) = ρ,  low ≤ c_i ≤ high
 
     N are the anchor's live negatives. ``spread`` gives every anchor the same concentration on its negatives: it is
-    where iSogCLR's individual temperatures settle, without their memory; a row that cannot reach ρ takes ``low``. Two
-    of these edits multiply. Small temperatures punish the nearest negatives, large ones all alike.
+    where iSogCLR's individual temperatures settle, without ``memory``; a row that cannot reach ρ takes ``low``. Two of
+    these edits multiply. Small temperatures punish the nearest negatives, large ones all alike.
 
     Args:
         policy: see above.
@@ -44,21 +47,23 @@ class RowTemperature(Edit):
         period: steps of a cycle (``cosine``).
         rho: ρ in nats (``spread``); must be below the logarithm of the number of negatives.
         temperature: τ of the loss (``spread``).
+        companion: name of the companion that remembers the temperatures (``memory``).
     Returns:
         The table with other temperatures of its rows.
     Raises:
         ValueError: α (1 + A₀) ≥ 1, at which the factor could fall to 0; low above high.
     Source: alignment: Huang et al. 2023, ICML, "Model-aware contrastive learning" (MACL). cosine: Kukleva et al. 2023,
-        ICLR, "Temperature schedules for self-supervised contrastive methods on long-tail data". spread: ours, after
-        Qiu et al. 2023, ICML, "Not all semantics are created equal" (iSogCLR), whose gradient for τ_i vanishes where
-        this KL is ρ.
+        ICLR, "Temperature schedules for self-supervised contrastive methods on long-tail data". memory: Qiu et al.
+        2023, ICML, "Not all semantics are created equal" (iSogCLR). spread: ours, after iSogCLR, whose gradient for τ_i
+        vanishes where this KL is ρ.
     Deviations: MACL's α and A₀ for sentences are in its appendix, not in its code; 0.5 is a third party's default.
-        ``spread`` is solved in every step, where iSogCLR follows a gradient over epochs (``per_example``).
+        ``spread`` is solved in every step, where iSogCLR follows a gradient over epochs.
     """
 
     def __init__(
         self, *, policy: Policy, alpha: NonNegative = 0.5, start: Cosine = 0.0, low: Positive = 0.5,
         high: Positive = 2.0, period: Count = 250, rho: Positive = 0.4, temperature: TemperatureSetting = 0.05,
+        companion: str = "per_example",
     ) -> None:
         super().__init__()
         if policy == "alignment" and alpha * (1 + start) >= 1:
@@ -68,28 +73,30 @@ class RowTemperature(Edit):
         if low > high:
             raise ValueError(f"low = {low} is above high = {high}")
         self.policy, self.alpha, self.start, self.low, self.high = policy, alpha, start, low, high
-        self.period, self.rho, self.temperature = period, rho, temperature
+        self.period, self.rho, self.temperature, self.companion = period, rho, temperature, companion
+        if policy == "memory":
+            self.needs = frozenset({f"companion:{companion}"})
 
     def faults(self, recipe: Mapping[str, Any]) -> list[str]:
         """A spread that no batch reaches."""
-        train = recipe.get("train")
-        if self.policy != "spread" or train is None or any(edit.name == "queue" for edit in recipe.get("edits", ())):
-            return []
-        return faults_of_spread(self.rho, train.batch_size)
+        return faults_of_spread(self.rho, recipe) if self.policy == "spread" else []
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        factor = self._factor(table, batch.step).to(at_least_float32(table.sim).dtype).expand(len(table.anchor))
+        factor = self._factor(table, batch).to(at_least_float32(table.sim).dtype).expand(len(table.anchor))
         return replace(table, scale=factor if table.scale is None else table.scale * factor)
 
     @torch.no_grad()
-    def _factor(self, table: PairScores, step: int) -> Float[Tensor, ...]:
+    def _factor(self, table: PairScores, batch: Batch) -> Float[Tensor, ...]:
         sim = at_least_float32(table.sim)
         if self.policy == "alignment":
             has_positive = (table.positive & live_pairs(table)).any(dim=1)
             return 1 + self.alpha * (mean_over(mean_over_positives(sim, table), has_positive) - self.start)
         if self.policy == "cosine":
-            wave = (1 + math.cos(2 * math.pi * step / self.period)) / 2
+            wave = (1 + math.cos(2 * math.pi * batch.step / self.period)) / 2
             return sim.new_tensor(self.low + (self.high - self.low) * wave)
+        if self.policy == "memory":
+            memory = find_companion(batch.companions, self.companion, PerExample, self.name)
+            return memory.temperature_of(table.anchor.ids) / memory.tau_init
         return spread_factor(table, temperature=self.temperature, rho=self.rho, low=self.low, high=self.high)
 
 
@@ -116,11 +123,3 @@ def spread_factor(
         small, large = torch.where(is_sharp, middle, small), torch.where(is_sharp, large, middle)
     factor = torch.where(unreachable, low, ((small + large) / 2).exp())
     return torch.where(negative.any(dim=1), factor, 1.0)
-
-
-def faults_of_spread(rho: float, batch_size: int) -> list[str]:
-    """A divergence from all negatives alike cannot exceed the logarithm of their number."""
-    limit = math.log(max(batch_size - 1, 1))
-    if rho < limit:
-        return []
-    return [f"rho = {rho}: with a batch of {batch_size} it must be below log(batch_size - 1) = {limit:.2f}"]

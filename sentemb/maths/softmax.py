@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -71,3 +75,17 @@ def refuse_shares(table: PairScores, part: str) -> None:
             f"{part} does not divide attraction over several positives, which an edit of this recipe asks for; use "
             "supervised_contrast or decoupled, or leave that edit out for this term: without = [\"NAME\"]"
         )
+
+
+def faults_of_spread(rho: float, recipe: Mapping[str, Any]) -> list[str]:
+    """A divergence of an anchor's negatives from all alike cannot exceed the logarithm of their number.
+
+    ``recipe`` has a recipe's fields by name; what a queue adds to a batch is not known.
+    """
+    if "train" not in recipe or any(edit.name == "queue" for edit in recipe.get("edits", ())):
+        return []
+    batch_size = recipe["train"].batch_size
+    limit = math.log(max(batch_size - 1, 1))
+    if rho < limit:
+        return []
+    return [f"rho = {rho}: with a batch of {batch_size} it must be below log(batch_size - 1) = {limit:.2f}"]

@@ -23,6 +23,7 @@ def score_table(
     negatives: Sequence[Float[Tensor, "n d"]] = (),
     labels: Int[Tensor, " n"] | None = None,
     scores: Float[Tensor, " n"] | None = None,
+    margins: Float[Tensor, " n"] | None = None,
     texts: Mapping[str, Sequence[str]] | None = None,
     similarity: Similarity = "cosine",
     generator: torch.Generator | None = None,
@@ -39,6 +40,7 @@ def score_table(
         negatives: hard negatives, row i of each given for anchor i; the edit ``Given`` puts them into the table.
         labels: class of every anchor and its positive; the edit ``SameLabel`` reads them.
         scores: graded similarity of every pair.
+        margins: by how much every positive is to be preferred; the edit ``Margin`` reads them.
         texts: the texts behind "anchor", "positive", "negative_1", …; the edit ``FalseNegative`` compares them.
         similarity: how embeddings are compared.
         generator: of the edits that draw (on the CPU); the default is torch's own.
@@ -54,7 +56,8 @@ def score_table(
             text = ids.new_tensor([number.setdefault(one, len(number)) for one in texts[name]])
         views[name] = Rows(embedding=embedding, ids=ids, text=text, label=labels)
     batch = Batch(
-        views=views, local=slice(0, len(anchors)), tokens={}, encoded={}, score=scores, generator=generator
+        views=views, local=slice(0, len(anchors)), tokens={}, encoded={}, score=scores, margin=margins,
+        generator=generator,
     )
     return in_batch_table(views["anchor"], views["positive"], similarity), batch
 
@@ -102,6 +105,31 @@ def add_candidates(
     )
 
 
+def with_anchors(table: PairScores, rows: Rows) -> PairScores:
+    """The table with other rows in the anchors' place; what is known of the pairs stays."""
+    return replace(
+        table, anchor=rows, sim=pairwise(rows.embedding, table.candidate.embedding, table.similarity)
+    )
+
+
+def with_candidates(table: PairScores, rows: Rows) -> PairScores:
+    """The table with other rows in the place of its n in-batch candidates; what is known of the pairs stays."""
+    n = len(rows)
+    sim = pairwise(table.anchor.embedding, rows.embedding, table.similarity)
+    return replace(
+        table, sim=torch.cat([sim, table.sim[:, n:]], dim=1),
+        candidate=concatenate_rows(rows, take_rows(table.candidate, slice(n, None))),
+    )
+
+
+def take_rows(rows: Rows, which: slice) -> Rows:
+    """Some of the rows."""
+    return Rows(
+        embedding=rows.embedding[which], ids=rows.ids[which], text=rows.text[which],
+        label=None if rows.label is None else rows.label[which],
+    )
+
+
 def concatenate_rows(first: Rows, second: Rows) -> Rows:
     """One set of rows after the other; labels survive only where both have them."""
     label = None
@@ -143,14 +171,10 @@ def extra_rows(
 def transposed(table: PairScores) -> PairScores:
     """The in-batch square as the candidates see it: row i is candidate i, with the scale of its example."""
     n = len(table.anchor)
-    candidate = table.candidate
-    square = Rows(
-        embedding=candidate.embedding[:n], ids=candidate.ids[:n], text=candidate.text[:n],
-        label=None if candidate.label is None else candidate.label[:n],
-    )
     return replace(
         table, sim=table.sim[:, :n].T, positive=table.positive[:, :n].T, log_weight=table.log_weight[:, :n].T,
-        anchor=square, candidate=table.anchor, share=None if table.share is None else table.share[:, :n].T,
+        anchor=take_rows(table.candidate, slice(n)), candidate=table.anchor,
+        share=None if table.share is None else table.share[:, :n].T,
     )
 
 

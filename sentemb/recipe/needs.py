@@ -53,7 +53,7 @@ def check_data(recipe: Recipe, data: Table | Examples) -> None:
         for column in sorted(recipe.views.columns - set(data.columns))
     ]
     views = views_of(recipe, data.columns)
-    lacks = {"labels": data.label is None, "scores": data.score is None}
+    lacks = {"labels": data.label is None, "scores": data.score is None, "margins": data.margin is None}
     for where, part, kind, name in _needs(vars(recipe)):
         if lacks.get(kind):
             faults.append(f'{where} ({_use(part)}) needs the column "{kind[:-1]}"; the data have: {known}')

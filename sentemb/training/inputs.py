@@ -64,6 +64,7 @@ class StepInput:
     text: Mapping[str, Tensor]  # view -> (n,) content hashes
     label: Tensor | None  # (n,)
     score: Tensor | None  # (n,)
+    margin: Tensor | None  # (n,)
     seed: int  # of the edits' generator
 
     def to(self, device: torch.device) -> StepInput:
@@ -160,6 +161,7 @@ class Feed:
             text={name: torch.from_numpy(view.column.text) for name, view in views.items()},
             label=None if examples.label is None else torch.from_numpy(examples.label),
             score=None if examples.score is None else torch.from_numpy(examples.score),
+            margin=None if examples.margin is None else torch.from_numpy(examples.margin),
             seed=int(context.generator.integers(2**62)),
         )
 

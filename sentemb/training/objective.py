@@ -202,6 +202,7 @@ class Objective(nn.Module):
             encoded=encoded.separate,
             outputs=self._observe(inputs),
             score=inputs.score,
+            margin=inputs.margin,
             companions=self.named_companions,
             step=inputs.step,
         )

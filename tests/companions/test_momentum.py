@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from tiny_module import TinyModule, batch_of, build_of, services_of
 
 from sentemb.companions import PARTS
 from sentemb.companions.momentum import Momentum
+from sentemb.errors import RecipeError
+from sentemb.maths.table import add_candidates, extra_rows, in_batch_table
+from sentemb.types import Batch
 
 
 def bound(module: TinyModule, **options: float) -> Momentum:
@@ -109,7 +113,108 @@ def test_nothing_changes_outside_after_step():
     assert all(torch.equal(tensor, before[name]) for name, tensor in companion.state_dict().items())
 
 
-@pytest.mark.parametrize("bad", [{"momentum": 1.0}, {"momentum": -0.1}, {"queue_size": 0}])
+# ------------------------------------------------------------------------------------------- keys of the batch
+def pairs_of(anchors: list[list[int]], positives: list[list[int]], ids: list[int], texts: tuple[list[int], list[int]]):
+    """A batch of two views."""
+    views, tokens = {}, {}
+    for name, rows, text in zip(("anchor", "positive"), (anchors, positives), texts, strict=True):
+        one = batch_of(rows, ids)
+        views[name] = replace(one.views["anchor"], text=torch.tensor(text))
+        tokens[name] = one.tokens["anchor"]
+    return replace(batch_of(anchors, ids), views=views, tokens=tokens)
+
+
+def observed(companion: Momentum, batch: Batch) -> Batch:
+    ids = {name: rows.ids for name, rows in batch.views.items()}
+    outputs = {f"momentum/{key}": rows for key, rows in companion.observe(batch.tokens, ids).items()}
+    return replace(batch, outputs=outputs)
+
+
+def test_keys_of_the_step_come_from_the_average_without_dropout():
+    module = TinyModule(seed=3)
+    companion = bound(module, keys=True)
+    batch = pairs_of([[5, 6], [7, 8]], [[9, 10], [11, 12]], [0, 1], ([1, 2], [3, 4]))
+    with torch.no_grad():
+        module.head.weight.mul_(2.0)  # the average has not followed yet
+    found = companion.observe(batch.tokens, {})
+    for name in ("anchor", "positive"):
+        wanted = companion.encoder.project(companion.encoder(batch.tokens[name]).pooled)
+        assert torch.equal(found[name], wanted)
+        assert not found[name].requires_grad
+
+
+def test_twins_are_encoded_once():
+    companion = bound(TinyModule(), keys=True)
+    batch = pairs_of([[5, 6], [7, 8]], [[5, 6], [7, 8]], [0, 1], ([1, 2], [1, 2]))
+    calls = []
+    companion.encoder.register_forward_hook(lambda *_: calls.append(1))
+    found = companion.observe(batch.tokens, {})
+    assert found["anchor"] is found["positive"]
+    assert len(calls) == 1
+
+
+def test_the_steps_keys_go_into_the_queue_as_they_are():
+    module = TinyModule(seed=3)
+    companion = bound(module, keys=True, of="positive", queue_size=3, momentum=0.5)
+    batch = observed(companion, pairs_of([[5], [7]], [[9], [11]], [4, 6], ([1, 2], [3, 5])))
+    with torch.no_grad():
+        module.head.weight.mul_(2.0)
+    companion.after_step(batch, module, services_of([]))
+    assert torch.equal(companion.embedding[:2], batch.outputs["momentum/positive"])
+    assert companion.ids.tolist() == [4, 6, -1]
+    assert companion.text.tolist() == [3, 5, -1]
+
+
+def test_the_queue_holds_positives_where_asked():
+    module = TinyModule(seed=3)
+    companion = bound(module, of="positive", queue_size=2, momentum=0.0)
+    batch = pairs_of([[5], [7]], [[9], [11]], [4, 6], ([1, 2], [3, 5]))
+    companion.after_step(batch, module, services_of([]))
+    frozen = copy.deepcopy(module).eval()
+    torch.testing.assert_close(companion.embedding, frozen.project(frozen(batch.tokens["positive"]).pooled).detach())
+    assert companion.text.tolist() == [3, 5]
+
+
+def test_similarity_knows_the_batch_and_the_queue_by_text():
+    companion = bound(TinyModule(seed=3), keys=True, of="positive", queue_size=4)
+    old = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    companion._put(old, torch.tensor([20, 21, 22]), torch.tensor([50, 51, 50]))  # the text 50 twice
+    batch = observed(companion, pairs_of([[5], [7]], [[9], [11]], [0, 1], ([1, 2], [3, 51])))
+    table = in_batch_table(batch.views["anchor"], batch.views["positive"])
+    columns = torch.tensor([50, 51, 77, -1])
+    table = add_candidates(table, extra_rows(torch.zeros(4, 4), table.candidate, text=columns))
+    cosine, is_known = companion.similarity(table, batch)
+    assert is_known.tolist() == [[True, True, True, True, False, False]] * 2
+    keys = {name: batch.outputs[f"momentum/{name}"] for name in ("anchor", "positive")}
+    for i in range(2):
+        # the newest key of a text counts, and the batch is newer than the queue
+        wanted = [keys["positive"][0], keys["positive"][1], old[2], keys["positive"][1]]
+        for j, candidate in enumerate(wanted):
+            expected = torch.cosine_similarity(keys["anchor"][i], candidate, dim=0)
+            torch.testing.assert_close(cosine[i, j], expected)
+
+
+def test_an_overwritten_queue_still_gives_the_newest_key():
+    companion = bound(TinyModule(), keys=True, queue_size=3)
+    rows = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    for i, text in enumerate([7, 8, 9, 7, 9]):  # slots now hold 7 (new), 9 (new), 9 (old)
+        companion._put(rows[i : i + 1], torch.tensor([i]), torch.tensor([text]))
+    batch = observed(companion, pairs_of([[5]], [[6]], [0], ([1], [2])))
+    table = in_batch_table(batch.views["anchor"], batch.views["positive"])
+    table = add_candidates(table, extra_rows(torch.zeros(2, 4), table.candidate, text=torch.tensor([7, 9])))
+    cosine, _ = companion.similarity(table, batch)
+    for column, row in ((1, rows[3]), (2, rows[4])):
+        torch.testing.assert_close(
+            cosine[0, column], torch.cosine_similarity(batch.outputs["momentum/anchor"][0], row, dim=0)
+        )
+
+
+def test_keys_that_were_not_made_are_told():
+    with pytest.raises(RecipeError, match="momentum: makes no keys of the batch; set keys = true"):
+        Momentum().keys_of("anchor", {})
+
+
+@pytest.mark.parametrize("bad", [{"of": "negative_1"}, {"momentum": 1.0}, {"momentum": -0.1}, {"queue_size": 0}])
 def test_refuses_values_out_of_range(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Momentum(**bad)

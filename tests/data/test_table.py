@@ -241,6 +241,17 @@ def test_whole_numbers_stay_whatever_they_look_like(tmp_path):
     assert table.label.tolist() == [4, -1, 2]
 
 
+def test_margins_are_numbers_of_the_pair(tmp_path):
+    rows = [{"anchor": "a", "positive": "b", "margin": 0.25}, {"anchor": "c", "positive": "d", "margin": -1}]
+    table = read_table(write(tmp_path / "data.jsonl", jsonl(*rows)))
+    assert list(table.columns) == ["anchor", "positive"]
+    assert table.margin.tolist() == [0.25, -1.0]
+    table = read_table(write(tmp_path / "data.csv", "query,answer,margins\na,b,0.5\n"))
+    assert table.margin.tolist() == [0.5]
+    rows[1]["margin"] = "wide"
+    assert "column \"margin\" is 'wide'; it must be" in fault(write(tmp_path / "data.jsonl", jsonl(*rows)))
+
+
 # ------------------------------------------------------------------------------------------ malformed rows
 @pytest.mark.parametrize(
     ("row", "message"),
@@ -250,10 +261,10 @@ def test_whole_numbers_stay_whatever_they_look_like(tmp_path):
         ({"anchor": None, "positive": "b", "label": 1, "score": 1}, 'column "anchor" is empty'),
         ({"anchor": 5, "positive": "b", "label": 1, "score": 1}, 'column "anchor" is 5, no text'),
         ({"anchor": "", "positive": "b", "label": 1, "score": 1}, 'column "anchor" is empty'),
-        ({"anchor": "a", "positive": "b", "label": 1, "score": "high"}, "column \"score\" is 'high'; a score must be"),
-        ({"anchor": "a", "positive": "b", "label": 1, "score": None}, 'column "score" is None; a score must be'),
-        ({"anchor": "a", "positive": "b", "label": 1, "score": True}, 'column "score" is True; a score must be'),
-        ({"anchor": "a", "positive": "b", "label": 1, "score": "nan"}, "a score must be a finite number"),
+        ({"anchor": "a", "positive": "b", "label": 1, "score": "high"}, "column \"score\" is 'high'; it must be"),
+        ({"anchor": "a", "positive": "b", "label": 1, "score": None}, 'column "score" is None; it must be'),
+        ({"anchor": "a", "positive": "b", "label": 1, "score": True}, 'column "score" is True; it must be'),
+        ({"anchor": "a", "positive": "b", "label": 1, "score": "nan"}, "it must be a finite number"),
         ({"anchor": "a", "positive": "b", "label": 1, "score": 10**400}, 'column "score" is 1000'),
         ({"anchor": "a", "positive": "b", "label": 1.5, "score": 1}, "is 1.5, neither a whole number nor a name"),
         ({"anchor": "a", "positive": "b", "label": "x", "score": 1}, "the first label is a whole number (7)"),

@@ -53,7 +53,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 TABLE = Table(columns={
     "anchor": ["the dog runs", "a cat", "the dog runs", "the man plays the guitar and the music"],
     "positive": ["a cat", "the dog runs", "a blue car", "one"],
-}, label=np.arange(4), score=np.ones(4, dtype=np.float32))  # fmt: skip
+}, label=np.arange(4), score=np.ones(4, dtype=np.float32), margin=np.zeros(4, dtype=np.float32))  # fmt: skip
 
 
 def rows(column: TokenColumn) -> list[list[int]]:
@@ -69,6 +69,7 @@ def test_equals_the_tokenizer_row_by_row(tokeniser):
     assert examples.ids.tolist() == [0, 1, 2, 3]
     assert examples.label is TABLE.label
     assert examples.score is TABLE.score
+    assert examples.margin is TABLE.margin
 
 
 def test_every_distinct_text_is_tokenised_once(tokeniser, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from sentemb.edits import PARTS
 from sentemb.edits.false_negative import FalseNegative
 from sentemb.edits.queue import Queue
 from sentemb.errors import RecipeError
+from sentemb.maths.similarity import pairwise
 from sentemb.maths.table import in_batch_table
 from sentemb.types import Rows
 
@@ -91,6 +92,59 @@ def test_gradcheck(make_rows, make_batch):
         return contrast(Queue()(table, batch))
 
     assert torch.autograd.gradcheck(loss, [anchor.embedding.requires_grad_(), positive.embedding.requires_grad_()])
+
+
+# -------------------------------------------------------------------------------------------------- MoCo's keys
+def with_keys(companion: Momentum, keys: torch.Tensor) -> dict[str, object]:
+    companion.keys = True
+    return {"companions": {"momentum": companion}, "outputs": {"momentum/anchor": keys, "momentum/positive": keys}}
+
+
+def test_with_keys_equals_mocos_loop(make_rows, make_batch):
+    anchor, positive, old = make_rows(4), make_rows(4, seed=1), make_rows(5, seed=2, first=40)
+    keys = make_rows(4, seed=3).embedding
+    batch = make_batch({"anchor": anchor, "positive": positive}, **with_keys(queue_with(old, 8), keys))
+    table = Queue(keys=True)(in_batch_table(anchor, positive), batch)
+    expected = 0.0
+    for i in range(4):
+        def exp_sim(candidate: torch.Tensor, i: int = i) -> float:
+            return math.exp(float(torch.cosine_similarity(anchor.embedding[i], candidate, dim=0)) / 0.3)
+
+        denominator = sum(exp_sim(c) for c in keys) + sum(exp_sim(c) for c in old.embedding)
+        expected -= math.log(exp_sim(keys[i]) / denominator) / 4
+    torch.testing.assert_close(float(contrast(table, 0.3)), expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(table.sim, pairwise(table.anchor.embedding, table.candidate.embedding, "cosine"))
+    assert table.candidate.ids.tolist() == [0, 1, 2, 3, 40, 41, 42, 43, 44, -1, -1, -1]
+
+
+def test_with_keys_only_anchors_learn(make_rows, make_batch):
+    anchor, positive = make_rows(3), make_rows(3, seed=1)
+    anchor.embedding.requires_grad_()
+    positive.embedding.requires_grad_()
+    keys = make_rows(3, seed=3).embedding
+    batch = make_batch(
+        {"anchor": anchor, "positive": positive}, **with_keys(queue_with(make_rows(2, seed=2), 2), keys)
+    )
+    contrast(Queue(keys=True)(in_batch_table(anchor, positive), batch)).backward()
+    assert anchor.embedding.grad.abs().sum() > 0
+    assert not positive.embedding.grad.any()
+
+
+def test_with_the_encoders_own_rows_as_keys_nothing_changes(make_rows, make_batch):
+    anchor, positive = make_rows(3), make_rows(3, seed=1, label=[1, 2, 1])
+    companion = queue_with(make_rows(2, seed=2), 2)
+    batch = make_batch({"anchor": anchor, "positive": positive}, **with_keys(companion, positive.embedding))
+    one, other = (Queue(keys=keys)(in_batch_table(anchor, positive), batch) for keys in (True, False))
+    torch.testing.assert_close(one.sim, other.sim)
+    assert one.candidate.label.tolist() == other.candidate.label.tolist()
+
+
+def test_a_companion_without_keys_is_told(make_table, make_batch, make_rows):
+    with pytest.raises(RecipeError, match="set keys = true"):
+        Queue(keys=True)(make_table(2), make_batch(companions={"momentum": queue_with(make_rows(2), 2)}))
+    assert 'give the companion "momentum" keys = true' in Queue(keys=True).faults({"companions": [Momentum()]})[0]
+    assert Queue(keys=True).faults({"companions": [Momentum(keys=True)]}) == []
+    assert Queue().faults({"companions": [Momentum()]}) == []
 
 
 def test_edges(make_rows, make_batch):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from sentemb.companions.per_example import PerExample
 from sentemb.edits import RowTemperature
+from sentemb.maths.table import in_batch_table
 from sentemb.terms import Decoupled, InfoNCE
+from sentemb.types import Examples
 
 
 def test_alignment_by_hand(make_table, make_batch):
@@ -75,6 +79,19 @@ def test_the_gradient_of_isogclrs_temperature_is_rho_minus_that_divergence(make_
         h = torch.stack([table.sim[i, j] - table.sim[i, i] for j in range(6) if j != i])
         (tau * ((h / tau).exp().mean().log() + 0.4)).backward()
         assert tau.grad.item() == pytest.approx(0.4 - divergence(table, i, 1.0, 0.2), rel=1e-9)
+
+
+def test_memory_is_the_examples_own_temperature(make_rows, make_batch):
+    companion = PerExample(tau_init=0.2)
+    companion.prepare(Examples(ids=np.arange(5, dtype=np.int64), columns={}), None)
+    companion.tau[3] = 0.4
+    rows = make_rows(3, ids=[3, -1, 0])
+    batch = make_batch(companions={"per_example": companion})
+    edited = RowTemperature(policy="memory")(in_batch_table(rows, rows), batch)
+    assert edited.scale.tolist() == pytest.approx([2.0, 1.0, 1.0])
+    assert edited.scale.dtype == torch.float64
+    assert RowTemperature(policy="memory").needs == {"companion:per_example"}
+    assert not RowTemperature(policy="spread").needs
 
 
 def test_policies_compose_carry_no_gradient_and_follow_permutations(make_table, make_batch):

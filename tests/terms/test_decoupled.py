@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from sentemb.errors import NumericError
+from sentemb.companions.per_example import PerExample
+from sentemb.edits.temperature import RowTemperature
+from sentemb.errors import NumericError, RecipeError
 from sentemb.terms.decoupled import Decoupled
+from sentemb.types import Batch, Examples
 
 INF = float("inf")
 
@@ -181,3 +185,119 @@ def test_sogclr_without_memory_is_its_loss_in_units_of_similarity(random_sim, ta
     sogclr = (weight * h).sum(dim=1).mean()
     ours = Decoupled(temperature=temperature, units="similarity")(table_of(sim), batch_of(6))
     torch.testing.assert_close(gradient(sogclr, sim), gradient(ours, sim))
+
+
+# ------------------------------------------------------------------------------------------------------ memory
+def memory_of(examples: int = 200, **settings: float) -> PerExample:
+    companion = PerExample(**settings)
+    companion.prepare(Examples(ids=np.arange(examples, dtype=np.int64), columns={}), None)
+    return companion
+
+
+def after(companion: PerExample, batch: Batch) -> None:
+    companion.after_step(batch, None, None)
+
+
+def test_memory_without_memory_is_the_plain_loss_and_gradient(case, table_of, batch_of):
+    """γ = 1 forgets: value and gradient are those of decoupled, in both units, whatever came before."""
+    sim, positive, log_weight = case
+    companion = memory_of(gamma=1.0, rate=0.0)
+    for step, units in enumerate(("logits", "similarity")):
+        batch = batch_of(4, companions={"per_example": companion}, step=step)
+        table = table_of(sim, positive, log_weight)
+        ours = Decoupled(temperature=0.3, units=units, memory=True)(table, batch)
+        plain = Decoupled(temperature=0.3, units=units)(table, batch)
+        assert ours.item() == pytest.approx(plain.item(), rel=1e-12)
+        torch.testing.assert_close(gradient(ours, sim), gradient(plain, sim))
+        after(companion, batch)
+
+
+def test_memory_equals_sogclrs_loop_over_several_visits(random_sim, table_of, batch_of):
+    """Gradient Σ_N exp(h/τ) / (|N| u) ∇s_ij - ∇s_ip,  u ← (1 - γ) u + γ mean_N exp(h/τ);  G = log u + ρ - Σ …"""
+    n, tau, gamma, rho = 5, 0.2, 0.6, 0.4
+    companion = memory_of(tau_init=tau, gamma=gamma, rho=rho, rate=0.03, velocity=0.5)
+    u, v = [None] * n, [0.0] * n
+    temperature = [tau] * n
+    for step in range(4):
+        sim = random_sim(n, n, seed=step)
+        batch = batch_of(n, companions={"per_example": companion}, step=step)
+        table = RowTemperature(policy="memory")(table_of(sim), batch)
+        loss = Decoupled(temperature=tau, units="similarity", memory=True)(table, batch)
+        found = gradient(loss, sim)
+        after(companion, batch)
+        total = 0.0
+        for i in range(n):
+            h = {j: float(sim[i, j].detach() - sim[i, i].detach()) for j in range(n) if j != i}
+            t = temperature[i]
+            g = sum(math.exp(x / t) for x in h.values()) / (n - 1)
+            u[i] = g if u[i] is None else (1 - gamma) * u[i] + gamma * g
+            weight = {j: math.exp(x / t) / ((n - 1) * u[i]) for j, x in h.items()}
+            for j in range(n):
+                assert found[i, j].item() == pytest.approx((-1 if i == j else weight[j]) / n, rel=1e-5)
+            total += t * (math.log((n - 1) * u[i])) / n  # of -s_p + τ log(|N| u) + s_p
+            slope = math.log(u[i]) + rho - sum(weight[j] * h[j] / t for j in h)
+            v[i] = 0.5 * v[i] + 0.5 * max(-3.0, min(3.0, slope))
+            temperature[i] = max(0.05, min(1.0, t - 0.03 * v[i]))
+        assert loss.item() == pytest.approx(total, rel=1e-5)
+        assert companion.tau[100:105].tolist() == pytest.approx(temperature, rel=1e-5)
+
+
+def test_the_temperatures_gradient_is_rho_minus_the_divergence(random_sim, table_of, batch_of):
+    """Identity of iSogCLR at γ = 1: dF/dτ = ρ - KL(softmax over negatives ‖ uniform), F = τ log mean exp(h/τ) + τ ρ."""
+    companion = memory_of(gamma=1.0, rate=1e-6, velocity=1.0, rho=0.4)
+    sim, batch = random_sim(5, 5), batch_of(5, companions={"per_example": companion})
+    Decoupled(temperature=0.5, memory=True)(table_of(sim), batch)
+    after(companion, batch)
+    for i in range(5):
+        q = torch.softmax(torch.stack([sim[i, j].detach() for j in range(5) if j != i]) / 0.5, dim=0)
+        divergence = float((q * (q * 4).log()).sum())
+        assert companion.speed[100 + i].item() == pytest.approx(0.4 - divergence, rel=1e-4)
+
+
+def test_memory_weighs_nothing_that_was_removed_and_stays_finite(case, table_of, batch_of):
+    sim, positive, log_weight = case
+    companion = memory_of(gamma=0.5)
+    for step in range(3):
+        batch = batch_of(4, companions={"per_example": companion}, step=step)
+        loss = Decoupled(temperature=1e-4, memory=True)(table_of(sim, positive, log_weight), batch)
+        found = gradient(loss, sim)
+        after(companion, batch)
+    assert torch.isfinite(loss)
+    assert torch.isfinite(found).all()
+    assert (found[1, 4], found[3].abs().sum()) == (0, 0)
+    assert companion.is_seen.nonzero().flatten().tolist() == [100, 101, 102]  # the last row has no negative
+
+
+def test_forward_changes_no_state(random_sim, table_of, batch_of):
+    companion = memory_of()
+    before = {name: value.clone() for name, value in companion.state_dict().items()}
+    Decoupled(memory=True)(table_of(random_sim(3, 3)), batch_of(3, companions={"per_example": companion}))
+    assert all(torch.equal(value, before[name]) for name, value in companion.state_dict().items())
+
+
+def test_memory_of_one_example_alone_and_of_bfloat16(table_of, batch_of):
+    companion = memory_of()
+    sim = torch.tensor([[0.3]], requires_grad=True)
+    loss = Decoupled(memory=True)(table_of(sim), batch_of(1, companions={"per_example": companion}))
+    loss.backward()
+    assert (loss.item(), sim.grad.item()) == (0.0, 0.0)
+    half = torch.tensor([[0.5, 0.1], [0.2, 0.4]], dtype=torch.bfloat16)
+    batch = batch_of(companions={"per_example": memory_of()})
+    loss = Decoupled(memory=True)(table_of(half, log_weight=torch.zeros(2, 2)), batch)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(Decoupled()(table_of(half, log_weight=torch.zeros(2, 2)), batch).item())
+
+
+def test_an_anchor_without_a_positive_is_infinite_with_memory_too(table_of, batch_of, random_sim):
+    log_weight = torch.zeros(3, 3, dtype=torch.float64)
+    log_weight[1, 1] = -INF
+    companion = memory_of()
+    batch = batch_of(3, companions={"per_example": companion})
+    assert Decoupled(memory=True)(table_of(random_sim(3, 3), log_weight=log_weight), batch).item() == INF
+
+
+def test_memory_needs_its_companion(table_of, batch_of):
+    assert Decoupled(memory=True).needs == {"companion:per_example"}
+    assert not Decoupled().needs
+    with pytest.raises(RecipeError, match='decoupled: needs the companion "per_example"'):
+        Decoupled(memory=True)(table_of(torch.eye(2)), batch_of())

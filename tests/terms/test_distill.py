@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from sentemb.companions.momentum import Momentum
 from sentemb.companions.reference import Reference
 from sentemb.errors import RecipeError
+from sentemb.maths.table import add_candidates, in_batch_table, take_rows
 from sentemb.terms.distill import Distill
+from sentemb.terms.info_nce import InfoNCE
+from sentemb.types import Rows
 
 INF = float("inf")
 
@@ -129,6 +134,83 @@ def test_bfloat16_table_is_scored_in_float32(case, table_of, batch_of):
 def test_without_a_reference_says_so(table_of, batch_of):
     with pytest.raises(RecipeError, match='distill: needs the companion "reference"'):
         Distill()(table_of(torch.eye(2)), batch_of())
+
+
+# ------------------------------------------------------------------------------------------------ the average teaches
+@pytest.fixture
+def taught(batch_of):
+    """Three examples, two queued texts and a column of neither; keys of the batch, and what the queue holds."""
+    generator = torch.Generator().manual_seed(4)
+
+    def rows(count: int, first: int) -> Rows:
+        ids = torch.arange(first, first + count)
+        embedding = torch.randn(count, 4, generator=generator, dtype=torch.float64)
+        return Rows(embedding=embedding, ids=ids, text=ids + 500)
+
+    anchor, positive, queued, other = rows(3, 0), rows(3, 10), rows(2, 20), rows(1, 30)
+    companion = Momentum(keys=True, queue_size=2)
+    companion.register_buffer("embedding", queued.embedding)
+    companion.register_buffer("text", queued.text)
+    companion.register_buffer("seen", torch.tensor(2))
+    table = add_candidates(add_candidates(in_batch_table(anchor, positive), queued), other)
+    keys = {f"momentum/{view}": rows(3, 40).embedding for view in ("anchor", "positive")}
+    batch = batch_of(
+        3, views={"anchor": anchor, "positive": positive}, companions={"momentum": companion}, outputs=keys
+    )
+    return table, batch
+
+
+def test_self_distillation_equals_the_loop(taught):
+    table, batch = taught
+    keys = [*batch.outputs["momentum/positive"], *table.candidate.embedding[3:5]]
+    total = 0.0
+    for i in range(3):
+        anchor = batch.outputs["momentum/anchor"][i]
+        q = [math.exp(float(torch.cosine_similarity(anchor, key, dim=0)) / 0.2) for key in keys]
+        p = [math.exp(float(s) / 0.3) for s in table.sim[i, :5]]
+        total += sum(b / sum(q) * math.log((b / sum(q)) / (a / sum(p))) for a, b in zip(p, q, strict=True)) / 3
+    loss = Distill(temperature=0.3, reference_temperature=0.2, companion="momentum")(table, batch)
+    assert loss.item() == pytest.approx(total, rel=1e-10)
+
+
+def test_a_teacher_that_is_the_student_sends_no_gradient(taught):
+    table, batch = taught
+    views = {"momentum/anchor": table.anchor.embedding, "momentum/positive": table.candidate.embedding[:3]}
+    sim = table.sim[:, :5].clone().requires_grad_()
+    known = replace(
+        table, sim=sim, positive=table.positive[:, :5], log_weight=table.log_weight[:, :5],
+        candidate=take_rows(table.candidate, slice(5)),
+    )
+    loss = Distill(companion="momentum")(known, replace(batch, outputs=views))
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0, abs=1e-12)
+    assert sim.grad.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
+def test_beside_info_nce_it_is_cross_entropy_with_soft_targets(case, table_of, batch_of, weight):
+    """(1 - a) one-hot + a q as targets has the gradient of (1 - a) info_nce + a distill at one τ."""
+    sim, log_weight, cosine, _ = case
+    log_weight, cosine = log_weight[:3], cosine[:3]
+    sim = sim.detach()[:3].requires_grad_()
+    table, batch = table_of(sim, log_weight=log_weight), batch_of(3, companions={"reference": Given(cosine)})
+    q = torch.softmax((cosine / 0.2).masked_fill(log_weight == -INF, -INF), dim=1)
+    targets = (1 - weight) * torch.eye(3, 6, dtype=torch.float64) + weight * q
+    log_p = torch.log_softmax(sim / 0.3 + log_weight, dim=1).masked_fill(log_weight == -INF, 0.0)
+    expected = torch.autograd.grad(-(targets * log_p).sum() / 3, sim)[0]
+    ours = (1 - weight) * InfoNCE(temperature=0.3)(table, batch)
+    ours = ours + weight * Distill(temperature=0.3, reference_temperature=0.2)(table, batch)
+    torch.testing.assert_close(torch.autograd.grad(ours, sim)[0], expected)
+
+
+def test_an_average_without_keys_is_told(taught):
+    term = Distill(companion="momentum")
+    assert "keys = true" in term.faults({"companions": [Momentum()]})[0]
+    assert term.faults({"companions": [Momentum(keys=True)]}) == []
+    assert Distill().faults({"companions": [Reference()]}) == []
+    table, batch = taught
+    with pytest.raises(RecipeError, match="momentum: makes no keys of the batch"):
+        term(table, replace(batch, companions={"momentum": Momentum()}))
 
 
 @pytest.mark.parametrize("name", ["temperature", "reference_temperature"])

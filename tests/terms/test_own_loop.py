@@ -154,8 +154,8 @@ def test_an_edit_that_gives_no_table_is_named(make, words):
 
 def test_own_loops_cover_every_term_and_edit():
     assert set(PARTS) >= MORE_THAN_EMBEDDINGS
-    assert set(EDITS) - {"mined", "propensity", "queue"} == {
-        "attraction", "false_negative", "given", "hardness", "mixed", "mixed_hard_pair", "mixed_ordered",
+    assert set(EDITS) - {"mined", "nearest", "propensity", "queue", "soften"} == {
+        "attraction", "false_negative", "given", "hardness", "margin", "mixed", "mixed_hard_pair", "mixed_ordered",
         "mixed_partners", "moved", "noise", "same_label", "temperature",
     }
     assert MaskedLM().needs

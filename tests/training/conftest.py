@@ -42,7 +42,7 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append({
             "anchor": anchor, "positive": text() if row % 5 else anchor, "negative_1": text(),
             "negative_2": rows[-1]["anchor"] if row % 4 == 3 else text(), "label": row % 4,
-            "score": draw.randint(0, 10) / 10,
+            "score": draw.randint(0, 10) / 10, "margin": row % 3 / 20,
         })
     path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -31,7 +31,14 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("terms", "token_contrast"): {"terms": [INFO_NCE, {"use": "token_contrast", "margin": 0.9}]},
     ("terms", "words"): {"terms": [INFO_NCE, {"use": "words", "vocabulary": 12, "weight": 0.1}]},
     ("terms", "distill"): {
-        "terms": [{"use": "distill", "temperature": 0.1}], "companions": [{"use": "reference"}],
+        "terms": [
+            {"use": "distill", "temperature": 0.1},
+            {"use": "distill", "temperature": 0.1, "companion": "momentum", "name": "self"},
+        ],
+        "edits": [{"use": "queue"}],
+        "companions": [
+            {"use": "reference"}, {"use": "momentum", "momentum": 0.5, "queue_size": 15, "keys": True},
+        ],
     },
     ("terms", "supervised_contrast"): {
         "terms": [{"use": "supervised_contrast", "temperature": 0.1}], "edits": [{"use": "same_label"}],
@@ -71,6 +78,19 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
         "edits": [{"use": "given"}, {"use": "same_label"}, {"use": "attraction", "sharpness": 2.0}],
         "terms": [{"use": "decoupled", "temperature": 0.1, "sigma": 0.5}],
     },
+    ("edits", "nearest"): {
+        "edits": [
+            {"use": "nearest", "place": "candidate", "name": "candidate"}, {"use": "queue"},
+            {"use": "nearest", "place": "extra", "count": 2, "of": "anchor", "threshold": -0.5}, {"use": "false_negative"},
+        ],
+        "companions": [{"use": "momentum", "momentum": 0.5, "queue_size": 15, "of": "positive"}],
+    },
+    ("edits", "soften"): {
+        "edits": [{"use": "queue", "keys": True}, {"use": "soften"}],
+        "terms": [{"use": "supervised_contrast", "temperature": 0.1}],
+        "companions": [{"use": "momentum", "momentum": 0.5, "queue_size": 15, "of": "positive", "keys": True}],
+    },
+    ("edits", "margin"): {"edits": [{"use": "margin", "temperature": 0.1}]},
     ("edits", "temperature"): {"edits": [{"use": "temperature", "policy": "spread", "rho": 0.2, "temperature": 0.1}]},
     ("terms", "multi_view"): {
         "views": {"use": "repeat", "count": 3}, "terms": [{"use": "multi_view", "kind": "arithmetic"}],
@@ -90,6 +110,11 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("companions", "momentum"): {
         "edits": [{"use": "queue"}], "companions": [{"use": "momentum", "momentum": 0.9, "queue_size": 7}],
         "encoder": {"heads": [{"use": "mlp", "train_only": True}]},
+    },
+    ("companions", "per_example"): {
+        "edits": [{"use": "given"}, {"use": "temperature", "policy": "memory"}],
+        "terms": [{"use": "decoupled", "units": "similarity", "memory": True}],
+        "companions": [{"use": "per_example", "rate": 0.2, "velocity": 1.0}],
     },
     ("companions", "propensity"): {
         "views": {"use": "propensity_positives"}, "edits": [{"use": "propensity"}],
