@@ -96,7 +96,7 @@ def test_two_by_three_by_hand(make_batch):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_an_empty_queue_a_high_threshold_and_a_late_start_change_no_loss(case, make_rows, make_batch, place):
-    anchor, positive, _, table, batch = case
+    anchor, *_, table, batch = case
     empty = make_batch(batch.views, companions={"momentum": queue_with(make_rows(0), 3)})
     plain = contrast(table)
     for edit, one in (

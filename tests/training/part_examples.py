@@ -81,7 +81,8 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("edits", "nearest"): {
         "edits": [
             {"use": "nearest", "place": "candidate", "name": "candidate"}, {"use": "queue"},
-            {"use": "nearest", "place": "extra", "count": 2, "of": "anchor", "threshold": -0.5}, {"use": "false_negative"},
+            {"use": "nearest", "place": "extra", "count": 2, "of": "anchor", "threshold": -0.5},
+            {"use": "false_negative"},
         ],
         "companions": [{"use": "momentum", "momentum": 0.5, "queue_size": 15, "of": "positive"}],
     },

@@ -25,6 +25,8 @@ RUNS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "dropout and dev score": (("heads", "mlp"), {"eval_every": 3, "save_every": 2}),
     "queue in chunks": (("edits", "queue"), {"chunk_size": 5, "gradient_accumulation": 2, "save_every": 1}),
     "detector": (("companions", "detector"), {"save_every": 2}),
+    "memory of examples": (("companions", "per_example"), {"save_every": 1}),
+    "keys of the average": (("edits", "soften"), {"save_every": 2}),
     "sampled positives": (("companions", "propensity"), {"save_every": 3, "schedule": "cosine"}),
 }
 
