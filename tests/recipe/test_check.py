@@ -98,7 +98,7 @@ def test_a_damaged_checkpoint_is_one_message(faults, tiny_bert, tmp_path, damage
 def test_needs_of_the_data_are_told(faults):
     said = faults("edits=[{use='same_label'}, {use='given'}]", "terms.0.use=info_nce", "terms.1.use=cosent")
     assert 'edits[0] (same_label) needs the column "label"; the data have: anchor' in said
-    assert 'edits[1] (given) needs the view "negative_1"; there are anchor, positive' in said
+    assert 'edits[1] (given) needs the view "negative_1" or "positive_2"; there are anchor, positive' in said
     assert 'terms[1] (cosent) needs the column "score"' in said
 
 
