@@ -1,0 +1,285 @@
+"""Every method of gallery.toml under one budget: method, knock-out and plain baseline, by seed.
+
+    SENTEMB_DATA=…/data python eval/bench/gallery.py --backbone FOLDER                     everything that is missing
+    SENTEMB_DATA=…/data python eval/bench/gallery.py --backbone FOLDER --only dcl-minilm   some rows
+    python eval/bench/gallery.py --report                                                  the page from what was run
+
+A run trains the backbone with a recipe for a fixed number of steps (last step, nothing is chosen on a dev set) and
+scores it. The knock-out is the same recipe with the idea broken and the cost kept. Differences are paired by seed, with a
+t-interval of 95 %. Where a method's gradients have another size (``sweep``), the learning rate of method, knock-out and
+baseline is first chosen among ×1, ×1/3 and ×1/10 on STSBenchmark's dev set with one further seed. A run that is there
+already is not run again, so the script may be stopped and started. Everything goes through sentemb's public functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sentemb import Encoder, Recipe, train
+from sentemb.evaluate import Classification, Geometry, Sts, evaluate_model
+from sentemb.files import write_json, write_text
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "results" / "gallery"
+RATES = {"1": 1.0, "1/3": 1 / 3, "1/10": 0.1}
+SWEEP_SEED = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What every run has in common."""
+
+    backbone: str
+    steps: int
+    precision: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to train: a recipe with overrides, on a protocol's data."""
+
+    recipe: str
+    protocol: str
+    name: str = "method"  # or knockout
+    overrides: tuple[str, ...] = ()
+
+
+class Gallery:
+    """The rows of gallery.toml, and the runs that there are of them."""
+
+    def __init__(self, budget: Budget, folder: Path) -> None:
+        tree = tomllib.loads((HERE / "gallery.toml").read_text())
+        self.protocols, self.methods, self.unsuited = tree["protocol"], tree["method"], tree["unsuited"]
+        self.budget, self.folder = budget, folder
+
+    # ------------------------------------------------------------------------------------------------- running
+    def run(self, only: list[str]) -> None:
+        """Train and score whatever is missing of these rows, seed by seed."""
+        for method in self.methods:
+            if only and method["recipe"] not in only:
+                continue
+            arms = self.arms(method)
+            rates = {name: self._rate(arm) if method.get("sweep") else "1" for name, arm in arms.items()}
+            for seed in self.budget.seeds:
+                for name, arm in arms.items():
+                    self._entry(arm, seed, rates[name])
+            self.report()
+
+    def arms(self, method: dict[str, Any]) -> dict[str, Arm]:
+        """Baseline, method and knock-out of a row."""
+        protocol = method["protocol"]
+        return {
+            "baseline": Arm(recipe=self.protocols[protocol]["baseline"], protocol=protocol),
+            "method": Arm(recipe=method["recipe"], protocol=protocol),
+            "knockout": Arm(
+                recipe=method["recipe"], protocol=protocol, name="knockout", overrides=tuple(method["knockout"])
+            ),
+        }
+
+    def _rate(self, arm: Arm) -> str:
+        """The factor of the learning rate with the best dev score."""
+        return max(RATES, key=lambda rate: self._entry(arm, SWEEP_SEED, rate)["dev"])
+
+    def file_of(self, arm: Arm, seed: int, rate: str) -> Path:
+        """Where a run's result lies; the budget is part of the name."""
+        budget = f"{self.budget.steps}-{self.budget.precision}"
+        return self.folder / "runs" / f"{arm.recipe}.{arm.name}.{budget}.rate-{rate.replace('/', '_')}.seed-{seed}.json"
+
+    def _entry(self, arm: Arm, seed: int, rate: str) -> dict[str, Any]:
+        file = self.file_of(arm, seed, rate)
+        if file.is_file():
+            entry: dict[str, Any] = json.loads(file.read_text())
+            return entry
+        data, protocol = Path(os.environ["SENTEMB_DATA"]), self.protocols[arm.protocol]
+        plain = Recipe.named(arm.recipe)
+        overrides = [
+            f"encoder.backbone={self.budget.backbone}", *(text.format(data=data) for text in protocol["set"]),
+            f"train.seed={seed}", f"train.max_steps={self.budget.steps}", f"train.precision={self.budget.precision}",
+            f"train.learning_rate={plain.train.learning_rate * RATES[rate]}", "train.epochs=1000", *arm.overrides,
+        ]
+        scratch = self.folder / "scratch" / file.stem
+        start = time.process_time()
+        result = train(Recipe.load(arm.recipe, overrides), output=scratch, resume=True)
+        cpu_s = time.process_time() - start
+        encoder = Encoder.load(result.model_dir)
+        entry = {
+            "recipe": arm.recipe, "arm": arm.name, "seed": seed, "rate": rate, "overrides": overrides[2:],
+            "cpu_s_per_step": cpu_s / self.budget.steps, "losses": dict(result.last_losses),
+            **scores(encoder, protocol["task"], data),
+        }
+        write_json(file, entry)
+        shutil.rmtree(scratch)
+        sys.stderr.write(f"{file.stem}: {entry['score']:.2f}\n")
+        return entry
+
+    # ----------------------------------------------------------------------------------------------- reporting
+    def report(self) -> None:
+        """Write gallery.json, gallery.md and the picture."""
+        rows = [self._row(method) for method in self.methods]
+        write_json(self.folder / "gallery.json", {"budget": vars(self.budget) | {"backbone": ""}, "rows": rows})
+        write_text(self.folder / "README.md", page(self, rows))
+        picture([row for row in rows if "gain" in row], self.folder / "gallery.svg")
+
+    def _row(self, method: dict[str, Any]) -> dict[str, Any]:
+        runs: dict[str, list[dict[str, Any]]] = {}
+        for name, arm in self.arms(method).items():
+            rate = self._chosen(arm) if method.get("sweep") else "1"
+            files = [self.file_of(arm, seed, rate) for seed in self.budget.seeds]
+            runs[name] = [json.loads(file.read_text()) for file in files if file.is_file()]
+        row = {key: method[key] for key in ("recipe", "protocol", "what_breaks", "mechanism")}
+        if any(len(entries) < len(self.budget.seeds) for entries in runs.values()):
+            return row
+        figure = method["mechanism"]
+        return row | {
+            "gain": paired(runs["method"], runs["baseline"]), "over_knockout": paired(runs["method"], runs["knockout"]),
+            "baseline_sd": statistics.stdev(entry["score"] for entry in runs["baseline"]),
+            "rates": {name: entries[0]["rate"] for name, entries in runs.items()},
+            "figure": {
+                name: statistics.fmean(entry["geometry"][figure] for entry in entries) for name, entries in runs.items()
+            },
+            "cost": statistics.fmean(
+                a["cpu_s_per_step"] / b["cpu_s_per_step"] for a, b in zip(runs["method"], runs["baseline"], strict=True)
+            ),
+        }
+
+    def _chosen(self, arm: Arm) -> str:
+        dev = {rate: self.file_of(arm, SWEEP_SEED, rate) for rate in RATES}
+        found = {rate: json.loads(file.read_text())["dev"] for rate, file in dev.items() if file.is_file()}
+        return max(found, key=lambda rate: found[rate]) if len(found) == len(RATES) else "none"
+
+
+def scores(encoder: Encoder, task: str, data: Path) -> dict[str, Any]:
+    """Test score (the mean of seven STS sets, or accuracy), dev score and geometry of an encoder."""
+    geometry = Geometry(path=str(data / "sts-simcse/STSBenchmark-dev.jsonl"))
+    dev = Sts(protocol="simcse", split="dev")
+    tests = [Classification(path=str(data / "hub/mteb/banking77"), method="nearest")] if task == "labels" else []
+    results = evaluate_model(encoder, [Sts(protocol="simcse"), *tests, dev, geometry], data_dir=data, resamples=0)
+    *main, dev_result, shape = results.tasks
+    sets = {result.task: result.main for result in main}
+    score = main[-1].main if task == "labels" else statistics.fmean(sets.values())
+    return {"score": score, "scores": sets, "dev": dev_result.main, "geometry": dict(shape.metrics)}
+
+
+def paired(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean difference by seed, and half the width of its 95 % t-interval."""
+    from scipy.stats import t
+
+    differences = [a["score"] - b["score"] for a, b in zip(one, other, strict=True)]
+    n = len(differences)
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5
+    return {"mean": statistics.fmean(differences), "half": half, "seeds": n}
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """In plain words; a difference within the baseline's own spread is none."""
+    gain = row["gain"]
+    if abs(gain["mean"]) <= max(gain["half"], row["baseline_sd"]):
+        return "no effect seen at this scale"
+    return "gain seen" if gain["mean"] > 0 else "loss seen"
+
+
+def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
+    """The gallery as Markdown."""
+    budget = gallery.budget
+    lines = [
+        "# Gallery", "",
+        f"Every method for {budget.steps} steps at its recipe's batch size, {budget.precision}, from the same untuned "
+        f"checkpoint of MiniLM's size; seeds {', '.join(map(str, budget.seeds))}; the last step, nothing chosen on a "
+        "dev set except the learning rate where the table names one. Differences are paired by seed, in points of the "
+        "protocol's score, with a t-interval of 95 %; one that is within it, or within the baseline's own standard "
+        "deviation, is no effect. The knock-out keeps a method's cost and breaks its idea. Cost is CPU time a step "
+        "over the baseline's. Figures: baseline → method (knock-out), of STSBenchmark's dev texts.", "",
+    ]
+    for name, protocol in gallery.protocols.items():
+        lines.append(f"* Protocol {name}: {protocol['title']}; baseline {link(protocol['baseline'])}.")
+    if any("gain" in row for row in rows):
+        lines += ["", "![Differences to the baseline, sorted](gallery.svg)"]
+    header = "| method | | over the baseline | over its knock-out | what the knock-out breaks | rates | figure | cost |"
+    lines += ["", header, "|-|-|-|-|-|-|-|-|"]
+    done = [row for row in rows if "gain" in row]
+    for row in sorted(done, key=lambda row: -row["gain"]["mean"]):
+        figure, rates = row["figure"], row["rates"]
+        chosen = "–" if set(rates.values()) == {"1"} else ", ".join(f"{arm} ×{rate}" for arm, rate in rates.items())
+        lines.append(
+            f"| {link(row['recipe'])} ({row['protocol']}) | **{verdict(row)}** | {signed(row['gain'])} "
+            f"| {signed(row['over_knockout'])} | {row['what_breaks']} | {chosen} | {row['mechanism']} "
+            f"{figure['baseline']:.2f} → {figure['method']:.2f} ({figure['knockout']:.2f}) | {row['cost']:.2f} |"
+        )
+    missing = [row["recipe"] for row in rows if "gain" not in row]
+    if missing:
+        lines += ["", "Not run yet (`python eval/bench/gallery.py --backbone FOLDER --only NAME`): "
+                  + ", ".join(map(link, missing)) + "."]
+    lines += ["", "## Not for text", "", *(f"* {entry['method']}: {entry['why']}" for entry in gallery.unsuited)]
+    return "\n".join(lines) + "\n"
+
+
+def link(recipe: str) -> str:
+    """A recipe's name that leads to its file."""
+    return f"[{recipe}](../../../recipes/{recipe}.toml)"
+
+
+def signed(difference: dict[str, float]) -> str:
+    """Mean ± half the interval."""
+    return f"{difference['mean']:+.2f} ± {difference['half']:.2f}"
+
+
+def picture(rows: list[dict[str, Any]], path: Path) -> None:
+    """Differences with their intervals, sorted."""
+    if not rows:
+        return
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "sentemb"
+    from matplotlib import pyplot as plt
+
+    rows = sorted(rows, key=lambda row: row["gain"]["mean"])
+    figure, axes = plt.subplots(figsize=(8, 1 + 0.28 * len(rows)))
+    colours = {"gain seen": "tab:green", "loss seen": "tab:red"}
+    for y, row in enumerate(rows):
+        axes.errorbar(
+            row["gain"]["mean"], y, xerr=row["gain"]["half"], fmt="o", capsize=3,
+            color=colours.get(verdict(row), "tab:gray"),
+        )
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), [f"{row['recipe']} ({row['protocol']})" for row in rows])
+    axes.set_xlabel("points over the baseline, paired by seed, 95 % interval")
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    """Run what is missing, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="", help="an untuned masked-language model of MiniLM's size")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    parser.add_argument("--only", nargs="+", default=[], help="recipes; by default every row")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--report", action="store_true", help="write the page from the runs that there are")
+    arguments = parser.parse_args()
+    budget = Budget(
+        backbone=arguments.backbone, steps=arguments.steps, precision=arguments.precision, seeds=tuple(arguments.seeds)
+    )
+    gallery = Gallery(budget, arguments.output)
+    if not arguments.report:
+        if not arguments.backbone:
+            parser.error("--backbone is needed to train; --report only writes the page")
+        gallery.run(arguments.only)
+    gallery.report()
+
+
+if __name__ == "__main__":
+    main()
