@@ -5,10 +5,11 @@
     python eval/bench/gallery.py --report                                                  the page from what was run
 
 A run trains the backbone with a recipe for a fixed number of steps (last step, nothing is chosen on a dev set) and
-scores it. The knock-out is the same recipe with the idea broken and the cost kept. Differences are paired by seed, with a
-t-interval of 95 %. Where a method's gradients have another size (``sweep``), the learning rate of method, knock-out and
-baseline is first chosen among ×1, ×1/3 and ×1/10 on STSBenchmark's dev set with one further seed. A run that is there
-already is not run again, so the script may be stopped and started. Everything goes through sentemb's public functions.
+scores it. The knock-out is the same recipe with the idea broken and the cost kept. Differences are paired by seed,
+with a t-interval of 95 %. Where a method's gradients have another size (``sweep``), the learning rate of method,
+knock-out and baseline is first chosen among ×1, ×1/3 and ×1/10 on STSBenchmark's dev set with one further seed. A run
+that is there already is not run again, so the script may be stopped and started. Everything goes through sentemb's
+public functions.
 """
 
 from __future__ import annotations

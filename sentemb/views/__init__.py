@@ -10,6 +10,7 @@ from sentemb.views.masked import Masked
 from sentemb.views.mined import MinedViews
 from sentemb.views.propensity_positives import PropensityPositives
 from sentemb.views.repeat import Repeat
+from sentemb.views.shuffled import ShuffledWords
 from sentemb.views.twice import Twice
 from sentemb.views.view import ViewCopy, ViewMaker
 
@@ -23,9 +24,10 @@ PARTS: dict[str, type[ViewMaker]] = {
 COPIES: dict[str, type[ViewCopy]] = {
     "masked": Masked,
     "mined": MinedViews,
+    "shuffled": ShuffledWords,
 }
 
 __all__ = [
-    "COPIES", "PARTS", "Columns", "Masked", "MinedViews", "PropensityPositives", "Repeat", "Twice", "ViewCopy",
-    "ViewMaker",
+    "COPIES", "PARTS", "Columns", "Masked", "MinedViews", "PropensityPositives", "Repeat",
+    "ShuffledWords", "Twice", "ViewCopy", "ViewMaker",
 ]  # fmt: skip

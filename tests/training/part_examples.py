@@ -142,6 +142,9 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
             {"use": "propensity", "neighbours": 3, "random": 3, "positive_threshold": 0.5, "negative_threshold": 0.5}
         ],
     },
+    ("views", "shuffled"): {
+        "views": {"use": "twice", "copies": [{"use": "shuffled"}]}, "edits": [{"use": "given"}],
+    },
     ("adapters", "lora"): {
         "encoder": {
             "adapters": [{"use": "lora", "rank": 2, "alpha": 4, "targets": ["query", "dense"]}],
