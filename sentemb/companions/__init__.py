@@ -9,6 +9,7 @@ from sentemb.companions.momentum import Momentum
 from sentemb.companions.neighbours import Neighbours
 from sentemb.companions.per_example import PerExample
 from sentemb.companions.propensity import Propensity
+from sentemb.companions.prototypes import Prototypes
 from sentemb.companions.reference import Reference
 
 PARTS: dict[str, type[Companion]] = {
@@ -18,9 +19,11 @@ PARTS: dict[str, type[Companion]] = {
     "neighbours": Neighbours,
     "per_example": PerExample,
     "propensity": Propensity,
+    "prototypes": Prototypes,
     "reference": Reference,
 }
 
 __all__ = [
-    "PARTS", "Centre", "Companion", "Detector", "Momentum", "Neighbours", "PerExample", "Propensity", "Reference",
+    "PARTS", "Centre", "Companion", "Detector", "Momentum", "Neighbours", "PerExample", "Propensity", "Prototypes",
+    "Reference",
 ]  # fmt: skip

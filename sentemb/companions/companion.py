@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sentemb.errors import RecipeError
@@ -46,6 +48,10 @@ class Companion(Component, room="companions"):
         again while training. Every device calls it at the same step. Views that read this companion are then made
         without a lead over training.
         """
+
+    def groups(self) -> NDArray[np.int64] | None:
+        """The group of every example, -1 for none, once prepared: for batches that need it. Most have no groups."""
+        return None
 
     def checkpoint_state(self) -> dict[str, Tensor]:
         """Tensors to save in a checkpoint."""

@@ -20,7 +20,11 @@ _ADVICE = 'use a smaller batch, or train.batches = "shuffled" together with the 
 
 
 class BatchOrder(Part, room="batches"):
-    """Decides which rows of the data are contrasted with one another; an order of one's own implements ``dealer``."""
+    """Decides which rows of the data are contrasted with one another; an order of one's own implements ``dealer``.
+
+    One that needs ``companion:NAME`` is asked when the companions are prepared, and sees that companion's ``groups()``
+    as the labels of the examples.
+    """
 
     def dealer(self, examples: Examples, *, batch_size: int) -> Deal:
         """Look at the data once; the result makes one epoch: the row numbers of every batch.
@@ -71,12 +75,10 @@ class NoDuplicates(BatchOrder):
         def deal(generator: np.random.Generator) -> list[RowNumbers]:
             rows = generator.permutation(len(examples))[: sizes.sum()]
             rows = texts.deal(rows, sizes, generator)
-            left_out = texts.repair(rows, sizes, generator, reach=len(rows))
-            if left_out.mean() > _LEFT_OUT_AT_MOST:
-                raise DataError(
-                    f"texts recur in so many rows that batches of {batch_size:,} without duplicates leave "
-                    f"{left_out.mean():.0%} of them out; {_ADVICE}"
-                )
+            batch_of = np.repeat(np.arange(len(sizes)), sizes)
+            first, end = np.zeros_like(rows), np.full_like(rows, len(rows))
+            left_out = texts.repair(rows, batch_of, generator, first=first, end=end)
+            refuse_losses(left_out, batch_size)
             return _cut(rows, sizes, generator, left_out)
 
         return deal
@@ -102,19 +104,25 @@ class ByLength(BatchOrder):
         """One epoch is a permutation, sorted inside every window."""
         texts = RepeatedTexts(examples)
         sizes = _sizes_for(texts, len(examples), batch_size)
-        window = np.repeat(np.arange(len(sizes)) // self.window, sizes)
+        batch_of = np.repeat(np.arange(len(sizes)), sizes)
+        window = batch_of // self.window
+        position, reach = np.arange(len(batch_of)), self.window * batch_size
+        first, end = np.maximum(position - reach, 0), np.minimum(position + reach + 1, len(position))
         lengths: RowNumbers = np.max([column.lengths for column in examples.columns.values()], axis=0)
 
         def deal(generator: np.random.Generator) -> list[RowNumbers]:
             rows = generator.permutation(len(examples))[: sizes.sum()]
             rows = rows[np.lexsort((lengths[rows], window))]
-            left_out = texts.repair(rows, sizes, generator, reach=self.window * batch_size)
+            left_out = texts.repair(rows, batch_of, generator, first=first, end=end)
             return _cut(rows, sizes, generator, left_out)
 
         return deal
 
 
-PARTS: dict[str, type[BatchOrder]] = {"by_length": ByLength, "no_duplicates": NoDuplicates, "shuffled": Shuffled}
+PARTS: dict[str, type[BatchOrder] | str] = {
+    "by_length": ByLength, "grouped": "sentemb.data.grouped:Grouped", "no_duplicates": NoDuplicates,
+    "shuffled": Shuffled,
+}
 
 
 class Batches:
@@ -144,6 +152,15 @@ class Batches:
 
     def _epoch(self, epoch: int) -> Sequence[RowNumbers]:
         return self._deal(np.random.Generator(np.random.Philox(key=[self.seed, epoch])))
+
+
+def refuse_losses(left_out: NDArray[np.bool_], batch_size: int) -> None:
+    """Refuse to leave out more than a few rows because of their texts."""
+    if left_out.mean() > _LEFT_OUT_AT_MOST:
+        raise DataError(
+            f"texts recur in so many rows that batches of {batch_size:,} without duplicates leave "
+            f"{left_out.mean():.0%} of them out; {_ADVICE}"
+        )
 
 
 def _full_sizes(rows: int, batch_size: int) -> RowNumbers:

@@ -59,29 +59,30 @@ class RepeatedTexts:
         return batches
 
     def repair(
-        self, batches: RowNumbers, sizes: RowNumbers, generator: np.random.Generator, reach: int
+        self, batches: RowNumbers, batch_of: RowNumbers, generator: np.random.Generator, *, first: RowNumbers,
+        end: RowNumbers,
     ) -> NDArray[np.bool_]:
-        """Swap rows that share a text with another row of their batch for rows at most ``reach`` positions away.
+        """Swap rows that share a text with another row of their batch for rows at other positions.
 
-        Changes ``batches`` in place.
+        Changes ``batches`` in place. ``batch_of`` is the batch of every position; the partners of position p are those
+        from ``first[p]`` on, before ``end[p]``.
 
         Returns: the positions of rows that still conflict, (rows,); the caller leaves them out.
         """
         total = len(batches)
-        batch_of = np.repeat(np.arange(len(sizes)), sizes)
         bad = self._conflicts(batches, batch_of, np.arange(total))
         for turn in range(_BLIND_ROUNDS + _CAREFUL_ROUNDS):
             if not len(bad):
                 break
             is_blind = turn < _BLIND_ROUNDS
-            low, high = np.maximum(bad - reach, 0), np.minimum(bad + reach + 1, total)
-            partners = generator.integers(low[:, None], high[:, None], size=(len(bad), 1 if is_blind else _TRIALS))
+            size = len(bad), 1 if is_blind else _TRIALS
+            partners = generator.integers(first[bad, None], end[bad, None], size=size)
             here, there = (bad, partners[:, 0]) if is_blind else self._fitting(batches, batch_of, bad, partners)
-            there, first = np.unique(there, return_index=True)
+            there, index = np.unique(there, return_index=True)
             free = ~np.isin(there, bad)
-            here, there = here[first[free]], there[free]
+            here, there = here[index[free]], there[free]
             batches[here], batches[there] = batches[there], batches[here]
-            touched = np.zeros(len(sizes), dtype=bool)
+            touched = np.zeros(int(batch_of.max()) + 1, dtype=bool)
             touched[batch_of[bad]] = touched[batch_of[there]] = True
             bad = self._conflicts(batches, batch_of, np.flatnonzero(touched[batch_of]))
         left_out = np.zeros(total, dtype=bool)

@@ -6,6 +6,7 @@ from sentemb.edits.attraction import Attraction
 from sentemb.edits.edit import Edit
 from sentemb.edits.false_negative import FalseNegative
 from sentemb.edits.given import Given
+from sentemb.edits.groups import GroupWeights
 from sentemb.edits.hardness import Hardness
 from sentemb.edits.margin import Margin
 from sentemb.edits.mined import Mined
@@ -26,6 +27,7 @@ PARTS: dict[str, type[Edit]] = {
     "attraction": Attraction,
     "false_negative": FalseNegative,
     "given": Given,
+    "groups": GroupWeights,
     "hardness": Hardness,
     "margin": Margin,
     "mined": Mined,
@@ -44,7 +46,7 @@ PARTS: dict[str, type[Edit]] = {
 }
 
 __all__ = [
-    "PARTS", "Attraction", "Edit", "FalseNegative", "Given", "Hardness", "Margin", "Mined", "Mixed", "MixedHardPair",
-    "MixedOrdered", "MixedPartners", "Moved", "Nearest", "Noise", "PropensityWeights", "Queue", "RowTemperature",
-    "SameLabel", "Soften",
+    "PARTS", "Attraction", "Edit", "FalseNegative", "Given", "GroupWeights", "Hardness", "Margin", "Mined", "Mixed",
+    "MixedHardPair", "MixedOrdered", "MixedPartners", "Moved", "Nearest", "Noise", "PropensityWeights", "Queue",
+    "RowTemperature", "SameLabel", "Soften",
 ]  # fmt: skip

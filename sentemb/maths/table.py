@@ -178,6 +178,11 @@ def transposed(table: PairScores) -> PairScores:
     )
 
 
+def contrasted_views(batch: Batch) -> list[Rows]:
+    """The rows of the anchors and of their positives (positive, positive_2, …), view after view."""
+    return [rows for name, rows in batch.views.items() if name == "anchor" or name.startswith("positive")]
+
+
 def narrow_rows(rows: Rows, width: int) -> Rows:
     """The rows' first ``width`` dimensions."""
     return replace(rows, embedding=rows.embedding[:, :width])

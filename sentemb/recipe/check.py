@@ -17,7 +17,7 @@ from sentemb.encoder.source import PACKAGE, locate
 from sentemb.encoder.tokeniser import load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
 from sentemb.evaluate.dev import check_dev
-from sentemb.recipe.needs import check_data, views_of
+from sentemb.recipe.needs import check_data, class_faults, views_of
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
 from sentemb.training.memory import BackboneShape, estimate, free_memory, read_shape
@@ -132,6 +132,10 @@ def _data(report: Report) -> Table | None:
     check_data(report.recipe, table)
     if len(set(table.columns["anchor"])) == 1:
         raise RecipeError(f"data: the first {len(table)} rows have one text; a contrast needs several")
+    faults = class_faults(report.recipe, table)
+    if faults and len(table) < ROWS:
+        raise RecipeError(faults)
+    report.unverified.extend(f"{fault} among the first {ROWS} rows" for fault in faults)
     report.verified.append(f"data {data}: the first {len(table)} rows, columns {', '.join(table.columns)}")
     if len(table) < min(batch, ROWS):
         report.unverified.append(

@@ -6,6 +6,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from sentemb.companions.prototypes import Prototypes
+from sentemb.data.grouped import UNKNOWN, Grouped
 from sentemb.data.table import Table
 from sentemb.errors import RecipeError
 from sentemb.parts import Part, room
@@ -30,7 +34,7 @@ def parts_of(fields: Mapping[str, Any]) -> dict[str, Part]:
     for name in ("data", "views", "copies", "companions", "edits", "terms", "dev"):
         places["views.copies" if name == "copies" else name] = fields.get(name)
     if "train" in fields:
-        places["train.callbacks"] = fields["train"].callbacks
+        places["train.batches"], places["train.callbacks"] = fields["train"].batches, fields["train"].callbacks
     parts: dict[str, Part] = {}
     for where, entry in places.items():
         if isinstance(entry, Part):
@@ -62,6 +66,25 @@ def check_data(recipe: Recipe, data: Table | Examples) -> None:
             faults.append(f'{where} ({_use(part)}) needs the view "{either}"; there are {", ".join(sorted(views))}')
     if faults:
         raise RecipeError([f"{recipe.name}: {fault}" for fault in faults])
+
+
+def class_faults(recipe: Recipe, data: Table) -> list[str]:
+    """What parts that read classes or make groups need and these rows do not have."""
+    label = np.full(len(data), UNKNOWN) if data.label is None else data.label
+    classes, unknown = len(np.unique(label[label != UNKNOWN])), int((label == UNKNOWN).sum())
+    texts, faults = len(set(data.columns["anchor"])), []
+    for where, part in parts_of(vars(recipe)).items():
+        place = f"{where} ({_use(part)})"
+        if "labels" in part.needs and classes < 2:
+            faults.append(f"{place} compares classes; there {'is one' if classes else 'are none'}")
+        elif isinstance(part, Grouped) and part.by == "label":
+            if part.groups > classes:
+                faults.append(f"{place} groups = {part.groups}, but there are {classes} classes")
+            if unknown:
+                faults.append(f"{place} needs the class of all rows; {unknown} are unknown (label {UNKNOWN})")
+        elif isinstance(part, Prototypes) and part.update == "average" and (part.count or 0) > texts:
+            faults.append(f"{place} count = {part.count}, but there are {texts} distinct anchors")
+    return faults
 
 
 def recipe_faults(fields: Mapping[str, Any]) -> list[Fault]:

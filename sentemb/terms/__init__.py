@@ -10,7 +10,10 @@ from sentemb.terms.info_nce import InfoNCE
 from sentemb.terms.local import Local
 from sentemb.terms.masked_lm import MaskedLM
 from sentemb.terms.multi_view import MultiView
+from sentemb.terms.prototype_triplet import PrototypeTriplet
+from sentemb.terms.prototypes import PrototypeSoftmax
 from sentemb.terms.replaced_token_detection import ReplacedTokenDetection
+from sentemb.terms.spectral import Spectral
 from sentemb.terms.supervised_contrast import SupervisedContrast
 from sentemb.terms.term import Term
 from sentemb.terms.token_contrast import TokenContrast
@@ -29,7 +32,10 @@ PARTS: dict[str, type[Term]] = {
     "local": Local,
     "masked_lm": MaskedLM,
     "multi_view": MultiView,
+    "prototype_triplet": PrototypeTriplet,
+    "prototypes": PrototypeSoftmax,
     "replaced_token_detection": ReplacedTokenDetection,
+    "spectral": Spectral,
     "supervised_contrast": SupervisedContrast,
     "token_contrast": TokenContrast,
     "triplet": Triplet,
@@ -39,6 +45,6 @@ PARTS: dict[str, type[Term]] = {
 
 __all__ = [
     "PARTS", "Alignment", "CausalLM", "CoSENT", "CosineError", "Decoupled", "Distill", "InfoNCE", "Local", "MaskedLM",
-    "MultiView", "ReplacedTokenDetection", "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity",
-    "Words",
+    "MultiView", "PrototypeSoftmax", "PrototypeTriplet", "ReplacedTokenDetection", "Spectral", "SupervisedContrast",
+    "Term", "TokenContrast", "Triplet", "Uniformity", "Words",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ from sentemb.data.orders import Batches
 from sentemb.data.tokens import concatenate, pad
 from sentemb.distributed import devices, rank, split_sizes
 from sentemb.errors import RecipeError
-from sentemb.types import TokenColumn, Tokens, View, ViewContext
+from sentemb.types import Examples, TokenColumn, Tokens, View, ViewContext
 
 if TYPE_CHECKING:
     from sentemb.training.plan import Plan
@@ -86,7 +86,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 class Feed:
-    """The batches of a run, in order, as this device's inputs.
+    """The batches of a run, in order, as this device's inputs; where their order needs a companion, after ``prepare``.
 
     Raises:
         RecipeError: the data make no batch, or one that is too small for the devices.
@@ -95,7 +95,20 @@ class Feed:
     def __init__(self, plan: Plan) -> None:
         self.plan, settings = plan, plan.settings
         self.accumulation, self.chunk_size = settings.gradient_accumulation, settings.chunk_size
-        self.batches = Batches(plan.dataset, settings.batches, batch_size=settings.batch_size, seed=settings.seed)
+        companions = plan.objective.named_companions.items()
+        needs = settings.batches.needs
+        self._grouping = next((companion for name, companion in companions if f"companion:{name}" in needs), None)
+        if self._grouping is None:
+            self._deal(plan.dataset)
+
+    def prepare(self) -> None:
+        """Deal the batches, where their order needs a companion: now it is prepared."""
+        if self._grouping is not None:
+            self._deal(replace(self.plan.dataset, label=self._grouping.groups()))
+
+    def _deal(self, dataset: Examples) -> None:
+        plan, settings = self.plan, self.plan.settings
+        self.batches = Batches(dataset, settings.batches, batch_size=settings.batch_size, seed=settings.seed)
         self.steps_per_epoch = len(self.batches) // self.accumulation
         if self.steps_per_epoch == 0:
             raise RecipeError(

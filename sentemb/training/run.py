@@ -82,7 +82,7 @@ class Run:
     def __init__(self, plan: Plan, *, resume: bool = False) -> None:
         self.plan, self.settings, self.folder = plan, plan.settings, RunFolder(plan.run_dir)
         self.feed = Feed(plan)
-        self.make_input, self.total_steps = self.feed.make_input, self.feed.total_steps
+        self.make_input = self.feed.make_input
         self.precision = resolve_precision(self.settings.precision)
         self.accelerator = build_accelerator(self.settings, self.precision, run_dir=plan.run_dir, recipe=plan.recipe)
         self.device: torch.device = self.accelerator.device
@@ -115,6 +115,8 @@ class Run:
         for part in plan.objective.parts:
             part.prepare(plan.dataset, services)
         plan.objective.to(self.device).train()
+        self.feed.prepare()
+        self.total_steps = self.feed.total_steps
         backbone: Any = plan.encoder.module.backbone
         if settings.chunk_size:
             check_backbone(backbone)

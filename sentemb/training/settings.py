@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Lt
 from pydantic import AfterValidator
 
+from sentemb.data.grouped import Grouped
 from sentemb.data.orders import BatchOrder, NoDuplicates
 from sentemb.parts import Count, Fraction, NonNegative, Part, Positive, Whole
 from sentemb.training.callbacks import Callback
@@ -88,3 +89,5 @@ class TrainSettings(Part):
     def __post_init__(self) -> None:
         if self.patience is not None and self.eval_every is None:
             raise ValueError("patience needs eval_every")
+        if isinstance(self.batches, Grouped) and self.batches.groups > self.batch_size:
+            raise ValueError(f"batches: groups = {self.batches.groups} is above batch_size = {self.batch_size}")

@@ -22,10 +22,12 @@ def sentences(count: int, seed: int) -> list[str]:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """lines.txt, triplets.jsonl and dev.tsv."""
+    """lines.txt, labelled.csv, triplets.jsonl and dev.tsv."""
     folder = tmp_path_factory.mktemp("data")
     first, second, third = (sentences(60, seed) for seed in (1, 2, 3))
     (folder / "lines.txt").write_text("\n".join(first) + "\n")
+    classes = "".join(f"{text},{'abcd'[i % 4]}\n" for i, text in enumerate(first))
+    (folder / "labelled.csv").write_text("text,label\n" + classes)
     rows = zip(first, second, third, strict=True)
     (folder / "triplets.jsonl").write_text(
         "".join(json.dumps({"anchor": a, "positive": b, "negative": c}) + "\n" for a, b, c in rows)
@@ -61,6 +63,7 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
     def overrides(tree: dict) -> list[str]:
         is_decoder = any(term["use"] == "causal_lm" for term in tree["terms"])
         file = {"lines": "lines.txt", "triplets": "triplets.jsonl", "pairs": "pairs.jsonl"}[tree["data"]["use"]]
+        file = "labelled.csv" if tree["data"]["path"] == "labelled.csv" else file
         result = [
             f"encoder.backbone={tiny_decoder if is_decoder else tiny_bert}", f"data.path={data_dir / file}",
             "train.batch_size=8", "train.max_steps=2", "train.precision=fp32",
@@ -68,6 +71,10 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
         for place, companion in enumerate(tree.get("companions", [])):
             if "generator" in companion:
                 result.append(f"companions.{place}.generator={tiny_bert}")
+            if "count" in companion:
+                result.append(f"companions.{place}.count=4")
+        if "groups" in tree.get("train", {}).get("batches", {}):
+            result.append("train.batches.groups=2")
         if "dev" in tree:
             result += [f'dev=[{{ use = "sts", path = "{data_dir / "dev.tsv"}" }}]', "train.eval_every=1"]
         return result

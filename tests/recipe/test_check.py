@@ -102,6 +102,48 @@ def test_needs_of_the_data_are_told(faults):
     assert 'terms[1] (cosent) needs the column "score"' in said
 
 
+@pytest.mark.parametrize(
+    ("labels", "overrides", "words"),
+    [
+        ("ab", ["train.batches.groups=3"], "train.batches (grouped) groups = 3, but there are 2 classes"),
+        ("a", [], "edits[0] (same_label) compares classes; there is one"),
+        (["-1"], [], "edits[0] (same_label) compares classes; there are none"),
+        (["0", "1", "-1"], [], "train.batches (grouped) needs the class of all rows; 20 are unknown (label -1)"),
+        ("ab", ["train.batches.groups=9"], "groups = 9 is above batch_size = 8"),
+        ("ab", ["edits=[]", "train.batches.by=prototypes"], 'needs the companion "prototypes"'),
+        (
+            "ab", ["companions=[{use='prototypes', count=61, update='average'}]"],
+            "companions[0] (prototypes) count = 61, but there are 60 distinct anchors",
+        ),
+        (
+            "ab", ["companions=[{use='prototypes', count=7}]", "train.batches.by=prototypes"],
+            "companions[0] (prototypes) has no groups for train.batches",
+        ),
+        (
+            "ab", ["companions=[{use='prototypes', count=1, update='average'}]", "train.batches.by=prototypes"],
+            "count = 1 is below groups = 2",
+        ),
+    ],
+)
+def test_classes_and_groups_that_do_not_fit_are_told(faults, data_dir, labels, overrides, words):
+    rows = "".join(f"a text {i},{labels[i % len(labels)]}\n" for i in range(60))
+    (data_dir / "classes.csv").write_text("text,label\n" + rows)
+    assert words in faults("train.batches.groups=2", *overrides, name="class-collapse-minilm", data="classes.csv")
+
+
+def test_labels_that_are_not_there_are_told(faults):
+    said = faults("train.batches.groups=2", name="class-collapse-minilm")
+    assert 'train.batches (grouped) needs the column "label"; the data have: anchor' in said
+
+
+def test_one_class_at_the_start_of_large_data_is_no_fault(tiny_bert, data_dir):
+    rows = "".join(f"a text {i},{'a' if i < 1000 else 'b'}\n" for i in range(1500))
+    (data_dir / "sorted.csv").write_text("text,label\n" + rows)
+    overrides = [f"encoder.backbone={tiny_bert}", f"data.path={data_dir / 'sorted.csv'}", "train.batches.groups=2"]
+    report = check(Recipe.load("class-collapse-minilm", overrides))
+    assert "edits[0] (same_label) compares classes; there is one among the first 1000 rows" in report.unverified
+
+
 def test_every_negative_column_counts_in_the_memory(tiny_bert, tmp_path):
     def table_size(negatives: int) -> float:
         rows = [

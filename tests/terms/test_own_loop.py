@@ -18,7 +18,7 @@ from sentemb.types import Share
 
 N, WIDTH = 6, 5
 MORE_THAN_EMBEDDINGS = {
-    "causal_lm", "distill", "local", "masked_lm", "replaced_token_detection", "token_contrast", "words",
+    "causal_lm", "distill", "local", "masked_lm", "prototypes", "replaced_token_detection", "token_contrast", "words",
 }
 
 
@@ -30,7 +30,8 @@ def embeddings(count=2, seed=0):
 @pytest.mark.parametrize("name", sorted(set(PARTS) - MORE_THAN_EMBEDDINGS))
 def test_every_term_of_embeddings_is_the_term_of_their_table(name):
     anchors, positives = embeddings()
-    known = {"scores": torch.rand(N, dtype=torch.float64)} if "scores" in PARTS[name].needs else {}
+    all_known = {"scores": torch.rand(N, dtype=torch.float64), "labels": torch.arange(N) // 2}
+    known = {kind: values for kind, values in all_known.items() if kind in PARTS[name].needs}
     loss = PARTS[name]()(anchors, positives, **known)
     assert loss.shape == ()
     table, batch = score_table(anchors, positives, **known)
@@ -155,7 +156,8 @@ def test_an_edit_that_gives_no_table_is_named(make, words):
 def test_own_loops_cover_every_term_and_edit():
     assert set(PARTS) >= MORE_THAN_EMBEDDINGS
     assert set(EDITS) - {"mined", "nearest", "propensity", "queue", "soften"} == {
-        "attraction", "false_negative", "given", "hardness", "margin", "mixed", "mixed_hard_pair", "mixed_ordered",
+        "attraction", "false_negative", "given", "groups", "hardness", "margin", "mixed", "mixed_hard_pair",
+        "mixed_ordered",
         "mixed_partners", "moved", "noise", "same_label", "temperature",
     }
     assert MaskedLM().needs

@@ -99,6 +99,29 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("views", "repeat"): {
         "views": {"use": "repeat", "count": 3}, "edits": [{"use": "given"}], "terms": [{"use": "supervised_contrast"}],
     },
+    ("edits", "groups"): {
+        "edits": [
+            {"use": "groups", "rule": "apart", "by": "clusters"}, {"use": "groups", "rule": "balance", "prior": "data"}
+        ],
+        "companions": [
+            {"use": "prototypes", "name": "clusters", "count": 3, "clusterings": 2, "update": "average"}
+        ],
+    },
+    ("terms", "prototypes"): {
+        "terms": [
+            {"use": "prototypes", "companion": "learned", "name": "swapped"},
+            {"use": "prototypes", "target": "label", "prior": "data"},
+        ],
+        "companions": [
+            {"use": "prototypes"}, {"use": "prototypes", "name": "learned", "count": 5, "history": 9, "freeze_steps": 1}
+        ],
+    },
+    ("companions", "prototypes"): {
+        "terms": [INFO_NCE, {"use": "prototypes", "target": "assigned", "prior": "data"}],
+        "companions": [
+            {"use": "prototypes", "count": 4, "clusterings": 2, "update": "average", "momentum": 0.5, "history": 8}
+        ],
+    },
     ("edits", "given"): {"edits": [{"use": "given", "weight": 3.0}]},
     ("edits", "propensity"): {
         "edits": [{"use": "propensity"}], "companions": [{"use": "propensity", "neighbours": 3, "random": 3}],

@@ -76,6 +76,12 @@ def observed_steps(run: Any) -> dict[str, Tensor]:
     return found
 
 
+def dealt_rows(tree: dict[str, Any], folder: str, start: int = 0) -> list[list[int]]:
+    """The examples of every batch of a run from a step on, whatever the companions' state."""
+    run = open_run(tree, folder, dtype=torch.float32)
+    return [batch.ids["anchor"].tolist() for batches in run.feed.steps(start) for batch in batches]
+
+
 def cached_and_plain(backbone: str, data: str, folder: str, room: str, name: str, train: dict[str, Any]) -> list[Any]:
     """With dropout: losses and gradients of the uncached batch and of the cached one."""
     from dataclasses import replace
