@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Lt
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -162,10 +162,9 @@ class Prototypes(Companion):
         centres = self.centres.detach() if step < self.freeze_steps else self.centres
         return F.normalize(at_least_float32(centres)[..., :width], dim=-1)
 
-    @property
-    def is_filled(self) -> Bool[Tensor, " h"]:
-        """Which slots of the history hold a row."""
-        return torch.arange(self.history_size, device=self.seen.device) < self.seen
+    def earlier_rows(self) -> Float[Tensor, "r d"]:
+        """The unit rows that the history holds."""
+        return self.history[: int(self.seen)]
 
     # ------------------------------------------------------------------------------------- after a step
     @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 _SIMILARITIES_AT_ONCE = 2**24
@@ -37,15 +37,11 @@ def nearest_centres(
     return torch.cat([block.indices for block in best]), torch.cat([block.values for block in best])
 
 
-def sinkhorn(
-    log_scores: Float[Tensor, "r k"], is_row: Bool[Tensor, " r"], iterations: int
-) -> Float[Tensor, "r k"]:
+def sinkhorn(log_scores: Float[Tensor, "r k"], iterations: int) -> Float[Tensor, "r k"]:
     """Log of how every row is spread over k columns so that all columns get as much, near ``exp(log_scores)``.
 
-    Alternates between equal columns, over the rows that count, and rows that sum to 1; the rows come last.
+    Alternates between columns of equal sums and rows that sum to 1; the rows come last.
     """
-    log_q = log_scores
     for _ in range(iterations):
-        log_q = log_q - log_q.masked_fill(~is_row[:, None], -torch.inf).logsumexp(dim=0)
-        log_q = log_q.log_softmax(dim=1)
-    return log_q
+        log_scores = log_scores.log_softmax(dim=0).log_softmax(dim=1)
+    return log_scores

@@ -91,10 +91,10 @@ class PrototypeSoftmax(Term):
         centres = known.unit_centres(table.anchor.embedding.shape[1], batch.step)
         if self.target == "label":
             return self._labelled(table, known, centres)
-        views = [at_least_float32(rows.embedding) for rows in contrasted_views(batch)]
+        views = [F.normalize(at_least_float32(rows.embedding), dim=-1) for rows in contrasted_views(batch)]
         if len(views) < 2:
             raise RecipeError(f'{self.name}: target = "{self.target}" compares views of an example; there is only one')
-        scores = self._scores(torch.cat(views), centres)  # (c, views · n, k)
+        scores = _cosines(torch.cat(views), centres)  # (c, views · n, k)
         log_p = self._log_softmax(scores, known).unflatten(1, (len(views), -1))
         scores = scores.detach()
         if self.target == "swapped":
@@ -109,10 +109,6 @@ class PrototypeSoftmax(Term):
         summands = torch.where(others > 0, others * log_p, 0.0)
         return -summands.sum(dim=-1).mean() / (len(views) - 1)
 
-    def _scores(self, rows: Float[Tensor, "r d"], centres: Float[Tensor, "c k d"]) -> Float[Tensor, "c r k"]:
-        with torch.autocast(device_type=rows.device.type, enabled=False):
-            return F.normalize(rows, dim=-1) @ centres.to(rows.dtype).transpose(1, 2)
-
     def _log_softmax(self, scores: Float[Tensor, "c r k"], known: Prototypes) -> Float[Tensor, "c r k"]:
         logits = scores / self.temperature
         if self.prior == "data":
@@ -125,17 +121,19 @@ class PrototypeSoftmax(Term):
     def _spread(
         self, scores: Float[Tensor, "r k"], known: Prototypes, centres: Float[Tensor, "c k d"]
     ) -> Float[Tensor, "r k"]:
-        earlier = self._scores(known.history.to(scores.dtype)[:, : centres.shape[2]], centres)[0]
-        is_row = torch.cat([torch.ones(len(scores), dtype=torch.bool, device=scores.device), known.is_filled])
-        spread = sinkhorn(torch.cat([scores, earlier]) / self.epsilon, is_row, self.iterations)
-        return spread[: len(scores)]
+        earlier, width = known.earlier_rows().to(scores.dtype), centres.shape[2]
+        if width < earlier.shape[1]:
+            earlier = F.normalize(earlier[:, :width], dim=1)
+        together = torch.cat([scores, _cosines(earlier, centres)[0]])
+        return sinkhorn(together / self.epsilon, self.iterations)[: len(scores)]
 
     def _labelled(
         self, table: PairScores, known: Prototypes, centres: Float[Tensor, "c k d"]
     ) -> Float[Tensor, ""]:
         if table.anchor.label is None or table.candidate.label is None:
             raise RecipeError(f'{self.name}: target = "label", but the data have no label column')
-        log_p = self._log_softmax(self._scores(at_least_float32(table.anchor.embedding), centres), known)[0]
+        anchor = F.normalize(at_least_float32(table.anchor.embedding), dim=-1)
+        log_p = self._log_softmax(_cosines(anchor, centres), known)[0]
         own = known.classes_of(table.anchor.label)
         target = F.one_hot(own.clamp(min=0), log_p.shape[1]).to(log_p.dtype) * (own != UNKNOWN)[:, None]
         if table.share is not None:
@@ -146,3 +144,8 @@ class PrototypeSoftmax(Term):
             target = torch.where(total > 0, by_class / total.clamp(min=1e-12), target)
         loss = -torch.where(target > 0, target * log_p, 0.0).sum(dim=1)
         return mean_over(loss, target.any(dim=1))
+
+
+def _cosines(unit: Float[Tensor, "r d"], centres: Float[Tensor, "c k d"]) -> Float[Tensor, "c r k"]:
+    with torch.autocast(device_type=unit.device.type, enabled=False):
+        return unit @ centres.to(unit.dtype).transpose(1, 2)

@@ -124,33 +124,26 @@ def test_frozen_steps_have_no_gradient():
 # ------------------------------------------------------------------------------------------------ history
 def test_history_is_first_in_first_out_over_all_views():
     companion = prototypes_of(count=2, history=5)
-    assert not companion.is_filled.any()
+    assert len(companion.earlier_rows()) == 0
     first, second = batch_of([0]), batch_of([1, 2], seed=1)
     after(companion, first)
-    assert companion.is_filled.tolist() == [True, True, False, False, False]
+    assert len(companion.earlier_rows()) == 2
     after(companion, second)
     rows = torch.cat([view.embedding for batch in (first, second) for view in batch.views.values()])
     expected = F.normalize(rows, dim=1)[1:]  # 6 rows, the oldest is overwritten
     assert {tuple(row) for row in companion.history.tolist()} == {tuple(row) for row in expected.tolist()}
     after(companion, batch_of(list(range(8)), seed=2))  # a batch longer than the history
-    assert companion.is_filled.all()
+    assert len(companion.earlier_rows()) == 5
 
 
 def test_sinkhorn_spreads_rows_equally():
     scores = torch.randn(12, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    is_row = torch.ones(12, dtype=torch.bool)
-    q = sinkhorn(scores / 0.2, is_row, 500).exp()
+    q = sinkhorn(scores / 0.2, 500).exp()
     torch.testing.assert_close(q.sum(dim=1), torch.ones(12, dtype=torch.float64))
     torch.testing.assert_close(q.sum(dim=0), torch.full((4,), 3.0, dtype=torch.float64))
-    torch.testing.assert_close(sinkhorn(scores * 0.0, is_row, 3).exp(), torch.full_like(scores, 0.25))
-    extreme = sinkhorn((scores * 1e4).float(), is_row, 3)
+    torch.testing.assert_close(sinkhorn(scores * 0.0, 3).exp(), torch.full_like(scores, 0.25))
+    extreme = sinkhorn((scores * 1e4).float(), 3)
     assert not extreme.isnan().any()
-
-
-def test_sinkhorn_is_blind_to_rows_that_do_not_count():
-    scores = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    is_row = torch.tensor([True, True, True, False, False])
-    torch.testing.assert_close(sinkhorn(scores, is_row, 3)[:3], sinkhorn(scores[:3], is_row[:3], 3))
 
 
 def test_sinkhorn_equals_the_plain_loop():
@@ -159,7 +152,7 @@ def test_sinkhorn_equals_the_plain_loop():
     for _ in range(3):
         q = q / q.sum(axis=0, keepdims=True)
         q = q / q.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(sinkhorn(scores / 0.5, torch.ones(4, dtype=torch.bool), 3).exp().numpy(), q)
+    np.testing.assert_allclose(sinkhorn(scores / 0.5, 3).exp().numpy(), q)
 
 
 # ------------------------------------------------------------------------------------------------ restart

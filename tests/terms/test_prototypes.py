@@ -13,7 +13,7 @@ from prototypes_of import prototypes_of, with_centres
 from sentemb import Recipe
 from sentemb.companions import Prototypes
 from sentemb.errors import RecipeError
-from sentemb.maths.table import score_table
+from sentemb.maths.table import narrow_batch, narrow_table, score_table
 from sentemb.terms import InfoNCE, PrototypeSoftmax
 
 LABELS = [2, 2, 5, 5, 5, 9]
@@ -223,6 +223,17 @@ def test_frozen_prototypes_get_no_gradient():
     assert anchors.grad.abs().sum() > 0
     loss_of(companion, rows(), rows(seed=1), step=3).backward()
     assert companion.centres.grad.abs().sum() > 0
+
+
+def test_leading_dimensions_are_compared_with_those_of_prototypes_and_history():
+    companion = learned(history=3)
+    companion.history[:], companion.seen[...] = F.normalize(rows(3, seed=9), dim=1), 3
+    table, batch = score_table(rows(), rows(seed=1))
+    batch = replace(batch, companions={"prototypes": companion})
+    found = PrototypeSoftmax()(narrow_table(table, 2), narrow_batch(batch, 2))
+    small = with_centres(companion, F.normalize(companion.centres.detach()[..., :2], dim=-1))
+    small.history = F.normalize(companion.history[:, :2], dim=1)
+    assert found.item() == pytest.approx(loss_of(small, rows()[:, :2], rows(seed=1)[:, :2]).item(), rel=1e-12)
 
 
 def test_edges():
