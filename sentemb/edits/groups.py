@@ -47,8 +47,9 @@ class GroupWeights(Edit):
         RecipeError: the rows have no labels; the shares of classes in the data are asked for without ``prepare``.
     Source: apart: weights of "MEOW" (released code). balance: the long-tail mutual-information loss (released code).
         distance: SupReMix (released code), its label-distance weights. together: ours, for batches of several clusters.
-    Deviations: MEOW's positive has the weight 0, here it keeps its own (use ``decoupled``). balance weighs the columns
-        of the table, where the release keeps a class-balanced queue.
+    Deviations: MEOW weighs by the number of clusterings, not their share, which adds a constant to ``decoupled``; its
+        positive has the weight 0, here it keeps its own. balance weighs the columns of the table, where the release
+        keeps a class-balanced queue.
     """
 
     def __init__(

@@ -159,7 +159,8 @@ def to_table(part: Part) -> dict[str, Any]:
 
     settings = {name: _plain(value) for name, value in part.changed_settings().items()}
     name = {"use": room(part.room).name_of(type(part))} if part.room else {}
-    return {**name, **settings, **part.given_marks}
+    marks = {mark: _plain(value) for mark, value in part.given_marks.items()}
+    return {**name, **settings, **marks}
 
 
 def _plain(value: Any) -> Any:
