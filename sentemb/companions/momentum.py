@@ -112,13 +112,14 @@ class Momentum(Companion):
         positives, or else by the newest one in the queue.
         """
         anchors, positives = (self.keys_of(view, batch.outputs) for view in ("anchor", "positive"))
-        oldest_first = (self.seen + torch.arange(self.queue_size, device=self.seen.device)) % self.queue_size
-        keys = torch.cat([self.embedding[oldest_first].to(positives.dtype), positives])
+        size = self.queue_size
+        oldest_first = (self.seen + torch.arange(size, device=self.seen.device)) % size
         texts = torch.cat([self.text[oldest_first], batch.views["positive"].text])
         row, row_known = _newest(batch.views["anchor"].text, table.anchor.text)
         column, column_known = _newest(texts, table.candidate.text)
-        cosine = pairwise(anchors[row], keys[column], "cosine")
-        return cosine, row_known[:, None] & column_known[None, :]
+        queued = self.embedding[oldest_first[column.clamp(max=size - 1)]].to(positives.dtype)
+        keys = torch.where(column[:, None] < size, queued, positives[(column - size).clamp(min=0)])
+        return pairwise(anchors[row], keys, "cosine"), row_known[:, None] & column_known[None, :]
 
     @torch.no_grad()
     def after_step(self, batch: Batch, encoder: SentenceModule, services: Services) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from sentemb.companions.companion import find_companion
 from sentemb.companions.momentum import Momentum
 from sentemb.edits.edit import Edit
-from sentemb.maths.similarity import pairwise
+from sentemb.maths.similarity import at_least_float32, pairwise
 from sentemb.maths.table import (
     UNKNOWN,
     add_candidates,
@@ -85,8 +86,10 @@ class Nearest(Edit):
     def _slots(self, momentum: Momentum, batch: Batch) -> tuple[Int[Tensor, "n k"], Bool[Tensor, "n k"]]:
         """The nearest slots of every example, best first, and which of them are admissible."""
         anchor, positive = batch.views["anchor"], batch.views["positive"]
-        own = batch.views[self.of].embedding
-        cosine = pairwise(own, momentum.embedding.to(own.dtype), "cosine")
+        own = F.normalize(at_least_float32(batch.views[self.of].embedding), dim=-1)
+        queue = momentum.embedding.to(own.dtype)
+        # the queue is large: its lengths are divided by afterwards, so that it need not be copied
+        cosine = pairwise(own, queue, "dot").div_(torch.linalg.vector_norm(queue, dim=1).clamp(min=1e-12))
         is_own = (anchor.ids[:, None] == momentum.ids) & (anchor.ids != UNKNOWN)[:, None]
         for view in (anchor, positive):
             is_own |= (view.text[:, None] == momentum.text) & (view.text != UNKNOWN)[:, None]

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from sentemb.maths.similarity import pairwise
-from sentemb.maths.table import add_candidates, concatenate_rows, in_batch_table
+from sentemb.maths.table import (
+    add_candidates,
+    concatenate_rows,
+    in_batch_table,
+    with_anchors,
+    with_candidates,
+)
 from sentemb.types import Rows
 
 
@@ -53,6 +59,17 @@ def test_gradients_reach_added_rows():
     extra.embedding.requires_grad_()
     add_candidates(in_batch_table(rows(2, 0), rows(2, 10)), extra).sim.sum().backward()
     assert (extra.embedding.grad.abs().sum(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_other_anchors_and_candidates_are_compared_anew(similarity):
+    wide = add_candidates(in_batch_table(rows(3, 0), rows(3, 10), similarity), rows(2, 20))
+    for moved in (with_anchors(wide, rows(3, 30)), with_candidates(wide, rows(3, 30))):
+        expected = pairwise(moved.anchor.embedding, moved.candidate.embedding, similarity)
+        torch.testing.assert_close(moved.sim, expected)
+        assert torch.equal(moved.positive, wide.positive)
+    assert with_anchors(wide, rows(3, 30)).anchor.ids.tolist() == [30, 31, 32]
+    assert with_candidates(wide, rows(3, 30)).candidate.ids.tolist() == [30, 31, 32, 20, 21]
 
 
 def test_labels_survive_only_where_both_have_them():

@@ -45,6 +45,9 @@ def faults(tiny_bert: Path, data_dir: Path):
         ("train.batch_size=true", "train.batch_size = true: must be whole number at least 1"),
         ("train.optimizer={use='adamw', betas=[1.0,1.0]}", "train.optimizer.betas"),
         ("data.max_tokens=2", "data.max_tokens = 2"),
+        ("companions=[{use='per_example', rho=2.0}]", "companions[0] (per_example) rho = 2.0: with a batch of 8 it must"),
+        ("edits=[{use='temperature', policy='memory'}]", 'needs the companion "per_example"'),
+        ("edits=[{use='margin'}]", 'edits[0] (margin) needs the column "margin"'),
         ("terms.0.use=json:JSONDecoder", '= "json:JSONDecoder" is no Term: it must inherit'),
         ("dev=[{use='sts', path='nowhere.tsv'}]", "nowhere.tsv"),
     ],
@@ -59,6 +62,13 @@ def test_what_training_would_refuse_is_told(faults, override, words):
 def test_checkpoints_of_companions_are_looked_for(faults, tmp_path):
     said = faults(f"companions.0.generator={tmp_path / 'nowhere'}", name="diffcse-minilm")
     assert f"companions[0] (detector) = {tmp_path / 'nowhere'}: no such folder" in said
+
+
+def test_parts_that_read_keys_ask_for_them(faults):
+    momentum = "companions=[{use='momentum'}]"
+    wanted = 'give the companion "momentum" keys = true'
+    assert wanted in faults(momentum, "edits=[{use='queue', keys=true}]")
+    assert wanted in faults(momentum, "terms=[{use='distill', companion='momentum'}]")
 
 
 def test_data_without_contrast_are_told(faults, data_dir):
