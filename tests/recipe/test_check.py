@@ -45,7 +45,7 @@ def faults(tiny_bert: Path, data_dir: Path):
         ("train.batch_size=true", "train.batch_size = true: must be whole number at least 1"),
         ("train.optimizer={use='adamw', betas=[1.0,1.0]}", "train.optimizer.betas"),
         ("data.max_tokens=2", "data.max_tokens = 2"),
-        ("companions=[{use='per_example', rho=2.0}]", "companions[0] (per_example) rho = 2.0: with a batch of 8 it must"),
+        ("companions=[{use='per_example', rho=2.0}]", "(per_example) rho = 2.0: with a batch of 8 it must be below"),
         ("edits=[{use='temperature', policy='memory'}]", 'needs the companion "per_example"'),
         ("edits=[{use='margin'}]", 'edits[0] (margin) needs the column "margin"'),
         ("terms.0.use=json:JSONDecoder", '= "json:JSONDecoder" is no Term: it must inherit'),
