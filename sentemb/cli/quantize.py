@@ -42,7 +42,7 @@ def quantize(
     if overwrite and output.exists() and not (output / "int8.json").is_file():
         raise ModelError(f"{output}: --overwrite replaces only a model that sentemb quantize made")
     if sts is not None:
-        from sentemb.evaluate.dev import dev_score
+        from sentemb.evaluate.evaluation import dev_score
         from sentemb.evaluate.tasks.sts import Sts
 
         score = dev_score([Sts(path=sts) if Path(sts).suffix else Sts(sets=(sts,), protocol="mteb", split="dev")])

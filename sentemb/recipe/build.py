@@ -14,7 +14,7 @@ from sentemb.data import tokenise
 from sentemb.encoder import Encoder
 from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import locate
-from sentemb.evaluate.dev import dev_score
+from sentemb.evaluate.evaluation import dev_score
 from sentemb.provenance import provenance
 from sentemb.recipe.needs import check_data
 from sentemb.recipe.recipe import Recipe

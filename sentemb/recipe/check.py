@@ -16,7 +16,7 @@ from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import PACKAGE, locate
 from sentemb.encoder.tokeniser import load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
-from sentemb.evaluate.dev import check_dev
+from sentemb.evaluate.evaluation import check_dev
 from sentemb.recipe.needs import check_data, views_of
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision

@@ -16,10 +16,9 @@ import pytest
 
 from sentemb.cli import main
 from sentemb.errors import DataError, EvaluationError
-from sentemb.evaluate.comparison import compare, load_side
 from sentemb.evaluate.evaluation import averages
 from sentemb.evaluate.model import ModelIdentity
-from sentemb.evaluate.report import published_scores, report_sheet
+from sentemb.evaluate.report import compare, load_side, published_scores, report_sheet
 from sentemb.evaluate.results import (
     Items,
     Results,

@@ -11,8 +11,7 @@ from scipy import stats
 
 from sentemb.errors import EvaluationError, NumericError, PartError
 from sentemb.evaluate.data_folder import DataFolder
-from sentemb.evaluate.dev import dev_score
-from sentemb.evaluate.evaluation import evaluate_model
+from sentemb.evaluate.evaluation import dev_score, evaluate_model
 from sentemb.evaluate.opening import open_model
 from sentemb.evaluate.reading import PairSet, read_pairs
 from sentemb.evaluate.task import EvalSetup
