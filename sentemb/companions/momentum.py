@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sentemb.companions.companion import Companion
-from sentemb.distributed import gather_detached
+from sentemb.distributed import devices, gather_detached, split_sizes
 from sentemb.parts import Count
 from sentemb.types import Batch, Build, SentenceModule, Services
 
@@ -77,7 +77,7 @@ class Momentum(Companion):
             own.copy_(current)  # counters and running statistics are averages already
         keys = average.project(average(batch.tokens["anchor"]).pooled)  # type: ignore[operator]
         anchor = batch.views["anchor"]
-        self._put(gather_detached(keys), anchor.ids, anchor.text)
+        self._put(gather_detached(keys, split_sizes(len(anchor), devices())), anchor.ids, anchor.text)
 
     def _put(self, keys: Float[Tensor, "n d"], ids: Int[Tensor, " n"], text: Int[Tensor, " n"]) -> None:
         n = len(keys)

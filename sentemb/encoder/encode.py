@@ -26,7 +26,7 @@ from sentemb.encoder.runners.choose import Runner
 from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.errors import ModelError
 from sentemb.machine.allocation import keep_freed_memory
-from sentemb.progress import Progress, is_quiet
+from sentemb.progress import Progress
 from sentemb.types import TokenColumn, Vectors
 
 _log = logging.getLogger("sentemb")
@@ -161,5 +161,5 @@ def progress_bar(progress: bool | Progress | None, total: int) -> Iterator[Progr
         yield progress
         return
     is_shown = total > 10_000 if progress is None else progress
-    with Progress("encoding", total=total, unit="texts", enabled=is_shown and not is_quiet()) as bar:
+    with Progress("encoding", total=total, unit="texts", enabled=is_shown) as bar:
         yield bar

@@ -20,7 +20,7 @@ import numpy as np
 from sentemb.errors import DataError, EvaluationError
 from sentemb.evaluate.results import Results, TaskResult, read_results
 from sentemb.evaluate.significance import Comparison, Interval, holm, paired_bootstrap, paired_permutation, welch
-from sentemb.resources import share_dir
+from sentemb.files import share_dir
 
 if TYPE_CHECKING:
     from rich.table import Table
