@@ -60,19 +60,15 @@ def main(arguments: list[str] | None = None) -> None:
 
         sys.stdout.write(f"sentemb {__version__}\n" if verb == "--version" else _help())
         sys.exit(0)
-    elif verb.startswith("-"):
-        _fail(f"unknown option {verb}; sentemb --help lists them")
     else:
         from sentemb.errors import did_you_mean
 
-        _fail(f'unknown verb "{verb}"{did_you_mean(verb, VERBS)}')
+        _fail(f'"{verb}" is no verb{did_you_mean(verb, VERBS)}')
 
 
 def _run(verb: str, arguments: list[str], *, debug: bool) -> None:
-    """Run a verb. Every error ends as one message and an exit code.
-
-    2: a user's mistake, or a file that cannot be used; 3: an error that sentemb did not expect, whose traceback is kept
-    in a file; 130: stopped by the user. A verb that did a part of its work ends with 1.
+    """Run a verb. Every error ends as one message and an exit code: 2 a user's mistake, or a file that cannot be used;
+    3 unexpected, with the traceback in a file; 130 stopped by the user. A verb that did a part of its work ends with 1.
     """
     from sentemb.errors import SentembError, first_line
     from sentemb.progress import show_log

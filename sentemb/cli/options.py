@@ -1,7 +1,9 @@
-"""Arguments and options that several verbs have: each is described once, in words that stand alone."""
+"""Arguments and options of several verbs: each is described once, in words that stand alone."""
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
@@ -30,8 +32,6 @@ Ray = Annotated[str | None, typer.Option(
 MaxTokens = Annotated[int | None, typer.Option(
     "--max-tokens", min=3, help="cut texts after this many tokens; default the model's limit")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of every random choice")]
-
-# what comes of it
 Resume = Annotated[bool, typer.Option("--resume", help="continue an interrupted run")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what an earlier run left in the output folder")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
@@ -54,8 +54,6 @@ def part_of(room: str, text: str) -> Any:
 
     >>> part_of("mining_rules", "relative_margin:fraction=0.1")
     """
-    import re
-
     from sentemb import parts
 
     # package.module:Class has a colon of its own; a setting's name is followed by "="
@@ -66,8 +64,6 @@ def part_of(room: str, text: str) -> Any:
 
 def key_values(entries: Iterable[str]) -> dict[str, Any]:
     """``KEY=VALUE`` entries; a value is read as TOML, or else as text."""
-    import tomllib
-
     table: dict[str, Any] = {}
     for entry in entries:
         name, _, value = entry.partition("=")

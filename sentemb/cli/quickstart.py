@@ -43,10 +43,8 @@ def quickstart(
     )
     for name, score in scores.items():
         typer.echo(f"  {name:<16} {score:5.2f}  {'█' * round(score / bar)}")
-    typer.echo(
-        f"  gain             {100 * gain.difference:+.2f}, 95 % interval {100 * interval.low:+.2f} to "
-        f"{100 * interval.high:+.2f}"
-    )
+    low, high = 100 * interval.low, 100 * interval.high
+    typer.echo(f"  gain             {100 * gain.difference:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}")
     for question, hits in result.answers.items():
         typer.echo(f"\n? {question}")
         for similarity, name, text in hits:

@@ -10,13 +10,8 @@ from sentemb.companions.propensity import Propensity
 from sentemb.companions.reference import Reference
 
 PARTS: dict[str, type[Companion]] = {
-    "detector": Detector,
-    "momentum": Momentum,
-    "neighbours": Neighbours,
-    "propensity": Propensity,
+    "detector": Detector, "momentum": Momentum, "neighbours": Neighbours, "propensity": Propensity,
     "reference": Reference,
-}
+}  # fmt: skip
 
-__all__ = [
-    "PARTS", "Companion", "Detector", "Momentum", "Neighbours", "Propensity", "Reference",
-]  # fmt: skip
+__all__ = ["PARTS", "Companion", "Detector", "Momentum", "Neighbours", "Propensity", "Reference"]

@@ -47,7 +47,6 @@ class Momentum(Companion):
         self.seen: Int[Tensor, ""]
 
     def bind(self, build: Build) -> None:
-        """Copy the encoder as it starts; make the empty queue."""
         encoder = copy.deepcopy(build.encoder)
         assert isinstance(encoder, nn.Module)
         self.encoder = encoder.eval().requires_grad_(False)
@@ -58,7 +57,6 @@ class Momentum(Companion):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # rows ever put in
 
     def train(self, mode: bool = True) -> Momentum:
-        """Stay in evaluation mode: keys have no dropout."""
         return super().train(False)
 
     @property
