@@ -347,7 +347,7 @@ def test_all_faults_of_a_suite_at_once(tmp_path):
         'tasks[1].sets = "STS12"',
         "tasks[2] needs path",
         "tasks or benchmark is needed",
-        "averages[0].name is missing",
+        "averages[0].name",
     ):
         assert fault in str(error.value)
 
