@@ -1,4 +1,4 @@
-"""Retrieval folders in BEIR's and the hub's layout, BM25 beside the model, runs of other systems; SentEval's files."""
+"""Retrieval folders in BEIR's and the hub's layout, BM25 beside the model; SentEval's files."""
 
 from __future__ import annotations
 
