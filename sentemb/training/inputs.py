@@ -85,11 +85,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 class Feed:
-    """The batches of a run, in order, as this device's inputs.
-
-    Raises:
-        RecipeError: the data make no batch, or one that is too small for the devices.
-    """
+    """The batches of a run, in order, as this device's inputs; data that make too few or too small ones are refused."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan, settings = plan, plan.settings

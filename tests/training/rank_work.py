@@ -24,8 +24,8 @@ def open_run(
 
     from accelerate.state import AcceleratorState
 
-    from sentemb.recipe.build import build
     from sentemb.recipe.recipe import Recipe
+    from sentemb.recipe.train import build
     from sentemb.training.run import Run
 
     AcceleratorState._reset_state(reset_partial_state=True)
