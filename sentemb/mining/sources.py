@@ -58,7 +58,7 @@ class Nearest(MiningSource):
 
     def __post_init__(self) -> None:
         if self.kind != "flat":
-            from sentemb.search.store.options import BuildOptions
+            from sentemb.search import BuildOptions
 
             BuildOptions(kind=self.kind).check()
 

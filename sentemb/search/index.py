@@ -11,14 +11,13 @@ import numpy as np
 from sentemb.data.faults import Faults
 from sentemb.maths.neighbours import Metric
 from sentemb.search.query.searcher import Searcher
-from sentemb.search.store import changes, maintenance
+from sentemb.search.store import changes
 from sentemb.search.store import manifest as manifests
-from sentemb.search.store.build import Spread, build
+from sentemb.search.store.build import BuildOptions, Spread, build
 from sentemb.search.store.documents import Document, Id
 from sentemb.search.store.embedding import check_model, load_encoder
-from sentemb.search.store.generation import Generation, open_generation
+from sentemb.search.store.generation import Generation, Stats, open_generation, stats_of, verified
 from sentemb.search.store.manifest import Manifest, Tuned
-from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.segment import Segment
 from sentemb.search.vectors.kind import VectorIndex, Vectors
 from sentemb.types import Embedder
@@ -230,19 +229,19 @@ class SearchIndex(Searcher):
     def tune(self, queries: Sequence[str] | Vectors, *, target_recall: float = 0.95) -> Tuned:
         """Tune the search effort to real queries, and store it."""
         vectors = queries if isinstance(queries, np.ndarray) else self.vectors_of_texts(queries)
-        self.generation = maintenance.tune_on(self.generation, vectors, target_recall, self._wait_s)
+        self.generation = changes.tune(self.generation, vectors, target_recall, self._wait_s)
         tuned = self.manifest.tuned
         assert tuned is not None
         return tuned
 
     def verify(self) -> int:
         """Check every file and id of the newest generation; gives the number of files."""
-        self.generation, files = maintenance.verify(self.generation)
+        self.generation, files = verified(self.generation)
         return files
 
-    def stats(self) -> maintenance.Stats:
+    def stats(self) -> Stats:
         """What the index holds and takes."""
-        return maintenance.stats(self.generation)
+        return stats_of(self.generation)
 
 
 def records_of(data: Data) -> Iterable[Any]:

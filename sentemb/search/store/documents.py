@@ -177,28 +177,21 @@ class Documents:
         """The metadata fields that there are."""
         return [name for (name,) in self.query("SELECT DISTINCT key FROM documents, json_each(metadata) ORDER BY key")]
 
-    def check(self) -> None:
-        """Walk the whole database.
-
-        Raises:
-            SearchError: SQLite finds a fault.
-        """
-        answer = self.query("PRAGMA integrity_check(1)")[0][0]
-        if answer != "ok":
-            raise damaged(self.path, f"{answer}")
-
     def close(self) -> None:
         """Close the database."""
         self._database.close()
+
+
+def is_id(name: object) -> bool:
+    """Whether it is a text or a whole number of 64 bits."""
+    return isinstance(name, str) or (type(name) is int and -(2**63) <= name < 2**63)
 
 
 def spellings(name: Id) -> tuple[Id, ...]:
     """The ids that are one with this one: 3 and "3", but not "03"."""
     if isinstance(name, int):
         return name, str(name)
-    if _INTEGER.fullmatch(name) and -(2**63) <= int(name) < 2**63:
-        return name, int(name)
-    return (name,)
+    return (name, int(name)) if _INTEGER.fullmatch(name) and is_id(int(name)) else (name,)
 
 
 def integer_of(name: Id) -> int:
