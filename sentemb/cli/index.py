@@ -170,7 +170,7 @@ def stats(index: Folder, json: Json = False) -> None:
 
 @app.command()
 def verify(index: Folder) -> None:
-    """Check every file's SHA-256, the document stores and ids."""
+    """Check every file's SHA-256, and that ids are unique."""
     opened = _open(index)
     typer.echo(f"{index}: {opened.verify()} files are as they were written; {len(opened):,} documents")
 

@@ -115,11 +115,7 @@ def replace_text(path: Path, text: str) -> None:
 
 # ------------------------------------------------------------------------------------------------------ commits
 def on_disk(folder: Path) -> Manifest | None:
-    """The generation that holds now; None where the folder holds no index.
-
-    Raises:
-        SearchError: the manifest is damaged, or a file of that name is none.
-    """
+    """The manifest that holds now; None where the folder holds no index."""
     return manifests.read(folder) if (folder / NAME).exists() else None
 
 

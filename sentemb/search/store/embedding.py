@@ -43,11 +43,7 @@ def model_of(encoder: Embedder, query_prompt: str | None, document_prompt: str |
 
 
 def check_model(encoder: Embedder, model: Model | None, where: Path) -> None:
-    """Refuse an encoder other than the one that filled the index.
-
-    Raises:
-        SearchError: the digests differ.
-    """
+    """Raises SearchError for an encoder other than the one that filled the index."""
     if model is None or not model.digest or not isinstance(encoder, IdentifiedEmbedder):
         return
     digest = encoder.digest()

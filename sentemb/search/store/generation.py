@@ -161,11 +161,7 @@ class Generation:
 
 
 def check_ids(ids: Sequence[Id]) -> None:
-    """Refuse what is no list of ids, above all one text, whose letters would count as ids.
-
-    Raises:
-        SearchError: says what was found.
-    """
+    """Raises SearchError for what is no list of ids, above all for one text, whose letters would count as ids."""
     if isinstance(ids, (str, bytes)):
         raise SearchError(f"ids are a list; found {ids!r}; write [{ids!r}]")
     for name in ids:

@@ -175,11 +175,7 @@ def read(folder: Path) -> Manifest:
 
 
 def read_draft(folder: Path) -> Draft | None:
-    """The unfinished build that lies in the folder.
-
-    Raises:
-        SearchError: a file of that name is none, or is damaged.
-    """
+    """The unfinished build that lies in the folder; raises SearchError where it is damaged or of somebody else."""
     try:
         return _validated(Draft, _envelope(folder / DRAFT, DRAFT_MARK)[1], folder / DRAFT)
     except (FileNotFoundError, NotADirectoryError):
