@@ -101,15 +101,15 @@ def build(
 ) -> None:
     """Build the index in ``folder``; see ``SearchIndex.build``."""
     options.check()
+    if vectors is None and (encoder is None or records is None):
+        raise SearchError("build needs documents and an encoder, or vectors")
     with write_lock(folder, wait_s):
         old = on_disk(folder)
         if old is not None and not overwrite:
             raise SearchError(f"{folder}: holds an index already; add to it, or build over it with overwrite")
         draft = sweep(folder)
         if draft is not None and not (resume or overwrite):
-            raise SearchError(
-                f"{folder}: an unfinished build lies here; continue it with resume, or start over with overwrite"
-            )
+            raise SearchError(f"{folder}: an unfinished build lies here; resume it, or start over with overwrite")
         if draft is not None and (vectors is not None or not resume):
             discard_draft(folder)
             draft = None
@@ -120,10 +120,10 @@ def build(
         try:
             if vectors is not None:
                 made = _from_vectors(writer, records, np.asarray(vectors), options, skipped)
-            elif encoder is not None and records is not None:
-                made = _from_texts(writer, draft, records, encoder, options, source_name, skipped, spread)
             else:
-                raise SearchError("build needs documents and an encoder, or vectors")
+                assert records is not None
+                assert encoder is not None
+                made = _from_texts(writer, draft, records, encoder, options, source_name, skipped, spread)
             commit(folder, made)
         except BaseException as error:
             with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again

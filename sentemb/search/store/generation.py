@@ -151,7 +151,7 @@ class Generation:
         documents = self.documents_of(found.ids[found.ids >= 0].ravel().tolist())
 
         def hit(document: Document, score: float) -> Hit:
-            assert document.id is not None  # the store gives every document an id
+            assert document.id is not None  # every one that is kept has an id
             return Hit(id=document.id, score=score, text=document.text, metadata=document.metadata)
 
         return [
