@@ -70,7 +70,7 @@ def search(
         return
     score = None
     if rerank:
-        from sentemb.encoder.crossencoder import load_cross_encoder
+        from sentemb.encoder.pretrained import load_cross_encoder
 
         score = load_cross_encoder(rerank)
 

@@ -77,7 +77,7 @@ class Detector(Companion):
                 f"companions: detector: {self.generator_source} has no masked-language-model head, so it cannot fill "
                 "masks; name a checkpoint trained by masked-language modelling, e.g. distilbert-base-uncased"
             )
-        self.discriminator = load_backbone(folder, trust_remote_code=trust)
+        self.discriminator, _ = load_backbone(folder, trust_remote_code=trust)
         self._check_fit(build)
         width = build.width
         self.head = nn.Linear(width, 2)

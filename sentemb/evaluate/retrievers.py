@@ -8,8 +8,7 @@ import numpy as np
 
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.metrics import Run
-from sentemb.maths.fusion import reciprocal_rank_fusion
-from sentemb.maths.neighbours import top
+from sentemb.maths.neighbours import reciprocal_rank_fusion, top
 from sentemb.types import Hits, Similarity, Vectors
 
 Ranking = dict[str, dict[str, float]]  # query -> document -> score, best first

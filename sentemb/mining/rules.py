@@ -169,7 +169,7 @@ class CrossEncoder(MiningRule):
 
 @lru_cache(maxsize=2)
 def _cross_encoder(model: str) -> Callable[[list[tuple[str, str]]], Scores]:
-    from sentemb.encoder.crossencoder import load_cross_encoder
+    from sentemb.encoder.pretrained import load_cross_encoder
 
     return load_cross_encoder(model)
 

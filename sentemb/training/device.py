@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sentemb.distributed import devices, rank
 from sentemb.encoder import Encoder
 from sentemb.errors import RecipeError, needs_extra
-from sentemb.machine.allocation import keep_freed_memory
 from sentemb.machine.precision import find_device, multiplies_bfloat16
+from sentemb.machine.resources import keep_freed_memory
 from sentemb.training.objective import Objective
 from sentemb.training.optimizers import parameter_groups
 from sentemb.training.settings import Precision, TrainSettings

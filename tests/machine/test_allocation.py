@@ -12,7 +12,7 @@ import pytest
 # page faults of taking and freeing 8 MiB fifty times, after one round that warms up
 PROBE = """
 import resource, torch
-from sentemb.machine.allocation import keep_freed_memory
+from sentemb.machine.resources import keep_freed_memory
 torch.empty(1 << 21).fill_(1)
 keep_freed_memory()
 torch.empty(1 << 21).fill_(1)

@@ -10,8 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.maths.fusion import reciprocal_rank_fusion
-from sentemb.maths.neighbours import merged, nothing
+from sentemb.maths.neighbours import merged, nothing, reciprocal_rank_fusion
 from sentemb.search.store.words import Words
 from sentemb.types import Hits
 
