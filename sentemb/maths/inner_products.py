@@ -57,7 +57,10 @@ class ExactSearch:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Scores and rows (queries, k) of the k ≤ rows best of the ``allowed`` rows, best first; equal scores by row.
         Places without one have row -1."""
-        bias, tensor = self._bias(allowed), _tensor("queries", queries)
+        bias, tensor = self._offset, _tensor("queries", queries)
+        if allowed is not None:
+            base = self.store.new_zeros(len(self.store)) if bias is None else bias
+            bias = base.masked_fill(~torch.from_numpy(allowed).to(self.store.device), -torch.inf)
         # decided by this call alone, so that an earlier one changes nothing
         is_worth_it = len(queries) >= FEW_QUERIES and 4 * GROUP * k < min(len(self.store), COLUMNS + 1)
         if is_worth_it and bias is None and self.store.device.type == "cpu" and has_fast_bfloat16():
@@ -78,12 +81,6 @@ class ExactSearch:
     @cached_property
     def _certified(self) -> CertifiedProducts:
         return CertifiedProducts(self.store)
-
-    def _bias(self, allowed: NDArray[np.bool_] | None) -> Float[Tensor, " m"] | None:
-        if allowed is None:
-            return self._offset
-        base = self.store.new_zeros(len(self.store)) if self._offset is None else self._offset
-        return base.masked_fill(~torch.from_numpy(allowed).to(self.store.device), -torch.inf)
 
     def _by_distance(self, queries: Tensor, values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Squared distances from the differences themselves, where the products' digits cancel; nearest first."""

@@ -48,8 +48,7 @@ def top(
 ) -> Hits:
     """The ``min(k, rows)`` best rows of ``vectors`` (rows, d) for every query, best first; equal scores by row."""
     device = device or best_device()
-    is_copied = metric == "cosine" or device != "cpu"
-    step = BLOCK_ROWS if is_copied else max(len(vectors), 1)
+    step = BLOCK_ROWS if metric == "cosine" or device != "cpu" else max(len(vectors), 1)  # those are copied
     blocks = (vectors[start : start + step] for start in range(0, len(vectors), step))
     return top_of_blocks(queries, blocks, k, metric=metric, device=device)
 

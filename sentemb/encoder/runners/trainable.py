@@ -31,14 +31,13 @@ _STEPS = 2**16  # probabilities are rounded to multiples of 1/65,536; the kept e
 
 
 class TrainableEncoder:
-    """The training forward of a backbone; raises ``Unsupported`` where there is none."""
+    """The training forward of a backbone, after ``is_usable``; raises ``Unsupported`` for other architectures."""
 
     def __init__(self, backbone: Any) -> None:
         self.backbone, self.stack = backbone, stack_of(backbone)
         if backbone.config.model_type == "mpnet":  # its learned attention bias wants a gradient of its own
             raise Unsupported("MPNet")
         self._agrees: bool | None = None  # with the plain forward; None: not compared yet
-        self._read()
 
     def _read(self) -> None:
         """Take the modules and weights as they are now; raises ``Unsupported`` where calling them would do more than
