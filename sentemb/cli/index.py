@@ -27,10 +27,8 @@ VectorFile = Annotated[Path | None, typer.Option(help="the documents' vectors, a
 Wait = Annotated[float, typer.Option(min=0, help="seconds to wait for another process that writes to this index")]
 WordRule = Annotated[str, typer.Option(help="word index for --hybrid: english, unicode, stem-german …, trigram, none")]
 
-SETTINGS = {
-    "memory_gib": float, "segment_rows": int, "target_recall": float, "seed": int, "dim": int, "query_prompt": str,
-    "document_prompt": str,
-}
+SETTINGS = {"memory_gib": float, "segment_rows": int, "target_recall": float, "seed": int, "dim": int,
+            "query_prompt": str, "document_prompt": str}
 
 
 @app.command()
@@ -46,8 +44,7 @@ def build(
                                           "factory string")] = "auto",
     metric: Annotated[str, typer.Option(help="cosine, dot or l2")] = "cosine",
     rescore: Annotated[bool | None, typer.Option(
-        "--rescore/--no-rescore", help="compare the best again in half precision; default where codes are coarse"),
-    ] = None,
+        "--rescore/--no-rescore", help="compare the best in half precision; default where codes are coarse")] = None,
     field: Annotated[list[str] | None, typer.Option(help="metadata field to index for fast filters; repeat")] = None,
     words: WordRule = "english",
     set_: Annotated[list[str] | None, typer.Option(
@@ -141,8 +138,7 @@ def merge(
 def tune(
     index: Folder,
     queries: Annotated[str, typer.Argument(metavar="QUERIES", help="file with real queries, one a row")],
-    target_recall: Annotated[float, typer.Option(help="share of the exact ten neighbours that a search must find")]
-    = 0.95,
+    target_recall: Annotated[float, typer.Option(help="share of the ten nearest that a search must find")] = 0.95,
     text_field: TextField = None,
     wait: Wait = 0,
 ) -> None:

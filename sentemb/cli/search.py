@@ -39,13 +39,10 @@ def search(
     unlike: Annotated[list[str] | None, typer.Option(
         metavar="TEXT", help="with --like: and unlike all texts so given; repeatable")] = None,
     rerank: Annotated[str | None, typer.Option(metavar="MODEL", help="cross-encoder that orders the best 5·k")] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="folder or hub id that has the index's model now")]
-    = None,
-    precision: Annotated[str | None, typer.Option(help="number format of encoding queries; default the index's")]
-    = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="where the model of the index is now")] = None,
+    precision: Annotated[str | None, typer.Option(help="number format of encoding; default the index's")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=(
-        "effort=N (nprobe or efSearch), mapped=true (vectors stay on disk), verify=false (no checksums)"
-    ))] = None,
+        "effort=N (nprobe or efSearch), mapped=true (vectors stay on disk), verify=false (no checksums)"))] = None,
     json: Json = False,
 ) -> None:
     """Find documents by meaning, by words, or by both."""
@@ -94,12 +91,9 @@ def search(
         show(answer(texts))
         return
     answer(["warm up"])  # the model is loaded before the first question, not after it
-    is_terminal = sys.stdin.isatty()
-    if is_terminal:
-        typer.echo(f"{len(opened):,} documents; an empty line ends", err=True)
     while True:
-        if is_terminal:
-            typer.echo("query> ", nl=False, err=True)
+        if sys.stdin.isatty():
+            typer.echo("query (empty: the end)> ", nl=False, err=True)
         line = sys.stdin.readline().strip()
         if not line:
             return

@@ -26,9 +26,6 @@ class Bm25:
 
     N, n(w) and mean |d| count the documents of all segments, deleted ones until the index is compacted.
 
-    Args:
-        segments: the words of each; all written under one rule.
-
     Source: Robertson & Zaragoza 2009, "The probabilistic relevance framework: BM25 and beyond", in the form of
     Lucene 8 (Kamphuis et al. 2020, ECIR, table 1), k1 = 1.5 and b = 0.75 as in BM25S (Lù 2024).
     Deviations: more than 65,535 occurrences of a word in one document count as so many.
