@@ -77,7 +77,6 @@ def refused(where: Path | str) -> Iterator[None]:
         raise ModelError(f"{where}: {first_line(error)}") from error
 
 
-# ------------------------------------------------------------------------------------------------- files
 def read_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a checkpoint."""
     config = read_json(folder / "config.json")
@@ -119,7 +118,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-# ------------------------------------------------------------------------------------------------- facts and modes
 def position_limit(backbone: nn.Module) -> int | None:
     """Longest input that the position embeddings allow, or None where there is no table."""
     config: Any = backbone.config

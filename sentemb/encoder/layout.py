@@ -25,7 +25,6 @@ from sentemb.parts import room, to_table
 from sentemb.types import Similarity
 
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout", "WeightedLayerPooling")
-_SIMILARITIES: dict[str, Similarity] = {"cosine": "cosine", "dot": "dot"}
 _THEIRS = "sentence_transformers.models."
 _WEIGHTS = "model.safetensors"
 
@@ -140,7 +139,7 @@ def _read_model_config(layout: Layout, path: Path) -> Layout:
     if default is not None and default not in prompts:
         raise ModelError(f'{path}: default_prompt_name = "{default}"{did_you_mean(default, prompts)}')
     # Euclidean and Manhattan similarities rank like none of ours; callers that need them compute them
-    similarity = _SIMILARITIES.get(str(config.get("similarity_fn_name") or "cosine"), "cosine")
+    similarity: Similarity = "dot" if config.get("similarity_fn_name") == "dot" else "cosine"
     return replace(layout, prompts=prompts, default_prompt=default, similarity=similarity)
 
 

@@ -128,7 +128,11 @@ TOKEN_POOLINGS: dict[str, type[TokenPooling]] = {
 
 # ----------------------------------------------------------------------------------------- made of other poolings
 class Joined(Pooling):
-    """Several poolings of the last layer side by side; written ``cls+mean``."""
+    """Several poolings of the last layer side by side; written ``cls+mean``.
+
+    Args:
+        poolings: in the order of their values.
+    """
 
     def __init__(self, *, poolings: tuple[Pooling, ...]) -> None:
         super().__init__()
