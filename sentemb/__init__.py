@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from sentemb.maths.table import score_table
     from sentemb.mining.run import mine
     from sentemb.parts import Part
-    from sentemb.recipe.build import build
     from sentemb.recipe.check import check
     from sentemb.recipe.recipe import EncoderSettings, Recipe
-    from sentemb.recipe.train import train
+    from sentemb.recipe.train import build, train
     from sentemb.search import SearchIndex
     from sentemb.search.vectors import VectorIndex
     from sentemb.terms.term import Term
@@ -38,8 +37,8 @@ _HOMES = {
     "companions.companion": "Companion", "data.data_source": "DataSource", "edits.edit": "Edit", "encoder": "Encoder",
     "encoder.poolings": "Pooling", "errors": "SentembError", "evaluate.evaluation": "evaluate_model",
     "evaluate.task": "Task", "maths.table": "score_table", "mining.run": "mine", "parts": "Part",
-    "recipe.build": "build", "recipe.check": "check", "recipe.recipe": "EncoderSettings Recipe",
-    "recipe.train": "train", "search": "SearchIndex", "search.vectors": "VectorIndex", "terms.term": "Term",
+    "recipe.check": "check", "recipe.recipe": "EncoderSettings Recipe",
+    "recipe.train": "build train", "search": "SearchIndex", "search.vectors": "VectorIndex", "terms.term": "Term",
     "training.callbacks": "Callback", "training.run": "Run", "training.settings": "TrainSettings",
     "views.view": "ViewCopy ViewMaker",
 }  # fmt: skip

@@ -4,16 +4,14 @@
         encoder = cluster.encoder(Encoder.load("model"))            # its encode runs on all workers
         SearchIndex.build("docs.index", "docs.jsonl", encoder=encoder, segment_rows=1_000_000, spread=cluster.spread)
 
-Reading, numbering, commits and resuming stay with the process that calls, as without a cluster: encoding a text costs
-a thousand times what reading it does. Every worker (one GPU, or one processor where there is none) loads the model
-once. Ray starts a lost worker again and repeats what it was doing. Files lie on a disk that all machines share.
+Reading, numbering, commits and resuming stay with the caller. Every worker (one GPU, or one processor where there is
+none) loads the model once. Ray repeats what a lost worker was doing. Files lie on a disk that all machines share.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -39,25 +37,16 @@ class Cluster:
 
     Args:
         address: ``auto`` (the cluster of this machine), ``HOST:6379``, ``ray://HOST:10001``, or ``local`` (start one).
-
-    Attributes:
-        size: how many workers there are.
     """
-
-    size: int
 
     def __init__(self, address: str = "auto") -> None:
         self.address = address
 
     def __enter__(self) -> Self:
-        """Connect.
-
-        Raises:
-            MissingExtra: Ray is not installed.
-            ModelError: there is no cluster.
-        """
+        """Raises MissingExtra where Ray is not installed, ModelError where there is no cluster."""
         needs_extra("ray", "ray")
         import ray
+        from ray.util import ActorPool
 
         try:
             host, _, port = self.address.removeprefix("ray://").rpartition(":")
@@ -70,8 +59,6 @@ class Cluster:
                 f"no Ray cluster at {self.address} ({first_line(error)}); start one with `ray start --head` (and "
                 "`ray start --address=HOST:6379` on further machines), or use the address local"
             ) from error
-        from ray.util import ActorPool
-
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         self.size = gpus or max(1, int(resources.get("CPU", 1)))
@@ -112,12 +99,9 @@ class ClusterEncoder:
     def __init__(self, encoder: Encoder, cluster: Cluster) -> None:
         self.source, self.prompts, self.width, self.cut_count = encoder.source, encoder.prompts, encoder.width, 0
         self._cluster, self._digest = cluster, encoder.digest()
-        self._job = Job(
-            source=encoder.source, digest=self._digest, max_tokens=encoder.max_tokens, precision=encoder.precision
-        )
+        self._model = (encoder.source, self._digest, encoder.max_tokens, encoder.precision)
 
     def digest(self) -> str:
-        """The model's."""
         return self._digest
 
     def encode(
@@ -125,54 +109,41 @@ class ClusterEncoder:
         normalise: bool | None = None, batch_tokens: int | None = None, dim: int | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
-        """See ``Encoder.encode``.
-
-        Raises:
-            ModelError: a worker has another model, or was lost too often.
-        """
+        """See ``Encoder.encode``; raises ModelError where a worker has another model, or was lost too often."""
         options = {"prompt": prompt, "prompt_name": prompt_name, "normalise": normalise,
                    "batch_tokens": batch_tokens, "dim": dim}
         size = max(LEAST_TEXTS, -(-len(texts) // (CHUNKS * self._cluster.size)))
         chunks = [list(texts[start : start + size]) for start in range(0, len(texts), size)]
-        vectors = np.empty((len(texts), dim or self.width), dtype=np.float32)
-        for number, (part, cut) in enumerate(self._cluster.spread(partial(encode_chunk, self._job, options), chunks)):
-            vectors[number * size : number * size + len(part)] = part
+        parts = [np.empty((0, dim or self.width), dtype=np.float32)]
+        for part, cut in self._cluster.spread(partial(encode_chunk, self._model, options), chunks):
+            parts.append(part)
             self.cut_count += cut
             if progress is not None:
                 progress.advance(len(part))
-        return vectors
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What every worker must load alike."""
-
-    source: str
-    digest: str
-    max_tokens: int
-    precision: str
+        return np.concatenate(parts)
 
 
 class Worker:
     """An actor: calls what it is sent."""
 
     def call(self, function: Callable[[Item], Result], item: Item) -> Result:
-        """The function's result."""
         return function(item)
 
 
 @cache
-def _loaded(job: Job) -> Encoder:
+def _loaded(source: str, digest: str, max_tokens: int, precision: str) -> Encoder:
     from sentemb.encoder import Encoder
 
-    encoder = Encoder.load(job.source, max_tokens=job.max_tokens, precision=job.precision)
-    if encoder.digest() != job.digest:
-        raise ModelError(f"{job.source} is another model on a worker than here; give all machines the same one")
+    encoder = Encoder.load(source, max_tokens=max_tokens, precision=precision)
+    if encoder.digest() != digest:
+        raise ModelError(f"{source} is another model on a worker than here; give all machines the same one")
     return encoder
 
 
-def encode_chunk(job: Job, options: dict[str, Any], texts: list[str]) -> tuple[NDArray[np.float32], int]:
+def encode_chunk(
+    model: tuple[str, str, int, str], options: dict[str, Any], texts: list[str]
+) -> tuple[NDArray[np.float32], int]:
     """On a worker: vectors of the texts, and how many of these were cut. The model is loaded once."""
-    encoder = _loaded(job)
+    encoder = _loaded(*model)
     before = encoder.cut_count
     return encoder.encode(texts, progress=False, **options), encoder.cut_count - before

@@ -1,16 +1,8 @@
 """Processes that train together: gathering rows with gradients, averaging gradients, joining and leaving.
 
-This is the only module of sentemb that calls collectives. A device is one process of a run.
-
-Why every loss is exact on any number of devices: each device computes the loss of the whole batch from all devices'
-rows, and the gather is a linear map whose backward is its true adjoint:
-
-    forward   every device receives [rows of device 0; rows of device 1; …]
-    backward  the gradients of all devices are summed, and each device keeps the part of its own rows
-
-With W devices that hold the same loss L, the summed gradient of a row is W · ∂L/∂row. DDP and FSDP then average
-parameter gradients over devices, which divides by W. So no other code knows the number of devices. Losses that differ
-by device (``Share``) need nothing else.
+No other module of sentemb calls collectives. A device is one process of a run. The gather's backward is its adjoint:
+the gradients of all W devices are summed, and each keeps the part of its own rows. Each device computes the whole
+batch's loss L, so the sum is W · ∂L/∂row; DDP and FSDP average over devices, which divides by W.
 """
 
 from __future__ import annotations
@@ -22,6 +14,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -35,14 +28,15 @@ from sentemb.errors import DeviceLost, first_line
 
 _BUCKET_VALUES = 8 * 2**20  # gradients averaged in one call
 
+
 def devices() -> int:
-    """Number of devices (processes) that train together; 1 without torch.distributed."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """Number of devices (processes) that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
     """This process's place among the devices."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def say(line: str, *, level: int = logging.INFO) -> None:
@@ -57,24 +51,17 @@ def split_sizes(rows: int, parts: int) -> tuple[int, ...]:
     return tuple(small + (index < larger) for index in range(parts))
 
 
-def gather_rows(local: Float[Tensor, "b ..."], sizes: Sequence[int] | None = None) -> Float[Tensor, "n ..."]:
-    """All devices' rows in rank order, with gradients to every device's rows.
-
-    Args:
-        local: this device's rows.
-        sizes: rows of every device; without it they are asked for (one more collective).
-    """
+def gather_rows(local: Float[Tensor, "b ..."], sizes: Sequence[int]) -> Float[Tensor, "n ..."]:
+    """All devices' rows in rank order, with gradients to every device's rows; ``sizes`` are those of all devices."""
     if devices() == 1:
         return local
-    result: Tensor = _Gather.apply(local, _sizes(local, sizes))
+    result: Tensor = _Gather.apply(local, sizes)
     return result
 
 
-def gather_detached(local: Shaped[Tensor, "b ..."], sizes: Sequence[int] | None = None) -> Shaped[Tensor, "n ..."]:
+def gather_detached(local: Shaped[Tensor, "b ..."], sizes: Sequence[int]) -> Shaped[Tensor, "n ..."]:
     """As ``gather_rows``, without gradients; for any dtype."""
-    if devices() == 1:
-        return local.detach()
-    return _all_gather(local.detach(), _sizes(local, sizes))
+    return local.detach() if devices() == 1 else _all_gather(local.detach(), sizes)
 
 
 def sum_over_devices(value: Tensor) -> Tensor:
@@ -89,9 +76,8 @@ def any_device(flag: bool) -> bool:
     """Whether the flag is set on any device (so that all of them act alike)."""
     if devices() == 1:
         return flag
-    value = torch.tensor([float(flag)], device=_collective_device())
-    dist.all_reduce(value)
-    return bool(value.item() > 0)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    return bool(sum_over_devices(torch.tensor(float(flag), device=device)) > 0)
 
 
 def broadcast_object(value: Any) -> Any:
@@ -112,34 +98,18 @@ def all_objects(value: Any) -> list[Any]:
     return values
 
 
-def _collective_device() -> torch.device:
-    on_gpu = dist.get_backend() == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-
-
-def _sizes(local: Tensor, sizes: Sequence[int] | None) -> tuple[int, ...]:
-    if sizes is not None:
-        if len(sizes) != devices() or sizes[rank()] != local.shape[0]:
-            raise AssertionError(f"rank {rank()} holds {local.shape[0]} rows, but the sizes are {tuple(sizes)}")
-        return tuple(sizes)
-    mine = torch.tensor([local.shape[0]], device=local.device)
-    counts = [torch.zeros_like(mine) for _ in range(devices())]
-    dist.all_gather(counts, mine)
-    return tuple(int(count) for count in counts)
-
-
-def _all_gather(local: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    longest = max(sizes)
-    padded = local.new_zeros((longest, *local.shape[1:]))
+def _all_gather(local: Tensor, sizes: Sequence[int]) -> Tensor:
+    assert sizes[rank()] == local.shape[0], f"rank {rank()} holds {local.shape[0]} rows, but the sizes are {sizes}"
+    padded = local.new_zeros((max(sizes), *local.shape[1:]))
     padded[: local.shape[0]] = local
     parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded.contiguous())
+    dist.all_gather(parts, padded)
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, local: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    def forward(ctx: Any, local: Tensor, sizes: Sequence[int]) -> Tensor:
         ctx.start = sum(sizes[: rank()])
         ctx.rows = local.shape[0]
         return _all_gather(local, sizes)
@@ -155,10 +125,8 @@ class _Gather(torch.autograd.Function):
 def join(timeout_s: float) -> bool:
     """Join the other processes that torchrun started, if it started any; whether this call did so.
 
-    A collective that is not answered within ``timeout_s`` then raises (see ``is_lost``).
-
-    Raises:
-        DeviceLost: the others did not come within ``timeout_s``.
+    Raises: DeviceLost where the others did not come within ``timeout_s``. A collective that is not answered within it
+        raises later (see ``is_lost``).
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return False
@@ -181,9 +149,8 @@ def join(timeout_s: float) -> bool:
 def _agree(store: Store, rank: int, world: int, timeout_s: float) -> str:
     """A prefix of the store that all processes of this start share, and none of an earlier start.
 
-    torchrun keeps one store over its restarts, with the addresses of processes that ended still in it. So each process
-    publishes a fresh random name, then a digest of the names that it can read. When all digests agree, every process
-    has read every fresh name, so all belong to the same start.
+    torchrun keeps one store over its restarts, with addresses of processes that ended. So each process publishes a
+    fresh random name, then a digest of the names that it can read: when all digests agree, all are of the same start.
     """
     store.set(f"sentemb/name/{rank}", uuid.uuid4().hex)
     deadline = time.monotonic() + timeout_s
@@ -200,54 +167,39 @@ def _agree(store: Store, rank: int, world: int, timeout_s: float) -> str:
 
 def leave() -> None:
     """Leave the other processes, after the last collective."""
-    if dist.is_available() and dist.is_initialized():
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def is_lost(error: BaseException) -> bool:
     """Whether an error says that another device ended or does not answer."""
-    if devices() == 1:
-        return False
-    if isinstance(error, dist.DistError):
-        return True
     # gloo raises plain RuntimeErrors
-    message = str(error).lower()
     signs = ("connection closed by peer", "connection reset by peer", "broken pipe", "timed out", "gloo")
-    return isinstance(error, RuntimeError) and any(sign in message for sign in signs)
+    is_from_gloo = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)
+    return devices() > 1 and (is_from_gloo or isinstance(error, dist.DistError))
 
 
 # ------------------------------------------------------------------------------------------------- gradients
 def average_gradients(parameters: Sequence[Tensor]) -> None:
-    """Replace every parameter's gradient by its mean over devices; a missing one counts as zero.
-
-    For parameters that neither DDP nor FSDP looks after.
-    """
+    """Replace gradients that neither DDP nor FSDP looks after by their mean over devices; a missing one is zero."""
     if devices() == 1:
         return
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    bucket: list[Tensor] = []
-    for index, parameter in enumerate(parameters):
-        assert parameter.grad is not None
-        bucket.append(parameter.grad)
-        if index == len(parameters) - 1 or sum(gradient.numel() for gradient in bucket) >= _BUCKET_VALUES:
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
-            dist.all_reduce(flat)
-            flat /= devices()
-            parts = flat.split([gradient.numel() for gradient in bucket])
-            for gradient, part in zip(bucket, parts, strict=True):
-                gradient.copy_(part.view_as(gradient))
-            bucket = []
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    ends = accumulate(gradient.numel() for gradient in gradients)
+    for _, entries in groupby(zip(ends, gradients, strict=True), key=lambda entry: entry[0] // _BUCKET_VALUES):
+        bucket = [gradient for _, gradient in entries]
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        dist.all_reduce(flat)
+        flat /= devices()
+        for gradient, part in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def with_zero_gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """``loss``, with a zero gradient to every parameter.
-
-    DDP waits for a gradient of each parameter; those that this step's loss does not use get none otherwise.
-    """
-    if not parameters:
-        return loss
+    """``loss``, with a zero gradient to every parameter: DDP waits for one, also where the loss does not use it."""
     result: Tensor = _WithZeroGradients.apply(loss, *parameters)
     return result
 

@@ -1,18 +1,11 @@
 """The exception tree. Every message says where, what was found, what is allowed and what to do next.
 
-    SentembError                 exit code 2, one message, no traceback (``--debug`` shows it)
-    ├── RecipeError              a recipe or an option is wrong; lists every fault at once
-    │   └── PartError            a part does not exist or its settings are wrong (a ValueError as well)
-    ├── DataError                an input file or row is wrong; names file and line
-    ├── ModelError               a checkpoint cannot be opened or does not fit
-    ├── SearchError              an index cannot be opened, changed or searched
-    │   └── IndexLocked          another process is writing to the index
-    ├── EvaluationError          a task, split or score cannot be computed
-    ├── CheckpointError          a training checkpoint is missing, damaged or of another run
-    ├── DeviceLost               another device of the run ended or does not answer
-    ├── NumericError             NaN or infinite loss, an all-masked row; names part, step, example ids
-    ├── Interrupted              the user stopped the work; says how to resume (exit code 130)
-    └── MissingExtra             an optional dependency is absent; names the exact install command
+    SentembError             exit code 2, one message, no traceback (``--debug`` shows it)
+    ├── RecipeError ── PartError (a ValueError as well)
+    ├── SearchError ── IndexLocked
+    ├── DataError, ModelError, EvaluationError, CheckpointError, DeviceLost, NumericError
+    ├── Interrupted          exit code 130
+    └── MissingExtra         an ImportError as well
 """
 
 from __future__ import annotations
@@ -30,7 +23,7 @@ class SentembError(Exception):
 
 
 class RecipeError(SentembError):
-    """One or several faults of a recipe or of options."""
+    """Every fault of a recipe or of options at once."""
 
     def __init__(self, faults: str | Sequence[str]) -> None:
         self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
@@ -38,11 +31,7 @@ class RecipeError(SentembError):
 
 
 class PartError(RecipeError, ValueError):
-    """A part that does not exist, or whose settings are wrong.
-
-    Attributes:
-        entries: (path of the setting inside the part, what is wrong with it), one for every fault.
-    """
+    """A part that does not exist, or whose settings are wrong; ``entries`` are (path of a setting, its fault)."""
 
     def __init__(self, subject: str, entries: Sequence[tuple[str, str]]) -> None:
         self.entries = tuple(entries)
@@ -55,7 +44,7 @@ class PartError(RecipeError, ValueError):
 
 
 class DataError(SentembError):
-    """An input file, column or row that cannot be used."""
+    """An input file, column or row that cannot be used; names file and line."""
 
 
 class ModelError(SentembError):
@@ -83,39 +72,25 @@ class DeviceLost(SentembError):  # noqa: N818 - reads better where it is caught
 
 
 class NumericError(SentembError):
-    """A loss or a vector that is not a finite number."""
+    """A loss or a vector that is not a finite number, an all-masked row; names part, step and example ids."""
 
 
 class Interrupted(SentembError):  # noqa: N818 - not a fault
-    """The user stopped the work."""
+    """The user stopped the work; says how to resume."""
 
     exit_code = 130
 
 
 class MissingExtra(SentembError, ImportError):  # noqa: N818 - names what is missing
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed; names the command that installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'{package} is not installed; run: pip install "sentemb[{extra}]"')
 
 
 def needs_extra(package: str, extra: str) -> None:
-    """Refuse to go on without ``package``; called on the line before it is imported.
-
-    Args:
-        package: its import name, "faiss".
-        extra: the extra of sentemb that installs it, "search".
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    if sys.modules.get(package) is not None:
-        return
-    try:
-        spec = importlib.util.find_spec(package)
-    except ImportError:
-        spec = None
-    if spec is None:
+    """Raise ``MissingExtra`` without ``package``, e.g. "faiss", which ``extra`` installs, e.g. "search"."""
+    if sys.modules.get(package) is None and importlib.util.find_spec(package) is None:
         raise MissingExtra(package, extra)
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: temporary name, fsync, rename; and their checksums."""
+"""Files that are whole or absent (temporary name, fsync, rename), their checksums, and where sentemb's own lie."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ from typing import Any
 
 def cache_dir() -> Path:
     """``$SENTEMB_CACHE``, or ``sentemb`` in the user's cache folder: what may be lost and is made again."""
-    root = os.environ.get("SENTEMB_CACHE")
-    if root:
-        return Path(root)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sentemb"
+    given, user_cache = os.environ.get("SENTEMB_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(given) if given else Path(user_cache or Path.home() / ".cache") / "sentemb"
+
+
+def share_dir(*parts: str) -> Path:
+    """The folder ``parts`` of the files that travel with sentemb: ``"recipes"``, ``"eval", "suites"``.
+
+    They are in ``sentemb/_share`` of a wheel, and at the top of a source checkout (also an editable install).
+    """
+    package = Path(__file__).resolve().parent
+    installed = package / "_share"
+    return (installed if installed.is_dir() else package.parent).joinpath(*parts)
 
 
 def sha256_of(path: Path) -> str:
@@ -48,7 +56,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _match_umask(temporary)
+        temporary.chmod(0o666 & ~_umask())
         fsync_path(temporary)
         temporary.replace(path)
         fsync_path(path.parent)
@@ -72,17 +80,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; on success every file is flushed and it takes ``path``'s name.
 
     A folder that lies at ``path`` is moved aside first and removed last, so a crash leaves the old or the new one
-    (between the two renames: the old one under ``.NAME.old``, see ``recover_folder``).
+    (between the two renames: the old one under ``.NAME.old``; the next call finishes or undoes it).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    recover_folder(path)
+    old = path.parent / f".{path.name}.old"
+    if old.is_dir() and path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.is_dir():
+        old.replace(path)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
         yield temporary
         for entry in [*temporary.rglob("*"), temporary]:
             entry.chmod((0o777 if entry.is_dir() else 0o666) & ~_umask())  # safetensors writes files of mode 0600
             fsync_path(entry)
-        old = path.parent / f".{path.name}.old"
         if path.exists():
             path.replace(old)
         temporary.replace(path)
@@ -92,21 +103,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def recover_folder(path: Path) -> None:
-    """Finish or undo an ``atomic_folder`` that was killed between its two renames."""
-    old = path.parent / f".{path.name}.old"
-    if old.is_dir():
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            old.replace(path)
-
-
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _match_umask(path: Path) -> None:
-    path.chmod(0o666 & ~_umask())

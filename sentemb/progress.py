@@ -7,8 +7,8 @@ import logging
 import os
 import sys
 import time
-from types import TracebackType
-from typing import Any, Protocol, TextIO
+from collections.abc import Callable
+from typing import Any
 
 PLAIN_EVERY_S = 10.0
 NOTEBOOK_EVERY_S = 0.2
@@ -36,36 +36,33 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = f"sentemb: {record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        sys.stderr.write(f"{kind}{record.getMessage()}\n")
-        sys.stderr.flush()
+        _print(f"{kind}{record.getMessage()}")
 
 
 class Progress:
     """``with Progress("encoding", total=1000, unit="texts") as bar: bar.advance(64, loss="0.31")``."""
 
-    def __init__(
-        self, title: str, *, total: int | None, unit: str, done: int = 0, enabled: bool | None = None,
-        stream: TextIO | None = None,
-    ) -> None:
+    def __init__(self, title: str, *, total: int | None, unit: str, done: int = 0, enabled: bool = True) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.done = self._first = done
-        self._stream = stream or sys.stderr
-        self._enabled = (not is_quiet()) if enabled is None else enabled
+        self._enabled = enabled and not is_quiet()
         self._fields: dict[str, str] = {}
-        self._screen: _Screen | None = None
+        self._screen: _Terminal | _Lines | None = None
         self._start = time.monotonic()
 
     def __enter__(self) -> Progress:
-        self._start = time.monotonic()
-        if not self._enabled:
-            return self
-        if self._stream.isatty():
-            self._screen = _Terminal(self, self._stream)
-        elif self._stream is sys.stderr and _in_notebook():
-            self._screen = _Notebook()
-        else:
-            self._screen = _Plain(self._stream)
+        if self._enabled:
+            if sys.stderr.isatty():
+                self._screen = _Terminal(self)
+            elif _in_notebook():
+                self._screen = _Lines(_changing_line(), NOTEBOOK_EVERY_S)
+            else:
+                self._screen = _Lines(_print, PLAIN_EVERY_S)
         return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._screen is not None:
+            self._screen.show(self, is_last=True)
 
     def advance(self, amount: int = 1, **fields: str) -> None:
         """``amount`` more units are done; ``fields`` are shown beside the bar until replaced."""
@@ -77,61 +74,33 @@ class Progress:
     def say(self, line: str) -> None:
         """A line above the bar."""
         if self._screen is not None:
-            self._screen.say(line)
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether the fields are always in sight: on a terminal and in a notebook."""
-        return isinstance(self._screen, _Terminal | _Notebook)
-
-    @property
-    def rate(self) -> float:
-        """Units per second since the start."""
-        return (self.done - self._first) / max(self.seconds, 1e-9)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._start
+            _print(line)
 
     def count(self, *, with_time_left: bool) -> str:
         """``64/1,000 texts (32.0/s, 29 s left)``."""
+        rate = (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
         total = f"/{self.total:,}" if self.total is not None else ""
         left = ""
-        if self.total is not None and with_time_left and self.rate > 0:
-            left = f", {(self.total - self.done) / self.rate:,.0f} s left"
-        return f"{self.done:,}{total} {self.unit} ({self.rate:,.1f}/s{left})"
+        if self.total is not None and with_time_left and rate > 0:
+            left = f", {(self.total - self.done) / rate:,.0f} s left"
+        return f"{self.done:,}{total} {self.unit} ({rate:,.1f}/s{left})"
 
     def fields(self) -> str:
         """``loss 0.31``."""
         return "  ".join(f"{name} {value}" for name, value in self._fields.items())
 
-    def line(self) -> str:
-        """All of it in one line."""
-        return f"{self.title}: {self.count(with_time_left=True)}  {self.fields()}".rstrip()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._screen is not None:
-            self._screen.show(self, is_last=True)
-
-
-class _Screen(Protocol):
-    def show(self, progress: Progress, *, is_last: bool) -> None: ...
-
-    def say(self, line: str) -> None: ...
-
 
 class _Terminal:
     """Rich's bar."""
 
-    def __init__(self, progress: Progress, stream: TextIO) -> None:
+    def __init__(self, progress: Progress) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
         self._bar = RichProgress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"),
-            TimeRemainingColumn(), TextColumn("{task.fields[extra]}"), console=Console(file=stream), transient=False,
+            TimeRemainingColumn(), TextColumn("{task.fields[extra]}"), console=Console(file=sys.stderr),
         )
         self._bar.start()
         self._task = self._bar.add_task(
@@ -144,42 +113,33 @@ class _Terminal:
         if is_last:
             self._bar.stop()
 
-    def say(self, line: str) -> None:
-        self._bar.console.print(line, highlight=False, markup=False)
 
+class _Lines:
+    """A line every ``every_s`` seconds; none for shorter work."""
 
-class _Notebook:
-    """One line of a cell's output, which changes in place."""
-
-    def __init__(self) -> None:
-        from IPython.display import display
-
-        self._line: Any = display({"text/plain": ""}, raw=True, display_id=True)
-        self._shown = 0.0
+    def __init__(self, write: Callable[[str], None], every_s: float) -> None:
+        self._write, self._every_s = write, every_s
+        self._due, self._was_shown = time.monotonic() + every_s, False
 
     def show(self, progress: Progress, *, is_last: bool) -> None:
-        if is_last or time.monotonic() - self._shown >= NOTEBOOK_EVERY_S:
-            self._shown = time.monotonic()
-            self._line.update({"text/plain": progress.line()}, raw=True)
-
-    def say(self, line: str) -> None:
-        sys.stdout.write(line + "\n")
+        now = time.monotonic()
+        if now >= self._due or (is_last and self._was_shown):
+            self._due, self._was_shown = now + self._every_s, True
+            self._write(f"{progress.title}: {progress.count(with_time_left=True)}  {progress.fields()}".rstrip())
 
 
-class _Plain:
-    """A line every ten seconds, for logs; none for shorter work."""
+def _changing_line() -> Callable[[str], None]:
+    """Writes one line of a notebook cell's output, which changes in place."""
+    from IPython.display import display
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._start = self._shown = time.monotonic()
+    line: Any = display({"text/plain": ""}, raw=True, display_id=True)
+    return lambda text: line.update({"text/plain": text}, raw=True)
 
-    def show(self, progress: Progress, *, is_last: bool) -> None:
-        if time.monotonic() - (self._start if is_last else self._shown) >= PLAIN_EVERY_S:
-            self._shown = time.monotonic()
-            self.say(progress.line())
 
-    def say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+def _print(line: str) -> None:
+    stream = sys.stdout if _in_notebook() else sys.stderr
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 def _in_notebook() -> bool:

@@ -17,34 +17,33 @@ NOT_BEGUN = "nothing was done yet: the same command starts again"  # while impor
 def stoppable(left: str | Callable[[], str] = "") -> Iterator[None]:
     """Turn Ctrl-C or SIGTERM inside the block into ``Interrupted("stopped; " + left)``, after the block has cleaned up.
 
-    Also decorates a function. In nested blocks the inner block's message is used. A block that is entered after the
-    signal came (a library swallowed the exception, as can happen while modules are imported) raises at once.
-
-    Args:
-        left: what is left and how to go on; a function is called when the signal has come.
-
-    Raises:
-        Interrupted: the user stopped the work.
+    Also decorates a function. ``left`` says what is left and how to go on; the innermost block's is used. A block that
+    is entered after the signal came (a library swallowed the exception, as can happen in imports) raises at once.
     """
-    if threading.current_thread() is not threading.main_thread():  # only the main thread hears of signals
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if any(isinstance(outer, _Stop) and outer.is_asked for outer in before.values()):
-        raise _Stopped
-    stop = _Stop()
-    try:
-        for number, outer in before.items():
-            if outer not in (None, signal.SIG_IGN):  # what nohup ignores stays ignored
-                signal.signal(number, stop)
-        yield
-    except (KeyboardInterrupt, _Stopped):
-        message = left if isinstance(left, str) else left()
-        raise Interrupted(f"stopped; {message}" if message else "stopped") from None
-    finally:
-        for number, outer in before.items():
-            if outer not in (None, signal.SIG_IGN):
-                signal.signal(number, outer)
+    with _handling(_Stop()):
+        try:
+            yield
+        except (KeyboardInterrupt, _Stopped):
+            message = left if isinstance(left, str) else left()
+            raise Interrupted(f"stopped; {message}" if message else "stopped") from None
+
+
+@contextmanager
+def noted() -> Iterator[StopRequest]:
+    """Note Ctrl-C and SIGTERM without stopping; a second Ctrl-C raises ``KeyboardInterrupt``."""
+    request = StopRequest()
+    with _handling(request):
+        yield request
+
+
+class StopRequest:
+    """Whether the user asked to stop, for work that ends in its own time."""
+
+    signal: str | None = None  # SIGINT or SIGTERM
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number).name
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Stopped(BaseException):
@@ -61,26 +60,18 @@ class _Stop:
         raise _Stopped
 
 
-class StopRequest:
-    """Whether the user asked to stop, for work that ends in its own time."""
-
-    signal: str | None = None  # SIGINT or SIGTERM
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number).name
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @contextmanager
-def noted() -> Iterator[StopRequest]:
-    """Note Ctrl-C and SIGTERM without stopping; a second Ctrl-C raises ``KeyboardInterrupt``. Main thread only."""
-    request = StopRequest()
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Both signals go to the handler. What nohup ignores stays ignored; only the main thread hears of signals."""
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    before = {number: outer for number, outer in handlers.items() if outer not in (None, signal.SIG_IGN)}
+    if any(isinstance(outer, _Stop) and outer.is_asked for outer in before.values()):
+        raise _Stopped
     try:
         for number in before:
-            signal.signal(number, request)
-        yield request
-    finally:
-        for number, handler in before.items():
             signal.signal(number, handler)
+        yield
+    finally:
+        for number, outer in before.items():
+            signal.signal(number, outer)

@@ -2,9 +2,6 @@
 
 Sizes: n examples (anchors) of the whole batch over all devices, b of them on this device, m candidates,
 d width of an embedding, t tokens of the longest row.
-
-Host side (numpy)    ``TokenColumn`` → ``Examples`` → ``View``
-Device side (torch)  ``Tokens`` → ``Encoded`` → ``Rows`` → ``PairScores`` → scalar
 """
 
 from __future__ import annotations
@@ -26,12 +23,9 @@ from sentemb.parts import Part, room
 Similarity = Literal["cosine", "dot"]
 Cosine = Annotated[float, Gt(-1), Le(1)]  # as a setting: a threshold
 Temperature = Annotated[float, Ge(1e-4)]  # as a setting; below it float32 cannot tell logits apart
-
-
 Vectors = NDArray[np.float32]  # (texts, width)
 
 
-# ------------------------------------------------------------------------------------------- host side
 @dataclass(frozen=True, kw_only=True)
 class TokenColumn:
     """Ragged token ids of one column: row i is ``flat[offsets[i]:offsets[i + 1]]``, special tokens included."""
@@ -45,11 +39,10 @@ class TokenColumn:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of every row, (rows,)."""
         return np.diff(self.offsets)
 
     def take(self, rows: NDArray[np.int64]) -> TokenColumn:
-        """The given rows, in the given order (vectorised)."""
+        """The given rows, in the given order."""
         lengths = self.lengths[rows]
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
@@ -71,7 +64,6 @@ class Examples:
         return len(self.ids)
 
     def take(self, rows: NDArray[np.int64]) -> Examples:
-        """The given rows, in the given order."""
         return Examples(
             ids=self.ids[rows],
             columns={name: column.take(rows) for name, column in self.columns.items()},
@@ -103,7 +95,6 @@ class Vocabulary:
     special: frozenset[int]  # never masked, replaced or counted: [CLS], [SEP], [PAD], …
 
 
-# ----------------------------------------------------------------------------------------- device side
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
     """One padded batch of token ids on a device (right padding)."""
@@ -115,7 +106,7 @@ class Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What the backbone and the pooling make of ``Tokens``; everything is row-wise (no row sees another)."""
+    """What the backbone and the pooling make of ``Tokens``; no row sees another."""
 
     pooled: Float[Tensor, "b d"]  # before any head
     hidden: Float[Tensor, "b t d"] | None = None  # last hidden states, when asked for
@@ -156,7 +147,7 @@ class PairScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A device's part of a loss that is a ratio of sums: the loss is Σ total / Σ count over devices."""
+    """A device's part of a loss that is Σ total / Σ count over devices."""
 
     total: Float[Tensor, ""]
     count: Float[Tensor, ""]
@@ -166,8 +157,8 @@ class Share:
 class Batch:
     """Everything an edit, a term or a companion may look at during one step.
 
-    ``views`` and ``outputs`` cover the whole batch over all devices (equal on every device, gradients reach
-    every device's rows); ``tokens`` and ``encoded`` cover this device's rows, which are ``views[…][local]``.
+    ``views`` and ``outputs`` cover the whole batch over all devices (equal on every device, gradients reach every
+    device's rows); ``tokens`` and ``encoded`` cover this device's rows, which are ``views[…][local]``.
     """
 
     views: Mapping[str, Rows]
@@ -182,7 +173,6 @@ class Batch:
     step: int = 0
 
 
-# ------------------------------------------------------------------------------------------- protocols
 class SentenceModule(Protocol):
     """The trainable module inside an ``Encoder``, as parts see it (an ``nn.Module``)."""
 
@@ -190,13 +180,10 @@ class SentenceModule(Protocol):
 
     def __call__(self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False) -> Encoded: ...
 
-    def together(self, batches: Sequence[Tokens]) -> list[Encoded]:
-        """As calling it with every batch."""
-        ...
+    def together(self, batches: Sequence[Tokens]) -> list[Encoded]: ...  # as calling it with every batch
 
     def project(self, pooled: Tensor, *, exported: bool = False) -> Tensor:
         """Heads. ``exported`` leaves out the heads that serve training only. May couple rows (BatchNorm)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,11 +204,9 @@ class Build:
 class Services:
     """What ``Companion.prepare`` and ``after_step`` may call; each gives every device the same."""
 
-    # embeddings (rows, d) float32, unit length, of a column by an encoder
-    embed: Callable[[SentenceModule, TokenColumn], NDArray[np.float32]]
-    # k nearest rows by inner product: (vectors, k) -> (indices (rows, k) int64, similarities (rows, k) float32);
-    # a row's own entry is left out
-    nearest: Callable[[NDArray[np.float32], int], tuple[NDArray[np.int64], NDArray[np.float32]]]
+    embed: Callable[[SentenceModule, TokenColumn], Vectors]  # (rows, d), unit length
+    # (vectors, k) -> each row's k nearest others by inner product, (rows, k), and their similarities
+    nearest: Callable[[Vectors, int], tuple[NDArray[np.int64], NDArray[np.float32]]]
     decode: Callable[[TokenColumn], list[str]]  # token ids back to text, for surface statistics
     say: Callable[[str], None]  # a line for the user
 
@@ -241,10 +226,9 @@ class Component(Part, nn.Module):
 
     ``needs`` names what a part reads; ``sentemb check`` verifies it before anything is loaded:
     ``labels`` ``scores`` ``margins`` ``tokens`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
-    ``encodes`` names views beyond anchor, positive and negatives that the encoder must encode (``anchor.masked``).
     """
 
-    encodes: frozenset[str] = frozenset()
+    encodes: frozenset[str] = frozenset()  # views beside anchor, positive and negatives to encode (``anchor.masked``)
 
     @property
     def name(self) -> str:
@@ -264,27 +248,24 @@ class Component(Part, nn.Module):
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Anything that can be evaluated or can fill an index: texts in, one row a text out, (texts, d)."""
+    """Anything that can be evaluated or can fill an index: texts in, a row for each out."""
 
-    def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]: ...
+    def encode(self, texts: Sequence[str], /) -> Vectors: ...
 
 
 @runtime_checkable
 class IdentifiedEmbedder(Protocol):
-    """An embedder that knows what decides its vectors and puts prompts in front of texts itself.
+    """An embedder, such as ``sentemb.Encoder``, that puts prompts in front of texts itself.
 
-    ``sentemb.Encoder`` is one; a wrapper of a foreign model that has these four is recognised wherever it is given:
-    results and indexes keep its digest, and its named prompts are used for queries, documents and tasks.
+    Wherever it is given, results and indexes keep its digest, and its named prompts are used.
     """
 
     source: str  # path or id
     prompts: Mapping[str, str]
 
-    def digest(self) -> str:
-        """A checksum of everything that decides a vector."""
-        ...
+    def digest(self) -> str: ...  # a checksum of everything that decides a vector
 
-    def encode(self, texts: Sequence[str], /, *, prompt: str | None = None) -> NDArray[np.float32]: ...
+    def encode(self, texts: Sequence[str], /, *, prompt: str | None = None) -> Vectors: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,8 @@ def steps(
     *, backbone: str, batch_size: int, tokens: int, chunk_size: int | None, precision: str = "fp32"
 ) -> Work:
     """One SimCSE step of a batch, through the recipe, a run and its step."""
-    from sentemb.recipe.build import build
     from sentemb.recipe.recipe import Recipe
+    from sentemb.recipe.train import build
     from sentemb.training.run import Run
 
     folder = Path(tempfile.mkdtemp(prefix="sentemb-bench-"))

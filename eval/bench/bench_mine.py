@@ -59,7 +59,6 @@ def mine_ours(base: str, rows: int, negatives: int, margin: float, range_max: in
     """Our miner over given vectors, to arrays of negatives for every anchor and the texts of the triplets."""
     from sentemb.mining.miner import Miner, MiningOptions
     from sentemb.mining.rules import AbsoluteMargin
-    from sentemb.mining.sources import Passages
     from sentemb.mining.texts import read_texts
 
     anchors, positives, both = _mining(base, rows)
@@ -67,8 +66,7 @@ def mine_ours(base: str, rows: int, negatives: int, margin: float, range_max: in
     def work() -> dict[str, Any]:
         texts = read_texts({"anchor": a, "positive": p} for a, p in zip(anchors, positives, strict=True))
         options = MiningOptions(negatives=negatives, rules=[AbsoluteMargin(margin=margin)], candidates=range_max)
-        miner = Miner(Passages(vectors=both[:rows]), Passages(vectors=both[rows:]), options, positives=texts.positives,
-                      excluded=texts.excluded)
+        miner = Miner(texts, both[:rows], both[rows:], options)
         table = {}
         for block in miner.mine():
             for anchor, row in zip(block.anchors.tolist(), block.negatives.tolist(), strict=True):

@@ -10,8 +10,6 @@ import os
 import sys
 import warnings
 
-_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
-_DEFAULT_FORMAT = warnings.formatwarning
 _COMPLETION = ("--install-completion", "--show-completion")
 
 # verb -> (module, one line of help)
@@ -32,17 +30,18 @@ VERBS: dict[str, tuple[str, str]] = {
 
 
 def _help() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {line}" for verb, (_, line) in VERBS.items())
-    return (
-        "sentemb: train, evaluate and search with sentence embeddings.\n\n"
-        "usage: sentemb [--debug] [--quiet] VERB …        sentemb VERB --help for its options\n\n"
-        f"{verbs}\n\n"
-        "  --debug               show the traceback of an error\n"
-        "  --quiet               no progress bars, only warnings\n"
-        "  --version             print the version\n"
-        "  --install-completion  complete verbs and options in this shell\n"
-    )
+    verbs = "\n".join(f"  {verb:<10}  {line}" for verb, (_, line) in VERBS.items())
+    return f"""sentemb: train, evaluate and search with sentence embeddings.
+
+usage: sentemb [--debug] [--quiet] VERB …        sentemb VERB --help for its options
+
+{verbs}
+
+  --debug               show the traceback of an error
+  --quiet               no progress bars, only warnings
+  --version             print the version
+  --install-completion  complete verbs and options in this shell
+"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -50,65 +49,43 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if "_SENTEMB_COMPLETE" in os.environ or (arguments[:1] and arguments[0] in _COMPLETION):
         _complete(arguments)
-    debug = False
-    while arguments and arguments[0].startswith("-"):
-        option = arguments.pop(0)
-        if option == "--debug":
-            debug = True
-        elif option == "--quiet":
-            os.environ["SENTEMB_QUIET"] = "1"
-        elif option == "--version":
-            from sentemb import __version__
+    debug = "--debug" in arguments  # welcome before and behind the verb
+    if "--quiet" in arguments:
+        os.environ["SENTEMB_QUIET"] = "1"
+    verb, *options = [word for word in arguments if word not in ("--debug", "--quiet")] or ["--help"]
+    if verb in VERBS:
+        _run(verb, options, debug=debug)
+    elif verb in ("--help", "-h", "--version"):
+        from sentemb import __version__
 
-            sys.stdout.write(f"sentemb {__version__}\n")
-            sys.exit(0)
-        elif option in ("--help", "-h"):
-            sys.stdout.write(_help())
-            sys.exit(0)
-        else:
-            _fail(f"unknown option {option}; sentemb --help lists them")
-    if not arguments:
-        sys.stdout.write(_help())
+        sys.stdout.write(f"sentemb {__version__}\n" if verb == "--version" else _help())
         sys.exit(0)
-    verb, *options = arguments
-    if verb not in VERBS:
+    else:
         from sentemb.errors import did_you_mean
 
-        _fail(f'unknown verb "{verb}"{did_you_mean(verb, VERBS)}')
-    # --debug and --quiet are welcome behind the verb as well
-    if "--debug" in options:
-        debug = True
-        options.remove("--debug")
-    if "--quiet" in options:
-        os.environ["SENTEMB_QUIET"] = "1"
-        options.remove("--quiet")
-    _run(verb, options, debug=debug)
+        _fail(f'"{verb}" is no verb{did_you_mean(verb, VERBS)}')
 
 
 def _run(verb: str, arguments: list[str], *, debug: bool) -> None:
-    """Run a verb. Every error ends as one message and an exit code.
-
-    2: a user's mistake, or a file that cannot be used; 3: an error that sentemb did not expect, whose traceback is kept
-    in a file; 130: stopped by the user. A verb that did a part of its work ends with 1.
+    """Run a verb. Every error ends as one message and an exit code: 2 a user's mistake, or a file that cannot be used;
+    3 unexpected, with the traceback in a file; 130 stopped by the user. A verb that did a part of its work ends with 1.
     """
     from sentemb.errors import SentembError, first_line
     from sentemb.progress import show_log
     from sentemb.stopping import stoppable
 
-    warnings.formatwarning = _one_line
+    if not debug:  # without the code's line, which tells a user nothing
+        warnings.formatwarning = lambda message, *_: f"sentemb: warning: {message}\n"
     show_log()
     _share_processors()
     try:
         with stoppable():
-            import shutil
-
             import typer
 
             app = importlib.import_module(f"sentemb.cli.{VERBS[verb][0]}").app
             app.rich_markup_mode = None  # plain help: one column of options, twice as dense as boxes
             typer.main.get_command(app).main(
-                args=arguments, prog_name=f"sentemb {verb}", help_option_names=["-h", "--help"],
-                max_content_width=min(shutil.get_terminal_size().columns, 100),
+                args=arguments, prog_name=f"sentemb {verb}", help_option_names=["-h", "--help"], max_content_width=100
             )
     except BrokenPipeError:  # `sentemb list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -157,15 +134,6 @@ def _complete(arguments: list[str]) -> None:
         else:
             program.add_typer(app, name=verb, help=line)
     typer.main.get_command(program).main(args=arguments, prog_name="sentemb")
-
-
-def _one_line(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    """Our own warnings without the code's line, which tells a user nothing; others as Python shows them."""
-    if filename.startswith(_PACKAGE):
-        return f"sentemb: warning: {message}\n"
-    return _DEFAULT_FORMAT(message, category, filename, lineno, line)
 
 
 def _fail(message: str, code: int = 2) -> None:

@@ -39,7 +39,6 @@ def encode(
 
     OUTPUT appears when all is done; an interrupted run leaves nothing behind.
     """
-    from collections.abc import Iterator
     from itertools import chain, islice
     from time import perf_counter
 
@@ -57,10 +56,9 @@ def encode(
     texts = chain.from_iterable(
         iter_texts(path, text_column, split=split, skipped=skipped if skip_faulty else None) for path in inputs
     )
-    windows: Iterator[list[str]] = iter(lambda: list(islice(texts, window)), [])
     width, start = dim or encoder.width, perf_counter()
     with Progress("encoding", total=None, unit="texts") as bar, writer(width) as write:
-        for block in windows:
+        while block := list(islice(texts, window)):
             write(block, encoder.encode(
                 block, prompt=prompt, prompt_name=prompt_name, normalise=normalise, batch_tokens=batch_tokens, dim=dim,
                 progress=bar,

@@ -146,12 +146,12 @@ def compare(
     seed: Seed = 0,
 ) -> None:
     """Whether B differs from A: paired permutation or bootstrap test per task (Welch over seeds), Holm-corrected."""
-    from sentemb.evaluate import comparison
+    from sentemb.evaluate import report as reports
     from sentemb.files import write_text
 
-    sides = comparison.load_side(a), comparison.load_side(b)
-    rows = comparison.compare(*sides, resamples=resamples, seed=seed)
-    sheet = comparison.compare_sheet(rows)
+    sides = reports.load_side(a), reports.load_side(b)
+    rows = reports.compare(*sides, resamples=resamples, seed=seed)
+    sheet = reports.compare_sheet(rows)
     if report is not None:
         write_text(report, sheet.markdown())
     if json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -48,22 +50,17 @@ def mine(
     OUTPUT.parts, from which --resume goes on.
     """
     from sentemb.encoder import Encoder
-    from sentemb.mining.miner import MiningOptions
     from sentemb.mining.run import mine as mine_texts
     from sentemb.mining.sources import Nearest
-    from sentemb.mining.texts import read_texts
 
     sources = [part_of("mining_sources", text) for text in source or ()] or [Nearest()]
     rules = [part_of("mining_rules", text) for text in rule or ()]
     columns = _columns(data, column or [], unlabelled)
-    sampled = cast(Any, sampling)  # MiningOptions checks it
-    MiningOptions(negatives=negatives, sources=sources, rules=rules, sampling=sampled, seed=seed)
-    texts = read_texts(data, corpus or (), columns=columns, split=split)
     encoder = Encoder.load(model, precision=precision)
     with stoppable("the same command with --resume goes on from the last block"):
         result = mine_texts(
-            texts, encoder=encoder, output=output, negatives=negatives, sources=sources, rules=rules, sampling=sampled,
-            seed=seed, resume=resume,
+            data, encoder=encoder, output=output, corpus=corpus or (), columns=columns, split=split,
+            negatives=negatives, sources=sources, rules=rules, sampling=cast(Any, sampling), seed=seed, resume=resume,
         )
     with stoppable(f"{output} is complete"):
         _show(result.report, output, json)
@@ -71,8 +68,6 @@ def mine(
 
 def _columns(data: str, given: list[str], unlabelled: bool) -> MiningColumns:
     """Columns as ``ROLE=NAME``; unlabelled texts of a .txt file are in the column ``text``."""
-    from dataclasses import fields
-
     from sentemb.errors import DataError, did_you_mean
     from sentemb.mining.texts import MiningColumns
 
@@ -90,9 +85,6 @@ def _columns(data: str, given: list[str], unlabelled: bool) -> MiningColumns:
 
 def _show(report: MiningReport, output: Path, as_json: bool) -> None:
     if as_json:
-        from dataclasses import asdict
-        from json import dumps
-
         typer.echo(dumps({"output": str(output), **asdict(report)}))
         return
     typer.echo(f"{output}: {report.mined:,} of {report.anchors:,} anchors with {report.negatives} negatives each")

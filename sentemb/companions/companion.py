@@ -21,8 +21,8 @@ class Companion(Component, room="companions"):
     """Something stateful beside the encoder. State changes only in ``prepare`` and ``after_step``.
 
     What must survive a restart is in parameters and buffers; ``checkpoint_state`` may leave out what ``bind`` or
-    ``prepare`` rebuild exactly (a frozen checkpoint's weights). Two of one kind have different names:
-    ``Reference(model="other").marked(name="teacher")``; parts that use one take its name as a setting.
+    ``prepare`` rebuild exactly. Two of one kind have different names, ``Reference(…).marked(name="teacher")``; parts
+    that use one take its name as a setting.
     """
 
     marks = MappingProxyType({"name": str})
@@ -44,9 +44,8 @@ class Companion(Component, room="companions"):
     def after_step(self, batch: Batch, encoder: SentenceModule, services: Services) -> None:
         """Change the state, after the optimizer's step; ``batch`` is detached. The default does nothing.
 
-        ``services.embed(encoder, column)`` embeds with the trained encoder as it is now, so negatives can be mined
-        again while training. Every device calls it at the same step. Views that read this companion are then made
-        without a lead over training.
+        ``services.embed(encoder, column)`` embeds with the trained encoder as it is now. Every device calls it at the
+        same step. Views that read this companion are then made without a lead over training.
         """
 
     def groups(self) -> NDArray[np.int64] | None:
@@ -54,20 +53,14 @@ class Companion(Component, room="companions"):
         return None
 
     def checkpoint_state(self) -> dict[str, Tensor]:
-        """Tensors to save in a checkpoint."""
         return dict(self.state_dict())
 
     def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what ``checkpoint_state`` gave."""
         self.load_state_dict(dict(state))
 
 
 def find_companion(companions: Mapping[str, Component], name: str, kind: type[C], part: str) -> C:
-    """The companion of that name.
-
-    Raises:
-        RecipeError: it is not in the recipe, or another kind of companion bears its name.
-    """
+    """The companion of that name; RecipeError where the recipe has none, or one of another kind."""
     companion = companions.get(name)
     if isinstance(companion, kind):
         return companion

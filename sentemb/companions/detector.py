@@ -46,10 +46,7 @@ class Detector(Companion):
         generator: path or id of a masked-language model with the encoder's vocabulary;
             distilbert-base-uncased for BERT, distilroberta-base for RoBERTa.
         backbone: path or id that the discriminator starts from; the encoder's own by default.
-    Raises: ModelError where embeddings are not as wide as the discriminator, the vocabularies differ, the generator
-        has no trained head, or the tokenizer has no [CLS].
-    Source: Chuang et al. 2022, NAACL, section 3; the place of h (after D's embedding layer) from its
-        released code.
+    Source: Chuang et al. 2022, NAACL, section 3; the place of h (after D's embedding layer) from its released code.
     Deviations: special tokens and padding are neither replaced nor counted, where the released code replaces [SEP]
         and counts padding as kept, so that its loss falls with the padding of a batch. The generator runs without
         dropout; in the released code it inherits the training mode. [CLS] is found by position, not by BERT's number.
@@ -60,13 +57,10 @@ class Detector(Companion):
 
     def __init__(self, *, generator: str, backbone: str | None = None) -> None:
         super().__init__()
-        if not generator or backbone == "":
-            raise ValueError("generator and backbone must name a checkpoint")
         self.generator_source, self.backbone_source = generator, backbone
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
-        """Generator, and the discriminator's start where it is not the encoder's."""
         return tuple(source for source in (self.generator_source, self.backbone_source) if source)
 
     def bind(self, build: Build) -> None:
@@ -83,15 +77,12 @@ class Detector(Companion):
                 f"companions: detector: {self.generator_source} has no masked-language-model head, so it cannot fill "
                 "masks; name a checkpoint trained by masked-language modelling, e.g. distilbert-base-uncased"
             )
-        self.discriminator = load_backbone(folder, trust_remote_code=trust)
+        self.discriminator, _ = load_backbone(folder, trust_remote_code=trust)
         self._check_fit(build)
         width = build.width
         self.head = nn.Linear(width, 2)
-        bound = width**-0.5
-        seeded = torch.Generator().manual_seed(build.seed)
-        with torch.no_grad():
-            self.head.weight.uniform_(-bound, bound, generator=seeded)
-            self.head.bias.zero_()
+        nn.init.uniform_(self.head.weight, -(width**-0.5), width**-0.5, torch.Generator().manual_seed(build.seed))
+        nn.init.zeros_(self.head.bias)
         self.generator.requires_grad_(False)
         self.vocabulary: Vocabulary = build.vocabulary
         self.register_buffer("special", torch.tensor(sorted(build.vocabulary.special)), persistent=False)
@@ -120,16 +111,11 @@ class Detector(Companion):
         return self
 
     def detect(self, masked: Sequence[Tokens], sentences: Sequence[Float[Tensor, "b d"]]) -> Detection:
-        """Edit masked copies and detect the edits, conditioned on the unmasked sentences' embeddings.
-
-        Args:
-            masked: copies with targets, one per view; all are run in one forward pass.
-            sentences: the embeddings of the same rows, per view, with gradient.
-        Returns: the views' rows one after the other.
+        """Edit masked copies (one for each view, all in one forward pass) and detect the edits, conditioned on the
+        unmasked sentences' embeddings. Gives the views' rows one after the other.
         """
         tokens = concatenate_tokens(masked, self.vocabulary.pad)
-        if tokens.targets is None:
-            raise AssertionError("masked copies carry targets")
+        assert tokens.targets is not None
         original = torch.where(tokens.targets == -100, tokens.input_ids, tokens.targets)
         counted = tokens.attention_mask.bool() & ~torch.isin(original, self.special)
         edited = torch.where(counted, self.generate(tokens), original)
@@ -167,10 +153,7 @@ class Detector(Companion):
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("generator.")}
 
     def load_checkpoint_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore discriminator and head.
-
-        Raises: CheckpointError where the state is of another detector.
-        """
+        """Raises: CheckpointError where the state is of another detector."""
         missing, unexpected = self.load_state_dict(dict(state), strict=False)
         wrong = [name for name in missing if not name.startswith("generator.")] + list(unexpected)
         if wrong:
@@ -178,15 +161,14 @@ class Detector(Companion):
 
 
 def concatenate_tokens(parts: Sequence[Tokens], pad: int) -> Tokens:
-    """Rows of several token batches, padded to the longest; targets only where all have them."""
+    """Rows of several token batches with targets, padded to the longest."""
     width = max(part.input_ids.shape[1] for part in parts)
 
     def widen(tensors: Sequence[Tensor], value: int) -> Tensor:
         return torch.cat([F.pad(tensor, (0, width - tensor.shape[1]), value=value) for tensor in tensors])
 
-    targets = [part.targets for part in parts if part.targets is not None]
     return Tokens(
         input_ids=widen([part.input_ids for part in parts], pad),
         attention_mask=widen([part.attention_mask for part in parts], 0),
-        targets=widen(targets, -100) if len(targets) == len(parts) else None,
+        targets=widen([part.targets for part in parts if part.targets is not None], -100),
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sentemb.companions.companion import Companion, find_companion
 from sentemb.companions.reference import Reference
-from sentemb.distributed import gather_detached
+from sentemb.distributed import devices, gather_detached, split_sizes
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32, pairwise
 from sentemb.maths.table import UNKNOWN
@@ -63,7 +63,6 @@ class Momentum(Companion):
         self.seen: Int[Tensor, ""]
 
     def bind(self, build: Build) -> None:
-        """Copy the encoder as it starts; make the empty queue."""
         encoder = copy.deepcopy(build.encoder)
         assert isinstance(encoder, nn.Module)
         self.encoder = encoder.eval().requires_grad_(False)
@@ -74,7 +73,6 @@ class Momentum(Companion):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # rows ever put in
 
     def train(self, mode: bool = True) -> Momentum:
-        """Stay in evaluation mode: keys have no dropout."""
         return super().train(False)
 
     @property
@@ -133,7 +131,8 @@ class Momentum(Companion):
         if self.keys:
             keys = self.keys_of(self.of, batch.outputs)
         else:
-            keys = gather_detached(self._encode(batch.tokens[self.of]))
+            sizes = split_sizes(len(batch.views[self.of]), devices())
+            keys = gather_detached(self._encode(batch.tokens[self.of]), sizes)
         rows = batch.views[self.of]
         self._put(keys, rows.ids, rows.text)
 

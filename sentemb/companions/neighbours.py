@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sentemb.companions.corpus import Corpus, build_corpus
-from sentemb.companions.frozen_encoder import FrozenEncoder
+from sentemb.companions.frozen_encoder import Corpus, FrozenEncoder
 from sentemb.parts import Count, Whole
 from sentemb.types import Examples, Services
 
@@ -48,11 +47,7 @@ class Neighbours(FrozenEncoder):
         self.column, self.count, self.skip = column, count, skip
 
     def prepare(self, dataset: Examples, services: Services) -> None:
-        """Encode the column and find every text's nearest."""
-        self.corpus = build_corpus(
-            dataset, self.column, self.encoder, services, neighbours=self.skip + self.count,
-            part=f"companion {self.name}",
-        )
+        self.corpus = self.corpus_of(dataset, self.column, services, neighbours=self.skip + self.count)
 
     def window(self, text: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows of the data set (n, ≤ count) that are the texts' neighbours, and which texts (n,) are known.

@@ -8,8 +8,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sentemb.companions.corpus import Corpus, build_corpus
-from sentemb.companions.frozen_encoder import FrozenEncoder
+from sentemb.companions.frozen_encoder import Corpus, FrozenEncoder
 from sentemb.maths.propensity import Candidates, Logistic, fit_logistic
 from sentemb.maths.surface import ngram_bits, surface_of_pairs, surface_table
 from sentemb.parts import Count
@@ -40,9 +39,7 @@ class Propensity(FrozenEncoder):
         random: random sentences taken as candidates of each.
         positive_threshold: θ⁺, cosine from which on a candidate may be a positive. High by default: among thousands
             of sentences an untuned reference's neighbours below it share a topic, not a meaning.
-        negative_threshold: θ⁻, cosine above which a pair is no negative.
-    Raises:
-        ValueError: θ⁻ above θ⁺.
+        negative_threshold: θ⁻ ≤ θ⁺, cosine above which a pair is no negative.
     Source: Miao, Du & Zhang 2023, CIKM, "DebCSE: Rethinking unsupervised contrastive sentence embedding learning in
         the debiasing perspective"; inverse propensities: Rosenbaum & Rubin 1983, Biometrika.
     Deviations: no code is public and the abstract fixes only the idea, so surface similarity, both propensity models,
@@ -52,14 +49,9 @@ class Propensity(FrozenEncoder):
     corpus: Corpus
 
     def __init__(
-        self,
-        *,
-        model: str | None = None,
-        neighbours: Count = 16,
-        random: Count = 16,
-        positive_threshold: Cosine = 0.85,
-        negative_threshold: Cosine = 0.7,
-    ) -> None:
+        self, *, model: str | None = None, neighbours: Count = 16, random: Count = 16,
+        positive_threshold: Cosine = 0.85, negative_threshold: Cosine = 0.7,
+    ) -> None:  # fmt: skip
         super().__init__(model=model)
         if negative_threshold > positive_threshold:
             raise ValueError(
@@ -72,25 +64,20 @@ class Propensity(FrozenEncoder):
         self.positive_model = self.negative_model = Logistic(0.0, 0.0)
 
     def bind(self, build: Build) -> None:
-        """Load the reference encoder."""
         super().bind(build)
         self.seed = build.seed
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Encode the data set's anchors, find candidates, measure surfaces, fit both models."""
-        self.corpus = corpus = build_corpus(
-            dataset, "anchor", self.encoder, services, neighbours=self.neighbours, part=f"companion {self.name}"
-        )
+        self.corpus = corpus = self.corpus_of(dataset, "anchor", services, neighbours=self.neighbours)
         u, k = corpus.neighbour.shape
         generator = np.random.default_rng([self.seed, 0xDEB])
         # 1 … u-1 positions further: never the text itself
         other = (np.arange(u)[:, None] + generator.integers(1, u, size=(u, self.random))) % u
         position = np.concatenate([corpus.neighbour, other], axis=1)
         own = np.repeat(np.arange(u), position.shape[1])
-        sem = np.concatenate(
-            [corpus.neighbour_sim, corpus.similarity_of_pairs(np.repeat(np.arange(u), self.random), other.ravel())
-             .reshape(u, -1)], axis=1,
-        )
+        other_sim = corpus.similarity_of_pairs(np.repeat(np.arange(u), self.random), other.ravel())
+        sem = np.concatenate([corpus.neighbour_sim, other_sim.reshape(u, -1)], axis=1)
         services.say(f"companion propensity: comparing the surface of {position.size:,} pairs")
         self._bits = ngram_bits(services.decode(dataset.columns["anchor"].take(corpus.row)))
         sur = surface_of_pairs(self._bits, own, position.ravel()).reshape(position.shape)
@@ -109,7 +96,6 @@ class Propensity(FrozenEncoder):
             f"e⁻ = σ({negative.intercept:.2f} {negative.slope:+.2f} (1 - sur))"
         )
 
-    # ------------------------------------------------------------------------------------- what parts ask
     def candidates(self, text: NDArray[np.int64]) -> Candidates:
         """Candidates of the texts with these content hashes."""
         position, is_known = self.corpus.positions_of(torch.from_numpy(text))

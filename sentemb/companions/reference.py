@@ -13,7 +13,7 @@ from torch import Tensor
 from sentemb.companions.frozen_encoder import FrozenEncoder
 from sentemb.data.tokens import concatenate
 from sentemb.errors import RecipeError
-from sentemb.types import Examples, Rows, Services, TokenColumn, Tokens
+from sentemb.types import Examples, Rows, Services, Tokens
 
 
 class Reference(FrozenEncoder):
@@ -47,10 +47,10 @@ class Reference(FrozenEncoder):
         self.table: Tensor
 
     def prepare(self, dataset: Examples, services: Services) -> None:
-        """Encode every distinct text of the data set, where ``precompute`` asks for it."""
         if not self.precompute:
             return
-        column = distinct_texts(dataset)
+        texts = concatenate(list(dataset.columns.values()))
+        column = texts.take(np.unique(texts.text, return_index=True)[1])  # every distinct one, by ascending hash
         services.say(f"reference: encoding {len(column):,} distinct texts")
         device = self.hashes.device
         self.hashes = torch.from_numpy(column.text).to(device)
@@ -63,9 +63,7 @@ class Reference(FrozenEncoder):
             return {}
         anchor, positive = tokens["anchor"], tokens["positive"]
         first = self._embed(anchor)
-        is_twin = anchor.input_ids.shape == positive.input_ids.shape and torch.equal(
-            anchor.input_ids, positive.input_ids
-        )
+        is_twin = torch.equal(anchor.input_ids, positive.input_ids)
         return {"anchor": first, "positive": first if is_twin else self._embed(positive)}
 
     def similarity(
@@ -93,9 +91,3 @@ class Reference(FrozenEncoder):
 
     def _embed(self, tokens: Tokens) -> Float[Tensor, "b d"]:
         return F.normalize(self.encoder.project(self.encoder(tokens).pooled, exported=True).float(), dim=-1)
-
-
-def distinct_texts(dataset: Examples) -> TokenColumn:
-    """Every distinct text of all columns, by ascending content hash."""
-    texts = concatenate(list(dataset.columns.values()))
-    return texts.take(np.unique(texts.text, return_index=True)[1])

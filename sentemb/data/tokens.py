@@ -124,7 +124,7 @@ def _tokens_of(texts: list[str], tokeniser: TextTokeniser) -> TokenColumn:
 
 def _in_chunks(texts: list[str], tokeniser: TextTokeniser) -> TokenColumn:
     chunks: list[TokenColumn] = []
-    with Progress("tokenising", total=len(texts), unit="texts", enabled=None if len(texts) > _CHUNK else False) as bar:
+    with Progress("tokenising", total=len(texts), unit="texts", enabled=len(texts) > _CHUNK) as bar:
         for start in range(0, len(texts), _CHUNK):
             chunks.append(tokeniser(texts[start : start + _CHUNK]))
             bar.advance(len(chunks[-1]))

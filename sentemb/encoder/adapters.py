@@ -1,5 +1,4 @@
-"""Adapters: few new weights that learn inside a backbone whose own weights stand still. Low-rank ones go through peft;
-exported models have them merged and need no peft."""
+"""Adapters: few new weights that learn inside a backbone whose own stand still; exported models have them merged."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ _ATTENTION = (
 
 
 class Adapter(Part, room="adapters"):
-    """Few new weights inside a backbone. A subclass has a keyword-only constructor that keeps settings."""
+    """Few new weights inside a backbone."""
 
     def add_to(self, backbone: nn.Module) -> None:
         """Put the new weights into the backbone; everything else in it stops learning."""
@@ -49,12 +48,7 @@ class Lora(Adapter):
         self.rank, self.alpha, self.dropout, self.targets = rank, alpha, dropout, targets
 
     def add_to(self, backbone: nn.Module) -> None:
-        """Put adapters into the backbone; everything else in it stops learning.
-
-        Raises:
-            MissingExtra: peft is not installed.
-            ModelError: the backbone has no layers of these names.
-        """
+        """See ``Adapter``; raises ``ModelError`` where the backbone has no layers of these names."""
         needs_extra("peft", "peft")
         from peft import LoraConfig, inject_adapter_in_model
 
@@ -71,7 +65,7 @@ class Lora(Adapter):
 
     def _layers_of(self, backbone: nn.Module) -> list[str]:
         names = [name for name, part in backbone.named_modules() if isinstance(part, nn.Linear)]
-        if isinstance(self.targets, str):
+        if self.targets == "all-linear":
             return names
         ends = {name.rpartition(".")[2] for name in names}
         targets = self.targets or next((known for known in _ATTENTION if ends.issuperset(known)), ())
@@ -84,7 +78,6 @@ class Lora(Adapter):
 
 
 def has_adapters(backbone: nn.Module) -> bool:
-    """Whether there are adapters in it."""
     return any("lora_" in name for name, _ in backbone.named_parameters())
 
 
@@ -103,6 +96,4 @@ def merged(backbone: nn.Module) -> nn.Module:
     return whole
 
 
-PARTS: dict[str, type[Adapter]] = {
-    "lora": Lora,
-}
+PARTS: dict[str, type[Adapter]] = {"lora": Lora}

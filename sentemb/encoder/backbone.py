@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,11 @@ from torch import Tensor, nn
 from sentemb.errors import ModelError, first_line
 
 
-def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> nn.Module:
+def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> tuple[nn.Module, dict[str, Tensor]]:
     """The encoder of the checkpoint in ``folder``, in float32, without task heads.
 
-    An unused pooling layer (BERT's ``pooler``) is left out: its parameters would never get a gradient.
-
-    Raises:
-        ModelError: no safetensors, an unknown architecture, or weights that the checkpoint does not have.
+    BERT's unused ``pooler``, whose parameters would never get a gradient, is taken out; its weights come beside the
+    encoder, so that a saved copy has them again.
     """
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
@@ -32,28 +30,21 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> nn.Module
     # of T5 and its like only the encoder half, which says so once it was saved alone
     is_half = any(name.endswith("EncoderModel") for name in config.architectures or [])
     family = AutoModelForTextEncoding if config.is_encoder_decoder or is_half else AutoModel
-    kind = family._model_mapping.get(type(config), None)  # there is no public way to the class
-    options = {"config": config}
-    if inspect.isclass(kind) and "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
-        options["add_pooling_layer"] = False
-    model, missing = load_pretrained(family, folder, trust_remote_code=trust_remote_code, options=options)
+    model, missing = load_pretrained(family, folder, trust_remote_code=trust_remote_code, config=config)
     lacking = sorted(name for name in missing if not name.startswith("pooler."))
     if lacking:
         raise ModelError(f"{folder}: the checkpoint lacks {len(lacking)} of the backbone's weights, e.g. "
                          f"{', '.join(lacking[:3])}; it is damaged or of another architecture")
-    return model.eval()
+    pooler: dict[str, Tensor] = {}
+    if "add_pooling_layer" in inspect.signature(type(model).__init__).parameters:
+        pooler = {name: weight for name, weight in model.state_dict().items() if name.startswith("pooler.")}
+        model.pooler = None
+    return model.eval(), {} if missing & pooler.keys() else pooler
 
 
-def load_pretrained(
-    family: Any, folder: Path, *, trust_remote_code: bool, options: Mapping[str, Any] | None = None
-) -> tuple[nn.Module, frozenset[str]]:
-    """A checkpoint through one of transformers' Auto classes, in float32, and the names of weights that it lacks.
-
-    Quietly: no bars, and no report of missing weights; callers decide which may be missing.
-
-    Raises:
-        ModelError: it cannot be opened.
-    """
+def load_pretrained(family: Any, folder: Path, *, trust_remote_code: bool, **options: Any) -> tuple[Any, set[str]]:
+    """A checkpoint through one of transformers' Auto classes, in float32, and the names of weights that it lacks:
+    quietly, because callers decide which may be missing. Raises ``ModelError`` where it cannot be opened."""
     from transformers.utils import logging
 
     verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -63,35 +54,31 @@ def load_pretrained(
         with refused(folder):
             model, report = family.from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
-                trust_remote_code=trust_remote_code, **(options or {}),
+                trust_remote_code=trust_remote_code, **options,
             )
     finally:
         logging.set_verbosity(verbosity)
         if has_bar:
             logging.enable_progress_bar()
-    return model, frozenset(report["missing_keys"])
+    return model, set(report["missing_keys"])
 
 
 @contextmanager
-def refused(where: Path) -> Iterator[None]:
+def refused(where: Path | str) -> Iterator[None]:
     """What libraries raise for a file that they cannot read or write becomes a ``ModelError`` that names it."""
     from safetensors import SafetensorError
 
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        message = first_line(error)
-        if isinstance(error, SafetensorError):
-            message = f"its weights are damaged or cut short ({message}); fetch or copy the model again"
-        raise ModelError(f"{where}: {message}") from error
+    except SafetensorError as error:
+        raise ModelError(f"{where}: its weights are damaged or cut short ({first_line(error)}); fetch or copy the "
+                         "model again") from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(f"{where}: {first_line(error)}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a checkpoint.
-
-    Raises:
-        ModelError: missing, or not a JSON object.
-    """
+    """``config.json`` of a checkpoint."""
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         raise ModelError(f"{folder / 'config.json'}: not a JSON object")
@@ -99,11 +86,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """A checkpoint's JSON file.
-
-    Raises:
-        ModelError: missing, or not JSON.
-    """
+    """A checkpoint's JSON file; raises ``ModelError`` where it is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -113,11 +96,7 @@ def read_json(path: Path) -> Any:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint.
-
-    Raises:
-        ModelError: there are none.
-    """
+    """The safetensors files of a checkpoint; raises ``ModelError`` where there are none."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
@@ -131,11 +110,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
-
-    Raises:
-        ModelError: it is missing or damaged.
-    """
+    """All tensors of a safetensors file; raises ``ModelError`` where it is missing or damaged."""
     from safetensors.torch import load_file
 
     with refused(path):
@@ -165,27 +140,15 @@ def is_causal(backbone: nn.Module) -> bool:
 
 
 @contextmanager
-def eager_attention(backbone: nn.Module) -> Iterator[None]:
-    """Switch to the attention that returns its weights, and back.
-
-    Raises:
-        ModelError: the architecture has no such attention.
-    """
-    config: Any = backbone.config
-    model: Any = backbone
-    before = config._attn_implementation
-    if before == "eager":
-        yield
-        return
-    try:
-        model.set_attn_implementation("eager")
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{type(backbone).__name__} cannot return attention weights ({error}); leave out the parts "
-                         "that need attentions, or use a BERT- or RoBERTa-like backbone") from error
+def eager_attention(backbone: Any) -> Iterator[None]:
+    """Switch to the attention that returns its weights, and back."""
+    before = backbone.config._attn_implementation
+    with refused(f"{type(backbone).__name__} cannot return attention weights"):
+        backbone.set_attn_implementation("eager")
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        backbone.set_attn_implementation(before)
 
 
 @contextmanager
@@ -198,17 +161,3 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
-
-
-def stored_pooler(folder: Path) -> dict[str, Tensor]:
-    """The checkpoint's unused pooling layer, so that a saved copy has it again."""
-    from safetensors import safe_open
-
-    pooler: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        with refused(path), safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - a safetensors handle is no dict
-                _, separator, weight = name.rpartition("pooler.")
-                if separator and name.count(".") <= 3:
-                    pooler[f"pooler.{weight}"] = file.get_tensor(name).float()
-    return pooler

@@ -18,7 +18,7 @@ from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.errors import CheckpointError
 
 # names, paths and versions that say nothing of the function computed
-_IGNORED = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "output_hidden_states",
+_IGNORED = ("transformers_version", "dtype", "torch_dtype", "architectures", "output_hidden_states",
             "output_attentions", "use_cache", "is_decoder", "tie_word_embeddings")
 
 
@@ -47,42 +47,32 @@ def digest_of(module: EncoderModule, tokeniser: Tokeniser) -> str:
             continue
         for layer in layers:
             total.update(layer.activation_path.encode())
-            for tensor in (layer.weight, layer.bias, layer.residual_weight):
-                if tensor is not None:
-                    total.update(_bytes_of(tensor))
+            for tensor in layer.state_dict().values():
+                total.update(bytes_of(tensor))
     for name, part in parts:
         for key, tensor in sorted(part.state_dict().items()):
             total.update(f"{name}.{key}{tuple(tensor.shape)}".encode())
-            total.update(_bytes_of(tensor))
+            total.update(bytes_of(tensor))
     return total.hexdigest()
 
 
 def fingerprint(module: nn.Module) -> UInt8[Tensor, " 32"]:
-    """SHA-256 over the names, types, shapes and bytes of a module's parameters and buffers: says in 32 bytes which
-    weights a frozen model has, so that a training checkpoint need not hold them."""
+    """SHA-256 of a frozen model's state, so that a training checkpoint need not hold it."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(_bytes_of(tensor))
+        digest.update(bytes_of(tensor))
     return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
 def require_same(state: Mapping[str, Tensor], mine: UInt8[Tensor, " 32"], part: str) -> None:
-    """Compare a checkpoint's fingerprint with the loaded model's.
-
-    Raises:
-        CheckpointError: they differ, or the checkpoint has none.
-    """
+    """Raise ``CheckpointError`` unless a checkpoint's fingerprint is the loaded model's."""
     theirs = state.get("fingerprint")
     if theirs is None or not torch.equal(theirs.cpu(), mine.cpu()):
-        other = "no fingerprint" if theirs is None else bytes(theirs.cpu().tolist()).hex()[:12]
-        raise CheckpointError(
-            f"{part}: the checkpoint was made with another frozen model (found {other}, loaded "
-            f"{bytes(mine.cpu().tolist()).hex()[:12]}); give the same model again, or start a new run"
-        )
+        raise CheckpointError(f"{part}: the checkpoint was made with another frozen model; give it, or start a new run")
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
-    # bfloat16 has no numpy type; its bytes do
+def bytes_of(tensor: Tensor) -> memoryview:
+    """A tensor's memory; numpy has no bfloat16, but its bytes."""
     array: Any = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
     return memoryview(array)

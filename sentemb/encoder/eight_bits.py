@@ -19,55 +19,40 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sentemb.encoder.backbone import evaluating, read_json, read_weights
+from sentemb.encoder.backbone import evaluating, read_json, read_weights, refused
+from sentemb.encoder.digest import bytes_of
 from sentemb.encoder.encode import encode_tokens, length_order
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.runners import int8
 from sentemb.encoder.runners.attention import pack
-from sentemb.encoder.runners.choose import LeanRunner, Runners
-from sentemb.encoder.runners.forms import PostNormEncoder
+from sentemb.encoder.runners.choose import Runners, post_norm_form
 from sentemb.errors import ModelError
 from sentemb.files import write_json
 from sentemb.machine.precision import Precision, resolve_precision
-from sentemb.progress import Progress
 from sentemb.types import TokenColumn, Vocabulary
 
 _FACTS, _TENSORS = "int8.json", "int8.safetensors"
 LEAST_TEXTS = 100
 _PREPARED_TOKENS = 4096
 _COMPARED_TOKENS = 16_384
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EightBits:
-    """The rounded maps of a model's layers.
-
-    Attributes:
-        tensors: see ``runners.int8``.
-        dtype: of everything that is not rounded.
-        facts: what ``int8.json`` says: sample sizes, ``mean_cosine`` and ``least_cosine`` to float32 on held-out
-            texts of the sample, and whatever else is noted before the model is saved.
-    """
+    """The rounded maps of a model's layers, see ``runners.int8``."""
 
     tensors: Mapping[str, Tensor]
-    dtype: torch.dtype
-    facts: dict[str, Any]
+    dtype: torch.dtype  # of everything that is not rounded
+    facts: Mapping[str, Any]  # sample sizes, ``mean_cosine`` and ``least_cosine`` to float32 on its held-out texts
 
     @classmethod
     def read(cls, folder: Path) -> EightBits | None:
-        """Of the model in ``folder``; None where it has none.
-
-        Raises:
-            ModelError: damaged files.
-        """
+        """Of the model in ``folder``; None where it has none. Raises ``ModelError`` for damaged files."""
         if not (folder / _FACTS).is_file():
             return None
         facts = read_json(folder / _FACTS)
-        try:
-            dtype = _DTYPES[facts["dtype"]]
-        except (TypeError, KeyError):
-            raise ModelError(f"{folder / _FACTS}: no dtype; known: {', '.join(_DTYPES)}") from None
+        with refused(folder / _FACTS):
+            dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[facts["dtype"]]
         return cls(tensors=read_weights(folder / _TENSORS), dtype=dtype, facts=facts)
 
     def write(self, folder: Path) -> None:
@@ -83,27 +68,21 @@ class EightBits:
         total = hashlib.sha256(str(self.dtype).encode())
         for name, tensor in sorted(self.tensors.items()):
             total.update(name.encode())
-            total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+            total.update(bytes_of(tensor))
         return total.hexdigest()
 
 
 def require_byte_products(device: torch.device) -> None:
     """Raise ``ModelError`` where eight bits cannot be computed."""
-    if device.type != "cpu":
-        raise ModelError('a model of eight bits runs on CPUs; on a GPU encode with precision = "bf16" or "fp32" (its '
-                         "folder holds the full weights too)")
-    if not int8.has_byte_products():
-        raise ModelError("this processor, or this PyTorch, has no exact products of bytes, so a model of eight bits "
-                         'would be no faster here; encode with precision = "fp32" or "bf16" (its folder holds the '
-                         "full weights too)")
+    if device.type == "cpu" and int8.has_byte_products():
+        return
+    where = "on a GPU" if device.type != "cpu" else "here: this processor or PyTorch has no exact products of bytes"
+    raise ModelError(f'a model of eight bits does not run {where}; encode with precision = "fp32" or "bf16" (its '
+                     "folder holds the full weights too)")
 
 
 def format_of(precision: Precision, device: torch.device, form: EightBits | None) -> tuple[torch.dtype, bool]:
-    """The dtype of a precision on a device, and whether it is eight bits: those of a quantised model by default.
-
-    Raises:
-        ModelError: a precision that the device, or the model, does not have.
-    """
+    """The dtype of a precision on a device, and whether it is eight bits: those of a quantised model by default."""
     if form is not None and precision in ("auto", "int8"):
         require_byte_products(device)
         return form.dtype, True
@@ -111,36 +90,20 @@ def format_of(precision: Precision, device: torch.device, form: EightBits | None
 
 
 def prepare(module: EncoderModule, column: TokenColumn, vocabulary: Vocabulary) -> EightBits:
-    """Round the layers' maps on half of the sample; measure the change on the other half.
-
-    Args:
-        column: token ids of distinct texts.
-
-    Raises:
-        ModelError: too few texts, or an architecture, device or processor that has no such form.
-    """
+    """Round the layers' maps on half of the sample (token ids of distinct texts), measure the change on the rest."""
     require_byte_products(next(module.parameters()).device)
     if len(column) < LEAST_TEXTS:
         raise ModelError(f"{len(column)} different texts; eight bits need at least {LEAST_TEXTS}, of the kind that the "
                          "model will encode: half to prepare the scales, half to measure the change")
-    dtype = resolve_precision("auto", torch.device("cpu"))
-    runners = Runners()
-    lean = runners.ready(module, dtype, vocabulary)
-    if not isinstance(lean, LeanRunner) or not isinstance(lean.form, PostNormEncoder):
-        raise ModelError(f"{type(module.backbone).__name__} has no form of eight bits; BERT, RoBERTa, XLM-RoBERTa, "
-                         "CamemBERT, ELECTRA, DistilBERT and MPNet have one")
+    dtype, runners = resolve_precision("auto", torch.device("cpu")), Runners()
+    form = post_norm_form(runners.ready(module, dtype, vocabulary), module)
     order = length_order(column.lengths)  # both samples are spread evenly over the lengths, longest first
     prepared = column.take(_evenly(order[0::2], column, _PREPARED_TOKENS))
     compared = column.take(_evenly(order[1::2], column, _COMPARED_TOKENS))
     with torch.inference_mode(), evaluating(module):
-        tensors = int8.prepare(lean.form, pack(prepared))
-    with Progress("measuring", total=None, unit="texts", enabled=False) as bar:
-        exact, moved = (
-            encode_tokens(module, run, compared, bar=bar)
-            for run in (Runners().ready(module, torch.float32, vocabulary),
-                        runners.ready(module, dtype, vocabulary, int8_tensors=tensors))
-        )
-    cosines = (exact * moved).sum(axis=1)
+        tensors = int8.prepare(form, pack(prepared))
+    exact = encode_tokens(module, Runners().ready(module, torch.float32, vocabulary), compared)
+    cosines = (exact * encode_tokens(module, runners.ready(module, dtype, vocabulary, tensors), compared)).sum(axis=1)
     if not np.isfinite(cosines).all():
         raise ModelError("the model's vectors of these texts are not finite, in float32 or in eight bits")
     return EightBits(tensors=tensors, dtype=dtype, facts={

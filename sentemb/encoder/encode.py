@@ -3,8 +3,7 @@
     texts ─► distinct texts ─► token ids ─► longest first ─► batches of at most ``batch_tokens`` tokens
           ─► runner (token ids to pooled vectors) ─► heads ─► cut to ``dim`` ─► unit length ─► original order
 
-What a vector is depends on the model, the text, the settings and the device. The other texts of a call decide which
-rows share a batch, which changes a vector by floating-point rounding at most.
+The other texts of a call decide which rows share a batch, which changes a vector by rounding at most.
 """
 
 from __future__ import annotations
@@ -25,32 +24,24 @@ from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.runners.choose import Runner
 from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.errors import ModelError
-from sentemb.machine.allocation import keep_freed_memory
-from sentemb.progress import Progress, is_quiet
+from sentemb.machine.resources import keep_freed_memory
+from sentemb.progress import Progress
 from sentemb.types import TokenColumn, Vectors
 
 _log = logging.getLogger("sentemb")
 
 # padded tokens a batch: on a CPU few enough that a layer's values stay in the cache, on a GPU enough to fill it
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
-_OTHER_DEVICES = 16_384
 _MAX_ROWS = 4096  # a batch, however short its texts
 WINDOW = 32_768  # texts that are tokenised ahead while the ones before them are computed
 
 
 def encode_texts(
-    module: EncoderModule, run: Runner, texts: Sequence[str], *, tokeniser: Tokeniser, prefix: str, normalise: bool,
-    dim: int | None, batch_tokens: int | None, bar: Progress,
+    texts: Sequence[str], encode: Callable[..., Vectors], tokeniser: Tokeniser, *, prefix: str, width: int,
+    bar: Progress,
 ) -> Vectors:
-    """Embeddings (texts, d) float32; equal texts are tokenised and computed once.
-
-    Args:
-        prefix: a prompt, put in front of every text.
-        normalise, dim, batch_tokens: as for ``encode_tokens``.
-
-    Raises:
-        ModelError: an entry is no string.
-    """
+    """Embeddings (texts, width) of prefix + text, by ``encode_tokens`` with its settings; equal texts are tokenised and
+    computed once."""
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise ModelError(f"text {row} is {type(text).__name__}, not a string")
@@ -60,13 +51,9 @@ def encode_texts(
         return tokeniser([prefix + text for text in part] if prefix else part)
 
     unique = distinct(texts)
-    out = np.empty((len(texts), dim or module.exported_width), dtype=np.float32)
+    out = np.empty((len(texts), width), dtype=np.float32)
     for start, column in tokenise_ahead(unique.values, tokenise):
-        rows = unique.first[start : start + len(column)]
-        encode_tokens(
-            module, run, column, normalise=normalise, dim=dim, batch_tokens=batch_tokens, bar=bar,
-            prompt_tokens=prompt_tokens, out=out, rows=rows,
-        )
+        out[unique.first[start : start + len(column)]] = encode(column, prompt_tokens=prompt_tokens)
     if tokeniser.cut_count > cut_before == 0:
         _log.warning("%d of %d texts are longer than %d tokens and were cut there (Encoder.cut_count counts on)",
                      tokeniser.cut_count, len(texts), tokeniser.max_tokens)
@@ -77,35 +64,25 @@ def encode_texts(
 
 
 def encode_tokens(
-    module: EncoderModule, run: Runner, column: TokenColumn, *, bar: Progress, normalise: bool = True,
-    dim: int | None = None, batch_tokens: int | None = None, prompt_tokens: int = 0, out: Vectors | None = None,
-    rows: NDArray[np.int64] | None = None,
+    module: EncoderModule, run: Runner, column: TokenColumn, *, normalise: bool = True, dim: int | None = None,
+    batch_tokens: int | None = None, bar: Progress | None = None, prompt_tokens: int = 0,
 ) -> Vectors:
-    """Embeddings of every row of token ids, by the module in evaluation mode, without gradient.
+    """Embeddings of every row of token ids, by the module in evaluation mode; see ``Encoder.encode``.
 
     Args:
-        normalise: to unit length.
-        dim: leading dimensions to keep (before normalising); None keeps all.
-        batch_tokens: padded tokens a batch; None takes the device's ``BATCH_TOKENS``.
         prompt_tokens: leading tokens of every row that belong to a prompt.
-        out: where to write; allocated when None.
-        rows: row of ``out`` for every row of ``column``; the same row when None.
-
-    Raises:
-        ModelError: a row without tokens, or one that is longer than the backbone's positions.
     """
-    limit, longest = position_limit(module.backbone), int(column.lengths.max(initial=1))
+    limit, longest = position_limit(module.backbone), column.lengths.max(initial=1)
     if limit is not None and longest > limit:
         raise ModelError(f"a row has {longest} tokens; the backbone's positions end at {limit}")
     if column.lengths.min(initial=1) < 1:
         raise ModelError("a row has no tokens; every row needs at least one")
     device = next(module.parameters()).device
     width = dim or module.exported_width
-    if out is None:
-        out = np.empty((len(column), width), dtype=np.float32)
+    out = np.empty((len(column), width), dtype=np.float32)
     if device.type == "cpu":
         keep_freed_memory()
-    budget = batch_tokens or BATCH_TOKENS.get(device.type, _OTHER_DEVICES)
+    budget = batch_tokens or BATCH_TOKENS.get(device.type, 16_384)
     order = length_order(column.lengths)
     with torch.inference_mode(), evaluating(module), torch.autocast(device.type, enabled=False):
         for begin, end in budget_batches(column.lengths[order], budget):
@@ -114,8 +91,9 @@ def encode_tokens(
             embedding = module.project(pooled, exported=True)[:, :width]
             if normalise:
                 embedding = nn.functional.normalize(embedding, dim=-1)
-            out[batch if rows is None else rows[batch]] = embedding.cpu().numpy()
-            bar.advance(len(batch))
+            out[batch] = embedding.cpu().numpy()
+            if bar is not None:
+                bar.advance(len(batch))
     return out
 
 
@@ -125,14 +103,11 @@ def length_order(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def budget_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[tuple[int, int]]:
-    """Cut rows that are sorted from longest to shortest into (begin, end) of rows × longest ≤ ``budget`` tokens.
-
-    A row longer than the budget makes a batch of its own.
-    """
+    """Cut rows that are sorted from longest to shortest into (begin, end) of rows × longest ≤ ``budget`` tokens, or of
+    one row that is longer."""
     begin = 0
     while begin < len(lengths):
-        size = max(1, min(_MAX_ROWS, budget // max(int(lengths[begin]), 1)))
-        end = min(len(lengths), begin + size)
+        end = min(len(lengths), begin + max(1, min(_MAX_ROWS, budget // int(lengths[begin]))))
         yield begin, end
         begin = end
 
@@ -148,9 +123,9 @@ def tokenise_ahead(
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenise") as pool:
         ahead = pool.submit(tokenise, texts[:window])
         for start in range(0, len(texts), window):
-            column = ahead.result()
-            if start + window < len(texts):
-                ahead = pool.submit(tokenise, texts[start + window : start + 2 * window])
+            column, following = ahead.result(), texts[start + window : start + 2 * window]
+            if following:
+                ahead = pool.submit(tokenise, following)
             yield start, column
 
 
@@ -160,6 +135,6 @@ def progress_bar(progress: bool | Progress | None, total: int) -> Iterator[Progr
     if isinstance(progress, Progress):
         yield progress
         return
-    is_shown = total > 10_000 if progress is None else progress
-    with Progress("encoding", total=total, unit="texts", enabled=is_shown and not is_quiet()) as bar:
+    enabled = total > 10_000 if progress is None else progress
+    with Progress("encoding", total=total, unit="texts", enabled=enabled) as bar:
         yield bar

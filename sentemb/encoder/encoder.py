@@ -6,25 +6,24 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from sentemb.data.tokens import text_hashes
-from sentemb.encoder.adapters import merged
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare
 from sentemb.encoder.encode import encode_texts, encode_tokens, progress_bar
-from sentemb.encoder.loading import HeadChoice, Loaded, load, remember
+from sentemb.encoder.heads import HeadChoice
+from sentemb.encoder.layout import whole_folder, write_backbone, write_modules
+from sentemb.encoder.loading import Loaded, load, remember
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice
 from sentemb.encoder.runners.choose import Runner, Runners, comparison_name, weights_state
-from sentemb.encoder.saving import whole_folder, write_backbone, write_model_config, write_modules
 from sentemb.encoder.source import locate
 from sentemb.errors import ModelError, did_you_mean
 from sentemb.machine.precision import Precision, check_precision, find_device
-from sentemb.maths.similarity import pairwise
 from sentemb.progress import Progress
 from sentemb.types import Similarity, TokenColumn, Vectors, Vocabulary
 
@@ -36,11 +35,9 @@ class Encoder:
     (1, 384)
 
     Attributes:
-        tokeniser: texts to token ids.
         source: where the model was loaded from.
-        precision: what ``encode`` runs in unless told otherwise.
-        is_normalised: whether embeddings are scaled to unit length unless told otherwise.
-        prompts: named prefixes; default_prompt names the one that is used unless told otherwise.
+        precision, is_normalised, default_prompt: of ``encode``, unless told otherwise.
+        prompts: named prefixes.
         similarity_name: what the model was made for, ``cosine`` or ``dot``.
     """
 
@@ -54,23 +51,14 @@ class Encoder:
         self.prompts = {**layout.prompts, **prompts}
         self.default_prompt = layout.default_prompt
         self.similarity_name: Similarity = layout.similarity
-        self._eight_bits = eight_bits
-        self._loaded = replace(loaded, state=weights_state(loaded.module))
-        self._digest: tuple[int, str] | None = None
+        self._loaded, self._eight_bits = loaded, eight_bits
+        self._digest: tuple[int, str] | None = None  # of which state of the weights
 
     @classmethod
     def load(
-        cls,
-        source: str | Path,
-        *,
-        pooling: PoolingChoice | None = None,
-        head: HeadChoice | None = None,
-        max_tokens: int | None = None,
-        device: str | torch.device | None = None,
-        precision: str = "auto",
-        trust_remote_code: bool = False,
-        prompts: Mapping[str, str] | None = None,
-        revision: str | None = None,
+        cls, source: str | Path, *, pooling: PoolingChoice | None = None, head: HeadChoice | None = None,
+        max_tokens: int | None = None, device: str | torch.device | None = None, precision: str = "auto",
+        trust_remote_code: bool = False, prompts: Mapping[str, str] | None = None, revision: str | None = None,
     ) -> Encoder:
         """Load a model.
 
@@ -82,9 +70,8 @@ class Encoder:
             head: behind the checkpoint's own heads: a name, a table, a ``Head``, or a list of those.
             max_tokens: overrides the checkpoint's limit.
             device: the GPU where there is one, else the CPU.
-            precision: of ``encode``: fp32, bf16, fp16 (GPU), or auto. Auto is bf16 where this machine multiplies it
-                clearly faster than fp32, else fp32; for a model of eight bits (``sentemb quantize``) it is int8. The
-                weights in ``module`` stay in float32.
+            precision: of ``encode``: fp32, bf16, fp16 (GPU), or auto: bf16 where this machine multiplies it clearly
+                faster than fp32, else fp32; int8 for a model of ``sentemb quantize``. ``module`` stays in float32.
             trust_remote_code: run Python code that comes with the checkpoint.
             prompts: added to (and overriding) the checkpoint's named prompts.
             revision: branch, tag or commit of a hub repository.
@@ -93,8 +80,7 @@ class Encoder:
             ModelError: nothing there, not safetensors, or parts that do not fit.
         """
         folder = locate(source, revision=revision, trust_remote_code=trust_remote_code)
-        where, checked = find_device(device), check_precision(precision)
-        eight_bits = EightBits.read(folder)
+        where, checked, eight_bits = find_device(device), check_precision(precision), EightBits.read(folder)
         loaded = load(
             folder, pooling=pooling, head=head, max_tokens=max_tokens, trust_remote_code=trust_remote_code,
             dtype=format_of(checked, where, eight_bits)[0], device=where,
@@ -105,9 +91,7 @@ class Encoder:
     def module(self) -> EncoderModule:
         """The trainable ``nn.Module``: backbone, pooling, heads. Completed on first use after a lean start."""
         if self._loaded.complete is not None:
-            full, device = self._loaded.complete(), self.device
-            full.module.to(device)
-            self._loaded = replace(full, state=weights_state(full.module))
+            self._loaded = self._loaded.complete(self.device)
         return self._loaded.module
 
     @property
@@ -133,9 +117,8 @@ class Encoder:
     @property
     def eight_bits(self) -> EightBits | None:
         """The form that ``sentemb quantize`` prepared, if any; None once a weight changed (it was for the old ones)."""
-        if self._eight_bits is not None and weights_state(self._loaded.module) != self._loaded.state:
-            return None
-        return self._eight_bits
+        is_valid = self._eight_bits and weights_state(self._loaded.module) == self._loaded.state
+        return self._eight_bits if is_valid else None
 
     @property
     def device(self) -> torch.device:
@@ -149,15 +132,12 @@ class Encoder:
         return "int8" if is_int8 else str(dtype).removeprefix("torch.")
 
     def to(self, device: str | torch.device) -> Encoder:
-        """Move the weights; gives the encoder itself. Raises ``ModelError`` where there is no such device."""
+        """Move the weights; gives the encoder itself."""
         self._loaded.module.to(find_device(device))
         return self
 
     def digest(self) -> str:
-        """SHA-256 over everything that decides an embedding: weights, configuration, tokenizer, pooling, heads.
-
-        The same on every machine.
-        """
+        """SHA-256 over everything that decides an embedding, the same on every machine."""
         if self._loaded.memo is not None and self._loaded.complete is not None:
             digest = self._loaded.memo.digest  # lean: the weights cannot have changed
         else:
@@ -171,20 +151,12 @@ class Encoder:
 
     def tokenise(self, texts: Sequence[str]) -> TokenColumn:
         """Token ids of every text, special tokens included, cut to ``max_tokens``, with the texts' hashes."""
-        column = self.tokeniser(texts)
-        return TokenColumn(flat=column.flat, offsets=column.offsets, text=text_hashes(texts))
+        return replace(self.tokeniser(texts), text=text_hashes(texts))
 
     def encode(
-        self,
-        texts: str | Iterable[str] | TokenColumn,
-        *,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        normalise: bool | None = None,
-        precision: str | None = None,
-        batch_tokens: int | None = None,
-        dim: int | None = None,
-        progress: bool | Progress | None = None,
+        self, texts: str | Iterable[str] | TokenColumn, *, prompt: str | None = None, prompt_name: str | None = None,
+        normalise: bool | None = None, precision: str | None = None, batch_tokens: int | None = None,
+        dim: int | None = None, progress: bool | Progress | None = None,
     ) -> Vectors:
         """Embeddings in the order of the texts, (texts, d) float32; one text alone gives (d,).
 
@@ -207,67 +179,40 @@ class Encoder:
             raise ModelError(f"batch_tokens = {batch_tokens}; it must be at least 1")
         if dim is not None and not 1 <= dim <= self.width:
             raise ModelError(f"dim = {dim}; allowed: 1 to {self.width}")
+        name = self.default_prompt if prompt_name is None else prompt_name
+        if prompt is None and name is not None and name not in self.prompts:
+            raise ModelError(f'prompt_name = "{name}"{did_you_mean(name, self.prompts)}')
         run = self._runner(check_precision(precision or self.precision))
-        module = self._loaded.module
-        normalise = self.is_normalised if normalise is None else normalise
-        if isinstance(texts, TokenColumn):
-            with progress_bar(progress, len(texts)) as bar:
-                return encode_tokens(
-                    module, run, texts, normalise=normalise, dim=dim, batch_tokens=batch_tokens, bar=bar
-                )
-        rows = [texts] if isinstance(texts, str) else list(texts)
-        if prompt is None:
-            name = self.default_prompt if prompt_name is None else prompt_name
-            if name is not None and name not in self.prompts:
-                raise ModelError(f'prompt_name = "{name}"{did_you_mean(name, self.prompts)}')
-            prompt = "" if name is None else self.prompts[name]
+        rows = texts if isinstance(texts, TokenColumn) else [texts] if isinstance(texts, str) else list(texts)
         with progress_bar(progress, len(rows)) as bar:
-            vectors = encode_texts(
-                module, run, rows, tokeniser=self.tokeniser, prefix=prompt, normalise=normalise, dim=dim,
-                batch_tokens=batch_tokens, bar=bar,
+            encode = partial(
+                encode_tokens, self._loaded.module, run, dim=dim, batch_tokens=batch_tokens, bar=bar,
+                normalise=self.is_normalised if normalise is None else normalise,
             )
+            if isinstance(rows, TokenColumn):
+                return encode(rows)
+            prefix = prompt if prompt is not None else "" if name is None else self.prompts[name]
+            vectors = encode_texts(rows, encode, self.tokeniser, prefix=prefix, width=dim or self.width, bar=bar)
         return vectors[0] if isinstance(texts, str) else vectors
-
-    def encode_query(
-        self, texts: str | Iterable[str], *, normalise: bool | None = None, dim: int | None = None,
-        progress: bool | Progress | None = None,
-    ) -> Vectors:
-        """``encode`` with the model's prompt for queries, where it was saved with one."""
-        name = "query" if "query" in self.prompts else None
-        return self.encode(texts, prompt_name=name, normalise=normalise, dim=dim, progress=progress)
-
-    def encode_document(
-        self, texts: str | Iterable[str], *, normalise: bool | None = None, dim: int | None = None,
-        progress: bool | Progress | None = None,
-    ) -> Vectors:
-        """``encode`` with the model's prompt for documents (named document, passage or corpus), where it has one."""
-        name = next((name for name in ("document", "passage", "corpus") if name in self.prompts), None)
-        return self.encode(texts, prompt_name=name, normalise=normalise, dim=dim, progress=progress)
 
     def _runner(self, precision: Precision) -> Runner:
         """What turns token ids into pooled vectors in ``precision``; a lean start that cannot is completed first."""
         eight_bits = self.eight_bits
         dtype, is_int8 = format_of(precision, self.device, eight_bits)
-        if self._loaded.complete is not None and comparison_name(dtype, self.device) not in self._loaded.runners.agrees:
+        if comparison_name(dtype, self.device) not in self._loaded.runners.agrees:
             assert self.module is self._loaded.module
         loaded = self._loaded
         tensors = eight_bits.tensors if eight_bits is not None and is_int8 else None
-        run = loaded.runners.ready(loaded.module, dtype, self.vocabulary, int8_tensors=tensors)
+        run = loaded.runners.ready(loaded.module, dtype, self.vocabulary, tensors)
         self._loaded = remember(loaded, dtype)
         return run
 
-    def similarity(self, first: Vectors | Tensor, second: Vectors | Tensor) -> Vectors:
-        """Every row of ``first`` with every row of ``second``, by the model's own similarity: (n, m)."""
-        values = pairwise(torch.as_tensor(first), torch.as_tensor(second), self.similarity_name)
-        return values.cpu().numpy()
-
     def quantised(self, texts: Sequence[str]) -> Encoder:
-        """The model with the larger products of its layers in eight bits, prepared once on a sample of texts.
+        """Another encoder of the same weights with the larger products of its layers in eight bits, whose
+        ``eight_bits.facts`` say how far its vectors are from float32.
 
         Args:
             texts: at least 100 of those that it will encode; half prepare the scales, the others measure the change.
-
-        Returns: another encoder of the same weights; ``eight_bits.facts`` says how far its vectors are from float32.
 
         Raises:
             ModelError: too few texts, or an architecture, device or processor that has no such form.
@@ -287,11 +232,10 @@ class Encoder:
         """
         module, eight_bits = self.module, self.eight_bits
         with whole_folder(Path(folder)) as temporary:
-            write_backbone(temporary, merged(module.backbone), self._loaded.carried, dtype=dtype,
-                           all_layers=module.pooling.needs_layers)
-            write_modules(temporary, module, is_normalised=self.is_normalised)
-            write_model_config(temporary, prompts=self.prompts, default_prompt=self.default_prompt,
-                               similarity=self.similarity_name, max_tokens=self.max_tokens)
+            write_backbone(temporary, module, self._loaded.carried, dtype)
+            write_modules(temporary, module, is_normalised=self.is_normalised, prompts=self.prompts,
+                          default_prompt=self.default_prompt, similarity=self.similarity_name,
+                          max_tokens=self.max_tokens)
             self.tokeniser.save(temporary)
             if eight_bits is not None:
                 eight_bits.write(temporary)

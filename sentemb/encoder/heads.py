@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -11,29 +11,18 @@ from torch import Tensor, nn
 
 from sentemb.parts import Count, Part
 
-
-@dataclass(frozen=True, kw_only=True)
-class DenseLayer:
-    """A head's layer as sentence-transformers' ``Dense`` holds it: ``activation(weight · x + bias)``."""
-
-    weight: Tensor  # (out, in)
-    bias: Tensor | None
-    activation: type[nn.Module]
-    residual: bool = False
-    residual_weight: Tensor | None = None  # (out, in), where the widths differ
-
-    @property
-    def activation_path(self) -> str:
-        """As ``torch.nn.modules.activation.Tanh``."""
-        return f"{self.activation.__module__}.{self.activation.__qualname__}"
+Activation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"]
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "identity": nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
+}
 
 
 class Head(Part, nn.Module, room="heads"):
-    """A map from pooled vectors to embeddings. Keyword-only, light constructors; ``bind`` makes the modules.
+    """A map from pooled vectors to embeddings.
 
-    ``train_only`` heads take part in training and are left out of what is exported.
-    ``keeps_dimensions`` says that value i of the output stands for value i of the input (a normalisation); leading
-    values of a ``train_only`` head's output then say something about leading values of what is exported.
+    ``train_only`` heads take part in training and are left out of what is exported. ``keeps_dimensions`` says that
+    value i of the output stands for value i of the input (a normalisation), so that nested dimensions may be trained.
     """
 
     keeps_dimensions: bool = False
@@ -46,8 +35,8 @@ class Head(Part, nn.Module, room="heads"):
         """Make the modules for inputs of ``width``; gives the output width."""
         raise NotImplementedError
 
-    def dense_layers(self) -> list[DenseLayer] | None:
-        """The head at inference as dense layers, or None where it cannot be written so."""
+    def dense_layers(self) -> list[Dense] | None:
+        """The head at inference as ``Dense`` ones, or None where it cannot be written so."""
         return None
 
 
@@ -75,8 +64,8 @@ class MLP(Head):
         out: Tensor = self.linear(pooled).tanh()
         return out
 
-    def dense_layers(self) -> list[DenseLayer]:
-        return [DenseLayer(weight=self.linear.weight, bias=self.linear.bias, activation=nn.Tanh)]
+    def dense_layers(self) -> list[Dense]:
+        return [Dense.holding(self.linear.weight, self.linear.bias, "tanh")]
 
 
 class Projector(Head):
@@ -106,33 +95,18 @@ class Projector(Head):
         out: Tensor = self.second_norm(self.second(inner))
         return out
 
-    def dense_layers(self) -> list[DenseLayer]:
-        """With running statistics a BatchNorm is a scale and a shift, so both fold into the linear maps."""
-        first_weight, first_bias = _fold(self.first.weight, self.first_norm)
-        second_weight, second_bias = _fold(self.second.weight, self.second_norm)
-        return [
-            DenseLayer(weight=first_weight, bias=first_bias, activation=nn.ReLU),
-            DenseLayer(weight=second_weight, bias=second_bias, activation=nn.Identity),
-        ]
+    def dense_layers(self) -> list[Dense]:
+        return [_folded(self.first, self.first_norm, "relu"), _folded(self.second, self.second_norm, "identity")]
 
 
 @torch.no_grad()
-def _fold(weight: Float[Tensor, "o i"], norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    slope = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.affine:
-        slope = slope * norm.weight.double()
-    shift = -norm.running_mean.double() * slope
-    if norm.affine:
-        shift = shift + norm.bias.double()
-    return (weight.double() * slope[:, None]).to(weight.dtype), shift.to(weight.dtype)
-
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "identity": nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU,
-    "sigmoid": nn.Sigmoid,
-}
+def _folded(linear: nn.Linear, norm: nn.BatchNorm1d, activation: Activation) -> Dense:
+    """With running statistics a BatchNorm is a scale and a shift, which fold into the linear map before it."""
+    mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
+    slope = (variance + norm.eps).rsqrt() * (norm.weight.double() if norm.affine else 1)
+    shift = (norm.bias.double() if norm.affine else 0) - mean * slope
+    weight = linear.weight
+    return Dense.holding((weight.double() * slope[:, None]).to(weight.dtype), shift.to(weight.dtype), activation)
 
 
 class Dense(Head):
@@ -147,31 +121,39 @@ class Dense(Head):
     """
 
     def __init__(
-        self, *, out_features: Count,
-        activation: Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"] = "tanh",
-        bias: bool = True, residual: bool = False, train_only: bool = False,
+        self, *, out_features: Count, activation: Activation = "tanh", bias: bool = True, residual: bool = False,
+        train_only: bool = False,
     ) -> None:
         super().__init__(train_only=train_only)
         self.out_features, self.bias, self.is_residual = out_features, bias, residual
-        self.activation_name = activation
+        self.activation = ACTIVATIONS[activation]()
 
     def bind(self, width: int) -> int:
         self.linear = nn.Linear(width, self.out_features, bias=self.bias)
-        self.activation = ACTIVATIONS[self.activation_name]()
-        self.residual: nn.Module | None = None
-        if self.is_residual:
-            same = width == self.out_features
-            self.residual = nn.Identity() if same else nn.Linear(width, self.out_features, bias=False)
+        has_map = self.is_residual and width != self.out_features
+        self.residual = nn.Linear(width, self.out_features, bias=False) if has_map else nn.Identity()
         return self.out_features
 
     def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n o"]:
         out: Tensor = self.activation(self.linear(pooled))
-        return out if self.residual is None else out + self.residual(pooled)
+        return out + self.residual(pooled) if self.is_residual else out
 
-    def dense_layers(self) -> list[DenseLayer]:
-        extra = self.residual.weight if isinstance(self.residual, nn.Linear) else None
-        return [DenseLayer(weight=self.linear.weight, bias=self.linear.bias, activation=type(self.activation),
-                           residual=self.is_residual, residual_weight=extra)]
+    @classmethod
+    def holding(cls, weight: Tensor, bias: Tensor, activation: Activation) -> Dense:
+        """Of given weights, (out, in) and (out,)."""
+        head = cls(out_features=len(weight), activation=activation)
+        with torch.device("meta"):  # draws no random numbers
+            head.bind(weight.shape[1])
+        head.linear.weight, head.linear.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+        return head
+
+    def dense_layers(self) -> list[Dense]:
+        return [self]
+
+    @property
+    def activation_path(self) -> str:
+        """As ``torch.nn.modules.activation.Tanh``."""
+        return f"{type(self.activation).__module__}.{type(self.activation).__qualname__}"
 
 
 class LayerNorm(Head):
@@ -195,9 +177,15 @@ class LayerNorm(Head):
         return out
 
 
-PARTS: dict[str, type[Head]] = {
-    "mlp": MLP,
-    "projector": Projector,
-    "dense": Dense,
-    "layer_norm": LayerNorm,
-}
+PARTS: dict[str, type[Head]] = {"mlp": MLP, "projector": Projector, "dense": Dense, "layer_norm": LayerNorm}
+
+HeadChoice = Head | str | Mapping[str, Any] | Sequence["Head | str | Mapping[str, Any]"]
+
+
+def make_heads(choice: HeadChoice | None) -> list[Head]:
+    """Heads, not bound yet, from a name, a table with ``use``, a head of the same settings, or a list of those; raises
+    ``PartError`` for an unknown name or setting."""
+    if choice is None:
+        return []
+    choices = [choice] if isinstance(choice, Head | str | Mapping) else choice
+    return [cast(Head, Head._read(one)).fresh() for one in choices]

@@ -1,40 +1,42 @@
-"""Reading the sentence-transformers folder layout, with older and newer module names."""
+"""The sentence-transformers folder layout: read with older and newer module names, written with the older ones, which
+every release opens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from sentemb.encoder.adapters import merged
 from sentemb.encoder.backbone import read_json, read_weights, weight_files
-from sentemb.encoder.heads import ACTIVATIONS, Dense, Head, LayerNorm
-from sentemb.encoder.poolings import TOKEN_POOLINGS, LayerMean, Pooling, make_pooling
-from sentemb.errors import ModelError, PartError, did_you_mean
-from sentemb.parts import room
+from sentemb.encoder.heads import ACTIVATIONS, Activation, Dense, Head, LayerNorm
+from sentemb.encoder.module import EncoderModule
+from sentemb.encoder.poolings import TOKEN_POOLINGS, LayerMean, Pooling, known_form, make_pooling
+from sentemb.errors import ModelError, NumericError, PartError, did_you_mean, first_line
+from sentemb.files import atomic_folder, write_json
+from sentemb.parts import room, to_table
 from sentemb.types import Similarity
 
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout", "WeightedLayerPooling")
-_SIMILARITIES: dict[str, Similarity] = {"cosine": "cosine", "dot": "dot"}
+_THEIRS = "sentence_transformers.models."
+_WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a checkpoint's folder says beside the backbone's weights.
+    """What a checkpoint's folder says beside the backbone's weights."""
 
-    Attributes:
-        backbone: folder of the backbone.
-        pooling: not bound yet, with the weights that it was saved with; None: not said.
-        pools_prompt: whether a prompt's tokens are pooled too.
-        heads: not bound yet, with their weights.
-    """
-
-    backbone: Path
-    pooling: tuple[Pooling, Mapping[str, Tensor]] | None = None
-    pools_prompt: bool = True
-    heads: tuple[tuple[Head, Mapping[str, Tensor]], ...] = ()
+    backbone: Path  # its folder
+    pooling: tuple[Pooling, Mapping[str, Tensor]] | None = None  # not bound yet, and its weights; None: not said
+    pools_prompt: bool = True  # whether a prompt's tokens are pooled too
+    heads: tuple[tuple[Head, Mapping[str, Tensor]], ...] = ()  # not bound yet, and their weights
     is_normalised: bool = False
     max_tokens: int | None = None
     lower_case: bool = False
@@ -43,96 +45,80 @@ class Layout:
     similarity: Similarity = "cosine"
 
 
+# ------------------------------------------------------------------------------------------------- reading
 def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
-    """Read ``modules.json`` and what it names; a plain Hugging Face folder gives a bare ``Layout``.
-
-    Args:
-        trust_remote_code: import a pooling's class that is neither sentemb's nor imported already.
-
-    Raises:
-        ModelError: a module that sentemb does not have, a missing file, weights that are not safetensors.
-    """
-    layout = Layout(backbone=folder)
-    if not (folder / "modules.json").is_file():
+    """Read ``modules.json`` and what it names; a plain Hugging Face folder gives a bare ``Layout``."""
+    layout, listed = Layout(backbone=folder), folder / "modules.json"
+    if not listed.is_file():
         return layout
-    modules = sorted(read_json(folder / "modules.json"), key=lambda module: int(module.get("idx", 0)))
     layer_weights: tuple[float, ...] | None = None
-    for module in modules:
+    for module in sorted(read_json(listed), key=lambda module: int(module.get("idx", 0))):
         path = str(module["type"])
         name, home = path.rsplit(".", 1)[-1], folder / module.get("path", "")
         is_theirs = path.startswith("sentence_transformers.")
         if name == "Transformer":
-            layout = _read_transformer(layout, home)
+            configs = sorted(home.glob("sentence_*_config.json"), key=lambda path: "_bert_" not in path.name)
+            config = read_json(configs[0]) if configs else {}
+            layout = replace(layout, backbone=home, max_tokens=config.get("max_seq_length"),
+                             lower_case=bool(config.get("do_lower_case", False)))
         elif name == "Pooling" and is_theirs:
             layout = _read_pooling(layout, home, layer_weights)
         elif name == "WeightedLayerPooling":
-            layer_weights = _read_layer_weights(home)
+            first = int(read_json(home / "config.json")["layer_start"])
+            layer_weights = (0.0,) * first + tuple(read_weights(*weight_files(home))["layer_weights"].tolist())
         elif name == "Dense":
-            layout = replace(layout, heads=(*layout.heads, (_read_dense(home), _head_weights(home))))
+            layout = replace(layout, heads=(*layout.heads, (_read_dense(home), read_weights(*weight_files(home)))))
         elif name == "LayerNorm":
             # older releases write the weights without the module's name
-            weights = {f"norm.{key.removeprefix('norm.')}": value for key, value in _head_weights(home).items()}
+            stored = read_weights(*weight_files(home))
+            weights = {f"norm.{key.removeprefix('norm.')}": value for key, value in stored.items()}
             layout = replace(layout, heads=(*layout.heads, (LayerNorm(), weights)))
         elif name == "Normalize":
             layout = replace(layout, is_normalised=True)
         elif not is_theirs:
-            pooling = _pooling_from_outside(path, home, folder, trust_remote_code)
-            weights = read_weights(home / "model.safetensors") if (home / "model.safetensors").is_file() else {}
+            try:
+                pooling = _pooling_from_outside(read_json(home / "config.json"), trust_remote_code)
+            except (PartError, TypeError) as error:
+                raise ModelError(
+                    f'{listed}: module type "{path}" is no module that sentemb has ({error})'
+                    f"{did_you_mean(name, KNOWN_MODULES)}; where it is a pooling of your own, import "
+                    f"{path.rpartition('.')[0]} before loading, or load with trust_remote_code=True"
+                ) from None
+            weights = read_weights(home / _WEIGHTS) if (home / _WEIGHTS).is_file() else {}
             layout = replace(layout, pooling=(pooling, weights))
         elif name != "Dropout":
-            raise ModelError(f'{folder / "modules.json"}: module type "{path}"{did_you_mean(name, KNOWN_MODULES)}')
-    return _read_model_config(layout, folder)
-
-
-def _read_transformer(layout: Layout, home: Path) -> Layout:
-    paths = sorted(home.glob("sentence_*_config.json"), key=lambda path: "_bert_" not in path.name)
-    config = read_json(paths[0]) if paths else {}
-    return replace(layout, backbone=home, max_tokens=config.get("max_seq_length"),
-                   lower_case=bool(config.get("do_lower_case", False)))
+            raise ModelError(f'{listed}: module type "{path}"{did_you_mean(name, KNOWN_MODULES)}')
+    return _read_model_config(layout, folder / "config_sentence_transformers.json")
 
 
 def _read_pooling(layout: Layout, home: Path, layer_weights: tuple[float, ...] | None) -> Layout:
     config = read_json(home / "config.json")
     names = {cls.mode: name for name, cls in TOKEN_POOLINGS.items()}
     if "pooling_mode" in config:
-        theirs = [config["pooling_mode"]] if isinstance(config["pooling_mode"], str) else list(config["pooling_mode"])
-        unknown = [mode for mode in theirs if mode not in names]
+        modes = [config["pooling_mode"]] if isinstance(config["pooling_mode"], str) else config["pooling_mode"]
+        unknown = [mode for mode in modes if mode not in names]
         if unknown:
             raise ModelError(f'{home / "config.json"}: pooling_mode = "{unknown[0]}"{did_you_mean(unknown[0], names)}')
-        modes = tuple(names[mode] for mode in theirs)
     else:
-        modes = tuple(name for name, cls in TOKEN_POOLINGS.items() if config.get(cls.flag)) or ("mean",)
-    pooling = make_pooling("+".join(modes))
+        modes = [cls.mode for cls in TOKEN_POOLINGS.values() if config.get(cls.flag)] or ["mean"]
+    pooling = make_pooling("+".join(names[mode] for mode in modes))
     if layer_weights is not None:
         pooling = LayerMean(weights=layer_weights, pooling=pooling)
     return replace(layout, pooling=(pooling, {}), pools_prompt=bool(config.get("include_prompt", True)))
 
 
-def _pooling_from_outside(path: str, home: Path, folder: Path, trust_remote_code: bool) -> Pooling:
+def _pooling_from_outside(settings: dict[str, Any], trust_remote_code: bool) -> Pooling:
     """A pooling whose class is not sentemb's. A model's folder must not be able to have any code imported, so the
     class must be imported already, an installed package's part, or trusted by the caller."""
-    settings = read_json(home / "config.json")
-    try:
-        cls = room("poolings").find(settings.pop("use", None), may_import=trust_remote_code)
-        part = cls(**settings)
-    except (PartError, TypeError) as error:
-        module = path.rpartition(".")[0]
-        raise ModelError(f'{folder / "modules.json"}: module type "{path}" is no module that sentemb has '
-                         f"({error}){did_you_mean(path.rpartition('.')[2], KNOWN_MODULES)}; where it is a pooling of "
-                         f"your own, import {module} before loading, or load with trust_remote_code=True") from None
+    part = room("poolings").find(settings.pop("use", None), may_import=trust_remote_code)(**settings)
     assert isinstance(part, Pooling)  # room.find saw to it
     return part
-
-
-def _read_layer_weights(home: Path) -> tuple[float, ...]:
-    config, weights = read_json(home / "config.json"), _head_weights(home)["layer_weights"]
-    return (0.0,) * int(config["layer_start"]) + tuple(float(weight) for weight in weights)
 
 
 def _read_dense(home: Path) -> Dense:
     config = read_json(home / "config.json")
     path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    names = {cls.__name__: name for name, cls in ACTIVATIONS.items()}
+    names: dict[str, Activation] = {cls.__name__: name for name, cls in ACTIVATIONS.items()}
     activation = path.rsplit(".", 1)[-1]
     if not path.startswith("torch.") or activation not in names:
         raise ModelError(f'{home / "config.json"}: activation_function = "{path}"{did_you_mean(activation, names)}')
@@ -140,18 +126,11 @@ def _read_dense(home: Path) -> Dense:
     if inputs != {"sentence_embedding"}:
         raise ModelError(f"{home / 'config.json'}: the Dense module works on {sorted(inputs)}; sentemb knows only "
                          "sentence_embedding")
-    settings: dict[str, Any] = {"out_features": int(config["out_features"]), "activation": names[activation],
-                                "bias": bool(config.get("bias", True)),
-                                "residual": bool(config.get("use_residual", False))}
-    return Dense(**settings)
+    return Dense(out_features=int(config["out_features"]), activation=names[activation],
+                 bias=bool(config.get("bias", True)), residual=bool(config.get("use_residual", False)))
 
 
-def _head_weights(home: Path) -> dict[str, Tensor]:
-    return read_weights(weight_files(home)[0])
-
-
-def _read_model_config(layout: Layout, folder: Path) -> Layout:
-    path = folder / "config_sentence_transformers.json"
+def _read_model_config(layout: Layout, path: Path) -> Layout:
     if not path.is_file():
         return layout
     config: dict[str, Any] = read_json(path)
@@ -160,5 +139,112 @@ def _read_model_config(layout: Layout, folder: Path) -> Layout:
     if default is not None and default not in prompts:
         raise ModelError(f'{path}: default_prompt_name = "{default}"{did_you_mean(default, prompts)}')
     # Euclidean and Manhattan similarities rank like none of ours; callers that need them compute them
-    similarity = _SIMILARITIES.get(str(config.get("similarity_fn_name") or "cosine"), "cosine")
+    similarity: Similarity = "dot" if config.get("similarity_fn_name") == "dot" else "cosine"
     return replace(layout, prompts=prompts, default_prompt=default, similarity=similarity)
+
+
+# ------------------------------------------------------------------------------------------------- writing
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``folder`` when everything in it was written."""
+    from safetensors import SafetensorError
+
+    try:
+        with atomic_folder(folder) as temporary:
+            yield temporary
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the model could not be saved ({first_line(error)}); make room or save it "
+                         "elsewhere") from error
+
+
+def write_backbone(folder: Path, module: EncoderModule, carried: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """``config.json`` and ``model.safetensors``, adapters merged."""
+    backbone = merged(module.backbone)
+    config: Any = backbone.config
+    stored = json.loads(config.to_json_string(use_diff=False))
+    write_json(folder / "config.json", {name: value for name, value in stored.items() if not name.startswith("_")} | {
+        "architectures": [type(backbone).__name__], "dtype": str(dtype).removeprefix("torch."),
+        # sentence-transformers hands all layers to WeightedLayerPooling only where the config says so
+        "output_hidden_states": module.pooling.needs_layers,
+    })
+    _write_weights(folder, {**backbone.state_dict(), **carried}, dtype)
+
+
+def write_modules(
+    folder: Path, module: EncoderModule, *, is_normalised: bool, prompts: Mapping[str, str],
+    default_prompt: str | None, similarity: str, max_tokens: int,
+) -> None:
+    """A numbered folder for each module behind the backbone, ``modules.json``, and what the model says of itself."""
+    modules = [("", f"{_THEIRS}Transformer")]
+
+    def add(kind: str, config: Mapping[str, Any], weights: Mapping[str, Tensor], *, package: str = _THEIRS) -> None:
+        own_folder = folder / f"{len(modules)}_{kind}"
+        own_folder.mkdir()
+        modules.append((own_folder.name, package + kind))
+        if config:
+            write_json(own_folder / "config.json", config)
+        if weights:
+            _write_weights(own_folder, weights)
+
+    config: Any = module.backbone.config
+    form, width = known_form(module.pooling), config.hidden_size
+    if form is None:
+        cls = type(module.pooling)
+        try:
+            add(cls.__qualname__, to_table(module.pooling), module.pooling.state_dict(), package=f"{cls.__module__}.")
+        except TypeError as error:
+            raise ModelError(f"{cls.__name__}: its settings cannot be written as JSON ({error})") from None
+    else:
+        modes, layer_weights = form
+        if layer_weights is not None:
+            add("WeightedLayerPooling", {"word_embedding_dimension": width, "layer_start": 0,
+                                         "num_hidden_layers": len(layer_weights) - 1},
+                {"layer_weights": torch.tensor(layer_weights)})
+        add("Pooling", _pooling_config(modes, width, module.pools_prompt), {})
+    for head in module.kept_heads:
+        if isinstance(head, LayerNorm):
+            add("LayerNorm", {"dimension": head.norm.normalized_shape[0]}, head.state_dict())
+            continue
+        layers = head.dense_layers()
+        if layers is None:
+            raise ModelError(f"{type(head).__name__} cannot be written in the sentence-transformers layout; make it "
+                             "train_only, or give it dense_layers()")
+        for layer in layers:
+            dense = {"in_features": layer.linear.in_features, "out_features": layer.out_features, "bias": layer.bias,
+                     "activation_function": layer.activation_path}
+            # older releases do not know the last key, so it is written only where it is needed
+            add("Dense", dense | ({"use_residual": True} if layer.is_residual else {}), layer.state_dict())
+    if is_normalised:
+        add("Normalize", {}, {})
+    write_json(folder / "modules.json", [
+        {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(modules)
+    ])
+    write_json(folder / "config_sentence_transformers.json", {
+        "__version__": {"sentemb": version("sentemb"), "pytorch": torch.__version__}, "prompts": prompts,
+        "default_prompt_name": default_prompt, "similarity_fn_name": similarity,
+    })
+    # the tokenizer's own files already hold its lower-casing
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False})
+
+
+def _pooling_config(modes: tuple[str, ...], width: int, pools_prompt: bool) -> dict[str, Any]:
+    config: dict[str, Any] = {"word_embedding_dimension": width}
+    config.update({cls.flag: mode in modes for mode, cls in TOKEN_POOLINGS.items()})
+    config["include_prompt"] = pools_prompt
+    if list(modes) != [mode for mode in TOKEN_POOLINGS if mode in modes]:
+        # the booleans have no order; releases that know the newer key prefer it
+        config["pooling_mode"] = [TOKEN_POOLINGS[mode].mode for mode in modes]
+    return config
+
+
+def _write_weights(folder: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
+    """Copies in ``dtype``; raises ``NumericError`` where a weight is NaN or infinite."""
+    from safetensors.torch import save_file
+
+    written = {}
+    for name, tensor in tensors.items():
+        form = dtype if tensor.is_floating_point() else tensor.dtype
+        written[name] = tensor.detach().to("cpu", form, copy=True).contiguous()
+        if not bool(written[name].isfinite().all()):
+            raise NumericError(f"the model is not saved: its weight {name} holds NaN or infinity")
+    save_file(written, folder / _WEIGHTS, metadata={"format": "pt"})

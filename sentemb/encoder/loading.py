@@ -1,11 +1,22 @@
-"""A checkpoint in memory: in full through transformers, or lean, with just what encoding needs."""
+"""A checkpoint in memory: in full through transformers, or lean, with just what encoding needs.
+
+A lean start does not import transformers (1.4 s instead of 5 s). After the first full load, a memo in the user's cache
+folder holds the tokenizer and says that the lean forward pass agrees with transformers'; it is bound to the files (size
+and time of change), to the releases and to sentemb's own code. Whatever needs more (training, saving, another
+precision) completes the load in full, and anything unexpected in the memo means a full load.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,66 +24,53 @@ from torch import Tensor, nn
 
 from sentemb.encoder import backbone as backbones
 from sentemb.encoder.digest import digest_of
-from sentemb.encoder.heads import Head
+from sentemb.encoder.heads import HeadChoice, make_heads
 from sentemb.encoder.layout import Layout, read_layout
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice, make_pooling
-from sentemb.encoder.quick_start import LEAN_FAMILIES, StartMemo, memo_path, read_memo, read_skeleton, write_memo
 from sentemb.encoder.runners.choose import Runners, comparison_name, weights_state
-from sentemb.encoder.runners.families import Unsupported
+from sentemb.encoder.runners.families import Skeleton, Unsupported
 from sentemb.encoder.tokeniser import Tokeniser, checked_max, load_hub, load_tokeniser
 from sentemb.errors import ModelError
-from sentemb.parts import room
-
-HeadChoice = Head | str | Mapping[str, Any] | Sequence["Head | str | Mapping[str, Any]"]
+from sentemb.files import cache_dir, write_json
+from sentemb.types import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A checkpoint in memory.
-
-    Attributes:
-        carried: weights that are not used, but saved again.
-        complete: after a lean start, gives the full form; None where this is it.
-        state: ``weights_state`` where the module was first put.
-    """
+    """A checkpoint on a device."""
 
     layout: Layout
     module: EncoderModule
     tokeniser: Tokeniser
+    state: int  # ``weights_state`` when it was loaded
     runners: Runners = field(default_factory=Runners)
-    carried: Mapping[str, Tensor] = field(default_factory=dict)
-    complete: Callable[[], Loaded] | None = None
+    carried: Mapping[str, Tensor] = field(default_factory=dict)  # weights that are not used, but saved again
+    complete: Callable[[torch.device], Loaded] | None = None  # after a lean start: gives the full form
     memo: StartMemo | None = None
-    memo_path: Path | None = None
-    state: int = 0
+    memo_path: Path | None = None  # where a memo may be written
 
 
 def load(
     folder: Path, *, pooling: PoolingChoice | None, head: HeadChoice | None, max_tokens: int | None,
     trust_remote_code: bool, dtype: torch.dtype, device: torch.device,
 ) -> Loaded:
-    """The checkpoint on a device: lean where this machine has a memo of it, taken as it is, else in full.
-
-    Raises:
-        ModelError: parts that are missing or do not fit.
-    """
+    """The checkpoint on a device: lean where this machine has a memo of it, taken as it is, else in full."""
     path = memo_path(folder) if pooling is None and head is None and not trust_remote_code else None
-    full = partial(_load_full, folder, pooling=pooling, head=head, max_tokens=max_tokens, memo=path,
+    full = partial(_load_full, folder, pooling=pooling, head=head, max_tokens=max_tokens, path=path,
                    trust_remote_code=trust_remote_code)
-    lean = path and _load_lean(folder, path, full, max_tokens=max_tokens, name=comparison_name(dtype, device))
-    loaded = lean or full()
-    loaded.module.to(device)
-    return loaded
+    memo = None if path is None else read_memo(path)
+    is_known = memo is not None and comparison_name(dtype, device) in memo.checked
+    return (_load_lean(folder, memo, full, max_tokens) if memo and is_known else None) or full(device)
 
 
 def _load_full(
-    folder: Path, *, pooling: PoolingChoice | None, head: HeadChoice | None, max_tokens: int | None,
-    trust_remote_code: bool, memo: Path | None,
+    folder: Path, device: torch.device, *, pooling: PoolingChoice | None, head: HeadChoice | None,
+    max_tokens: int | None, trust_remote_code: bool, path: Path | None,
 ) -> Loaded:
     """Everything, through transformers: what training, saving and unknown architectures need."""
     layout = read_layout(folder, trust_remote_code=trust_remote_code)
-    backbone = backbones.load_backbone(layout.backbone, trust_remote_code=trust_remote_code)
+    backbone, pooler = backbones.load_backbone(layout.backbone, trust_remote_code=trust_remote_code)
     module = _assemble(layout, backbone, pooling)
     for one in make_heads(head):
         module.add_head(one)
@@ -80,69 +78,21 @@ def _load_full(
         layout.backbone, max_tokens=max_tokens, stored_max=layout.max_tokens, lower_case=layout.lower_case,
         limit=backbones.position_limit(backbone), trust_remote_code=trust_remote_code,
     )
-    path = memo if max_tokens is None else None
+    module.eval().to(device)
+    config: Any = backbone.config
+    if max_tokens is not None or tokeniser.backend_json is None or config.model_type not in LEAN_FAMILIES:
+        path = None
     return Loaded(
-        layout=layout, module=module.eval(), tokeniser=tokeniser, carried=backbones.stored_pooler(layout.backbone),
-        memo_path=path, memo=None if path is None else read_memo(path),
+        layout=layout, module=module, tokeniser=tokeniser, state=weights_state(module), memo_path=path,
+        memo=None if path is None else read_memo(path), carried=pooler,
     )
-
-
-def _load_lean(
-    folder: Path, path: Path, full: Callable[[], Loaded], *, max_tokens: int | None, name: str
-) -> Loaded | None:
-    """Enough to encode, without importing transformers; None where the memo does not know the device and dtype."""
-    memo = read_memo(path)
-    if memo is None or name not in memo.checked:
-        return None
-    layout = read_layout(folder)
-    try:
-        module = _assemble(layout, read_skeleton(layout.backbone), None)
-    except (Unsupported, KeyError, AttributeError):
-        return None
-    from tokenizers import Tokenizer
-
-    tokeniser = Tokeniser(
-        Tokenizer.from_str(memo.tokenizer), memo.vocabulary,
-        checked_max(max_tokens or memo.max_tokens, backbones.position_limit(module.backbone)),
-        lambda: load_hub(layout.backbone, lower_case=layout.lower_case),
-    )
-    return Loaded(
-        layout=layout, module=module.eval(), tokeniser=tokeniser, runners=Runners(dict.fromkeys(memo.checked, True)),
-        complete=full, memo=memo, memo_path=path,
-    )
-
-
-def remember(loaded: Loaded, dtype: torch.dtype) -> Loaded:
-    """Write the memo once the lean forward pass was checked in ``dtype`` on the weights as they were loaded."""
-    backend, path = loaded.tokeniser.backend_json, loaded.memo_path
-    name = comparison_name(dtype, next(loaded.module.parameters()).device)
-    is_known = loaded.memo is not None and name in loaded.memo.checked
-    if path is None or backend is None or loaded.complete is not None or is_known:
-        return loaded
-    config: Any = loaded.module.backbone.config
-    if config.model_type not in LEAN_FAMILIES or not loaded.runners.agrees.get(name):
-        return loaded
-    if weights_state(loaded.module) != loaded.state:
-        return replace(loaded, memo_path=None)
-    vocabulary = loaded.tokeniser.vocabulary
-    memo = StartMemo(
-        tokenizer=backend, size=vocabulary.size, pad=vocabulary.pad, mask=vocabulary.mask,
-        special=sorted(vocabulary.special), max_tokens=loaded.tokeniser.max_tokens,
-        digest=digest_of(loaded.module, loaded.tokeniser),
-        checked=sorted({name, *(loaded.memo.checked if loaded.memo else ())}),
-    )
-    write_memo(path, memo)
-    return replace(loaded, memo=memo)
 
 
 def _assemble(layout: Layout, backbone: nn.Module, choice: PoolingChoice | None) -> EncoderModule:
-    stored = None if choice is not None else layout.pooling
+    stored = layout.pooling if choice is None else None
     if choice is None:
         choice = stored[0] if stored else "last" if backbones.is_causal(backbone) else "mean"
-    try:
-        module = EncoderModule(backbone, make_pooling(choice), pools_prompt=layout.pools_prompt)
-    except ModelError as error:
-        raise ModelError(f"{layout.backbone}: {error}") from None
+    module = EncoderModule(backbone, make_pooling(choice), pools_prompt=layout.pools_prompt)
     if stored:
         _load_weights(module.pooling, stored[1], layout.backbone)
     for head, weights in layout.heads:
@@ -151,26 +101,117 @@ def _assemble(layout: Layout, backbone: nn.Module, choice: PoolingChoice | None)
     return module
 
 
-def make_heads(choice: HeadChoice | None) -> list[Head]:
-    """Heads, not bound yet, from a name, a table with ``use``, a head of the same settings, or a list of those.
-
-    Raises:
-        PartError: an unknown head or setting.
-    """
-    if choice is None:
-        return []
-    if isinstance(choice, Head):
-        return [choice.fresh()]
-    if isinstance(choice, str | Mapping):
-        part = room("heads").make({"use": choice} if isinstance(choice, str) else choice)
-        assert isinstance(part, Head)  # room.find saw to it
-        return [part]
-    return [head for one in choice for head in make_heads(one)]
-
-
 def _load_weights(part: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
     try:
         part.load_state_dict({name: value.float() for name, value in weights.items()})
     except RuntimeError as error:
         raise ModelError(f"{folder}: the weights of {type(part).__name__} do not fit: "
                          f"{str(error).splitlines()[-1].strip()}") from error
+
+
+# -------------------------------------------------------------------------------------------- lean starts
+# model type -> the name before the backbone's weights in checkpoints with task heads
+LEAN_FAMILIES = {
+    "bert": "bert.", "electra": "electra.", "distilbert": "distilbert.", "roberta": "roberta.",
+    "xlm-roberta": "roberta.", "camembert": "roberta.",
+}
+_READ = (".json", ".safetensors", ".txt", ".model")
+_BACKBONE = ("embeddings.", "encoder.", "transformer.", "embeddings_project.")
+# what the configuration classes take where an old config.json is silent
+_DEFAULTS: dict[str, Any] = {
+    "hidden_act": "gelu", "activation": "gelu", "layer_norm_eps": 1e-12, "max_position_embeddings": 512,
+    "pad_token_id": 1,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartMemo:
+    """What one checkpoint's full load found."""
+
+    tokenizer: str  # JSON of the `tokenizers` backend
+    size: int
+    pad: int
+    mask: int | None
+    special: list[int]
+    max_tokens: int  # without override
+    digest: str  # of ``digest_of``
+    checked: list[str]  # devices and dtypes in which the lean forward pass agreed with the plain one
+
+
+def memo_path(folder: Path) -> Path:
+    """Where the memo of the checkpoint in ``folder`` lies, or would lie."""
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in _READ and path.is_file()]
+    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns)
+              for path in (*files, *sorted(Path(__file__).parent.rglob("*.py")))]
+    releases = [version(package) for package in ("torch", "transformers", "tokenizers")]
+    facts = [str(folder.resolve()), states, torch.backends.cpu.get_cpu_capability(), releases]
+    return cache_dir() / "encoders" / f"{sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
+
+
+def read_memo(path: Path) -> StartMemo | None:
+    """The memo, or None where there is none that can be used."""
+    try:
+        return StartMemo(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def remember(loaded: Loaded, dtype: torch.dtype) -> Loaded:
+    """Write the memo once the lean forward pass was checked in ``dtype`` on the weights as they were loaded."""
+    name = comparison_name(dtype, next(loaded.module.parameters()).device)
+    checked = loaded.memo.checked if loaded.memo else []
+    path, is_new = loaded.memo_path, name not in checked and loaded.runners.agrees.get(name)
+    if path is None or not is_new or weights_state(loaded.module) != loaded.state:
+        return loaded
+    vocabulary = loaded.tokeniser.vocabulary
+    memo = StartMemo(
+        tokenizer=str(loaded.tokeniser.backend_json), size=vocabulary.size, pad=vocabulary.pad, mask=vocabulary.mask,
+        special=sorted(vocabulary.special), max_tokens=loaded.tokeniser.max_tokens,
+        digest=digest_of(loaded.module, loaded.tokeniser), checked=sorted({name, *checked}),
+    )
+    with suppress(OSError):  # a cache folder that cannot be written is no fault
+        write_json(path, asdict(memo))
+    return replace(loaded, memo=memo)
+
+
+def _load_lean(
+    folder: Path, memo: StartMemo, full: Callable[[torch.device], Loaded], max_tokens: int | None
+) -> Loaded | None:
+    """Enough to encode on a CPU, without importing transformers."""
+    from tokenizers import Tokenizer
+
+    layout = read_layout(folder)
+    try:
+        module = _assemble(layout, read_skeleton(layout.backbone), None).eval()
+    except (Unsupported, KeyError, AttributeError):
+        return None
+    tokeniser = Tokeniser(
+        Tokenizer.from_str(memo.tokenizer),
+        Vocabulary(size=memo.size, pad=memo.pad, mask=memo.mask, special=frozenset(memo.special)),
+        checked_max(max_tokens or memo.max_tokens, backbones.position_limit(module.backbone)),
+        lambda: load_hub(layout.backbone, lower_case=layout.lower_case),
+    )
+    return Loaded(
+        layout=layout, module=module, tokeniser=tokeniser, state=weights_state(module), complete=full, memo=memo,
+        runners=Runners(dict.fromkeys(memo.checked, True)),
+    )
+
+
+def read_skeleton(folder: Path) -> Skeleton:
+    """The backbone's weights in float32; raises ``Unsupported`` where they have names of older releases."""
+    stored = backbones.read_config(folder)
+    kind, config = stored["model_type"], SimpleNamespace(**(_DEFAULTS | stored))
+    if kind == "distilbert":
+        config.hidden_size, config.num_hidden_layers = stored["dim"], stored["n_layers"]
+        config.num_attention_heads = stored["n_heads"]
+    if LEAN_FAMILIES[kind] == "roberta.":  # positions count from behind the padding's id
+        config.max_position_embeddings -= config.pad_token_id + 1
+    weights = {}
+    for path in backbones.weight_files(folder):
+        for stored_name, tensor in backbones.read_weights(path).items():
+            name = stored_name.removeprefix(LEAN_FAMILIES[kind])
+            if name.startswith(_BACKBONE) and not name.endswith("position_ids"):
+                if not name.endswith((".weight", ".bias")):
+                    raise Unsupported(f"a weight called {stored_name}")
+                weights[name] = tensor.float()
+    return Skeleton(config, weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -19,12 +19,9 @@ class Pooling(Part, nn.Module, room="poolings"):
     A subclass has a keyword-only constructor that keeps settings and makes nothing, ``bind`` for layers with weights
     (they are trained, saved and loaded like the backbone's), and ``forward``. ``hidden`` is float32 where a pooling
     has weights, else the backbone's format.
-
-    Attributes:
-        needs_layers: whether ``pool_layers`` reads every layer, not the last alone.
     """
 
-    needs_layers: bool = False
+    needs_layers: bool = False  # whether ``pool_layers`` reads every layer, not the last alone
 
     @classmethod
     def _read(cls, value: Any) -> Part:
@@ -33,42 +30,22 @@ class Pooling(Part, nn.Module, room="poolings"):
         return super()._read(value)
 
     def bind(self, width: int, layers: int) -> int:
-        """Make what depends on the backbone: the width of its token vectors and its number of layers.
-
-        Returns: the width of the pooled vectors.
-        """
+        """Make what depends on the width of token vectors and on the number of layers; gives the pooled width."""
         return width
 
     def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b o"]:
         """Pool the last layer's vectors where ``mask`` is 1 (every row has such a token)."""
         raise NotImplementedError
 
-    def pool_layers(
-        self, layers: Sequence[Float[Tensor, "b t d"]], mask: Int[Tensor, "b t"]
-    ) -> Float[Tensor, "b o"]:
+    def pool_layers(self, layers: Sequence[Float[Tensor, "b t d"]], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b o"]:
         """Pool all layers' vectors, the embeddings' first; the last alone where ``needs_layers`` is False."""
         pooled: Tensor = self(layers[-1], mask)
         return pooled
 
 
-def pool(
-    pooling: Pooling, layers: Sequence[Float[Tensor, "b t d"]], mask: Int[Tensor, "b t"]
-) -> Float[Tensor, "b o"]:
-    """``pooling.pool_layers``, in the format of the pooling's own weights where it has some."""
-    weight = next(pooling.parameters(), None)
-    if weight is not None:
-        layers = [layer.to(weight.dtype) for layer in layers]
-    return pooling.pool_layers(layers, mask)
-
-
 # ---------------------------------------------------------------------------- of the last layer, without weights
 class TokenPooling(Pooling):
-    """A pooling that sentence-transformers' Pooling module has as well.
-
-    Attributes:
-        mode: its name in sentence-transformers' ``pooling_mode``.
-        flag: its older name, a key of the module's configuration.
-    """
+    """One of sentence-transformers' Pooling module: ``mode`` is its name there, ``flag`` the key of older releases."""
 
     mode: ClassVar[str]
     flag: ClassVar[str]
@@ -103,7 +80,7 @@ class Max(TokenPooling):
 
 
 class Mean(TokenPooling):
-    """``Σ wᵢ hᵢ / Σ wᵢ`` with equal weights; sums run in float32 or better."""
+    """``Σ hᵢ / n``; sums run in float32 or better."""
 
     mode, flag = "mean", "pooling_mode_mean_tokens"
 
@@ -145,12 +122,7 @@ class WeightedMean(Mean):
 
 # in the order in which sentence-transformers joins several modes that are given as flags
 TOKEN_POOLINGS: dict[str, type[TokenPooling]] = {
-    "cls": Cls,
-    "max": Max,
-    "mean": Mean,
-    "mean_sqrt_len": MeanSqrtLen,
-    "weighted_mean": WeightedMean,
-    "last": Last,
+    "cls": Cls, "max": Max, "mean": Mean, "mean_sqrt_len": MeanSqrtLen, "weighted_mean": WeightedMean, "last": Last,
 }
 
 
@@ -166,12 +138,7 @@ class Joined(Pooling):
         super().__init__()
         if any(part.needs_layers for part in poolings):
             raise ValueError("joins poolings of the last layer only")
-        self.poolings = nn.ModuleList(poolings)
-
-    @property
-    def parts(self) -> list[Pooling]:
-        """The poolings."""
-        return [part for part in self.poolings if isinstance(part, Pooling)]
+        self.poolings, self.parts = nn.ModuleList(poolings), poolings
 
     def bind(self, width: int, layers: int) -> int:
         return sum(part.bind(width, layers) for part in self.parts)
@@ -202,10 +169,9 @@ class LayerMean(Pooling):
         return self.pooling.bind(width, layers)
 
     def pool_layers(self, layers: Sequence[Float[Tensor, "b t d"]], mask: Int[Tensor, "b t"]) -> Tensor:
-        weighted = [(weight, layer) for weight, layer in zip(self.weights, layers, strict=True) if weight]
-        total = sum(weight for weight, _ in weighted)
-        mean = torch.stack([layer * (weight / total) for weight, layer in weighted]).sum(0)
-        pooled: Tensor = self.pooling(mean, mask)
+        total = sum(self.weights)
+        weighted = [layer * (weight / total) for weight, layer in zip(self.weights, layers, strict=True) if weight]
+        pooled: Tensor = self.pooling(torch.stack(weighted).sum(0), mask)
         return pooled
 
 
@@ -221,7 +187,7 @@ class FirstLastMean(LayerMean):
 
     def bind(self, width: int, layers: int) -> int:
         self.weights = (1.0, *(layers - 1) * (0.0,), 1.0)
-        return super().bind(width, layers)
+        return width
 
 
 class Last2Mean(LayerMean):
@@ -236,14 +202,11 @@ class Last2Mean(LayerMean):
 
     def bind(self, width: int, layers: int) -> int:
         self.weights = (*(layers - 1) * (0.0,), 1.0, 1.0)
-        return super().bind(width, layers)
+        return width
 
 
 PARTS: dict[str, type[Pooling]] = {
-    **TOKEN_POOLINGS,
-    "first_last_mean": FirstLastMean,
-    "last2_mean": Last2Mean,
-    "layer_mean": LayerMean,
+    **TOKEN_POOLINGS, "first_last_mean": FirstLastMean, "last2_mean": Last2Mean, "layer_mean": LayerMean,
     "joined": Joined,
 }
 
@@ -252,26 +215,13 @@ PoolingChoice = Pooling | str | Mapping[str, Any]
 
 def make_pooling(choice: PoolingChoice) -> Pooling:
     """A pooling, not bound yet, from a name, names joined with ``+``, ``package.module:Class``, a table with ``use``,
-    or a pooling of the same settings.
-
-    Raises:
-        PartError: an unknown name or setting.
-    """
-    if isinstance(choice, str) and "+" in choice:
-        return Joined(poolings=tuple(make_pooling(name) for name in choice.split("+")))
-    if not isinstance(choice, Pooling):
-        part = room("poolings").make({"use": choice} if isinstance(choice, str) else choice)
-        assert isinstance(part, Pooling)  # room.find saw to it
-        return part
-    return choice.fresh()
+    or a pooling of the same settings; raises ``PartError`` for an unknown name or setting."""
+    return cast(Pooling, Pooling._read(choice)).fresh()
 
 
 def known_form(pooling: Pooling) -> tuple[tuple[str, ...], tuple[float, ...] | None] | None:
-    """The pooling in sentence-transformers' terms; None where it has no such module.
-
-    Returns: names in ``PARTS``, side by side, and a weight for every layer, the embeddings' first (None: the last
-        layer alone).
-    """
+    """The pooling in sentence-transformers' terms, None where it has no such module: names in ``PARTS``, side by side,
+    and a weight for every layer, the embeddings' first (None: the last layer alone)."""
     if isinstance(pooling, LayerMean):
         inner = known_form(pooling.pooling)
         return inner and (inner[0], pooling.weights)

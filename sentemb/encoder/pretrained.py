@@ -1,16 +1,19 @@
-"""Checkpoints that companions and terms load beside the encoder: masked-language models and their heads."""
+"""Checkpoints beside the encoder: masked-language models and their heads, and cross-encoders."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
 from sentemb.encoder.backbone import load_pretrained, refused
-from sentemb.errors import ModelError
+from sentemb.errors import ModelError, first_line, needs_extra
 
 # where the dense layer and the norm of a masked-LM head lie: BERT; RoBERTa, MPNet, XLM-R; DistilBERT
 HEAD_LAYERS = (
@@ -20,11 +23,8 @@ HEAD_LAYERS = (
 )
 
 
-def load_masked_lm(folder: Path, *, trust_remote_code: bool = False) -> tuple[nn.Module, frozenset[str]]:
-    """The checkpoint with its masked-LM head, in float32, and the names of the weights that it did not have.
-
-    Raises: ModelError where it cannot be opened or its architecture has no masked-LM head.
-    """
+def load_masked_lm(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, set[str]]:
+    """The checkpoint with its masked-LM head, in float32, and the names of the weights that it did not have."""
     from transformers import AutoModelForMaskedLM
 
     return load_pretrained(AutoModelForMaskedLM, folder, trust_remote_code=trust_remote_code)
@@ -47,31 +47,18 @@ def check_same_tokenizer(folder: Path, other: Path, part: str, *, trust_remote_c
         )
 
 
-class MaskedLMHead(nn.Module):
-    """Logits over the vocabulary: ``decoder(norm(activation(dense(hidden))))``, as in BERT, RoBERTa and DistilBERT."""
-
-    def __init__(self, dense: nn.Linear, activation: nn.Module, norm: nn.LayerNorm, decoder: nn.Linear) -> None:
-        super().__init__()
-        self.dense, self.activation, self.norm, self.decoder = dense, activation, norm, decoder
-
-    def forward(self, hidden: Float[Tensor, "k h"]) -> Float[Tensor, "k vocabulary"]:
-        """One row a token."""
-        logits: Tensor = self.decoder(self.norm(self.activation(self.dense(hidden))))
-        return logits
-
-
-def load_masked_lm_head(folder: Path, *, seed: int, trust_remote_code: bool = False) -> tuple[MaskedLMHead, bool]:
-    """The head of the checkpoint in ``folder``, and whether it was trained.
+def load_masked_lm_head(folder: Path, *, seed: int, trust_remote_code: bool = False) -> tuple[nn.Sequential, bool]:
+    """The head of the checkpoint in ``folder`` (dense layer, activation, norm, decoder), and whether it was trained.
 
     Its decoder is a copy of the input embeddings where the checkpoint ties them; here the two then learn apart. A
     checkpoint without a head gets a fresh one, drawn from the seed as BERT's is (normal, sd 0.02), whose decoder
     starts from the input embeddings.
-
-    Raises: ModelError where the architecture's head is not of this shape.
     """
+    from transformers.activations import ACT2FN
+
     model, missing = load_masked_lm(folder, trust_remote_code=trust_remote_code)
     dense, norm = _layers(model, folder)
-    tied: Any = model.get_output_embeddings()  # type: ignore[operator]
+    tied = model.get_output_embeddings()
     decoder = nn.Linear(tied.in_features, tied.out_features)
     trained = not any(name.startswith(layer) for name in missing for pair in HEAD_LAYERS for layer in pair)
     with torch.no_grad():
@@ -83,8 +70,10 @@ def load_masked_lm_head(folder: Path, *, seed: int, trust_remote_code: bool = Fa
             dense.weight.normal_(0.0, 0.02, generator=torch.Generator().manual_seed(seed))
             dense.bias.zero_()
             norm.reset_parameters()
-    head = MaskedLMHead(dense, _activation(model), norm, decoder)
-    return head.requires_grad_(True).train(), trained
+    # RoBERTa's and MPNet's heads have GELU whatever the layers have
+    config = model.config
+    name = "gelu" if hasattr(model, "lm_head") else getattr(config, "hidden_act", None) or config.activation
+    return nn.Sequential(dense, ACT2FN[name], norm, decoder).requires_grad_(True).train(), trained
 
 
 def load_causal_head(folder: Path, *, trust_remote_code: bool = False) -> nn.Linear:
@@ -107,11 +96,9 @@ def load_causal_head(folder: Path, *, trust_remote_code: bool = False) -> nn.Lin
 
 
 def _layers(model: nn.Module, folder: Path) -> tuple[nn.Linear, nn.LayerNorm]:
-    for dense_name, norm_name in HEAD_LAYERS:
-        try:
-            dense, norm = model.get_submodule(dense_name), model.get_submodule(norm_name)
-        except AttributeError:
-            continue
+    modules = dict(model.named_modules())
+    for names in HEAD_LAYERS:
+        dense, norm = map(modules.get, names)
         if isinstance(dense, nn.Linear) and isinstance(norm, nn.LayerNorm):
             return dense, norm
     raise ModelError(
@@ -120,11 +107,13 @@ def _layers(model: nn.Module, folder: Path) -> tuple[nn.Linear, nn.LayerNorm]:
     )
 
 
-def _activation(model: nn.Module) -> nn.Module:
-    from transformers.activations import ACT2FN
+def load_cross_encoder(name: str | Path) -> Callable[[list[tuple[str, str]]], NDArray[np.float32]]:
+    """Scores of (query, text) pairs by a sentence-transformers cross-encoder, given by path or id."""
+    needs_extra("sentence_transformers", "rerank")
+    from sentence_transformers import CrossEncoder
 
-    config: Any = model.config
-    # RoBERTa's and MPNet's heads have GELU whatever the layers have
-    name = "gelu" if hasattr(model, "lm_head") else getattr(config, "hidden_act", None) or config.activation
-    activation: nn.Module = ACT2FN[name]
-    return activation
+    try:
+        model: Any = CrossEncoder(str(name), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: no cross-encoder: {first_line(error)}") from None
+    return partial(model.predict, batch_size=64, show_progress_bar=False)

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +25,14 @@ _CHUNK = 16_384
 class Tokeniser:
     """A checkpoint's tokenizer, through the `tokenizers` library where the checkpoint has one.
 
-    Attributes:
-        cut_count: texts that were longer than ``max_tokens``, and so were cut, since it was made.
-
     Args:
         fast: the `tokenizers` backend, or None; it is changed, so it must be this object's own.
-        vocabulary: what parts must know of it.
-        max_tokens: longest row, special tokens included; longer texts are cut.
+        max_tokens: longest row, special tokens included; longer texts are cut, and counted in ``cut_count``.
         load_hub: gives the transformers tokenizer when it is first needed (saving, decoding).
     """
 
-    def __init__(
-        self, fast: Any, vocabulary: Vocabulary, max_tokens: int, load_hub: Callable[[], Any]
-    ) -> None:
-        self.vocabulary = vocabulary
-        self.max_tokens = max_tokens
-        self.cut_count = 0
+    def __init__(self, fast: Any, vocabulary: Vocabulary, max_tokens: int, load_hub: Callable[[], Any]) -> None:
+        self.vocabulary, self.max_tokens, self.cut_count = vocabulary, max_tokens, 0
         self._fast, self._load_hub = fast, load_hub
         if fast is not None:
             fast.no_padding()
@@ -48,9 +40,8 @@ class Tokeniser:
 
     def cut_to(self, max_tokens: int) -> Tokeniser:
         """The same tokenizer with a shorter limit; a longer one changes nothing."""
-        limit = min(max_tokens, self.max_tokens)
         fast = None if self._fast is None else type(self._fast).from_str(self._fast.to_str())
-        return Tokeniser(fast, self.vocabulary, limit, lambda: self.hub)
+        return Tokeniser(fast, self.vocabulary, min(max_tokens, self.max_tokens), lambda: self.hub)
 
     @cached_property
     def hub(self) -> Any:
@@ -63,36 +54,27 @@ class Tokeniser:
         return None if self._fast is None else str(self._fast.to_str())
 
     def __call__(self, texts: Sequence[str]) -> TokenColumn:
-        """Token ids of every text, special tokens included, cut to ``max_tokens``; the texts are not hashed.
-
-        Raises:
-            ModelError: an entry is no string.
-        """
-        flats: list[NDArray[np.int32]] = []
-        lengths = np.empty(len(texts), dtype=np.int64)
+        """Token ids of every text, special tokens included, cut to ``max_tokens``; the texts are not hashed."""
+        flats: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
+        lengths: list[int] = [0]
         for start in range(0, len(texts), _CHUNK):
             rows = self._ids(list(texts[start : start + _CHUNK]), start)
             sizes = list(map(len, rows))
-            lengths[start : start + len(rows)] = sizes
+            lengths += sizes
             flats.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=sum(sizes)))
-        offsets = np.zeros(len(texts) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        flat = np.concatenate(flats) if flats else np.empty(0, dtype=np.int32)
-        return TokenColumn(flat=flat, offsets=offsets, text=np.broadcast_to(np.int64(-1), len(texts)))
+        return TokenColumn(flat=np.concatenate(flats), offsets=np.cumsum(lengths, dtype=np.int64),
+                           text=np.broadcast_to(np.int64(-1), len(texts)))
 
     def prompt_tokens(self, prompt: str) -> int:
         """Leading tokens that ``prompt`` takes in front of a text (special tokens at the end do not count)."""
-        if not prompt:
-            return 0
-        row = self._ids([prompt], 0)[0]
-        special = self.vocabulary.special
-        while row and row[-1] in special:
+        row = self._ids([prompt], 0)[0] if prompt else []
+        while row and row[-1] in self.vocabulary.special:
             row = row[:-1]
         return len(row)
 
     def decode(self, column: TokenColumn) -> list[str]:
         """Text of every row, special tokens left out."""
-        rows = [column.flat[a:b].tolist() for a, b in zip(column.offsets[:-1], column.offsets[1:], strict=True)]
+        rows = [column.flat[begin:end].tolist() for begin, end in pairwise(column.offsets)]
         result: list[str] = self.hub.batch_decode(rows, skip_special_tokens=True)
         return result
 
@@ -109,8 +91,7 @@ class Tokeniser:
         """Hex SHA-256 of what the tokenizer does, apart from ``max_tokens``."""
         if self._fast is None:
             return hashlib.sha256(repr(sorted(self.hub.get_vocab().items())).encode()).hexdigest()
-        rules = json.loads(self._fast.to_str())
-        rules["truncation"] = rules["padding"] = None
+        rules = json.loads(self._fast.to_str()) | {"truncation": None, "padding": None}
         return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
     def _ids(self, texts: list[str], start: int) -> list[list[int]]:
@@ -128,14 +109,12 @@ class Tokeniser:
                     len(row) == self.max_tokens and bool(encoding.overflowing)
                     for row, encoding in zip(rows, encodings, strict=True)
                 )
-        except (TypeError, ValueError, UnicodeEncodeError) as error:
-            for row, text in enumerate(texts):
-                if not isinstance(text, str):
-                    raise ModelError(f"text {start + row} is {type(text).__name__}, not a string") from error
-                if any("\ud800" <= letter <= "\udfff" for letter in text):
-                    raise ModelError(f"text {start + row} has a lone surrogate, which no encoding can hold; read the "
-                                     "file as UTF-8 with errors=\"replace\"") from error
-            raise
+        except (TypeError, ValueError) as error:
+            broken = [row for row, text in enumerate(texts) if any("\ud800" <= letter <= "\udfff" for letter in text)]
+            if not broken:
+                raise
+            raise ModelError(f"text {start + broken[0]} has a lone surrogate, which no encoding can hold; read the "
+                             'file as UTF-8 with errors="replace"') from error
         # a tokenizer without special tokens makes nothing of an empty text; a row needs one token
         return [row or [self.vocabulary.pad] for row in rows]
 
@@ -144,19 +123,14 @@ def load_tokeniser(
     folder: Path, *, max_tokens: int | None, stored_max: int | None, limit: int | None, lower_case: bool,
     trust_remote_code: bool = False,
 ) -> Tokeniser:
-    """The tokenizer in ``folder``; the shortest of the checkpoint's limits holds unless ``max_tokens`` is given.
-
-    Raises:
-        ModelError: there is none, or ``max_tokens`` is beyond the position embeddings.
-    """
+    """The tokenizer in ``folder``; the shortest of the checkpoint's limits holds unless ``max_tokens`` is given."""
     hub = load_hub(folder, lower_case=lower_case, trust_remote_code=trust_remote_code)
     if max_tokens is None:
-        known = [stored_max or hub.model_max_length, *([] if limit is None else [limit])]
-        max_tokens = int(min(known)) if min(known) < 10**9 else 512
+        shortest = min(stored_max or hub.model_max_length, limit or sys.maxsize)
+        max_tokens = int(shortest) if shortest < 10**9 else 512
     pad = hub.pad_token_id if hub.pad_token_id is not None else hub.eos_token_id
-    vocabulary = Vocabulary(
-        size=len(hub), pad=int(pad or 0), mask=hub.mask_token_id, special=frozenset(hub.all_special_ids)
-    )
+    special = frozenset(hub.all_special_ids)
+    vocabulary = Vocabulary(size=len(hub), pad=int(pad or 0), mask=hub.mask_token_id, special=special)
     # a copy of our own: transformers changes truncation and padding of the shared one whenever it is called, which
     # another thread must not feel
     fast = type(hub.backend_tokenizer).from_str(hub.backend_tokenizer.to_str()) if hub.is_fast else None
@@ -164,22 +138,14 @@ def load_tokeniser(
 
 
 def checked_max(max_tokens: int, limit: int | None) -> int:
-    """``max_tokens``, if the position embeddings allow it.
-
-    Raises:
-        ModelError: they do not, or nothing fits beside the special tokens.
-    """
+    """``max_tokens``; raises ``ModelError`` beyond the position embeddings, or where only special tokens would fit."""
     if max_tokens < 3 or (limit is not None and max_tokens > limit):
         raise ModelError(f"max_tokens = {max_tokens}; allowed: 3 to {limit or sys.maxsize}")
     return max_tokens
 
 
 def load_hub(folder: Path, *, lower_case: bool, trust_remote_code: bool = False) -> Any:
-    """The transformers tokenizer in ``folder``, made to lower-case where the checkpoint's configuration says so.
-
-    Raises:
-        ModelError: there is none, or it cannot lower-case.
-    """
+    """The transformers tokenizer in ``folder``, made to lower-case where the checkpoint's configuration says so."""
     from transformers import AutoTokenizer
 
     with refused(folder):

@@ -17,13 +17,13 @@ import numpy as np
 from sentemb.errors import EvaluationError, SentembError, first_line, needs_extra
 from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.opening import ModelOptions, open_model
+from sentemb.evaluate.opening import ModelOptions, of_encoder, open_model
 from sentemb.evaluate.results import Results, TaskFailure, TaskResult
 from sentemb.evaluate.significance import Interval, interval_of_mean
 from sentemb.evaluate.suites import Suite, load_suite
 from sentemb.evaluate.task import EvalSetup, Task
 from sentemb.provenance import provenance
-from sentemb.types import Embedder
+from sentemb.types import DevScores, Embedder
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +42,6 @@ def evaluate_model(
     skip_missing: bool = False,
 ) -> Results:
     """Score a model.
-
-    >>> from sentemb.evaluate import Sts, evaluate_model
-    >>> evaluate_model("runs/simcse/model", Sts(path="pairs.csv")).tasks[0].main  # doctest: +SKIP
-    >>> evaluate_model("BAAI/bge-small-en-v1.5", "sts", data_dir="data").averages  # doctest: +SKIP
 
     Args:
         model: a folder, hub id, ``package:NAME/FOLDER``, ``module:function`` or vectors on disk; an ``Encoder``, a
@@ -156,25 +152,21 @@ def _loaded(model: EvalModel, tasks: Sequence[Task], setup: EvalSetup) -> Iterat
         except Exception as error:
             data, count = error, 0
         if total + count > AHEAD_TEXTS:
-            yield from _encoded_ahead(model, group)
+            encode_ahead(model, group)
+            yield from group
             group, total = [], 0
         group.append((task, data))
         total += count
-    yield from _encoded_ahead(model, group)
-
-
-def _encoded_ahead(model: EvalModel, group: Sequence[tuple[Task, Any]]) -> Sequence[tuple[Task, Any]]:
-    if len(group) > 1:  # a task alone, which may be larger than the model's memory, is encoded when it runs
-        encode_ahead(model, [(task, data) for task, data in group if not isinstance(data, Exception)])
-    return group
+    encode_ahead(model, group)
+    yield from group
 
 
 def encode_ahead(model: EvalModel, loaded: Sequence[tuple[Task, Any]]) -> None:
     """Let the model remember the vectors of several tasks' texts: one pass has longer sorted runs of lengths, and
-    every text once a prompt."""
+    every text once a prompt. A task alone, which may be larger than the model's memory, is encoded when it runs."""
     texts: dict[str | None, dict[str, None]] = {}
-    for task, data in loaded:
-        for column in task.texts(data):
+    for task, data in loaded if len(loaded) > 1 else ():
+        for column in () if isinstance(data, Exception) else task.texts(data):
             prompt = model.prompt(task=task.label, task_type=task.task_type, role=column.role)
             texts.setdefault(prompt, {}).update(dict.fromkeys(column.texts))
     for prompt, distinct in texts.items():
@@ -197,3 +189,57 @@ def averages(suite: Suite, tasks: Sequence[TaskResult]) -> tuple[dict[str, float
         if len(parts) == len(chosen) and not math.isnan(mean):
             intervals[average.name] = interval_of_mean(mean, parts)
     return means, intervals
+
+
+# ---------------------------------------------------------------------------------- while training: [[dev]]
+def check_dev(tasks: Sequence[Task], *, data_dir: str | Path | None = None, seed: int = 42) -> list[str]:
+    """What is wrong with dev tasks or lacking for them, a message each."""
+    faults = [
+        f"{task.label}: a {task.task_type} score is a description; it cannot choose a checkpoint"
+        for task in tasks
+        if not task.higher_is_better
+    ]
+    suite = Suite(name="dev", title="dev", tasks=tuple(task for task in tasks if task.higher_is_better))
+    (plan,) = plans_of([suite], EvalSetup(data=DataFolder.find(data_dir), seed=seed), skip_missing=True)
+    return faults + [entry.error for entry in plan.missing]
+
+
+def dev_score(
+    tasks: Sequence[Task], *, data_dir: str | Path | None = None, precision: str = "auto", seed: int = 42
+) -> Callable[[Embedder], DevScores]:
+    """A function that scores the encoder as it is now by every task's main metric; the data are read here, once.
+
+    >>> dev_score([Sts(protocol="simcse", split="dev"), Retrieval(path="dev")])(encoder).value  # doctest: +SKIP
+
+    Args:
+        tasks: several are weighted equally; a task that stands for several sets (``sts``) counts once, by their mean.
+        data_dir: the data folder; by default ``SENTEMB_DATA``.
+        precision: overrides the encoder's own; ``auto`` leaves it.
+        seed: of draws and folds: the same at every evaluation.
+
+    Raises: EvaluationError, DataError: something is missing or malformed; lists all that is missing.
+    """
+    faults = check_dev(tasks, data_dir=data_dir, seed=seed)
+    if faults or not tasks:
+        raise EvaluationError("\n".join(faults) or "dev: no task is given")
+    setup = EvalSetup(data=DataFolder.find(data_dir), resamples=0, seed=seed)
+    loaded = [[(one, one.load(setup)) for one in task.expand(setup)] for task in tasks]
+    labels = [task.label for task in tasks]
+    # with a number where a name occurs again
+    names = [f"{name} {labels[:i].count(name) + 1}" if name in labels[:i] else name for i, name in enumerate(labels)]
+
+    def evaluate(encoder: Embedder) -> DevScores:
+        from sentemb.encoder import Encoder
+
+        if isinstance(encoder, Encoder):
+            model = of_encoder(encoder, "the encoder", ModelOptions(precision=precision), is_training=True)
+        else:
+            model = open_model(encoder)
+        encode_ahead(model, [pair for group in loaded for pair in group])
+        scores = {
+            name: float(np.mean([one.run(data, model, setup).main for one, data in group]))
+            for name, group in zip(names, loaded, strict=True)
+        }
+        return DevScores(value=float(np.mean(list(scores.values()))), scores=scores)
+
+    return evaluate

@@ -70,7 +70,7 @@ class EvalModel:
         unknown = [text for text in dict.fromkeys(texts) if (prompt, text) not in self._vectors]
         fresh = self._encode_new(unknown, prompt) if unknown else np.zeros((0, self.identity.width or 0), np.float32)
         is_too_much = self._bytes + fresh.nbytes > MEMORY_BYTES
-        if not texts or (is_too_much and unknown == list(texts)):
+        if not len(texts) or (is_too_much and unknown == list(texts)):
             return fresh  # a corpus larger than the memory: not even its rows are looked at
         new = {(prompt, text): row for text, row in zip(unknown, fresh, strict=True)}
         rows = np.stack([new[key] if (key := (prompt, text)) in new else self._vectors[key] for text in texts])
@@ -108,12 +108,7 @@ class EvalModel:
 
 
 def checked_vectors(vectors: object, texts: Sequence[str], *, source: str, width: int | None) -> Vectors:
-    """What an encoder returned, as finite float32 (texts, d); otherwise an error that says what is wrong with it.
-
-    Raises:
-        EvaluationError: not one vector a text, vectors of width 0, or of another width than ``width``.
-        NumericError: NaN or infinite values; names the first such text.
-    """
+    """What an encoder returned, as finite float32 (texts, d); otherwise an error that says what is wrong with it."""
     try:
         array = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError) as error:

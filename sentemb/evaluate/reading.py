@@ -234,14 +234,13 @@ def _read_texts(path: Path) -> dict[str, str]:
 def read_candidates(path: Path, data: RetrievalSet) -> dict[str, list[str]]:
     """The documents that a first stage gave each query: rows ``query-id`` and ``corpus-ids``, or a TREC run, best
     first or not. Every query must have some."""
-    if path.suffix in (".trec", ".run", ".txt"):
-        candidates = {query: list(hits) for query, hits in read_run(path).items()}
-    else:
-        rows = [(row, str(cell_of(row, "query-id")), cell_of(row, "corpus-ids")) for row in read_rows(path)]
-        for row, _, documents in rows:
-            if not isinstance(documents, list):
-                raise DataError(f'{row.where}: "corpus-ids" must be a list')
-        candidates = {query: [str(document) for document in documents] for _, query, documents in rows}
+    is_run = path.suffix in (".trec", ".run", ".txt")
+    candidates = {query: list(hits) for query, hits in read_run(path).items()} if is_run else {}
+    for row in () if is_run else read_rows(path):
+        documents = cell_of(row, "corpus-ids")
+        if not isinstance(documents, list):
+            raise DataError(f'{row.where}: "corpus-ids" must be a list')
+        candidates[str(cell_of(row, "query-id"))] = [str(document) for document in documents]
     for query in data.queries:
         unknown = [document for document in candidates.get(query, ()) if document not in data.documents]
         if unknown:

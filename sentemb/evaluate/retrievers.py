@@ -1,52 +1,17 @@
-"""Who is nearest: exact search, search through an index of any kind, BM25, and the fusion of rankings."""
+"""Rankings of documents: from search results, of given candidates, by BM25, and fused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.metrics import Run
-from sentemb.maths.fusion import reciprocal_rank_fusion
-from sentemb.maths.neighbours import top
+from sentemb.maths.neighbours import reciprocal_rank_fusion, top
 from sentemb.types import Hits, Similarity, Vectors
 
 Ranking = dict[str, dict[str, float]]  # query -> document -> score, best first
-
-
-def search(
-    queries: Vectors, documents: Vectors, k: int, *, similarity: Similarity = "cosine", index: str | None = None,
-    seed: int = 42,
-) -> Hits:  # fmt: skip
-    """The ``min(k, documents)`` best documents of every query.
-
-    Args:
-        queries: (queries, d).
-        documents: (documents, d).
-        k: at most this many hits a query.
-        similarity: ``cosine`` or ``dot``.
-        index: a kind of ``sentemb index`` (flat, sq8, hnsw, ivf-pq, …), ``auto``, or a FAISS factory string, that is
-            built for these documents; None: every document is compared.
-        seed: of the index's training sample.
-    """
-    if index is None:
-        return top(queries, documents, k, metric=similarity)
-    from sentemb.search import SearchIndex
-
-    if similarity == "cosine":  # here, because the index refuses zero vectors, which a task's empty text may be
-        queries, documents = _unit(queries), _unit(documents)
-    with (
-        TemporaryDirectory(prefix="sentemb-eval-") as folder,
-        SearchIndex.build(folder, None, vectors=documents, kind=index, metric="dot", seed=seed) as built,
-    ):
-        return built.search_positions(queries, min(k, len(documents)))
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.ascontiguousarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)
 
 
 def to_run(hits: Hits, query_ids: Sequence[str], document_ids: Sequence[str]) -> Ranking:
@@ -63,14 +28,7 @@ def rerank(
     queries: Mapping[str, Vectors], documents: Mapping[str, Vectors], candidates: Mapping[str, Sequence[str]], *,
     similarity: Similarity, k: int | None = None,
 ) -> Ranking:  # fmt: skip
-    """Every query's own candidates in the order of their similarity.
-
-    Args:
-        queries: id → (d,).
-        documents: id → (d,).
-        candidates: id of a query → ids of documents.
-        similarity: ``cosine`` or ``dot``.
-        k: at most this many of a query's candidates.
+    """Every query's own candidates, at most k, in the order of their similarity; vectors (d,) by id.
 
     Raises: EvaluationError: a candidate that is no document.
     """

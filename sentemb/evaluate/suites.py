@@ -24,8 +24,8 @@ from pathlib import Path
 
 from sentemb.errors import EvaluationError, PartError, did_you_mean
 from sentemb.evaluate.task import Task
+from sentemb.files import share_dir
 from sentemb.parts import Part
-from sentemb.resources import share_dir
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,27 +1,7 @@
-"""What an evaluation task is. One file adds one, here or in any package (``use = "my_package.my_module:Acronyms"``)::
+"""What an evaluation task is.
 
-    @dataclass(frozen=True, kw_only=True)
-    class Acronyms(Task):
-        '''How often an acronym is nearest to its own long form (lines ``acronym<tab>long form``).'''
-
-        task_type: ClassVar[str] = "Acronyms"
-        path: str
-
-        def load(self, setup):
-            lines = setup.data.path(self.path).read_text(encoding="utf-8").splitlines()
-            return [line.split("\\t") for line in lines]
-
-        def texts(self, data):
-            return [Texts(texts=[text for pair in data for text in pair])]
-
-        def run(self, data, model, setup):
-            short, long = (self.encode(model, side) for side in zip(*data, strict=True))
-            nearest = top(short, long, 1, metric=model.identity.similarity).ids[:, 0]
-            hits = (nearest == np.arange(len(data))).astype(float)
-            items = Items(fingerprint=fingerprint(*zip(*data)), values=hits.tolist())
-            return self.result(setup, metric="accuracy", main=100 * hits.mean(), items=items)
-
-The same class is then ``[[tasks]]`` of a suite, ``[[dev]]`` of a recipe and ``--task`` of ``sentemb eval``.
+One file adds one, here or in any package (``use = "my_package.my_module:Class"``); ``tasks/clustering.py`` is short.
+The same class is ``[[tasks]]`` of a suite, ``[[dev]]`` of a recipe and ``--task`` of ``sentemb eval``.
 """
 
 from __future__ import annotations
@@ -141,15 +121,11 @@ class Task(Part, room="tasks"):
         """A row of the report, with the interval of its items.
 
         Args:
-            setup: of this evaluation.
-            metric: the name of ``main``.
             main: the score, ×100; by default ``metrics[metric]``.
-            metrics: all scores.
             protocol: what the score may be compared with: rows of two reports are the same task if task, protocol and
                 metric agree.
             items: what ``main`` was computed from.
             count: pairs, queries or texts behind the score; by default the items.
-            split: of the data.
             interval: ×100, where there are no items.
             interval_note: what was resampled instead of items, or why there is no interval.
         """

@@ -15,26 +15,16 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def check_precision(name: str) -> Precision:
-    """``name`` as a precision.
-
-    Raises:
-        ModelError: unknown name.
-    """
+    """``name`` as a precision; raises ``ModelError`` for another name."""
     if name not in PRECISIONS:
         raise ModelError(f'precision = "{name}"{did_you_mean(name, PRECISIONS)}')
     return cast(Precision, name)
 
 
 def find_device(name: str | torch.device | None) -> torch.device:
-    """The device called ``name``; None: the GPU where there is one, else the CPU.
-
-    Raises:
-        ModelError: unknown, or not in this machine.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device called ``name``; None: the GPU where there is one, else the CPU."""
     try:
-        device = torch.device(name)
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         devices = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
@@ -44,19 +34,13 @@ def find_device(name: str | torch.device | None) -> torch.device:
 
 def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
     """The dtype of weights and activations; ``auto`` is bfloat16 where the device multiplies it clearly faster than
-    float32, else float32.
-
-    Raises:
-        ModelError: float16 on a CPU, which computes it slower than float32; int8, which is a form of a model.
-    """
+    float32, else float32. No float16 on a CPU, which computes it slower than float32."""
     if name == "int8":
         raise ModelError('precision = "int8" is for models that were prepared for it: '
                          "sentemb quantize MODEL --texts FILE -o MODEL-int8")
-    if name == "auto":
-        return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
     if name == "fp16" and device.type == "cpu":
         raise ModelError('precision = "fp16" is for GPUs; on a CPU use "bf16", "fp32" or "auto"')
-    return _DTYPES[name]
+    return _DTYPES[("bf16" if multiplies_bfloat16(device) else "fp32") if name == "auto" else name]
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -1,10 +1,8 @@
 """The machine's measured rates, and matrix products on the CPU by whichever of PyTorch's two libraries is faster.
 
 PyTorch multiplies float32 matrices with the BLAS that it was built on (MKL in the wheels from PyPI), which takes its
-slower paths on processors of another maker; oneDNN, in the same wheels, does not. Which one is faster, and whether
-bfloat16 is faster still, cannot be read off a processor's list of instructions (one that has AVX-512's bfloat16
-multiplies it four times as fast as float32, another at half the rate), so a few small products are timed once per
-machine and the result is kept in the user's cache folder.
+slower paths on processors of another maker; oneDNN, in the same wheels, does not. No list of instructions says which is
+faster, and whether bfloat16 is faster still, so a few products are timed once per machine.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -44,14 +42,12 @@ class Rates:
 
 def has_fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices clearly faster than float32 ones."""
-    measured = rates()
-    return measured.bfloat16 > _CLEARLY * max(measured.blas_float32, measured.onednn_float32)
+    return rates().bfloat16 > _CLEARLY * max(rates().blas_float32, rates().onednn_float32)
 
 
 def is_onednn_faster() -> bool:
     """Whether oneDNN multiplies float32 matrices clearly faster than the BLAS here."""
-    measured = rates()
-    return measured.onednn_float32 > _CLEARLY * measured.blas_float32
+    return rates().onednn_float32 > _CLEARLY * rates().blas_float32
 
 
 def linear(
@@ -78,9 +74,8 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         gradient = gradient.reshape(-1, gradient.shape[-1])
         of_x = _onednn(gradient, weight.t()).view(x.shape) if ctx.needs_input_grad[0] else None
-        of_weight = None
-        if ctx.needs_input_grad[1]:
-            of_weight = _onednn(gradient.t(), x.reshape(-1, x.shape[-1]).t())
+        has_weight = ctx.needs_input_grad[1]
+        of_weight = _onednn(gradient.t(), x.reshape(-1, x.shape[-1]).t()) if has_weight else None
         return of_x, of_weight, gradient.sum(0) if ctx.has_bias else None
 
 
@@ -90,11 +85,14 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return result
 
 
-# --------------------------------------------------------------------------------------------------- timing
 @cache
 def rates() -> Rates:
-    """What this machine's products were timed at, the first time anybody asked."""
-    path = _kept_at()
+    """What this machine's products were timed at, the first time anybody asked; kept in the user's cache folder."""
+    cpuinfo, known = Path("/proc/cpuinfo"), ("vendor_id", "cpu family", "model", "flags", "Features", "CPU part")
+    described = cpuinfo.read_text(encoding="utf-8").split("\n\n")[0] if cpuinfo.exists() else platform.processor()
+    processor = [line for line in described.splitlines() if line.startswith(known)] or [described, platform.machine()]
+    facts = [processor, torch.__version__, torch.backends.cpu.get_cpu_capability()]
+    path = cache_dir() / "machine" / f"{sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
     try:
         return Rates(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -104,41 +102,21 @@ def rates() -> Rates:
     return measured
 
 
-def _kept_at() -> Path:
-    facts = [processor(), torch.__version__, torch.backends.cpu.get_cpu_capability()]
-    return cache_dir() / "machine" / f"{sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
-
-
-@cache
-def processor() -> str:
-    """The processor's name, model and instructions."""
-    try:
-        described = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
-    except OSError:
-        return f"{platform.processor()} {platform.machine()}"
-    facts = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features", "CPU part")
-    return "\n".join(line for line in described if line.split("\t")[0].strip(" :") in facts)
-
-
 def _measured() -> Rates:
     left, right = torch.ones(_SIZE, _SIZE), torch.ones(_SIZE, _SIZE)
-    half = left.bfloat16(), right.bfloat16()
     works: dict[str, Callable[[], Tensor]] = {
-        "blas_float32": lambda: F.linear(left, right), "onednn_float32": lambda: _onednn(left, right),
-        "bfloat16": lambda: F.linear(*half),
+        "blas_float32": partial(F.linear, left, right), "onednn_float32": partial(_onednn, left, right),
+        "bfloat16": partial(F.linear, left.bfloat16(), right.bfloat16()),
     }
     best = dict.fromkeys(works, float("inf"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # several would wait for one another where other programs run, and ratios are the same
     try:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            for _ in range(_ROUNDS):  # in turns, so that what disturbs the machine disturbs all
-                for name, work in works.items():
+            for name, work in [*works.items()] * _ROUNDS:  # in turns, so that what disturbs the machine disturbs all
+                with suppress(RuntimeError, AttributeError, NotImplementedError):  # an infinite time
                     start = time.perf_counter()
-                    try:
-                        work()
-                    except (RuntimeError, AttributeError, NotImplementedError):
-                        continue  # an infinite time
+                    work()
                     best[name] = min(best[name], time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)

@@ -1,20 +1,24 @@
-"""How many processors and how much memory this process may use, on Linux, macOS and Windows."""
+"""How many processors and how much memory this process may use, and how it hands memory back."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT = 256 << 20  # bytes free at the heap's end before they go back to the system
+_ON_THE_HEAP = 64 << 20  # larger requests still get pages of their own, which go back when they are freed
 
 
 def cpu_count() -> int:
     """Processors that this process may use: those it is bound to, where the system can bind it."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_memory() -> int | None:
@@ -34,3 +38,19 @@ def free_memory() -> int | None:
         limit = int((_CGROUP / "memory.max").read_text(encoding="ascii"))
         free = min(free, limit - int((_CGROUP / "memory.current").read_text(encoding="ascii")))
     return max(free, 0)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let freed tensors of up to 64 MiB stay with this process, up to 256 MiB of them, instead of going back at once.
+
+    By default glibc returns a large tensor's pages to the system when it is freed, and the system clears those of the
+    next one at their first touch: a quarter of the time of encoding long texts in bfloat16, 6 % of a training step.
+    Without effect where the C library is another one, and where the user has set ``MALLOC_TRIM_THRESHOLD_``,
+    ``MALLOC_MMAP_THRESHOLD_`` or ``GLIBC_TUNABLES``.
+    """
+    chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"} & os.environ.keys()
+    if not chosen and platform.libc_ver()[0] == "glibc":
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(_MMAP_THRESHOLD, _ON_THE_HEAP)
+        set_option(_TRIM_THRESHOLD, _KEPT)

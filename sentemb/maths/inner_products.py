@@ -1,16 +1,15 @@
 """Exact top-k of one set of vectors by torch: tiles of float32 products on any device, and a faster pass for CPUs that
-multiply bfloat16 faster than float32.
+multiply bfloat16 faster than float32, with float32's result.
 
 The faster pass takes all products of bfloat16 copies; those that may belong to the k largest are taken again in
-float32. What may belong is known: rounding changes an inner product by at most ``‖q - q̃‖·‖v‖ + ‖q̃‖·‖v - ṽ‖``
-(Cauchy-Schwarz), plus the rounding of the result. The maxima of disjoint groups of columns are products of different
-columns, so the k-th largest maximum, less that much, is a value that at least k products reach; a product that stays
-below it by as much again is none of the k largest. The result is float32's.
+float32. Rounding changes an inner product by at most ``‖q - q̃‖·‖v‖ + ‖q̃‖·‖v - ṽ‖`` (Cauchy-Schwarz), plus the rounding
+of the result. The maxima of disjoint groups of columns are products of different columns, so at least k products reach
+the k-th largest maximum less that much; a product that stays below it by as much again is none of the k largest.
 """
 
 from __future__ import annotations
 
-from threading import Lock
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sentemb.errors import NumericError
-from sentemb.machine.allocation import keep_freed_memory
 from sentemb.machine.rates import has_fast_bfloat16, linear
+from sentemb.machine.resources import keep_freed_memory
 from sentemb.maths.neighbours import Metric
 
 QUERY_ROWS = 1024
@@ -37,77 +36,51 @@ _NO_ROW = torch.iinfo(torch.int64).max
 
 
 class ExactSearch:
-    """Vectors made ready for many exact searches.
-
-    Args:
-        store: (rows, d) on the device that searches.
-        metric: ``l2`` for squared distances; ``cosine`` expects vectors of unit length.
-    """
+    """Vectors (rows, d), on the device that searches, made ready for many exact searches; ``l2`` is for squared
+    distances, ``cosine`` expects vectors of unit length."""
 
     def __init__(self, store: Float[Tensor, "m d"], metric: Metric = "dot") -> None:
         self.store, self.metric = store, metric
         # ‖q - v‖² = ‖q‖² - 2(q·v - ‖v‖²/2): the nearest have the largest products with this subtracted
         self._offset = -store.square().sum(dim=1) / 2 if metric == "l2" else None
-        self._certified: CertifiedProducts | None = None
-        self._lock = Lock()
         if store.device.type == "cpu":
             keep_freed_memory()
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32], device: str = "cpu", metric: Metric = "dot") -> ExactSearch:
-        """From an array, which is not copied on a CPU where it is C-contiguous float32 and may be written to.
-
-        Raises:
-            NumericError: a value is NaN or infinite.
-        """
+        """From an array, which is not copied on a CPU where it is C-contiguous float32 and may be written to."""
         return cls(_tensor("vectors", vectors).to(device), metric)
 
     @torch.no_grad()
     def top(
         self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and rows (queries, k) of the k ≤ rows best, best first; equal scores by row.
-
-        Args:
-            allowed: rows that may be among them; places without one have row -1.
-
-        Raises:
-            NumericError: a query's value is NaN or infinite.
-        """
-        scores = np.empty((len(queries), k), dtype=np.float32)
-        rows = np.empty((len(queries), k), dtype=np.int64)
-        bias = self._bias(allowed)
-        certified = self._fast_products(len(queries), k) if bias is None else None
-        tensor = _tensor("queries", queries)
+        """Scores and rows (queries, k) of the k ≤ rows best of the ``allowed`` rows, best first; equal scores by row.
+        Places without one have row -1."""
+        bias, tensor = self._offset, _tensor("queries", queries)
+        if allowed is not None:
+            base = self.store.new_zeros(len(self.store)) if bias is None else bias
+            bias = base.masked_fill(~torch.from_numpy(allowed).to(self.store.device), -torch.inf)
+        # decided by this call alone, so that an earlier one changes nothing
+        is_worth_it = len(queries) >= FEW_QUERIES and 4 * GROUP * k < min(len(self.store), COLUMNS + 1)
+        if is_worth_it and bias is None and self.store.device.type == "cpu" and has_fast_bfloat16():
+            best, neighbours = self._certified.top(tensor, k)
+            return best.numpy(), neighbours.numpy()
+        scores, rows = torch.empty(len(queries), k), torch.empty(len(queries), k, dtype=torch.int64)
         for start in range(0, len(queries), QUERY_ROWS):
             part = slice(start, start + QUERY_ROWS)
             block = tensor[part].to(self.store.device)
-            if certified is not None:
-                with self._lock:  # the pass keeps its room for products
-                    values, neighbours = certified.top(block, k)
-            else:
-                values, neighbours = full_top(block, self.store, k, bias)
+            values, neighbours = full_top(block, self.store, k, bias)
             if allowed is not None:
                 neighbours = neighbours.masked_fill(values == -torch.inf, -1)
             if self.metric == "l2":
                 values, neighbours = self._by_distance(block, values, neighbours)
-            scores[part], rows[part] = values.cpu().numpy(), neighbours.cpu().numpy()
-        return scores, rows
+            scores[part], rows[part] = values, neighbours
+        return scores.numpy(), rows.numpy()
 
-    def _fast_products(self, queries: int, k: int) -> CertifiedProducts | None:
-        """The bfloat16 pass where it is faster; decided by this call alone, so that an earlier one changes nothing."""
-        enough = queries >= FEW_QUERIES and 4 * GROUP * k < min(len(self.store), COLUMNS + 1)
-        if not enough or self.store.device.type != "cpu" or not has_fast_bfloat16():
-            return None
-        if self._certified is None:
-            self._certified = CertifiedProducts(self.store)
-        return self._certified
-
-    def _bias(self, allowed: NDArray[np.bool_] | None) -> Float[Tensor, " m"] | None:
-        if allowed is None:
-            return self._offset
-        base = self.store.new_zeros(len(self.store)) if self._offset is None else self._offset
-        return base.masked_fill(~torch.from_numpy(allowed).to(self.store.device), -torch.inf)
+    @cached_property
+    def _certified(self) -> CertifiedProducts:
+        return CertifiedProducts(self.store)
 
     def _by_distance(self, queries: Tensor, values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Squared distances from the differences themselves, where the products' digits cancel; nearest first."""
@@ -125,7 +98,7 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _tensor(name: str, array: NDArray[np.float32]) -> Float[Tensor, "rows d"]:
-    """The array as a tensor; copied only where torch cannot take it (read-only or strided)."""
+    """The array; copied only where torch cannot take it (read-only or strided)."""
     array = np.require(array, dtype=np.float32, requirements=["C", "W"])
     # one sum instead of a mask as large as the matrix; a cancelling inf - inf is NaN, so it is seen too
     if not np.isfinite(array.sum(dtype=np.float64)):
@@ -137,13 +110,8 @@ def _tensor(name: str, array: NDArray[np.float32]) -> Float[Tensor, "rows d"]:
 def full_top(
     queries: Float[Tensor, "n d"], store: Float[Tensor, "m d"], k: int, bias: Float[Tensor, " m"] | None = None
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """Values and rows of the k ≤ m largest float32 products, best first; equal values by row.
-
-    Args:
-        bias: is added to every query's products.
-    """
-    values = queries.new_empty(len(queries), 0)
-    rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    """Values and rows of the k ≤ m largest float32 products, plus a bias, best first; equal values by row."""
+    values, rows = queries.new_empty(len(queries), 0), queries.new_empty(len(queries), 0, dtype=torch.int64)
     for start in range(0, len(store), COLUMNS):
         products = linear(queries, store[start : start + COLUMNS])
         if bias is not None:
@@ -189,23 +157,25 @@ class CertifiedProducts:
         self.store = store
         self.half = store.bfloat16()
         self._error = self._norm = 0.0
-        for start in range(0, len(store), TILE):
-            exact, rounded = store[start : start + TILE], self.half[start : start + TILE].float()
-            self._error = max(self._error, float(torch.linalg.vector_norm(exact - rounded, dim=1).max()))
+        for exact, rounded in zip(store.split(TILE), self.half.split(TILE), strict=True):
+            self._error = max(self._error, float(torch.linalg.vector_norm(exact - rounded.float(), dim=1).max()))
             self._norm = max(self._norm, float(torch.linalg.vector_norm(exact, dim=1).max()))
-        self._products = store.new_empty(0, dtype=torch.bfloat16)  # kept from block to block of queries
 
-    def top(
-        self, queries: Float[Tensor, "n d"], k: int
-    ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    def top(self, queries: Float[Tensor, "n d"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
         """Values and rows of the k largest products, best first; equal values by row."""
+        tiles = -(-min(len(self.store), COLUMNS) // TILE)
+        room = self.half.new_empty(tiles * TILE * min(len(queries), QUERY_ROWS))  # for the products of a block
+        values, rows = zip(*(self._top(block, k, room) for block in queries.split(QUERY_ROWS)), strict=True)
+        return torch.cat(values), torch.cat(rows)
+
+    def _top(self, queries: Tensor, k: int, room: Tensor) -> tuple[Tensor, Tensor]:
         rounded = queries.bfloat16()
         lengths = torch.linalg.vector_norm(rounded.float(), dim=1)
         off = torch.linalg.vector_norm(queries - rounded.float(), dim=1) * self._norm + lengths * self._error
         off += SLACK * self._norm * lengths
         values, rows = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
         for start in range(0, len(self.store), COLUMNS):
-            products, maxima = self._multiply(rounded, start)
+            products, maxima = self._multiply(rounded, start, room)
             reached = queries.new_full((len(queries),), -torch.inf)
             if maxima.shape[1] >= k:
                 coarse = maxima.view(len(queries), COARSER, -1).amax(1)
@@ -221,13 +191,11 @@ class CertifiedProducts:
             values, rows = ordered(torch.cat([values, block_values], 1), torch.cat([rows, block_rows], 1), k)
         return values, rows
 
-    def _multiply(self, queries: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    def _multiply(self, queries: Tensor, start: int, room: Tensor) -> tuple[Tensor, Tensor]:
         """Products (tiles, n, TILE) of a block of columns, -inf behind the last column, and maxima (n, groups)."""
         block = self.half[start : start + COLUMNS]
         tiles, n = -(-len(block) // TILE), len(queries)
-        if self._products.numel() < tiles * n * TILE:
-            self._products = self.half.new_empty(tiles * n * TILE)
-        products = self._products[: tiles * n * TILE].view(tiles, n, TILE)
+        products = room[: tiles * n * TILE].view(tiles, n, TILE)
         maxima = self.half.new_empty(n, tiles, TILE // GROUP)
         for tile, vectors in enumerate(block.split(TILE)):
             if len(vectors) == TILE:
@@ -267,8 +235,6 @@ class CertifiedProducts:
 
     def _exact(self, queries: Tensor, query: Tensor, row: Tensor) -> Float[Tensor, " pairs"]:
         values = queries.new_empty(len(query))
-        for start in range(0, len(query), PAIRS):
-            part = slice(start, start + PAIRS)
-            vectors = self.store.index_select(0, row[part])
-            torch.sum(vectors.mul_(queries.index_select(0, query[part])), 1, out=values[part])
+        for out, rows, numbers in zip(values.split(PAIRS), row.split(PAIRS), query.split(PAIRS), strict=True):
+            torch.sum(self.store.index_select(0, rows).mul_(queries.index_select(0, numbers)), 1, out=out)
         return values

@@ -10,38 +10,28 @@ from typing import Literal
 import numpy as np
 
 from sentemb.errors import SearchError
-from sentemb.maths.neighbours import Ids
+from sentemb.maths.neighbours import Ids, Vectors
 from sentemb.mining.rules import CandidateTable, Mask, MiningRule, Scores, allowed_by
 from sentemb.mining.sources import MiningSource, Nearest, Passages
-from sentemb.mining.texts import Lists
+from sentemb.mining.texts import MiningTexts
 
 BLOCK = 4096  # anchors at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiningOptions:
-    """How negatives are chosen.
+    """How negatives are chosen."""
 
-    Args:
-        negatives: how many for each anchor; an anchor with fewer is left out.
-        sources: where candidates come from. What one cannot give comes from the others, in their order.
-        rules: which candidates are refused, in order.
-        sampling: ``top`` takes each source's best, ``random`` draws among all that the rules allow.
-        candidates: how many each source proposes for an anchor; None: ten times the negatives where rules refuse some.
-        seed: of every draw.
-    """
-
-    negatives: int = 5
-    sources: Sequence[MiningSource] = (Nearest(),)
-    rules: Sequence[MiningRule] = ()
-    sampling: Literal["top", "random"] = "top"
-    candidates: int | None = None
-    seed: int = 42
+    negatives: int = 5  # of each anchor; one with fewer is left out
+    sources: Sequence[MiningSource] = (Nearest(),)  # what one cannot give comes from the others, in their order
+    rules: Sequence[MiningRule] = ()  # which candidates are refused, in order
+    sampling: Literal["top", "random"] = "top"  # each source's best, or draws among all that the rules allow
+    candidates: int | None = None  # of each source and anchor; None: ten times the negatives where rules refuse some
+    seed: int = 42  # of every draw
 
     def __post_init__(self) -> None:
-        for name, value, least in (("negatives", self.negatives, 1), ("candidates", self.candidates, self.negatives),
-                                   ("seed", self.seed, 0)):
-            if value is not None and value < least:
+        for name, least in (("negatives", 1), ("candidates", self.negatives), ("seed", 0)):
+            if (value := vars(self)[name]) is not None and value < least:
                 raise SearchError(f"{name} = {value}; at least {least}")
         if self.sampling not in ("top", "random"):
             raise SearchError(f'sampling = "{self.sampling}"; allowed: top, random')
@@ -80,25 +70,17 @@ class Miner:
     """Mines block by block; a block depends on no other, so mining can go on from anywhere.
 
     Args:
-        anchors, corpus: unit vectors, with their texts where sources or rules read them.
-        positives: corpus rows of each anchor's positives.
-        excluded: corpus rows that are never an anchor's negatives.
+        texts: empty where no source and no rule reads them.
         folder: where sources may leave files for a resumed run.
     """
 
     def __init__(
-        self, anchors: Passages, corpus: Passages, options: MiningOptions, *, positives: Lists, excluded: Lists,
-        folder: Path | None = None,
+        self, texts: MiningTexts, anchors: Vectors, corpus: Vectors, options: MiningOptions, folder: Path | None = None
     ) -> None:
-        self.anchors, self.corpus, self.options = anchors, corpus, options
-        self.positives, self.excluded = positives, excluded
+        self.texts, self.options, self.blocks = texts, options, -(-len(anchors) // BLOCK)
+        self.anchors, self.corpus = anchors, Passages(vectors=corpus, texts=texts.corpus)
         counts = zip(options.sources, options.counts(), strict=True)
-        self._finders = [(source.open(corpus, folder, options.seed), count) for source, count in counts if count]
-
-    @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return -(-len(self.anchors.vectors) // BLOCK)
+        self._finders = [(source.open(self.corpus, folder, options.seed), count) for source, count in counts if count]
 
     def mine(self) -> Iterator[MinedBlock]:
         """All blocks."""
@@ -107,21 +89,20 @@ class Miner:
     def block(self, number: int) -> MinedBlock:
         """The negatives of one block of anchors."""
         options, start = self.options, number * BLOCK
-        anchors = self.anchors.part(start, start + BLOCK)
-        positives, excluded = (lists.part(start, start + BLOCK) for lists in (self.positives, self.excluded))
-        owners = np.repeat(np.arange(len(anchors.vectors)), np.diff(positives.offsets))
-        similarity = np.einsum("ij,ij->i", anchors.vectors[owners], self.corpus.vectors[positives.rows])
-        positive = np.minimum.reduceat(similarity, positives.offsets[:-1])
-        positive_texts = [[self.corpus.texts[row] for row in rows] for rows in positives] if self.corpus.texts else ()
+        part = slice(start, start + BLOCK)
+        anchors = Passages(vectors=self.anchors[part], texts=self.texts.anchors[part])
+        positives, excluded = (lists.part(part) for lists in (self.texts.positives, self.texts.excluded))
+        own = np.einsum("ij,ij->i", anchors.vectors[positives.owners], self.corpus.vectors[positives.rows])
+        positive = np.minimum.reduceat(own, positives.offsets[:-1])
         generator = np.random.default_rng([options.seed, number])
-        depth = min(options.depth + excluded.longest, len(self.corpus.vectors))
+        depth = min(options.depth + int(np.diff(excluded.offsets).max()), len(self.corpus.vectors))
         proposals = []
         for find, count in self._finders:
             hits = find(anchors, depth, generator)
             table = CandidateTable(
-                ids=hits.ids, similarity=hits.scores, positive=positive,
+                ids=hits.ids, similarity=hits.scores, positive=positive, positives=positives,
                 allowed=(hits.ids >= 0) & ~excluded.contain(hits.ids),
-                anchor_texts=anchors.texts, positive_texts=positive_texts, corpus_texts=self.corpus.texts,
+                anchor_texts=anchors.texts, corpus_texts=self.corpus.texts,
             )
             proposals.append((table, allowed_by(options.rules, table), count))
         ids, scores = np.empty((len(positive), 0), np.int64), np.empty((len(positive), 0), np.float32)
@@ -148,15 +129,14 @@ def take(
     table: CandidateTable, passing: Mask, wanted: Ids, sampler: np.random.Generator | None
 ) -> tuple[Ids, Scores]:
     """``wanted[a]`` passing candidates of every anchor a: the first, or with a sampler random ones; -1 for none."""
-    ids, scores, width = table.ids, table.similarity, min(int(wanted.max(initial=0)), table.ids.shape[1])
-    keys = np.where(passing, sampler.random(ids.shape), 2) if sampler else ~passing
-    order = np.argsort(keys, axis=1, kind="stable")[:, :width]
-    is_real = np.take_along_axis(passing, order, axis=1) & (np.arange(width) < wanted[:, None])
-    if sampler:  # best first
-        order = np.sort(np.where(is_real, order, ids.shape[1]), axis=1)
-        is_real, order = order < ids.shape[1], np.minimum(order, ids.shape[1] - 1)
-    return (np.where(is_real, np.take_along_axis(ids, order, axis=1), -1),
-            np.where(is_real, np.take_along_axis(scores, order, axis=1), np.float32(-np.inf)))
+    columns = table.ids.shape[1]
+    keys = np.where(passing, sampler.random(passing.shape) if sampler else 0, 2)
+    order = np.argsort(keys, axis=1, kind="stable")[:, : wanted.max()]
+    is_taken = np.take_along_axis(passing, order, axis=1) & (np.arange(order.shape[1]) < wanted[:, None])
+    order = np.sort(np.where(is_taken, order, columns), axis=1)  # best first, then nothing
+    ids = np.pad(table.ids, ((0, 0), (0, 1)), constant_values=-1)
+    scores = np.pad(table.similarity, ((0, 0), (0, 1)), constant_values=-np.inf)
+    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
 def _among(ids: Ids, chosen: Ids) -> Mask:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
 
 from sentemb.errors import NumericError, SearchError
 from sentemb.maths.neighbours import Ids
-from sentemb.parts import Count, Fraction, NonNegative, Part
+from sentemb.mining.texts import Lists
+from sentemb.parts import Count, Fraction, NonNegative, Part, Whole
 
 Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -21,22 +20,14 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateTable:
-    """Candidates of a block of anchors, as one source ordered them: best first.
+    """Candidates of a block of anchors, as one source ordered them: best first."""
 
-    Attributes:
-        ids: (anchors, c) corpus rows, -1 for none.
-        similarity: (anchors, c) cosine of anchor and candidate.
-        positive: (anchors,) cosine of anchor and its least similar positive.
-        allowed: (anchors, c) which may become negatives so far.
-        anchor_texts, positive_texts, corpus_texts: for rules that read texts; empty where only vectors are mined.
-    """
-
-    ids: Ids
-    similarity: Scores
-    positive: Scores
-    allowed: Mask
-    anchor_texts: Sequence[str] = ()
-    positive_texts: Sequence[Sequence[str]] = ()
+    ids: Ids  # (anchors, c) corpus rows, -1 for none
+    similarity: Scores  # (anchors, c) cosine of anchor and candidate
+    positive: Scores  # (anchors,) cosine of anchor and its least similar positive
+    allowed: Mask  # (anchors, c) which may become negatives so far
+    positives: Lists  # corpus rows of each anchor's positives
+    anchor_texts: Sequence[str] = ()  # for rules that read texts; empty where only vectors are mined
     corpus_texts: Sequence[str] = ()
 
 
@@ -128,7 +119,7 @@ class RankWindow(MiningRule):
         last: the largest rank; None for any.
     """
 
-    skip: Annotated[int, Ge(0)] = 0
+    skip: Whole = 0
     last: Count | None = None
 
     def __post_init__(self) -> None:
@@ -164,24 +155,21 @@ class CrossEncoder(MiningRule):
     def refused(self, table: CandidateTable) -> Mask:
         if not table.anchor_texts:
             raise SearchError("cross_encoder: needs texts; here only vectors are mined")
-        positives = [(a, text) for a, texts in enumerate(table.positive_texts) for text in texts]
-        rows, columns = np.nonzero(table.allowed)
-        candidates = zip(rows.tolist(), table.ids[rows, columns].tolist(), strict=True)
-        pairs = [(table.anchor_texts[a], text) for a, text in positives]
-        pairs += [(table.anchor_texts[a], table.corpus_texts[row]) for a, row in candidates]
+        own, (rows, columns) = table.positives, np.nonzero(table.allowed)
+        anchors, texts = np.append(own.owners, rows), np.append(own.rows, table.ids[rows, columns])
+        pairs = [(table.anchor_texts[a], table.corpus_texts[c]) for a, c in np.stack([anchors, texts], axis=1).tolist()]
         scores = np.asarray(_cross_encoder(self.model)(pairs), dtype=np.float32).reshape(-1)
         if len(scores) != len(pairs) or not np.isfinite(scores).all():
             raise NumericError(f"{self.model} gave {len(scores)} scores of {len(pairs)} pairs, or not finite ones")
-        least = np.full(len(table.ids), np.inf, dtype=np.float32)
-        np.minimum.at(least, [a for a, _ in positives], scores[: len(positives)])
+        least = np.minimum.reduceat(scores, own.offsets[:-1])  # every anchor has a positive
         refused = np.zeros(table.ids.shape, dtype=bool)
-        refused[rows, columns] = scores[len(positives) :] > least[rows] - self.margin
+        refused[rows, columns] = scores[len(own.rows) :] > least[rows] - self.margin
         return refused
 
 
 @lru_cache(maxsize=2)
 def _cross_encoder(model: str) -> Callable[[list[tuple[str, str]]], Scores]:
-    from sentemb.encoder.crossencoder import load_cross_encoder
+    from sentemb.encoder.pretrained import load_cross_encoder
 
     return load_cross_encoder(model)
 

@@ -21,10 +21,6 @@ class Passages:
     vectors: Vectors
     texts: Sequence[str] = ()
 
-    def part(self, start: int, stop: int) -> Passages:
-        """Rows start … stop - 1."""
-        return Passages(vectors=self.vectors[start:stop], texts=self.texts[start:stop])
-
 
 # (a block of anchors, k, generator) to k candidates each: corpus rows, best first, and their cosines
 Finder = Callable[[Passages, int, "np.random.Generator"], Hits]
@@ -62,27 +58,21 @@ class Nearest(MiningSource):
 
     def __post_init__(self) -> None:
         if self.kind != "flat":
-            from sentemb.search.store.options import BuildOptions
+            from sentemb.search import BuildOptions
 
-            try:
-                BuildOptions(kind=self.kind).check()
-            except SearchError as error:
-                raise ValueError(str(error)) from None
+            BuildOptions(kind=self.kind).check()
 
     def open(self, corpus: Passages, folder: Path | None, seed: int) -> Finder:
-        if self.kind != "flat":
-            return self._of_index(corpus, folder, seed)
-        from sentemb.maths.inner_products import ExactSearch
+        if self.kind == "flat":
+            from sentemb.maths.inner_products import ExactSearch
 
-        search = ExactSearch.of(corpus.vectors, best_device())
+            search = ExactSearch.of(corpus.vectors, best_device())
 
-        def find(anchors: Passages, k: int, _: np.random.Generator) -> Hits:
-            similarity, ids = search.top(anchors.vectors, k)
-            return Hits(ids=ids, scores=similarity)
+            def find_exactly(anchors: Passages, k: int, _: np.random.Generator) -> Hits:
+                similarity, ids = search.top(anchors.vectors, k)
+                return Hits(ids=ids, scores=similarity)
 
-        return find
-
-    def _of_index(self, corpus: Passages, folder: Path | None, seed: int) -> Finder:
+            return find_exactly
         from sentemb.search.index import SearchIndex
         from sentemb.search.store.manifest import NAME
 
@@ -137,10 +127,8 @@ class Random(MiningSource):
     """Corpus texts drawn at random, every one with the same chance."""
 
     def open(self, corpus: Passages, folder: Path | None, seed: int) -> Finder:
-        total = len(corpus.vectors)
-
         def find(anchors: Passages, k: int, generator: np.random.Generator) -> Hits:
-            ids = np.sort(generator.integers(0, total, size=(len(anchors.vectors), k), dtype=np.int64), axis=1)
+            ids = np.sort(generator.integers(len(corpus.vectors), size=(len(anchors.vectors), k)), axis=1)
             ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = -1  # drawn twice
             ids = generator.permuted(ids, axis=1)
             return Hits(ids=ids, scores=compared(anchors.vectors, ids, corpus.vectors.__getitem__))

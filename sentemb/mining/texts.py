@@ -1,21 +1,18 @@
-"""What is mined: anchors, the corpus, and which corpus texts may never be an anchor's negatives.
-
-Equal texts are one row of the corpus, so a negative is never the text of the anchor or of any of its positives,
-however often either occurs.
-"""
+"""What is mined. Equal texts are one row of the corpus, so a negative is never the anchor's text or a positive's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sentemb.errors import DataError, did_you_mean
 from sentemb.maths.neighbours import Ids
-from sentemb.mining.rules import Mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,42 +29,29 @@ class Lists:
         return cls(offsets=np.searchsorted(table[:, 0], np.arange(anchors + 1)), rows=table[:, 1].copy())
 
     @property
-    def longest(self) -> int:
-        """Rows of the longest list."""
-        return int(np.diff(self.offsets).max(initial=0))
+    def owners(self) -> Ids:
+        """The anchor of every row."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
-    def __iter__(self) -> Iterator[Ids]:
-        return iter(np.split(self.rows, self.offsets[1:-1]))
-
-    def part(self, start: int, stop: int) -> Lists:
-        """The lists of anchors start … stop - 1, as far as there are so many."""
-        offsets = self.offsets[start : stop + 1]
+    def part(self, anchors: slice) -> Lists:
+        """The lists of some anchors."""
+        offsets = self.offsets[anchors.start : anchors.stop + 1]
         return Lists(offsets=offsets - offsets[0], rows=self.rows[offsets[0] : offsets[-1]])
 
-    def contain(self, ids: Ids) -> Mask:
+    def contain(self, ids: Ids) -> NDArray[np.bool_]:
         """Whether candidate ``ids[a, c]`` is in the list of anchor a; False where it is -1."""
         total = 1 + max(int(ids.max(initial=0)), int(self.rows.max(initial=0)))
-        owners = np.repeat(np.arange(len(ids)), np.diff(self.offsets))
-        keys = np.append(np.sort(owners * total + self.rows), -1)
         candidates = np.arange(len(ids))[:, None] * total + ids
-        is_member: Mask = keys[np.searchsorted(keys[:-1], candidates)] == candidates
-        return is_member & (ids >= 0)
+        return np.isin(candidates, self.owners * total + self.rows) & (ids >= 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiningColumns:
-    """Names of the columns that mining reads.
-
-    Args:
-        anchor: column with the anchors.
-        positive: column with each anchor's positive; None: the anchors are texts alone, each its own positive.
-        corpus: column with the text in the file of further texts.
-        anchor_id, positive_id, corpus_id: columns with ids; texts of one id are never an anchor and its negative.
-    """
+    """Names of the columns that mining reads; texts of one id are never an anchor and its negative."""
 
     anchor: str = "anchor"
-    positive: str | None = "positive"
-    corpus: str = "text"
+    positive: str | None = "positive"  # None: the anchors are texts alone, each its own positive
+    corpus: str = "text"  # in the file of further texts
     anchor_id: str | None = None
     positive_id: str | None = None
     corpus_id: str | None = None
@@ -84,7 +68,7 @@ class MiningTexts:
 
     def positives_of(self, anchor: int) -> list[str]:
         """Texts of an anchor's positives; the anchor itself for unlabelled text."""
-        return [self.corpus[row] for row in self.positives.part(anchor, anchor + 1).rows.tolist()]
+        return [self.corpus[row] for row in self.positives.part(slice(anchor, anchor + 1)).rows.tolist()]
 
 
 def read_texts(
@@ -100,29 +84,25 @@ def read_texts(
     Raises:
         DataError: a record lacks a column or holds no text there, or there is nothing to mine from.
     """
-    columns = columns or MiningColumns()
-    pairs = list(_rows(data, split, {"anchor": columns.anchor, "positive": columns.positive,
-                                     "anchor_id": columns.anchor_id, "positive_id": columns.positive_id}))
-    texts = list(_rows(corpus, None, {"corpus": columns.corpus, "corpus_id": columns.corpus_id}))
-    if columns.corpus_id is not None and not texts:
-        raise DataError(f'corpus_id = "{columns.corpus_id}", but no further texts are given as a corpus')
-    beside = "anchor" if columns.positive is None else "positive"
-    distinct = dict.fromkeys([*(row["corpus"] for row in texts), *(row[beside] for row in pairs)])
-    rows_of = {text: i for i, text in enumerate(distinct)}
-    anchors = {text: i for i, text in enumerate(dict.fromkeys(row["anchor"] for row in pairs))}
+    names = columns or MiningColumns()
+    texts = (names.anchor, names.positive or names.anchor)
+    pairs = list(_rows(data, split, texts=texts, ids=(names.anchor_id, names.positive_id)))
+    others = list(_rows(corpus, None, texts=(names.corpus,), ids=(names.corpus_id,)))
+    if names.corpus_id is not None and not others:
+        raise DataError(f'corpus_id = "{names.corpus_id}", but no further texts are given as a corpus')
+    carriers = [*others, *((positive, name) for _, positive, _, name in pairs)]
+    rows_of = {text: row for row, text in enumerate(dict.fromkeys(text for text, _ in carriers))}
+    anchors = {text: number for number, text in enumerate(dict.fromkeys(anchor for anchor, *_ in pairs))}
     if len(rows_of) < 2:
         raise DataError("mining needs at least two different texts")
-    carriers: dict[Any, set[int]] = {}  # id to the corpus rows that carry it
-    for rows, text, id_column in ((pairs, beside, "positive_id"), (texts, "corpus", "corpus_id")):
-        for row in rows:
-            if id_column in row:
-                carriers.setdefault(row[id_column], set()).add(rows_of[row[text]])
-    positives = [(anchors[row["anchor"]], rows_of[row[beside]]) for row in pairs]
+    rows_with: defaultdict[Any, set[int]] = defaultdict(set)
+    for text, name in carriers:
+        if name is not None:
+            rows_with[name].add(rows_of[text])
+    positives = [(anchors[anchor], rows_of[positive]) for anchor, positive, _, _ in pairs]
     own = [(number, rows_of[text]) for text, number in anchors.items() if text in rows_of]
     same_id = [
-        (anchors[row["anchor"]], carrier)
-        for row in pairs for id_column in ("anchor_id", "positive_id") if id_column in row
-        for carrier in carriers.get(row[id_column], ())
+        (anchors[anchor], row) for anchor, _, *ids in pairs for name in ids for row in rows_with.get(name, ())
     ]
     return MiningTexts(
         anchors=list(anchors), corpus=list(rows_of), positives=Lists.of(positives, len(anchors)),
@@ -131,23 +111,20 @@ def read_texts(
 
 
 def _rows(
-    data: str | Path | Iterable[Any], split: str | None, columns: Mapping[str, str | None]
-) -> Iterator[dict[str, Any]]:
-    """The named columns of every record, by what they are for; texts are stripped."""
+    data: str | Path | Iterable[Any], split: str | None, *, texts: Sequence[str], ids: Sequence[str | None]
+) -> Iterator[tuple[Any, ...]]:
+    """The named columns of every record: the texts, stripped, then the ids (None where no column is named)."""
     if isinstance(data, (str, Path)):
         from sentemb.data import iter_records
 
         data = (record.fields for record in iter_records(data, split=split))
-    named = {role: column for role, column in columns.items() if column is not None}
+    named = list(dict.fromkeys(name for name in (*texts, *ids) if name is not None))
     for number, record in enumerate(data, start=1):
         if not isinstance(record, Mapping):
-            record = dict(zip(named.values(), (record,) if isinstance(record, str) else record, strict=False))
-        for column in named.values():
+            record = dict(zip(named, (record,) if isinstance(record, str) else record, strict=False))
+        for column in named:
             if column not in record:
                 raise DataError(f'record {number}: no column "{column}"{did_you_mean(column, map(str, record))}')
-        row = {role: record[column] for role, column in named.items()}
-        for role in row.keys() - {"anchor_id", "positive_id", "corpus_id"}:
-            if not isinstance(row[role], str) or not row[role].strip():
-                raise DataError(f'record {number}: column "{named[role]}" holds no text')
-            row[role] = row[role].strip()
-        yield row
+            if column in texts and not (isinstance(record[column], str) and record[column].strip()):
+                raise DataError(f'record {number}: column "{column}" holds no text')
+        yield (*(record[name].strip() for name in texts), *(name and record[name] for name in ids))

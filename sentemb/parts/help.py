@@ -26,7 +26,7 @@ class Facts:
     settings: Mapping[str, str]  # name -> what ``Args`` says of it
     source: str
     deviations: str
-    location: str  # file:line
+    location: str  # file:line, relative to the current folder where it lies below it
 
 
 def describe(cls: type) -> Facts:
@@ -35,6 +35,8 @@ def describe(cls: type) -> Facts:
     for base in reversed(cls.__mro__):  # a base class explains the settings that it brings
         if issubclass(base, Part):
             settings |= _arguments(_sections(base).get("Args", []))
+    file = Path(inspect.getsourcefile(cls) or "?").resolve()
+    file = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
     sections = _sections(cls)
     summary, *body = sections[""] or [""]
     return Facts(
@@ -43,15 +45,8 @@ def describe(cls: type) -> Facts:
         settings=settings,
         source=" ".join(map(str.strip, sections.get("Source", []))).strip(),
         deviations=" ".join(map(str.strip, sections.get("Deviations", []))).strip(),
-        location=_location(cls),
+        location=f"{file}:{inspect.getsourcelines(cls)[1]}",
     )
-
-
-def _location(cls: type) -> str:
-    """``file:line`` of a class, relative to the current folder where it lies below it."""
-    file = Path(inspect.getsourcefile(cls) or "?").resolve()
-    line = inspect.getsourcelines(cls)[1]
-    return f"{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}:{line}"
 
 
 def _sections(cls: type) -> dict[str, list[str]]:

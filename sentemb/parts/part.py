@@ -74,11 +74,7 @@ class Part(metaclass=PartType):
         return MappingProxyType(self.__dict__.get("_marks", {}))
 
     def marked(self, **marks: Any) -> Self:
-        """A part of these settings and marks, with more or other marks, and no state; None takes a mark away.
-
-        Raises:
-            PartError: an unknown mark, or one of a wrong type.
-        """
+        """A part of these settings and marks, with more or other marks (None takes one away), and no state."""
         cls = type(self)
         known = {name: Setting(annotation=kind | None, default=None) for name, kind in cls.marks.items()}
         checked, faults = check_values(marks, known)
@@ -109,10 +105,8 @@ class Part(metaclass=PartType):
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        settings, marks = (
-            ", ".join(f"{name}={value!r}" for name, value in values.items())
-            for values in (self.changed_settings(), self.given_marks)
-        )
+        both = self.changed_settings(), self.given_marks
+        settings, marks = (", ".join(f"{name}={value!r}" for name, value in values.items()) for values in both)
         return f"{type(self).__name__}({settings})" + (f".marked({marks})" if marks else "")
 
     @classmethod
@@ -120,8 +114,7 @@ class Part(metaclass=PartType):
         # so that pydantic reads parts anywhere: an instance, a name, or a table with `use`
         from pydantic_core import core_schema
 
-        as_table = core_schema.plain_serializer_function_ser_schema(to_table)
-        return core_schema.no_info_plain_validator_function(cls._read, serialization=as_table)
+        return core_schema.no_info_plain_validator_function(cls._read)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:

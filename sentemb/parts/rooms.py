@@ -61,12 +61,9 @@ class Room:
         return {name: self.find(name) for name in self.names()}
 
     def find(self, use: object, *, may_import: bool = True) -> type[Part]:
-        """The class of a name of this room, of an entry point's, or of ``package.module:Class``.
+        """The class of a name of this room, of an entry point's, or of ``package.module:Class``, or a ``PartError``.
 
         ``may_import=False`` is for names out of files that are not trusted: its module must be imported already.
-
-        Raises:
-            PartError: no such part, or a class that does not belong here.
         """
         if not isinstance(use, str):
             raise PartError("", [("", f'needs use = "…"; known: {", ".join(self.names())}')])

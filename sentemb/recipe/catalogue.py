@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sentemb.errors import MissingExtra, PartError, RecipeError, did_you_mean, first_line
 from sentemb.parts import ROOMS, Part, describe, room, schema_of, settings_of, spell
 from sentemb.parts.help import schema_of_class
+from sentemb.parts.settings import shown
 from sentemb.recipe.load import read_tree, shipped_recipes
 
 if TYPE_CHECKING:
@@ -83,9 +84,9 @@ def recipe_lines(recipe: Recipe) -> Iterator[str]:
         named = f' "{marks["name"]}"' if "name" in marks else ""
         yield ""
         yield from _headed_lines(f"{where}  {weight}{room(part.room).name_of(type(part))}{named}", type(part))
-        shown = [f"{name} = {value!r}" for name, value in part.settings.items() if value not in (None, (), {}, "")]
-        if shown:
-            yield from _wrapped("with", ", ".join(shown))
+        given = [f"{name} = {shown(value)}" for name, value in part.settings.items() if value not in (None, (), {}, "")]
+        if given:
+            yield from _wrapped("with", ", ".join(given))
         yield f"    at {describe(type(part)).location}"
     yield ""
     chosen = recipe.train.changed_settings()
@@ -98,7 +99,8 @@ def part_lines(where: str, cls: type[Part]) -> Iterator[str]:
     yield from _headed_lines(f"{where}/{room(where).name_of(cls)}", cls)
     yield f"    at {facts.location}"
     for name, setting in settings_of(cls).items():
-        default = "" if setting.is_required else f", by default {_shown(setting.default)}"
+        value = "none" if setting.default in (None, (), {}) else shown(setting.default)
+        default = "" if setting.is_required else f", by default {value}"
         yield ""
         yield f"  {name}  ({spell(setting.annotation)}{default})"
         yield from _wrapped("", facts.settings.get(name, ""))
@@ -115,12 +117,6 @@ def _headed_lines(heading: str, cls: type[Part]) -> Iterator[str]:
         yield from _wrapped("deviates", facts.deviations)
 
 
-def _shown(default: object) -> str:
-    if isinstance(default, bool):
-        return str(default).lower()
-    return "none" if default in (None, (), {}) else str(default)
-
-
 def _wrapped(label: str, text: str) -> list[str]:
     return textwrap.wrap(f"{label} {text}".strip(), width=110, initial_indent="    ", subsequent_indent="      ")
 
@@ -129,10 +125,7 @@ def recipe_schema() -> dict[str, Any]:
     """Every table, every part, every setting. A recipe that extends another one may leave out what it keeps."""
     from sentemb.recipe.recipe import Recipe
 
-    rooms = (
-        "sources", "copies", "companions", "edits", "terms", "poolings", "heads", "adapters", "batches", "optimizers",
-        "schedules", "callbacks", "tasks",
-    )  # fmt: skip
+    rooms = [name for name in ROOMS if name not in ("views", "kinds", "mining_sources", "mining_rules")]
     schema = schema_of_class(Recipe)
     properties = schema["properties"]
     copies = properties.pop("copies")
@@ -142,7 +135,8 @@ def recipe_schema() -> dict[str, Any]:
     extended = {"type": "object", "not": {"required": ["use"]}, "title": "further settings of the extended recipe's"}
     properties["views"] = {"anyOf": [*views, extended]}
     properties["data"] = {"anyOf": [*schema_of("sources")["anyOf"], extended]}
-    required = {"encoder": ["backbone"], "data": ["use"], "views": ["use"]}
+    keys = {"encoder": "backbone", "data": "use", "views": "use"}
+    required = {name: {"required": [key]} for name, key in keys.items()}
     del properties["encoder"]["required"]
     return {
         **schema,
@@ -151,17 +145,10 @@ def recipe_schema() -> dict[str, Any]:
         "properties": {
             **properties,
             "extends": {"type": "string", "description": "a recipe that this one builds on: name or path"},
-            "clear": {
-                "type": "array",
-                "items": {"enum": sorted(properties)},
-                "description": "tables of the extended recipe that are dropped",
-            },
+            "clear": {"type": "array", "items": {"enum": sorted(properties)}, "description": "tables that it drops"},
         },
         "required": [],
         "if": {"not": {"required": ["extends"]}},
-        "then": {
-            "required": schema["required"],
-            "properties": {name: {"required": keys} for name, keys in required.items()},
-        },
+        "then": {"required": schema["required"], "properties": required},
         "$defs": {name: schema_of(name) for name in rooms},
     }

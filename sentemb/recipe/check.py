@@ -16,7 +16,7 @@ from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import PACKAGE, locate
 from sentemb.encoder.tokeniser import load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
-from sentemb.evaluate.dev import check_dev
+from sentemb.evaluate.evaluation import check_dev
 from sentemb.recipe.needs import check_data, class_faults, views_of
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
@@ -35,10 +35,7 @@ class Report:
 
 
 def check(recipe: str | Path | Recipe) -> Report:
-    """Look at a recipe, its data's first rows, its checkpoints' files and its dev sets; no model is loaded.
-
-    Args:
-        recipe: a ``Recipe``, a file, or the name of a recipe that comes with sentemb.
+    """Look at a recipe (or its file or name), its data's first rows, its checkpoints' files and its dev sets.
 
     Raises:
         RecipeError: every fault found, in one message.
@@ -148,12 +145,8 @@ def _memory(report: Report, shape: BackboneShape, table: Table | None) -> None:
     """The peak of a step."""
     recipe = report.recipe
     views = views_of(recipe, table.columns if table else recipe.views.columns | recipe.data.required)
-    added = [
-        view
-        for kind, prefix in ((Given, "negative"), (Mined, "mined"))
-        for view in views
-        if view.startswith(prefix) and any(isinstance(edit, kind) for edit in recipe.edits)
-    ]
+    added = [view for view in views if view.startswith("negative") and any(isinstance(e, Given) for e in recipe.edits)]
+    added += [view for view in views if view.startswith("mined") and any(isinstance(e, Mined) for e in recipe.edits)]
     own = 4 if recipe.encoder.freeze else 16  # weight, gradient and AdamW's two moments
     fits, sentence = estimate(
         shape, recipe.train, views=len(views), candidates=1 + len(added),

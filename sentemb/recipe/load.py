@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sentemb.errors import RecipeError, did_you_mean
-from sentemb.resources import recipes_dir
+from sentemb.files import share_dir
 
 # do not change what is trained, and say nothing of a recipe that extends another one
 DESCRIPTIVE = ("name", "source", "expected", "note")
@@ -17,7 +17,7 @@ DESCRIPTIVE = ("name", "source", "expected", "note")
 
 def shipped_recipes() -> dict[str, Path]:
     """Recipes that come with sentemb, by name (the path below recipes/ without .toml)."""
-    root = recipes_dir()
+    root = share_dir("recipes")
     return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.toml"))}
 
 

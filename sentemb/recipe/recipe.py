@@ -178,8 +178,26 @@ class Recipe(Part):
         content = {key: value for key, value in self.to_tree().items() if key not in DESCRIPTIVE}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def replace(self, **changes: Any) -> Recipe:
+    def replace(
+        self,
+        *,
+        name: str | None = None,
+        source: str | None = None,
+        expected: Mapping[str, float] | None = None,
+        note: str | None = None,
+        similarity: Similarity | None = None,
+        encoder: EncoderSettings | None = None,
+        data: DataSource | None = None,
+        views: ViewMaker | None = None,
+        copies: Sequence[ViewCopy] | None = None,
+        companions: Sequence[Companion] | None = None,
+        edits: Sequence[Edit] | None = None,
+        terms: Sequence[Term] | None = None,
+        train: TrainSettings | None = None,
+        dev: Sequence[Task] | None = None,
+    ) -> Recipe:
         """The recipe with some fields replaced: ``recipe.replace(train=TrainSettings(epochs=3), edits=[])``."""
+        changes = {key: value for key, value in locals().items() if key != "self" and value is not None}
         return Recipe(**{**self.settings, **changes})
 
     def parts(self) -> dict[str, Part]:

@@ -1,20 +1,94 @@
-"""``train(recipe)``: build it and run it in its folder."""
+"""From a validated recipe to a plan, and ``train(recipe)``, which carries it out in its folder."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import torch
+
+from sentemb.data import tokenise
 from sentemb.data.data_source import DataSource, InMemory, TableData
 from sentemb.distributed import broadcast_object, join, leave
+from sentemb.encoder import Encoder
+from sentemb.encoder.layout import read_layout
+from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
-from sentemb.recipe.build import build
+from sentemb.evaluate.evaluation import dev_score
+from sentemb.provenance import provenance
+from sentemb.recipe.needs import check_data
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.callbacks import Callback
-from sentemb.training.device import check_installed
-from sentemb.training.plan import TrainResult
+from sentemb.training.device import check_installed, resolve_precision
+from sentemb.training.objective import Objective, WeightedTerm
+from sentemb.training.plan import EncoderCache, Plan, TrainResult
 from sentemb.training.run import run
+from sentemb.types import Build, Component
+
+C = TypeVar("C", bound=Component)
+
+
+def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) -> Plan:
+    """Load the encoder and the data of a recipe and make fresh parts: ``Run(build(recipe, folder))``.
+
+    Raises:
+        ModelError, DataError, RecipeError: with what does not fit.
+    """
+    resolve_precision(recipe.train.precision)  # one that this machine lacks is told before anything is loaded
+    torch.manual_seed(recipe.train.seed)  # new heads and parts start the same in every run
+    encoder = _encoder(recipe)
+    dev = dev_score(recipe.dev, seed=recipe.train.seed) if recipe.dev else None
+    limit = recipe.data.max_tokens  # of the training texts only: the model keeps its own
+    dataset = tokenise(recipe.data.load(), encoder.tokeniser if limit is None else encoder.tokeniser.cut_to(limit))
+    encoders = EncoderCache(encoder)
+    context = Build(
+        backbone=encoder.source, width=encoder.module.width, vocabulary=encoder.vocabulary, encoder=encoder.module,
+        load_encoder=encoders.load, seed=recipe.train.seed, trust_remote_code=recipe.encoder.trust_remote_code,
+        folder_of=lambda source: read_layout(locate(source)).backbone,
+    )
+    objective = Objective(
+        encoder.module,
+        terms=[WeightedTerm(name=term.name, term=_bound(term, context), weight=term.weight) for term in recipe.terms],
+        edits=[(edit.name, _bound(edit, context)) for edit in recipe.edits],
+        companions={companion.name: _bound(companion, context) for companion in recipe.companions},
+        similarity=recipe.similarity,
+        nested=recipe.train.nested_dims,
+    )
+    check_data(recipe, dataset)
+    tokens = sum(int(column.offsets[-1]) for column in dataset.columns.values())
+    facts = {
+        **dataclasses.asdict(provenance()), "recipe_hash": recipe.hash, "seed": recipe.train.seed, "rows": len(dataset),
+        "tokens": tokens, "model_digest": encoder.digest(),
+    }
+    return Plan(
+        encoder=encoder, encoders=encoders, objective=objective, dataset=dataset, maker=recipe.views,
+        copies=recipe.copies, settings=recipe.train, run_dir=run_dir, recipe=recipe.to_tree(), recipe_hash=recipe.hash,
+        dev=dev, callbacks=callbacks,
+        files={"recipe.toml": recipe.to_toml(), "run.json": json.dumps(facts, indent=2) + "\n"},
+    )
+
+
+def _encoder(recipe: Recipe) -> Encoder:
+    """The encoder as training starts with it."""
+    spec = recipe.encoder
+    encoder = Encoder.load(
+        spec.backbone, pooling=spec.pooling, head=[head.fresh() for head in spec.heads], max_tokens=spec.max_tokens,
+        trust_remote_code=spec.trust_remote_code, prompts=dict(spec.prompts), revision=spec.revision,
+    )
+    if spec.freeze:
+        encoder.module.backbone.requires_grad_(False)
+    for adapter in spec.adapters:
+        adapter.add_to(encoder.module.backbone)
+    return encoder
+
+
+def _bound(part: C, context: Build) -> C:
+    part = part.fresh()
+    part.bind(context)
+    return part
 
 
 def train(

@@ -11,14 +11,12 @@ import numpy as np
 from sentemb.data.faults import Faults
 from sentemb.maths.neighbours import Metric
 from sentemb.search.query.searcher import Searcher
-from sentemb.search.store import changes, maintenance
-from sentemb.search.store import manifest as manifests
-from sentemb.search.store.build import Spread, build
+from sentemb.search.store import changes
+from sentemb.search.store.build import BuildOptions, Spread, build
 from sentemb.search.store.documents import Document, Id
 from sentemb.search.store.embedding import check_model, load_encoder
-from sentemb.search.store.generation import Generation, open_generation
-from sentemb.search.store.manifest import Manifest, Tuned
-from sentemb.search.store.options import BuildOptions
+from sentemb.search.store.generation import Generation, Stats, open_generation, stats_of, verified
+from sentemb.search.store.manifest import Manifest, Tuned, read
 from sentemb.search.store.segment import Segment
 from sentemb.search.vectors.kind import VectorIndex, Vectors
 from sentemb.types import Embedder
@@ -97,14 +95,13 @@ class SearchIndex(Searcher):
             seed=seed, query_prompt=query_prompt, document_prompt=document_prompt, segment_rows=segment_rows,
             indexed_fields=indexed_fields, words=words,
         )
-        folder = Path(path)
         embedder = load_encoder(encoder) if encoder is not None else None
         source = name or (str(data) if isinstance(data, (str, Path)) else "the given documents")
         build(
-            folder, None if data is None else records_of(data), options, encoder=embedder, vectors=vectors,
+            Path(path), None if data is None else _records(data), options, encoder=embedder, vectors=vectors,
             source_name=source, resume=resume, overwrite=overwrite, wait_s=wait_s, skipped=skipped, spread=spread,
         )
-        return cls.open(folder, encoder=embedder, verify=False, wait_s=wait_s)
+        return cls.open(path, encoder=embedder, verify=False, wait_s=wait_s)
 
     @classmethod
     def open(
@@ -148,7 +145,7 @@ class SearchIndex(Searcher):
     def refresh(self) -> bool:
         """Move to the newest generation; tells whether there was a newer one."""
         known = self.generation
-        if manifests.read(self.folder) == known.manifest:
+        if read(self.folder) == known.manifest:
             return False
         self.generation = open_generation(self.folder, known=known, is_mapped=known.is_mapped)
         return True
@@ -193,11 +190,9 @@ class SearchIndex(Searcher):
         """
         return self._put(data, vectors, skipped, replace_existing=True)
 
-    def _put(
-        self, data: Data, vectors: Vectors | None, skipped: Faults | None, *, replace_existing: bool
-    ) -> int:
+    def _put(self, data: Data, vectors: Vectors | None, skipped: Faults | None, *, replace_existing: bool) -> int:
         self.generation, count = changes.put(
-            self.generation, records_of(data), vectors=vectors, encoder=lambda: self.encoder,
+            self.generation, _records(data), vectors=vectors, encoder=lambda: self.encoder,
             replace_existing=replace_existing, skipped=skipped, wait_s=self._wait_s,
         )
         return count
@@ -218,9 +213,7 @@ class SearchIndex(Searcher):
             renumber: give them new numbers as ids, as indexes need whose documents came without ids.
         """
         generations = [other.generation for other in others]
-        self.generation, count = changes.merge(
-            self.generation, generations, renumber=renumber, wait_s=self._wait_s
-        )
+        self.generation, count = changes.merge(self.generation, generations, renumber=renumber, wait_s=self._wait_s)
         return count
 
     def upgrade(self, *, words: str = "english") -> None:
@@ -230,23 +223,22 @@ class SearchIndex(Searcher):
     def tune(self, queries: Sequence[str] | Vectors, *, target_recall: float = 0.95) -> Tuned:
         """Tune the search effort to real queries, and store it."""
         vectors = queries if isinstance(queries, np.ndarray) else self.vectors_of_texts(queries)
-        self.generation = maintenance.tune_on(self.generation, vectors, target_recall, self._wait_s)
+        self.generation = changes.tune(self.generation, vectors, target_recall, self._wait_s)
         tuned = self.manifest.tuned
         assert tuned is not None
         return tuned
 
     def verify(self) -> int:
         """Check every file and id of the newest generation; gives the number of files."""
-        self.generation, files = maintenance.verify(self.generation)
+        self.generation, files = verified(self.generation)
         return files
 
-    def stats(self) -> maintenance.Stats:
+    def stats(self) -> Stats:
         """What the index holds and takes."""
-        return maintenance.stats(self.generation)
+        return stats_of(self.generation)
 
 
-def records_of(data: Data) -> Iterable[Any]:
-    """An iterable of records from a path or an iterable."""
+def _records(data: Data) -> Iterable[Any]:
     if isinstance(data, (str, Path)):
         from sentemb.data import iter_records
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 
 import torch.nn.functional as F
+from torch import nn
 
-from sentemb.encoder.pretrained import MaskedLMHead, load_masked_lm_head
+from sentemb.encoder.pretrained import load_masked_lm_head
 from sentemb.maths.similarity import at_least_float32
 from sentemb.terms.term import Term
 from sentemb.types import Batch, Build, PairScores, Share
@@ -35,7 +36,7 @@ class MaskedLM(Term):
         self.of = of
         self.encodes = frozenset(f"{name}.masked" for name in self.of)
         self.needs = frozenset({"hidden", "tokens", *(f"view:{name}" for name in self.encodes)})
-        self.head: MaskedLMHead | None = None
+        self.head: nn.Sequential | None = None
 
     def bind(self, build: Build) -> None:
         """Load the head; a warning says where the checkpoint has none."""

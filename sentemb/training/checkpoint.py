@@ -53,63 +53,32 @@ class RunState:
 
 
 def collect(
-    objective: Objective, optimizer: torch.optim.Optimizer, schedule: Any, device: torch.device
+    state: RunState, objective: Objective, optimizer: torch.optim.Optimizer, schedule: Any, device: torch.device
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """A run's tensors by file, whole where they are sharded, and its numbers; every device must call it."""
-    state = optimizer.state_dict()
+    saved = optimizer.state_dict()
     moments = {
         f"{index}.{key}": unsharded(value) if isinstance(value, Tensor) else torch.tensor(value)
-        for index, entries in state["state"].items()
+        for index, entries in saved["state"].items()
         for key, value in entries.items()
         if value is not None
     }
     files = {"objective": objective_state(objective), "companions": companion_state(objective), "optimizer": moments}
     files |= {f"generators-{number}": drawn for number, drawn in enumerate(all_objects(generator_states(device)))}
-    return files, {"optimizer": {"param_groups": state["param_groups"]}, "schedule": schedule.state_dict()}
+    groups = {"param_groups": saved["param_groups"]}
+    return files, {"state": asdict(state), "optimizer": groups, "schedule": schedule.state_dict()}
 
 
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
-    return folder / f"step-{step:08d}"
-
-
-def save_checkpoint(
-    folder: Path, files: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any], *, state: RunState
-) -> None:
-    """Write ``step-…`` under ``folder``; what lay there before is untouched where that fails.
-
-    Raises:
-        OSError, SafetensorError: it could not be written.
-    """
-    for left in folder.glob(".step-*.tmp"):  # by a process that was killed while it wrote
+def save_checkpoint(path: Path, files: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any]) -> None:
+    """Write what ``collect`` gave; what lay there before is untouched by an ``OSError`` or ``SafetensorError``."""
+    for left in path.parent.glob(".step-*.tmp"):  # by a process that was killed while it wrote
         shutil.rmtree(left, ignore_errors=True)
-    with atomic_folder(checkpoint_path(folder, state.step)) as temporary:
+    with atomic_folder(path) as temporary:
         for name, tensors in files.items():
             _save(tensors, temporary / f"{name}.safetensors")
-        content = json.dumps({"state": asdict(state), **numbers}, indent=1, default=Tensor.item)
-        (temporary / "state.json").write_text(content)
+        (temporary / "state.json").write_text(json.dumps(numbers, indent=1, default=Tensor.item))
         sums = {entry.name: sha256_of(entry) for entry in sorted(temporary.iterdir())}
         (temporary / "SHA256.json").write_text(json.dumps(sums, indent=1))
-
-
-def read_state(path: Path, *, recipe_hash: str, data_hash: str) -> RunState:
-    """The state of a verified checkpoint; nothing is restored yet.
-
-    Raises:
-        CheckpointError: it was saved by another recipe or on other data.
-    """
-    state = RunState(**json.loads((path / "state.json").read_text())["state"])
-    if state.recipe_hash != recipe_hash:
-        raise CheckpointError(
-            f"{path}: was saved by another recipe (hash {state.recipe_hash[:12]}, this one is {recipe_hash[:12]}); "
-            "resume with the same recipe and --set values, or choose another --output"
-        )
-    if state.data_hash != data_hash:
-        raise CheckpointError(
-            f"{path}: was saved on other data (hash {state.data_hash[:12]}, these are {data_hash[:12]}): the file "
-            "changed, or the tokenizer; resume with the data of the start, or choose another --output"
-        )
-    return state
 
 
 def load_checkpoint(
@@ -117,7 +86,15 @@ def load_checkpoint(
 ) -> dict[str, Tensor] | None:
     """Restore everything from a verified checkpoint; returns this device's generators, if it had any then."""
     content = json.loads((path / "state.json").read_text())
-    _load_objective(objective, load_file(path / "objective.safetensors"), path)
+    weights, current = load_file(path / "objective.safetensors"), objective.state_dict()
+    differing = {key for key in current if not key.startswith("companions.")} ^ set(weights)
+    if differing:
+        raise CheckpointError(
+            f"{path}: holds other parameters than this recipe builds (e.g. {', '.join(sorted(differing)[:3])}); "
+            "resume with the recipe that started the run"
+        )
+    matching = {key: sharded_like(tensor, current[key]) for key, tensor in weights.items()}
+    objective.load_state_dict(matching, strict=False)
     saved = load_file(path / "companions.safetensors")
     for name, companion in objective.named_companions.items():
         current = companion.state_dict()
@@ -174,12 +151,6 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return None, warnings
 
 
-def rotate(folder: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints."""
-    for path in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def objective_state(objective: Objective) -> dict[str, Tensor]:
     """Parameters and buffers outside the companions; every device must call it where they are sharded."""
     state = objective.state_dict()
@@ -193,18 +164,6 @@ def companion_state(objective: Objective) -> dict[str, Tensor]:
         for name, companion in objective.named_companions.items()
         for key, value in companion.checkpoint_state().items()
     }
-
-
-def _load_objective(objective: Objective, tensors: Mapping[str, Tensor], path: Path) -> None:
-    current = objective.state_dict()
-    differing = {key for key in current if not key.startswith("companions.")} ^ set(tensors)
-    if differing:
-        raise CheckpointError(
-            f"{path}: holds other parameters than this recipe builds (e.g. {', '.join(sorted(differing)[:3])}); "
-            "resume with the recipe that started the run"
-        )
-    matching = {key: sharded_like(tensor, current[key]) for key, tensor in tensors.items()}
-    objective.load_state_dict(matching, strict=False)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sentemb.distributed import devices, rank
 from sentemb.encoder import Encoder
 from sentemb.errors import RecipeError, needs_extra
-from sentemb.machine.allocation import keep_freed_memory
 from sentemb.machine.precision import find_device, multiplies_bfloat16
+from sentemb.machine.resources import keep_freed_memory
 from sentemb.training.objective import Objective
 from sentemb.training.optimizers import parameter_groups
 from sentemb.training.settings import Precision, TrainSettings
@@ -87,7 +87,6 @@ def prepare(objective: Objective, settings: TrainSettings, accelerator: Any) -> 
     return model, optimizer, wrapped
 
 
-# ----------------------------------------------------------------------------------------------- generators
 def generator_states(device: torch.device) -> dict[str, Tensor]:
     """The states of this process's generators."""
     states = {"cpu": torch.random.get_rng_state()}
@@ -103,7 +102,6 @@ def restore_generators(states: Mapping[str, Tensor], device: torch.device) -> No
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-# ------------------------------------------------------------------------------------------------- sharding
 def shard(objective: Objective) -> None:
     """Deal the weights of every encoder's backbone (the trained one's, a momentum copy's, …) to the devices.
 

@@ -88,8 +88,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 class Feed:
     """The batches of a run, in order, as this device's inputs; where their order needs a companion, after ``prepare``.
 
-    Raises:
-        RecipeError: the data make no batch, or one that is too small for the devices.
+    Data that make too few batches or too small ones are refused.
     """
 
     def __init__(self, plan: Plan) -> None:

@@ -4,9 +4,9 @@
          + texts at a time · tokens · layers · bytes a token and layer          (what backward needs)
          + rows · d and n · m of the score table                                (never chunked)
 
-The bytes a token leaves in a layer are those of a BERT layer with dropout, measured with ``saved_tensors_hooks``:
-``4 (10 h + 2 i) + 12 a t`` in float32 (h hidden, i intermediate, a heads, t tokens; the last part only on CPUs, where
-attention with dropout has no fused kernel). Other architectures differ by tens of percent.
+A token leaves what it leaves in a BERT layer with dropout (measured with ``saved_tensors_hooks``): ``4 (10 h + 2 i) +
+12 a t`` bytes in float32 (h hidden, i intermediate, a heads, t tokens; the last part only on CPUs, where attention with
+dropout has no fused kernel). Other architectures differ by tens of percent.
 """
 
 from __future__ import annotations

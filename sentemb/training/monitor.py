@@ -17,9 +17,7 @@ from sentemb.training.callbacks import Callback, CheckpointEvent, EndEvent, Eval
 class Monitor(Callback):
     """Collects losses without waiting for the device and writes their mean every ``log_every`` steps."""
 
-    def __init__(
-        self, run_dir: Path, *, total_steps: int, first_step: int, log_every: int, accelerator: Any
-    ) -> None:
+    def __init__(self, run_dir: Path, *, total_steps: int, first_step: int, log_every: int, accelerator: Any) -> None:
         self.run_dir, self.log_every, self.accelerator = run_dir, log_every, accelerator
         self._pending: list[StepEvent] = []
         done = [json.dumps(entry) + "\n" for entry in read_metrics(run_dir) if entry["step"] <= first_step]

@@ -108,7 +108,6 @@ def parameter_groups(
     return [group for _, group in sorted(groups.items(), key=lambda entry: entry[0], reverse=True)]
 
 
-# ------------------------------------------------------------------------------------------------ schedules
 class Schedule(Part, room="schedules"):
     """The learning rate as a factor of ``train.learning_rate``; one of your own subclasses this."""
 

@@ -1,4 +1,4 @@
-"""What a training run is made of, and what comes out of it."""
+"""What a training run is made of, what its companions may call, and what comes out of it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,54 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sentemb.distributed import all_objects, broadcast_object, devices, rank, say
 from sentemb.encoder import Encoder
+from sentemb.errors import RecipeError
+from sentemb.maths.neighbours import nearest
 from sentemb.training.callbacks import Callback
+from sentemb.training.device import UnshardedEncoder
 from sentemb.training.objective import Objective
-from sentemb.training.services import EncoderCache
 from sentemb.training.settings import TrainSettings
-from sentemb.types import DevScores, Examples
+from sentemb.types import DevScores, Examples, SentenceModule, Services, TokenColumn
 from sentemb.views.view import ViewCopy, ViewMaker
+
+# rows that a device embeds before the devices exchange what they have: a slow device keeps no other one waiting long
+_ROWS_AT_ONCE = 8192
+_BATCH_TOKENS = 4096
+
+
+class EncoderCache:
+    """Encoders by the module that parts hold: the trained one and the frozen ones that companions load."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self._loaded: dict[str, Encoder] = {}
+
+    def load(self, source: str) -> SentenceModule:
+        """A frozen encoder whose tokenizer is the trained one's.
+
+        Raises:
+            RecipeError: the tokenizers differ, so token ids cannot be shared.
+        """
+        if source not in self._loaded:
+            loaded = Encoder.load(source)
+            if loaded.tokeniser.fingerprint() != self.encoder.tokeniser.fingerprint():
+                raise RecipeError(
+                    f"{source}: its tokenizer differs from the trained encoder's, but both read the same token ids; "
+                    "choose a checkpoint of the same family"
+                )
+            loaded.module.requires_grad_(False).eval()
+            self._loaded[source] = loaded
+        module: SentenceModule = self._loaded[source].module
+        return module
+
+    def encoder_of(self, module: SentenceModule) -> Encoder:
+        """The encoder around a module that ``load`` gave, or around the trained one."""
+        return next(encoder for encoder in (self.encoder, *self._loaded.values()) if encoder.module is module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +89,41 @@ class TrainResult:
     best_step: int | None
     last_losses: Mapping[str, float]
     skipped_steps: int = 0
+
+
+def build_services(encoders: EncoderCache, trained: UnshardedEncoder) -> Services:
+    """The services of one run."""
+    def embed(module: SentenceModule, column: TokenColumn) -> NDArray[np.float32]:
+        encoder = encoders.encoder_of(module)
+        if encoder is trained.encoder and trained.is_sharded:
+            return _embed(trained.read(), column, on=1)
+        return _embed(encoder, column, on=devices())
+
+    def same_everywhere(vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        # every device searches, so that none waits; the first one's answer counts, so that no tie is broken differently
+        neighbours: tuple[NDArray[np.int64], NDArray[np.float32]] = broadcast_object(nearest(vectors, k))
+        return neighbours
+
+    return Services(embed=embed, nearest=same_everywhere, decode=encoders.encoder.tokeniser.decode, say=say)
+
+
+def _embed(encoder: Encoder, column: TokenColumn, *, on: int) -> NDArray[np.float32]:
+    """Unit embeddings (rows, d), equal on every device; the first ``on`` devices share the work.
+
+    Always in float32 and in the same blocks of rows, so that neither the clock nor the number of devices changes a bit.
+    """
+    blocks = [np.arange(len(column))[start : start + _ROWS_AT_ONCE] for start in range(0, len(column), _ROWS_AT_ONCE)]
+    vectors: list[NDArray[np.float32]] = []
+    was_training = encoder.module.training
+    encoder.module.eval()
+    try:
+        for start in range(0, len(blocks), on):
+            own: NDArray[np.float32] | None = None
+            if rank() < on and start + rank() < len(blocks):
+                with torch.no_grad():
+                    rows = column.take(blocks[start + rank()])
+                    own = encoder.encode(rows, normalise=True, precision="fp32", batch_tokens=_BATCH_TOKENS)
+            vectors += [block for block in all_objects(own) if block is not None]
+    finally:
+        encoder.module.train(was_training)
+    return np.concatenate(vectors)

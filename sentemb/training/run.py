@@ -28,9 +28,8 @@ from sentemb.training.gradcache import check_backbone
 from sentemb.training.inputs import Feed, StepInput
 from sentemb.training.monitor import Monitor
 from sentemb.training.optimizers import rate_factor
-from sentemb.training.plan import Plan, TrainResult
+from sentemb.training.plan import Plan, TrainResult, build_services
 from sentemb.training.run_folder import RunFolder
-from sentemb.training.services import build_services
 from sentemb.training.step import Step, StepResult
 
 SAVE_EVERY_S = 600.0  # between checkpoints, where neither save_every nor eval_every says when
@@ -72,11 +71,8 @@ class Run:
         for batches in run.inputs():             # or step by step; one item has the batches of an optimiser step
             result = run.train_step(batches)
 
-    ``resume`` continues from the run folder's newest usable checkpoint. Nothing is written before ``train``.
-
-    Raises:
-        RecipeError: the settings, parts and data do not fit.
-        CheckpointError: the checkpoint belongs to another recipe or other data.
+    ``resume`` continues from the run folder's newest usable checkpoint, which must be of the same recipe and data.
+    Nothing is written before ``train``.
     """
 
     def __init__(self, plan: Plan, *, resume: bool = False) -> None:
@@ -125,8 +121,7 @@ class Run:
         if settings.compile:
             backbone.compile(dynamic=True)
         model, optimizer, self.optimizer = prepare(plan.objective, settings, self.accelerator)
-        warmup = settings.warmup_fraction
-        factor = rate_factor(settings.schedule, warmup_fraction=warmup, total_steps=self.total_steps)
+        factor = rate_factor(settings.schedule, warmup_fraction=settings.warmup_fraction, total_steps=self.total_steps)
         self.schedule = LambdaLR(optimizer, factor)
         self.step = Step(
             plan.objective, model=model, optimizer=self.optimizer, schedule=self.schedule,
@@ -257,12 +252,11 @@ class Run:
 
     def save(self) -> Path:
         """Write a checkpoint of the run as it is now; its folder."""
-        files, numbers = collect(self.plan.objective, self.step.plain_optimizer, self.schedule, self.device)
-        keep = self.settings.keep_checkpoints
-        folder = self._checkpoint = self.folder.save_checkpoint(files, numbers, state=self.state, keep=keep)
+        step, keep, optimizer = self.state.step, self.settings.keep_checkpoints, self.step.plain_optimizer
+        files, numbers = collect(self.state, self.plan.objective, optimizer, self.schedule, self.device)
+        folder = self._checkpoint = self.folder.save_checkpoint(step, files, numbers, keep=keep)
         self._saved = time.monotonic()
-        event = CheckpointEvent(step=self.state.step, folder=folder)
-        self._tell(lambda callback: callback.on_checkpoint(event))
+        self._tell(lambda callback: callback.on_checkpoint(CheckpointEvent(step=step, folder=folder)))
         return folder
 
     def export(self) -> None:

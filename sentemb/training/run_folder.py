@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -60,8 +61,7 @@ class RunFolder:
     def open_checkpoint(self, state: RunState) -> tuple[Path | None, RunState]:
         """The newest usable checkpoint, if there is one, and where that run stood.
 
-        Raises:
-            CheckpointError: it was saved by another recipe or on other data than ``state`` says.
+        It must have been saved by the recipe and on the data of ``state``, or a ``CheckpointError`` says so.
         """
         path, warnings = broadcast_object(checkpoint.newest_checkpoint(self.checkpoints) if rank() == 0 else None)
         for warning in warnings:
@@ -69,23 +69,35 @@ class RunFolder:
         if path is None:
             say("no checkpoint to resume from; starting at step 0")
             return None, state
-        saved = checkpoint.read_state(path, recipe_hash=state.recipe_hash, data_hash=state.data_hash)
+        saved = RunState(**json.loads((path / "state.json").read_text())["state"])
+        if saved.recipe_hash != state.recipe_hash:
+            raise CheckpointError(
+                f"{path}: was saved by another recipe; resume with the same recipe and --set values, or choose another "
+                "--output"
+            )
+        if saved.data_hash != state.data_hash:
+            raise CheckpointError(
+                f"{path}: was saved on other data: the file changed, or the tokenizer; resume with the data of the "
+                "start, or choose another --output"
+            )
         if saved.devices != state.devices:
             say(f"resuming a run of {saved.devices} devices on {state.devices}: same batches, last bits may differ")
         saved.devices = state.devices
         return path, saved
 
     def save_checkpoint(
-        self, files: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any], *, state: RunState, keep: int
+        self, step: int, files: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any], *, keep: int
     ) -> Path:
-        """Write a checkpoint of what ``checkpoint.collect`` gave and remove all but the newest ``keep``."""
+        """Write what ``checkpoint.collect`` gave and remove all but the newest ``keep`` checkpoints."""
+        path = self.checkpoints / f"step-{step:08d}"
 
         def write() -> None:
-            checkpoint.save_checkpoint(self.checkpoints, files, numbers, state=state)
-            checkpoint.rotate(self.checkpoints, keep)
+            checkpoint.save_checkpoint(path, files, numbers)
+            for old in sorted(self.checkpoints.glob("step-*"))[:-keep]:
+                shutil.rmtree(old, ignore_errors=True)
 
-        _save(write, f"step {state.step}: the checkpoint")
-        return checkpoint.checkpoint_path(self.checkpoints, state.step)
+        _save(write, f"step {step}: the checkpoint")
+        return path
 
     def write_start(self, files: Mapping[str, str]) -> None:
         """Write what is known before the first step: texts by file name."""

@@ -223,12 +223,6 @@ def test_roberta_is_conditioned_likewise(tiny_bert, tmp_path, masked, sentence):
     assert not torch.allclose(first[0, 1:], second[0, 1:])
 
 
-@pytest.mark.parametrize("arguments", [{"generator": ""}, {"generator": "x", "backbone": ""}])
-def test_sources_must_be_named(arguments):
-    with pytest.raises(ValueError, match="must name a checkpoint"):
-        Detector(**arguments)
-
-
 def test_concatenated_tokens_are_padded_like_their_kind(masked):
     narrow = Tokens(
         input_ids=torch.tensor([[7, 8]]), attention_mask=torch.tensor([[1, 1]]), targets=torch.tensor([[-100, 5]])
@@ -237,5 +231,3 @@ def test_concatenated_tokens_are_padded_like_their_kind(masked):
     assert joined.input_ids[2].tolist() == [7, 8, 9, 9, 9]
     assert joined.attention_mask[2].tolist() == [1, 1, 0, 0, 0]
     assert joined.targets[2].tolist() == [-100, 5, -100, -100, -100]
-    without = Tokens(input_ids=narrow.input_ids, attention_mask=narrow.attention_mask)
-    assert concatenate_tokens([masked, without], pad=9).targets is None

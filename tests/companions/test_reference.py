@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tiny_module import TinyModule, build_of, column_of, examples_of, services_of, tokens_of
 
 from sentemb.companions import PARTS
-from sentemb.companions.reference import Reference, distinct_texts
+from sentemb.companions.reference import Reference
 from sentemb.edits.false_negative import FalseNegative
 from sentemb.errors import CheckpointError, RecipeError
 from sentemb.maths.table import add_candidates, in_batch_table
@@ -57,20 +57,13 @@ def test_observes_unit_embeddings_without_dropout_or_gradient():
     assert twin["anchor"] is twin["positive"]  # encoded once
 
 
-def test_distinct_texts_of_all_columns():
-    dataset = examples_of(
-        anchor=column_of([[5], [6], [5]], [30, 10, 30]), positive=column_of([[7], [6], [8]], [40, 10, 20])
-    )
-    column = distinct_texts(dataset)
-    assert column.text.tolist() == [10, 20, 30, 40]
-    assert column.flat.tolist() == [6, 8, 5, 7]
-
-
 def test_precomputed_table_knows_every_text_of_the_data():
     frozen = TinyModule(seed=7)
     companion = bound(frozen, precompute=True)
     rows = [[5, 6], [7], [8, 9], [10]]
-    companion.prepare(examples_of(anchor=column_of(rows, [40, 10, 30, 20])), services_of(WORDS))
+    columns = {"anchor": column_of(rows[:3], [40, 10, 30]), "positive": column_of(rows[1:], [10, 30, 20])}
+    companion.prepare(examples_of(**columns), services_of(WORDS))
+    assert companion.hashes.tolist() == [10, 20, 30, 40]
     found, known = companion.lookup(torch.tensor([10, 30, 99]))
     assert known.tolist() == [True, True, False]
     torch.testing.assert_close(found[:2], by_hand(frozen, [[7], [8, 9]]), atol=1e-3, rtol=0)

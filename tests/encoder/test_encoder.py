@@ -226,9 +226,3 @@ def test_tokenising_in_several_threads(encoder: Encoder) -> None:
         worker.join()
     assert len(results) == 4
     assert all(np.array_equal(results[0], other) for other in results)
-
-
-def test_similarity_is_the_models_own(encoder: Encoder) -> None:
-    vectors = encoder.encode(TEXTS)
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    np.testing.assert_allclose(encoder.similarity(vectors, vectors), unit @ unit.T, atol=1e-5)

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from sentemb import Encoder
-from sentemb.encoder.quick_start import LEAN_FAMILIES, Skeleton, memo_path, read_skeleton
+from sentemb.encoder.loading import LEAN_FAMILIES, memo_path, read_skeleton
 from sentemb.encoder.runners.attention import pack
+from sentemb.encoder.runners.families import Skeleton
 from sentemb.encoder.runners.forms import lean_form
 from sentemb.types import TokenColumn
 

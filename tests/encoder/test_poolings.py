@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentemb.encoder.poolings import TOKEN_POOLINGS, make_pooling, pool
+from sentemb.encoder.poolings import TOKEN_POOLINGS, make_pooling
 from sentemb.errors import PartError
 
 
@@ -69,7 +69,7 @@ def test_layered_poolings(name: str, value: float) -> None:
     pooling = make_pooling(name)
     assert pooling.bind(3, 3) == 3
     layers = [torch.full((1, 2, 3), float(value)) for value in (1, 10, 100, 1000)]
-    assert pool(pooling, layers, torch.ones(1, 2).long()).unique().tolist() == [value]
+    assert pooling.pool_layers(layers, torch.ones(1, 2).long()).unique().tolist() == [value]
 
 
 def test_joined_poolings_are_as_wide_as_all() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from backbones import ARCHITECTURES, LENGTHS, VOCABULARY, backbone, column, module_of
@@ -11,9 +13,8 @@ from sentemb.encoder.poolings import TOKEN_POOLINGS
 from sentemb.encoder.runners import choose
 from sentemb.encoder.runners.attention import EqualRows, attend, pack, softmax_parts
 from sentemb.encoder.runners.choose import LeanRunner, PlainRunner, Runners
-from sentemb.encoder.runners.families import Unsupported
-from sentemb.encoder.runners.forms import lean_form
-from sentemb.encoder.runners.linear import FastLinear
+from sentemb.encoder.runners.families import Unsupported, plain_weights
+from sentemb.encoder.runners.forms import FastLinear, lean_form
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -55,7 +56,6 @@ def test_pack_joins_neighbours_of_equal_length() -> None:
     packed = pack(column([4, 4, 2]))
     assert packed.runs == (EqualRows(begin=0, rows=2, length=4), EqualRows(begin=8, rows=1, length=2))
     assert packed.positions.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
-    assert packed.longest == 4
 
 
 def test_joined_linear_maps_without_some_biases() -> None:
@@ -63,12 +63,12 @@ def test_joined_linear_maps_without_some_biases() -> None:
         torch.manual_seed(0)
         first, second, x = nn.Linear(16, 8), nn.Linear(16, 24, bias=False), torch.randn(5, 16)
     with torch.inference_mode():
-        joined = FastLinear.joining([first, second], torch.float32)
-        torch.testing.assert_close(joined(x), torch.cat([first(x), second(x)], dim=1))
-        activated = FastLinear.joining([first], torch.float32, "gelu")(x)
+        joining = partial(FastLinear.joining, plain_weights(nn.ModuleList([first, second])), dtype=torch.float32)
+        torch.testing.assert_close(joining("0", "1")(x), torch.cat([first(x), second(x)], dim=1))
+        activated = joining("0", activation="gelu")(x)
         torch.testing.assert_close(activated, nn.functional.gelu(first(x)), rtol=1e-5, atol=1e-5)
         residual = torch.ones(5, 8)
-        torch.testing.assert_close(FastLinear.joining([first], torch.float32).plus(x, residual), first(x) + 1)
+        torch.testing.assert_close(joining("0").plus(x, residual), first(x) + 1)
 
 
 def test_what_the_lean_form_does_not_know_goes_the_plain_way() -> None:

@@ -53,7 +53,7 @@ def library(request, monkeypatch):
 def test_hidden_states_and_gradients(kind: str, dtype: torch.dtype, library: None) -> None:
     model = still(backbone(kind)).to(dtype).train()
     run = TrainableEncoder(model)
-    assert run.is_usable()
+    assert run.is_usable(BATCHES)
     results = []
     for forward in (run, lambda batches: [
         model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state for tokens in batches
@@ -79,6 +79,7 @@ def test_hidden_states_and_gradients(kind: str, dtype: torch.dtype, library: Non
 def test_dropout_has_the_right_mean_and_is_replayed(kind: str) -> None:
     model = backbone(kind).train()
     run = TrainableEncoder(model)
+    assert run.is_usable(BATCHES)
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first = run(BATCHES)
@@ -130,6 +131,7 @@ def test_expected_output_is_that_of_plain_dropout() -> None:
     for parameter in model.parameters():
         parameter.data *= 0.3
     run, tokens = TrainableEncoder(model), BATCHES[1]
+    assert run.is_usable(BATCHES)
     torch.manual_seed(3)
     with torch.no_grad():
         draws = [torch.stack([forward() for _ in range(600)]) for forward in (
@@ -148,8 +150,7 @@ def test_the_module_takes_it_in_training_only() -> None:
     lean, plain = module.together(BATCHES), [module.eval()(tokens) for tokens in BATCHES]
     module.train()
     alone = module(BATCHES[2], hidden=True)
-    assert module._lean_form is not None
-    assert module._lean_form[1] is not None
+    assert module._trainable is not None
     for one, other in zip(lean, plain, strict=True):
         torch.testing.assert_close(one.pooled, other.pooled, rtol=1e-4, atol=2e-5)
     torch.testing.assert_close(alone.pooled, plain[2].pooled, rtol=1e-4, atol=2e-5)
@@ -203,10 +204,10 @@ def compiled(model: nn.Module) -> None:
 def test_what_calling_the_modules_would_do_is_not_left_out(change) -> None:
     model = backbone("bert")
     run = TrainableEncoder(model)
-    assert run.is_usable()
+    assert run.is_usable(BATCHES)
     change(model)
-    assert not run.is_usable()
-    assert not TrainableEncoder(model).is_usable()
+    assert not run.is_usable(BATCHES)
+    assert not TrainableEncoder(model).is_usable(BATCHES)
 
 
 @pytest.mark.parametrize("kind", sorted(set(ARCHITECTURES) - set(KINDS)))

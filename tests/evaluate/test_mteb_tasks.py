@@ -21,8 +21,7 @@ from sentemb.evaluate.mteb.data import (
     resolve_tasks,
 )
 from sentemb.evaluate.mteb.encoder import MtebEncoder
-from sentemb.evaluate.mteb.items import evidence_of
-from sentemb.evaluate.mteb.run import run_task
+from sentemb.evaluate.mteb.run import evidence_of, run_task
 from sentemb.evaluate.opening import ModelOptions, open_model
 from sentemb.evaluate.significance import score_of_items
 from sentemb.evaluate.task import EvalSetup
@@ -150,14 +149,6 @@ def test_each_text_once(tmp_path):
     run_task(prepared("STSBenchmark", tmp_path), encoder, setup=setup_of(tmp_path))
     run_task(prepared("STS17", tmp_path), encoder, setup=setup_of(tmp_path))
     assert len(asked) == len(set(asked))
-
-
-def test_faiss_search_gives_the_same(tmp_path):
-    task = prepared("NFCorpus", tmp_path)
-    model = open_model(letters)
-    exact = run_task(task, MtebEncoder(model), setup=setup_of(tmp_path))
-    indexed = run_task(task, MtebEncoder(model, index="flat"), setup=setup_of(tmp_path))
-    assert indexed.main == pytest.approx(exact.main, abs=1e-6)
 
 
 # ------------------------------------------------------------------------------------------ what is missing

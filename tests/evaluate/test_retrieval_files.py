@@ -1,4 +1,4 @@
-"""Retrieval folders in BEIR's and the hub's layout, BM25 beside the model, runs of other systems; SentEval's files."""
+"""Retrieval folders in BEIR's and the hub's layout, BM25 beside the model; SentEval's files."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_same_from_every_format(folder, tmp_path):
 def test_baselines_and_fusion(folder):
     task = Retrieval(path=str(folder), metric="mrr@10")
     data, model = task.load(EvalSetup()), open_model(words)
-    runs = task.runs(data, model, EvalSetup())
+    runs = task.runs(data, model)
     assert list(runs) == ["words", "BM25", "RRF(words, BM25)"]
     for run in runs.values():
         assert set(run) == set(data.queries)
@@ -66,8 +66,8 @@ def test_own_id_is_left_out(folder):
     renamed = {("q0" if name == "d0" else name): text for name, text in data.documents.items()}
     same = RetrievalSet(documents=renamed, queries=data.queries, qrels={"q0": {"q0": 1, "d20": 1}})
     plain = Retrieval(path=str(folder), baselines=False)
-    with_own = plain.runs(same, open_model(words), EvalSetup())["words"]
-    without = replace(plain, ignore_identical_ids=True).runs(same, open_model(words), EvalSetup())["words"]
+    with_own = plain.runs(same, open_model(words))["words"]
+    without = replace(plain, ignore_identical_ids=True).runs(same, open_model(words))["words"]
     assert "q0" in with_own["q0"]
     assert "q0" not in without["q0"]
     assert len(without["q0"]) == len(renamed) - 1

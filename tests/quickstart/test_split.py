@@ -8,7 +8,7 @@ from sentemb.data import iter_records
 from sentemb.errors import DataError
 from sentemb.evaluate.reading import read_retrieval
 from sentemb.quickstart.corpus import Docstring
-from sentemb.quickstart.split import split, write_task, write_training
+from sentemb.quickstart.journey import split, write_files
 
 DOCS = [Docstring(f"m{i // 3}.f{i}", f"m{i // 3}", f"f {i}", f"text of number {i}") for i in range(90)]
 
@@ -30,16 +30,15 @@ def test_the_seed_decides():
 def test_fewer_docstrings_than_wanted():
     assert len(split(DOCS, pairs=10_000, seed=0, documents=21, queries=500).train) == 69
     with pytest.raises(DataError, match="only 90 docstrings found"):
-        split(DOCS, pairs=10, seed=0, documents=90)
+        split(DOCS, pairs=10, seed=0, documents=90, queries=10)
 
 
 def test_the_files_are_what_training_and_evaluation_read(tmp_path):
     parts = split(DOCS, pairs=40, seed=1, documents=20, queries=10)
-    write_training(parts.train, tmp_path / "train.jsonl")
+    write_files(parts, tmp_path)
     rows = [record.fields for record in iter_records(str(tmp_path / "train.jsonl"))]
     assert [row["anchor"] for row in rows] == [doc.query for doc in parts.train]
     assert [row["positive"] for row in rows] == [doc.text for doc in parts.train]
-    write_task(parts, tmp_path / "task")
     task = read_retrieval(tmp_path / "task")
     assert list(task.documents.values()) == [doc.text for doc in parts.documents]
     assert list(task.queries.values()) == [doc.query for doc in parts.queries]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sentemb import Recipe
-from sentemb.recipe.build import build
+from sentemb.recipe.train import build
 
 
 def test_data_max_tokens_cuts_the_training_texts_and_leaves_the_model_alone(data_dir: Path, tiny_bert: Path, tmp_path):

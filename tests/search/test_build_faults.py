@@ -13,11 +13,10 @@ import pytest
 from toy import ToyEncoder, vectors
 
 from sentemb.errors import DataError, SearchError
-from sentemb.search import Document, SearchIndex
+from sentemb.search import BuildOptions, Document, SearchIndex
 from sentemb.search.store import build as building
 from sentemb.search.store import disk, embedding, records
 from sentemb.search.store.disk import write_lock
-from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.segment import BLOCK
 
 
@@ -118,7 +117,7 @@ def test_a_build_that_ends_after_its_segments_makes_none_of_them_again(
 
     documents = _documents(50)
     with monkeypatch.context() as patched:
-        patched.setattr(building, "tune", stopped)
+        patched.setattr(building, "least_effort", stopped)
         if is_killed:
             patched.setattr(building, "_tidy", lambda *_: 0)
         with pytest.raises(KeyboardInterrupt):
@@ -145,7 +144,7 @@ def test_a_build_goes_on_with_another_kind(tmp_path: Path, monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(building, "tune", stopped)
+        patched.setattr(building, "least_effort", stopped)
         with pytest.raises(KeyboardInterrupt):
             SearchIndex.build(tmp_path, _documents(50), encoder=ToyEncoder(), kind="IVF4,Flat", segment_rows=20)
     encoder = ToyEncoder()

@@ -250,7 +250,7 @@ def test_reader_keeps_its_generation_until_refresh(tmp_path: Path) -> None:
         (lambda i: i.add([Document(9, "x")], vectors=vectors(2)), SearchError, "only 1 documents"),
         (lambda i: i.add([Document(9, "x")], vectors=vectors(1, 8)), SearchError, "needs 16"),
         (lambda i: i.search(vectors(1), 0), SearchError, "k = 0"),
-        (lambda i: i.search(vectors(1, 2 * DIMENSION)), SearchError, "32 values a vector; the index was built"),
+        (lambda i: i.search(vectors(1, 2 * DIMENSION)), SearchError, "32 values a vector; the index needs 16"),
         (lambda i: i.add(["x"], vectors=vectors(1, 2 * DIMENSION)), SearchError, "32 values"),
         (lambda i: i.delete("01"), SearchError, "ids are a list"),
         (lambda i: i.get("0"), SearchError, "ids are a list"),

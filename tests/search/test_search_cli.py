@@ -41,8 +41,8 @@ def test_a_whole_life_on_the_command_line(
     assert "d7" not in out.splitlines()[1]
     code, out, _ = run(capsys, "search", folder, "runs 7", "--words", "-k", "100000", "--precision", "fp32")
     assert (code, len(out.splitlines())) == (0, 31)
-    code, _, err = run(capsys, "search", folder, "dog", "-k", "100000000000")
-    assert (code, "Traceback" in err) == (2, False)
+    code, out, _ = run(capsys, "search", folder, "dog", "-k", "100000000000")
+    assert (code, len(out.splitlines())) == (0, 31)
     code, out, _ = run(capsys, "index", "delete", folder, "d7", "nobody")
     assert (code, out.strip()) == (0, f"{folder}: deleted 1 documents; 29 left")
     code, out, err = run(capsys, "index", "upsert", folder, str(data))
@@ -128,7 +128,7 @@ def test_stopping_says_how_to_go_on(
     with monkeypatch.context() as patched:
         patched.setattr(Encoder, "encode", stopped)
         code, _, err = run(capsys, *line)
-    told = {"index": "nothing of it was kept: the same command starts again",
+    told = {"index": "nothing was changed: the same command starts again",
             "mine": "the same command with --resume goes on from the last block"}
     assert (code, err) == (130, f"sentemb: stopped; {told[verb]}\n")
     code, _, err = run(capsys, *line, "--resume")
@@ -183,7 +183,7 @@ def test_a_build_stopped_after_its_commit_is_complete(
         line.append("--overwrite")
     monkeypatch.setattr(build, "commit", after)
     code, out, err = run(capsys, *line)
-    told = f"sentemb: stopped; {folder} is complete: sentemb index stats {folder} tells what it holds\n"
+    told = f"sentemb: stopped; {folder} was written before that: sentemb index stats {folder} tells what it holds\n"
     assert (code, out, err) == (130, "", told)
     assert not (tmp_path / "ix" / "draft.json").exists()
     code, out, _ = run(capsys, "index", "verify", folder)
@@ -214,8 +214,8 @@ def test_stopping_a_change_says_what_became_of_it(
     assert run(capsys, "index", "delete", folder, "a1")[0] == 0
     rest = {"delete": ["a2"], "compact": [], "merge": [other]}.get(verb, [more])
     for stopped, told in (
-        (before, f"{folder} is as it was. The same command starts again"),
-        (after, f"{folder} has changed before that: sentemb index stats {folder} tells what it holds"),
+        (before, "nothing was changed: the same command starts again"),
+        (after, f"{folder} was written before that: sentemb index stats {folder} tells what it holds"),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(changes, "commit", stopped)

@@ -18,7 +18,7 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from sentemb.encoder.pretrained import MaskedLMHead, load_masked_lm_head
+from sentemb.encoder.pretrained import load_masked_lm_head
 from sentemb.errors import ModelError
 from sentemb.terms.masked_lm import MaskedLM
 from sentemb.types import Encoded, Tokens
@@ -81,7 +81,7 @@ def test_hand_worked_two_by_two(batch, table_of):
     with torch.no_grad():
         decoder.weight.copy_(torch.eye(2))
         decoder.bias.zero_()
-    part.head = MaskedLMHead(torch.nn.Identity(), torch.nn.Identity(), torch.nn.Identity(), decoder)
+    part.head = torch.nn.Sequential(decoder)
     hidden = torch.tensor([[[2.0, 0.0]], [[0.0, 1.0]]])
     tokens = Tokens(
         input_ids=torch.tensor([[4], [4]]),
@@ -171,10 +171,10 @@ def test_a_checkpoint_without_a_head_gets_a_fresh_one_from_the_seed(tiny_bert, t
     second, _ = load_masked_lm_head(tmp_path, seed=5)
     third, _ = load_masked_lm_head(tmp_path, seed=6)
     assert not trained
-    assert torch.equal(first.dense.weight, second.dense.weight)
-    assert not torch.equal(first.dense.weight, third.dense.weight)
+    assert torch.equal(first[0].weight, second[0].weight)
+    assert not torch.equal(first[0].weight, third[0].weight)
     words = BertModel.from_pretrained(tmp_path).embeddings.word_embeddings.weight
-    assert torch.equal(first.decoder.weight, words)
+    assert torch.equal(first[3].weight, words)
 
 
 def test_a_fresh_head_is_said(tiny_bert, tmp_path, build_for):

@@ -24,8 +24,8 @@ def open_run(
 
     from accelerate.state import AcceleratorState
 
-    from sentemb.recipe.build import build
     from sentemb.recipe.recipe import Recipe
+    from sentemb.recipe.train import build
     from sentemb.training.run import Run
 
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -143,11 +143,11 @@ def planted(fault: str | None) -> Iterator[None]:
             lambda ctx, gradient: (gradient[ctx.start : ctx.start + ctx.rows].clone(), None)
         )
     elif fault == "detached rows":
-        objectives.gather_rows = lambda local, sizes=None: gather.gather_detached(local, sizes)
+        objectives.gather_rows = lambda local, sizes: gather.gather_detached(local, sizes)
         # without any gradient there would be nothing to compare: heads and terms still learn
     elif fault == "misaligned negatives":
 
-        def misaligned(local: Tensor, sizes: Any = None) -> Tensor:
+        def misaligned(local: Tensor, sizes: Any) -> Tensor:
             rows = gather_rows(local, sizes)
             return torch.cat([rows[:, :2], rows[:, 2:].roll(sizes[0], dims=0)], dim=1)
 

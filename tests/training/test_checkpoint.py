@@ -15,7 +15,7 @@ from sentemb.encoder.adapters import has_adapters
 from sentemb.errors import MissingExtra, RecipeError
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.callbacks import EvaluationEvent, StepEvent
-from sentemb.training.checkpoint import fault_of, newest_checkpoint, rotate, save_tensors
+from sentemb.training.checkpoint import fault_of, newest_checkpoint, save_tensors
 from sentemb.training.monitor import Monitor, read_metrics
 from sentemb.training.settings import TrainSettings
 
@@ -27,13 +27,6 @@ def test_tied_tensors_are_written_under_each_name(tmp_path: Path) -> None:
     assert torch.equal(found["a"], tensor)
     assert torch.equal(found["b"], tensor)
     assert torch.equal(found["c"], tensor.T)
-
-
-def test_rotation_keeps_the_newest(tmp_path: Path) -> None:
-    for step in (1, 20, 3, 100):
-        (tmp_path / f"step-{step:08d}").mkdir()
-    rotate(tmp_path, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000020", "step-00000100"]
 
 
 def test_no_checkpoint_and_a_newer_format(tmp_path: Path) -> None:

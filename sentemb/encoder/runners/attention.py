@@ -22,7 +22,7 @@ Bias = Callable[[int], Tensor | None]
 
 @dataclass(frozen=True, kw_only=True)
 class EqualRows:
-    """Neighbouring rows of equal length: tokens ``begin`` … ``begin + rows * length``, a rectangle without padding."""
+    """Neighbouring rows of equal length: tokens from ``begin`` to ``end``, a rectangle without padding."""
 
     begin: int
     rows: int
@@ -30,7 +30,6 @@ class EqualRows:
 
     @property
     def end(self) -> int:
-        """First token behind the run."""
         return self.begin + self.rows * self.length
 
 
@@ -41,7 +40,6 @@ class Packed:
     ids: Int[Tensor, " tokens"]
     positions: Int[Tensor, " tokens"]  # of every token in its row, from 0
     runs: tuple[EqualRows, ...]
-    longest: int
 
 
 def pack(column: TokenColumn) -> Packed:
@@ -49,57 +47,41 @@ def pack(column: TokenColumn) -> Packed:
     lengths, starts = column.lengths, column.offsets - column.offsets[0]
     first = np.concatenate([[0], np.flatnonzero(np.diff(lengths)) + 1])
     counts = np.diff(np.append(first, len(lengths)))
-    runs = tuple(
-        EqualRows(begin=int(starts[row]), rows=int(count), length=int(lengths[row]))
-        for row, count in zip(first, counts, strict=True)
-    )
+    runs = tuple(EqualRows(begin=int(starts[row]), rows=int(count), length=int(lengths[row]))
+                 for row, count in zip(first, counts, strict=True))
     ids = column.flat[column.offsets[0] : column.offsets[-1]].astype(np.int64)
     positions = np.arange(len(ids)) - np.repeat(starts[:-1], lengths)
-    return Packed(
-        ids=torch.from_numpy(ids), positions=torch.from_numpy(positions), runs=runs,
-        longest=int(lengths.max(initial=0)),
-    )
+    return Packed(ids=torch.from_numpy(ids), positions=torch.from_numpy(positions), runs=runs)
 
 
 def attend(
     qkv: Float[Tensor, "tokens three_d"], packed: Packed, heads: int, *, bias: Bias | None = None,
     window: int | None = None,
 ) -> Float[Tensor, "tokens d"]:
-    """Softmax attention of every row with itself.
+    """Softmax attention of every row with itself; ``qkv`` are queries, keys and values side by side.
 
     Args:
-        qkv: queries, keys and values side by side, each ``heads`` × head width.
-        packed: where the rows are.
         bias: added to the logits before the softmax.
         window: tokens farther apart than this do not see one another.
     """
-    d = qkv.shape[1] // 3
     parts = []
     for run in packed.runs:
         split = split_heads(qkv[run.begin : run.end].view(run.rows, run.length, -1), heads)
         mask = bias(run.length) if bias is not None else None
         if window is not None and run.length - 1 > window:
-            mask = _band(run.length, window)
-        if _is_short(run.length, qkv):
-            parts.append(_by_products(split, mask))
-            continue
-        out = F.scaled_dot_product_attention(split[0], split[1], split[2], attn_mask=mask)
-        parts.append(out.transpose(1, 2).reshape(run.rows * run.length, d))
+            position = torch.arange(run.length)
+            mask = (position[:, None] - position[None, :]).abs() <= window
+        # Timed on two Zen 5 cores (12 heads of 32, 4,096 tokens, milliseconds), batched products against PyTorch's
+        # tiled attention: bfloat16 1.3 against 6.2 at 31 tokens, 5 against 12 at 240 and 10 against 24 at 512;
+        # float32 3.1 against 5.5 at 31, 5.1 against 4.4 at 64.
+        if run.length <= (512 if qkv.dtype == torch.bfloat16 else 32):
+            query, key, value = split.flatten(1, 2).unbind(0)
+            powers, totals = softmax_parts(query, key, mask, run.rows)
+            out = join_heads(torch.bmm(powers, value).div_(totals), run.rows)
+        else:
+            out = F.scaled_dot_product_attention(split[0], split[1], split[2], attn_mask=mask).transpose(1, 2)
+        parts.append(out.reshape(run.rows * run.length, -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _is_short(length: int, qkv: Tensor) -> bool:
-    """Whether batched products beat PyTorch's tiled attention: timed on two Zen 5 cores (12 heads of 32, 4,096 tokens,
-    milliseconds), bfloat16 1.3 against 6.2 at 31 tokens, 5 against 12 at 240 and 10 against 24 at 512; float32 3.1
-    against 5.5 at 31, 5.1 against 4.4 at 64."""
-    return length <= (512 if qkv.dtype == torch.bfloat16 else 32)
-
-
-def _by_products(split: Float[Tensor, "three rows heads length width"], mask: Tensor | None) -> Tensor:
-    _, rows, heads, length, width = split.shape
-    query, key, value = split.reshape(3, rows * heads, length, width).unbind(0)
-    powers, totals = softmax_parts(query, key, mask, rows)
-    return join_heads(torch.bmm(powers, value).div_(totals), rows).flatten(0, 1)
 
 
 def split_heads(qkv: Float[Tensor, "rows length three_d"], heads: int) -> Float[Tensor, "three rows heads length w"]:
@@ -118,15 +100,12 @@ def softmax_parts(
     query: Float[Tensor, "rows_heads length w"], key: Float[Tensor, "rows_heads length w"], mask: Tensor | None,
     rows: int,
 ) -> tuple[Float[Tensor, "rows_heads length length"], Float[Tensor, "rows_heads length 1"]]:
-    """Numerators and denominators of softmax(Q Kᵀ / √w + mask).
+    """Numerators and denominators of softmax(Q Kᵀ / √w + mask); the mask is added, or bool for who is seen.
 
     PyTorch's softmax goes through its rows one at a time, and a row of 31 logits, which fills no whole vector register,
-    costs it twenty times what powers cost in one line. They are powers of two, of logits times log2 e, which makes
-    attention as a whole 3 to 12 % faster than powers of e do (Zen 4). They are taken of the logits as they are; only
-    where that leaves the format's range is each row's maximum subtracted first.
-
-    Args:
-        mask: broadcasts to (rows, heads, length, length): added, or bool for who is seen.
+    costs it twenty times what powers cost in one line. Powers of two, of logits times log2 e, make attention as a whole
+    3 to 12 % faster than powers of e (Zen 4). They are taken of the logits as they are; only where that leaves the
+    format's range is each row's maximum subtracted first.
     """
     powers = _binary_logits(query, key, mask, rows).exp2_()
     totals = _row_sums(powers)
@@ -160,8 +139,3 @@ def _binary_logits(query: Tensor, key: Tensor, mask: Tensor | None, rows: int) -
         else:
             by_row.add_(mask.to(logits.dtype), alpha=_LOG2_E)
     return logits
-
-
-def _band(length: int, window: int) -> Tensor:
-    position = torch.arange(length)
-    return (position[:, None] - position[None, :]).abs() <= window

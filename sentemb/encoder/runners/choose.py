@@ -20,12 +20,11 @@ from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.runners import int8
 from sentemb.encoder.runners.attention import pack
 from sentemb.encoder.runners.families import Unsupported
-from sentemb.encoder.runners.forms import LeanForm, PostNormEncoder, lean_form
+from sentemb.encoder.runners.forms import ModernBertEncoder, PostNormEncoder, lean_form
 from sentemb.errors import ModelError, first_line
-from sentemb.types import TokenColumn, Vocabulary
+from sentemb.types import TokenColumn, Tokens, Vocabulary
 
-# how far the lean form may be from the plain one in float32, in entries of unit vectors
-_FLOAT32_TOLERANCE = 1e-4
+_FLOAT32_TOLERANCE = 1e-4  # between the lean and the plain form, in entries of unit vectors
 _HALF_COSINE = 0.99
 _COMPARED_LENGTHS = (40, 17, 17, 5)
 
@@ -44,22 +43,17 @@ class PlainRunner:
         if next(backbone.parameters()).dtype != dtype:
             backbone = copy.deepcopy(backbone).to(dtype).requires_grad_(False)
         self._backbone, self._module, self._pad_id = backbone, module, pad_id
-        self._device = next(module.parameters()).device
 
     def __call__(self, column: TokenColumn, prompt_tokens: int = 0) -> Float[Tensor, "b d"]:
-        padded = pad(column, self._pad_id)
-        ids = padded.input_ids.to(self._device)
-        mask = padded.attention_mask.to(self._device)
-        all_layers = self._module.pooling.needs_layers
-        output = self._backbone(input_ids=ids, attention_mask=mask, output_hidden_states=all_layers, return_dict=True)
-        layers = output.hidden_states if all_layers else [output.last_hidden_state]
-        return self._module.pool(layers, mask, prompt_tokens)
+        device, padded = next(self._backbone.parameters()).device, pad(column, self._pad_id)
+        tokens = Tokens(input_ids=padded.input_ids.to(device), attention_mask=padded.attention_mask.to(device))
+        return self._module.plain(self._backbone, tokens, prompt_tokens=prompt_tokens)[1]
 
 
 class LeanRunner:
     """Rows through a lean form; neighbouring rows of equal length are pooled as a rectangle without padding."""
 
-    def __init__(self, form: LeanForm, module: EncoderModule) -> None:
+    def __init__(self, form: PostNormEncoder | ModernBertEncoder, module: EncoderModule) -> None:
         self.form, self._module = form, module
 
     def __call__(self, column: TokenColumn, prompt_tokens: int = 0) -> Float[Tensor, "b d"]:
@@ -74,11 +68,8 @@ class LeanRunner:
 
 
 class Runners:
-    """The runner of one encoder. It is made when first needed, and again after the weights changed.
-
-    A lean form is compared with the plain path on a few made-up rows before its first use; where they differ too
-    much, a warning says so and the plain path is used.
-    """
+    """The runner of one encoder, made when first needed, and again after the weights changed. A lean form is compared
+    with the plain path on a few made-up rows before its first use."""
 
     def __init__(self, agrees: dict[str, bool] | None = None) -> None:
         self.agrees = dict(agrees or {})  # "cpu bfloat16" -> whether the lean form agreed with the plain path there
@@ -89,14 +80,10 @@ class Runners:
         return Runners(self.agrees)  # prepared weights cannot be copied, and belong to the other module
 
     def ready(
-        self, module: EncoderModule, dtype: torch.dtype, vocabulary: Vocabulary, *,
+        self, module: EncoderModule, dtype: torch.dtype, vocabulary: Vocabulary,
         int8_tensors: Mapping[str, Tensor] | None = None,
     ) -> Runner:
-        """The module's runner in ``dtype``; with ``int8_tensors`` the lean form with these maps of bytes.
-
-        Raises:
-            ModelError: maps of bytes without a lean form that they fit.
-        """
+        """The module's runner in ``dtype``; with ``int8_tensors`` the lean form with these maps of bytes."""
         key = weights_state(module), dtype, id(int8_tensors)
         ready = self._ready
         if ready is not None and ready[0] == key:
@@ -104,9 +91,7 @@ class Runners:
         with evaluating(module):
             runner: Runner | None = self._lean(module, dtype, vocabulary)
             if int8_tensors is not None:
-                if not isinstance(runner, LeanRunner) or not isinstance(runner.form, PostNormEncoder):
-                    raise ModelError(f"{type(module.backbone).__name__} has no form of eight bits here")
-                runner = LeanRunner(int8.with_bytes(runner.form, int8_tensors), module)
+                runner = LeanRunner(int8.with_bytes(post_norm_form(runner, module), int8_tensors), module)
             runner = runner or PlainRunner(module, dtype, vocabulary.pad)
         self._ready = key, runner
         return runner
@@ -115,18 +100,16 @@ class Runners:
         name = comparison_name(dtype, next(module.parameters()).device)
         if self.agrees.get(name) is False:
             return None
-        kind = type(module.backbone).__name__
         try:
             runner = LeanRunner(lean_form(module.backbone, dtype), module)
             if name not in self.agrees:
-                plain = PlainRunner(module, torch.float32, vocabulary.pad)
-                self.agrees[name] = _agree(runner, plain, dtype, _made_up_rows(module.backbone, vocabulary), kind)
+                self.agrees[name] = _agree(runner, module, dtype, vocabulary)
         except Unsupported:
             self.agrees[name] = False
         except (RuntimeError, NotImplementedError, ImportError) as error:
             self.agrees[name] = False
-            warnings.warn(f"sentemb's lean forward pass cannot run {kind} here ({first_line(error)}); the "
-                          "plain one is used", stacklevel=2)
+            warnings.warn(f"sentemb's lean forward pass of {type(module.backbone).__name__} cannot run here "
+                          f"({first_line(error)}); the plain one is used", stacklevel=2)
         return runner if self.agrees[name] else None
 
 
@@ -135,50 +118,45 @@ def comparison_name(dtype: torch.dtype, device: torch.device) -> str:
     return f"{device.type} {str(dtype).removeprefix('torch.')}"
 
 
-def _made_up_rows(backbone: nn.Module, vocabulary: Vocabulary) -> TokenColumn:
-    """Rows of random token ids, always the same ones; none of them is special to the tokenizer or to a table."""
-    limit = position_limit(backbone) or max(_COMPARED_LENGTHS)
-    lengths = np.minimum(_COMPARED_LENGTHS, limit)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    model: Any = backbone
-    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    size = vocabulary.size if embeddings is None else embeddings.num_embeddings
-    tables = (part for part in model.modules() if isinstance(part, nn.Embedding))
-    special = {*vocabulary.special, vocabulary.pad, *(table.padding_idx for table in tables)} - {None}
-    ids = np.setdiff1d(np.arange(size, dtype=np.int32), [*special])
-    flat = np.random.default_rng(0).choice(ids, int(offsets[-1]))
-    return TokenColumn(flat=flat, offsets=offsets, text=np.full(len(lengths), -1, dtype=np.int64))
+def post_norm_form(runner: Runner | None, module: EncoderModule) -> PostNormEncoder:
+    """The runner's lean form, which can go on in eight bits; raises ``ModelError`` where it is none of that kind."""
+    if isinstance(runner, LeanRunner) and isinstance(runner.form, PostNormEncoder):
+        return runner.form
+    raise ModelError(f"{type(module.backbone).__name__} has no form of eight bits; BERT, RoBERTa, XLM-RoBERTa, "
+                     "CamemBERT, ELECTRA, DistilBERT and MPNet have one")
 
 
 @torch.inference_mode()
-def _agree(runner: Runner, plain: Runner, dtype: torch.dtype, rows: TokenColumn, kind: str) -> bool:
+def _agree(runner: Runner, module: EncoderModule, dtype: torch.dtype, vocabulary: Vocabulary) -> bool:
+    rows = _made_up_rows(module.backbone, vocabulary)
+    plain = PlainRunner(module, torch.float32, vocabulary.pad)
     ours, theirs = (F.normalize(path(rows).float(), dim=-1) for path in (runner, plain))
     if dtype == torch.float32:
         gap, allowed = (ours - theirs).abs().max().item(), _FLOAT32_TOLERANCE
     else:
         gap, allowed = 1 - (ours * theirs).sum(-1).min().item(), 1 - _HALF_COSINE
     if not gap <= allowed:
-        warnings.warn(f"sentemb's lean forward pass of {kind} differs from the plain forward pass by {gap:.2g} in "
-                      f"{str(dtype).removeprefix('torch.')}; the plain one is used", stacklevel=2)
+        warnings.warn(f"sentemb's lean forward pass of {type(module.backbone).__name__} differs from the plain forward "
+                      f"pass by {gap:.2g} in {str(dtype).removeprefix('torch.')}; the plain one is used", stacklevel=2)
     return gap <= allowed
+
+
+def _made_up_rows(backbone: Any, vocabulary: Vocabulary) -> TokenColumn:
+    """Rows of random token ids, always the same ones; none of them is special to the tokenizer or to a table."""
+    lengths = np.minimum(_COMPARED_LENGTHS, position_limit(backbone) or max(_COMPARED_LENGTHS))
+    tables = (part for part in backbone.modules() if isinstance(part, nn.Embedding))
+    special = {*vocabulary.special, vocabulary.pad, *(table.padding_idx for table in tables)} - {None}
+    ids = np.setdiff1d(np.arange(backbone.get_input_embeddings().num_embeddings, dtype=np.int32), [*special])
+    flat = np.random.default_rng(0).choice(ids, lengths.sum())
+    return TokenColumn(flat=flat, offsets=np.cumsum([0, *lengths]), text=np.full(len(lengths), -1, dtype=np.int64))
 
 
 # ------------------------------------------------------------------------------------- noticing changed weights
 _optimizer_steps = 0
-_is_counting = False
 
 
 def weights_state(module: nn.Module) -> int:
-    """A number that changes whenever a weight is replaced, written in place or stepped by an optimizer.
-
-    Writes through ``parameter.data`` are not seen.
-    """
-    # fused optimizers write weights without raising autograd's version counter, so their steps are counted;
-    # nothing was derived before the first call, so it is early enough to start here
-    global _is_counting
-    if not _is_counting:
-        _is_counting = True
-        register_optimizer_step_post_hook(_count_step)
+    """A number that changes whenever a weight is replaced, written in place (not through ``data``) or stepped."""
     tensors = [*module.parameters(), *module.buffers()]
     # an inference tensor has no version and cannot be written in place outside inference mode
     versions = tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
@@ -188,3 +166,7 @@ def weights_state(module: nn.Module) -> int:
 def _count_step(*_: Any) -> None:
     global _optimizer_steps
     _optimizer_steps += 1
+
+
+# fused optimizers write weights without raising autograd's version counter
+register_optimizer_step_post_hook(_count_step)

@@ -1,4 +1,4 @@
-"""Where the BERT family's architectures keep their layers: the modules that the lean forward passes compute with."""
+"""The architectures that the lean forward passes know, and where their weights lie."""
 
 from __future__ import annotations
 
@@ -7,75 +7,57 @@ from typing import Any
 
 from torch import Tensor, nn
 
+_PLAIN = (nn.Linear, nn.LayerNorm, nn.Embedding)
+
 
 class Unsupported(Exception):  # noqa: N818 - not an error: the plain path takes over
     """The lean forms do not know this model; the message says what they met."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerModules:
-    """One transformer layer's modules; a dropout is the module, a probability's holder, or None for none."""
+class Weights(dict[str, Tensor]):
+    """A backbone's weights by name; asking for one that it lacks raises ``Unsupported``."""
 
-    query: nn.Module
-    key: nn.Module
-    value: nn.Module
-    out: nn.Module
-    first_norm: nn.Module
-    up: nn.Module
-    down: nn.Module
-    second_norm: nn.Module
-    attention_dropout: nn.Module | None = None  # of the attention weights
-    out_dropout: nn.Module | None = None
-    down_dropout: nn.Module | None = None
+    def __missing__(self, name: str) -> Tensor:
+        raise Unsupported(f"no weight called {name}")  # another release of transformers may name it differently
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stack:
-    """The layers of a backbone."""
+class Skeleton(nn.Module):
+    """A checkpoint's weights under their names, and its configuration; the lean forward pass needs no more."""
 
-    heads: int
-    activation: str
-    layers: list[LayerModules]
-
-
-def activation_of(name: str) -> str:
-    """The fused activation for a configuration's name."""
-    if name not in ("gelu", "relu"):
-        raise Unsupported(f"activation {name}")
-    return name
+    def __init__(self, config: Any, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.config = config
+        # ``register_parameter`` refuses names with dots
+        self._parameters |= {name: nn.Parameter(weight, requires_grad=False) for name, weight in weights.items()}
 
 
-def kind_of(backbone: nn.Module, *homes: str) -> str:
-    """The architecture's name.
-
-    Raises:
-        Unsupported: the class is of none of these packages: a subclass (remote code) may compute something else
-            under the same name.
-    """
-    if not type(backbone).__module__.startswith(homes):
-        raise Unsupported(f"{type(backbone).__name__} from outside {homes[0].partition('.')[0]}")
-    config = getattr(backbone, "config", None)
-    return str(getattr(config, "model_type", type(backbone).__name__))
+def kind_of(backbone: nn.Module) -> str:
+    """The architecture's name, of transformers' own classes: a subclass (remote code) may compute something else."""
+    if not (isinstance(backbone, Skeleton) or type(backbone).__module__.startswith("transformers.models.")):
+        raise Unsupported(f"{type(backbone).__name__} from outside transformers")
+    config: Any = backbone.config
+    return str(config.model_type)
 
 
-def position_table(embeddings: Any) -> Tensor:
-    """What is added to the word vectors, by position from 0 on."""
-    table: Tensor = embeddings.position_embeddings.weight
-    padding = embeddings.position_embeddings.padding_idx
-    # RoBERTa and MPNet leave out the positions up to the padding's
-    table = table if padding is None else table[padding + 1 :]
-    types = getattr(embeddings, "token_type_embeddings", None)
-    # every token has type 0, so its vector joins the positions'
-    return table if types is None else table + types.weight[0]
+def plain_weights(backbone: nn.Module) -> Weights:
+    """The weights of a backbone on a CPU where nothing (a hook, an adapter) changes what its modules compute."""
+    for module in backbone.modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise Unsupported(f"{type(module).__name__} has a hook")
+        if module._parameters and type(module) not in _PLAIN and module is not backbone:
+            raise Unsupported(f"a layer is {type(module).__name__}")
+    weights = Weights(backbone.named_parameters())
+    if any(type(weight) is not nn.Parameter or weight.device.type != "cpu" for weight in weights.values()):
+        raise Unsupported("a backbone that is not on a CPU")
+    return weights
 
 
-# where a layer's modules lie, under the names of ``LayerModules``
+# what a module of a layer is for -> its name
 _BERT = {
     "query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
-    "out": "attention.output.dense", "first_norm": "attention.output.LayerNorm",
-    "up": "intermediate.dense", "down": "output.dense", "second_norm": "output.LayerNorm",
-    "attention_dropout": "attention.self.dropout", "out_dropout": "attention.output.dropout",
-    "down_dropout": "output.dropout",
+    "out": "attention.output.dense", "first_norm": "attention.output.LayerNorm", "up": "intermediate.dense",
+    "down": "output.dense", "second_norm": "output.LayerNorm", "attention_dropout": "attention.self.dropout",
+    "out_dropout": "attention.output.dropout", "down_dropout": "output.dropout",
 }
 _MPNET = _BERT | {
     "query": "attention.attn.q", "key": "attention.attn.k", "value": "attention.attn.v", "out": "attention.attn.o",
@@ -87,39 +69,50 @@ _DISTILBERT = {
     "first_norm": "sa_layer_norm", "up": "ffn.lin1", "down": "ffn.lin2", "second_norm": "output_layer_norm",
     "attention_dropout": "attention.dropout", "down_dropout": "ffn.dropout",
 }
-FAMILIES = {
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
-    "distilbert": _DISTILBERT, "mpnet": _MPNET,
-}
+_ROBERTA = ("roberta", "xlm-roberta", "camembert")
+FAMILIES = dict.fromkeys(("bert", "electra", *_ROBERTA), _BERT) | {"distilbert": _DISTILBERT, "mpnet": _MPNET}
 
 
-def stack_of(backbone: nn.Module) -> Stack:
-    """The layers of a backbone of one of the ``FAMILIES``.
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """What the lean forms must know of a backbone of BERT's family beside its weights."""
 
-    Raises:
-        Unsupported: something in it that the lean forms do not compute.
-        AttributeError: another release of transformers names a layer differently.
-    """
-    model: Any = backbone
-    config = model.config
-    if getattr(config, "position_embedding_type", "absolute") != "absolute":
-        raise Unsupported(f"position embeddings {config.position_embedding_type}")
-    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
-        raise Unsupported("a decoder")
-    is_distilbert = config.model_type == "distilbert"
-    layers = model.transformer.layer if is_distilbert else model.encoder.layer
-    paths = FAMILIES[config.model_type]
+    heads: int
+    activation: str
+    eps: float
+    first_position: int  # row of the position table that a text's first token takes
+    layers: list[dict[str, str]]  # for each, what a module is for -> its whole name
+
+
+def stack_of(backbone: Any) -> Stack:
+    """Read off the configuration; raises ``Unsupported`` for another architecture, activation or position scheme."""
+    kind, facts = kind_of(backbone), backbone.config
+    if kind not in FAMILIES:
+        raise Unsupported(f"architecture {kind}")
+    is_decoder = getattr(facts, "is_decoder", False) or getattr(facts, "add_cross_attention", False)
+    if is_decoder or getattr(facts, "position_embedding_type", "absolute") != "absolute":
+        raise Unsupported("a decoder, or relative positions")
+    is_distilbert = kind == "distilbert"
+    home = "transformer.layer" if is_distilbert else "encoder.layer"
+    # RoBERTa and MPNet count positions from behind the padding's id, which is always 1 in MPNet
+    first_position = 2 if kind == "mpnet" else facts.pad_token_id + 1 if kind in _ROBERTA else 0
     return Stack(
-        heads=config.n_heads if is_distilbert else config.num_attention_heads,
-        activation=activation_of(config.activation if is_distilbert else config.hidden_act),
-        layers=[LayerModules(**{name: _module(layer, path) for name, path in paths.items()}) for layer in layers],
+        heads=facts.num_attention_heads, activation=known(facts.activation if is_distilbert else facts.hidden_act),
+        eps=1e-12 if is_distilbert else facts.layer_norm_eps, first_position=first_position,
+        layers=[{use: f"{home}.{number}.{name}" for use, name in FAMILIES[kind].items()}
+                for number in range(facts.num_hidden_layers)],
     )
 
 
-def _module(layer: Any, path: str) -> Any:
-    try:
-        return layer.get_submodule(path)
-    except AttributeError:
-        if path.endswith("dropout"):  # a checkpoint that was read without transformers has none
-            return None
-        raise
+def known(activation: str) -> str:
+    """The activation, where oneDNN has it."""
+    if activation not in ("gelu", "relu"):
+        raise Unsupported(f"activation {activation}")
+    return activation
+
+
+def position_table(weights: Weights, stack: Stack) -> Tensor:
+    """What is added to the word vectors, by position from 0 on; every token has type 0, whose vector joins them."""
+    table = weights["embeddings.position_embeddings.weight"][stack.first_position :]
+    types = weights.get("embeddings.token_type_embeddings.weight")
+    return table if types is None else table + types[0]

@@ -2,41 +2,102 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cache, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sentemb.encoder.runners import families
 from sentemb.encoder.runners.attention import Bias, Packed, attend
-from sentemb.encoder.runners.families import FAMILIES, LayerModules, Unsupported
-from sentemb.encoder.runners.linear import FastLinear
+from sentemb.encoder.runners.families import Weights, kind_of, known, plain_weights, position_table, stack_of
 
 Map = Callable[[Tensor], Tensor]
+USUAL_ROWS = 2048  # oneDNN is told a usual number of rows when it lays out weights; any number works afterwards
+# activation -> oneDNN's name and algorithm
+ONEDNN_ACTIVATIONS: dict[str | None, tuple[str, str]] = {
+    None: ("none", ""), "gelu": ("gelu", "none"), "relu": ("relu", ""),
+}
 
 
-class LeanForm(Protocol):
-    """Packed rows to hidden states (tokens, d): the last, or the embeddings' and every layer's."""
+def lean_form(backbone: nn.Module, dtype: torch.dtype) -> PostNormEncoder | ModernBertEncoder:
+    """The lean form of a backbone, with its own copy of the weights; raises ``Unsupported`` where there is none."""
+    weights = plain_weights(backbone)
+    return (ModernBertEncoder if kind_of(backbone) == "modernbert" else PostNormEncoder)(backbone, weights, dtype)
 
-    def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]: ...
+
+# ------------------------------------------------------------------------------------------------- pieces
+class FastLinear:
+    """``activation(W x + b)``, in the dtype of W.
+
+    With oneDNN the weights are reordered once (PyTorch reorders them in every call) and bias, activation and residual
+    are added while a tile is in the cache.
+    """
+
+    def __init__(
+        self, weight: Float[Tensor, "o d"], bias: Float[Tensor, " o"] | None = None, activation: str | None = None
+    ) -> None:
+        self.weight, self.bias, self.activation = weight, bias, activation
+        self._packed: Any = None
+        if has_onednn_linear(weight.dtype):
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, USUAL_ROWS)
+            self.weight = self._packed  # the plain copy is not needed any more
+
+    @classmethod
+    def joining(cls, weights: Weights, *names: str, dtype: torch.dtype, activation: str | None = None) -> FastLinear:
+        """One or several linear layers of the same input side by side."""
+        parts = [weights[f"{name}.weight"] for name in names]
+        biases = [weights.get(f"{name}.bias") for name in names]
+        bias: Tensor | None = None
+        if any(bias is not None for bias in biases):
+            filled = [w.new_zeros(len(w)) if b is None else b for w, b in zip(parts, biases, strict=True)]
+            bias = torch.cat(filled).detach().to(dtype)
+        return cls(torch.cat(parts).detach().to(dtype), bias, activation)
+
+    def plain_weight(self) -> Float[Tensor, "o d"]:
+        """W in PyTorch's own layout."""
+        return self.weight.to_dense() if self._packed is not None else self.weight
+
+    def __call__(self, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens o"]:
+        if self._packed is not None:
+            name, algorithm = ONEDNN_ACTIVATIONS[self.activation]
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, name, [], algorithm)
+            return out
+        return activated(F.linear(x, self.weight, self.bias), self.activation)
+
+    def plus(self, x: Float[Tensor, "tokens d"], residual: Float[Tensor, "tokens o"]) -> Float[Tensor, "tokens o"]:
+        """``residual + W x + b``."""
+        if self._packed is not None:
+            out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self._packed, self.bias, "add")
+            return out
+        return F.linear(x, self.weight, self.bias).add_(residual)
 
 
-class Norm:
-    """A LayerNorm in ``dtype``."""
+def activated(x: Tensor, activation: str | None) -> Tensor:
+    """``gelu``, ``relu`` or nothing."""
+    return F.gelu(x) if activation == "gelu" else F.relu(x) if activation else x
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
-        if type(module) is not nn.LayerNorm:
-            raise Unsupported(f"a norm is {type(module).__name__}, not LayerNorm")
-        self.weight, self.eps = module.weight.detach().to(dtype), module.eps
-        self.bias = None if module.bias is None else module.bias.detach().to(dtype)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+@cache
+def has_onednn_linear(dtype: torch.dtype) -> bool:
+    """Whether this PyTorch multiplies prepacked weights of ``dtype`` on the CPU (tried once)."""
+    try:
+        x, weight, bias = (torch.ones(size, dtype=dtype) for size in ((2, 16), (16, 16), (16,)))
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, 2)
+        first = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "gelu", [], "none")
+        second = torch.ops.mkldnn._linear_pointwise.binary(x, first, packed, bias, "add")
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return bool((second == 34).all())
+
+
+def _norm(weights: Weights, name: str, eps: float, dtype: torch.dtype) -> Map:
+    weight, bias = weights[f"{name}.weight"].detach().to(dtype), weights.get(f"{name}.bias")
+    return partial(F.layer_norm, normalized_shape=weight.shape, weight=weight, eps=eps,
+                   bias=None if bias is None else bias.detach().to(dtype))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +113,13 @@ class FeedForward:
 
 @dataclass(frozen=True, kw_only=True)
 class PostNormLayer:
-    """One transformer layer: attention, then the feed-forward pair with its residual."""
+    """Attention, then the feed-forward pair with its residual."""
 
     qkv: Map
     out: FastLinear
-    first_norm: Norm
+    first_norm: Map
     feed_forward: Map
-    second_norm: Norm
+    second_norm: Map
 
     def attended(self, x: Tensor, packed: Packed, heads: int, bias: Bias | None) -> Tensor:
         """The first half."""
@@ -66,24 +127,28 @@ class PostNormLayer:
 
 
 class PostNormEncoder:
-    """BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT and MPNet over packed rows.
+    """BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT and MPNet over packed rows."""
 
-    Raises:
-        Unsupported: another architecture, activation or position scheme.
-    """
-
-    def __init__(self, backbone: nn.Module, dtype: torch.dtype) -> None:
-        model: Any = backbone
-        stack = families.stack_of(model)
-        embeddings = model.embeddings
-        self.words = embeddings.word_embeddings.weight.detach().to(dtype)
-        self.positions = families.position_table(embeddings).detach().to(dtype)
-        self.norm = Norm(embeddings.LayerNorm, dtype)
-        projection = getattr(model, "embeddings_project", None)
-        self.projection = None if projection is None else FastLinear.joining([projection], dtype)
+    def __init__(self, backbone: nn.Module, weights: Weights, dtype: torch.dtype) -> None:
+        stack = stack_of(backbone)
+        joined = partial(FastLinear.joining, weights, dtype=dtype)
+        norm = partial(_norm, weights, eps=stack.eps, dtype=dtype)
+        self.words = weights["embeddings.word_embeddings.weight"].detach().to(dtype)
+        self.positions = position_table(weights, stack).detach().to(dtype)
+        self.norm = norm("embeddings.LayerNorm")
+        self.projection = joined("embeddings_project") if "embeddings_project.weight" in weights else None
         self.heads, self.activation = stack.heads, stack.activation
-        self.layers = [_layer(parts, stack.activation, dtype) for parts in stack.layers]
-        self.relative = _relative(model, dtype)
+        self.layers = [
+            PostNormLayer(
+                qkv=joined(names["query"], names["key"], names["value"]), out=joined(names["out"]),
+                first_norm=norm(names["first_norm"]), second_norm=norm(names["second_norm"]),
+                feed_forward=FeedForward(
+                    up=joined(names["up"], activation=stack.activation), down=joined(names["down"])
+                ),
+            )
+            for names in stack.layers
+        ]
+        self.relative = _relative(backbone, weights, dtype)
 
     def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]:
         """Hidden states (tokens, d): the last layer's, or the embeddings' and every layer's."""
@@ -99,36 +164,19 @@ class PostNormEncoder:
     def embed(self, packed: Packed) -> tuple[Tensor, Bias | None]:
         """What the first layer reads, and the bias of every layer's attention."""
         x = self.norm(F.embedding(packed.ids, self.words) + F.embedding(packed.positions, self.positions))
-        bias = None if self.relative is None else self.relative(packed.longest)
+        bias = None if self.relative is None else self.relative(max(run.length for run in packed.runs))
         return x if self.projection is None else self.projection(x), bias
 
-    def with_layers(self, layers: list[PostNormLayer]) -> PostNormEncoder:
-        """The same around other layers."""
-        other = copy.copy(self)
-        other.layers = layers
-        return other
 
-
-def _layer(parts: LayerModules, activation: str, dtype: torch.dtype) -> PostNormLayer:
-    return PostNormLayer(
-        qkv=FastLinear.joining([parts.query, parts.key, parts.value], dtype),
-        out=FastLinear.joining([parts.out], dtype), first_norm=Norm(parts.first_norm, dtype),
-        feed_forward=FeedForward(
-            up=FastLinear.joining([parts.up], dtype, activation), down=FastLinear.joining([parts.down], dtype)
-        ),
-        second_norm=Norm(parts.second_norm, dtype),
-    )
-
-
-def _relative(model: Any, dtype: torch.dtype) -> Any:
+def _relative(model: Any, weights: Weights, dtype: torch.dtype) -> Callable[[int], Bias] | None:
     """MPNet's learned bias by distance: longest row -> (length -> bias); None for the others."""
     if model.config.model_type != "mpnet":
         return None
-    weight = model.encoder.relative_attention_bias.weight.detach().to(dtype)
+    weight = weights["encoder.relative_attention_bias.weight"].detach().to(dtype)
     bucket_of, buckets = model.encoder.relative_position_bucket, model.config.relative_attention_num_buckets
 
     def for_longest(longest: int) -> Bias:
-        position = torch.arange(longest, device=weight.device)
+        position = torch.arange(longest)
         distance = position[None, :] - position[:, None]
         bias = F.embedding(bucket_of(distance, num_buckets=buckets), weight).permute(2, 0, 1)
         # distances do not change where the table is cut
@@ -138,45 +186,27 @@ def _relative(model: Any, dtype: torch.dtype) -> Any:
 
 
 # -------------------------------------------------------------------------------------------- ModernBERT
-class PreNormLayer:
-    """One transformer layer; ``kind`` is "full_attention" or "sliding_attention"."""
-
-    def __init__(self, layer: Any, kind: str, dtype: torch.dtype) -> None:
-        self.kind = kind
-        # the first layer's is the embeddings'
-        self.first_norm = None if isinstance(layer.attn_norm, nn.Identity) else Norm(layer.attn_norm, dtype)
-        self.second_norm = Norm(layer.mlp_norm, dtype)
-        linears = (layer.attn.Wqkv, layer.attn.Wo, layer.mlp.Wi, layer.mlp.Wo)  # up: value and gate side by side
-        self.qkv, self.out, self.up, self.down = (FastLinear.joining([linear], dtype) for linear in linears)
-
-
 class ModernBertEncoder:
-    """ModernBERT over packed rows.
+    """ModernBERT over packed rows."""
 
-    Raises:
-        Unsupported: another activation or layer type.
-    """
-
-    def __init__(self, backbone: nn.Module, dtype: torch.dtype) -> None:
-        model: Any = backbone
-        config = model.config
-        self.words = model.embeddings.tok_embeddings.weight.detach().to(dtype)
-        self.norm = Norm(model.embeddings.norm, dtype)
-        self.final_norm = Norm(model.final_norm, dtype)
-        families.activation_of(config.hidden_activation)
-        self.is_gelu = config.hidden_activation == "gelu"
+    def __init__(self, backbone: nn.Module, weights: Weights, dtype: torch.dtype) -> None:
+        config: Any = backbone.config
+        self.activation, self.dtype = known(config.hidden_activation), dtype
         self.heads = config.num_attention_heads
         self.head_width = config.hidden_size // self.heads
         self.window = config.local_attention // 2
-        self.dtype = dtype
         self.thetas = {kind: float(rope["rope_theta"]) for kind, rope in config.rope_parameters.items()}
+        self.words = weights["embeddings.tok_embeddings.weight"].detach().to(dtype)
+        self.norm, self.final_norm = (
+            _norm(weights, name, config.norm_eps, dtype) for name in ("embeddings.norm", "final_norm")
+        )
         self.layers = [
-            PreNormLayer(layer, kind, dtype)
-            for layer, kind in zip(model.layers, config.layer_types, strict=True)
+            PreNormLayer(weights, f"layers.{number}.", kind, config.norm_eps, dtype)
+            for number, kind in enumerate(config.layer_types)
         ]
 
     def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]:
-        """Hidden states (tokens, d): the last layer's, or the embeddings' and every layer's."""
+        """See ``PostNormEncoder``."""
         x = self.norm(F.embedding(packed.ids, self.words))
         turns = {kind: self._turns(packed, theta) for kind, theta in self.thetas.items()}
         states = [x]
@@ -186,16 +216,13 @@ class ModernBertEncoder:
             window = self.window if layer.kind == "sliding_attention" else None
             x = layer.out.plus(attend(qkv, packed, self.heads, window=window), x)
             value, gate = layer.up(layer.second_norm(x)).chunk(2, dim=-1)
-            activated = F.gelu(value) if self.is_gelu else F.relu(value)
-            x = layer.down.plus(activated * gate, x)
+            x = layer.down.plus(activated(value, self.activation) * gate, x)
             if all_layers:
                 states.append(x)
-        if all_layers:
-            return [*states[:-1], self.final_norm(x)]
-        return [self.final_norm(x)]
+        return [*states[:-1], self.final_norm(x)] if all_layers else [self.final_norm(x)]
 
     def _turns(self, packed: Packed, theta: float) -> tuple[Tensor, Tensor]:
-        steps = torch.arange(0, self.head_width, 2, device=packed.ids.device, dtype=torch.float32) / self.head_width
+        steps = torch.arange(0, self.head_width, 2, dtype=torch.float32) / self.head_width
         angle = packed.positions[:, None].float() * theta**-steps
         both = torch.cat([angle, angle], dim=-1)[:, None, None, :]
         return both.cos().to(self.dtype), both.sin().to(self.dtype)
@@ -209,24 +236,16 @@ class ModernBertEncoder:
         return torch.cat([turned.to(qkv.dtype), split[:, 2:]], dim=1).view_as(qkv)
 
 
-# ------------------------------------------------------------------------------------ the form of a backbone
-_MAKERS: dict[str, Callable[[nn.Module, torch.dtype], LeanForm]] = {
-    **dict.fromkeys(FAMILIES, PostNormEncoder), "modernbert": ModernBertEncoder,
-}
+class PreNormLayer:
+    """One layer of ModernBERT; ``kind`` is "full_attention" or "sliding_attention"."""
 
-
-def lean_form(backbone: nn.Module, dtype: torch.dtype) -> LeanForm:
-    """The lean form of a backbone, with its own copy of the weights.
-
-    Raises:
-        Unsupported: the architecture, or something in it, is not known here, or it is not on a CPU.
-    """
-    if any(weight.device.type != "cpu" for weight in backbone.parameters()):
-        raise Unsupported("a backbone that is not on a CPU")
-    kind = families.kind_of(backbone, "transformers.models.", "sentemb.encoder.quick_start")
-    if kind not in _MAKERS:
-        raise Unsupported(f"architecture {kind}")
-    try:
-        return _MAKERS[kind](backbone, dtype)
-    except AttributeError as error:  # another release of transformers names a layer differently
-        raise Unsupported(str(error)) from error
+    def __init__(self, weights: Weights, home: str, kind: str, eps: float, dtype: torch.dtype) -> None:
+        self.kind = kind
+        # the first layer reads what the embeddings' norm gave
+        has_norm = f"{home}attn_norm.weight" in weights
+        self.first_norm = _norm(weights, f"{home}attn_norm", eps, dtype) if has_norm else None
+        self.second_norm = _norm(weights, f"{home}mlp_norm", eps, dtype)
+        self.qkv, self.out, self.up, self.down = (  # up: value and gate side by side
+            FastLinear.joining(weights, home + name, dtype=dtype)
+            for name in ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo")
+        )

@@ -15,6 +15,7 @@ The projection behind attention stays as it is: rounding its input takes as long
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from functools import cache
 
@@ -23,8 +24,7 @@ from jaxtyping import Float, Int8, UInt8
 from torch import Tensor
 
 from sentemb.encoder.runners.attention import Packed
-from sentemb.encoder.runners.forms import FeedForward, PostNormEncoder
-from sentemb.encoder.runners.linear import ONEDNN_ACTIVATIONS, USUAL_ROWS, FastLinear
+from sentemb.encoder.runners.forms import ONEDNN_ACTIVATIONS, USUAL_ROWS, FastLinear, FeedForward, Map, PostNormEncoder
 
 _EVENED = 0.75  # the exponent of the range
 _FAR = 4  # one in so many inner neurons is not rounded
@@ -37,35 +37,29 @@ Tensors = Mapping[str, Tensor]
 # --------------------------------------------------------------------------------------------- computing
 def with_bytes(encoder: PostNormEncoder, tensors: Tensors) -> PostNormEncoder:
     """The encoder with the maps of bytes that ``prepare`` gave; what is not rounded is shared."""
-    dtype = encoder.words.dtype
-    return encoder.with_layers([
+    other, dtype = copy(encoder), encoder.words.dtype
+    other.layers = [
         replace(
-            layer, qkv=_ByteInput(_under(f"{number}.qkv.", tensors), dtype),
+            layer, qkv=_byte_map(_under(f"{number}.qkv.", tensors), dtype),
             feed_forward=_ByteFeedForward(_under(f"{number}.pair.", tensors), dtype, encoder.activation),
         )
         for number, layer in enumerate(encoder.layers)
-    ])
+    ]
+    return other
 
 
-class _ByteInput:
-    """A map whose input is rounded to bytes."""
-
-    def __init__(self, tensors: Tensors, dtype: torch.dtype) -> None:
-        self._dtype, self._tensors, self._map = dtype, tensors, _byte_linear(tensors)
-
-    def __call__(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "tokens o"]:
-        return self._map(_rounded_input(x, self._tensors), self._dtype)
+def _byte_map(tensors: Tensors, dtype: torch.dtype) -> Map:
+    linear = _byte_linear(tensors)
+    return lambda x: linear(_rounded_input(x, tensors), dtype)
 
 
 class _ByteFeedForward:
-    """The pair of maps. Inner neurons that reach far leave the first map in the form's own format, the others as
-    bytes with one scale."""
+    """Inner neurons that reach far leave the first map in the form's own format, the others as bytes with one scale."""
 
     def __init__(self, tensors: Tensors, dtype: torch.dtype, activation: str | None) -> None:
         self._dtype, self._activation, self._tensors = dtype, activation, tensors
         self._scale, self._zero = float(tensors["scale"]), int(tensors["zero"])
-        self._up_far = _byte_linear(_under("up_far.", tensors))
-        self._up_near = _byte_linear(_under("up_near.", tensors))
+        self._up_far, self._up_near = (_byte_linear(_under(name, tensors)) for name in ("up_far.", "up_near."))
         self._down_far = FastLinear(tensors["down_far"].to(dtype))
         self._down_near = _byte_linear(_under("down_near.", tensors), scale=self._scale, zero=self._zero)
 
@@ -84,24 +78,16 @@ def _rounded_input(x: Float[Tensor, "tokens i"], tensors: Tensors) -> UInt8[Tens
 
 
 class ByteLinear:
-    """``W x + b`` for a weight and input of bytes, each a whole number times a scale.
-
-    Args:
-        weight: whole numbers.
-        weight_scale: of every output's weights.
-        bias: b.
-        scale: of the input.
-        zero: the input's byte for 0.
-    """
+    """``W x + b`` for a weight and input of bytes, each a whole number times a scale; ``zero`` is the input's for 0."""
 
     def __init__(
         self, weight: Int8[Tensor, "o i"], weight_scale: Float[Tensor, " o"], bias: Float[Tensor, " o"], *,
         scale: float = 1.0, zero: int = 128,
     ) -> None:
-        self._weight = torch.ops.onednn.qlinear_prepack(weight.contiguous(), [USUAL_ROWS, weight.shape[1]])
-        self._weight_scale, self._bias = weight_scale.float(), bias.float()
-        self._weight_zero = torch.zeros(len(weight), dtype=torch.int64)
-        self._scale, self._zero = scale, zero
+        packed = torch.ops.onednn.qlinear_prepack(weight.contiguous(), [USUAL_ROWS, weight.shape[1]])
+        no_zeros = torch.zeros(len(weight), dtype=torch.int64)
+        self._input, self._map = (scale, zero), (packed, weight_scale.float(), no_zeros)
+        self._bias = bias.float()
 
     def __call__(
         self, x: UInt8[Tensor, "tokens i"], dtype: torch.dtype, activation: str | None = None, *,
@@ -110,15 +96,14 @@ class ByteLinear:
         """(tokens, o) in ``dtype``; ``scale`` and ``zero`` are those of the result where it is of bytes."""
         name, algorithm = ONEDNN_ACTIVATIONS[activation]
         out: Tensor = torch.ops.onednn.qlinear_pointwise(
-            x, self._scale, self._zero, self._weight, self._weight_scale, self._weight_zero, self._bias,
-            scale, zero, dtype, name, [], algorithm)
+            x, *self._input, *self._map, self._bias, scale, zero, dtype, name, [], algorithm)
         return out
 
     def plus(self, x: UInt8[Tensor, "tokens i"], residual: Float[Tensor, "tokens o"]) -> Float[Tensor, "tokens o"]:
         """``residual + W x + b``, in the residual's place."""
         out: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
-            x, self._scale, self._zero, self._weight, self._weight_scale, self._weight_zero, residual, self._bias,
-            1.0, 0, residual.dtype, 1.0, 0, "sum", 1.0, "none", [], "")
+            x, *self._input, *self._map, residual, self._bias, 1.0, 0, residual.dtype, 1.0, 0, "sum", 1.0, "none", [],
+            "")
         return out
 
 
@@ -126,8 +111,6 @@ class ByteLinear:
 def has_byte_products() -> bool:
     """Whether oneDNN multiplies bytes here, exactly: older processors add pairs of products in 16 bits, which
     overflow (tried once)."""
-    if not torch.backends.mkldnn.is_available():
-        return False
     try:
         x, ones = torch.full((2, 64), 255, dtype=torch.uint8), torch.ones(16)
         tried = ByteLinear(torch.full((16, 64), 127, dtype=torch.int8), ones, ones, zero=0)
@@ -155,10 +138,9 @@ def prepare(encoder: PostNormEncoder, sample: Packed) -> dict[str, Tensor]:
         assert isinstance(qkv, FastLinear)
         assert isinstance(pair, FeedForward)
         middle = layer.attended(x, sample, encoder.heads, bias)
-        for name, tensor in _rounded_map(x, qkv.plain_weight(), qkv.bias).items():
-            tensors[f"{number}.qkv.{name}"] = tensor.contiguous()
-        for name, tensor in _prepare_pair(pair, middle).items():
-            tensors[f"{number}.pair.{name}"] = tensor.contiguous()
+        maps = {"qkv": _rounded_map(x, qkv.plain_weight(), qkv.bias), "pair": _prepare_pair(pair, middle)}
+        tensors |= {f"{number}.{use}.{name}": tensor.contiguous() for use, made in maps.items()
+                    for name, tensor in made.items()}
         x = layer.second_norm(pair(middle))
     return tensors
 

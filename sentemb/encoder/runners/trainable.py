@@ -1,14 +1,14 @@
 """The BERT family's training forward on a CPU: several padded batches in one pass, with the backbone's own weights.
 
-What it saves against the plain one: products run in the faster library (``machine.rates``), queries, keys and values
-are one product, dropout masks are drawn in bulk, attention keeps no copy that its gradient does not need, and the
-word vectors' gradient, as large as the vocabulary, is made once for all batches.
+What it saves: products run in the faster library (``machine.rates``), queries, keys and values are one product, dropout
+masks are drawn in bulk, attention keeps no copy that its gradient does not need, and the word vectors' gradient, as
+large as the vocabulary, is made once for all batches.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -20,66 +20,61 @@ from torch.autograd.function import once_differentiable
 
 from sentemb.encoder.backbone import evaluating
 from sentemb.encoder.runners.attention import join_heads, softmax_parts, split_heads
-from sentemb.encoder.runners.families import FAMILIES, LayerModules, Unsupported, kind_of, position_table, stack_of
+from sentemb.encoder.runners.families import Unsupported, plain_weights, position_table, stack_of
+from sentemb.encoder.runners.forms import activated
 from sentemb.machine.rates import linear
 from sentemb.types import Tokens
 
 _CHECKED_ROWS = 4
 _TOLERANCE = 1e-4  # of the largest hidden state
 _STEPS = 2**16  # probabilities are rounded to multiples of 1/65,536; the kept entries are scaled by what is left then
-_MODULES = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout)
 
 
 class TrainableEncoder:
-    """The training forward of a backbone; reads its modules anew in every call.
+    """The training forward of a backbone, after ``is_usable``; raises ``Unsupported`` for other architectures."""
 
-    Raises:
-        Unsupported: another architecture, or layers that compute something else than their names say.
-    """
+    def __init__(self, backbone: Any) -> None:
+        self.backbone, self.stack = backbone, stack_of(backbone)
+        if backbone.config.model_type == "mpnet":  # its learned attention bias wants a gradient of its own
+            raise Unsupported("MPNet")
+        self._agrees: bool | None = None  # with the plain forward; None: not compared yet
 
-    def __init__(self, backbone: nn.Module) -> None:
-        model: Any = backbone
-        kind = kind_of(backbone, "transformers.models.")
-        if kind not in FAMILIES or kind == "mpnet":  # MPNet's learned attention bias wants a gradient of its own
-            raise Unsupported(f"architecture {kind}")
+    def _read(self) -> None:
+        """Take the modules and weights as they are now; raises ``Unsupported`` where calling them would do more than
+        stands here: hooks (sharding, a probe), adapters, compilation, checkpointing, further weights."""
+        self.weights, modules = plain_weights(self.backbone), dict(self.backbone.named_modules())
+        for module in modules.values():
+            has_hooks = module._backward_hooks or module._backward_pre_hooks
+            if has_hooks or module._compiled_call_impl is not None or getattr(module, "gradient_checkpointing", False):
+                raise Unsupported("hooks, compilation or checkpointing")
+        used = {name for layer in self.stack.layers for name in layer.values()}
+        self.dropouts = {name: modules.get(name) for name in ("embeddings.dropout", *used) if name.endswith("dropout")}
+        if any(type(module) is not nn.Dropout for module in self.dropouts.values()):
+            raise Unsupported("another dropout")
+        expected = {f"{name}.{kind}" for name in used - self.dropouts.keys() for kind in ("weight", "bias")}
+        if any(not name.startswith(("embeddings", "pooler.")) for name in self.weights.keys() ^ expected):
+            raise Unsupported("other weights than BERT's")
+
+    def is_usable(self, batches: Sequence[Tokens]) -> bool:
+        """Whether it computes what the plain forward does; compared once, on a few rows, with a warning if not."""
         try:
-            self.stack = stack_of(backbone)
-            self.embeddings = model.embeddings
-            self.projection: nn.Module | None = getattr(model, "embeddings_project", None)
-            position_table(self.embeddings)
-        except AttributeError as error:  # another release of transformers names a layer differently
-            raise Unsupported(str(error)) from error
-        if any(part.bias is None for layer in self.stack.layers for part in (layer.query, layer.key, layer.value)):
-            raise Unsupported("a layer without bias")
-        self.backbone = backbone
-
-    def is_usable(self) -> bool:
-        """Whether calling the backbone's modules would do nothing but what stands here: no hooks (sharding, a
-        probe), adapters, compilation or checkpointing, and everything on the CPU."""
-        self.stack = stack_of(self.backbone)  # layers may have been replaced
-        used = self._used()
-        if any(type(module) not in _MODULES for module in used):
+            self._read()
+            if self._agrees is None:
+                self._agrees = self._is_equal(min(batches, key=lambda tokens: tokens.input_ids.numel()))
+                if not self._agrees:
+                    warnings.warn(f"sentemb's lean training forward of {type(self.backbone).__name__} differs from the "
+                                  "plain one; the plain one is used", stacklevel=2)
+        except (Unsupported, AttributeError):  # other names for BERT's embeddings
             return False
-        for module in self.backbone.modules():
-            if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
-                return False
-            if module._backward_pre_hooks or module._compiled_call_impl is not None:
-                return False
-            if getattr(module, "gradient_checkpointing", False):
-                return False
-        known = {id(weight) for module in used for weight in module.parameters(recurse=False)}
-        return all(
-            type(weight) is nn.Parameter and weight.device.type == "cpu"
-            and (id(weight) in known or name.startswith("pooler."))
-            for name, weight in self.backbone.named_parameters()
-        )
+        return self._agrees
 
-    def _used(self) -> list[nn.Module]:
-        """The modules whose work is done here."""
-        used = [getattr(layer, field.name) for layer in self.stack.layers for field in fields(layer)]
-        names = ("word_embeddings", "position_embeddings", "token_type_embeddings", "LayerNorm", "dropout")
-        used += [getattr(self.embeddings, name, None) for name in names]
-        return [module for module in (*used, self.projection) if module is not None]
+    def _is_equal(self, tokens: Tokens) -> bool:
+        ids, mask = tokens.input_ids[:_CHECKED_ROWS], tokens.attention_mask[:_CHECKED_ROWS]
+        with evaluating(self.backbone), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            plain: Tensor = self.backbone(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
+            ours = self([Tokens(input_ids=ids, attention_mask=mask)])[0]
+        gap = ((plain - ours) * mask[:, :, None]).abs().max()
+        return bool(gap <= _TOLERANCE * plain.abs().max())
 
     def __call__(self, batches: Sequence[Tokens]) -> list[Float[Tensor, "b t d"]]:
         """Last hidden states of every batch."""
@@ -88,53 +83,58 @@ class TrainableEncoder:
         masks = [Masks() for _ in batches]  # a batch's dropout is the same whatever it is forwarded with
         x = self._embed(batches, masks)
         biases = [_bias(tokens.attention_mask, x.dtype) for tokens in batches]
-        for layer in self.stack.layers:
-            context = self._attend(layer, x, shapes, biases, masks)
-            out = _map(layer.out, context)
-            x = _add_and_norm(layer.first_norm, x, out, _mask(layer.out_dropout, out, sizes, masks))
-            inner = _map(layer.up, x)
-            inner = F.gelu(inner) if self.stack.activation == "gelu" else F.relu(inner)
-            out = _map(layer.down, inner)
-            x = _add_and_norm(layer.second_norm, x, out, _mask(layer.down_dropout, out, sizes, masks))
+        for names in self.stack.layers:
+            out = self._map(self._attend(names, x, shapes, biases, masks), names["out"])
+            x = self._add_and_norm(names["first_norm"], x, out, self._mask(names.get("out_dropout"), out, sizes, masks))
+            out = self._map(activated(self._map(x, names["up"]), self.stack.activation), names["down"])
+            x = self._add_and_norm(names["second_norm"], x, out, self._mask(names["down_dropout"], out, sizes, masks))
         parts = x.split(sizes)
         return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
-    def agrees(self, tokens: Tokens) -> bool:
-        """Whether the last hidden states are the plain forward's, without dropout, on a few rows of a batch."""
-        ids, mask = tokens.input_ids[:_CHECKED_ROWS], tokens.attention_mask[:_CHECKED_ROWS]
-        with evaluating(self.backbone), torch.no_grad(), torch.autocast("cpu", enabled=False):
-            plain: Tensor = self.backbone(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
-            ours = self([Tokens(input_ids=ids, attention_mask=mask)])[0]
-        gap = ((plain - ours) * mask[:, :, None]).abs().max()
-        return bool(gap <= _TOLERANCE * plain.abs().max())
-
-    # -------------------------------------------------------------------------------------------- embeddings
     def _embed(self, batches: Sequence[Tokens], masks: Sequence[Masks]) -> Tensor:
-        embeddings, words = self.embeddings, self.embeddings.word_embeddings
+        words: Any = self.backbone.get_submodule("embeddings.word_embeddings")
         ids = torch.cat([tokens.input_ids.flatten() for tokens in batches])
-        table = position_table(embeddings)
+        table = position_table(self.weights, self.stack)
         positions = [table[:length].expand(count, length, -1).reshape(count * length, -1)
                      for count, length in (tokens.input_ids.shape for tokens in batches)]
-        x = _norm(embeddings.LayerNorm, F.embedding(ids, words.weight, words.padding_idx) + torch.cat(positions))
-        mask = _mask(embeddings.dropout, x, [tokens.input_ids.numel() for tokens in batches], masks)
+        x = self._norm("embeddings.LayerNorm", F.embedding(ids, words.weight, words.padding_idx) + torch.cat(positions))
+        mask = self._mask("embeddings.dropout", x, [tokens.input_ids.numel() for tokens in batches], masks)
         x = x if mask is None else x * mask
-        return x if self.projection is None else _map(self.projection, x)
+        return self._map(x, "embeddings_project") if "embeddings_project.weight" in self.weights else x
 
-    # --------------------------------------------------------------------------------------------- attention
     def _attend(
-        self, layer: LayerModules, x: Tensor, shapes: Sequence[tuple[int, ...]], biases: Sequence[Tensor | None],
+        self, names: dict[str, str], x: Tensor, shapes: Sequence[tuple[int, ...]], biases: Sequence[Tensor | None],
         masks: Sequence[Masks],
     ) -> Tensor:
-        heads = self.stack.heads
-        three: list[Any] = [layer.query, layer.key, layer.value]
-        qkv = linear(x, torch.cat([part.weight for part in three]), torch.cat([part.bias for part in three]))
-        contexts = []
+        qkv, heads, contexts = self._map(x, names["query"], names["key"], names["value"]), self.stack.heads, []
+        dropout = self.dropouts[names["attention_dropout"]]
         for part, (rows, length), bias, drawer in zip(
             qkv.split([rows * length for rows, length in shapes]), shapes, biases, masks, strict=True
         ):
-            keep = drawer.draw(layer.attention_dropout, (rows * heads, length, length), part.dtype)
+            keep = drawer.draw(dropout, (rows * heads, length, length), part.dtype)
             contexts.append(_Attention.apply(part.view(rows, length, -1), heads, bias, keep))
         return torch.cat([context.flatten(0, 1) for context in contexts])
+
+    def _map(self, x: Tensor, *names: str) -> Tensor:
+        """Linear layers of one input, side by side."""
+        weight, bias = ([self.weights[f"{name}.{kind}"] for name in names] for kind in ("weight", "bias"))
+        return linear(x, weight[0], bias[0]) if len(names) == 1 else linear(x, torch.cat(weight), torch.cat(bias))
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        weight = self.weights[f"{name}.weight"]
+        return F.layer_norm(x, weight.shape, weight, self.weights[f"{name}.bias"], self.stack.eps)
+
+    def _add_and_norm(self, name: str, residual: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is not None and residual.dtype == x.dtype:
+            return self._norm(name, torch.addcmul(residual, x, mask))
+        return self._norm(name, residual + (x if mask is None else x * mask))
+
+    def _mask(self, name: str | None, x: Tensor, sizes: Sequence[int], masks: Sequence[Masks]) -> Tensor | None:
+        """Factors for ``x``, whose rows belong to several batches, each with its own generator."""
+        dropout = None if name is None else self.dropouts[name]
+        drawn = [drawer.draw(dropout, (size, x.shape[1]), x.dtype) for size, drawer in zip(sizes, masks, strict=True)]
+        masks_of_batches = [mask for mask in drawn if mask is not None]
+        return torch.cat(masks_of_batches) if masks_of_batches else None
 
 
 class _Attention(torch.autograd.Function):
@@ -181,7 +181,6 @@ def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
     return bias[:, None, None, :]
 
 
-# ------------------------------------------------------------------------------------------------- pieces
 class Masks:
     """Dropout masks of one batch's forward pass, drawn in bulk (PyTorch draws them one number after the other on a
     CPU), from a seed that PyTorch's generator gives: replaying that replays them."""
@@ -196,35 +195,12 @@ class Masks:
         steps = round(dropout.p * _STEPS) if isinstance(dropout, nn.Dropout) and dropout.training else 0
         if steps == 0:
             return None
-        count = int(np.prod(shape))
         if steps >= _STEPS:
             return torch.zeros(tuple(shape), dtype=dtype)
         if self._generator is None:
             self._generator = np.random.SFC64(int(torch.randint(2**62, ())))
+        count = int(np.prod(shape))
         drawn = self._generator.random_raw(-(-count // 4)).view(np.uint16)[:count]
         factor = np.float32(_STEPS / (_STEPS - steps))
         mask = torch.from_numpy(np.multiply(drawn >= steps, factor, dtype=np.float32))
         return mask.view(tuple(shape)).to(dtype)
-
-
-def _map(module: Any, x: Tensor) -> Tensor:
-    return linear(x, module.weight, module.bias)
-
-
-def _norm(module: Any, x: Tensor) -> Tensor:
-    return F.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
-
-
-def _add_and_norm(norm: Any, residual: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None:
-        return _norm(norm, residual + x)
-    if residual.dtype == x.dtype:
-        return _norm(norm, torch.addcmul(residual, x, mask))
-    return _norm(norm, residual + x * mask)
-
-
-def _mask(dropout: nn.Module | None, x: Tensor, sizes: Sequence[int], masks: Sequence[Masks]) -> Tensor | None:
-    """Factors for ``x``, whose rows belong to several batches, each with its own generator."""
-    drawn = [drawer.draw(dropout, (size, x.shape[1]), x.dtype) for size, drawer in zip(sizes, masks, strict=True)]
-    masks_of_batches = [mask for mask in drawn if mask is not None]
-    return torch.cat(masks_of_batches) if masks_of_batches else None

@@ -153,16 +153,8 @@ def missing_data(tasks: Sequence[Any], root: Path) -> list[str]:
 
 # -------------------------------------------------------------------------------------------- mirroring
 def fetch(wanted: Sequence[Repository], root: Path, *, endpoint: str | None = None) -> tuple[list[str], list[str]]:
-    """Fetch every repository that is not there whole; one that fails does not stop the others.
-
-    Args:
-        wanted: what ``repositories`` gave.
-        root: the folder that holds ``<organisation>/<repository>``.
-        endpoint: another hub than huggingface.co.
-
-    Returns:
-        One message for each repository that is there now, and one for each that could not be fetched.
-    """
+    """Fetch every repository that is not there whole into ``root/<organisation>/<repository>``; one that fails does not
+    stop the others. Gives a message for each that is there now, and for each that could not be fetched."""
     from huggingface_hub import snapshot_download
 
     fetched: list[str] = []

@@ -12,43 +12,28 @@ from typing import Any
 
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.retrievers import Ranking, rerank, search, to_run
+from sentemb.evaluate.retrievers import Ranking, rerank, to_run
+from sentemb.maths.neighbours import top
 from sentemb.types import Vectors
 
 
 class MtebEncoder:
-    """What ``mteb.evaluate`` is given.
+    """What ``mteb.evaluate`` is given."""
 
-    Args:
-        model: what ``open_model`` gave.
-        index: search retrieval tasks through an index of this kind instead of exactly.
-        seed: of the index.
-    """
+    def __init__(self, model: EvalModel) -> None:
+        from mteb import similarity_functions as score
 
-    def __init__(self, model: EvalModel, *, index: str | None = None, seed: int = 42) -> None:
-        self.model, self.index_kind, self.seed = model, index, seed
+        is_dot = model.identity.similarity == "dot"
+        self.similarity = score.dot_score if is_dot else score.cos_sim
+        self.similarity_pairwise = score.pairwise_dot_score if is_dot else score.pairwise_cos_sim
+        self.model = model
         self.mteb_model_meta = model_meta(model)
         self._documents: tuple[list[str], Vectors] | None = None
 
-    # ------------------------------------------------------------------------------------ EncoderProtocol
     def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **_: Any) -> Vectors:
         """Vectors of a mteb data loader's texts, (texts, d)."""
         return self._vectors(_loader_texts(inputs, task_metadata.name), task_metadata, prompt_type)
 
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Every row of one with every row of the other, (n, m)."""
-        from mteb.similarity_functions import cos_sim, dot_score
-
-        return (dot_score if self.model.identity.similarity == "dot" else cos_sim)(embeddings1, embeddings2)
-
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Row i of one with row i of the other, (n,)."""
-        from mteb.similarity_functions import pairwise_cos_sim, pairwise_dot_score
-
-        score = pairwise_dot_score if self.model.identity.similarity == "dot" else pairwise_cos_sim
-        return score(embeddings1, embeddings2)
-
-    # ------------------------------------------------------------------------------------- SearchProtocol
     def index(self, corpus: Any, *, task_metadata: Any, **_: Any) -> None:
         """Encode the corpus: title and text of every document, joined as mteb does."""
         texts = _column(corpus, "text", task_metadata.name)
@@ -71,8 +56,7 @@ class MtebEncoder:
             of_query = dict(zip(query_ids, vectors, strict=True))
             of_document = dict(zip(document_ids, documents, strict=True))
             return rerank(of_query, of_document, top_ranked, similarity=similarity, k=top_k)
-        hits = search(vectors, documents, top_k, similarity=similarity, index=self.index_kind, seed=self.seed)
-        return to_run(hits, query_ids, document_ids)
+        return to_run(top(vectors, documents, top_k, metric=similarity), query_ids, document_ids)
 
     def _vectors(self, texts: list[str], task_metadata: Any, prompt_type: Any) -> Vectors:
         role = None if prompt_type is None else str(getattr(prompt_type, "value", prompt_type))

@@ -71,6 +71,8 @@ class Classification(Task):
         return [Texts(texts=[*train.texts, *(test.texts if test else ())])]
 
     def run(self, data: Splits, model: EvalModel, setup: EvalSetup) -> TaskResult:
+        from sklearn.metrics import f1_score
+
         train, test = data
         vectors = self.encode(model, [*train.texts, *(test.texts if test else ())])
         x, y = vectors[: len(train)], np.array(train.labels)
@@ -92,7 +94,8 @@ class Classification(Task):
                 predicted, protocol = cross_validated(x, y, predict, setup.seed), f"{FOLDS}-fold"
             gold = np.array(scored.labels)
             right = (predicted == gold).astype(np.float64)
-            metrics = {"accuracy": 100 * float(right.mean()), "f1_macro": 100 * macro_f1(predicted, gold)}
+            f1 = float(f1_score(gold, predicted, average="macro", zero_division=0))
+            metrics = {"accuracy": 100 * float(right.mean()), "f1_macro": 100 * f1}
             note = "no interval: macro F1 is not resampled"
             if self.metric == "accuracy":
                 items = Items(fingerprint=fingerprint(scored.texts, scored.labels), values=right.tolist())
@@ -167,21 +170,16 @@ def predict_nearest(x: Vectors, y: Labels, x_test: Vectors, seed: int) -> Labels
 
 def few_shot(x: Vectors, y: Labels, x_test: Vectors, y_test: Labels, seed: int) -> dict[str, NDArray[np.float64]]:
     """The accuracy and the macro F1 of every draw."""
+    from sklearn.metrics import f1_score
+
     accuracies, f1 = [], []
     for draw in range(DRAWS):
         order = np.random.default_rng([seed, draw]).permutation(len(y))
         chosen = np.concatenate([order[y[order] == label][:SAMPLES_PER_LABEL] for label in np.unique(y)])
         predicted = _fitted(x[chosen], y[chosen], penalty=1.0, iterations=100, seed=seed).predict(x_test)
         accuracies.append(float(np.mean(predicted == y_test)))
-        f1.append(macro_f1(predicted, y_test))
+        f1.append(f1_score(y_test, predicted, average="macro", zero_division=0))
     return {"accuracy": np.array(accuracies), "f1_macro": np.array(f1)}
-
-
-def macro_f1(predicted: Labels, gold: Labels) -> float:
-    """The plain mean of the labels' F1."""
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(gold, predicted, average="macro", zero_division=0))
 
 
 def _fitted(x: Vectors, y: Labels, *, penalty: float, iterations: int, seed: int) -> Any:

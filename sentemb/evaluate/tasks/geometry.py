@@ -96,11 +96,8 @@ def read_space(path: Path) -> Space:
 
 # ------------------------------------------------------------------------------------------------- figures
 def geometry(vectors: Vectors, *, pairs: Sequence[Vectors] = ()) -> dict[str, float]:
-    """Figures of a space, by name (not ×100).
-
-    Args:
-        vectors: (texts, d), at least 3 distinct.
-        pairs: both sides (pairs, d) of positive pairs, for the alignment; or none.
+    """Figures of the space of vectors (texts, d), by name (not ×100); ``pairs`` are both sides (pairs, d) of positive
+    pairs, for the alignment, or none.
 
     Raises: EvaluationError: fewer than 3 texts, or all vectors equal or zero.
     """

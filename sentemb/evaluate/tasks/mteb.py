@@ -19,7 +19,6 @@ class Mteb(Task):
         tasks: names of mteb's tasks.
         benchmark: a benchmark of mteb's, all of it or, with ``tasks``, these tasks as it has them.
         subsets: of each task: only these subsets (languages).
-        index: search retrieval tasks through an index of this kind (``hnsw``, ``sq8``, …) instead of exactly.
         overwrite: what happens to results in the output folder, in mteb's words.
 
     Source: Muennighoff et al. 2023, EACL; Enevoldsen et al. 2025, ICLR.
@@ -31,7 +30,6 @@ class Mteb(Task):
     tasks: tuple[str, ...] = ()
     benchmark: str | None = None
     subsets: tuple[str, ...] = ()
-    index: str | None = None
     overwrite: Literal["only-missing", "always", "never", "only-cache"] = "only-missing"
 
     def __post_init__(self) -> None:
@@ -67,9 +65,4 @@ class Mteb(Task):
         from sentemb.evaluate.mteb.encoder import MtebEncoder
         from sentemb.evaluate.mteb.run import run_task
 
-        return run_task(
-            data,
-            MtebEncoder(model, index=self.index, seed=setup.seed),
-            setup=setup,
-            overwrite=self.overwrite,
-        )
+        return run_task(data, MtebEncoder(model), setup=setup, overwrite=self.overwrite)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.metrics import PairSimilarity, pair_similarities
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading import PairSet, read_pairs
 from sentemb.evaluate.results import Items, TaskResult, fingerprint
-from sentemb.evaluate.significance import score_of_items
+from sentemb.evaluate.significance import Values, score_of_items
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 
 
@@ -63,9 +62,7 @@ class Pairs(Task):
         )  # fmt: skip
 
 
-def best_threshold(
-    similarity: NDArray[np.float64], gold: NDArray[np.float64]
-) -> tuple[float, float, NDArray[np.float64]]:
+def best_threshold(similarity: Values, gold: Values) -> tuple[float, float, Values]:
     """The highest accuracy and the highest F1 over all thresholds, and who is right at the former's."""
     order = np.argsort(-similarity, kind="stable")
     ranked, positive = similarity[order], np.cumsum(gold[order])

@@ -10,8 +10,9 @@ from sentemb.evaluate.metrics import CUTS, Qrels, Run, check_metric, judged_quer
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading import RetrievalSet, read_retrieval, retrieval_files, write_run
 from sentemb.evaluate.results import Items, TaskResult, fingerprint
-from sentemb.evaluate.retrievers import Ranking, bm25_search, fuse, search, to_run
+from sentemb.evaluate.retrievers import Ranking, bm25_search, fuse, to_run
 from sentemb.evaluate.task import EvalSetup, Task, Texts
+from sentemb.maths.neighbours import top
 from sentemb.types import Hits
 
 DEPTH = 1000  # hits of a query that are scored, as trec_eval and MTEB
@@ -29,7 +30,6 @@ class Retrieval(Task):
         metric: ``ndcg``, ``map``, ``mrr``, ``recall``, ``precision`` or ``hit_rate``, then ``@K``.
         baselines: report BM25 and its fusion with the model (RRF) beside it.
         ignore_identical_ids: leave out a hit whose id is the query's (duplicate questions, ArguAna).
-        index: search through an index of this kind (``hnsw``, ``sq8``, …) instead of exactly.
 
     Source: Thakur et al. 2021, NeurIPS (BEIR); scores by trec_eval.
     Deviations: MRR is cut at K, which trec_eval does not do.
@@ -43,7 +43,6 @@ class Retrieval(Task):
     metric: str = "ndcg@10"
     baselines: bool = True
     ignore_identical_ids: bool = False
-    index: str | None = None
 
     def __post_init__(self) -> None:
         check_metric(self.metric)
@@ -62,7 +61,7 @@ class Retrieval(Task):
         ]
 
     def run(self, data: RetrievalSet, model: EvalModel, setup: EvalSetup) -> TaskResult:
-        runs = self.runs(data, model, setup)
+        runs = self.runs(data, model)
         ours, *others = runs
         if setup.output is not None:
             write_run(setup.output / "runs" / f"{self.label}.{self.split}.trec", runs[ours])
@@ -75,7 +74,7 @@ class Retrieval(Task):
             baseline_intervals={system: interval for system, interval in intervals.items() if interval is not None},
         )
 
-    def runs(self, data: RetrievalSet, model: EvalModel, setup: EvalSetup) -> dict[str, Ranking]:
+    def runs(self, data: RetrievalSet, model: EvalModel) -> dict[str, Ranking]:
         """The ranked documents of every query: the model's own, then those of BM25 and of the fusion of the two."""
         query_ids, document_ids = list(data.queries), list(data.documents)
         queries, documents = (column.texts for column in self.texts(data))
@@ -87,12 +86,9 @@ class Retrieval(Task):
                 return run
             return {query: dict([hit for hit in row.items() if hit[0] != query][:DEPTH]) for query, row in run.items()}
 
-        hits = search(
-            self.encode(model, queries, "query"), self.encode(model, documents, "document"), depth,
-            similarity=model.identity.similarity, index=self.index, seed=setup.seed,
-        )  # fmt: skip
-        name = model.identity.name
-        runs = {name: run_of(hits)}
+        name, similarity = model.identity.name, model.identity.similarity
+        vectors = self.encode(model, queries, "query"), self.encode(model, documents, "document")
+        runs = {name: run_of(top(*vectors, depth, metric=similarity))}
         if self.baselines:
             runs["BM25"] = run_of(bm25_search(documents, queries, depth))
             runs[f"RRF({name}, BM25)"] = fuse([runs[name], runs["BM25"]], DEPTH)

@@ -30,25 +30,8 @@ Protocol = Literal["simcse", "mteb"]
 Split = Literal["test", "dev"]
 Metric = Literal["cosine_spearman", "cosine_pearson", "dot_spearman", "euclidean_spearman", "manhattan_spearman"]
 
-# name -> file without ending, per protocol and split; the seven of every paper, in the papers' order
-_YEARS = (12, 13, 14, 15, 16)
-_FILES: Mapping[Protocol, Mapping[Split, Mapping[str, str]]] = {
-    "simcse": {
-        "test": {**{f"STS{y}": f"STS{y}" for y in _YEARS}, "STSBenchmark": "STSBenchmark-test", "SICK-R": "SICK-R"},
-        "dev": {"STSBenchmark": "STSBenchmark-dev", "SICK-R": "SICK-R-dev"},
-    },
-    "mteb": {
-        "test": {
-            **{f"STS{year}": f"mteb/sts{year}-sts/test" for year in _YEARS},
-            "STSBenchmark": "mteb/stsbenchmark-sts/test",
-            "SICK-R": "mteb/sickr-sts/test",
-        },
-        "dev": {"STSBenchmark": "mteb/stsbenchmark-sts/validation"},
-    },
-}
-SEVEN: tuple[str, ...] = tuple(_FILES["simcse"]["test"])
-# what a set is without being asked for: all seven of test; of dev the one that every paper tunes on
-_DEFAULT: Mapping[Split, tuple[str, ...]] = {"test": SEVEN, "dev": ("STSBenchmark",)}
+SEVEN = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSBenchmark", "SICK-R")  # in the papers' order
+_DEV: Mapping[Protocol, tuple[str, ...]] = {"simcse": ("STSBenchmark", "SICK-R"), "mteb": ("STSBenchmark",)}
 
 # SentEval scores these as one set: their "subset" only says where a pair comes from
 _WITHOUT_SUBSETS = frozenset({"STSBenchmark", "SICK-R"})
@@ -91,8 +74,9 @@ class Sts(Task):
     def expand(self, setup: EvalSetup) -> Sequence[Task]:
         if self.protocol is None:
             return (self,)
-        names = self.sets or _DEFAULT[self.split]
-        known = _FILES[self.protocol][self.split]
+        known = SEVEN if self.split == "test" else _DEV[self.protocol]
+        # of dev the set that every paper tunes on
+        names = self.sets or (SEVEN if self.split == "test" else ("STSBenchmark",))
         for name in names:
             if name not in known:
                 where = f"protocol {self.protocol}, split {self.split}"
@@ -102,33 +86,33 @@ class Sts(Task):
     def missing(self, setup: EvalSetup) -> list[str]:
         if self.protocol is None:
             return super().missing(setup)
-        if self._rows(setup) is not None:
-            return []
-        root, file = setup.data.required(), _FILES[self.protocol][self.split][self.sets[0]]
-        where = "sts-simcse/, or as SentEval lays them out" if self.protocol == "simcse" else "hub/"
-        return [
-            f"{root}: missing for protocol {self.protocol}: {file}.jsonl "
-            f"(looked here and under {where}); give the folder that holds it with --data-dir or SENTEMB_DATA"
-        ]
+        self._rows(setup)
+        return []
 
     def load(self, setup: EvalSetup) -> PairSet:
         if self.protocol is None:
             return read_pairs(setup.data.path(str(self.path)))
-        rows = self._rows(setup)
-        if rows is None:
-            raise EvaluationError("\n".join(self.missing(setup)))
-        pairs = pairs_of(rows, source=self.label)
+        pairs = pairs_of(self._rows(setup), source=self.label)
         return replace(pairs, subset=None) if self.sets[0] in _WITHOUT_SUBSETS else pairs
 
-    def _rows(self, setup: EvalSetup) -> Iterator[Record] | None:
-        """The set's rows, from ``sts-simcse/`` or ``hub/mteb/`` of the data folder, or in SentEval's own layout; None
-        where it is not there."""
-        assert self.protocol is not None
-        root, stem = setup.data.required(), _FILES[self.protocol][self.split][self.sets[0]]
-        path = table_file(root / ("sts-simcse" if self.protocol == "simcse" else "hub"), stem) or table_file(root, stem)
+    def _rows(self, setup: EvalSetup) -> Iterator[Record]:
+        """The set's rows, from ``sts-simcse/`` or ``hub/mteb/`` of the data folder, or in SentEval's own layout.
+
+        Raises: EvaluationError: it is not there.
+        """
+        root, name, is_test = setup.data.required(), self.sets[0], self.split == "test"
+        below, stem = "sts-simcse", name if is_test and name != "STSBenchmark" else f"{name}-{self.split}"
+        if self.protocol == "mteb":
+            below, stem = "hub", f"mteb/{name.lower().replace('-', '')}-sts/{'test' if is_test else 'validation'}"
+        path = table_file(root / below, stem) or table_file(root, stem)
         if path is not None:
             return read_rows(path)
-        return senteval_rows(root, self.sets[0], self.split) if self.protocol == "simcse" else None
+        if self.protocol == "simcse" and (rows := senteval_rows(root, name, self.split)) is not None:
+            return rows
+        raise EvaluationError(
+            f"{root}: missing for protocol {self.protocol}: {stem}.jsonl (looked here, in {below}/ and, for simcse, "
+            "for SentEval's own files); give the folder that holds it with --data-dir or SENTEMB_DATA"
+        )
 
     def texts(self, data: PairSet) -> Sequence[Texts]:
         return [Texts(texts=[*data.sentence1, *data.sentence2])]
@@ -143,14 +127,13 @@ class Sts(Task):
                 "similarities are constant (a collapsed encoder?)"
             )
         name, _, statistic = self.metric.partition("_")
-        items = None
-        if statistic == "spearman":
-            mark = fingerprint(data.sentence1, data.sentence2, data.score)
-            predicted = similarity[cast(PairSimilarity, name)].tolist()
-            items = Items(fingerprint=mark, predicted=predicted, gold=data.score.tolist())
+        mark = fingerprint(data.sentence1, data.sentence2, data.score)
+        predicted = similarity[cast(PairSimilarity, name)].tolist()
+        items = Items(fingerprint=mark, predicted=predicted, gold=data.score.tolist())
         return self.result(
             setup, metric=self.metric, metrics=metrics, count=len(data), split=self.split if self.protocol else "",
-            protocol=self.protocol or "file", items=items, interval_note="no interval: Pearson is not resampled",
+            protocol=self.protocol or "file", items=items if statistic == "spearman" else None,
+            interval_note="no interval: Pearson is not resampled",
         )  # fmt: skip
 
 

@@ -82,11 +82,7 @@ class Searcher:
         return search(self.generation, vectors, k, condition=condition(where), effort=effort)
 
     def by_words(self, queries: Sequence[str], k: int = 10, *, where: Where = None) -> list[list[Hit]]:
-        """The k best documents of every query by the words that they share with it (BM25).
-
-        Raises:
-            SearchError: the index keeps no texts.
-        """
+        """The k best documents of every query by the words that they share with it (BM25)."""
         generation = self.generation
         return generation.hits(self._by_words(generation, queries, k, condition(where)))
 
@@ -95,9 +91,6 @@ class Searcher:
 
         Args:
             pool: results of either that are fused.
-
-        Raises:
-            SearchError: the index keeps no texts.
         """
         check_k(k)
         generation, filter_, pool = self.generation, condition(where), max(pool, k)
@@ -218,10 +211,7 @@ class Searcher:
         return [replace(hits[i], score=float(values[i])) for i in order.tolist()]
 
     def why_nothing(self, where: Where) -> str | None:
-        """What a filter names that no document has, or compares with what it never is; None where all is possible.
-
-        A look through every document, so for filters that found nothing.
-        """
+        """Why a filter finds nothing: it names what no document has, or compares it with what it never is."""
         documents = [segment.documents for segment in self.generation.segments]
         for name, value in comparisons_of(where):
             if name in OWN:
@@ -262,13 +252,12 @@ class Searcher:
 
 def _marginal(relevance: NDArray[np.float32], vectors: Vectors, k: int, weight: float) -> list[int]:
     """Order in which maximal marginal relevance picks among candidates."""
-    is_left = np.ones(len(relevance), dtype=bool)
-    nearest = np.full(len(relevance), -np.inf, dtype=np.float32)
+    nearest = np.zeros_like(relevance)
     picked: list[int] = []
     for _ in range(min(k, len(relevance))):
-        penalty = nearest if picked else 0
-        best = int(np.argmax(np.where(is_left, weight * relevance - (1 - weight) * penalty, -np.inf)))
-        picked.append(best)
-        is_left[best] = False
-        nearest = np.maximum(nearest, vectors @ vectors[best])
+        value = weight * relevance - (1 - weight) * nearest
+        value[picked] = -np.inf
+        picked.append(int(np.argmax(value)))
+        similar = vectors @ vectors[picked[-1]]
+        nearest = np.maximum(nearest, similar) if len(picked) > 1 else similar
     return picked

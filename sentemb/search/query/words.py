@@ -10,8 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.maths.fusion import reciprocal_rank_fusion
-from sentemb.maths.neighbours import merged, nothing
+from sentemb.maths.neighbours import merged, nothing, reciprocal_rank_fusion
 from sentemb.search.store.words import Words
 from sentemb.types import Hits
 
@@ -26,9 +25,6 @@ class Bm25:
         idf(w) = ln(1 + (N - n(w) + ½) / (n(w) + ½))
 
     N, n(w) and mean |d| count the documents of all segments, deleted ones until the index is compacted.
-
-    Args:
-        segments: the words of each; all written under one rule.
 
     Source: Robertson & Zaragoza 2009, "The probabilistic relevance framework: BM25 and beyond", in the form of
     Lucene 8 (Kamphuis et al. 2020, ECIR, table 1), k1 = 1.5 and b = 0.75 as in BM25S (Lù 2024).

@@ -22,12 +22,13 @@ from sentemb.search.store.embedding import GivenRows, counted, encoded_blocks
 from sentemb.search.store.generation import Generation, check_ids, open_generation
 from sentemb.search.store.manifest import Manifest, SegmentEntry
 from sentemb.search.store.records import Numbering, as_rows
+from sentemb.search.store.searching import least_effort
 from sentemb.search.store.segment import BLOCK, Block, Segment, SegmentWriter, empty_index
 from sentemb.search.store.words import rule_of
 from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Embedder
 
-TAIL_ROWS = 10_000  # an addition up to this size stays exact until it is merged
+TAIL_ROWS = BLOCK  # an addition up to this size stays exact until it is merged
 MAX_SEGMENTS = 8
 
 
@@ -36,13 +37,9 @@ class Change:
     """The next generation while it is being made."""
 
     before: Generation
+    manifest: Manifest  # that of before, with the next number
     writer: SegmentWriter
     segments: list[Segment]
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of now, with the number of the next generation."""
-        return replace(self.before.manifest, generation=self.writer.generation)
 
     def delete(self, ids: Iterable[Id]) -> int:
         """Mark documents as deleted; gives how many were live."""
@@ -102,12 +99,12 @@ class Change:
         """Write deletions, drop empty segments, commit; gives the new generation."""
         segments: list[Segment] = []
         for segment in self.segments:
-            deleted = segment.rows - len(segment.live_rows)
-            if segment.live is not None and deleted != segment.entry.deleted_rows:
+            if not len(segment.live_rows):
+                continue
+            if segment.live is not None and segment.rows - len(segment.live_rows) != segment.entry.deleted_rows:
                 entry = self.writer.write_deletions(segment.entry, segment.live)
                 segment = segment.with_entry(entry, self.before.folder)
-            if deleted < segment.rows:
-                segments.append(segment)
+            segments.append(segment)
         new = replace(manifest, segments=tuple(segment.entry for segment in segments))
         commit(self.before.folder, new)
         return replace(self.before, manifest=new, segments=tuple(segments))
@@ -144,13 +141,13 @@ def changing(known: Generation, wait_s: float) -> Iterator[Change]:
     folder = known.folder
     with write_lock(folder, wait_s):
         before = open_generation(folder, known=known, is_mapped=known.is_mapped)
-        made = before.manifest
+        made = replace(before.manifest, generation=before.manifest.generation + 1)
         sweep(folder)
         writer = SegmentWriter(
-            folder=folder, generation=made.generation + 1, indexed_fields=made.indexed_fields, words=rule_of(made.words)
+            folder=folder, generation=made.generation, indexed_fields=made.indexed_fields, words=rule_of(made.words)
         )
         try:
-            yield Change(before=before, writer=writer, segments=list(before.segments))
+            yield Change(before=before, manifest=made, writer=writer, segments=list(before.segments))
         except BaseException:
             with suppress(OSError, SearchError):  # a full disk may refuse even this; the next writer sweeps again
                 sweep(folder)
@@ -181,19 +178,15 @@ def put(
         else:
             given = GivenRows(np.asarray(vectors), rows, rule)
             blocks = counted(given.blocks(0, len(given)), bar)
-        first: list[Block] = []
-        count = 0
-        while count <= TAIL_ROWS and (block := next(blocks, None)) is not None:
-            first.append(block)
-            count += len(block.rows)
-        if not count:
+        first = list(islice(blocks, 2))
+        if not first:
             return change.before, 0
-        is_tail = count <= TAIL_ROWS
-        index = empty_index(known.folder, made, count, is_tail=is_tail)
-        entry = change.writer.write(
-            chain(first, blocks), index, is_tail=is_tail, is_rescored=made.rescored and not is_tail
+        is_tail = len(first) == 1
+        index = empty_index(known.folder, made, sum(len(block.rows) for block in first), is_tail=is_tail)
+        is_rescored = made.rescored and not is_tail
+        added = change.open(
+            change.writer.write(chain(first, blocks), index, is_tail=is_tail, is_rescored=is_rescored)
         )
-        added = change.open(entry)
         if replace_existing:
             for start in range(0, added.rows, BLOCK):
                 change.delete(added.documents.ids(start, start + BLOCK))
@@ -261,17 +254,14 @@ def merge(
 
 
 def _check_mergeable(mine: Generation, other: Generation) -> None:
-    def facts(generation: Generation) -> dict[str, Any]:
-        made = generation.manifest
-        return {"model": made.model and made.model.digest, "dimension": made.dimension, "metric": made.metric}
-
-    here, there = facts(mine), facts(other)
-    for name in here:
-        if here[name] != there[name]:
-            raise SearchError(
-                f"{other.folder}: its {name} is {there[name]!r}, that of {mine.folder} is {here[name]!r}; only indexes "
-                "of one model, dimension and metric can be merged"
-            )
+    here, there = mine.manifest, other.manifest
+    for name, one, two in (
+        ("model", here.model and here.model.digest, there.model and there.model.digest),
+        ("dimension", here.dimension, there.dimension), ("metric", here.metric, there.metric),
+    ):
+        if one != two:
+            raise SearchError(f"{other.folder}: its {name} is {two!r}, that of {mine.folder} is {one!r}; only indexes "
+                              "of one model, dimension and metric can be merged")
     if mine.folder.resolve() == other.folder.resolve():
         raise SearchError(f"{mine.folder}: an index cannot be merged into itself")
 
@@ -283,3 +273,22 @@ def upgrade(known: Generation, words: str, wait_s: float) -> Generation:
         for number, segment in enumerate(change.segments):
             change.segments[number] = change.open(writer.rewrite_documents(segment))
         return change.finish(replace(change.manifest, words=words, next_id=change.before.next_id, has_next_id=True))
+
+
+def tune(known: Generation, queries: Vectors, target_recall: float, wait_s: float) -> Generation:
+    """Tune the search effort to real queries and store it.
+
+    The truth is exact search over the vectors that the index keeps (half precision where it re-scores), so a
+    quantised kind without re-scoring is measured against its own codes.
+
+    Raises:
+        SearchError: no queries, an empty index, or a target outside (0, 1].
+    """
+    if not 0 < target_recall <= 1:
+        raise SearchError(f"target_recall = {target_recall}; allowed: above 0, up to 1")
+    vectors = known.rule.apply(queries, "queries")
+    with changing(known, wait_s) as change:
+        if len(vectors) == 0 or len(change.before) == 0:
+            raise SearchError(f"{known.folder}: tuning needs queries and documents")
+        tuned = least_effort(change.before, vectors, target_recall, vectors_at=change.before.vectors_at)
+        return change.finish(replace(change.manifest, tuned=tuned))

@@ -1,7 +1,7 @@
 """The one place where an index writes: hashed files, flushed before they count; commits; the lock of the one writer.
 
-Nothing else in ``search/`` opens a file for writing, so tests put a failing disk in place of the functions ``write`` to
-``connect`` (full, or with an fsync that reports an error).
+Nothing else in ``search/`` opens a file for writing, so tests put a failing disk in place of the first functions here
+(full, or with an fsync that reports an error).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sentemb.search.store.manifest import DRAFT, NAME, Draft, Manifest, StoredFi
 
 LOCK = ".sentemb-lock"  # not a name that somebody else's file may have
 _OURS = re.compile(r"[gds]\d{8}-[0-9a-f]{4,}\.(index|documents|half|deleted|trained|rows)")
+fsync, sync_folder, rename = os.fsync, fsync_path, os.replace
 
 
 def write(file: BinaryIO, view: memoryview) -> int:
@@ -33,21 +34,6 @@ def write(file: BinaryIO, view: memoryview) -> int:
         return file.write(view)
     except OSError as error:
         raise OSError(error.errno, error.strerror, file.name) from None
-
-
-def fsync(descriptor: int) -> None:
-    """Flush one open file."""
-    os.fsync(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries."""
-    fsync_path(folder)
-
-
-def rename(old: Path, new: Path) -> None:
-    """Give a file its final name, replacing what has it."""
-    old.replace(new)
 
 
 def remove(path: Path) -> None:
@@ -129,11 +115,7 @@ def replace_text(path: Path, text: str) -> None:
 
 # ------------------------------------------------------------------------------------------------------ commits
 def on_disk(folder: Path) -> Manifest | None:
-    """The generation that holds now; None where the folder holds no index.
-
-    Raises:
-        SearchError: the manifest is damaged, or a file of that name is none.
-    """
+    """The manifest that holds now; None where the folder holds no index."""
     return manifests.read(folder) if (folder / NAME).exists() else None
 
 
@@ -182,11 +164,8 @@ def discard_draft(folder: Path) -> None:
 def write_lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the index's write lock; the system frees it when the process ends, however it ends.
 
-    Args:
-        wait_s: how long to wait for another writer.
-
     Raises:
-        IndexLocked: another process (or handle) holds it.
+        IndexLocked: another process (or handle) has held it for ``wait_s`` seconds.
     """
     if folder.exists() and not folder.is_dir():
         raise SearchError(f"{folder}: is a file; an index is a folder: name another place")

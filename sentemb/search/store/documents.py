@@ -10,8 +10,8 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
@@ -33,6 +33,7 @@ Id = int | str
 Row = tuple[Id, str | None, str | None]  # id, text, metadata as JSON
 MANY = 500  # values in one IN (…) list
 _TABLE = "CREATE TABLE documents (row INTEGER PRIMARY KEY, id, text TEXT, metadata TEXT)"
+_TEXTS = "SELECT text FROM documents ORDER BY row"
 _INTEGER = re.compile(r"-?[1-9][0-9]{0,18}|0")
 
 
@@ -62,25 +63,24 @@ def write_documents(
         SearchError: the disk refused.
     """
     numbers = count()
-    with _writing(path), closing(disk.connect(path)) as database:
-        for statement in ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", _TABLE):
-            database.execute(statement)
-        for rows in blocks:
-            database.execute("BEGIN")
-            database.executemany(
-                "INSERT INTO documents VALUES (?, ?, ?, ?)", ((next(numbers), *row) for row in rows)
-            )
-            database.execute("COMMIT")
-        database.execute("CREATE INDEX by_id ON documents(id)")
-        for number, name in enumerate(indexed_fields):
-            database.execute(f"CREATE INDEX field_{number} ON documents({extract(name)})")
-        if words is not None:
-            write_words(database, _texts(database), words)
+    try:
+        with closing(disk.connect(path)) as database:
+            for statement in ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", _TABLE):
+                database.execute(statement)
+            for rows in blocks:
+                numbered = ((next(numbers), *row) for row in rows)
+                database.execute("BEGIN")
+                database.executemany("INSERT INTO documents VALUES (?, ?, ?, ?)", numbered)
+                database.execute("COMMIT")
+            database.execute("CREATE INDEX by_id ON documents(id)")
+            for number, name in enumerate(indexed_fields):
+                database.execute(f"CREATE INDEX field_{number} ON documents({extract(name)})")
+            if words is not None:
+                texts = (text for sql in (_TEXTS,) for (text,) in database.execute(sql))  # runs when it is asked
+                write_words(database, texts, words)
+    except sqlite3.Error as error:
+        raise SearchError(f"{path}: could not be written ({error}); the index is as it was before") from error
     return disk.adopt(path), next(numbers)
-
-
-def _texts(database: sqlite3.Connection) -> Iterator[str | None]:
-    yield from (text for (text,) in database.execute("SELECT text FROM documents ORDER BY row"))
 
 
 class Documents:
@@ -108,14 +108,10 @@ class Documents:
         """The words of the texts; those of a segment that was written without them are indexed in memory."""
         if self.query("SELECT 1 FROM sqlite_master WHERE name = 'words'"):
             return Words(self.query, self.rows)
-        return words_of_texts([text for (text,) in self.query("SELECT text FROM documents ORDER BY row")])
+        return words_of_texts([text for (text,) in self.query(_TEXTS)])
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of one SELECT.
-
-        Raises:
-            SearchError: SQLite refused it.
-        """
+        """All rows of one SELECT."""
         with self._lock:
             try:
                 return self._database.execute(sql, values).fetchall()
@@ -177,28 +173,21 @@ class Documents:
         """The metadata fields that there are."""
         return [name for (name,) in self.query("SELECT DISTINCT key FROM documents, json_each(metadata) ORDER BY key")]
 
-    def check(self) -> None:
-        """Walk the whole database.
-
-        Raises:
-            SearchError: SQLite finds a fault.
-        """
-        answer = self.query("PRAGMA integrity_check(1)")[0][0]
-        if answer != "ok":
-            raise damaged(self.path, f"{answer}")
-
     def close(self) -> None:
         """Close the database."""
         self._database.close()
+
+
+def is_id(name: object) -> bool:
+    """Whether it is a text or a whole number of 64 bits."""
+    return isinstance(name, str) or (type(name) is int and -(2**63) <= name < 2**63)
 
 
 def spellings(name: Id) -> tuple[Id, ...]:
     """The ids that are one with this one: 3 and "3", but not "03"."""
     if isinstance(name, int):
         return name, str(name)
-    if _INTEGER.fullmatch(name) and -(2**63) <= int(name) < 2**63:
-        return name, int(name)
-    return (name,)
+    return (name, int(name)) if _INTEGER.fullmatch(name) and is_id(int(name)) else (name,)
 
 
 def integer_of(name: Id) -> int:
@@ -207,11 +196,7 @@ def integer_of(name: Id) -> int:
 
 
 def json_of(metadata: dict[str, Any], name: Id) -> str | None:
-    """Metadata of a document as it is kept.
-
-    Raises:
-        DataError: JSON cannot hold it.
-    """
+    """Metadata of a document as it is kept; raises DataError where JSON cannot hold it."""
     if not metadata:
         return None
     try:
@@ -248,11 +233,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is no text, number, truth value, date, list or mapping")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise SearchError(f"{path}: could not be written ({error}); the index is as it was before") from error

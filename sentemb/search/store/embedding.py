@@ -30,23 +30,20 @@ def load_encoder(encoder: Embedder | str | Path, precision: str = "auto") -> Emb
     return encoder
 
 
-def model_of(encoder: Embedder, width: int, *, query_prompt: str, document_prompt: str) -> Model:
-    """What the manifest keeps of an embedder; one without a digest is known by its class only."""
+def model_of(encoder: Embedder, query_prompt: str | None, document_prompt: str | None) -> Model:
+    """What the manifest keeps of an embedder, but its width; one without a digest is known by its class."""
     source, digest = f"object:{type(encoder).__module__}.{type(encoder).__qualname__}", ""
     if isinstance(encoder, IdentifiedEmbedder):
         source, digest = encoder.source, encoder.digest()
+    query, document = prompts_of(encoder, query_prompt, document_prompt)
+    precision = str(getattr(encoder, "precision", "auto"))
     return Model(
-        source=source, digest=digest, width=width, query_prompt=query_prompt, document_prompt=document_prompt,
-        precision=str(getattr(encoder, "precision", "auto")),
+        source=source, digest=digest, width=1, query_prompt=query, document_prompt=document, precision=precision
     )
 
 
 def check_model(encoder: Embedder, model: Model | None, where: Path) -> None:
-    """Refuse an encoder other than the one that filled the index.
-
-    Raises:
-        SearchError: the digests differ.
-    """
+    """Raises SearchError for an encoder other than the one that filled the index."""
     if model is None or not model.digest or not isinstance(encoder, IdentifiedEmbedder):
         return
     digest = encoder.digest()
@@ -78,16 +75,15 @@ class VectorRule:
             NumericError: NaN, infinity, or (cosine) a vector without a direction.
         """
         vectors = np.asarray(vectors)
-        if vectors.dtype.kind not in "fiu":
-            raise SearchError(f"{what}: an array of {vectors.dtype}; expected numbers")
-        if vectors.ndim != 2:
-            raise SearchError(f"{what}: an array of shape {vectors.shape}; expected (rows, dimension)")
-        if self.dimension is not None and vectors.shape[1] < self.dimension:
-            raise SearchError(f"{what}: {vectors.shape[1]} values a vector; the index needs {self.dimension}")
-        if self.width is not None and vectors.shape[1] not in (self.dimension, self.width):
+        if vectors.dtype.kind not in "fiu" or vectors.ndim != 2:
             raise SearchError(
-                f"{what}: {vectors.shape[1]} values a vector; the index was built from vectors of {self.width} values "
-                f"and keeps {self.dimension}"
+                f"{what}: {vectors.dtype}, shape {vectors.shape}; expected numbers of shape (rows, dimension)"
+            )
+        width = vectors.shape[1]
+        if width < (self.dimension or 0) or (self.width and width not in (self.dimension, self.width)):
+            raise SearchError(
+                f"{what}: {width} values a vector; the index needs {self.dimension}"
+                + (f", or {self.width} as when it was built" if self.width else "")
             )
         leading = np.ascontiguousarray(vectors[:, : self.dimension], dtype=np.float32)
         squares = np.einsum("ij,ij->i", leading, leading)

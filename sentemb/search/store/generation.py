@@ -1,8 +1,9 @@
-"""One generation of an index: its segments as one row of positions, and the documents at them."""
+"""One generation of an index: its segments as one row of positions, the documents at them, and facts about it."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
 from sentemb.search.store import manifest as manifests
-from sentemb.search.store.documents import Document, Id
+from sentemb.search.store.documents import Document, Id, is_id
 from sentemb.search.store.embedding import VectorRule
-from sentemb.search.store.manifest import Manifest
+from sentemb.search.store.manifest import Manifest, Tuned, damaged
 from sentemb.search.store.segment import Block, Segment, verify_file
 from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Hits
@@ -150,7 +151,7 @@ class Generation:
         documents = self.documents_of(found.ids[found.ids >= 0].ravel().tolist())
 
         def hit(document: Document, score: float) -> Hit:
-            assert document.id is not None  # the store gives every document an id
+            assert document.id is not None  # every one that is kept has an id
             return Hit(id=document.id, score=score, text=document.text, metadata=document.metadata)
 
         return [
@@ -160,16 +161,11 @@ class Generation:
 
 
 def check_ids(ids: Sequence[Id]) -> None:
-    """Refuse what is no list of ids, above all one text, whose letters would count as ids.
-
-    Raises:
-        SearchError: says what was found.
-    """
+    """Raises SearchError for what is no list of ids, above all for one text, whose letters would count as ids."""
     if isinstance(ids, (str, bytes)):
         raise SearchError(f"ids are a list; found {ids!r}; write [{ids!r}]")
     for name in ids:
-        is_number = isinstance(name, int) and not isinstance(name, bool) and -(2**63) <= name < 2**63
-        if not (isinstance(name, str) or is_number):
+        if not is_id(name):
             raise SearchError(f"id {name!r}: an id is a text or a whole number of 64 bits")
 
 
@@ -192,3 +188,64 @@ def open_generation(
                 raise SearchError(f"{error.filename}: is missing; restore the index from a copy") from None
             time.sleep(0.01 * attempt)
     raise SearchError(f"{folder}: changes faster than it can be opened; try again")
+
+
+def verified(known: Generation) -> tuple[Generation, int]:
+    """Check everything that can be checked; gives the newest generation and the number of its files.
+
+    The checksums, and that live ids are unique.
+
+    Raises:
+        SearchError: names the first fault.
+    """
+    made = manifests.read(known.folder)
+    for file in made.files:
+        try:
+            verify_file(known.folder, file)
+        except FileNotFoundError:
+            raise damaged(known.folder / file.name, "is missing") from None
+    generation = open_generation(known.folder, known=known, is_mapped=known.is_mapped)
+    seen: Counter[str] = Counter()
+    for segment in generation.segments:
+        names = segment.documents.ids(0, segment.rows)
+        seen.update(str(names[row]) for row in segment.live_rows.tolist())
+    count, twice = seen.total(), sum(times > 1 for times in seen.values())
+    if (twice and made.has_next_id) or count != made.live:  # format 1 took 3 and "3" for two ids
+        raise damaged(known.folder, f"{twice} ids occur twice, {count} live documents of {made.live}")
+    return generation, len(made.files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """What an index holds and takes."""
+
+    documents: int
+    deleted: int
+    cut: int  # documents longer than the model reads: no search sees their end
+    segments: int
+    generation: int
+    kind: str
+    description: str
+    reason: str
+    metric: str
+    dimension: int
+    words: str
+    model: str | None
+    digest: str | None
+    bytes: int
+    bytes_per_vector: float  # of the vector files alone
+    tuned: Tuned | None
+
+
+def stats_of(generation: Generation) -> Stats:
+    """Figures from the manifest."""
+    made = generation.manifest
+    vectors = sum(segment.index.bytes for segment in made.segments)
+    return Stats(
+        documents=made.live, deleted=made.rows - made.live, cut=sum(segment.cut for segment in made.segments),
+        segments=len(made.segments), generation=made.generation, kind=str(made.kind["use"]),
+        description=made.description, reason=made.reason, metric=made.metric, dimension=made.dimension,
+        words=made.words, model=made.model.source if made.model else None,
+        digest=made.model.digest if made.model else None, bytes=sum(file.bytes for file in made.files),
+        bytes_per_vector=vectors / max(made.rows, 1), tuned=made.tuned,
+    )

@@ -139,8 +139,6 @@ class Draft:
 
 
 _Record = TypeVar("_Record", Manifest, Draft)
-_MANIFEST = TypeAdapter(Manifest)
-_DRAFT = TypeAdapter(Draft)
 
 
 def damaged(path: Path, what: str) -> SearchError:
@@ -170,20 +168,16 @@ def read(folder: Path) -> Manifest:
     if version == 1:
         body = _from_format_1(body)
     live = body.pop("live", None) if isinstance(body, dict) else None  # format 1 does not say
-    manifest = _validated(_MANIFEST, body, path)
+    manifest = _validated(Manifest, body, path)
     if live is not None and live != manifest.live:
         raise damaged(path, f"its segments hold {manifest.live} documents, not {live}")
     return manifest
 
 
 def read_draft(folder: Path) -> Draft | None:
-    """The unfinished build that lies in the folder.
-
-    Raises:
-        SearchError: a file of that name is none, or is damaged.
-    """
+    """The unfinished build that lies in the folder; raises SearchError where it is damaged or of somebody else."""
     try:
-        return _validated(_DRAFT, _envelope(folder / DRAFT, DRAFT_MARK)[1], folder / DRAFT)
+        return _validated(Draft, _envelope(folder / DRAFT, DRAFT_MARK)[1], folder / DRAFT)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -215,9 +209,9 @@ def _from_format_1(body: Any) -> Any:
     return {**body, "kind": kind, "description": factory, "has_next_id": False}
 
 
-def _validated(adapter: TypeAdapter[_Record], body: Any, path: Path) -> _Record:
+def _validated(kind: type[_Record], body: Any, path: Path) -> _Record:
     try:
-        return adapter.validate_json(json.dumps(body))
+        return TypeAdapter(kind).validate_json(json.dumps(body))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -14,7 +14,7 @@ from typing import Any
 from sentemb.data.faults import Faults
 from sentemb.data.sources import Record
 from sentemb.errors import DataError, SearchError
-from sentemb.search.store.documents import Document, Id, Row, integer_of, json_of
+from sentemb.search.store.documents import Document, Id, Row, integer_of, is_id, json_of
 from sentemb.search.store.segment import BLOCK
 
 ID_FIELDS = ("id", "_id")
@@ -34,51 +34,41 @@ def as_document(record: Any, *, text_field: str | None = None, id_field: str | N
     Raises:
         DataError: no text, or an id or metadata value that cannot be stored.
     """
-    if isinstance(record, Document):
-        document = record
-    elif isinstance(record, str):
-        document = Document(None, record)
-    elif isinstance(record, Record):
+    if isinstance(record, Record):
         try:
-            document = _from_mapping(record.fields, text_field, id_field)
-            _check_id(document.id)
+            document = as_document(record.fields, text_field=text_field, id_field=id_field)
         except DataError as error:
             raise DataError(f"{record.where}: {error}") from None
-        if not record.is_typed:
-            metadata = {name: _number_or_text(value) for name, value in document.metadata.items()}
-            document = replace(document, metadata=metadata)
+        if record.is_typed:
+            return document
+        return replace(document, metadata={name: _number_or_text(value) for name, value in document.metadata.items()})
+    if isinstance(record, str):
+        record = Document(None, record)
     elif isinstance(record, Mapping):
-        document = _from_mapping(record, text_field, id_field)
-    else:
+        record = _from_mapping(record, text_field, id_field)
+    if not isinstance(record, Document):
         raise DataError(f"a document is a text, a mapping or a Document; found {type(record).__name__}")
-    _check_id(document.id)
-    return document
+    if record.id is not None and not is_id(record.id):
+        raise DataError(f"document id {record.id!r}: an id is a text or a whole number of 64 bits")
+    return record
 
 
 def _from_mapping(record: Mapping[str, Any], text_field: str | None, id_field: str | None) -> Document:
     fields = dict(record)
+    has = ", ".join(map(str, fields)) or "nothing"
     text_name = text_field or next((name for name in TEXT_FIELDS if name in fields), None)
     if text_name is None or text_name not in fields:
-        has = ", ".join(map(str, fields)) or "nothing"
         raise DataError(f"a record has no text field {text_field or ''}; it has {has}; name it with text_field")
+    if id_field is not None and id_field not in fields:
+        raise DataError(f"a record has no id field {id_field}; it has {has}")
     text = fields.pop(text_name)
     if not isinstance(text, str):
         raise DataError(f"field {text_name} holds {type(text).__name__}, not text")
     title = fields.get("title")
-    if text_field is None and isinstance(title, str) and title:
+    if text_field is None and isinstance(title, str):
         text = f"{title} {text}".strip()
     id_name = id_field or next((name for name in ID_FIELDS if name in fields), None)
-    if id_field is not None and id_field not in fields:
-        raise DataError(f"a record has no id field {id_field}; it has {', '.join(map(str, record))}")
-    given_id = fields.pop(id_name) if id_name is not None else None
-    return Document(given_id, text, fields)
-
-
-def _check_id(name: Any) -> None:
-    if name is None or isinstance(name, str):
-        return
-    if isinstance(name, bool) or not isinstance(name, int) or not -(2**63) <= name < 2**63:
-        raise DataError(f"document id {name!r}: an id is a text or a 64-bit integer")
+    return Document(fields.pop(id_name) if id_name is not None else None, text, fields)
 
 
 def _number_or_text(value: Any) -> Any:

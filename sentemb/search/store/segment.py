@@ -111,7 +111,9 @@ class Segment:
         if shape != (entry.rows, manifest.dimension):
             raise damaged(path, f"vectors of shape {shape}, the manifest says {(entry.rows, manifest.dimension)}")
         self.documents = Documents(folder / entry.documents.name, entry.rows)
-        self.half = _open_half(folder, entry, manifest.dimension)
+        self.half: NDArray[np.float16] | None = None
+        if entry.half is not None:
+            self.half = np.memmap(folder / entry.half.name, np.float16, mode="r", shape=shape)
         self.live = _open_live(folder, entry)
         self._filters: dict[Condition, Mask] = {}
 
@@ -164,14 +166,6 @@ class Segment:
             # which documents were cut is not known: any run of rows gets its share of them
             cut = self.entry.cut * (int(part[-1]) + 1) // self.rows - self.entry.cut * int(part[0]) // self.rows
             yield Block(rows=self.documents.raw(part.tolist()), vectors=vectors, is_indexed=is_indexed, cut=cut)
-
-
-def _open_half(folder: Path, entry: SegmentEntry, dimension: int) -> NDArray[np.float16] | None:
-    if entry.half is None:
-        return None
-    if entry.half.bytes != entry.rows * dimension * 2:
-        raise damaged(folder / entry.half.name, f"its size does not fit {entry.rows} rows")
-    return np.memmap(folder / entry.half.name, dtype=np.float16, mode="r", shape=(entry.rows, dimension))
 
 
 def _open_live(folder: Path, entry: SegmentEntry) -> Mask | None:

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -76,11 +76,11 @@ def rule_of(name: str) -> WordRule | None:
     if name == "none":
         return None
     language = name.removeprefix("stem-")
-    if language == name and name not in ("unicode", "english", "trigram"):
-        known = ("none", "unicode", "english", "trigram", "stem-english")
-        raise SearchError(f'words = "{name}"{did_you_mean(name, known)}; or stem- and another language')
     if language != name:
         _stemmer(language)
+    elif name not in ("unicode", "english", "trigram"):
+        known = ("none", "unicode", "english", "trigram", "stem-english")
+        raise SearchError(f'words = "{name}"{did_you_mean(name, known)}; or stem- and another language')
     return WordRule(language=language, stem=language != name)
 
 
@@ -117,12 +117,10 @@ def _write_part(database: sqlite3.Connection, texts: Iterable[str | None], part:
     """Index the next ``PART_ROWS`` texts; tells whether there were any."""
     numbers: defaultdict[str, int] = defaultdict(count().__next__)  # word to number, in order of first use
     occurrences, lengths = array("I"), array("I")
-    for text in texts:
+    for text in islice(texts, PART_ROWS):
         words = rule.words(text) if text else []
         occurrences.extend([numbers[word] for word in words])
         lengths.append(len(words))
-        if len(lengths) == PART_ROWS:
-            break
     if not lengths:
         return False
     row_of = np.repeat(np.arange(len(lengths), dtype=np.int64), np.array(lengths))
@@ -147,12 +145,7 @@ def _write_part(database: sqlite3.Connection, texts: Iterable[str | None], part:
 
 
 class Words:
-    """Reads the words of one segment.
-
-    Args:
-        query: runs an SQL query on the segment's file and gives all rows.
-        rows: documents of the segment.
-    """
+    """Reads the words of a segment of so many rows; ``query`` runs SQL on its file and gives all results."""
 
     def __init__(self, query: Query, rows: int) -> None:
         self._query, self.rows = query, rows

@@ -63,12 +63,7 @@ def choose(
     kind: str | VectorIndex, *, rows: int, dimension: int, memory_bytes: int | None, target_recall: float,
     rescore: bool | None,
 ) -> Choice:
-    """The kind, and the reason for it, for an index of ``rows`` vectors.
-
-    Args:
-        kind: see ``kind_of``, or ``auto``.
-        memory_bytes: memory that the index may take when searched; half of the machine's free memory where None.
-        rescore: keep half-precision vectors for exact re-scoring; by default only for the coarse kinds.
+    """The kind, and the reason for it, for an index of ``rows`` vectors; the arguments are those of ``BuildOptions``.
 
     Raises:
         SearchError: no such kind, or none fits.

@@ -13,15 +13,7 @@ from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
 from sentemb.maths.neighbours import Metric, worst
-from sentemb.search.vectors.faiss_objects import (
-    copy_codes,
-    create_raw,
-    faiss,
-    inner_graph,
-    inner_ivf,
-    read_raw,
-    reason,
-)
+from sentemb.search.vectors.faiss_objects import copy_codes, create_raw, faiss, inner_graph, inner_ivf, read_raw, reason
 from sentemb.search.vectors.kind import Knob, Mask, Rows, Scores, VectorIndex, Vectors, Write, search_wider
 
 RARE = 0.1  # a graph search meets few allowed rows when they are rarer; a scan of them is exact and costs less
