@@ -148,6 +148,19 @@ def test_false_negative_knows_a_neighbour_that_stands_in_the_batch(make_rows, ma
     assert removed == [[i, j] for i in range(3) for j in range(3) if i != j]
 
 
+@pytest.mark.parametrize("place", ["anchor", "candidate"])
+def test_rows_that_share_a_neighbour_are_no_negatives_of_each_other(make_rows, make_batch, place):
+    anchor, positive = make_rows(3), make_rows(3, seed=1, text=[2000, 2001, 2002])
+    old = make_rows(2, seed=2, first=60)
+    batch = make_batch({"anchor": anchor, "positive": positive}, companions={"momentum": queue_with(old, 2)})
+    table = Nearest(place=place)(in_batch_table(anchor, positive), batch)
+    chosen = (table.anchor if place == "anchor" else table.candidate).ids
+    edited = FalseNegative()(table, batch)
+    expected = (chosen[:, None] == chosen[None, :]) & ~table.positive
+    assert expected.any()
+    assert torch.equal(edited.log_weight.isinf(), expected)
+
+
 def test_a_replaced_rows_class_is_unknown(make_rows, make_batch):
     anchor, positive = make_rows(3, label=[1, 1, 2]), make_rows(3, seed=1, label=[1, 1, 2])
     batch = make_batch({"anchor": anchor, "positive": positive},
