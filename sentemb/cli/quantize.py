@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sentemb.cli.options import Json, Overwrite, Split, TextColumn
+
+if TYPE_CHECKING:
+    from sentemb.types import DevScores, Embedder
 
 app = typer.Typer(add_completion=False)
 
@@ -20,6 +24,8 @@ def quantize(
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the model that is made")],
     text_column: TextColumn = None,
     split: Split = None,
+    sts: Annotated[str | None, typer.Option(
+        help="score STS before and after: a file of pairs (sentence1, sentence2, score), or STSBenchmark")] = None,
     max_texts: Annotated[int, typer.Option(min=100, help="texts to read at most")] = 10_000,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -39,10 +45,14 @@ def quantize(
         raise ModelError(f"{output}: is there already; name another folder, or give --overwrite")
     if output.exists() and not (output / "int8.json").is_file():
         raise ModelError(f"{output}: --overwrite replaces only a model that sentemb quantize made")
+    score = _scorer(sts) if sts is not None else None  # what is missing is told before anything is made
+    encoder = Encoder.load(model, device="cpu")
     sample = chain.from_iterable(iter_texts(path, text_column, split=split) for path in texts)
-    quantised = Encoder.load(model, device="cpu").quantised(list(islice(sample, max_texts)))
+    quantised = encoder.quantised(list(islice(sample, max_texts)))
     assert quantised.eight_bits is not None
     facts = quantised.eight_bits.facts
+    if score is not None:
+        facts["score"] = {"before": score(encoder).value, "after": score(quantised).value}
     quantised.save(output)
     if json:
         from json import dumps
@@ -53,3 +63,11 @@ def quantize(
         f"{output}: in eight bits; cosine to float32 on {facts['held_out_texts']} other texts: "
         f"{facts['mean_cosine']:.5f} on average, {facts['least_cosine']:.5f} at least"
     )
+    if sts is not None:
+        typer.echo(f"Spearman on {sts}: {facts['score']['before']:.2f} before, {facts['score']['after']:.2f} after")
+
+
+def _scorer(sts: str) -> Callable[[Embedder], DevScores]:
+    from sentemb.evaluate import Sts, dev_score
+
+    return dev_score([Sts(path=sts) if Path(sts).suffix else Sts(sets=(sts,), protocol="mteb", split="dev")])

@@ -43,7 +43,7 @@ class EightBits:
 
     tensors: Mapping[str, Tensor]
     dtype: torch.dtype  # of everything that is not rounded
-    facts: Mapping[str, Any]  # sample sizes, ``mean_cosine`` and ``least_cosine`` to float32 on its held-out texts
+    facts: dict[str, Any]  # sample sizes, ``mean_cosine`` and ``least_cosine`` to float32 on its held-out texts
 
     @classmethod
     def read(cls, folder: Path) -> EightBits | None:

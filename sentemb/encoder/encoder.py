@@ -195,6 +195,22 @@ class Encoder:
             vectors = encode_texts(rows, encode, self.tokeniser, prefix=prefix, width=dim or self.width, bar=bar)
         return vectors[0] if isinstance(texts, str) else vectors
 
+    def encode_query(
+        self, texts: str | Iterable[str], *, normalise: bool | None = None, dim: int | None = None,
+        progress: bool | Progress | None = None,
+    ) -> Vectors:
+        """``encode`` with the model's prompt for queries, where it was saved with one."""
+        name = "query" if "query" in self.prompts else None
+        return self.encode(texts, prompt_name=name, normalise=normalise, dim=dim, progress=progress)
+
+    def encode_document(
+        self, texts: str | Iterable[str], *, normalise: bool | None = None, dim: int | None = None,
+        progress: bool | Progress | None = None,
+    ) -> Vectors:
+        """``encode`` with the model's prompt for documents (named document, passage or corpus), where it has one."""
+        name = next((name for name in ("document", "passage", "corpus") if name in self.prompts), None)
+        return self.encode(texts, prompt_name=name, normalise=normalise, dim=dim, progress=progress)
+
     def _runner(self, precision: Precision) -> Runner:
         """What turns token ids into pooled vectors in ``precision``; a lean start that cannot is completed first."""
         eight_bits = self.eight_bits

@@ -141,3 +141,11 @@ def test_skipped_and_cut_rows_are_told(tiny_bert: Path, tmp_path: Path, capsys: 
     assert "4 faulty rows were skipped" in out
     assert "1 texts were longer than 128 tokens" in out
     assert len(np.load(tmp_path / "v.npy")) == 2
+
+
+def test_queries_and_documents_get_their_prompts(tiny_bert: Path) -> None:
+    encoder = Encoder.load(tiny_bert, precision="fp32", prompts={"query": "the man ", "passage": "a cat "})
+    assert np.array_equal(encoder.encode_query("runs"), encoder.encode("the man runs"))
+    assert np.array_equal(encoder.encode_document(["runs"]), encoder.encode(["a cat runs"]))
+    bare = Encoder.load(tiny_bert, precision="fp32")
+    assert np.array_equal(bare.encode_query("runs"), bare.encode("runs"))

@@ -132,12 +132,15 @@ def test_every_family_stays_close(kind: str, inner: int) -> None:
 
 def test_the_command(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "texts.txt").write_text("\n".join(sample()) + "\n")
+    pairs = [f"{a}\t{b}\t{i % 5}" for i, (a, b) in enumerate(zip(sample(20), reversed(sample(20)), strict=True))]
+    (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\tscore\n" + "\n".join(pairs) + "\n")
     command = ["quantize", str(tiny_bert), "--texts", str(tmp_path / "texts.txt"), "-o", str(tmp_path / "model")]
     with pytest.raises(SystemExit) as stop:
-        main([*command, "--json"])
+        main([*command, "--sts", str(tmp_path / "pairs.tsv"), "--json"])
     assert not stop.value.code
     facts = json.loads(capsys.readouterr().out)
     assert facts["mean_cosine"] > 0.99
+    assert {"before", "after"} == set(facts["score"])
     assert Encoder.load(tmp_path / "model").format == "int8"
     with pytest.raises(SystemExit) as stop:
         main(command)
