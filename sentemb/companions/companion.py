@@ -7,9 +7,11 @@ from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sentemb.distributed import any_device
 from sentemb.errors import RecipeError
 from sentemb.parts import room
 from sentemb.types import Batch, Component, SentenceModule, Services, Tokens
@@ -69,3 +71,11 @@ def find_companion(companions: Mapping[str, Component], name: str, kind: type[C]
         f'{part}: needs the companion "{name}" ({kind.__name__}), but {there}; companions of the recipe: '
         f'{", ".join(sorted(companions)) or "none"}. Add [[companions]] use = "{room("companions").name_of(kind)}"'
     )
+
+
+def are_twins(tokens: Mapping[str, Tokens]) -> bool:
+    """Whether the step's anchors and positives are the same inputs.
+
+    All devices answer alike: an encoder whose weights are sharded must be called equally often on each.
+    """
+    return not any_device(not torch.equal(tokens["anchor"].input_ids, tokens["positive"].input_ids))

@@ -11,7 +11,7 @@ from annotated_types import Ge, Lt
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from sentemb.companions.companion import Companion, find_companion
+from sentemb.companions.companion import Companion, are_twins, find_companion
 from sentemb.companions.reference import Reference
 from sentemb.distributed import devices, gather_detached, split_sizes
 from sentemb.errors import RecipeError
@@ -85,12 +85,8 @@ class Momentum(Companion):
         """Keys of this device's anchors and positives, where ``keys`` asks for them; equal inputs are encoded once."""
         if not self.keys:
             return {}
-        anchor, positive = tokens["anchor"], tokens["positive"]
-        first = self._encode(anchor)
-        is_twin = anchor.input_ids.shape == positive.input_ids.shape and torch.equal(
-            anchor.input_ids, positive.input_ids
-        )
-        return {"anchor": first, "positive": first if is_twin else self._encode(positive)}
+        first = self._encode(tokens["anchor"])
+        return {"anchor": first, "positive": first if are_twins(tokens) else self._encode(tokens["positive"])}
 
     def keys_of(self, view: str, outputs: Mapping[str, Tensor]) -> Float[Tensor, "n d"]:
         """The average's embeddings of the step's anchors or positives.

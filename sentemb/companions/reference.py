@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sentemb.companions.companion import are_twins
 from sentemb.companions.frozen_encoder import FrozenEncoder
 from sentemb.data.tokens import concatenate
 from sentemb.errors import RecipeError
@@ -61,10 +62,8 @@ class Reference(FrozenEncoder):
         """Unit embeddings of this device's anchors and positives; equal inputs are encoded once."""
         if self.precompute:
             return {}
-        anchor, positive = tokens["anchor"], tokens["positive"]
-        first = self._embed(anchor)
-        is_twin = torch.equal(anchor.input_ids, positive.input_ids)
-        return {"anchor": first, "positive": first if is_twin else self._embed(positive)}
+        first = self._embed(tokens["anchor"])
+        return {"anchor": first, "positive": first if are_twins(tokens) else self._embed(tokens["positive"])}
 
     def similarity(
         self, anchor: Rows, candidate: Rows, outputs: Mapping[str, Tensor]

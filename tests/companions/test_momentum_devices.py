@@ -39,6 +39,13 @@ def device(rank: int, folder: str) -> None:
     start = sum(SPLIT[:rank])
     companion, module = fresh()
     steps(companion, module, slice(start, start + SPLIT[rank]))
+    # twins on the first device alone: both call the encoder equally often
+    same, other = tokens_of([[5], [6]]), tokens_of([[5], [6 + rank]])
+    calls = []
+    companion.keys = True
+    companion.encoder.register_forward_hook(lambda *_: calls.append(1))
+    companion.observe({"anchor": same, "positive": other}, {})
+    assert len(calls) == 2
     torch.save(companion.state_dict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
