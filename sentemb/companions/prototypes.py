@@ -40,7 +40,9 @@ class Prototypes(Companion):
         update: see above.
         momentum: m of ``average``.
         freeze_steps: first batches in which the prototypes get no gradient (``gradient``).
-        history: rows of earlier batches that the term may spread over prototypes as well.
+        history: rows of earlier batches that the term spreads over prototypes as well. For encoders that hardly move,
+            as late in SwAV's training: while all rows drift, old and new ones are spread over different prototypes,
+            which drives the drift, and the loss rises (seen with 1,024 rows at a learning rate of 5e-5).
         clusterings: how often the data are clustered, each time from another start; each has K prototypes of its own.
     Raises:
         ValueError: several clusterings of something that is not clustered.

@@ -82,7 +82,7 @@ class PrototypeSoftmax(Term):
         if rows is not None and known.count is not None and known.count > rows:
             return [
                 f"{rows} rows (two views of a batch and the history) cannot be spread over {known.count} prototypes; "
-                "lower count, or raise history to about 8 times count"
+                "lower count, or raise train.batch_size"
             ]
         return []
 
