@@ -79,12 +79,12 @@ class Gallery:
 
     def arms(self, method: dict[str, Any]) -> dict[str, Arm]:
         """Baseline, method and knock-out of a row."""
-        protocol = method["protocol"]
+        protocol, recipe, own = method["protocol"], method["recipe"], tuple(method.get("set", ()))
         return {
             "baseline": Arm(recipe=self.protocols[protocol]["baseline"], protocol=protocol),
-            "method": Arm(recipe=method["recipe"], protocol=protocol),
+            "method": Arm(recipe=recipe, protocol=protocol, overrides=own),
             "knockout": Arm(
-                recipe=method["recipe"], protocol=protocol, name="knockout", overrides=tuple(method["knockout"])
+                recipe=recipe, protocol=protocol, name="knockout", overrides=(*own, *method["knockout"])
             ),
         }
 
@@ -107,7 +107,8 @@ class Gallery:
         overrides = [
             f"encoder.backbone={self.budget.backbone}", *(text.format(data=data) for text in protocol["set"]),
             f"train.seed={seed}", f"train.max_steps={self.budget.steps}", f"train.precision={self.budget.precision}",
-            f"train.learning_rate={plain.train.learning_rate * RATES[rate]}", "train.epochs=1000", *arm.overrides,
+            f"train.learning_rate={plain.train.learning_rate * RATES[rate]}", "train.epochs=1000",
+            *(text.replace("{backbone}", self.budget.backbone) for text in arm.overrides),
         ]
         scratch = self.folder / "scratch" / file.stem
         start = time.process_time()
