@@ -50,8 +50,8 @@ class PrototypeTriplet(Term):
         support = F.normalize(at_least_float32(table.candidate.embedding), dim=1)
         classes, number = table.candidate.label.unique(return_inverse=True)
         own = F.one_hot(number, len(classes)).to(support.dtype)
-        sums = own.T @ support
         with torch.autocast(device_type=anchor.device.type, enabled=False):
+            sums = own.T @ support
             similarity = anchor @ F.normalize(sums, dim=1).T
         is_own = label[:, None] == classes
         # an anchor's own positive is column i of the table

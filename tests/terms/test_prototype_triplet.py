@@ -88,6 +88,13 @@ def test_candidates_of_unknown_class_change_nothing():
     assert term(more, batch).item() == term(table, batch).item()
 
 
+def test_autocast_changes_no_bit():
+    anchors, positives = rows().float(), rows(seed=1).float()
+    expected = loss_of(anchors, positives, LABELS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(loss_of(anchors, positives, LABELS), expected)
+
+
 def test_half_precision_and_refusals():
     half = rows().bfloat16()
     assert loss_of(half, half, LABELS).dtype == torch.float32

@@ -236,6 +236,15 @@ def test_leading_dimensions_are_compared_with_those_of_prototypes_and_history():
     assert found.item() == pytest.approx(loss_of(small, rows()[:, :2], rows(seed=1)[:, :2]).item(), rel=1e-12)
 
 
+@pytest.mark.parametrize("target", ["swapped", "assigned", "label"])
+def test_autocast_changes_no_bit(target):
+    companion = prototypes_of(labels=LABELS, history=3)
+    settings = {"target": target, "labels": LABELS}
+    expected = loss_of(companion, rows().float(), rows(seed=1).float(), **settings)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(loss_of(companion, rows().float(), rows(seed=1).float(), **settings), expected)
+
+
 def test_edges():
     half = rows().bfloat16()
     for target in ("swapped", "assigned"):

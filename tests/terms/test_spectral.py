@@ -90,6 +90,12 @@ def test_edges():
     assert lonely.item() == math.inf
 
 
+def test_autocast_changes_no_bit():
+    expected = Spectral()(rows().float(), rows(seed=1).float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(Spectral()(rows().float(), rows(seed=1).float()), expected)
+
+
 def test_refuses_no_length():
     with pytest.raises(ValueError, match="maximum"):
         Spectral(maximum=0.0)
