@@ -81,7 +81,10 @@ class Gallery:
         """Baseline, method and knock-out of a row."""
         protocol, recipe, own = method["protocol"], method["recipe"], tuple(method.get("set", ()))
         return {
-            "baseline": Arm(recipe=self.protocols[protocol]["baseline"], protocol=protocol),
+            "baseline": Arm(
+                recipe=self.protocols[protocol]["baseline"], protocol=protocol,
+                overrides=tuple(self.protocols[protocol].get("baseline_set", ())),
+            ),
             "method": Arm(recipe=recipe, protocol=protocol, overrides=own),
             "knockout": Arm(
                 recipe=recipe, protocol=protocol, name="knockout", overrides=(*own, *method["knockout"])
@@ -94,8 +97,8 @@ class Gallery:
 
     def file_of(self, arm: Arm, seed: int, rate: str) -> Path:
         """Where a run's result lies; the budget is part of the name."""
-        budget = f"{self.budget.steps}-{self.budget.precision}"
-        return self.folder / "runs" / f"{arm.recipe}.{arm.name}.{budget}.rate-{rate.replace('/', '_')}.seed-{seed}.json"
+        arms = f"{arm.protocol}.{arm.recipe}.{arm.name}.{self.budget.steps}-{self.budget.precision}"
+        return self.folder / "runs" / f"{arms}.rate-{rate.replace('/', '_')}.seed-{seed}.json"
 
     def _entry(self, arm: Arm, seed: int, rate: str) -> dict[str, Any]:
         file = self.file_of(arm, seed, rate)

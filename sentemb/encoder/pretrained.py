@@ -86,7 +86,7 @@ def load_causal_head(folder: Path, *, trust_remote_code: bool = False) -> nn.Lin
     from transformers import AutoModelForCausalLM
 
     model, missing = load_pretrained(AutoModelForCausalLM, folder, trust_remote_code=trust_remote_code)
-    output: Any = model.get_output_embeddings()  # type: ignore[operator]
+    output: Any = model.get_output_embeddings()
     with torch.no_grad():  # whether a token sees the one behind it
         first = model.eval()(torch.tensor([[5, 6], [5, 7]])).logits[:, 0]
     is_causal = torch.allclose(first[0], first[1], rtol=1e-3, atol=1e-4)
