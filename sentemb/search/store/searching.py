@@ -108,7 +108,7 @@ def _fill_up(
 ) -> None:
     """Look harder for the queries with fewer than ``wanted`` rows, until they have them or all was seen."""
     short = np.flatnonzero(hits.ids[:, wanted - 1] < 0)
-    knob = segment.vectors.knob
+    knob = segment.vectors.knob if len(short) else None
     while len(short) and knob is not None and effort < knob.largest:
         effort = min(4 * effort, knob.largest)
         hits.scores[short], hits.ids[short] = segment.vectors.search(
