@@ -61,7 +61,8 @@ class Gallery:
 
     def __init__(self, budget: Budget, folder: Path) -> None:
         tree = tomllib.loads((HERE / "gallery.toml").read_text())
-        self.protocols, self.methods, self.unsuited = tree["protocol"], tree["method"], tree["unsuited"]
+        self.protocols, self.methods = tree["protocol"], tree["method"]
+        self.unmeasured, self.unsuited = tree["unmeasured"], tree["unsuited"]
         self.budget, self.folder = budget, folder
 
     # ------------------------------------------------------------------------------------------------- running
@@ -225,6 +226,8 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
     if missing:
         lines += ["", "Not run yet (`python eval/bench/gallery.py --backbone FOLDER --only NAME`): "
                   + ", ".join(map(link, missing)) + "."]
+    lines += ["", "## Not measured", ""]
+    lines += [f"* {link(entry['recipe'])}: {entry['why']}" for entry in gallery.unmeasured]
     lines += ["", "## Not for text", "", *(f"* {entry['method']}: {entry['why']}" for entry in gallery.unsuited)]
     return "\n".join(lines) + "\n"
 

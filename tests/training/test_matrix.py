@@ -106,7 +106,6 @@ def test_sharded_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("part", CATALOGUE, ids="-".join)
 @pytest.mark.parametrize("world", [2, 3])
 def test_float32(
