@@ -30,10 +30,11 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "labelled.csv").write_text("text,label\n" + classes)
     rows = zip(first, second, third, strict=True)
     (folder / "triplets.jsonl").write_text(
-        "".join(json.dumps({"anchor": a, "positive": b, "negative": c}) + "\n" for a, b, c in rows)
+        "".join(json.dumps({"anchor": a, "positive": b, "negative": c, "score": len(a) % 3 / 2}) + "\n"
+                for a, b, c in rows)
     )
     (folder / "pairs.jsonl").write_text(
-        "".join(json.dumps({"anchor": a, "positive": b, "margin": len(a) % 3 / 20}) + "\n"
+        "".join(json.dumps({"anchor": a, "positive": b, "margin": len(a) % 3 / 20, "score": len(a) % 3 / 2}) + "\n"
                 for a, b in zip(first, second, strict=True))
     )
     lines = [f"{a}\t{b}\t{i % 5}" for i, (a, b) in enumerate(zip(first[:20], second[:20], strict=True))]

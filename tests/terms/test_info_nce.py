@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentemb.errors import NumericError
+from sentemb.errors import DataError, NumericError
 from sentemb.terms.info_nce import InfoNCE
+from sentemb.types import Examples, Services
 
 INF = float("inf")
 
@@ -209,3 +212,57 @@ def test_temperature_must_be_positive(temperature):
 def test_learnable_temperature_cannot_start_below_its_floor():
     with pytest.raises(ValueError, match=r"starts at 0\.01 or above"):
         InfoNCE(temperature=0.001, learnable_temperature=True)
+
+
+def scored(batch_of, *scores):
+    return dataclasses.replace(batch_of(len(scores)), score=torch.tensor(scores))
+
+
+@pytest.mark.parametrize("directions", ["one", "both"])
+def test_scores_weigh_rows(table_of, batch_of, random_sim, directions):
+    sim, scores = random_sim(4, 4), (0.2, 1.0, 0.0, 0.7)
+    term = InfoNCE(temperature=0.3, directions=directions, row_weight="score")
+    logits = (sim.detach() / 0.3).exp().tolist()
+    expected = 0.0
+    for i, score in enumerate(scores):
+        forth, back = sum(logits[i]), sum(row[i] for row in logits)
+        losses = [-math.log(logits[i][i] / forth), -math.log(logits[i][i] / back)]
+        expected += score * (losses[0] if directions == "one" else sum(losses) / 2) / 4
+    assert term(table_of(sim), scored(batch_of, *scores)).item() == pytest.approx(expected, rel=1e-6)
+    weights = torch.tensor(scores, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda sim: term(table_of(sim), dataclasses.replace(batch_of(4), score=weights)), (sim,)
+    )
+
+
+def test_scores_of_one_change_nothing_and_a_score_of_zero_leaves_only_a_negative(table_of, batch_of, random_sim):
+    sim = random_sim(3, 3)
+    plain = InfoNCE()(table_of(sim), batch_of(3))
+    assert torch.equal(InfoNCE(row_weight="score")(table_of(sim), scored(batch_of, 1.0, 1.0, 1.0)), plain)
+    InfoNCE(row_weight="score")(table_of(sim), scored(batch_of, 1.0, 0.0, 1.0)).backward()
+    assert (sim.grad[1] == 0).all()
+    assert (sim.grad[[0, 2], 1] > 0).all()
+
+
+def test_an_anchor_of_score_zero_may_lack_a_positive(table_of, batch_of, random_sim):
+    sim, log_weight = random_sim(3, 3), torch.zeros(3, 3, dtype=torch.float64)
+    log_weight[1] = -INF
+    loss = InfoNCE(row_weight="score")(table_of(sim, log_weight=log_weight), scored(batch_of, 1.0, 0.0, 1.0))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(sim.grad).all()
+
+
+def test_scores_must_be_there_and_not_negative(table_of, batch_of, random_sim):
+    term = InfoNCE(row_weight="score")
+    assert term.needs == {"scores"}
+    assert not InfoNCE().needs
+    with pytest.raises(DataError, match="graded scores"):
+        term(table_of(random_sim(2, 2)), batch_of(2))
+    data = Examples(ids=np.arange(3), columns={}, score=np.array([1.0, 0.0, -0.5], dtype=np.float32))
+    services = Services(embed=None, nearest=None, decode=None, say=print)
+    with pytest.raises(DataError, match=r"row 3 has the score -0\.5; scores must be at least 0"):
+        term.prepare(data, services)
+    InfoNCE().prepare(data, services)
+    with pytest.raises(ValueError, match="row_weight"):
+        InfoNCE(row_weight="scores")

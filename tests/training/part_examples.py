@@ -44,7 +44,11 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
         "terms": [{"use": "supervised_contrast", "temperature": 0.1}], "edits": [{"use": "same_label"}],
     },
     ("terms", "info_nce"): {
-        "terms": [{**INFO_NCE, "directions": "both", "learnable_temperature": True}], "edits": [{"use": "given"}],
+        "terms": [
+            {**INFO_NCE, "directions": "both", "learnable_temperature": True},
+            {**INFO_NCE, "row_weight": "score", "name": "scored"},
+        ],
+        "edits": [{"use": "given"}],
     },
     ("edits", "queue"): {
         "edits": [{"use": "queue"}, {"use": "false_negative"}],
