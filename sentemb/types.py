@@ -157,14 +157,15 @@ class Share:
 class Batch:
     """Everything an edit, a term or a companion may look at during one step.
 
-    ``views`` and ``outputs`` cover the whole batch over all devices (equal on every device, gradients reach every
-    device's rows); ``tokens`` and ``encoded`` cover this device's rows, which are ``views[…][local]``.
+    ``views``, ``pooled`` and ``outputs`` cover the whole batch over all devices (equal on every device, gradients reach
+    every device's rows); ``tokens`` and ``encoded`` cover this device's rows, which are ``views[…][local]``.
     """
 
     views: Mapping[str, Rows]
     local: slice
     tokens: Mapping[str, Tokens]
     encoded: Mapping[str, Encoded]
+    pooled: Mapping[str, Float[Tensor, "n p"]] = field(default_factory=dict)  # by view, before the heads
     outputs: Mapping[str, Tensor] = field(default_factory=dict)  # "companion/name" → (n, …), no gradient
     score: Float[Tensor, " n"] | None = None
     margin: Float[Tensor, " n"] | None = None
@@ -225,7 +226,7 @@ class Component(Part, nn.Module):
     """Base of terms, edits and companions, the parts of a training step.
 
     ``needs`` names what a part reads; ``sentemb check`` verifies it before anything is loaded:
-    ``labels`` ``scores`` ``margins`` ``tokens`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
+    ``labels`` ``scores`` ``margins`` ``tokens`` ``pooled`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
     """
 
     encodes: frozenset[str] = frozenset()  # views beside anchor, positive and negatives to encode (``anchor.masked``)

@@ -19,6 +19,7 @@ from sentemb.terms.term import Term
 from sentemb.terms.token_contrast import TokenContrast
 from sentemb.terms.triplet import Triplet
 from sentemb.terms.uniformity import Uniformity
+from sentemb.terms.view_contrast import ViewContrast
 from sentemb.terms.words import Words
 
 PARTS: dict[str, type[Term]] = {
@@ -40,11 +41,12 @@ PARTS: dict[str, type[Term]] = {
     "token_contrast": TokenContrast,
     "triplet": Triplet,
     "uniformity": Uniformity,
+    "view_contrast": ViewContrast,
     "words": Words,
 }
 
 __all__ = [
     "PARTS", "Alignment", "CausalLM", "CoSENT", "CosineError", "Decoupled", "Distill", "InfoNCE", "Local", "MaskedLM",
     "MultiView", "PrototypeSoftmax", "PrototypeTriplet", "ReplacedTokenDetection", "Spectral", "SupervisedContrast",
-    "Term", "TokenContrast", "Triplet", "Uniformity", "Words",
+    "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "Words",
 ]  # fmt: skip

@@ -170,8 +170,8 @@ class Objective(nn.Module):
                 table = self.edited(plain, batch, inputs.seed, without)
                 narrow = [(narrow_table(table, width), narrow_batch(batch, width)) for width in self.nested]
                 tables[without] = [(table, batch), *narrow]
-            # what reads tokens (masked-LM, replaced-token detection) knows no narrower embeddings
-            widths = tables[without][:1] if "tokens" in term.needs else tables[without]
+            # what reads tokens or pooled rows knows no narrower embeddings
+            widths = tables[without][:1] if term.needs & {"tokens", "pooled"} else tables[without]
             values = [_local_and_whole(term(*arguments)) for arguments in widths]
             total = total + weight * sum(local for local, _ in values) / len(values)
             parts[name] = torch.stack([whole for _, whole in values]).mean()
@@ -200,6 +200,7 @@ class Objective(nn.Module):
             local=inputs.local,
             tokens=inputs.tokens,
             encoded=encoded.separate,
+            pooled={name: pooled[:, index] for index, name in enumerate(names)},
             outputs=self._observe(inputs),
             score=inputs.score,
             margin=inputs.margin,
@@ -283,4 +284,4 @@ def _local_and_whole(value: Tensor | Share) -> tuple[Tensor, Tensor]:
 
 def _detached(batch: Batch) -> Batch:
     views = {name: replace(rows, embedding=rows.embedding.detach()) for name, rows in batch.views.items()}
-    return replace(batch, views=views, encoded={})
+    return replace(batch, views=views, encoded={}, pooled={})

@@ -100,6 +100,10 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("terms", "multi_view"): {
         "views": {"use": "repeat", "count": 3}, "terms": [{"use": "multi_view", "kind": "arithmetic"}],
     },
+    ("terms", "view_contrast"): {
+        "views": {"use": "repeat", "count": 3},
+        "terms": [{"use": "view_contrast", "of": ["positive", "positive_2"], "temperature": 0.1}],
+    },
     ("views", "repeat"): {
         "views": {"use": "repeat", "count": 3}, "edits": [{"use": "given"}], "terms": [{"use": "supervised_contrast"}],
     },
