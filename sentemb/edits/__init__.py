@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sentemb.edits.attraction import Attraction
+from sentemb.edits.composed import Composed
 from sentemb.edits.edit import Edit
 from sentemb.edits.false_negative import FalseNegative
 from sentemb.edits.given import Given
@@ -25,6 +26,7 @@ from sentemb.edits.temperature import RowTemperature
 
 PARTS: dict[str, type[Edit]] = {
     "attraction": Attraction,
+    "composed": Composed,
     "false_negative": FalseNegative,
     "given": Given,
     "groups": GroupWeights,
@@ -46,7 +48,7 @@ PARTS: dict[str, type[Edit]] = {
 }
 
 __all__ = [
-    "PARTS", "Attraction", "Edit", "FalseNegative", "Given", "GroupWeights", "Hardness", "Margin", "Mined", "Mixed",
-    "MixedHardPair", "MixedOrdered", "MixedPartners", "Moved", "Nearest", "Noise", "PropensityWeights", "Queue",
-    "RowTemperature", "SameLabel", "Soften",
+    "PARTS", "Attraction", "Composed", "Edit", "FalseNegative", "Given", "GroupWeights", "Hardness", "Margin", "Mined",
+    "Mixed", "MixedHardPair", "MixedOrdered", "MixedPartners", "Moved", "Nearest", "Noise", "PropensityWeights",
+    "Queue", "RowTemperature", "SameLabel", "Soften",
 ]  # fmt: skip

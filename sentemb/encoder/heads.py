@@ -23,9 +23,11 @@ class Head(Part, nn.Module, room="heads"):
 
     ``train_only`` heads take part in training and are left out of what is exported. ``keeps_dimensions`` says that
     value i of the output stands for value i of the input (a normalisation), so that nested dimensions may be trained.
+    ``couples_rows`` says that an embedding depends on the other rows of the batch while training.
     """
 
     keeps_dimensions: bool = False
+    couples_rows: bool = False
 
     def __init__(self, *, train_only: bool) -> None:
         super().__init__()
@@ -79,6 +81,8 @@ class Projector(Head):
     Source: Chuang et al. 2022, NAACL (DiffCSE), section 4.1 and released code.
     Deviations: none.
     """
+
+    couples_rows = True
 
     def __init__(self, *, train_only: bool = True) -> None:
         super().__init__(train_only=train_only)
@@ -189,3 +193,11 @@ def make_heads(choice: HeadChoice | None) -> list[Head]:
         return []
     choices = [choice] if isinstance(choice, Head | str | Mapping) else choice
     return [cast(Head, Head._read(one)).fresh() for one in choices]
+
+
+def couples_rows(encoder: nn.Module) -> bool:
+    """Whether a head, or a BatchNorm of a head that does not say so, makes an embedding depend on the other rows."""
+    return any(
+        module.couples_rows if isinstance(module, Head) else isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for module in encoder.modules()
+    )

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sentemb.encoder.heads import couples_rows
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.terms.term import Term
@@ -24,7 +25,7 @@ class Local(Term):
         of: the view; it is encoded once more where another part needs no states of it.
         temperature: τ; 0.07 in TCL.
     Returns: this device's share; one sentence alone gives 0.
-    Raises: RecipeError (when built) where a head couples rows (BatchNorm), which single tokens cannot pass.
+    Raises: RecipeError (when built) where a head couples rows (a BatchNorm), which single tokens cannot pass.
     Source: Yang et al. 2022, CVPR, "Vision-language pre-training with triple contrastive learning" (TCL), its local
         mutual information.
     Deviations: TCL tells a sentence's tokens from those of other sentences; here every token tells its sentence from
@@ -42,8 +43,11 @@ class Local(Term):
         """Remember the encoder's heads and the special tokens."""
         encoder: object = build.encoder
         assert isinstance(encoder, nn.Module)
-        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in encoder.modules()):
-            raise RecipeError(f"terms: {self.name} sends single tokens through the heads; leave BatchNorm out of them")
+        if couples_rows(encoder):
+            raise RecipeError(
+                f"terms: {self.name} sends single tokens through the heads; leave out heads that couple the rows of a "
+                "batch (BatchNorm, group_whitening)"
+            )
         self._encoder: tuple[SentenceModule] = (build.encoder,)  # not a module of its own
         self.register_buffer("special", torch.tensor(sorted(build.vocabulary.special)), persistent=False)
 

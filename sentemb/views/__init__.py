@@ -6,6 +6,7 @@ return only the views that they add (``makes`` names them) and leave the given o
 """
 
 from sentemb.views.columns import Columns
+from sentemb.views.halves import Halves
 from sentemb.views.masked import Masked
 from sentemb.views.mined import MinedViews
 from sentemb.views.propensity_positives import PropensityPositives
@@ -16,6 +17,7 @@ from sentemb.views.view import ViewCopy, ViewMaker
 
 PARTS: dict[str, type[ViewMaker]] = {
     "columns": Columns,
+    "halves": Halves,
     "propensity_positives": PropensityPositives,
     "repeat": Repeat,
     "twice": Twice,
@@ -28,6 +30,6 @@ COPIES: dict[str, type[ViewCopy]] = {
 }
 
 __all__ = [
-    "COPIES", "PARTS", "Columns", "Masked", "MinedViews", "PropensityPositives", "Repeat",
+    "COPIES", "PARTS", "Columns", "Halves", "Masked", "MinedViews", "PropensityPositives", "Repeat",
     "ShuffledWords", "Twice", "ViewCopy", "ViewMaker",
 ]  # fmt: skip

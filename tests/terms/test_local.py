@@ -70,5 +70,5 @@ def test_only_sentences_learn(term, table_of):
 
 def test_heads_that_couple_rows_are_refused(heads):
     heads.norm = nn.BatchNorm1d(4)
-    with pytest.raises(RecipeError, match="leave BatchNorm out"):
+    with pytest.raises(RecipeError, match="couple the rows"):
         Local().bind(build_with(heads))

@@ -130,6 +130,11 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
             {"use": "prototypes", "count": 4, "clusterings": 2, "update": "average", "momentum": 0.5, "history": 8}
         ],
     },
+    ("edits", "composed"): {
+        "views": {"use": "halves"}, "edits": [{"use": "composed"}, {"use": "queue"}, {"use": "false_negative"}],
+        "companions": [{"use": "momentum", "momentum": 0.5, "queue_size": 15}],
+        "encoder": {"heads": [{"use": "dense", "out_features": 12, "train_only": True}]},
+    },
     ("edits", "given"): {"edits": [{"use": "given", "weight": 3.0}]},
     ("edits", "propensity"): {
         "edits": [{"use": "propensity"}], "companions": [{"use": "propensity", "neighbours": 3, "random": 3}],
