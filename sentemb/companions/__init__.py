@@ -11,14 +11,15 @@ from sentemb.companions.per_example import PerExample
 from sentemb.companions.propensity import Propensity
 from sentemb.companions.prototypes import Prototypes
 from sentemb.companions.reference import Reference
+from sentemb.companions.similar_words import SimilarWords
 
 PARTS: dict[str, type[Companion]] = {
     "centre": Centre, "detector": Detector, "momentum": Momentum, "neighbours": Neighbours, "per_example": PerExample,
     "propensity": Propensity, "prototypes": Prototypes,
-    "reference": Reference,
+    "reference": Reference, "similar_words": SimilarWords,
 }  # fmt: skip
 
 __all__ = [
     "PARTS", "Centre", "Companion", "Detector", "Momentum", "Neighbours", "PerExample", "Propensity", "Prototypes",
-    "Reference",
+    "Reference", "SimilarWords",
 ]  # fmt: skip

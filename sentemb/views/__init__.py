@@ -6,6 +6,7 @@ return only the views that they add (``makes`` names them) and leave the given o
 """
 
 from sentemb.views.columns import Columns
+from sentemb.views.edited import Edited
 from sentemb.views.halves import Halves
 from sentemb.views.masked import Masked
 from sentemb.views.mined import MinedViews
@@ -17,6 +18,7 @@ from sentemb.views.view import ViewCopy, ViewMaker
 
 PARTS: dict[str, type[ViewMaker]] = {
     "columns": Columns,
+    "edited": Edited,
     "halves": Halves,
     "propensity_positives": PropensityPositives,
     "repeat": Repeat,
@@ -30,6 +32,6 @@ COPIES: dict[str, type[ViewCopy]] = {
 }
 
 __all__ = [
-    "COPIES", "PARTS", "Columns", "Halves", "Masked", "MinedViews", "PropensityPositives", "Repeat",
-    "ShuffledWords", "Twice", "ViewCopy", "ViewMaker",
+    "COPIES", "PARTS", "Columns", "Edited", "Halves", "Masked", "MinedViews", "PropensityPositives",
+    "Repeat", "ShuffledWords", "Twice", "ViewCopy", "ViewMaker",
 ]  # fmt: skip

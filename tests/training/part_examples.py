@@ -17,6 +17,14 @@ MINED: dict[str, Any] = {
     "companions": [{"use": "neighbours", "count": 4}],
 }
 
+EDITED: dict[str, Any] = {
+    "views": {
+        "use": "edited", "first": ["delete_words", "swap_spans"], "second": ["delete_spans", "substitute"],
+        "delete_share": 0.3, "span_share": 0.1, "marker": True,
+    },
+    "companions": [{"use": "similar_words", "count": 3}],
+}
+
 # (room, name) -> tables that replace the recipe's
 EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("terms", "masked_lm"): {
@@ -178,6 +186,8 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
             {"use": "propensity", "neighbours": 3, "random": 3, "positive_threshold": 0.5, "negative_threshold": 0.5}
         ],
     },
+    ("views", "edited"): EDITED,
+    ("companions", "similar_words"): EDITED,
     ("views", "shuffled"): {
         "views": {"use": "twice", "copies": [{"use": "shuffled"}]}, "edits": [{"use": "given"}],
     },
