@@ -183,8 +183,13 @@ class SentenceModule(Protocol):
 
     def together(self, batches: Sequence[Tokens]) -> list[Encoded]: ...  # as calling it with every batch
 
-    def project(self, pooled: Tensor, *, exported: bool = False) -> Tensor:
-        """Heads. ``exported`` leaves out the heads that serve training only. May couple rows (BatchNorm)."""
+    def project(
+        self, pooled: Tensor, *, exported: bool = False, views: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Heads. ``exported`` leaves out the heads that serve training only. May couple rows (BatchNorm).
+
+        The rows are those of ``views`` views, one view after the other; what heads draw comes from the generator.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

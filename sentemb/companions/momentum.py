@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sentemb.companions.companion import Companion, are_twins, find_companion
 from sentemb.companions.reference import Reference
 from sentemb.distributed import devices, gather_detached, split_sizes
+from sentemb.encoder.heads import Head
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32, pairwise
 from sentemb.maths.table import UNKNOWN
@@ -65,6 +66,11 @@ class Momentum(Companion):
     def bind(self, build: Build) -> None:
         encoder = copy.deepcopy(build.encoder)
         assert isinstance(encoder, nn.Module)
+        if any(isinstance(module, Head) and module.per_view for module in encoder.modules()):
+            raise RecipeError(
+                f"companions: {self.name} encodes single views of a device, for which heads that whiten a batch "
+                "(group_whitening) have no meaning; leave out one of them"
+            )
         self.encoder = encoder.eval().requires_grad_(False)
         unknown = torch.full((self.queue_size,), UNKNOWN, dtype=torch.int64)
         self.register_buffer("embedding", torch.zeros(self.queue_size, build.width))

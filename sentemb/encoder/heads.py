@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sentemb.parts import Count, Part
+from sentemb.errors import RecipeError
+from sentemb.maths.similarity import at_least_float32
+from sentemb.parts import Count, Part, Positive
 
 Activation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
@@ -23,11 +25,13 @@ class Head(Part, nn.Module, room="heads"):
 
     ``train_only`` heads take part in training and are left out of what is exported. ``keeps_dimensions`` says that
     value i of the output stands for value i of the input (a normalisation), so that nested dimensions may be trained.
-    ``couples_rows`` says that an embedding depends on the other rows of the batch while training.
+    ``couples_rows`` says that an embedding depends on the other rows of the batch while training, ``per_view`` that it
+    does so within its view and by chance: such a head is called as ``head(rows_of_a_view, generator)``.
     """
 
     keeps_dimensions: bool = False
     couples_rows: bool = False
+    per_view: bool = False
 
     def __init__(self, *, train_only: bool) -> None:
         super().__init__()
@@ -181,7 +185,61 @@ class LayerNorm(Head):
         return out
 
 
-PARTS: dict[str, type[Head]] = {"mlp": MLP, "projector": Projector, "dense": Dense, "layer_norm": LayerNorm}
+class GroupWhitening(Head):
+    """Whiten groups of dimensions, drawn anew for every view; it serves training only:
+
+        X̂_g = (X_g - mean X_g) W_g,    W_g = (X_gᵀX_g / n + ε I)^(-1/2)      X_g centred in the covariance
+
+    X_g (n × d/G) are the dimensions of group g of a view's rows, W_g the symmetric root (ZCA), a constant for the
+    gradient. A view's dimensions are dealt to groups at random, so that two views of a text are whitened in different
+    ways. ``groups`` = width standardises every dimension, ``groups`` = 1 whitens them all together.
+
+    Args:
+        groups: G, which divides the width; a batch must have more rows than a group has dimensions.
+        eps: ε.
+    Raises:
+        RecipeError: the width is no multiple of ``groups``; a batch is too small.
+    Source: Zhuo et al. 2023, ACL, "WhitenedCSE: Whitening-based contrastive learning of sentence embeddings", and
+        released code (128 groups of 6; no gradient through W_g).
+    Deviations: the released code deals dimensions once for thirds of a batch that mix the views; here once a view,
+        which is the paper's idea. ε is ours.
+    """
+
+    couples_rows = per_view = True
+
+    def __init__(self, *, groups: Count = 128, eps: Positive = 1e-5) -> None:
+        super().__init__(train_only=True)
+        self.groups, self.eps = groups, eps
+
+    def bind(self, width: int) -> int:
+        if width % self.groups:
+            raise RecipeError(
+                f"encoder.heads: group_whitening has groups = {self.groups}, which must divide the width {width}"
+            )
+        return width
+
+    def forward(self, pooled: Float[Tensor, "n d"], generator: torch.Generator | None = None) -> Float[Tensor, "n d"]:
+        n, width = pooled.shape
+        if n <= width // self.groups:
+            raise RecipeError(
+                f"encoder.heads: group_whitening has groups of {width // self.groups} dimensions, which {n} examples "
+                "cannot whiten; raise train.batch_size or groups"
+            )
+        order = torch.randperm(width, generator=generator).to(pooled.device)  # on the CPU: equal on every device
+        with torch.autocast(device_type=pooled.device.type, enabled=False):
+            rows = at_least_float32(pooled)[:, order].view(n, self.groups, -1).transpose(0, 1)
+            rows = rows - rows.mean(dim=1, keepdim=True)
+            constant = rows.detach()
+            ridge = self.eps * torch.eye(constant.shape[2], dtype=constant.dtype, device=constant.device)
+            values, vectors = torch.linalg.eigh(constant.transpose(1, 2) @ constant / n + ridge)
+            roots = vectors * values.rsqrt()[:, None] @ vectors.transpose(1, 2)
+            whitened: Tensor = (rows @ roots).transpose(0, 1).reshape(n, width)
+        return whitened[:, torch.argsort(order)]
+
+
+PARTS: dict[str, type[Head]] = {
+    "mlp": MLP, "projector": Projector, "dense": Dense, "layer_norm": LayerNorm, "group_whitening": GroupWhitening,
+}
 
 HeadChoice = Head | str | Mapping[str, Any] | Sequence["Head | str | Mapping[str, Any]"]
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -98,8 +99,18 @@ class EncoderModule(nn.Module):
         return [Encoded(pooled=self.pool([state], tokens.attention_mask), hidden=state if hidden else None)
                 for state, tokens in zip(self._trainable(batches), batches, strict=True)]
 
-    def project(self, pooled: Float[Tensor, "n d"], *, exported: bool = False) -> Float[Tensor, "n o"]:
-        """Run the heads; ``exported`` leaves out those that serve training only."""
+    def project(
+        self, pooled: Float[Tensor, "n d"], *, exported: bool = False, views: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "n o"]:
+        """Run the heads; ``exported`` leaves out those that serve training only.
+
+        The rows are those of ``views`` views, one view after the other; heads that are ``per_view`` see one at a time
+        and draw from the generator.
+        """
         for head in self.kept_heads if exported else self.heads:
-            pooled = head(pooled)
+            if isinstance(head, Head) and head.per_view:
+                pooled = torch.cat([head(rows, generator) for rows in pooled.chunk(views)])
+            else:
+                pooled = head(pooled)
         return pooled

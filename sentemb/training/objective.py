@@ -39,7 +39,7 @@ from sentemb.types import (
     Views,
 )
 
-_PRIME = 2_305_843_009_213_693_951  # 2^61 - 1: seeds of one step's edits lie far apart
+_PRIME = 2_305_843_009_213_693_951  # 2^61 - 1: seeds of one step's heads and edits lie far apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +188,9 @@ class Objective(nn.Module):
         pooled = gather_rows(encoded.pooled, inputs.sizes)  # (n, v, d)
         count = pooled.shape[0]
         flat = pooled.transpose(0, 1).reshape(count * len(names), -1)  # view-major: one BatchNorm over all views
-        projected = at_least_float32(self.encoder.project(flat)).view(len(names), count, -1)
+        generator = torch.Generator().manual_seed((inputs.seed - _PRIME) % 2**63)
+        rows = self.encoder.project(flat, views=len(names), generator=generator)
+        projected = at_least_float32(rows).view(len(names), count, -1)
         views = {
             name: Rows(
                 embedding=projected[index], ids=inputs.ids[name], text=inputs.text[name], label=inputs.label

@@ -11,7 +11,7 @@ from edit_tables import contrast
 from torch import nn
 
 from sentemb.edits import Composed, Given
-from sentemb.encoder.heads import MLP, Projector
+from sentemb.encoder.heads import MLP, GroupWhitening, Projector
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import pairwise
 from sentemb.types import Build, Vocabulary
@@ -110,7 +110,7 @@ def test_edges_and_refusals(make_table, make_batch):
     half = {name: rows[:1].bfloat16() for name, rows in pooled_rows().items()}
     edited = bound(Heads().bfloat16())(make_table(1, dtype=torch.bfloat16), make_batch(pooled=half))
     assert edited.sim.dtype == edited.candidate.embedding.dtype == torch.float32
-    for encoder in (Heads(Projector()), nn.Sequential(nn.BatchNorm1d(4))):
+    for encoder in (Heads(Projector()), Heads(GroupWhitening(groups=2)), nn.Sequential(nn.BatchNorm1d(4))):
         with pytest.raises(RecipeError, match="couple the rows"):
             bound(encoder)
     with pytest.raises(ValueError, match="of"):

@@ -10,7 +10,9 @@ from sentemb.encoder import make_heads
 from sentemb.encoder.heads import MLP, PARTS, Dense, Head, LayerNorm, Projector
 from sentemb.errors import PartError
 
-OPTIONS: dict[str, dict[str, object]] = {"dense": {"out_features": 5, "residual": True}}
+OPTIONS: dict[str, dict[str, object]] = {
+    "dense": {"out_features": 5, "residual": True}, "group_whitening": {"groups": 4},
+}
 
 
 @pytest.mark.parametrize("name", PARTS)

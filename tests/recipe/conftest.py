@@ -70,6 +70,9 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
             f"encoder.backbone={tiny_decoder if is_decoder else tiny_bert}", f"data.path={data_dir / file}",
             "train.batch_size=8", "train.max_steps=2", "train.precision=fp32",
         ]
+        for place, head in enumerate(tree["encoder"].get("heads", [])):
+            if "groups" in head:
+                result.append(f"encoder.heads.{place}.groups=8")
         for place, companion in enumerate(tree.get("companions", [])):
             if "generator" in companion:
                 result.append(f"companions.{place}.generator={tiny_bert}")

@@ -201,6 +201,10 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
         "edits": [{"use": "given"}, {"use": "queue"}, {"use": "mixed", "count": 2}],
         "terms": [INFO_NCE, {"use": "uniformity"}], "companions": [{"use": "momentum"}],
     },
+    ("heads", "group_whitening"): {
+        "encoder": {"heads": [{"use": "group_whitening", "groups": 16}, {"use": "mlp", "train_only": True}]},
+        "views": {"use": "repeat", "count": 3},
+    },
     ("heads", "dense"): {"encoder": {"heads": [{"use": "dense", "out_features": 12}]}},
 }
 
