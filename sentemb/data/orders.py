@@ -120,7 +120,8 @@ class ByLength(BatchOrder):
 
 
 PARTS: dict[str, type[BatchOrder] | str] = {
-    "by_length": ByLength, "grouped": "sentemb.data.grouped:Grouped", "no_duplicates": NoDuplicates,
+    "by_length": ByLength, "contiguous": "sentemb.data.contiguous:Contiguous",
+    "grouped": "sentemb.data.grouped:Grouped", "no_duplicates": NoDuplicates,
     "shuffled": Shuffled,
 }
 

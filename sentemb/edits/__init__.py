@@ -17,6 +17,7 @@ from sentemb.edits.mixed_ordered import MixedOrdered
 from sentemb.edits.mixed_partners import MixedPartners
 from sentemb.edits.moved import Moved
 from sentemb.edits.nearest import Nearest
+from sentemb.edits.neighbours_in_text import NeighboursInText
 from sentemb.edits.noise import Noise
 from sentemb.edits.propensity import PropensityWeights
 from sentemb.edits.queue import Queue
@@ -39,6 +40,7 @@ PARTS: dict[str, type[Edit]] = {
     "mixed_partners": MixedPartners,
     "moved": Moved,
     "nearest": Nearest,
+    "neighbours_in_text": NeighboursInText,
     "noise": Noise,
     "propensity": PropensityWeights,
     "queue": Queue,
@@ -49,6 +51,6 @@ PARTS: dict[str, type[Edit]] = {
 
 __all__ = [
     "PARTS", "Attraction", "Composed", "Edit", "FalseNegative", "Given", "GroupWeights", "Hardness", "Margin", "Mined",
-    "Mixed", "MixedHardPair", "MixedOrdered", "MixedPartners", "Moved", "Nearest", "Noise", "PropensityWeights",
-    "Queue", "RowTemperature", "SameLabel", "Soften",
+    "Mixed", "MixedHardPair", "MixedOrdered", "MixedPartners", "Moved", "Nearest", "NeighboursInText", "Noise",
+    "PropensityWeights", "Queue", "RowTemperature", "SameLabel", "Soften",
 ]  # fmt: skip

@@ -158,6 +158,6 @@ def test_own_loops_cover_every_term_and_edit():
     assert set(EDITS) - {"composed", "mined", "nearest", "propensity", "queue", "soften"} == {
         "attraction", "false_negative", "given", "groups", "hardness", "margin", "mixed", "mixed_hard_pair",
         "mixed_ordered",
-        "mixed_partners", "moved", "noise", "same_label", "temperature",
+        "mixed_partners", "moved", "neighbours_in_text", "noise", "same_label", "temperature",
     }
     assert MaskedLM().needs

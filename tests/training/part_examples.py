@@ -186,6 +186,9 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
             {"use": "propensity", "neighbours": 3, "random": 3, "positive_threshold": 0.5, "negative_threshold": 0.5}
         ],
     },
+    ("edits", "neighbours_in_text"): {
+        "edits": [{"use": "neighbours_in_text", "window": 4}], "terms": [{"use": "supervised_contrast"}],
+    },
     ("views", "edited"): EDITED,
     ("companions", "similar_words"): EDITED,
     ("views", "shuffled"): {
