@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentemb.errors import ModelError, first_line
+from sentemb.errors import ModelError, RecipeError, first_line
 
 
 def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -40,6 +40,23 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> tuple[nn.
         pooler = {name: weight for name, weight in model.state_dict().items() if name.startswith("pooler.")}
         model.pooler = None
     return model.eval(), {} if missing & pooler.keys() else pooler
+
+
+def freeze(backbone: nn.Module, names: Sequence[str]) -> None:
+    """Take the modules of these names out of training; "" is the backbone itself.
+
+    Raises: RecipeError where it has no such module.
+    """
+    for name in names:
+        try:
+            module = backbone.get_submodule(name)
+        except AttributeError:
+            known = ", ".join(child for child, _ in backbone.named_children())
+            raise RecipeError(
+                f'encoder.freeze: the backbone has no module "{name}"; it has {known}, and those inside them '
+                '("encoder.layer.0")'
+            ) from None
+        module.requires_grad_(False)
 
 
 def load_pretrained(family: Any, folder: Path, *, trust_remote_code: bool, **options: Any) -> tuple[Any, set[str]]:

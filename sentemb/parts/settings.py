@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ def spell(annotation: Any) -> str:
         return f"{spell(arguments[0])} {bounds}".strip()
     if origin is typing.Literal:
         return " or ".join(map(shown, arguments))
-    if type(None) in arguments:
+    if origin in (typing.Union, types.UnionType):
         return " or ".join(spell(kind) for kind in arguments if kind is not type(None))
     words: dict[type, str] = {float: "number", int: "whole number", str: "text", bool: "true or false"}
     if isinstance(annotation, type) and origin is None:

@@ -77,7 +77,10 @@ def recipe_lines(recipe: Recipe) -> Iterator[str]:
     pooling = "" if encoder.pooling else "; pooling as saved with the checkpoint, else mean"
     limit = encoder.max_tokens or "the checkpoint's"
     yield ""
-    yield f"encoder  {encoder.backbone}{pooling}; max tokens {limit}{'; frozen' if encoder.freeze else ''}"
+    frozen = "; frozen" if encoder.freeze else ""
+    if not isinstance(encoder.freeze, bool):
+        frozen += f": {', '.join(encoder.freeze)}"
+    yield f"encoder  {encoder.backbone}{pooling}; max tokens {limit}{frozen}"
     for where, part in recipe.parts().items():
         marks = dict(part.given_marks)
         weight = f"{marks.pop('weight'):g} × " if "weight" in marks else ""

@@ -49,7 +49,7 @@ class EncoderSettings(Part):
         prompts: texts that are put in front, by name; saved with the model.
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run code that comes with the checkpoint.
-        freeze: keep the backbone as it is.
+        freeze: keep the backbone as it is, or only its modules of these names (``["embeddings", "encoder.layer.0"]``).
     """
 
     backbone: str
@@ -60,7 +60,7 @@ class EncoderSettings(Part):
     prompts: Mapping[str, str] = field(default_factory=dict)
     revision: str | None = None
     trust_remote_code: bool = False
-    freeze: bool = False
+    freeze: bool | Annotated[Sequence[str], AfterValidator(tuple)] = False
 
 
 @dataclass(frozen=True, kw_only=True)

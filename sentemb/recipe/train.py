@@ -14,6 +14,7 @@ from sentemb.data import tokenise
 from sentemb.data.data_source import DataSource, InMemory, TableData
 from sentemb.distributed import broadcast_object, join, leave
 from sentemb.encoder import Encoder
+from sentemb.encoder.backbone import freeze
 from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
@@ -79,7 +80,7 @@ def _encoder(recipe: Recipe) -> Encoder:
         trust_remote_code=spec.trust_remote_code, prompts=dict(spec.prompts), revision=spec.revision,
     )
     if spec.freeze:
-        encoder.module.backbone.requires_grad_(False)
+        freeze(encoder.module.backbone, ("",) if spec.freeze is True else spec.freeze)
     for adapter in spec.adapters:
         adapter.add_to(encoder.module.backbone)
     return encoder
