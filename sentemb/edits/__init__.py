@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sentemb.edits.attraction import Attraction
+from sentemb.edits.cluster_negatives import ClusterNegatives
 from sentemb.edits.composed import Composed
 from sentemb.edits.edit import Edit
 from sentemb.edits.false_negative import FalseNegative
@@ -28,6 +29,7 @@ from sentemb.edits.temperature import RowTemperature
 PARTS: dict[str, type[Edit]] = {
     "attraction": Attraction,
     "composed": Composed,
+    "cluster_negatives": ClusterNegatives,
     "false_negative": FalseNegative,
     "given": Given,
     "groups": GroupWeights,
@@ -50,7 +52,7 @@ PARTS: dict[str, type[Edit]] = {
 }
 
 __all__ = [
-    "PARTS", "Attraction", "Composed", "Edit", "FalseNegative", "Given", "GroupWeights", "Hardness", "Margin", "Mined",
-    "Mixed", "MixedHardPair", "MixedOrdered", "MixedPartners", "Moved", "Nearest", "NeighboursInText", "Noise",
-    "PropensityWeights", "Queue", "RowTemperature", "SameLabel", "Soften",
+    "PARTS", "Attraction", "ClusterNegatives", "Composed", "Edit", "FalseNegative", "Given", "GroupWeights",
+    "Hardness", "Margin", "Mined", "Mixed", "MixedHardPair", "MixedOrdered", "MixedPartners", "Moved", "Nearest",
+    "NeighboursInText", "Noise", "PropensityWeights", "Queue", "RowTemperature", "SameLabel", "Soften",
 ]  # fmt: skip

@@ -1,6 +1,8 @@
 """Loss terms, one a file: ``(table, batch) -> scalar`` of the whole batch, or this device's ``Share``."""
 
 from sentemb.terms.alignment import Alignment
+from sentemb.terms.attention_agreement import AttentionAgreement
+from sentemb.terms.bidirectional_margin import BidirectionalMargin
 from sentemb.terms.causal_lm import CausalLM
 from sentemb.terms.cosent import CoSENT
 from sentemb.terms.cosine_error import CosineError
@@ -13,7 +15,9 @@ from sentemb.terms.multi_view import MultiView
 from sentemb.terms.prototype_triplet import PrototypeTriplet
 from sentemb.terms.prototypes import PrototypeSoftmax
 from sentemb.terms.replaced_token_detection import ReplacedTokenDetection
+from sentemb.terms.self_guided import SelfGuided
 from sentemb.terms.spectral import Spectral
+from sentemb.terms.stay_near import StayNear
 from sentemb.terms.supervised_contrast import SupervisedContrast
 from sentemb.terms.term import Term
 from sentemb.terms.token_contrast import TokenContrast
@@ -24,6 +28,8 @@ from sentemb.terms.words import Words
 
 PARTS: dict[str, type[Term]] = {
     "alignment": Alignment,
+    "attention_agreement": AttentionAgreement,
+    "bidirectional_margin": BidirectionalMargin,
     "causal_lm": CausalLM,
     "cosent": CoSENT,
     "cosine_error": CosineError,
@@ -36,7 +42,9 @@ PARTS: dict[str, type[Term]] = {
     "prototype_triplet": PrototypeTriplet,
     "prototypes": PrototypeSoftmax,
     "replaced_token_detection": ReplacedTokenDetection,
+    "self_guided": SelfGuided,
     "spectral": Spectral,
+    "stay_near": StayNear,
     "supervised_contrast": SupervisedContrast,
     "token_contrast": TokenContrast,
     "triplet": Triplet,
@@ -46,7 +54,8 @@ PARTS: dict[str, type[Term]] = {
 }
 
 __all__ = [
-    "PARTS", "Alignment", "CausalLM", "CoSENT", "CosineError", "Decoupled", "Distill", "InfoNCE", "Local", "MaskedLM",
-    "MultiView", "PrototypeSoftmax", "PrototypeTriplet", "ReplacedTokenDetection", "Spectral", "SupervisedContrast",
-    "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "Words",
+    "PARTS", "Alignment", "AttentionAgreement", "BidirectionalMargin", "CausalLM", "CoSENT", "CosineError",
+    "Decoupled", "Distill", "InfoNCE", "Local", "MaskedLM", "MultiView", "PrototypeSoftmax", "PrototypeTriplet",
+    "ReplacedTokenDetection", "SelfGuided", "Spectral", "StayNear", "SupervisedContrast", "Term", "TokenContrast",
+    "Triplet", "Uniformity", "ViewContrast", "Words",
 ]  # fmt: skip

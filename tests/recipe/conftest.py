@@ -76,8 +76,13 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
         for place, companion in enumerate(tree.get("companions", [])):
             if "generator" in companion:
                 result.append(f"companions.{place}.generator={tiny_bert}")
+            if "model" in companion:
+                result.append(f"companions.{place}.model={tiny_bert}")
             if "count" in companion:
                 result.append(f"companions.{place}.count=4")
+        for place, term in enumerate(tree["terms"]):
+            if "layers" in term:
+                result.append(f"terms.{place}.layers=[0,2]")
         if "groups" in tree.get("train", {}).get("batches", {}):
             result.append("train.batches.groups=2")
         if "dev" in tree:

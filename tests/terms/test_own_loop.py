@@ -18,7 +18,8 @@ from sentemb.types import Share
 
 N, WIDTH = 6, 5
 MORE_THAN_EMBEDDINGS = {
-    "causal_lm", "distill", "local", "masked_lm", "prototypes", "replaced_token_detection", "token_contrast", "words",
+    "attention_agreement", "bidirectional_margin", "causal_lm", "distill", "local", "masked_lm", "prototypes",
+    "replaced_token_detection", "self_guided", "stay_near", "token_contrast", "words",
 }
 
 
@@ -43,7 +44,7 @@ def test_every_term_of_embeddings_is_the_term_of_their_table(name):
 
 @pytest.mark.parametrize("name", sorted(MORE_THAN_EMBEDDINGS))
 def test_a_term_that_needs_more_says_what(name):
-    with pytest.raises(RecipeError, match=f"{name} needs .*(tokens|companion)"):
+    with pytest.raises(RecipeError, match=f"{name} needs .*(tokens|companion|encoder)"):
         PARTS[name]()(*embeddings())
 
 
@@ -155,7 +156,7 @@ def test_an_edit_that_gives_no_table_is_named(make, words):
 
 def test_own_loops_cover_every_term_and_edit():
     assert set(PARTS) >= MORE_THAN_EMBEDDINGS
-    assert set(EDITS) - {"composed", "mined", "nearest", "propensity", "queue", "soften"} == {
+    assert set(EDITS) - {"cluster_negatives", "composed", "mined", "nearest", "propensity", "queue", "soften"} == {
         "attraction", "false_negative", "given", "groups", "hardness", "margin", "mixed", "mixed_hard_pair",
         "mixed_ordered",
         "mixed_partners", "moved", "neighbours_in_text", "noise", "same_label", "temperature",

@@ -12,6 +12,11 @@ INFO_NCE = {"use": "info_nce", "temperature": 0.1}
 MASKED = {"use": "masked", "of": ["anchor", "positive"], "probability": 0.4}
 DETECTOR = {"use": "detector", "generator": "BACKBONE"}
 
+CLUSTERS = {"use": "clusters", "count": 3, "start_below": 1.0, "rate": 0.1}
+GUIDED: dict[str, Any] = {
+    "companions": [{"use": "layers"}],
+    "encoder": {"heads": [{"use": "dense", "out_features": 12, "activation": "gelu", "train_only": True}]},
+}
 MINED: dict[str, Any] = {
     "views": {"use": "columns", "copies": [{"use": "mined"}]}, "edits": [{"use": "mined", "threshold": 0.9}],
     "companions": [{"use": "neighbours", "count": 4}],
@@ -36,6 +41,13 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
         "views": {"use": "columns", "copies": [MASKED]}, "companions": [DETECTOR],
     },
     ("terms", "local"): {"terms": [INFO_NCE, {"use": "local", "weight": 0.5}]},
+    ("terms", "attention_agreement"): {"terms": [INFO_NCE, {"use": "attention_agreement", "layers": [0, 2]}]},
+    ("terms", "self_guided"): {"terms": [{"use": "self_guided", "temperature": 0.1}], **GUIDED},
+    ("companions", "layers"): {
+        "terms": [INFO_NCE, {"use": "self_guided", "temperature": 0.5}],
+        "companions": [{"use": "layers", "first": 1}], "encoder": {"heads": [{"use": "mlp"}]},
+    },
+    ("terms", "stay_near"): {"terms": [INFO_NCE, {"use": "stay_near", "weight": 0.1}]},
     ("terms", "token_contrast"): {"terms": [INFO_NCE, {"use": "token_contrast", "margin": 0.9}]},
     ("terms", "words"): {"terms": [INFO_NCE, {"use": "words", "vocabulary": 12, "weight": 0.1}]},
     ("terms", "distill"): {
@@ -79,6 +91,14 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("companions", "centre"): {
         "edits": [{"use": "moved", "centre": True}], "companions": [{"use": "centre", "column": "positive"}],
+    },
+    ("companions", "clusters"): {
+        "edits": [{"use": "cluster_negatives"}], "terms": [INFO_NCE, {"use": "bidirectional_margin"}],
+        "companions": [CLUSTERS],
+    },
+    ("edits", "cluster_negatives"): {"edits": [{"use": "cluster_negatives"}], "companions": [CLUSTERS]},
+    ("terms", "bidirectional_margin"): {
+        "terms": [INFO_NCE, {"use": "bidirectional_margin", "inner": 0.1, "outer": 0.15}], "companions": [CLUSTERS],
     },
     ("edits", "noise"): {"edits": [{"use": "noise", "count": 7, "steps": 2}]},
     ("edits", "false_negative"): {

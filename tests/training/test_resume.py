@@ -27,6 +27,7 @@ RUNS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "detector": (("companions", "detector"), {"save_every": 2}),
     "memory of examples": (("companions", "per_example"), {"save_every": 1}),
     "keys of the average": (("edits", "soften"), {"save_every": 2}),
+    "clusters": (("companions", "clusters"), {"save_every": 2}),
     "batches of clusters": (
         ("companions", "prototypes"),
         {"save_every": 2, "batches": {"use": "grouped", "by": "prototypes", "groups": 2}},
