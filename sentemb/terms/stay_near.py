@@ -29,6 +29,10 @@ class StayNear(Term):
     Deviations: weights that ``encoder.freeze`` holds are left out; they add 0.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._weights: tuple[list[nn.Parameter]] | None = None  # in a tuple: not parameters of its own
+
     def faults(self, recipe: Mapping[str, Any]) -> list[str]:
         """Weights that no device has whole, or none that move."""
         train, encoder = recipe.get("train"), recipe.get("encoder")
@@ -43,13 +47,13 @@ class StayNear(Term):
         """Copy the weights that will be trained."""
         encoder: Any = build.encoder
         weights = [weight for weight in encoder.backbone.parameters() if weight.requires_grad]
-        self._weights: tuple[list[nn.Parameter]] = (weights,)  # not parameters of its own
+        self._weights = (weights,)
         for place, weight in enumerate(weights):
             # made again when a run is resumed, which loads the same checkpoint first
             self.register_buffer(f"start_{place}", weight.detach().clone(), persistent=False)
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        if "_weights" not in vars(self):
+        if self._weights is None:
             raise RecipeError(f"{self.name} needs the encoder: it works in recipes, where bind() gives it")
         pairs = zip(self._weights[0], self.buffers(recurse=False), strict=True)
         return torch.stack([(weight - start).square().sum() for weight, start in pairs]).sum()
