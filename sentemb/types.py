@@ -80,6 +80,7 @@ class View:
     column: TokenColumn
     ids: NDArray[np.int64]  # (rows,) example ids the texts come from
     targets: NDArray[np.int32] | None = None  # flat like column.flat: original token, or -100 where none is asked
+    dropout: float | None = None  # rate of the backbone's dropout while this view is encoded; None: the backbone's own
 
 
 Views = Mapping[str, View]  # "anchor", "positive", "negative_1", …, and copies such as "anchor.masked"

@@ -169,6 +169,23 @@ def eager_attention(backbone: Any) -> Iterator[None]:
 
 
 @contextmanager
+def dropout_at(module: nn.Module, rate: float | None) -> Iterator[None]:
+    """Another dropout rate in all places for a while, every place's own restored; None changes nothing."""
+    kinds = {"p": (nn.Dropout,), "attention_dropout": (nn.Module,)}
+    places = [] if rate is None else [
+        (part, name, value) for part in module.modules() for name, kind in kinds.items()
+        if isinstance(part, kind) and isinstance(value := getattr(part, name, None), (int, float))
+    ]
+    try:
+        for part, name, _ in places:
+            setattr(part, name, rate)
+        yield
+    finally:
+        for part, name, value in places:
+            setattr(part, name, value)
+
+
+@contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while, every submodule's own mode restored."""
     training = [part for part in module.modules() if part.training]

@@ -1,6 +1,7 @@
 """Loss terms, one a file: ``(table, batch) -> scalar`` of the whole batch, or this device's ``Share``."""
 
 from sentemb.terms.alignment import Alignment
+from sentemb.terms.all_views_contrast import AllViewsContrast
 from sentemb.terms.attention_agreement import AttentionAgreement
 from sentemb.terms.bidirectional_margin import BidirectionalMargin
 from sentemb.terms.causal_lm import CausalLM
@@ -28,6 +29,7 @@ from sentemb.terms.words import Words
 
 PARTS: dict[str, type[Term]] = {
     "alignment": Alignment,
+    "all_views_contrast": AllViewsContrast,
     "attention_agreement": AttentionAgreement,
     "bidirectional_margin": BidirectionalMargin,
     "causal_lm": CausalLM,
@@ -54,8 +56,8 @@ PARTS: dict[str, type[Term]] = {
 }
 
 __all__ = [
-    "PARTS", "Alignment", "AttentionAgreement", "BidirectionalMargin", "CausalLM", "CoSENT", "CosineError",
-    "Decoupled", "Distill", "InfoNCE", "Local", "MaskedLM", "MultiView", "PrototypeSoftmax", "PrototypeTriplet",
-    "ReplacedTokenDetection", "SelfGuided", "Spectral", "StayNear", "SupervisedContrast", "Term", "TokenContrast",
-    "Triplet", "Uniformity", "ViewContrast", "Words",
+    "PARTS", "Alignment", "AllViewsContrast", "AttentionAgreement", "BidirectionalMargin", "CausalLM", "CoSENT",
+    "CosineError", "Decoupled", "Distill", "InfoNCE", "Local", "MaskedLM", "MultiView", "PrototypeSoftmax",
+    "PrototypeTriplet", "ReplacedTokenDetection", "SelfGuided", "Spectral", "StayNear", "SupervisedContrast", "Term",
+    "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "Words",
 ]  # fmt: skip

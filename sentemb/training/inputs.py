@@ -44,10 +44,11 @@ class ViewUse:
 
 @dataclass(frozen=True, kw_only=True)
 class LengthGroup:
-    """Texts of similar length that are encoded at once, from all views that are encoded together."""
+    """Texts of similar length and one dropout rate that are encoded at once, from all views encoded together."""
 
     tokens: Tokens
-    rows: Tensor  # their positions among those views' rows, one view after the other
+    rows: Tensor  # their positions among the rows of all views that are encoded together, one view after the other
+    dropout: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,7 @@ class StepInput:
     score: Tensor | None  # (n,)
     margin: Tensor | None  # (n,)
     seed: int  # of the edits' generator
+    dropout: Mapping[str, float | None]  # rate of the views in ``use.separate``
 
     def to(self, device: torch.device) -> StepInput:
         """The same on a device (asynchronous where the tensors are pinned)."""
@@ -167,7 +169,7 @@ class Feed:
             sizes=sizes,
             local=local,
             use=use,
-            groups=self._groups([views[name].column for name in use.together], sizes, own_rows),
+            groups=self._groups([views[name] for name in use.together], sizes, own_rows),
             tokens={name: _tokens(views[name], own_rows, vocabulary.pad) for name in use.tokens},
             ids={name: torch.from_numpy(view.ids) for name, view in views.items()},
             text={name: torch.from_numpy(view.column.text) for name, view in views.items()},
@@ -175,27 +177,38 @@ class Feed:
             score=None if examples.score is None else torch.from_numpy(examples.score),
             margin=None if examples.margin is None else torch.from_numpy(examples.margin),
             seed=int(context.generator.integers(2**62)),
+            dropout={name: views[name].dropout for name in use.separate},
         )
 
     def _groups(
-        self, columns: Sequence[TokenColumn], sizes: Sequence[int], rows: NDArray[np.int64]
+        self, views: Sequence[View], sizes: Sequence[int], rows: NDArray[np.int64]
     ) -> tuple[LengthGroup, ...]:
-        """This device's rows of the columns by length, in a few groups or in chunks; they only save padding and memory.
+        """This device's rows of the views by length, in a few groups or in chunks; they only save padding and memory.
 
-        As many on every device, because sharded weights are gathered by all devices at once.
+        Views of different dropout rates stand in different groups. There are as many groups on every device, because
+        sharded weights are gathered by all devices at once.
         """
-        if not columns:
-            return ()
-        column, pad_id = concatenate([column.take(rows) for column in columns]), self.plan.encoder.vocabulary.pad
-        fewest, most = len(columns) * min(sizes), len(columns) * max(sizes)
+        groups: list[LengthGroup] = []
+        for rate in dict.fromkeys(view.dropout for view in views):
+            chosen = [place for place, view in enumerate(views) if view.dropout == rate]
+            column = concatenate([views[place].column.take(rows) for place in chosen])
+            position = np.concatenate([place * len(rows) + np.arange(len(rows)) for place in chosen])
+            count = self._group_count(len(chosen) * min(sizes), len(chosen) * max(sizes))
+            groups += [
+                LengthGroup(
+                    tokens=pad(column.take(part), self.plan.encoder.vocabulary.pad),
+                    rows=torch.from_numpy(position[part]), dropout=rate,
+                )
+                for part in np.array_split(np.argsort(column.lengths, kind="stable"), count)
+            ]
+        return tuple(groups)
+
+    def _group_count(self, fewest: int, most: int) -> int:
+        """Groups for the texts of which a device has ``fewest`` to ``most``."""
         if self.chunk_size is not None:
-            count = min(-(-most // self.chunk_size), fewest)
-        else:  # a GPU takes all texts at once: there, launching kernels costs more than padding
-            count = 1 if torch.cuda.is_available() else max(1, min(CPU_LENGTH_GROUPS, fewest // 8))
-        parts = np.array_split(np.argsort(column.lengths, kind="stable"), count)
-        return tuple(
-            LengthGroup(tokens=pad(column.take(part), pad_id), rows=torch.from_numpy(part)) for part in parts
-        )
+            return min(-(-most // self.chunk_size), fewest)
+        # a GPU takes all texts at once: there, launching kernels costs more than padding
+        return 1 if torch.cuda.is_available() else max(1, min(CPU_LENGTH_GROUPS, fewest // 8))
 
 
 def _tokens(view: View, rows: NDArray[np.int64], pad_id: int) -> Tokens:

@@ -12,7 +12,9 @@ sees exactly the whole batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from jaxtyping import Float
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from sentemb.companions.companion import Companion
 from sentemb.distributed import devices, gather_detached, gather_rows, sum_over_devices
 from sentemb.edits.edit import Edit
+from sentemb.encoder.backbone import dropout_at
 from sentemb.errors import NumericError, RecipeError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.table import in_batch_table, narrow_batch, narrow_table
@@ -142,19 +145,27 @@ class Objective(nn.Module):
         reads_attentions = "attentions" in self.needs
         pooled = []
         if inputs.use.together:
-            rows = [encoded.pooled for encoded in self.encoder.together([group.tokens for group in inputs.groups])]
+            rows = []
+            for rate, groups in groupby(inputs.groups, lambda group: group.dropout):
+                with self._dropout_at(rate):
+                    rows += [encoded.pooled for encoded in self.encoder.together([group.tokens for group in groups])]
             pooled.append(in_views(in_order(rows, inputs.groups), inputs))
-        separate = {
-            name: self.encoder(inputs.tokens[name], hidden=True, attentions=reads_attentions)
-            for name in inputs.use.separate
-        }
+        separate = {}
+        for name in inputs.use.separate:
+            with self._dropout_at(inputs.dropout[name]):
+                separate[name] = self.encoder(inputs.tokens[name], hidden=True, attentions=reads_attentions)
         pooled += [separate[name].pooled[:, None] for name in separate if name in inputs.use.embedded]
         return EncodedViews(pooled=torch.cat(pooled, dim=1), separate=separate)
 
     def encode_group(self, group: LengthGroup) -> Float[Tensor, "r d"]:
         """Pooled rows of one group of the views that are encoded together."""
-        pooled: Tensor = self.encoder.together([group.tokens])[0].pooled
+        with self._dropout_at(group.dropout):
+            pooled: Tensor = self.encoder.together([group.tokens])[0].pooled
         return pooled
+
+    def _dropout_at(self, rate: float | None) -> AbstractContextManager[None]:
+        assert isinstance(self.encoder, nn.Module)
+        return dropout_at(self.encoder, rate)
 
     # --------------------------------------------------------------------------------- right of the line
     def finish(self, encoded: EncodedViews, inputs: StepInput) -> Losses:

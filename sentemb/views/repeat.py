@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Lt
+from pydantic import AfterValidator
 
 from sentemb.types import Examples, View, ViewContext, Views
 from sentemb.views.view import ViewMaker
+
+Rates = Annotated[Sequence[Annotated[float, Ge(0), Lt(1)]], AfterValidator(tuple)]
 
 
 class Repeat(ViewMaker):
@@ -22,20 +25,28 @@ class Repeat(ViewMaker):
 
     Args:
         count: V, views of an example.
+        dropouts: the backbone's dropout rate for each view, in the order above; by default its own for all.
     Source: Shidani et al. 2024, ICLR, "Poly-View contrastive learning"; Koromilas et al. 2025, "A
-        principled framework for multi-view contrastive learning" (V views of an image).
+        principled framework for multi-view contrastive learning" (V views of an image); rates: Sedghamiz et al. 2021,
+        Findings of EMNLP, "SupCL-Seq".
     Deviations: dropout in place of image augmentations.
     """
 
     columns = frozenset({"anchor"})
 
-    def __init__(self, *, count: Annotated[int, Ge(2)] = 4) -> None:
-        self.count = count
+    def __init__(self, *, count: Annotated[int, Ge(2)] = 4, dropouts: Rates | None = None) -> None:
+        if dropouts is not None and len(dropouts) != count:
+            raise ValueError(f"dropouts has {len(dropouts)} rates for count = {count} views; give one for each")
+        self.count, self.dropouts = count, dropouts
 
     def makes(self, columns: Collection[str]) -> tuple[str, ...]:
         """Anchor, positive, positive_2, …"""
         return ("anchor", "positive", *(f"positive_{i}" for i in range(2, self.count)))
 
     def __call__(self, examples: Examples, context: ViewContext) -> Views:
-        """One and the same view under every name."""
-        return dict.fromkeys(self.makes(()), View(column=examples.columns["anchor"], ids=examples.ids))
+        """One and the same text under every name."""
+        rates: Sequence[float | None] = self.dropouts or [None] * self.count
+        return {
+            name: View(column=examples.columns["anchor"], ids=examples.ids, dropout=rate)
+            for name, rate in zip(self.makes(()), rates, strict=True)
+        }

@@ -132,8 +132,15 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
         "views": {"use": "repeat", "count": 3},
         "terms": [{"use": "view_contrast", "of": ["positive", "positive_2"], "temperature": 0.1}],
     },
+    ("terms", "all_views_contrast"): {
+        "views": {"use": "repeat", "count": 3},
+        "terms": [
+            {"use": "all_views_contrast"}, {"use": "all_views_contrast", "same_label": False, "name": "examples"},
+        ],
+    },
     ("views", "repeat"): {
-        "views": {"use": "repeat", "count": 3}, "edits": [{"use": "given"}], "terms": [{"use": "supervised_contrast"}],
+        "views": {"use": "repeat", "count": 3, "dropouts": [0.0, 0, 0.0]}, "edits": [{"use": "given"}],
+        "terms": [{"use": "supervised_contrast"}],
     },
     ("edits", "groups"): {
         "edits": [
