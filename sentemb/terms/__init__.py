@@ -5,6 +5,7 @@ from sentemb.terms.all_views_contrast import AllViewsContrast
 from sentemb.terms.attention_agreement import AttentionAgreement
 from sentemb.terms.bidirectional_margin import BidirectionalMargin
 from sentemb.terms.causal_lm import CausalLM
+from sentemb.terms.cell_entropy import CellEntropy
 from sentemb.terms.cosent import CoSENT
 from sentemb.terms.cosine_error import CosineError
 from sentemb.terms.decoupled import Decoupled
@@ -33,6 +34,7 @@ PARTS: dict[str, type[Term]] = {
     "attention_agreement": AttentionAgreement,
     "bidirectional_margin": BidirectionalMargin,
     "causal_lm": CausalLM,
+    "cell_entropy": CellEntropy,
     "cosent": CoSENT,
     "cosine_error": CosineError,
     "decoupled": Decoupled,
@@ -56,8 +58,8 @@ PARTS: dict[str, type[Term]] = {
 }
 
 __all__ = [
-    "PARTS", "Alignment", "AllViewsContrast", "AttentionAgreement", "BidirectionalMargin", "CausalLM", "CoSENT",
-    "CosineError", "Decoupled", "Distill", "InfoNCE", "Local", "MaskedLM", "MultiView", "PrototypeSoftmax",
+    "PARTS", "Alignment", "AllViewsContrast", "AttentionAgreement", "BidirectionalMargin", "CausalLM", "CellEntropy",
+    "CoSENT", "CosineError", "Decoupled", "Distill", "InfoNCE", "Local", "MaskedLM", "MultiView", "PrototypeSoftmax",
     "PrototypeTriplet", "ReplacedTokenDetection", "SelfGuided", "Spectral", "StayNear", "SupervisedContrast", "Term",
     "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "Words",
 ]  # fmt: skip
