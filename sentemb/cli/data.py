@@ -1,4 +1,4 @@
-"""``sentemb data fetch`` and ``sentemb data verify``."""
+"""``sentemb data fetch``, ``sentemb data verify`` and ``sentemb data grade``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sentemb.cli.options import Seed
+
 if TYPE_CHECKING:
     from sentemb.evaluate.suites import Suite
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluation data for offline use.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluation data and training pairs.")
 
 Suites = Annotated[
     list[str] | None,
@@ -74,6 +76,32 @@ def verify(data_dir: Root, suite: Suites = None, task: Tasks = None) -> None:
     typer.echo(f"{ready} tasks are ready" + (f", {len(faults)} faults" if faults else ""))
     if faults:
         raise typer.Exit(1)
+
+
+@app.command()
+def grade(
+    pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="file of anchor, positive and score, 0 to 1")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write: .jsonl")],
+    seed: Seed = 42,
+) -> None:
+    """Make pairs that a language model scored fit for training (recipes claif-bert-base and claif-minilm).
+
+    Leaves out pairs of equal texts, pairs with a mask left over, repeated pairs, and an anchor's pairs beyond two of
+    one score. Scores y become 0.8 y + 0.1, and every anchor gets two random partners of score 0.
+    """
+    from json import dumps
+
+    from sentemb.data.graded_pairs import grade_pairs, read_scored_pairs
+    from sentemb.files import write_text
+
+    graded = grade_pairs(read_scored_pairs(pairs), seed=seed)
+    rows = ({"anchor": anchor, "positive": positive, "score": round(score, 6)}
+            for anchor, positive, score in graded.pairs)
+    write_text(output, "".join(dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    typer.echo(
+        f"{output}: {len(graded.pairs):,} pairs; left out: {graded.identical:,} of equal texts, {graded.masked:,} with "
+        f"a mask, {graded.repeated:,} repeated, {graded.crowded:,} of an anchor's many of one score"
+    )
 
 
 def _suites(names: list[str] | None, tasks: list[str] | None) -> list[Suite]:
