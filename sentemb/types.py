@@ -179,6 +179,7 @@ class SentenceModule(Protocol):
     """The trainable module inside an ``Encoder``, as parts see it (an ``nn.Module``)."""
 
     width: int  # of project()'s output
+    pooled_width: int  # of its input
 
     def __call__(self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False) -> Encoded: ...
 
@@ -247,6 +248,11 @@ class Component(Part, nn.Module):
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Once before training, on the whole tokenised data set; deterministic. The default does nothing."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of the files that it reads beside the data, for ``sentemb check``."""
+        return ()
 
     def faults(self, recipe: Mapping[str, Any]) -> list[str]:
         """What is wrong with it among the other fields of a recipe (by name; those that are wrong are absent)."""

@@ -32,7 +32,8 @@ class EncoderModule(nn.Module):
         self.heads = nn.ModuleList()
         self.pools_prompt = pools_prompt
         config: Any = backbone.config
-        self.width = self.exported_width = pooling.bind(config.hidden_size, config.num_hidden_layers)
+        self.pooled_width = pooling.bind(config.hidden_size, config.num_hidden_layers)
+        self.width = self.exported_width = self.pooled_width
 
     def add_head(self, head: Head) -> None:
         """Bind a head behind the others."""

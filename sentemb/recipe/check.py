@@ -17,10 +17,11 @@ from sentemb.encoder.source import PACKAGE, locate
 from sentemb.encoder.tokeniser import load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
 from sentemb.evaluate.evaluation import check_dev
-from sentemb.recipe.needs import check_data, class_faults, views_of
+from sentemb.recipe.needs import check_data, class_faults, parts_of, views_of
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
 from sentemb.training.memory import BackboneShape, estimate, free_memory, read_shape
+from sentemb.types import Component
 
 ROWS = 1000  # of the data that are looked at
 
@@ -64,6 +65,14 @@ def check(recipe: str | Path | Recipe) -> Report:
         for source in companion.checkpoints:
             with noted():
                 _folder(report, f"companions[{i}] ({companion.name})", source)
+    for where, part in parts_of(vars(recipe)).items():
+        if not isinstance(part, Component):
+            continue
+        for file in part.files:
+            with noted():
+                if not Path(file).expanduser().is_file():
+                    raise RecipeError(f"{where} ({part.name}): there is no file {file}")
+                report.verified.append(f"file {file}")
     with noted():
         table = _data(report)
     with noted():

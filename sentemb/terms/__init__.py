@@ -10,6 +10,7 @@ from sentemb.terms.cosent import CoSENT
 from sentemb.terms.cosine_error import CosineError
 from sentemb.terms.decoupled import Decoupled
 from sentemb.terms.distill import Distill
+from sentemb.terms.grounded_contrast import GroundedContrast
 from sentemb.terms.info_nce import InfoNCE
 from sentemb.terms.local import Local
 from sentemb.terms.masked_lm import MaskedLM
@@ -39,6 +40,7 @@ PARTS: dict[str, type[Term]] = {
     "cosine_error": CosineError,
     "decoupled": Decoupled,
     "distill": Distill,
+    "grounded_contrast": GroundedContrast,
     "info_nce": InfoNCE,
     "local": Local,
     "masked_lm": MaskedLM,
@@ -59,7 +61,7 @@ PARTS: dict[str, type[Term]] = {
 
 __all__ = [
     "PARTS", "Alignment", "AllViewsContrast", "AttentionAgreement", "BidirectionalMargin", "CausalLM", "CellEntropy",
-    "CoSENT", "CosineError", "Decoupled", "Distill", "InfoNCE", "Local", "MaskedLM", "MultiView", "PrototypeSoftmax",
-    "PrototypeTriplet", "ReplacedTokenDetection", "SelfGuided", "Spectral", "StayNear", "SupervisedContrast", "Term",
-    "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "Words",
+    "CoSENT", "CosineError", "Decoupled", "Distill", "GroundedContrast", "InfoNCE", "Local", "MaskedLM", "MultiView",
+    "PrototypeSoftmax", "PrototypeTriplet", "ReplacedTokenDetection", "SelfGuided", "Spectral", "StayNear",
+    "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "Words",
 ]  # fmt: skip

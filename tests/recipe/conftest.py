@@ -22,7 +22,7 @@ def sentences(count: int, seed: int) -> list[str]:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """lines.txt, labelled.csv, triplets.jsonl and dev.tsv."""
+    """lines.txt, labelled.csv, triplets.jsonl, dev.tsv, and vectors.npy for the lines."""
     folder = tmp_path_factory.mktemp("data")
     first, second, third = (sentences(60, seed) for seed in (1, 2, 3))
     (folder / "lines.txt").write_text("\n".join(first) + "\n")
@@ -39,6 +39,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     lines = [f"{a}\t{b}\t{i % 5}" for i, (a, b) in enumerate(zip(first[:20], second[:20], strict=True))]
     (folder / "dev.tsv").write_text("sentence1\tsentence2\tscore\n" + "\n".join(lines) + "\n")
+    np.save(folder / "vectors.npy", np.random.default_rng(4).normal(size=(len(first), 6)).astype(np.float32))
     return folder
 
 
@@ -65,10 +66,15 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
     def overrides(tree: dict) -> list[str]:
         is_decoder = any(term["use"] == "causal_lm" for term in tree["terms"])
         file = {"lines": "lines.txt", "triplets": "triplets.jsonl", "pairs": "pairs.jsonl"}[tree["data"]["use"]]
-        file = "labelled.csv" if tree["data"]["path"] == "labelled.csv" else file
+        if tree["data"]["use"] == "lines" and tree["data"]["path"].endswith(".csv"):
+            file = "labelled.csv"
         result = [
             f"encoder.backbone={tiny_decoder if is_decoder else tiny_bert}", f"data.path={data_dir / file}",
             "train.batch_size=8", "train.max_steps=2", "train.precision=fp32",
+        ]
+        result += [
+            f"terms.{place}.path={data_dir / 'vectors.npy'}"
+            for place, term in enumerate(tree["terms"]) if "path" in term
         ]
         for place, head in enumerate(tree["encoder"].get("heads", [])):
             if "groups" in head:

@@ -64,6 +64,12 @@ def test_checkpoints_of_companions_are_looked_for(faults, tmp_path):
     assert f"companions[0] (detector) = {tmp_path / 'nowhere'}: no such folder" in said
 
 
+def test_files_of_parts_are_looked_for(faults, data_dir):
+    term = '{{ use = "grounded_contrast", path = "{}" }}'
+    assert "terms[0] (grounded_contrast): there is no file /none.npy" in faults(f"terms=[{term.format('/none.npy')}]")
+    assert "there is no file" not in faults(f"terms=[{term.format(data_dir / 'vectors.npy')}]", "data.path=/nowhere")
+
+
 def test_parts_that_read_keys_ask_for_them(faults):
     momentum = "companions=[{use='momentum'}]"
     wanted = 'give the companion "momentum" keys = true'

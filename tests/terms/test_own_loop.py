@@ -18,8 +18,8 @@ from sentemb.types import Share
 
 N, WIDTH = 6, 5
 MORE_THAN_EMBEDDINGS = {
-    "attention_agreement", "bidirectional_margin", "causal_lm", "distill", "local", "masked_lm", "prototypes",
-    "replaced_token_detection", "self_guided", "stay_near", "token_contrast", "words",
+    "attention_agreement", "bidirectional_margin", "causal_lm", "distill", "grounded_contrast", "local", "masked_lm",
+    "prototypes", "replaced_token_detection", "self_guided", "stay_near", "token_contrast", "words",
 }
 
 
@@ -44,7 +44,7 @@ def test_every_term_of_embeddings_is_the_term_of_their_table(name):
 
 @pytest.mark.parametrize("name", sorted(MORE_THAN_EMBEDDINGS))
 def test_a_term_that_needs_more_says_what(name):
-    with pytest.raises(RecipeError, match=f"{name} needs .*(tokens|companion|encoder)"):
+    with pytest.raises(RecipeError, match=f"{name} needs .*(tokens|companion|encoder|pooled)"):
         PARTS[name]()(*embeddings())
 
 

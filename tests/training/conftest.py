@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ranks import Ranks
 
@@ -30,7 +31,7 @@ def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Anchor, positive, two hard negatives, a class and a score; some texts recur."""
+    """Anchor, positive, two hard negatives, a class and a score; some texts recur. Beside it a vector for most rows."""
     draw = random.Random(5)
 
     def text() -> str:
@@ -46,6 +47,9 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         })
     path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    vectors = np.random.default_rng(6).normal(size=(len(rows), 6)).astype(np.float32)
+    vectors[::3] = np.nan
+    np.save(path.with_suffix(".npy"), vectors)
     return path
 
 

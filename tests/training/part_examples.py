@@ -6,6 +6,8 @@ parameters or needs other parts beside it. ``test_matrix`` fails for a part that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 INFO_NCE = {"use": "info_nce", "temperature": 0.1}
@@ -127,6 +129,10 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("edits", "temperature"): {"edits": [{"use": "temperature", "policy": "spread", "rho": 0.2, "temperature": 0.1}]},
     ("terms", "multi_view"): {
         "views": {"use": "repeat", "count": 3}, "terms": [{"use": "multi_view", "kind": "arithmetic"}],
+    },
+    ("terms", "grounded_contrast"): {
+        "terms": [INFO_NCE, {"use": "grounded_contrast", "path": "VECTORS", "width": 5, "temperature": 0.2}],
+        "encoder": {"heads": [{"use": "dense", "out_features": 12, "train_only": True}]},
     },
     ("terms", "view_contrast"): {
         "views": {"use": "repeat", "count": 3},
@@ -260,12 +266,12 @@ def tree_of(room: str, name: str, backbone: str, data: str, **train: Any) -> dic
             **({"nested_dims": [8, 20]} if room == "train" else {}), **train,
         },
     }
-    return _with_backbone(tree, backbone)
+    return _with_files(tree, {"BACKBONE": backbone, "VECTORS": str(Path(data).with_suffix(".npy"))})
 
 
-def _with_backbone(value: Any, backbone: str) -> Any:
+def _with_files(value: Any, files: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {key: _with_backbone(entry, backbone) for key, entry in value.items()}
+        return {key: _with_files(entry, files) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_with_backbone(entry, backbone) for entry in value]
-    return backbone if value == "BACKBONE" else value
+        return [_with_files(entry, files) for entry in value]
+    return files.get(value, value) if isinstance(value, str) else value
