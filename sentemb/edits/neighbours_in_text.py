@@ -28,7 +28,7 @@ class NeighboursInText(Edit):
     Source: Logeswaran & Lee 2018, ICLR, "An efficient framework for learning sentence representations"
         (Quick-Thoughts), released code.
     Deviations: the released code sets the similarity of a sentence with itself to 0, where it stays a candidate; here
-        it is none. It knows no documents. Two encoders are one here, and their candidates the positive view.
+        it is none. The code knows no documents. It trains two encoders; here one makes anchors and candidates.
     """
 
     def __init__(self, *, window: Count = 1) -> None:

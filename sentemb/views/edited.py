@@ -44,10 +44,10 @@ class Edited(ViewMaker):
     Args:
         first: edits of the anchor, one after the other.
         second: edits of the positive.
-        delete_share: see above.
-        spans: see above.
-        span_share: of a text's tokens; together the spans are at most half of them.
-        substitute_share: see above.
+        delete_share: chance of every token to be deleted by ``delete_words``.
+        spans: how many spans ``delete_spans`` deletes, or pairs of spans ``swap_spans`` swaps.
+        span_share: length of a span as a share of the text's tokens; all spans together are at most half of them.
+        substitute_share: chance of every token to be replaced by ``substitute``.
         marker: put one mask token in the place of every run of deleted tokens.
     Returns: ``anchor`` and ``positive``, with the ids and content hashes of the sentence itself.
     Raises:

@@ -10,7 +10,7 @@ import torch
 
 from sentemb.errors import RecipeError
 from sentemb.maths.table import in_batch_table
-from sentemb.terms import AllViewsContrast, InfoNCE, MultiView
+from sentemb.terms import AllViewsContrast, MultiView
 from sentemb.types import Batch, Rows
 
 NAMES = ("anchor", "positive", "positive_2", "positive_3")
@@ -75,18 +75,6 @@ def test_two_views_of_different_classes_are_nt_xent():
     table = in_batch_table(batch.views["anchor"], batch.views["positive"])
     expected = MultiView(kind="pairs", negatives="all", temperature=0.3)(table, batch).item()
     assert loss_of(batch, temperature=0.3).item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_between_two_views_only_it_is_info_nce():
-    # rows of two views whose own views are orthogonal to themselves as far as can be: the same-view terms vanish
-    n, temperature = 3, 0.01
-    batch = random_batch(2, n=n)
-    anchor, positive = (rows.embedding for rows in batch.views.values())
-    near = positive / positive.norm(dim=1, keepdim=True)
-    close = near + 1e-3 * anchor
-    batch = batch_of({"anchor": close, "positive": near}, [0, 1, 2])
-    both = InfoNCE(temperature=temperature, directions="both")(in_batch_table(*batch.views.values()), batch)
-    assert loss_of(batch, temperature=temperature).item() == pytest.approx(both.item(), abs=1e-6)
 
 
 def test_order_of_views_and_examples_does_not_matter():
