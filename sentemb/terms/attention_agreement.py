@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from annotated_types import Len
 from jaxtyping import Bool, Float
-from pydantic import AfterValidator
 from torch import Tensor
 
 from sentemb.errors import RecipeError
@@ -31,7 +27,7 @@ class AttentionAgreement(Term):
     other. Attention weights are computed by the plain forward pass, one view at a time, which is slower.
 
     Args:
-        layers: first layer and the one after the last, counted from 0; the last third of the encoder in miCSE.
+        layers: first layer and the one after the last, counted from 0; 7 to 10 of BERT-base's 12 in miCSE.
     Returns: this device's share over texts, heads and m. A padded cell never counts.
     Raises:
         ValueError: layers that make no pairs.
@@ -43,7 +39,7 @@ class AttentionAgreement(Term):
         weight falls with the longest text: with equal weights the term counts more here.
     """
 
-    def __init__(self, *, layers: Annotated[tuple[Whole, ...], Len(2, 2), AfterValidator(tuple)] = (7, 11)) -> None:
+    def __init__(self, *, layers: tuple[Whole, Whole] = (7, 11)) -> None:
         super().__init__()
         if layers[1] <= layers[0] or (layers[1] - layers[0]) % 2:
             raise ValueError(f"layers = {list(layers)}; from the first to before the second must be 2, 4, … layers")
