@@ -43,6 +43,13 @@ class Layers(FrozenEncoder):
         super().__init__(model=model)
         self.first = first
 
+    def faults(self, recipe: Mapping[str, Any]) -> list[str]:
+        """Sharded weights, with which transformers gives no states of layers."""
+        train = recipe.get("train")
+        if train is None or not train.shard:
+            return []
+        return ["reads the states of all layers, which sharded backbones do not give; leave out train.shard = true"]
+
     @torch.no_grad()
     def observe(self, tokens: Mapping[str, Tokens], views: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The layers of this device's anchors."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -46,6 +49,13 @@ class AttentionAgreement(Term):
         self.layers = layers
         self.encodes = frozenset({"anchor", "positive"})
         self.needs = frozenset({"attentions", "tokens", "view:anchor", "view:positive"})
+
+    def faults(self, recipe: Mapping[str, Any]) -> list[str]:
+        """Sharded weights, with which transformers gives no attention weights."""
+        train = recipe.get("train")
+        if train is None or not train.shard:
+            return []
+        return ["reads attention weights, which sharded backbones do not give; leave out train.shard = true"]
 
     def forward(self, table: PairScores, batch: Batch) -> Share:
         """The share of this device's texts."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_module import VOCABULARY
 
-from sentemb import Encoder
+from sentemb import Encoder, Recipe, TrainSettings
 from sentemb.companions import Layers
 from sentemb.errors import CheckpointError, RecipeError
 from sentemb.types import Build, Tokens
@@ -71,3 +71,5 @@ def test_refuses_layers_that_are_not_there(tiny_bert: Path):
         layers_of(tiny_bert, first=3).observe(TOKENS, {})
     with pytest.raises(ValueError, match="first"):
         Layers(first=-1)
+    with pytest.raises(ValueError, match=r"leave out train\.shard = true"):
+        Recipe.named("simcse-unsup-minilm").replace(companions=[Layers()], train=TrainSettings(shard=True))

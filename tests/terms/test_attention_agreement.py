@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sentemb import Encoder
+from sentemb import Encoder, Recipe, TrainSettings
 from sentemb.errors import RecipeError
 from sentemb.terms import AttentionAgreement
 from sentemb.types import Batch, Encoded, Rows, Tokens
@@ -157,3 +157,5 @@ def test_refuses_layers_without_pairs_and_layers_that_are_not_there(table_of):
             AttentionAgreement(layers=layers)
     with pytest.raises(RecipeError, match=r"layers = \[7, 11\], but the backbone has 4 layers"):
         AttentionAgreement()(table_of(torch.eye(2)), batch_of(maps_of(0), maps_of(1)))
+    with pytest.raises(ValueError, match=r"leave out train\.shard = true"):
+        Recipe.named("micse-minilm").replace(train=TrainSettings(shard=True))
