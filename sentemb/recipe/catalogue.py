@@ -67,7 +67,7 @@ def find_parts(name: str) -> list[tuple[str, type[Part]]]:
 
 
 def recipe_lines(recipe: Recipe) -> Iterator[str]:
-    """A recipe resolved: every part in the order in which data flow through them."""
+    """A recipe resolved: every part in the order in which data flow through them, in a screen or two."""
     yield recipe.name
     facts = {"source": recipe.source, "expected": _scores(recipe.expected), "note": recipe.note}
     for label, text in {**facts, "hash": recipe.hash[:16]}.items():
@@ -84,13 +84,11 @@ def recipe_lines(recipe: Recipe) -> Iterator[str]:
     for where, part in recipe.parts().items():
         marks = dict(part.given_marks)
         weight = f"{marks.pop('weight'):g} × " if "weight" in marks else ""
-        named = f' "{marks["name"]}"' if "name" in marks else ""
-        yield ""
+        named = f' "{marks.pop("name")}"' if "name" in marks else ""
         yield from _headed_lines(f"{where}  {weight}{room(part.room).name_of(type(part))}{named}", type(part))
-        given = [f"{name} = {shown(value)}" for name, value in part.settings.items() if value not in (None, (), {}, "")]
-        if given:
-            yield from _wrapped("with", ", ".join(given))
-        yield f"    at {describe(type(part)).location}"
+        settings = {**part.settings, **marks}.items()
+        given = ", ".join(f"{name} = {shown(value)}" for name, value in settings if value not in (None, (), {}, ""))
+        yield from _wrapped(f"with {given}," if given else "", f"at {describe(type(part)).location}")
     yield ""
     chosen = recipe.train.changed_settings()
     yield "train  " + (", ".join(f"{key} = {value}" for key, value in chosen.items()) or "all defaults")
@@ -100,6 +98,8 @@ def part_lines(where: str, cls: type[Part]) -> Iterator[str]:
     """A part: what it is, and what its settings mean."""
     facts = describe(cls)
     yield from _headed_lines(f"{where}/{room(where).name_of(cls)}", cls)
+    if facts.deviations and not facts.deviations.lower().startswith("none"):
+        yield from _wrapped("deviates", facts.deviations)
     yield f"    at {facts.location}"
     for name, setting in settings_of(cls).items():
         value = "none" if setting.default in (None, (), {}) else shown(setting.default)
@@ -116,8 +116,6 @@ def _headed_lines(heading: str, cls: type[Part]) -> Iterator[str]:
         yield f"    {line}"
     if facts.source:
         yield from _wrapped("source", facts.source)
-    if facts.deviations and not facts.deviations.lower().startswith("none"):
-        yield from _wrapped("deviates", facts.deviations)
 
 
 def _wrapped(label: str, text: str) -> list[str]:

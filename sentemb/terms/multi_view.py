@@ -22,7 +22,9 @@ Negatives = Literal["other", "all", "same"]
 
 
 class MultiView(Term):
-    """Contrast over V views of every example, which reads the views, not the table. With unit embeddings u_ia,
+    """Contrast over V views of every example; reads the views, not the table.
+
+    With unit embeddings u_ia of example i in view a,
 
         e(ia, jb) = exp(u_ia · u_jb / τ),   N_ia = Σ_{j ≠ i} Σ_{b ∈ B(a)} e(ia, jb)
         p_iab = e(ia, ib) / (e(ia, ib) + N_ia)

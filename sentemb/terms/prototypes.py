@@ -25,8 +25,9 @@ Target = Literal["swapped", "assigned", "label"]
 
 
 class PrototypeSoftmax(Term):
-    """Cross-entropy of the softmax over the K prototypes of the companion ``prototypes``. With unit embeddings u_ia of
-    example i in view a (anchor, positive, positive_2, …) and unit prototypes C_k,
+    """Cross-entropy of the softmax over the K prototypes of the companion ``prototypes``.
+
+    With unit embeddings u_ia of example i in view a (anchor, positive, positive_2, …) and unit prototypes C_k,
 
         p_k(u) ∝ exp( u · C_k / τ + log π_k )
         swapped    -mean_{i, a ≠ b} Σ_k q_k(u_ia) log p_k(u_ib),  q = Sinkhorn(exp(u · C / ε)) over batch and history
