@@ -252,5 +252,6 @@ def _report(index: SearchIndex, as_json: bool = False) -> None:
     if tuned is not None:
         what = "real queries" if tuned.measured_on == "queries" else (
             "documents as queries; real ones find less, see sentemb index tune")
-        typer.echo(f"  recall@10 {tuned.recall:.4f} on {what} (target {tuned.target_recall:g}"
-                   f"{'' if tuned.reached else ', not reached'}), effort {tuned.effort or 'all'}, oversample {tuned.oversample}")
+        reached = "" if tuned.reached else ", not reached"
+        typer.echo(f"  recall@10 {tuned.recall:.4f} on {what} (target {tuned.target_recall:g}{reached}), "
+                   f"effort {tuned.effort or 'all'}, oversample {tuned.oversample}")
