@@ -23,6 +23,7 @@ from sentemb.parts import Part, room
 Similarity = Literal["cosine", "dot"]
 Cosine = Annotated[float, Gt(-1), Le(1)]  # as a setting: a threshold
 Temperature = Annotated[float, Ge(1e-4)]  # as a setting; below it float32 cannot tell logits apart
+UNKNOWN = -1  # of ids, content hashes and labels; equal to nothing, not even to itself
 Vectors = NDArray[np.float32]  # (texts, width)
 
 

@@ -17,9 +17,8 @@ from sentemb.distributed import devices, gather_detached, split_sizes
 from sentemb.encoder.heads import Head
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32, pairwise
-from sentemb.maths.table import UNKNOWN
 from sentemb.parts import Count
-from sentemb.types import Batch, Build, PairScores, SentenceModule, Services, Tokens
+from sentemb.types import UNKNOWN, Batch, Build, PairScores, SentenceModule, Services, Tokens
 
 
 class Momentum(Companion):
@@ -155,8 +154,8 @@ class Momentum(Companion):
 def _newest(known: Int[Tensor, " k"], texts: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Bool[Tensor, " n"]]:
     """The last place of every text among ``known``, and whether it is there; an unknown text is nowhere."""
     ascending, order = known.sort(stable=True)
-    place = (torch.searchsorted(ascending, texts, right=True) - 1).clamp(min=0)
-    return order[place], (ascending[place] == texts) & (texts != UNKNOWN)
+    position = (torch.searchsorted(ascending, texts, right=True) - 1).clamp(min=0)
+    return order[position], (ascending[position] == texts) & (texts != UNKNOWN)
 
 
 def teacher_similarity(

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from sentemb.companions.companion import Companion
 from sentemb.maths.softmax import faults_of_spread, masked_logsumexp
-from sentemb.maths.table import UNKNOWN
 from sentemb.parts import Fraction, NonNegative, Positive
-from sentemb.types import Batch, Examples, SentenceModule, Services, Temperature
+from sentemb.types import UNKNOWN, Batch, Examples, SentenceModule, Services, Temperature
 
 _LARGEST_SLOPE = 3.0  # the released code clips the temperatures' gradient here, where both sides are of one kind
 
@@ -106,10 +105,10 @@ class PerExample(Companion):
         """
         same = _same_example(ids, is_counted)
         log_g = masked_logsumexp(log_mean.expand(len(ids), -1), same, empty=0.0) - _count(same).log()
-        place = ids.clamp(min=0)
-        kept, new = log_mean.new_tensor([1 - self.gamma, self.gamma]).log()
-        moved = torch.logaddexp(self.log_u[place].to(log_g.dtype) + kept, log_g + new)
-        return torch.where(self.is_seen[place] & (ids != UNKNOWN), moved, log_g)
+        rows = ids.clamp(min=0)
+        log_earlier, log_visit = log_mean.new_tensor([1 - self.gamma, self.gamma]).log()
+        moved = torch.logaddexp(self.log_u[rows].to(log_g.dtype) + log_earlier, log_g + log_visit)
+        return torch.where(self.is_seen[rows] & (ids != UNKNOWN), moved, log_g)
 
     @torch.no_grad()
     def remember(

@@ -19,9 +19,9 @@ from sentemb.distributed import broadcast_object
 from sentemb.errors import DataError
 from sentemb.maths.clusters import k_means
 from sentemb.maths.similarity import at_least_float32
-from sentemb.maths.table import UNKNOWN, contrasted_views
+from sentemb.maths.table import contrasted_views
 from sentemb.parts import Count, Whole
-from sentemb.types import Batch, Build, Examples, SentenceModule, Services
+from sentemb.types import UNKNOWN, Batch, Build, Examples, SentenceModule, Services
 
 
 class Prototypes(Companion):

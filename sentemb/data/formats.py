@@ -80,12 +80,12 @@ def _json_object(raw: bytes, file: str, number: int, faults: Faults) -> dict[str
         row = json.loads(line.rstrip("\r\n"))
         if b"\\u" in raw:  # only an escape can smuggle in half a surrogate pair
             json.dumps(row, ensure_ascii=False).encode("utf-8")
-        found = f"found {type(row).__name__}"
+        fault = f"found {type(row).__name__}"
     except (ValueError, RecursionError) as error:
-        row, found = None, f"no JSON object: {first_line(error)}"
+        row, fault = None, f"no JSON object: {first_line(error)}"
     if isinstance(row, dict):
         return row
-    faults.add(file, number, f"{found}; one JSON object a line is expected")
+    faults.add(file, number, f"{fault}; one JSON object a line is expected")
     return None
 
 

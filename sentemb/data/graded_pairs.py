@@ -70,10 +70,10 @@ def grade_pairs(scored: list[Pair], *, seed: int = 42) -> GradedPairs:
         chosen.setdefault(anchor, []).append((anchor, positive, CONTRAST * score + LEVEL))
     anchors, generator = list(chosen), np.random.default_rng(seed)
     pairs: list[Pair] = []
-    for place, anchor in enumerate(anchors):
+    for number, anchor in enumerate(anchors):
         pairs += chosen[anchor]
         others = generator.choice(len(anchors) - 1, size=min(PARTNERS, len(anchors) - 1), replace=False)
-        pairs += [(anchor, anchors[other + (other >= place)], 0.0) for other in others.tolist()]
+        pairs += [(anchor, anchors[other + (other >= number)], 0.0) for other in others.tolist()]
     return GradedPairs(
         pairs=pairs, identical=left_out["identical"], masked=left_out["masked"], repeated=left_out["repeated"],
         crowded=left_out["crowded"],

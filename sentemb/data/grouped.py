@@ -8,9 +8,7 @@ from sentemb.data.orders import BatchOrder, Deal, refuse_losses
 from sentemb.data.repeated_texts import RepeatedTexts, RowNumbers
 from sentemb.errors import DataError
 from sentemb.parts import Count
-from sentemb.types import Examples
-
-UNKNOWN = -1  # label of a row whose class is not known
+from sentemb.types import UNKNOWN, Examples
 
 
 class Grouped(BatchOrder):
@@ -51,14 +49,14 @@ class Grouped(BatchOrder):
             rows = rows[np.argsort(rank[group[rows]], kind="stable")]
             order = np.argsort(rank)
             used = without_some(np.minimum(pieces, count)[order], count * self.groups, generator)
-            place = rank[group[rows]]
-            index = np.arange(len(rows)) - (np.cumsum(size[order]) - size[order])[place]
-            piece = index * pieces[order][place] // size[order][place]
-            is_used = piece < used[place]
-            rows, place, piece = rows[is_used], place[is_used], piece[is_used]
-            batch_of = dealt_apart(used, count, generator)[(np.cumsum(used) - used)[place] + piece]
-            first = np.searchsorted(place, place)
-            end = np.searchsorted(place, place, side="right")
+            turn = rank[group[rows]]
+            index = np.arange(len(rows)) - (np.cumsum(size[order]) - size[order])[turn]
+            piece = index * pieces[order][turn] // size[order][turn]
+            is_used = piece < used[turn]
+            rows, turn, piece = rows[is_used], turn[is_used], piece[is_used]
+            batch_of = dealt_apart(used, count, generator)[(np.cumsum(used) - used)[turn] + piece]
+            first = np.searchsorted(turn, turn)
+            end = np.searchsorted(turn, turn, side="right")
             left_out = texts.repair(rows, batch_of, generator, first=first, end=end)
             refuse_losses(left_out, batch_size)
             rows, batch_of = rows[~left_out], batch_of[~left_out]

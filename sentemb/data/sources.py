@@ -104,15 +104,15 @@ def source_blocks(
 
     Raises: DataError where the source is missing, damaged or of an unknown format.
     """
-    place = Path(path).expanduser()
+    source = Path(path).expanduser()
     if str(path) == "-":
         yield from _stream_blocks(sys.stdin.buffer, "-", format, faults)
-    elif not place.exists() or any((place / name).is_file() for name in ("dataset_dict.json", "state.json")):
+    elif not source.exists() or any((source / name).is_file() for name in ("dataset_dict.json", "state.json")):
         yield from _datasets_blocks(str(path), config, split, revision, faults)
-    elif split is not None and not place.is_dir():
-        raise DataError(f'{place}: split = "{split}" is for folders and hub ids; this is one file')
+    elif split is not None and not source.is_dir():
+        raise DataError(f'{source}: split = "{split}" is for folders and hub ids; this is one file')
     else:
-        for file in _folder_files(place, split) if place.is_dir() else [place]:
+        for file in _folder_files(source, split) if source.is_dir() else [source]:
             yield from _file_blocks(file, format or _format_of(file), faults)
 
 

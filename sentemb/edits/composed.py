@@ -7,14 +7,12 @@ from typing import Annotated
 
 import torch
 from annotated_types import MinLen
-from torch import nn
 
 from sentemb.edits.edit import Edit
-from sentemb.encoder.heads import couples_rows
-from sentemb.errors import RecipeError
+from sentemb.encoder.heads import refuse_coupling
 from sentemb.maths.similarity import at_least_float32
-from sentemb.maths.table import UNKNOWN, take_rows, with_candidates
-from sentemb.types import Batch, Build, PairScores, SentenceModule
+from sentemb.maths.table import take_rows, with_candidates
+from sentemb.types import UNKNOWN, Batch, Build, PairScores, SentenceModule
 from sentemb.views.view import ViewNames
 
 
@@ -44,13 +42,7 @@ class Composed(Edit):
 
     def bind(self, build: Build) -> None:
         """Remember the encoder's heads."""
-        encoder: object = build.encoder
-        assert isinstance(encoder, nn.Module)
-        if couples_rows(encoder):
-            raise RecipeError(
-                f"edits: {self.name} sends rows of its own through the heads; leave out heads that couple the rows of "
-                "a batch (BatchNorm, group_whitening)"
-            )
+        refuse_coupling(build.encoder, f"edits: {self.name} sends rows of its own")
         self._encoder: tuple[SentenceModule] = (build.encoder,)  # not a module of its own
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:

@@ -15,8 +15,7 @@ from torch import Tensor
 from sentemb.companions.companion import find_companion
 from sentemb.companions.reference import Reference
 from sentemb.edits.edit import Edit
-from sentemb.maths.table import UNKNOWN
-from sentemb.types import Batch, Cosine, PairScores
+from sentemb.types import UNKNOWN, Batch, Cosine, PairScores
 
 By = Annotated[Sequence[Literal["ids", "text", "reference"]], MinLen(1), AfterValidator(tuple)]
 

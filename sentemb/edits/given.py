@@ -10,9 +10,9 @@ import torch
 
 from sentemb.edits.edit import Edit
 from sentemb.errors import RecipeError
-from sentemb.maths.table import UNKNOWN, add_candidates, extra_rows
+from sentemb.maths.table import add_candidates, extra_rows
 from sentemb.parts import Positive
-from sentemb.types import Batch, PairScores
+from sentemb.types import UNKNOWN, Batch, PairScores
 
 _FURTHER = re.compile(r"(negative|positive)(?:_(\d+))?")
 

@@ -16,9 +16,8 @@ from sentemb.companions.prototypes import Prototypes, class_numbers, prototypes_
 from sentemb.edits.edit import Edit
 from sentemb.errors import DataError, RecipeError
 from sentemb.maths.softmax import live_pairs
-from sentemb.maths.table import UNKNOWN
 from sentemb.parts import NonNegative
-from sentemb.types import Batch, Examples, PairScores, Rows, Services
+from sentemb.types import UNKNOWN, Batch, Examples, PairScores, Rows, Services
 
 Rule = Literal["apart", "together", "balance", "distance"]
 

@@ -10,9 +10,8 @@ from sentemb.edits.mixed_partners import beta_draws, with_mixed_anchors
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.softmax import live_pairs
-from sentemb.maths.table import UNKNOWN
 from sentemb.parts import Fraction, Positive
-from sentemb.types import Batch, PairScores
+from sentemb.types import UNKNOWN, Batch, PairScores
 
 
 class MixedHardPair(Edit):

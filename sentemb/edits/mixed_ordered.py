@@ -11,9 +11,9 @@ from sentemb.edits.edit import Edit
 from sentemb.edits.mixed_partners import beta_draws
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32
-from sentemb.maths.table import UNKNOWN, add_candidates, extra_rows
+from sentemb.maths.table import add_candidates, extra_rows
 from sentemb.parts import Count, Positive
-from sentemb.types import Batch, PairScores
+from sentemb.types import UNKNOWN, Batch, PairScores
 
 
 class MixedOrdered(Edit):

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.edits.edit import Edit
-from sentemb.maths.similarity import at_least_float32, pairwise
+from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.softmax import positive_share
+from sentemb.maths.table import with_anchors
 from sentemb.parts import Fraction, Positive
 from sentemb.types import Batch, PairScores
 
@@ -91,9 +92,7 @@ def with_mixed_anchors(
     anchor = replace(table.anchor, embedding=torch.where(is_mixed, mixture, at_least_float32(table.anchor.embedding)))
     joined = table.positive | (positive & is_mixed)
     return replace(
-        table,
-        anchor=anchor,
-        sim=pairwise(anchor.embedding, table.candidate.embedding, table.similarity),
+        with_anchors(table, anchor),
         positive=joined,
         log_weight=torch.where(joined & ~table.positive, log_weight, table.log_weight),
         share=own * positive_share(table) + (1 - own) * share,

@@ -13,16 +13,9 @@ from sentemb.companions.companion import find_companion
 from sentemb.companions.momentum import Momentum
 from sentemb.edits.edit import Edit
 from sentemb.maths.similarity import at_least_float32, pairwise
-from sentemb.maths.table import (
-    UNKNOWN,
-    add_candidates,
-    extra_rows,
-    take_rows,
-    with_anchors,
-    with_candidates,
-)
+from sentemb.maths.table import add_candidates, extra_rows, take_rows, with_anchors, with_candidates
 from sentemb.parts import Count, Whole
-from sentemb.types import Batch, Cosine, PairScores, Rows
+from sentemb.types import UNKNOWN, Batch, Cosine, PairScores, Rows
 
 
 class Nearest(Edit):

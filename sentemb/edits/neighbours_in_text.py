@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from sentemb.edits.edit import Edit
 from sentemb.maths.softmax import live_pairs
-from sentemb.maths.table import UNKNOWN
 from sentemb.parts import Count
-from sentemb.types import Batch, PairScores
+from sentemb.types import UNKNOWN, Batch, PairScores
 
 
 class NeighboursInText(Edit):

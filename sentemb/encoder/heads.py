@@ -253,9 +253,21 @@ def make_heads(choice: HeadChoice | None) -> list[Head]:
     return [cast(Head, Head._read(one)).fresh() for one in choices]
 
 
-def couples_rows(encoder: nn.Module) -> bool:
-    """Whether a head, or a BatchNorm of a head that does not say so, makes an embedding depend on the other rows."""
-    return any(
+def refuse_coupling(encoder: object, what: str) -> None:
+    """Refuse a head, or a BatchNorm of a head that does not say so, that makes an embedding depend on the other rows.
+
+    Args:
+        encoder: an ``nn.Module``.
+        what: who sends which rows through the heads, for the message.
+
+    Raises:
+        RecipeError: there is one.
+    """
+    assert isinstance(encoder, nn.Module)
+    if any(
         module.couples_rows if isinstance(module, Head) else isinstance(module, nn.modules.batchnorm._BatchNorm)
         for module in encoder.modules()
-    )
+    ):
+        raise RecipeError(
+            f"{what} through the heads; leave out heads that couple the rows of a batch (BatchNorm, group_whitening)"
+        )

@@ -214,9 +214,9 @@ def average_precision_of(predicted: Values, gold: Values) -> Score:
     def score(counts: Values) -> Values:
         ordered = counts[:, order]
         hits = np.add.reduceat(ordered * positive, starts, axis=1)
-        found, seen = np.cumsum(hits, axis=1), np.cumsum(np.add.reduceat(ordered, starts, axis=1), axis=1)
-        precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
-        return _divided(np.einsum("rg,rg->r", hits, precision), found[:, -1])
+        hits_so_far, seen = np.cumsum(hits, axis=1), np.cumsum(np.add.reduceat(ordered, starts, axis=1), axis=1)
+        precision = np.divide(hits_so_far, seen, out=np.zeros_like(hits_so_far), where=seen > 0)
+        return _divided(np.einsum("rg,rg->r", hits, precision), hits_so_far[:, -1])
 
     return score
 

@@ -68,6 +68,21 @@ def mean_over_positives(values: Float[Tensor, "n m"], table: PairScores) -> Floa
     return torch.where(live.any(dim=1), mean, -torch.inf)
 
 
+def log_remainder(logits: Float[Tensor, "n m"], live: Bool[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """``log(1 - p_ij)`` of every row's softmax over its live pairs, exact where p rounds to 1.
+
+    That can only be a row's largest, whose others are summed without it. 0 where a row has one live pair; dead pairs
+    have any number.
+    """
+    normaliser = masked_logsumexp(logits, live, empty=0.0)
+    log_p = torch.where(live, logits.masked_fill(~live, 0.0) - normaliser[:, None], -1.0)
+    index = logits.masked_fill(~live, -torch.inf).argmax(dim=1, keepdim=True)
+    largest = torch.zeros_like(live).scatter(1, index, True)
+    others = live & ~largest
+    log_others = torch.where(others.any(dim=1), masked_logsumexp(logits, others, empty=0.0) - normaliser, 0.0)
+    return torch.where(largest, log_others[:, None], torch.log1p(-log_p.masked_fill(largest, -1.0).exp()))
+
+
 def refuse_shares(table: PairScores, part: str) -> None:
     """Refuse a table that divides attraction over several positives, for terms that have only one of them in mind."""
     if table.share is not None:

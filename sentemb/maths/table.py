@@ -11,9 +11,7 @@ from torch import Tensor
 
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import pairwise
-from sentemb.types import Batch, PairScores, Rows, Similarity
-
-UNKNOWN = -1  # of ids, content hashes and labels; equal to nothing, not even to itself
+from sentemb.types import UNKNOWN, Batch, PairScores, Rows, Similarity
 
 
 def score_table(
@@ -178,9 +176,14 @@ def transposed(table: PairScores) -> PairScores:
     )
 
 
+def contrasted_names(batch: Batch) -> list[str]:
+    """The views of the anchors and of their positives (positive, positive_2, …)."""
+    return [name for name in batch.views if name == "anchor" or name.startswith("positive")]
+
+
 def contrasted_views(batch: Batch) -> list[Rows]:
-    """The rows of the anchors and of their positives (positive, positive_2, …), view after view."""
-    return [rows for name, rows in batch.views.items() if name == "anchor" or name.startswith("positive")]
+    """The rows of these views, view after view."""
+    return [batch.views[name] for name in contrasted_names(batch)]
 
 
 def narrow_rows(rows: Rows, width: int) -> Rows:

@@ -49,7 +49,7 @@ class Room:
     """One kind of part, and where its parts are listed."""
 
     name: str
-    place: str  # of the list: module:ATTRIBUTE
+    attribute_path: str  # of the list: module:ATTRIBUTE
     summary: str
 
     def names(self) -> list[str]:
@@ -106,7 +106,7 @@ class Room:
         return part.marked(**marks) if marks else part
 
     def _listed(self) -> Mapping[str, type[Part] | str]:
-        parts: Mapping[str, type[Part] | str] = pkgutil.resolve_name(self.place)
+        parts: Mapping[str, type[Part] | str] = pkgutil.resolve_name(self.attribute_path)
         return parts
 
     def _installed(self) -> dict[str, EntryPoint]:
@@ -116,8 +116,8 @@ class Room:
 
 
 ROOMS: Mapping[str, Room] = MappingProxyType({
-    name: Room(name=name, place=f"sentemb.{place}", summary=summary)
-    for name, place, summary in (
+    name: Room(name=name, attribute_path=f"sentemb.{attribute_path}", summary=summary)
+    for name, attribute_path, summary in (
         ("sources", "data:PARTS", "where training texts come from: [data]"),
         ("views", "views:PARTS", "what is encoded for one example: [views]"),
         ("copies", "views:COPIES", "further views made of a view: views.copies"),

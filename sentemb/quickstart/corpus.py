@@ -110,8 +110,8 @@ def _in_processes(modules: list[tuple[str, Path]], workers: int) -> list[Docstri
         return [doc for module, path in modules for doc in docstrings_of(module, path)]
     deaf_to_ctrl_c = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # it is the parent's to handle
     with ProcessPoolExecutor(workers, get_context("spawn"), *deaf_to_ctrl_c) as children:
-        found = children.map(docstrings_of, *zip(*modules, strict=True), chunksize=_FILES_AT_ONCE)
-        return list(chain.from_iterable(found))
+        docstrings = children.map(docstrings_of, *zip(*modules, strict=True), chunksize=_FILES_AT_ONCE)
+        return list(chain.from_iterable(docstrings))
 
 
 def docstrings_of(module: str, path: Path) -> list[Docstring]:

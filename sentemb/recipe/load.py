@@ -116,20 +116,20 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         tree.setdefault(steps[0], [])
     table: Any = tree
     for depth, step in enumerate(steps, start=1):
-        place: Any = step
+        key_here: Any = step
         if isinstance(table, list):
             if step == str(len(table)):
                 table.append({})
             if not step.isdigit() or int(step) >= len(table):
                 known = f"the recipe has {len(table)}, counted from 0"
                 raise RecipeError(f"--set {override}: there is no entry {step}; {known}")
-            place = int(step)
+            key_here = int(step)
         elif not isinstance(table, dict):
             raise RecipeError(f"--set {override}: {'.'.join(steps[: depth - 1])} is a value, not a table")
         if depth == len(steps):
-            table[place] = parse_value(text)
+            table[key_here] = parse_value(text)
         else:
-            table = table[place] if isinstance(table, list) else table.setdefault(place, {})
+            table = table[key_here] if isinstance(table, list) else table.setdefault(key_here, {})
 
 
 def parse_value(text: str) -> Any:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sentemb.companions.prototypes import Prototypes
-from sentemb.data.grouped import UNKNOWN, Grouped
+from sentemb.data.grouped import Grouped
 from sentemb.data.table import Table
 from sentemb.errors import RecipeError
 from sentemb.parts import Part, room
-from sentemb.types import Component, Examples
+from sentemb.types import UNKNOWN, Component, Examples
 
 if TYPE_CHECKING:
     from sentemb.recipe.recipe import Recipe

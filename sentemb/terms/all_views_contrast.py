@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32
-from sentemb.maths.table import UNKNOWN
+from sentemb.maths.table import contrasted_names
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores, Rows, Temperature
+from sentemb.types import UNKNOWN, Batch, PairScores, Rows, Temperature
 from sentemb.views.view import ViewNames
 
 
@@ -50,7 +50,7 @@ class AllViewsContrast(Term):
         self.needs = frozenset({*(f"view:{name}" for name in of or ()), *(["labels"] if same_label else [])})
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        names = self.of or [name for name in batch.views if name == "anchor" or name.startswith("positive")]
+        names = self.of or contrasted_names(batch)
         if len(names) < 2:
             raise RecipeError(f"{self.name} contrasts views of an example; there is only {', '.join(names) or 'none'}")
         unit = F.normalize(at_least_float32(torch.cat([batch.views[name].embedding for name in names])), dim=1)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from sentemb.maths.softmax import live_pairs, masked_logsumexp, refuse_shares, table_logits
+from sentemb.maths.softmax import live_pairs, log_remainder, masked_logsumexp, refuse_shares, table_logits
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores, Temperature
 
@@ -43,12 +42,8 @@ class CellEntropy(Term):
         logits, live = table_logits(table, self.temperature), live_pairs(table)
         whole = masked_logsumexp(logits, live, empty=0.0)[:, None]
         log_p = torch.where(live, logits.masked_fill(~live, 0.0) - whole, -1.0)
-        # p of the largest cell may round to 1; all others are at most 1/2
-        largest = one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
-        without_it = masked_logsumexp(logits, live & ~largest, empty=0.0)[:, None] - whole
-        log_rest = torch.where(largest, without_it, torch.log1p(-log_p.masked_fill(largest, -1.0).exp()))
         is_positive = table.positive & live
-        cells = torch.where(is_positive, log_p, torch.where(live, log_rest, 0.0))
+        cells = torch.where(is_positive, log_p, torch.where(live, log_remainder(logits, live), 0.0))
         # as in info_nce, an anchor without a positive is an error that diagnose explains
         rows = torch.where(is_positive.any(dim=1), -cells.sum(dim=1), torch.inf)
         return rows.sum() / logits.numel()

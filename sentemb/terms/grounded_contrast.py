@@ -81,22 +81,22 @@ class GroundedContrast(Term):
             )
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        place, vectors = self._known(batch.views["anchor"].ids)
+        rows, vectors = self._known(batch.views["anchor"].ids)
         grounded = self._mapped(self.vector_map, vectors)
-        own = torch.arange(len(place), device=place.device)
+        own = torch.arange(len(rows), device=rows.device)
         losses = []
         for name in self.of:
-            texts = self._mapped(self.text_map, batch.pooled[name][place])
+            texts = self._mapped(self.text_map, batch.pooled[name][rows])
             with torch.autocast(device_type=texts.device.type, enabled=False):
                 logits = texts @ grounded.T / self.temperature
-            losses.append(F.cross_entropy(logits, own) if len(place) else logits.sum() + texts.sum() + grounded.sum())
+            losses.append(F.cross_entropy(logits, own) if len(rows) else logits.sum() + texts.sum() + grounded.sum())
         return torch.stack(losses).mean()
 
     def _known(self, ids: Int[Tensor, " n"]) -> tuple[Int[Tensor, " k"], Float[Tensor, "k x"]]:
         """The places in the batch that have a vector, and those vectors."""
         vectors = torch.from_numpy(np.asarray(self._vectors[ids.cpu().numpy()], dtype=np.float32))
-        place = torch.isfinite(vectors).all(dim=1).nonzero()[:, 0]
-        return place.to(ids.device), vectors[place].to(ids.device)
+        rows = torch.isfinite(vectors).all(dim=1).nonzero()[:, 0]
+        return rows.to(ids.device), vectors[rows].to(ids.device)
 
     def _mapped(self, linear: nn.Linear, rows: Float[Tensor, "k p"]) -> Float[Tensor, "k w"]:
         return F.normalize(at_least_float32(linear(rows.to(linear.weight.dtype)).tanh()), dim=1)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from sentemb.encoder.heads import couples_rows
-from sentemb.errors import RecipeError
+from sentemb.encoder.heads import refuse_coupling
 from sentemb.maths.similarity import at_least_float32
 from sentemb.terms.term import Term
 from sentemb.types import Batch, Build, PairScores, SentenceModule, Share, Temperature
@@ -41,13 +40,7 @@ class Local(Term):
 
     def bind(self, build: Build) -> None:
         """Remember the encoder's heads and the special tokens."""
-        encoder: object = build.encoder
-        assert isinstance(encoder, nn.Module)
-        if couples_rows(encoder):
-            raise RecipeError(
-                f"terms: {self.name} sends single tokens through the heads; leave out heads that couple the rows of a "
-                "batch (BatchNorm, group_whitening)"
-            )
+        refuse_coupling(build.encoder, f"terms: {self.name} sends single tokens")
         self._encoder: tuple[SentenceModule] = (build.encoder,)  # not a module of its own
         self.register_buffer("special", torch.tensor(sorted(build.vocabulary.special)), persistent=False)
 

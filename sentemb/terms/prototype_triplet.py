@@ -10,10 +10,9 @@ from torch import Tensor
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.softmax import mean_over
-from sentemb.maths.table import UNKNOWN
 from sentemb.parts import Positive
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores
+from sentemb.types import UNKNOWN, Batch, PairScores
 
 
 class PrototypeTriplet(Term):

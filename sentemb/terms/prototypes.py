@@ -16,10 +16,10 @@ from sentemb.errors import RecipeError
 from sentemb.maths.clusters import sinkhorn
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.softmax import mean_over, positive_share
-from sentemb.maths.table import UNKNOWN, contrasted_views
+from sentemb.maths.table import contrasted_views
 from sentemb.parts import Count, Positive
 from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores, Temperature
+from sentemb.types import UNKNOWN, Batch, PairScores, Temperature
 
 Target = Literal["swapped", "assigned", "label"]
 

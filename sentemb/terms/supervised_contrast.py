@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over_positives, table_logits
+from sentemb.maths.softmax import live_pairs, log_remainder, masked_logsumexp, mean_over_positives, table_logits
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores, Temperature
 
@@ -43,19 +42,6 @@ class SupervisedContrast(Term):
         if not self.focus:
             return (normaliser - mean_over_positives(logits, table)).mean()
         log_p = logits - normaliser[:, None]
-        weight = _remainder(log_p.detach(), logits.detach(), live) ** self.focus
+        weight = (self.focus * log_remainder(logits.detach(), live)).exp()
         return -mean_over_positives(weight * log_p.masked_fill(~live, 0.0), table).mean()
 
-
-def _remainder(
-    log_p: Float[Tensor, "n m"], logits: Float[Tensor, "n m"], live: Bool[Tensor, "n m"]
-) -> Float[Tensor, "n m"]:
-    """``1 - p``, exact where p is near 1: that can only be a row's largest, whose others are summed without it.
-
-    1 where a row has one live pair.
-    """
-    largest = logits.masked_fill(~live, -torch.inf).argmax(dim=1, keepdim=True)
-    others = live.scatter(1, largest, False)
-    log_others = masked_logsumexp(logits, others) - masked_logsumexp(logits, live)
-    remainder = (-torch.expm1(log_p)).scatter(1, largest, log_others.exp()[:, None])
-    return torch.where(others.any(dim=1, keepdim=True), remainder, 1.0)

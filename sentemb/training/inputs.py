@@ -190,9 +190,9 @@ class Feed:
         """
         groups: list[LengthGroup] = []
         for rate in dict.fromkeys(view.dropout for view in views):
-            chosen = [place for place, view in enumerate(views) if view.dropout == rate]
-            column = concatenate([views[place].column.take(rows) for place in chosen])
-            position = np.concatenate([place * len(rows) + np.arange(len(rows)) for place in chosen])
+            chosen = [number for number, view in enumerate(views) if view.dropout == rate]
+            column = concatenate([views[number].column.take(rows) for number in chosen])
+            position = np.concatenate([number * len(rows) + np.arange(len(rows)) for number in chosen])
             count = self._group_count(len(chosen) * min(sizes), len(chosen) * max(sizes))
             groups += [
                 LengthGroup(

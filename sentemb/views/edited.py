@@ -93,9 +93,9 @@ class Edited(ViewMaker):
                 is_deleted[words.spans(self.spans, self.span_share, generator).tokens(words)] = True
                 column = without(column, is_deleted, self._marker(context))
             else:
-                draw = generator.random(len(words.place))
+                draw = generator.random(len(words.position))
                 is_deleted = np.zeros(len(column.flat), dtype=bool)
-                is_deleted[words.place] = (draw < self.delete_share) & (rank_in_rows(words.row, -draw) >= _KEPT)
+                is_deleted[words.position] = (draw < self.delete_share) & (rank_in_rows(words.row, -draw) >= _KEPT)
                 column = without(column, is_deleted, self._marker(context))
         return column
 
@@ -103,10 +103,10 @@ class Edited(ViewMaker):
         source: object = context.companions.get("similar_words")
         if not isinstance(source, WordSource):
             raise RecipeError('views edited: "substitute" needs [[companions]] use = "similar_words"')
-        place = words.place[context.generator.random(len(words.place)) < self.substitute_share]
-        known = source.similar(column.flat[place])
+        position = words.position[context.generator.random(len(words.position)) < self.substitute_share]
+        known = source.similar(column.flat[position])
         flat = column.flat.copy()
-        flat[place] = known[np.arange(len(place)), context.generator.integers(known.shape[1], size=len(place))]
+        flat[position] = known[np.arange(len(position)), context.generator.integers(known.shape[1], size=len(position))]
         return TokenColumn(flat=flat, offsets=column.offsets, text=column.text)
 
     def _marker(self, context: ViewContext) -> int | None:
@@ -125,7 +125,7 @@ class Spans:
     def tokens(self, words: Words) -> NDArray[np.int64]:
         """The positions of all their words, span after span."""
         index = np.arange(self.length.sum()) - np.repeat(np.cumsum(self.length) - self.length, self.length)
-        places: NDArray[np.int64] = words.place[np.repeat(self.first, self.length) + index]
+        places: NDArray[np.int64] = words.position[np.repeat(self.first, self.length) + index]
         return places
 
 
@@ -133,16 +133,16 @@ class Spans:
 class Words:
     """The tokens of a column that are not special."""
 
-    place: NDArray[np.int64]  # where they stand in the flat ids
+    position: NDArray[np.int64]  # where they stand in the flat ids
     row: NDArray[np.int64]
     count: NDArray[np.int64]  # (rows,)
 
     @classmethod
     def of(cls, column: TokenColumn, special: NDArray[np.int32]) -> Words:
         """Those of a column."""
-        place = np.flatnonzero(~np.isin(column.flat, special))
-        row = np.repeat(np.arange(len(column)), column.lengths)[place]
-        return cls(place=place, row=row, count=np.bincount(row, minlength=len(column)))
+        position = np.flatnonzero(~np.isin(column.flat, special))
+        row = np.repeat(np.arange(len(column)), column.lengths)[position]
+        return cls(position=position, row=row, count=np.bincount(row, minlength=len(column)))
 
     def spans(self, count: int, share: float, generator: np.random.Generator, *, pairs: bool = False) -> Spans:
         """Random spans of every row that do not overlap; with ``pairs`` two for one, partners one after the other."""

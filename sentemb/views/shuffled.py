@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sentemb.types import TokenColumn, View, ViewContext, Views
+from sentemb.types import UNKNOWN, TokenColumn, View, ViewContext, Views
+from sentemb.views.edited import Words
 from sentemb.views.view import ViewCopy
 
 
@@ -31,13 +32,11 @@ class ShuffledWords(ViewCopy):
     def __call__(self, views: Views, context: ViewContext) -> Views:
         """The copy."""
         column = views[self.of].column
-        special = np.fromiter(context.vocabulary.special, dtype=np.int32)
-        place = np.flatnonzero(~np.isin(column.flat, special))
-        row = np.repeat(np.arange(len(column)), column.lengths)
-        order = np.lexsort((context.generator.random(len(place)), row[place]))  # rows stay in their order
+        words = Words.of(column, np.fromiter(context.vocabulary.special, dtype=np.int32))
+        order = np.lexsort((context.generator.random(len(words.row)), words.row))  # rows stay in their order
         flat = column.flat.copy()
-        flat[place] = column.flat[place[order]]
+        flat[words.position] = column.flat[words.position[order]]
         is_changed = np.zeros(len(column), dtype=bool)
-        is_changed[row[flat != column.flat]] = True
-        ids, text = (np.where(is_changed, -1, known) for known in (views[self.of].ids, column.text))
+        is_changed[words.row[flat[words.position] != column.flat[words.position]]] = True
+        ids, text = (np.where(is_changed, UNKNOWN, known) for known in (views[self.of].ids, column.text))
         return {self.to: View(column=TokenColumn(flat=flat, offsets=column.offsets, text=text), ids=ids)}

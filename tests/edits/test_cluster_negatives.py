@@ -14,7 +14,8 @@ from sentemb.companions import Clusters
 from sentemb.edits import ClusterNegatives
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import pairwise
-from sentemb.maths.table import UNKNOWN, in_batch_table, narrow_table
+from sentemb.maths.table import in_batch_table, narrow_table
+from sentemb.types import UNKNOWN
 
 
 def clusters_of(centroids=None):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from given_reference import GivenReference
 
 from sentemb.companions.momentum import Momentum
 from sentemb.companions.reference import Reference
@@ -17,18 +18,6 @@ from sentemb.terms.info_nce import InfoNCE
 from sentemb.types import Rows
 
 INF = float("inf")
-
-
-class Given(Reference):
-    """A reference whose cosines are given: the term's own arithmetic is under test."""
-
-    def __init__(self, cosine, is_known=None):
-        super().__init__()
-        self.cosine = cosine
-        self.is_known = torch.ones_like(cosine, dtype=torch.bool) if is_known is None else is_known
-
-    def similarity(self, anchor, candidate, outputs):
-        return self.cosine, self.is_known
 
 
 def loop_reference(sim, log_weight, cosine, is_known, temperature, reference_temperature):
@@ -57,7 +46,7 @@ def case(random_sim):
 
 def test_equals_the_loop(case, table_of, batch_of):
     sim, log_weight, cosine, is_known = case
-    batch = batch_of(4, companions={"reference": Given(cosine, is_known)})
+    batch = batch_of(4, companions={"reference": GivenReference(cosine, is_known)})
     loss = Distill(temperature=0.3, reference_temperature=0.2)(table_of(sim, log_weight=log_weight), batch)
     assert loss.item() == pytest.approx(loop_reference(sim.detach(), log_weight, cosine, is_known, 0.3, 0.2), rel=1e-10)
 
@@ -66,14 +55,14 @@ def test_hand_worked_two_by_two(table_of, batch_of):
     # τ = τ_r = 1; row 0 agrees with the reference; row 1: q = (1/2, 1/2), p = softmax(0, log 3) = (1/4, 3/4),
     # KL = ½ log(½/¼) + ½ log(½/¾) = 0.143841
     sim = torch.tensor([[0.4, 0.1], [0.0, math.log(3.0)]])
-    batch = batch_of(companions={"reference": Given(torch.tensor([[0.4, 0.1], [0.7, 0.7]]))})
+    batch = batch_of(companions={"reference": GivenReference(torch.tensor([[0.4, 0.1], [0.7, 0.7]]))})
     loss = Distill(temperature=1.0, reference_temperature=1.0)(table_of(sim), batch)
     assert loss.item() == pytest.approx(0.143841 / 2, abs=1e-6)
 
 
 def test_equal_tables_give_zero_and_no_gradient(table_of, batch_of, random_sim):
     sim = random_sim(4, 4)
-    loss = Distill()(table_of(sim), batch_of(4, companions={"reference": Given(sim.detach().clone())}))
+    loss = Distill()(table_of(sim), batch_of(4, companions={"reference": GivenReference(sim.detach().clone())}))
     loss.backward()
     assert loss.item() == pytest.approx(0.0, abs=1e-12)
     assert sim.grad.abs().max() < 1e-12
@@ -82,7 +71,7 @@ def test_equal_tables_give_zero_and_no_gradient(table_of, batch_of, random_sim):
 def test_the_reference_gets_no_gradient(table_of, batch_of, random_sim):
     cosine = random_sim(4, 4, seed=3)
     sim = random_sim(4, 4)
-    Distill()(table_of(sim), batch_of(4, companions={"reference": Given(cosine)})).backward()
+    Distill()(table_of(sim), batch_of(4, companions={"reference": GivenReference(cosine)})).backward()
     assert cosine.grad is None
     assert sim.grad.abs().sum() > 0
 
@@ -90,23 +79,23 @@ def test_the_reference_gets_no_gradient(table_of, batch_of, random_sim):
 def test_order_of_examples_and_candidates_does_not_matter(case, table_of, batch_of):
     sim, log_weight, cosine, is_known = (tensor.detach() for tensor in case)
     rows, columns = [2, 0, 3, 1], [5, 2, 0, 4, 1, 3]
-    batch = batch_of(4, companions={"reference": Given(cosine, is_known)})
+    batch = batch_of(4, companions={"reference": GivenReference(cosine, is_known)})
     before = Distill()(table_of(sim, log_weight=log_weight), batch)
     sim, log_weight, cosine, is_known = (t[rows][:, columns] for t in (sim, log_weight, cosine, is_known))
-    batch = batch_of(4, companions={"reference": Given(cosine, is_known)})
+    batch = batch_of(4, companions={"reference": GivenReference(cosine, is_known)})
     assert Distill()(table_of(sim, log_weight=log_weight), batch).item() == pytest.approx(before.item(), rel=1e-12)
 
 
 def test_gradcheck(case, table_of, batch_of):
     sim, log_weight, cosine, is_known = case
-    batch = batch_of(4, companions={"reference": Given(cosine, is_known)})
+    batch = batch_of(4, companions={"reference": GivenReference(cosine, is_known)})
     term = Distill(temperature=0.4)
     assert torch.autograd.gradcheck(lambda s: term(table_of(s, log_weight=log_weight), batch), (sim,))
 
 
 def test_one_example_alone_gives_zero_and_no_gradient(table_of, batch_of):
     sim = torch.tensor([[0.3]], requires_grad=True)
-    loss = Distill()(table_of(sim), batch_of(1, companions={"reference": Given(torch.tensor([[0.5]]))}))
+    loss = Distill()(table_of(sim), batch_of(1, companions={"reference": GivenReference(torch.tensor([[0.5]]))}))
     loss.backward()
     assert loss.item() == 0.0
     assert sim.grad.item() == 0.0
@@ -115,7 +104,7 @@ def test_one_example_alone_gives_zero_and_no_gradient(table_of, batch_of):
 def test_a_wholly_removed_table_gives_zero_and_no_gradient(table_of, batch_of, random_sim):
     sim = random_sim(3, 3)
     table = table_of(sim, log_weight=torch.full((3, 3), -INF, dtype=torch.float64))
-    loss = Distill()(table, batch_of(3, companions={"reference": Given(torch.zeros(3, 3))}))
+    loss = Distill()(table, batch_of(3, companions={"reference": GivenReference(torch.zeros(3, 3))}))
     loss.backward()
     assert loss.item() == 0.0
     assert (sim.grad == 0).all()
@@ -124,7 +113,7 @@ def test_a_wholly_removed_table_gives_zero_and_no_gradient(table_of, batch_of, r
 def test_bfloat16_table_is_scored_in_float32(case, table_of, batch_of):
     sim, log_weight, cosine, is_known = case
     sim, cosine = sim.detach().bfloat16(), cosine.float()
-    batch = batch_of(4, companions={"reference": Given(cosine, is_known)})
+    batch = batch_of(4, companions={"reference": GivenReference(cosine, is_known)})
     loss = Distill()(table_of(sim, log_weight=log_weight.float()), batch)
     assert loss.dtype == torch.float32
     expected = loop_reference(sim.double(), log_weight.float(), cosine, is_known, 0.05, 0.05)
@@ -193,7 +182,7 @@ def test_beside_info_nce_it_is_cross_entropy_with_soft_targets(case, table_of, b
     sim, log_weight, cosine, _ = case
     log_weight, cosine = log_weight[:3], cosine[:3]
     sim = sim.detach()[:3].requires_grad_()
-    table, batch = table_of(sim, log_weight=log_weight), batch_of(3, companions={"reference": Given(cosine)})
+    table, batch = table_of(sim, log_weight=log_weight), batch_of(3, companions={"reference": GivenReference(cosine)})
     q = torch.softmax((cosine / 0.2).masked_fill(log_weight == -INF, -INF), dim=1)
     targets = (1 - weight) * torch.eye(3, 6, dtype=torch.float64) + weight * q
     log_p = torch.log_softmax(sim / 0.3 + log_weight, dim=1).masked_fill(log_weight == -INF, 0.0)

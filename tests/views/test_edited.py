@@ -133,7 +133,7 @@ def test_swapped_spans_by_lists(column_of):
     words = Words.of(column, SPECIAL)
     spans = words.spans(2, 0.1, np.random.default_rng(3), pairs=True)
     flat = column.flat.tolist()
-    places = [words.place[first : first + length] for first, length in zip(spans.first, spans.length, strict=True)]
+    places = [words.position[first : first + length] for first, length in zip(spans.first, spans.length, strict=True)]
     for one, other in zip(places[0::2], places[1::2], strict=True):
         assert (np.diff(one) == 1).all()
         for a, b in zip(one, other, strict=True):

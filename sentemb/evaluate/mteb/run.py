@@ -133,8 +133,8 @@ def evidence_of(
     items, why = _items(task, source) if isinstance(source, Path) else (source, why)
     if items is not None:
         if abs(score_of_items(*items.columns, **items.score_options) - main) <= _TOLERANCE:
-            kept = items.rounded()  # also for the interval: a resumed task has the same
-            return kept, *setup.interval(kept)
+            rounded_items = items.rounded()  # also for the interval: a resumed task has the same
+            return rounded_items, *setup.interval(rounded_items)
         why = "the values of its items do not give mteb's score"
     runs = _repetitions(task, scores)
     values, strata = np.array([score for run in runs for score in run], dtype=np.float64), [len(run) for run in runs]

@@ -69,4 +69,4 @@ def v_measures(x: Vectors, y: NDArray[np.str_], *, repetitions: int, seed: int) 
 
     clusters = len(np.unique(y))
     runs = [KMeans(clusters, n_init=1, random_state=seed + run).fit_predict(x) for run in range(repetitions)]
-    return np.array([v_measure_score(y, found) for found in runs])
+    return np.array([v_measure_score(y, clusters) for clusters in runs])

@@ -128,18 +128,19 @@ class Documents:
     def raw(self, rows: Sequence[int]) -> list[Row]:
         """Rows as they are kept, in the given order."""
         sql = "SELECT row, id, text, metadata FROM documents WHERE row IN (SELECT value FROM json_each(?))"
-        kept = {row: (name, text, metadata) for row, name, text, metadata in self.query(sql, (json.dumps([*rows]),))}
-        return [kept[row] for row in rows]
+        entries = self.query(sql, (json.dumps([*rows]),))
+        by_number = {row: (name, text, metadata) for row, name, text, metadata in entries}
+        return [by_number[row] for row in rows]
 
     def rows_of(self, ids: Iterable[Id]) -> list[tuple[Id, int]]:
         """The rows (live or deleted) that carry any of the ids, each with the id as it was asked for."""
-        asked = {spelling: name for name in ids for spelling in spellings(name)}
-        every, rows = list(asked), []
+        by_spelling = {spelling: name for name in ids for spelling in spellings(name)}
+        every, rows = list(by_spelling), []
         for start in range(0, len(every), MANY):
             part = every[start : start + MANY]
             marks = ",".join("?" * len(part))
             rows += self.query(f"SELECT id, row FROM documents WHERE id IN ({marks}) ORDER BY row", part)  # noqa: S608 - values are bound
-        return [(asked[name], row) for name, row in rows]
+        return [(by_spelling[name], row) for name, row in rows]
 
     def ids(self, start: int, stop: int) -> list[Id]:
         """Ids of rows start … stop - 1."""

@@ -158,9 +158,9 @@ def least_effort(
 
     def measure(effort: int, oversample: int) -> float:
         harder = Effort(effort=effort, oversample=oversample, can_grow=False)
-        found = without_query(search_segments(segments, queries, wide, metric, harder))
+        neighbours = without_query(search_segments(segments, queries, wide, metric, harder))
         wanted = without_query(truth)
-        return float((wanted[:, :, None] == found[:, None, :]).any(axis=2).sum() / max(wanted.size, 1))
+        return float((wanted[:, :, None] == neighbours[:, None, :]).any(axis=2).sum() / max(wanted.size, 1))
 
     knob = max(segments, key=lambda segment: segment.rows).vectors.knob
     ceiling = knob.largest if knob is not None else 1
