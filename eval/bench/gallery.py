@@ -188,9 +188,9 @@ def paired(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, 
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """In plain words; a difference within the baseline's own spread is none."""
+    """In plain words; a difference within its interval, the baseline's own spread or half a point is none."""
     gain = row["gain"]
-    if abs(gain["mean"]) <= max(gain["half"], row["baseline_sd"]):
+    if abs(gain["mean"]) <= max(gain["half"], row["baseline_sd"], 0.5):
         return "no effect seen at this scale"
     return "gain seen" if gain["mean"] > 0 else "loss seen"
 
@@ -203,8 +203,8 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
         f"Every method for {budget.steps} steps at its recipe's batch size, {budget.precision}, from the same untuned "
         f"checkpoint of MiniLM's size; seeds {', '.join(map(str, budget.seeds))}; the last step, nothing chosen on a "
         "dev set except the learning rate where the table names one. Differences are paired by seed, in points of the "
-        "protocol's score, with a t-interval of 95 %; one that is within it, or within the baseline's own standard "
-        "deviation, is no effect. The knock-out keeps a method's cost and breaks its idea. Cost is CPU time a step "
+        "protocol's score, with a t-interval of 95 %; one that is within it, within the baseline's own standard "
+        "deviation or below half a point is no effect. The knock-out keeps a method's cost and breaks its idea. Cost is CPU time a step "
         "over the baseline's. Figures: baseline → method (knock-out), of STSBenchmark's dev texts.", "",
     ]
     for name, protocol in gallery.protocols.items():

@@ -58,9 +58,10 @@ def test_differences_are_paired_by_seed():
         (-1.0, 0.5, 0.2, "loss seen"),
         (0.4, 0.5, 0.2, "no effect seen at this scale"),
         (1.0, 0.5, 1.5, "no effect seen at this scale"),
+        (0.4, 0.1, 0.2, "no effect seen at this scale"),
     ],
 )
-def test_a_difference_within_its_interval_or_the_baselines_spread_is_none(mean, half, spread, words):
+def test_a_difference_within_its_interval_the_baselines_spread_or_half_a_point_is_none(mean, half, spread, words):
     assert gallery.verdict({"gain": {"mean": mean, "half": half}, "baseline_sd": spread}) == words
 
 
