@@ -203,9 +203,10 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
         f"Every method for {budget.steps} steps at its recipe's batch size, {budget.precision}, from the same untuned "
         f"checkpoint of MiniLM's size; seeds {', '.join(map(str, budget.seeds))}; the last step, nothing chosen on a "
         "dev set except the learning rate where the table names one. Differences are paired by seed, in points of the "
-        "protocol's score, with a t-interval of 95 %; one that is within it, within the baseline's own standard "
-        "deviation or below half a point is no effect. The knock-out keeps a method's cost and breaks its idea. Cost is CPU time a step "
-        "over the baseline's. Figures: baseline → method (knock-out), of STSBenchmark's dev texts.", "",
+        "protocol's score, with a t-interval of 95 %; one that is within it, within the baseline's own "
+        "standard deviation or below half a point is no effect. The knock-out keeps a method's cost and breaks its "
+        "idea. Cost is CPU time a step over the baseline's. Figures: baseline → method (knock-out), of "
+        "STSBenchmark's dev texts.", "",
     ]
     for name, protocol in gallery.protocols.items():
         lines.append(f"* Protocol {name}: {protocol['title']}; baseline {link(protocol['baseline'])}.")
