@@ -22,7 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "encode": ("encode", "texts to vectors (.npy or parquet)"),
     "quantize": ("quantize", "the eight-bit form of a model: faster on CPUs"),
     "eval": ("eval_", "score a model on STS, MTEB, retrieval and more; compare models"),
-    "data": ("data", "fetch and verify evaluation data, grade training pairs"),
+    "data": ("data", "fetch and verify evaluation data, make training data"),
     "index": ("index", "build and change a search index"),
     "search": ("search", "query an index, once or interactively"),
     "mine": ("mine", "hard negatives for training data"),

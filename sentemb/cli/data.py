@@ -1,4 +1,4 @@
-"""``sentemb data fetch``, ``sentemb data verify`` and ``sentemb data grade``."""
+"""``sentemb data fetch``, ``verify``, ``grade`` and ``make``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sentemb.cli.options import Seed
+from sentemb.cli.options import Json, Seed, key_values
 
 if TYPE_CHECKING:
     from sentemb.evaluate.suites import Suite
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluation data and training pairs.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Evaluation data and training data.")
 
 Suites = Annotated[
     list[str] | None,
@@ -102,6 +102,42 @@ def grade(
         f"{output}: {len(graded.pairs):,} pairs; left out: {graded.identical:,} of equal texts, {graded.masked:,} with "
         f"a mask, {graded.repeated:,} repeated, {graded.crowded:,} of an anchor's many of one score"
     )
+
+
+@app.command()
+def make(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="what is made: sentemb list makers names the kinds")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="file or folder that the rows are made of")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write: .jsonl")],
+    settings: Annotated[list[str] | None, typer.Option(
+        "--set", metavar="KEY=VALUE", help="a setting of KIND, e.g. sampling=unique; repeatable")] = None,
+    seed: Seed = 42,
+    json: Json = False,
+) -> None:
+    """Make training data out of what you have: labelled texts, documents, a dictionary, source code, sentences.
+
+    sentemb list makers names the kinds, sentemb show NAME explains one with its settings, which --set KEY=VALUE gives.
+    The rows are JSON lines that [data] of a recipe reads.
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    from sentemb.data.makers import make_data
+    from sentemb.errors import PartError
+    from sentemb.parts import room
+
+    # names of parts have underscores, words on a command line have hyphens
+    table = {"use": kind if ":" in kind else kind.replace("-", "_"), "path": path, **key_values(settings or ())}
+    try:
+        maker: Any = room("makers").make(table)
+    except PartError as error:
+        raise PartError("", [("", line) for line in error.located(f"sentemb data make {kind}: ")]) from None
+    made = make_data(maker, output, seed=seed)
+    if json:
+        typer.echo(dumps({**asdict(made), "output": str(output)}))
+        return
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in made.left_out.items())
+    typer.echo(f"{output}: {made.rows:,} rows" + (f"; left out: {reasons}" if reasons else ""))
 
 
 def _suites(names: list[str] | None, tasks: list[str] | None) -> list[Suite]:

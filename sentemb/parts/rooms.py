@@ -119,6 +119,7 @@ ROOMS: Mapping[str, Room] = MappingProxyType({
     name: Room(name=name, attribute_path=f"sentemb.{attribute_path}", summary=summary)
     for name, attribute_path, summary in (
         ("sources", "data:PARTS", "where training texts come from: [data]"),
+        ("makers", "data.makers:PARTS", "training data made of what you have: sentemb data make"),
         ("views", "views:PARTS", "what is encoded for one example: [views]"),
         ("copies", "views:COPIES", "further views made of a view: views.copies"),
         ("companions", "companions:PARTS", "stateful helpers beside the encoder: [[companions]]"),
