@@ -58,8 +58,11 @@ class Examples:
     ids: NDArray[np.int64]  # (rows,) position in the data set; equal ids are the same example
     columns: Mapping[str, TokenColumn]  # "anchor", "positive", "negative_1", … in this order
     label: NDArray[np.int64] | None = None  # (rows,) class of the anchor
+    levels: NDArray[np.int64] | None = None  # (rows, l) its coarser classes, finest first
     score: NDArray[np.float32] | None = None  # (rows,) graded similarity of anchor and positive
     margin: NDArray[np.float32] | None = None  # (rows,) by how much the positive is to be preferred
+    weight: NDArray[np.float32] | None = None  # (rows,) how much the example counts
+    grades: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text column -> (rows,) its relevance
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,6 +74,9 @@ class Examples:
             label=None if self.label is None else self.label[rows],
             score=None if self.score is None else self.score[rows],
             margin=None if self.margin is None else self.margin[rows],
+            weight=None if self.weight is None else self.weight[rows],
+            levels=None if self.levels is None else self.levels[rows],
+            grades={name: grade[rows] for name, grade in self.grades.items()},
         )
 
 
@@ -135,6 +141,7 @@ class PairScores:
     Attributes:
         share: how an anchor's attraction is divided over its positives, 0 elsewhere; None: equally.
         scale: every anchor's temperature, relative to that of a term; None: 1.
+        grade: how relevant every candidate is to the anchor, 0 where nothing is known of the pair; None: not graded.
     """
 
     sim: Float[Tensor, "n m"]  # cosine or dot similarity
@@ -145,6 +152,7 @@ class PairScores:
     similarity: Similarity = "cosine"
     share: Float[Tensor, "n m"] | None = None
     scale: Float[Tensor, " n"] | None = None
+    grade: Float[Tensor, "n m"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +179,9 @@ class Batch:
     outputs: Mapping[str, Tensor] = field(default_factory=dict)  # "companion/name" → (n, …), no gradient
     score: Float[Tensor, " n"] | None = None
     margin: Float[Tensor, " n"] | None = None
+    weight: Float[Tensor, " n"] | None = None  # how much every example counts
+    levels: Int[Tensor, "n l"] | None = None  # the anchors' coarser classes, finest first
+    grades: Mapping[str, Float[Tensor, " n"]] = field(default_factory=dict)  # view -> its relevance to the anchor
     companions: Mapping[str, Component] = field(default_factory=dict)
     generator: torch.Generator | None = None  # CPU generator, the same state on every device
     step: int = 0
@@ -234,7 +245,8 @@ class Component(Part, nn.Module):
     """Base of terms, edits and companions, the parts of a training step.
 
     ``needs`` names what a part reads; ``sentemb check`` verifies it before anything is loaded:
-    ``labels`` ``scores`` ``margins`` ``tokens`` ``pooled`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
+    ``labels`` ``levels`` ``scores`` ``margins`` ``weights`` ``grades`` ``tokens`` ``pooled`` ``hidden`` ``attentions``
+    ``view:NAME`` ``companion:NAME``.
     """
 
     encodes: frozenset[str] = frozenset()  # views beside anchor, positive and negatives to encode (``anchor.masked``)

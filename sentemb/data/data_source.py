@@ -15,8 +15,9 @@ from pydantic import BeforeValidator
 
 from sentemb.data.faults import Faults
 from sentemb.data.formats import BLOCK, RecordBlock, arrow_blocks, row_blocks
+from sentemb.data.roles import ROLES, is_role
 from sentemb.data.sources import HUB_ID, Format, source_blocks
-from sentemb.data.table import ROLES, Table, is_role, read_table
+from sentemb.data.table import Table, read_table
 from sentemb.errors import DataError, did_you_mean
 from sentemb.parts import Count, Part
 
@@ -25,7 +26,7 @@ _IN_MEMORY = "data in memory"
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource(Part, room="sources"):
-    """Rows of texts with labels, scores and margins. A source of your own gives ``rows()``; the rest is done here:
+    """Rows of texts with labels and numbers. A source of your own gives ``rows()``; the rest is done here:
 
         @dataclass(frozen=True, kw_only=True)
         class Dialogues(DataSource):
@@ -99,7 +100,12 @@ class DataSource(Part, room="sources"):
 
 @dataclass(frozen=True, kw_only=True)
 class TableData(DataSource):
-    """Texts in any columns: anchor, positive, negatives, label, score, margin, as the file has them.
+    """Texts in any columns, as the file has them.
+
+    The roles of columns: ``anchor``, ``positive``, ``positive_2`` …, ``negative_1`` …; ``label`` of the anchor and its
+    coarser classes ``label_2`` …, finest first; ``score`` of anchor and positive; ``margin`` by which the positive is
+    to be preferred; ``weight`` of the row; ``grade_0`` of the positives and ``grade_k`` of ``negative_k``, at least 0:
+    how relevant they are to the anchor.
 
     Args:
         path: a file (txt, csv, tsv, jsonl, parquet; also .gz and .zst), a folder of files, a folder made by
@@ -148,7 +154,7 @@ class Lines(TableData):
 
 @dataclass(frozen=True, kw_only=True)
 class TextPairs(TableData):
-    """Anchor and positive; label, score and margin if there are any."""
+    """Anchor and positive; labels and numbers if there are any."""
 
     required: ClassVar[frozenset[str]] = frozenset({"anchor", "positive"})
     allowed: ClassVar[frozenset[str] | None] = required

@@ -1,11 +1,12 @@
-"""Texts, labels, scores and margins of a data set under their roles, checked row by row."""
+"""Texts, labels and numbers of a data set under their roles, checked row by row."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from reprlib import repr as short
 from typing import Any
 
@@ -14,27 +15,22 @@ from numpy.typing import NDArray
 
 from sentemb.data.faults import Faults
 from sentemb.data.formats import MISSING, RecordBlock
-from sentemb.errors import DataError, did_you_mean
-
-ROLES = ("anchor", "positive", "negative", "negative_1", "negative_n", "label", "score", "margin")
-_ROLE = re.compile(r"anchor|positive|negative(_[1-9]\d*)?|label|score|margin")
-_NUMBERS = {
-    "label": "label", "labels": "label", "score": "score", "scores": "score", "margin": "margin", "margins": "margin",
-}  # fmt: skip
-# columns of well-known data sets that come with others (genre, split, year), which are no negatives
-_CONVENTIONS = (
-    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("sent0", "sent1", "hard_neg"), ("sent0", "sent1"),
-)  # fmt: skip
+from sentemb.data.roles import kind_of, roles_of, text_of_grade
+from sentemb.errors import DataError
+from sentemb.types import UNKNOWN
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """Text columns that share their rows, under their roles."""
 
-    columns: Mapping[str, list[str]]  # "anchor", "positive", "negative_1", … in this order
+    columns: Mapping[str, list[str]]  # "anchor", "positive", "positive_2", "negative_1", … in this order
     label: NDArray[np.int64] | None = None  # (rows,) class of the anchor
+    levels: NDArray[np.int64] | None = None  # (rows, l) its coarser classes, finest first
     score: NDArray[np.float32] | None = None  # (rows,) graded similarity of anchor and positive
     margin: NDArray[np.float32] | None = None  # (rows,) by how much the positive is to be preferred
+    weight: NDArray[np.float32] | None = None  # (rows,) how much the row counts
+    grades: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text role -> (rows,) relevance
     prefixes: Mapping[str, str] = field(default_factory=dict)  # role -> what is put in front of its texts
     source: str = ""  # for messages
     skipped: int = 0  # faulty rows that were left out, where that was asked for
@@ -50,7 +46,8 @@ def read_table(
     """Read a data set whole; ``source`` is its name in messages. Texts lose white space at both ends.
 
     Raises: DataError that names the first ten faulty rows by file and line: bytes that are not UTF-8, broken JSON or
-        csv, a column that a row lacks, empty text, a label, score or margin that is no number.
+        csv, a column that a row lacks, empty text, a number that is none or outside its range, labels whose levels
+        are no hierarchy.
     """
     faults = Faults()
     checked = _Checked(faults)
@@ -67,63 +64,24 @@ def read_table(
     values = {role: column[:max_rows] for role, column in checked.values.items()}
     if not values.get("anchor"):
         raise DataError(f"{source}: no rows" + (f" left ({faults.count:,} are faulty)" if faults.count else ""))
-    labels, scores, margins = (values.pop(role, None) for role in ("label", "score", "margin"))
-    if labels and isinstance(labels[0], str):
-        labels = np.unique(labels, return_inverse=True)[1].tolist()
+    labels = [_coded(values[role]) for role in roles if kind_of(role) == "label"]
+    numbers = {
+        role: np.array(values[role], dtype=np.float32) for role in roles if kind_of(role) not in ("text", "label")
+    }
     return Table(
-        columns=values, source=source, skipped=faults.count,
-        label=None if labels is None else np.array(labels, dtype=np.int64),
-        score=None if scores is None else np.array(scores, dtype=np.float32),
-        margin=None if margins is None else np.array(margins, dtype=np.float32),
-    )  # fmt: skip
+        columns={role: values[role] for role in roles if kind_of(role) == "text"},
+        label=labels[0] if labels else None, levels=np.stack(labels[1:], axis=1) if len(labels) > 1 else None,
+        grades={text_of_grade(role): grade for role, grade in numbers.items() if kind_of(role) == "grade"},
+        score=numbers.get("score"), margin=numbers.get("margin"), weight=numbers.get("weight"),
+        source=source, skipped=faults.count,
+    )
 
 
-# -------------------------------------------------------------------------------------------- roles
-def is_role(name: str) -> bool:
-    """Whether ``name`` is one of anchor, positive, negative, negative_1 … negative_n, label, score, margin."""
-    return bool(_ROLE.fullmatch(name))
-
-
-def roles_of(names: Sequence[str], mapping: Mapping[str, str], where: str) -> dict[str, str]:
-    """Role -> column name, in the order anchor, positive, negative_1, …, label, score, margin.
-
-    With a mapping, exactly what it says. Otherwise by name if there is a column ``anchor`` or one of the conventions
-    of well-known data sets holds; otherwise by order: the columns are anchor, positive, negative_1, … ``label``,
-    ``score`` and ``margin`` go by name.
-
-    Raises: DataError where a mapped column is absent or nothing can be the anchor.
-    """
-    if len(set(names)) < len(names) or not all(name.strip() for name in names):
-        raise DataError(f"{where}: column names must be distinct and not empty; found: {', '.join(names)}")
-    if mapping:
-        for role, name in mapping.items():
-            if name not in names:
-                raise DataError(f'{where}: columns: {role} = "{name}" is not in the file{did_you_mean(name, names)}')
-        column_of = dict(mapping)
-    elif "anchor" in names:
-        column_of = {name: name for name in names if is_role(name)}
-    else:
-        convention = next((known for known in _CONVENTIONS if set(known) <= set(names)), None)
-        texts = convention or [name for name in names if name not in _NUMBERS]
-        by_order = ["anchor", "positive", *(f"negative_{i}" for i in range(1, len(texts)))]
-        column_of = dict(zip(by_order, texts, strict=False))
-        column_of |= {_NUMBERS[name]: name for name in names if name in _NUMBERS}
-    if "anchor" not in column_of:
-        raise DataError(f'{where}: no anchor; name it with columns = {{ anchor = … }}; found: {", ".join(names)}')
-    return _in_order(column_of, where)
-
-
-def _in_order(column_of: Mapping[str, str], where: str) -> dict[str, str]:
-    """Negatives are renumbered from 1 without gaps."""
-    negatives = [role for role in column_of if role.startswith("negative")]
-    negatives.sort(key=lambda role: int(role.partition("_")[2] or 1))
-    if {"negative", "negative_1"} <= set(negatives):
-        raise DataError(f"{where}: both a column negative and a column negative_1; rename one")
-    if negatives and "positive" not in column_of:
-        raise DataError(f"{where}: negatives without a positive column; found: {', '.join(column_of.values())}")
-    ordered = {role: column_of[role] for role in ("anchor", "positive") if role in column_of}
-    ordered |= {f"negative_{i}": column_of[role] for i, role in enumerate(negatives, 1)}
-    return ordered | {role: column_of[role] for role in ("label", "score", "margin") if role in column_of}
+def _coded(labels: list[Any]) -> NDArray[np.int64]:
+    """Whole numbers as they are, names by their place in the alphabet."""
+    if isinstance(labels[0], str):
+        return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    return np.array(labels, dtype=np.int64)
 
 
 # -------------------------------------------------------------------------------------------- values
@@ -132,7 +90,8 @@ class _Checked:
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
-        self._first_label: int | str | None = None
+        self._first_label: dict[str, int | str] = {}  # by role
+        self._coarser: dict[tuple[str, int | str], tuple[int | str, str]] = {}  # label -> the one above it, and where
         self.values: dict[str, list[Any]] = {"anchor": []}  # by role
 
     def add(self, block: RecordBlock, roles: Mapping[str, str]) -> None:
@@ -142,14 +101,39 @@ class _Checked:
             role: self._column(role, name, by_name.get(name, [MISSING] * len(block)), faulty)
             for role, name in roles.items()
         }
+        self._check_levels(block, [role for role in roles if kind_of(role) == "label"], roles, checked, faulty)
+        grades = [checked[role] for role in roles if kind_of(role) == "grade"]
+        for i, graded in enumerate(zip(*grades, strict=True)):
+            if i not in faulty and not any(graded):
+                faulty[i] = "has no grade above 0; something in its list must be relevant"
         for row in sorted(faulty):
             self._faults.add(block.file, block.lines[row], faulty[row], has_lines=block.has_lines)
         for role, column in checked.items():
             good = column if not faulty else [value for i, value in enumerate(column) if i not in faulty]
             self.values.setdefault(role, []).extend(good)
 
+    def _check_levels(
+        self, block: RecordBlock, levels: list[str], names: Mapping[str, str], checked: Mapping[str, list[Any]],
+        faulty: dict[int, str],
+    ) -> None:
+        """Rows of one label must agree in every coarser one."""
+        for fine, coarse in pairwise(levels):
+            for i, (label, above) in enumerate(zip(checked[fine], checked[coarse], strict=True)):
+                if i in faulty or UNKNOWN in (label, above):
+                    continue
+                first, where = self._coarser.setdefault((fine, label), (above, block.where(i)))
+                if above != first:
+                    faulty[i] = (
+                        f'column "{names[fine]}" is {label!r} below "{names[coarse]}" {above!r}, but {where} has it '
+                        f"below {first!r}; a label lies below one coarser label, and the finest column comes first"
+                    )
+
     def _column(self, role: str, name: str, column: list[Any], faulty: dict[int, str]) -> list[Any]:
-        check = {"label": self._label, "score": _number, "margin": _number}.get(role, _text)
+        kind = kind_of(role)
+        checks: dict[str, Callable[[Any], Any]] = {
+            "text": _text, "label": partial(self._label, role), "weight": _at_least_0, "grade": _at_least_0,
+        }
+        check = checks.get(kind, _number)
         if check is _text and set(map(type, column)) <= {str} and all(stripped := list(map(str.strip, column))):
             return stripped
         checked: list[Any] = []
@@ -163,11 +147,11 @@ class _Checked:
                 faulty.setdefault(i, f'column "{name}" {error}')
         return checked
 
-    def _label(self, value: Any) -> int | str:
-        """A whole number, or the name of a class: what the first label of the data is decides."""
-        label, first = _label(value), self._first_label
+    def _label(self, role: str, value: Any) -> int | str:
+        """A whole number, or the name of a class: what the first label of the column is decides."""
+        label, first = _label(value), self._first_label.get(role)
         if first is None:
-            self._first_label = label
+            self._first_label[role] = label
         elif isinstance(first, str) and isinstance(value, str):
             return value.strip()
         elif type(label) is not type(first):
@@ -191,6 +175,13 @@ def _number(value: Any) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise ValueError(f"is {short(value)}; it must be a finite number")
+    return number
+
+
+def _at_least_0(value: Any) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError(f"is {short(value)}; it must be at least 0")
     return number
 
 

@@ -105,7 +105,10 @@ def tokenise(table: Table, tokeniser: TextTokeniser) -> Examples:
     columns = {role: tokens.take(rows) for role, rows in zip(table.columns, rows_of, strict=True)}
     columns |= {role: replace(columns[role], text=text_hashes(table.columns[role])) for role in table.prefixes}
     ids = np.arange(len(table), dtype=np.int64)
-    return Examples(ids=ids, columns=columns, label=table.label, score=table.score, margin=table.margin)
+    return Examples(
+        ids=ids, columns=columns, label=table.label, levels=table.levels, score=table.score, margin=table.margin,
+        weight=table.weight, grades=table.grades,
+    )
 
 
 def _tokens_of(texts: list[str], tokeniser: TextTokeniser) -> TokenColumn:

@@ -37,6 +37,7 @@ class Edit(Component, room="edits"):
         n, m = len(table.anchor), len(edited.candidate)
         for field, expected in (
             ("sim", (n, m)), ("positive", (n, m)), ("log_weight", (n, m)), ("share", (n, m)), ("scale", (n,)),
+            ("grade", (n, m)),
         ):
             value: Tensor | None = getattr(edited, field)
             if value is not None and tuple(value.shape) != expected:

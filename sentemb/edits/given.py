@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -29,7 +30,8 @@ class Given(Edit):
 
     A hard negative belongs to its example without meaning the same, so it carries no example id and
     ``false_negative`` keeps it (unless its text says otherwise); a negative that a view drew from another example
-    keeps that example's id.
+    keeps that example's id. Where the data have grades, the table gets them: of an anchor's own positives ``grade_0``,
+    of its own ``negative_k`` ``grade_k``, and 0 for every other candidate.
 
     Args:
         weight: α, how many times the anchor's own hard negative counts; 1 as in SimCSE's table 5.
@@ -38,7 +40,7 @@ class Given(Edit):
     Raises:
         RecipeError: no view is a further positive or a negative.
     Source: Gao, Yao & Chen 2021, EMNLP, "SimCSE", equation 5 and section 4.2 (α^1[i=j]).
-    Deviations: any number of positives and hard negatives an example instead of one; none for one.
+    Deviations: any number of positives and hard negatives an example instead of one; none for one. Grades are ours.
     """
 
     needs = frozenset({"view:negative_1|positive_2"})
@@ -56,14 +58,19 @@ class Given(Edit):
             )
         n = len(table.anchor)
         own = torch.eye(n, dtype=torch.bool, device=table.sim.device)
+        grades = {name: torch.diag(grade) for name, grade in batch.grades.items()}
+        if grades:
+            grade = torch.zeros_like(table.sim)
+            grade[:, :n] = grades["positive"].to(grade)
+            table = replace(table, grade=grade)
         for name in positives:
-            table = add_candidates(table, batch.views[name], positive=own)
+            table = add_candidates(table, batch.views[name], positive=own, grade=grades.get("positive"))
         for name in negatives:
             view = batch.views[name]
             ids = torch.where(view.ids == table.anchor.ids, torch.full_like(view.ids, UNKNOWN), view.ids)
             rows = extra_rows(view.embedding, table.candidate, ids=ids, text=view.text)
             weight = own.to(table.log_weight.dtype) * math.log(self.weight)
-            table = add_candidates(table, rows, log_weight=weight)
+            table = add_candidates(table, rows, log_weight=weight, grade=grades.get(name))
         return table
 
 

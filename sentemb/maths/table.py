@@ -22,6 +22,9 @@ def score_table(
     labels: Int[Tensor, " n"] | None = None,
     scores: Float[Tensor, " n"] | None = None,
     margins: Float[Tensor, " n"] | None = None,
+    weights: Float[Tensor, " n"] | None = None,
+    levels: Int[Tensor, "n l"] | None = None,
+    grades: Sequence[Float[Tensor, " n"]] = (),
     texts: Mapping[str, Sequence[str]] | None = None,
     similarity: Similarity = "cosine",
     generator: torch.Generator | None = None,
@@ -39,6 +42,9 @@ def score_table(
         labels: class of every anchor and its positive; the edit ``SameLabel`` reads them.
         scores: graded similarity of every pair.
         margins: by how much every positive is to be preferred; the edit ``Margin`` reads them.
+        weights: how much every pair counts.
+        levels: the anchors' coarser classes, finest first.
+        grades: relevance of the positives, then of every entry of ``negatives``; the edit ``Given`` reads them.
         texts: the texts behind "anchor", "positive", "negative_1", …; the edit ``FalseNegative`` compares them.
         similarity: how embeddings are compared.
         generator: of the edits that draw (on the CPU); the default is torch's own.
@@ -55,6 +61,7 @@ def score_table(
         views[name] = Rows(embedding=embedding, ids=ids, text=text, label=labels)
     batch = Batch(
         views=views, local=slice(0, len(anchors)), tokens={}, encoded={}, score=scores, margin=margins,
+        weight=weights, levels=levels, grades=dict(zip(list(embeddings)[1:], grades, strict=bool(grades))),
         generator=generator,
     )
     return in_batch_table(views["anchor"], views["positive"], similarity), batch
@@ -85,17 +92,24 @@ def add_candidates(
     *,
     positive: Bool[Tensor, "n k"] | None = None,
     log_weight: Float[Tensor, "n k"] | None = None,
+    grade: Float[Tensor, "n k"] | None = None,
 ) -> PairScores:
-    """Append k columns; they are negatives of weight 1, without a share, unless said otherwise."""
+    """Append k columns; they are negatives of weight 1, without a share or a grade, unless said otherwise.
+
+    A grade is taken only into a table that has grades.
+    """
     sim = pairwise(table.anchor.embedding, rows.embedding, table.similarity)
     if positive is None:
         positive = torch.zeros_like(sim, dtype=torch.bool)
     if log_weight is None:
         log_weight = torch.zeros_like(sim)
     share = None if table.share is None else torch.cat([table.share, torch.zeros_like(sim)], dim=1)
+    if table.grade is not None:
+        grade = torch.cat([table.grade, (torch.zeros_like(sim) if grade is None else grade).to(table.grade)], dim=1)
     return replace(
         table,
         share=share,
+        grade=None if table.grade is None else grade,
         sim=torch.cat([table.sim, sim], dim=1),
         positive=torch.cat([table.positive, positive], dim=1),
         log_weight=torch.cat([table.log_weight, log_weight.to(table.log_weight.dtype)], dim=1),
@@ -173,6 +187,7 @@ def transposed(table: PairScores) -> PairScores:
         table, sim=table.sim[:, :n].T, positive=table.positive[:, :n].T, log_weight=table.log_weight[:, :n].T,
         anchor=take_rows(table.candidate, slice(n)), candidate=table.anchor,
         share=None if table.share is None else table.share[:, :n].T,
+        grade=None if table.grade is None else table.grade[:, :n].T,
     )
 
 

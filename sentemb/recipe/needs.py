@@ -57,10 +57,14 @@ def check_data(recipe: Recipe, data: Table | Examples) -> None:
         for column in sorted(recipe.views.columns - set(data.columns))
     ]
     views = views_of(recipe, data.columns)
-    lacks = {"labels": data.label is None, "scores": data.score is None, "margins": data.margin is None}
+    lacks = {
+        "labels": data.label is None, "levels": data.levels is None, "scores": data.score is None,
+        "margins": data.margin is None, "weights": data.weight is None, "grades": not data.grades,
+    }
     for where, part, kind, name in _needs(vars(recipe)):
         if lacks.get(kind):
-            faults.append(f'{where} ({_use(part)}) needs the column "{kind[:-1]}"; the data have: {known}')
+            column = {"levels": "label_2", "grades": "grade_0"}.get(kind, kind[:-1])
+            faults.append(f'{where} ({_use(part)}) needs the column "{column}"; the data have: {known}')
         if kind == "view" and not set(name.split("|")) & set(views):
             either = name.replace("|", '" or "')
             faults.append(f'{where} ({_use(part)}) needs the view "{either}"; there are {", ".join(sorted(views))}')

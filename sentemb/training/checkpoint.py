@@ -115,13 +115,14 @@ def load_checkpoint(
 
 
 def hash_of_data(examples: Examples) -> str:
-    """Hex SHA-256 of tokenised data: of every token, label, score and margin, in order."""
+    """Hex SHA-256 of tokenised data: of every token, label and number, in order."""
     digest = hashlib.sha256()
     for name, column in examples.columns.items():
         digest.update(name.encode())
         digest.update(column.offsets.tobytes())
         digest.update(column.flat.tobytes())
-    for values in (examples.label, examples.score, examples.margin):
+    numbers = (examples.label, examples.score, examples.margin, examples.weight, examples.levels)
+    for values in (*numbers, *examples.grades.values()):
         digest.update(b"" if values is None else values.tobytes())
     return digest.hexdigest()
 

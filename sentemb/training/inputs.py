@@ -66,6 +66,9 @@ class StepInput:
     label: Tensor | None  # (n,)
     score: Tensor | None  # (n,)
     margin: Tensor | None  # (n,)
+    weight: Tensor | None  # (n,)
+    levels: Tensor | None  # (n, l)
+    grades: Mapping[str, Tensor]  # view -> (n,)
     seed: int  # of the edits' generator
     dropout: Mapping[str, float | None]  # rate of the views in ``use.separate``
 
@@ -173,9 +176,12 @@ class Feed:
             tokens={name: _tokens(views[name], own_rows, vocabulary.pad) for name in use.tokens},
             ids={name: torch.from_numpy(view.ids) for name, view in views.items()},
             text={name: torch.from_numpy(view.column.text) for name, view in views.items()},
-            label=None if examples.label is None else torch.from_numpy(examples.label),
-            score=None if examples.score is None else torch.from_numpy(examples.score),
-            margin=None if examples.margin is None else torch.from_numpy(examples.margin),
+            label=_tensor(examples.label),
+            score=_tensor(examples.score),
+            margin=_tensor(examples.margin),
+            weight=_tensor(examples.weight),
+            levels=_tensor(examples.levels),
+            grades={name: torch.from_numpy(grade) for name, grade in examples.grades.items()},
             seed=int(context.generator.integers(2**62)),
             dropout={name: views[name].dropout for name in use.separate},
         )
@@ -209,6 +215,10 @@ class Feed:
             return min(-(-most // self.chunk_size), fewest)
         # a GPU takes all texts at once: there, launching kernels costs more than padding
         return 1 if torch.cuda.is_available() else max(1, min(CPU_LENGTH_GROUPS, fewest // 8))
+
+
+def _tensor(values: NDArray[Any] | None) -> Tensor | None:
+    return None if values is None else torch.from_numpy(values)
 
 
 def _tokens(view: View, rows: NDArray[np.int64], pad_id: int) -> Tokens:

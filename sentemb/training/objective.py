@@ -217,6 +217,9 @@ class Objective(nn.Module):
             outputs=self._observe(inputs),
             score=inputs.score,
             margin=inputs.margin,
+            weight=inputs.weight,
+            levels=inputs.levels,
+            grades=inputs.grades,
             companions=self.named_companions,
             step=inputs.step,
         )

@@ -12,7 +12,7 @@ from edit_tables import contrast, permuted
 from sentemb.edits import PARTS
 from sentemb.edits.given import Given, further_views
 from sentemb.errors import RecipeError
-from sentemb.maths.table import in_batch_table
+from sentemb.maths.table import add_candidates, in_batch_table, transposed
 from sentemb.types import Rows
 
 
@@ -120,3 +120,29 @@ def test_further_positives_are_one_for_their_own_anchor(make_rows, make_batch):
     assert torch.equal(table.positive, torch.eye(3, dtype=torch.bool).repeat(1, 2))
     assert (table.log_weight == 0).all()
     assert table.candidate.ids.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_grades_stand_beside_the_anchors_own_candidates(make_rows, make_batch):
+    anchor, positive = make_rows(2), make_rows(2, seed=1)
+    views = {"positive_2": make_rows(2, seed=2), "negative_1": make_rows(2, seed=3)}
+    grades = {"positive": torch.tensor([3.0, 2.0]), "negative_1": torch.tensor([1.0, 0.5])}
+    table = Given()(in_batch_table(anchor, positive), make_batch(views, grades=grades))
+    assert table.grade is not None
+    assert table.grade.tolist() == [[3, 0, 3, 0, 1, 0], [0, 2, 0, 2, 0, 0.5]]
+    wider = add_candidates(table, make_rows(1, seed=4))
+    assert wider.grade is not None
+    assert wider.grade[:, -1].tolist() == [0, 0]
+    flipped = transposed(table).grade
+    assert flipped is not None
+    assert flipped.tolist() == [[3, 0], [0, 2]]
+    assert Given()(in_batch_table(anchor, positive), make_batch(views)).grade is None
+
+
+def test_grades_of_a_loop_of_ones_own():
+    from sentemb.maths.table import score_table
+
+    eye = torch.eye(2)
+    table, batch = score_table(eye, eye, negatives=[eye], grades=[torch.tensor([2.0, 1.0]), torch.tensor([0.0, 0.5])])
+    grade = Given()(table, batch).grade
+    assert grade is not None
+    assert grade.tolist() == [[2, 0, 0, 0], [0, 1, 0, 0.5]]

@@ -1,0 +1,107 @@
+"""What the columns of a data set are: texts, labels and numbers, by name or by order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from sentemb.errors import DataError, did_you_mean
+
+ROLES = (
+    "anchor", "positive", "positive_2", "positive_n", "negative", "negative_1", "negative_n", "label", "label_2",
+    "label_n", "score", "margin", "weight", "grade_0", "grade_1", "grade_n",
+)  # fmt: skip
+Kind = Literal["text", "label", "score", "margin", "weight", "grade"]
+_NUMBERED = r"_(?:[2-9]|[1-9]\d+)"  # _2, _3, …
+_ROLE = re.compile(
+    rf"(?P<text>anchor|positive(?:{_NUMBERED})?|negative(?:_[1-9]\d*)?)|(?P<label>label(?:{_NUMBERED})?)|"
+    r"(?P<score>score)|(?P<margin>margin)|(?P<weight>weight)|(?P<grade>grade_(?:0|[1-9]\d*))"
+)
+_PLURAL = {"labels": "label", "scores": "score", "margins": "margin", "weights": "weight"}
+# columns of well-known data sets that come with others (genre, split, year), which are no negatives
+_CONVENTIONS = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("sent0", "sent1", "hard_neg"), ("sent0", "sent1"),
+)  # fmt: skip
+
+
+def is_role(name: str) -> bool:
+    """Whether ``name`` is one of ``ROLES``, with any number for n."""
+    return bool(_ROLE.fullmatch(name))
+
+
+def kind_of(role: str) -> Kind:
+    """What a column of this role holds."""
+    match = _ROLE.fullmatch(role)
+    assert match is not None, role
+    return match.lastgroup  # type: ignore[return-value]
+
+
+def text_of_grade(role: str) -> str:
+    """The text column that a grade is of: ``positive`` for ``grade_0``, ``negative_k`` for ``grade_k``."""
+    number = _number(role)
+    return f"negative_{number}" if number else "positive"
+
+
+def roles_of(names: Sequence[str], mapping: Mapping[str, str], where: str) -> dict[str, str]:
+    """Role -> column name: anchor, positive, positive_2, …, negative_1, …, label, label_2, …, and the numbers.
+
+    With a mapping, exactly what it says. Otherwise by name if there is a column ``anchor`` or one of the conventions
+    of well-known data sets holds; otherwise by order: the columns are anchor, positive, negative_1, … Labels and
+    numbers go by name.
+
+    Raises: DataError where a mapped column is absent, nothing can be the anchor, or a column lacks the one that it
+        belongs to.
+    """
+    if len(set(names)) < len(names) or not all(name.strip() for name in names):
+        raise DataError(f"{where}: column names must be distinct and not empty; found: {', '.join(names)}")
+    if mapping:
+        for role, name in mapping.items():
+            if name not in names:
+                raise DataError(f'{where}: columns: {role} = "{name}" is not in the file{did_you_mean(name, names)}')
+        column_of = dict(mapping)
+    elif "anchor" in names:
+        column_of = {name: name for name in names if is_role(name)}
+    else:
+        convention = next((known for known in _CONVENTIONS if set(known) <= set(names)), None)
+        others = {name: role for name in names if is_role(role := _PLURAL.get(name, name)) and kind_of(role) != "text"}
+        texts = convention or [name for name in names if name not in others]
+        by_order = ["anchor", "positive", *(f"negative_{i}" for i in range(1, len(texts)))]
+        column_of = dict(zip(by_order, texts, strict=False)) | {role: name for name, role in others.items()}
+    if "anchor" not in column_of:
+        raise DataError(f'{where}: no anchor; name it with columns = {{ anchor = … }}; found: {", ".join(names)}')
+    return _in_order(column_of, where)
+
+
+def _number(role: str) -> int | None:
+    return int(number) if (number := role.rpartition("_")[2]).isdigit() else None
+
+
+def _in_order(column_of: Mapping[str, str], where: str) -> dict[str, str]:
+    """Positives, negatives and labels are renumbered without gaps, and grades with their negatives."""
+
+    def numbered(word: str, first: int) -> dict[int, str]:
+        roles = {_number(role) or first: role for role in column_of if role.partition("_")[0] == word}
+        return dict(sorted(roles.items()))
+
+    positives, negatives, labels = numbered("positive", 1), numbered("negative", 1), numbered("label", 1)
+    grades = {_number(role): role for role in column_of if kind_of(role) == "grade"}
+    if {"negative", "negative_1"} <= column_of.keys():
+        raise DataError(f"{where}: both a column negative and a column negative_1; rename one")
+    if negatives and not positives:
+        raise DataError(f"{where}: negatives without a positive column; found: {', '.join(column_of.values())}")
+    for word, columns in (("positive", positives), ("label", labels)):
+        if columns and word not in column_of:
+            raise DataError(f"{where}: a column {next(iter(columns.values()))} without a column {word}")
+    graded = [0] * bool(positives) + list(negatives)
+    if grades and set(grades) != set(graded):
+        raise DataError(
+            f"{where}: grades go with the positive (grade_0) and with every negative; found "
+            f"{', '.join(sorted(grades.values()))}, expected {', '.join(f'grade_{k}' for k in graded) or 'none'}"
+        )
+    ordered = {"anchor": column_of["anchor"]}
+    for word, columns in (("positive", positives), ("negative", negatives), ("label", labels)):
+        for k, role in enumerate(columns.values(), 1):
+            ordered[f"{word}_{k}" if k > 1 or word == "negative" else word] = column_of[role]
+    ordered |= {role: column_of[role] for role in ("score", "margin", "weight") if role in column_of}
+    return ordered | {f"grade_{k}": column_of[grades[number]] for k, number in enumerate(graded) if grades}
