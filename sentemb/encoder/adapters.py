@@ -1,11 +1,17 @@
-"""Adapters: few new weights that learn inside a backbone whose own stand still; exported models have them merged."""
+"""Adapters: few new weights that learn inside a backbone whose own stand still. Exported models have them merged, where
+that is possible."""
 
 from __future__ import annotations
 
 import copy
-from typing import Literal
+import inspect
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from sentemb.errors import ModelError, first_line, needs_extra
 from sentemb.parts import Count, Fraction, Part, Positive
@@ -96,4 +102,106 @@ def merged(backbone: nn.Module) -> nn.Module:
     return whole
 
 
-PARTS: dict[str, type[Adapter]] = {"lora": Lora}
+class Prefix(Adapter):
+    """Trained keys and values stand before those of a text in every layer's attention; nothing else learns:
+
+        attention(Q, [drop(P_K); K], [drop(P_V); V])      P_K, P_V of every layer: (length, d), from N(0, 0.02²)
+
+    Queries, outputs and positions are the text's alone, so every pooling works as before. Padding stays masked, the
+    prefix never is. The lean forward passes step aside. For BERT, RoBERTa, XLM-RoBERTa, CamemBERT and ELECTRA.
+
+    A prefix is not merged: no weight of a plain backbone does what it does. ``Encoder.save`` writes it beside the
+    weights, sentemb loads it again, sentence-transformers refuses the folder by name.
+
+    Args:
+        length: keys and values a layer; PromCSE has 10 to 16.
+        dropout: of their entries, drawn for every text anew; PromCSE takes the rate of the backbone's hidden states.
+
+    Source: Jiang, Zhang & Wang 2022, Findings of EMNLP (PromCSE), released code; Li & Liang 2021, ACL, "Prefix-tuning".
+    Deviations: no two-layer map of P (PromCSE's default has none either); positions count from the text's first
+        token, where the releases that PromCSE was written for may count the prefix too.
+    """
+
+    def __init__(self, *, length: Count = 16, dropout: Fraction = 0.1) -> None:
+        if dropout == 1:
+            raise ValueError("dropout = 1: leaves nothing to learn from")
+        self.length, self.dropout = length, dropout
+
+    def add_to(self, backbone: nn.Module) -> None:
+        """See ``Adapter``; raises ``ModelError`` where the attention takes no further keys, or has a prefix already."""
+        config: Any = backbone.config
+        attentions: list[Any] = [part for part in backbone.modules() if _takes_keys(part)]
+        if not attentions or getattr(config, "is_decoder", False):
+            raise ModelError(f"the adapter prefix: the attention of {type(backbone).__name__} takes no keys beside a "
+                             "text's; those of BERT, RoBERTa, XLM-RoBERTa, CamemBERT and ELECTRA do")
+        if prefix_weights(backbone):
+            raise ModelError("the adapter prefix: the backbone has a prefix already; train that one on (leave the "
+                             "adapter out, and all weights learn), or start from a backbone without")
+        for attention in attentions:
+            prefix = LayerPrefix(length=self.length, width=attention.key.out_features, dropout=self.dropout)
+            attention.prefix = prefix.to(attention.key.weight)
+            attention.register_forward_pre_hook(attention.prefix.enter, with_kwargs=True)
+        learning = prefix_weights(backbone)
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(name in learning)
+
+    @classmethod
+    def load(cls, *_: object, **__: object) -> NoReturn:
+        """What sentence-transformers calls for a module of a folder."""
+        raise ModelError("this model has trained keys and values before every layer's attention (the adapter prefix), "
+                         "which sentence-transformers cannot run; open it with sentemb.Encoder.load")
+
+
+class LayerPrefix(nn.Module):
+    """One layer's trained keys and values, which enter its attention as transformers' cache of past ones does."""
+
+    def __init__(self, *, length: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.keys, self.values = (nn.Parameter(torch.randn(length, width) * 0.02) for _ in range(2))
+        self.dropout = nn.Dropout(dropout)
+
+    def enter(self, attention: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Before the attention runs: stand in for its cache, and let every token see the prefix."""
+        mask = named.get("attention_mask")
+        if mask is not None:
+            visible = 1 if mask.dtype == torch.bool else 0  # the others are added to scores
+            mask = F.pad(mask, (len(self.keys), 0), value=visible)
+        return arguments, {**named, "attention_mask": mask, "past_key_values": self}
+
+    def update(
+        self, keys: Float[Tensor, "b h t w"], values: Float[Tensor, "b h t w"], *_: object
+    ) -> tuple[Float[Tensor, "b h s w"], Float[Tensor, "b h s w"]]:
+        """The keys and values of texts behind the prefix's."""
+        return self._before(self.keys, keys), self._before(self.values, values)
+
+    def _before(self, own: Tensor, of_texts: Tensor) -> Tensor:
+        rows, heads, _, width = of_texts.shape
+        dropped = self.dropout(own.to(of_texts.dtype).expand(rows, -1, -1))
+        return torch.cat([dropped.view(rows, -1, heads, width).transpose(1, 2), of_texts], dim=2)
+
+
+def _takes_keys(attention: nn.Module) -> bool:
+    """Whether it is a self-attention of BERT's kind that lets a cache put keys and values before its own."""
+    has_layers = all(isinstance(getattr(attention, name, None), nn.Linear) for name in ("query", "key", "value"))
+    return has_layers and "past_key_values" in inspect.signature(attention.forward).parameters
+
+
+def prefix_weights(backbone: nn.Module) -> Mapping[str, Tensor]:
+    """The weights of the backbone's prefix by name; none where it has no prefix."""
+    layers = {name: part for name, part in backbone.named_modules() if isinstance(part, LayerPrefix)}
+    return {f"{home}.{name}": value for home, part in layers.items() for name, value in part.state_dict().items()}
+
+
+def state_without_prefix(backbone: nn.Module) -> dict[str, Tensor]:
+    """The weights of the backbone proper by name."""
+    prefix = prefix_weights(backbone)
+    return {name: value for name, value in backbone.state_dict().items() if name not in prefix}
+
+
+def prefix_of(backbone: nn.Module) -> Prefix | None:
+    """The settings of the backbone's prefix, where it has one."""
+    layer = next((part for part in backbone.modules() if isinstance(part, LayerPrefix)), None)
+    return None if layer is None else Prefix(length=len(layer.keys), dropout=layer.dropout.p)
+
+
+PARTS: dict[str, type[Adapter]] = {"lora": Lora, "prefix": Prefix}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sentemb.encoder.adapters import merged
+from sentemb.encoder.adapters import Prefix, merged, prefix_of, prefix_weights, state_without_prefix
 from sentemb.encoder.backbone import read_json, read_weights, weight_files
 from sentemb.encoder.heads import ACTIVATIONS, Activation, Dense, Head, LayerNorm
 from sentemb.encoder.module import EncoderModule
@@ -26,6 +26,7 @@ from sentemb.types import Similarity
 
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout", "WeightedLayerPooling")
 _THEIRS = "sentence_transformers.models."
+_PREFIX = f"{Prefix.__module__}.{Prefix.__qualname__}"
 _WEIGHTS = "model.safetensors"
 
 
@@ -34,6 +35,7 @@ class Layout:
     """What a checkpoint's folder says beside the backbone's weights."""
 
     backbone: Path  # its folder
+    prefix: tuple[Prefix, Mapping[str, Tensor]] | None = None  # not in the backbone yet, and its weights
     pooling: tuple[Pooling, Mapping[str, Tensor]] | None = None  # not bound yet, and its weights; None: not said
     pools_prompt: bool = True  # whether a prompt's tokens are pooled too
     heads: tuple[tuple[Head, Mapping[str, Tensor]], ...] = ()  # not bound yet, and their weights
@@ -75,6 +77,8 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
             layout = replace(layout, heads=(*layout.heads, (LayerNorm(), weights)))
         elif name == "Normalize":
             layout = replace(layout, is_normalised=True)
+        elif path == _PREFIX:
+            layout = replace(layout, prefix=(_read_prefix(home / "config.json"), read_weights(home / _WEIGHTS)))
         elif not is_theirs:
             try:
                 pooling = _pooling_from_outside(read_json(home / "config.json"), trust_remote_code)
@@ -113,6 +117,13 @@ def _pooling_from_outside(settings: dict[str, Any], trust_remote_code: bool) -> 
     part = room("poolings").find(settings.pop("use", None), may_import=trust_remote_code)(**settings)
     assert isinstance(part, Pooling)  # room.find saw to it
     return part
+
+
+def _read_prefix(path: Path) -> Prefix:
+    try:
+        return Prefix(**read_json(path))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path}: no settings of a prefix ({first_line(error)})") from None
 
 
 def _read_dense(home: Path) -> Dense:
@@ -158,7 +169,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_backbone(folder: Path, module: EncoderModule, carried: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """``config.json`` and ``model.safetensors``, adapters merged."""
+    """``config.json`` and ``model.safetensors``, adapters merged; a prefix, which cannot be, is left out."""
     backbone = merged(module.backbone)
     config: Any = backbone.config
     stored = json.loads(config.to_json_string(use_diff=False))
@@ -167,7 +178,7 @@ def write_backbone(folder: Path, module: EncoderModule, carried: Mapping[str, Te
         # sentence-transformers hands all layers to WeightedLayerPooling only where the config says so
         "output_hidden_states": module.pooling.needs_layers,
     })
-    _write_weights(folder, {**backbone.state_dict(), **carried}, dtype)
+    _write_weights(folder, {**state_without_prefix(backbone), **carried}, dtype)
 
 
 def write_modules(
@@ -186,6 +197,10 @@ def write_modules(
         if weights:
             _write_weights(own_folder, weights)
 
+    prefix = prefix_of(module.backbone)
+    if prefix is not None:
+        add("Prefix", {"length": prefix.length, "dropout": prefix.dropout}, prefix_weights(module.backbone),
+            package=_PREFIX.removesuffix("Prefix"))
     config: Any = module.backbone.config
     form, width = known_form(module.pooling), config.hidden_size
     if form is None:

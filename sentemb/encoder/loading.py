@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from sentemb.encoder import backbone as backbones
+from sentemb.encoder.adapters import state_without_prefix
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.heads import HeadChoice, make_heads
 from sentemb.encoder.layout import Layout, read_layout
@@ -92,6 +93,11 @@ def _assemble(layout: Layout, backbone: nn.Module, choice: PoolingChoice | None)
     stored = layout.pooling if choice is None else None
     if choice is None:
         choice = stored[0] if stored else "last" if backbones.is_causal(backbone) else "mean"
+    if layout.prefix:
+        prefix, weights = layout.prefix
+        prefix.add_to(backbone)
+        backbone.requires_grad_(True)
+        _load_weights(backbone, {**state_without_prefix(backbone), **weights}, layout.backbone)
     module = EncoderModule(backbone, make_pooling(choice), pools_prompt=layout.pools_prompt)
     if stored:
         _load_weights(module.pooling, stored[1], layout.backbone)

@@ -156,7 +156,8 @@ def _memory(report: Report, shape: BackboneShape, table: Table | None) -> None:
     views = views_of(recipe, table.columns if table else recipe.views.columns | recipe.data.required)
     added = [view for view in views if view.startswith("negative") and any(isinstance(e, Given) for e in recipe.edits)]
     added += [view for view in views if view.startswith("mined") and any(isinstance(e, Mined) for e in recipe.edits)]
-    own = 4 if recipe.encoder.freeze is True else 16  # weight, gradient and AdamW's two moments
+    is_still = recipe.encoder.freeze is True or bool(recipe.encoder.adapters)
+    own = 4 if is_still else 16  # weight, gradient and AdamW's two moments
     fits, sentence = estimate(
         shape, recipe.train, views=len(views), candidates=1 + len(added),
         parameter_bytes=own + sum(companion.model_bytes for companion in recipe.companions), available=free_memory(),

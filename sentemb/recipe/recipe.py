@@ -49,7 +49,8 @@ class EncoderSettings(Part):
         prompts: texts that are put in front, by name; saved with the model.
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run code that comes with the checkpoint.
-        freeze: keep the backbone as it is, or only its modules of these names (``["embeddings", "encoder.layer.0"]``).
+        freeze: keep the backbone as it is, or only its modules of these names (``["embeddings", "encoder.layer.0"]``),
+            with what adapters put into them.
     """
 
     backbone: str

@@ -79,10 +79,10 @@ def _encoder(recipe: Recipe) -> Encoder:
         spec.backbone, pooling=spec.pooling, head=[head.fresh() for head in spec.heads], max_tokens=spec.max_tokens,
         trust_remote_code=spec.trust_remote_code, prompts=dict(spec.prompts), revision=spec.revision,
     )
-    if spec.freeze:
-        freeze(encoder.module.backbone, ("",) if spec.freeze is True else spec.freeze)
     for adapter in spec.adapters:
         adapter.add_to(encoder.module.backbone)
+    if spec.freeze:
+        freeze(encoder.module.backbone, ("",) if spec.freeze is True else spec.freeze)
     return encoder
 
 

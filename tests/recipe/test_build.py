@@ -38,6 +38,15 @@ def test_frozen_modules_stay_as_they_are(frozen: str, moves: list[str], data_dir
     assert all(name.startswith(tuple(moves)) for name in changed)
 
 
+@pytest.mark.parametrize(("frozen", "layers"), [("false", "01"), ('["encoder.layer.0"]', "1"), ("true", "")])
+def test_frozen_modules_keep_their_adapters(frozen: str, layers: str, data_dir: Path, tiny_bert: Path, tmp_path):
+    overrides = [f"encoder.backbone={tiny_bert}", f"data.path={data_dir / 'lines.txt'}", f"encoder.freeze={frozen}"]
+    backbone = build(Recipe.load("promcse-minilm", overrides), tmp_path / "run").encoder.module.backbone
+    learning = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    kinds = ("keys", "values")
+    assert learning == {f"encoder.layer.{i}.attention.self.prefix.{kind}" for i in layers for kind in kinds}
+
+
 def test_a_module_that_is_not_there_cannot_be_frozen(data_dir: Path, tiny_bert: Path, tmp_path):
     overrides = [f"encoder.backbone={tiny_bert}", f"data.path={data_dir / 'lines.txt'}", 'encoder.freeze=["layers"]']
     with pytest.raises(RecipeError, match=r'no module "layers"; it has embeddings, encoder'):

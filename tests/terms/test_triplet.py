@@ -95,3 +95,54 @@ def test_bfloat16_table_is_scored_in_float32(case, table_of, batch_of):
 def test_margin_must_be_positive():
     with pytest.raises(ValueError, match="greater than 0"):
         Triplet(margin=0.0)
+
+
+# ------------------------------------------------------------------------------------------------- the hardest alone
+def hardest_by_loop(sim, positive, log_weight, margin):
+    n, m = sim.shape
+    total = 0.0
+    for i in range(n):
+        live = [j for j in range(m) if log_weight[i, j] > -INF]
+        worst = min(float(sim[i, p]) for p in live if positive[i, p])
+        hardest = max((float(sim[i, j]) for j in live if not positive[i, j]), default=-INF)
+        total += max(0.0, margin + hardest - worst)
+    return total / n
+
+
+def test_hardest_equals_the_loop(case, table_of, batch_of):
+    sim, positive, log_weight = case
+    log_weight[3, :3] = log_weight[3, 4:] = -INF  # a row without a negative
+    loss = Triplet(margin=0.3, negatives="hardest")(table_of(sim, positive, log_weight), batch_of(4))
+    assert loss.item() == pytest.approx(hardest_by_loop(sim.detach(), positive, log_weight, 0.3), rel=1e-12)
+    loss.backward()
+    assert sim.grad.isfinite().all()
+
+
+def test_hardest_by_hand(table_of, batch_of):
+    # row 0: 0.2 + 0.9 - 1 = 0.1; row 1: 0.2 + 0.5 - 0.6 = 0.1; row 2: 0.2 - 0.5 - 0.4 < 0
+    table = table_of(torch.tensor([[1.0, 0.0, 0.9], [0.5, 0.6, 0.1], [-0.6, -0.5, 0.4]]))
+    assert Triplet(negatives="hardest")(table, batch_of(3)).item() == pytest.approx(0.2 / 3, rel=1e-6)
+
+
+def test_hardest_of_one_negative_is_the_plain_triplet(table_of, batch_of):
+    table = table_of(torch.tensor([[0.3, 0.4], [0.5, 0.6]]))
+    plain, hardest = (Triplet(negatives=kind)(table, batch_of()).item() for kind in ("all", "hardest"))
+    assert hardest == plain
+
+
+def test_gradcheck_of_hardest(case, table_of, batch_of):
+    sim, positive, log_weight = case
+    term = Triplet(margin=0.4, negatives="hardest")
+    assert torch.autograd.gradcheck(lambda s: term(table_of(s, positive, log_weight), batch_of(4)), (sim,))
+
+
+def test_hardest_of_one_example_alone_is_zero(table_of, batch_of):
+    sim = torch.tensor([[0.3]], requires_grad=True)
+    loss = Triplet(negatives="hardest")(table_of(sim), batch_of(1))
+    loss.backward()
+    assert loss.item() == sim.grad.item() == 0.0
+
+
+def test_other_negatives_are_refused():
+    with pytest.raises(ValueError, match="all, hardest"):
+        Triplet(negatives="semi-hard")

@@ -233,6 +233,9 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
             "heads": [{"use": "mlp"}],
         },
     },
+    ("adapters", "prefix"): {
+        "encoder": {"adapters": [{"use": "prefix", "length": 3, "dropout": 0.0}], "heads": [{"use": "mlp"}]},
+    },
     ("train", "nested_dims"): {
         "edits": [{"use": "given"}, {"use": "queue"}, {"use": "mixed", "count": 2}],
         "terms": [INFO_NCE, {"use": "uniformity"}], "companions": [{"use": "momentum"}],

@@ -22,7 +22,7 @@ from sentemb.views import COPIES, PARTS
 ROOMS: dict[str, Mapping[str, Any]] = {
     "terms": TERMS, "edits": EDITS, "companions": COMPANIONS, "views": {**PARTS, **COPIES}, "heads": HEADS,
 }
-OPTIONS = [("adapters", "lora"), ("train", "nested_dims")]
+OPTIONS = [("adapters", "lora"), ("adapters", "prefix"), ("train", "nested_dims")]
 NO_ENCODER = {("terms", "causal_lm")}  # takes a decoder: its own test compares it with the model's loss
 CATALOGUE = OPTIONS + [
     (room, name) for room, parts in ROOMS.items() for name in parts if (room, name) not in NO_ENCODER

@@ -25,6 +25,7 @@ RUNS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "dropout and dev score": (("heads", "mlp"), {"eval_every": 3, "save_every": 2}),
     "queue in chunks": (("edits", "queue"), {"chunk_size": 5, "gradient_accumulation": 2, "save_every": 1}),
     "detector": (("companions", "detector"), {"save_every": 2}),
+    "prefix": (("adapters", "prefix"), {"save_every": 2, "chunk_size": 5}),
     "memory of examples": (("companions", "per_example"), {"save_every": 1}),
     "keys of the average": (("edits", "soften"), {"save_every": 2}),
     "clusters": (("companions", "clusters"), {"save_every": 2}),
