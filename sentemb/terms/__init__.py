@@ -15,8 +15,11 @@ from sentemb.terms.info_nce import InfoNCE
 from sentemb.terms.local import Local
 from sentemb.terms.masked_lm import MaskedLM
 from sentemb.terms.multi_view import MultiView
+from sentemb.terms.pearson import Pearson
+from sentemb.terms.preference_rank import PreferenceRank
 from sentemb.terms.prototype_triplet import PrototypeTriplet
 from sentemb.terms.prototypes import PrototypeSoftmax
+from sentemb.terms.rank_kl import RankKL
 from sentemb.terms.replaced_token_detection import ReplacedTokenDetection
 from sentemb.terms.self_guided import SelfGuided
 from sentemb.terms.spectral import Spectral
@@ -45,8 +48,11 @@ PARTS: dict[str, type[Term]] = {
     "local": Local,
     "masked_lm": MaskedLM,
     "multi_view": MultiView,
+    "pearson": Pearson,
+    "preference_rank": PreferenceRank,
     "prototype_triplet": PrototypeTriplet,
     "prototypes": PrototypeSoftmax,
+    "rank_kl": RankKL,
     "replaced_token_detection": ReplacedTokenDetection,
     "self_guided": SelfGuided,
     "spectral": Spectral,
@@ -62,6 +68,7 @@ PARTS: dict[str, type[Term]] = {
 __all__ = [
     "PARTS", "Alignment", "AllViewsContrast", "AttentionAgreement", "BidirectionalMargin", "CausalLM", "CellEntropy",
     "CoSENT", "CosineError", "Decoupled", "Distill", "GroundedContrast", "InfoNCE", "Local", "MaskedLM", "MultiView",
-    "PrototypeSoftmax", "PrototypeTriplet", "ReplacedTokenDetection", "SelfGuided", "Spectral", "StayNear",
-    "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "Words",
+    "Pearson", "PreferenceRank", "PrototypeSoftmax", "PrototypeTriplet", "RankKL", "ReplacedTokenDetection",
+    "SelfGuided", "Spectral", "StayNear", "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity",
+    "ViewContrast", "Words",
 ]  # fmt: skip
