@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import signal
 import sysconfig
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import chain, groupby
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
+from sentemb.data.docstrings import first_line, in_words, objects_of, parsed
 from sentemb.errors import DataError
 from sentemb.machine.resources import cpu_count
 
@@ -31,9 +30,6 @@ _SKIPPED_FOLDERS = frozenset(
 _LARGEST_FILE = 400_000  # bytes; longer ones are generated tables
 _BYTES_A_PAIR = 5_500  # of source code; 4,200 were measured over 8,000 files, the rest is margin
 _FILES_AT_ONCE = 50  # that a process parses
-_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
-_ROLE = re.compile(r":[a-z:]+:`~?([^`<]*?)(?:\s*<[^`]*>)?`")  # reST :class:`~package.Name`
-_FEWEST_WORDS, _MOST_CHARACTERS = 4, 300
 
 
 @dataclass(frozen=True, order=True)
@@ -116,43 +112,14 @@ def _in_processes(modules: list[tuple[str, Path]], workers: int) -> list[Docstri
 
 def docstrings_of(module: str, path: Path) -> list[Docstring]:
     """Public functions, classes and methods of a source file; none where Python cannot parse it."""
-    try:
-        source = path.read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in other people's code
-            tree = ast.parse(source)
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = parsed(path)
+    if tree is None:
         return []
     return [
         Docstring(f"{module}.{name}", module, query, text)
-        for name, node in _objects(tree, "")
+        for name, node in objects_of(tree)
         if (text := first_line(ast.get_docstring(node))) and (query := in_words(name))
     ]
-
-
-def _objects(
-    tree: ast.Module | ast.ClassDef, prefix: str
-) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]]:
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-            yield prefix + node.name, node
-            if isinstance(node, ast.ClassDef):
-                yield from _objects(node, f"{prefix}{node.name}.")
-
-
-def first_line(docstring: str | None) -> str:
-    """The first line without markup; empty where it is no sentence that describes something."""
-    lines = (docstring or "").strip().splitlines()
-    line = _ROLE.sub(r"\1", lines[0]).replace("`", "").strip() if lines else ""
-    words = re.findall(r"[A-Za-z]{2,}", line)
-    if len(words) < _FEWEST_WORDS or len(line) > _MOST_CHARACTERS or line.startswith((">>>", ":", "@", ".. ")):
-        return ""
-    return line if line.isprintable() else ""
-
-
-def in_words(name: str) -> str:
-    """``LinearSVC.fit_more`` → ``linear svc fit more``; a word repeated at once counts once."""
-    return " ".join(word for word, _ in groupby(word.lower() for word in _WORDS.findall(name)))
 
 
 def _distinct(docs: list[Docstring]) -> list[Docstring]:
