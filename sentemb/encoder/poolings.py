@@ -120,6 +120,24 @@ class WeightedMean(Mean):
         return mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)
 
 
+class MeanWords(Mean):
+    """Mean without the special tokens at both ends (``[CLS]`` and ``[SEP]``): for words and names of a few pieces.
+
+    The vector of a text that is nothing but these two tokens is their mean.
+
+    Source: Green, Ponzetto & Glavaš (BabelBERT), released code.
+    Deviations: the first and the last token are left out whatever they are, so the tokenizer must put one special token
+        before a text and one behind it, as BERT's and RoBERTa's do. sentence-transformers has no such pooling and
+        cannot open the saved model.
+    """
+
+    def _weights(self, mask: Tensor) -> Tensor:
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        last = mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
+        words = mask * (positions > 0) * (positions != last[:, None])
+        return torch.where(words.any(dim=1, keepdim=True), words, mask)
+
+
 # in the order in which sentence-transformers joins several modes that are given as flags
 TOKEN_POOLINGS: dict[str, type[TokenPooling]] = {
     "cls": Cls, "max": Max, "mean": Mean, "mean_sqrt_len": MeanSqrtLen, "weighted_mean": WeightedMean, "last": Last,
@@ -207,7 +225,7 @@ class Last2Mean(LayerMean):
 
 PARTS: dict[str, type[Pooling]] = {
     **TOKEN_POOLINGS, "first_last_mean": FirstLastMean, "last2_mean": Last2Mean, "layer_mean": LayerMean,
-    "joined": Joined,
+    "joined": Joined, "mean_words": MeanWords,
 }
 
 PoolingChoice = Pooling | str | Mapping[str, Any]

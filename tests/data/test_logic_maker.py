@@ -30,7 +30,8 @@ def test_a_negation_and_back(clause, negation):
 
 @pytest.mark.parametrize("clause", [
     "Every dog runs", "Some dogs run", "The man who runs is old", "Nobody is here", "It isn't cold", "Only he runs",
-    "The boy reads plays", "The house built by him burns", "The house of built stones is old", "A red house", "", "He is here because it rains", "A man and a woman are running",
+    "The house built by him burns", "The house of built stones is old",
+    "The boy reads plays", "A red house", "", "He is here because it rains", "A man and a woman are running",
 ])  # fmt: skip
 def test_clauses_whose_negation_is_unclear_are_refused(clause):
     assert denied(clause) is None
@@ -44,11 +45,13 @@ LAWS = {
     ],
     "All dogs are animals.": [("all", "All that are not animals are not dogs.", "Some dogs are not animals.")],
     "A man is playing and the woman is singing.": [
-        ("commutativity", "The woman is singing and a man is playing.", "A man is playing and the woman is not singing."),
+        ("commutativity", "The woman is singing and a man is playing.",
+         "A man is playing and the woman is not singing."),
     ],
     "it is raining": [("double negation", "It is not true that it is not raining.", "It is not raining.")],
-    "Every dog is an animal.": [], "Is it raining?": [], "All dogs are not cats.": [], "A boy and a girl are running.": [],
-    "If it rains, everybody is wet.": [], "All four men are old.": [], "He was ill and later was well.": [],
+    "Every dog is an animal.": [], "Is it raining?": [], "All dogs are not cats.": [],
+    "A boy and a girl are running.": [], "If it rains, everybody is wet.": [], "All four men are old.": [],
+    "He was ill and later was well.": [],
 }  # fmt: skip
 
 

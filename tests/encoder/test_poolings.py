@@ -57,6 +57,16 @@ def test_mean_by_hand() -> None:
     assert make_pooling("max")(hidden, mask).tolist() == [[3.0, 6.0]]
 
 
+def test_mean_words_leaves_the_first_and_the_last_token_out() -> None:
+    rows = [torch.randn(length, 4) for length in (2, 3, 6)]
+    pooled = make_pooling("mean_words")(*padded(rows))
+    expected = [rows[0].mean(0), rows[1][1], rows[2][1:5].mean(0)]
+    torch.testing.assert_close(pooled, torch.stack(expected), rtol=1e-5, atol=1e-5)
+    hidden, mask = padded(rows)
+    mask[:, :2] = 0  # a prompt's tokens, [CLS] among them, are left out already
+    torch.testing.assert_close(make_pooling("mean_words")(hidden, mask)[2], rows[2][2:5].mean(0), rtol=1e-5, atol=1e-5)
+
+
 def test_bfloat16_sums_run_in_float32() -> None:
     hidden = torch.ones(1, 1000, 2, dtype=torch.bfloat16)
     pooled = make_pooling("mean")(hidden, torch.ones(1, 1000, dtype=torch.long))

@@ -34,8 +34,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for a, b, c in rows)
     )
     (folder / "pairs.jsonl").write_text(
-        "".join(json.dumps({"anchor": a, "positive": b, "margin": len(a) % 3 / 20, "score": len(a) % 3 / 2}) + "\n"
-                for a, b in zip(first, second, strict=True))
+        "".join(json.dumps({"anchor": a, "positive": b, "margin": len(a) % 3 / 20, "score": len(a) % 3 / 2,
+                            "label": i % 4}) + "\n" for i, (a, b) in enumerate(zip(first, second, strict=True)))
     )
     lines = [f"{a}\t{b}\t{i % 5}" for i, (a, b) in enumerate(zip(first[:20], second[:20], strict=True))]
     (folder / "dev.tsv").write_text("sentence1\tsentence2\tscore\n" + "\n".join(lines) + "\n")

@@ -110,8 +110,8 @@ def rewritten(source: str) -> str:
 
 def _locals(source: str, function: ast.stmt) -> list[str]:
     """Variables of the function that nothing outside it and no scope within it knows by another meaning."""
-    called = {node.func.id for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    if called & _READS_NAMES:
+    calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
+    if any(isinstance(called, ast.Name) and called.id in _READS_NAMES for called in calls):
         return []
     scope = next(child for child in symtable.symtable(source, "function", "exec").get_children()
                  if child.get_type() == "function")
@@ -131,7 +131,7 @@ def _descendants(scope: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
 
 
 def _bound_as_text(tree: ast.AST) -> set[str]:
-    """Names of patterns of ``match``, of parameters and of ``nonlocal``: no ``Name`` nodes, so they are left as they are."""
+    """Names in patterns, parameters and ``nonlocal``: they are no ``Name`` nodes, so they are left as they are."""
     texts: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.MatchAs | ast.MatchStar) and node.name:

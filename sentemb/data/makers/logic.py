@@ -16,12 +16,17 @@ from sentemb.data.sources import iter_texts
 _IF = re.compile(r"If (?P<a>[^,]+), (?:then )?(?P<b>[^,]+)")
 _ALL = re.compile(r"All (?P<a>[^,]+?) are (?P<b>[^,]+)")
 _AND = re.compile(r"(?P<a>[^,]+?),? and (?P<b>[^,]+)")
-_COUNTED = frozenset("of the these those his her its their my our your one two three four five six seven ten".split())
+_COUNTED = frozenset({
+    "of", "the", "these", "those", "his", "her", "its", "their", "my", "our", "your", "one", "two", "three", "four",
+    "five", "six", "seven", "ten"
+})
 # words that open a clause and have no capital within a sentence
-_OPENING = frozenset(
-    "the a an it he she they we you this that these those there his her its their my our your two three four people "
-    "men women children in on at from after before during since for by with as to under despite of off near".split()
-)
+_OPENING = frozenset({
+    "the", "a", "an", "it", "he", "she", "they", "we", "you", "this", "that", "these", "those", "there", "his", "her",
+    "its", "their", "my", "our", "your", "two", "three", "four", "people", "men", "women", "children", "in", "on",
+    "at", "from", "after", "before", "during", "since", "for", "by", "with", "as", "to", "under", "despite", "of",
+    "off", "near"
+})
 _ALL_NOT = re.compile(r"All that are not (?P<b>[^,]+) are not (?P<a>[^,]+)")
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_BE_AND_MODALS = frozenset(
-    "is are was were am can could will would shall should must may might".split()
-)
+_BE_AND_MODALS = frozenset({
+    "is", "are", "was", "were", "am", "can", "could", "will", "would", "shall", "should", "must", "may", "might"
+})
 _HAVE = frozenset({"has", "have", "had"})
 _DO = {"does": 1, "did": 2, "do": 0}  # which form of a verb it stands for: base, third person, past
 # over these a negation's scope is not clear, or the verb that would be negated is not the clause's own
-_UNCLEAR = frozenset(
-    "all every each no none nobody nothing nowhere some somebody someone something any anybody anyone anything few "
-    "many most much only both either neither nor never hardly barely rarely seldom always or but because unless until "
-    "although though while when where whether who whom whose which what that if so than too already still yet "
-    "everybody everyone everything cannot and".split()
-)
+_UNCLEAR = frozenset({
+    "all", "every", "each", "no", "none", "nobody", "nothing", "nowhere", "some", "somebody", "someone", "something",
+    "any", "anybody", "anyone", "anything", "few", "many", "most", "much", "only", "both", "either", "neither", "nor",
+    "never", "hardly", "barely", "rarely", "seldom", "always", "or", "but", "because", "unless", "until", "although",
+    "though", "while", "when", "where", "whether", "who", "whom", "whose", "which", "what", "that", "if", "so",
+    "than", "too", "already", "still", "yet", "everybody", "everyone", "everything", "cannot", "and"
+})
 _SINGULAR_IN_S = frozenset({"this", "his", "its"})
-_PLURAL = frozenset("they we you i people men women children".split())
+_PLURAL = frozenset({"they", "we", "you", "i", "people", "men", "women", "children"})
 
 # base, third person, past; where past and base are alike the past is not told apart and the verb is left out
 _VERBS = """
