@@ -34,7 +34,8 @@ class Reference(FrozenEncoder):
         ``observe``: unit embeddings (b, width) of the anchors and positives, unless precomputed.
     Source: Zhou et al. 2022, ACL, "Debiased contrastive learning of unsupervised sentence representations" (DCLR),
         section 4.2 (the complementary model).
-    Deviations: the paper's complementary model is a trained SimCSE; here it is what ``model`` names.
+    Deviations: the paper's complementary model is a trained SimCSE; here it is what ``model`` names. In the released
+        code it keeps its dropout and attends to padding.
     """
 
     def __init__(self, *, model: str | None = None, precompute: bool = False) -> None:

@@ -39,10 +39,14 @@ def cosines(a: Rows, b: Rows) -> list[list[float]]:
     return [[cosine(row, column) for column in b] for row in a]
 
 
+def odds(logits: Sequence[float], place: int) -> float:
+    """(1 - P) / P of the softmax's P at ``place``; logits of -inf take no part."""
+    return sum(math.exp(logit - logits[place]) for j, logit in enumerate(logits) if j != place)
+
+
 def cross_entropy(logits: Sequence[float], place: int) -> float:
-    """-log softmax at ``place``; logits of -inf take no part."""
-    top = max(logits)
-    return math.log(sum(math.exp(logit - top) for logit in logits)) + top - logits[place]
+    """-log softmax at ``place``."""
+    return math.log1p(odds(logits, place))
 
 
 def simcse(anchors: Rows, positives: Rows, temperature: float) -> float:
@@ -53,11 +57,8 @@ def simcse(anchors: Rows, positives: Rows, temperature: float) -> float:
 
 
 def mlp(pooled: Rows, weight: Rows, bias: Rows) -> Rows:
-    """SimCSE's head, tanh(W x + b)."""
-    return np.array([
-        [math.tanh(sum(w * x for w, x in zip(line, row, strict=True)) + b) for line, b in zip(weight, bias, strict=True)]
-        for row in pooled
-    ])
+    """SimCSE's head, tanh(W x + b) of every row."""
+    return np.array([np.tanh(weight @ row + bias) for row in pooled])
 
 
 # ------------------------------------------------------------------------------------------------------------- DCLR
@@ -82,24 +83,28 @@ def dclr_logits(
 
 
 def dclr_noise(
-    anchors: Rows, positives: Rows, noise: Rows, removed: Sequence[Sequence[bool]],
-    *, temperature: float, step: float, rounds: int,
+    anchors: Rows, positives: Rows | None, noise: Rows, *, temperature: float, step: float, rounds: int
 ) -> Rows:
-    """Gradient ascent e ← e + step · g/‖g‖ on the softmax cross-entropy, every vector with a norm of its own.
+    """Gradient ascent e ← e + step · g/‖g‖, every vector with a norm of its own.
 
-    ``step`` is in units of the vectors' length, because only directions count: the release's 1e-3 on vectors of length
-    sqrt(768) is 3.6e-5 on unit vectors.
+    With positives on the released code's loss, the cross-entropy of every anchor over all positives and all noise;
+    without on U = Σ_i log Σ_k exp(s(a_i, e_k) / τ).
     """
-    noise = np.array([vector / math.sqrt(float(vector @ vector)) for vector in noise])
     for _ in range(rounds):
 
-        def loss(vectors: Rows) -> float:
-            logits = dclr_logits(anchors, positives, vectors, removed, temperature)
-            return sum(cross_entropy(row, i) for i, row in enumerate(logits)) / len(logits)
+        def ascended(vectors: Rows) -> float:
+            total = 0.0
+            for i, anchor in enumerate(anchors):
+                over_noise = [cosine(anchor, vector) / temperature for vector in vectors]
+                if positives is None:
+                    total += math.log(sum(math.exp(logit) for logit in over_noise))
+                else:
+                    own = [cosine(anchor, positive) / temperature for positive in positives]
+                    total += cross_entropy(own + over_noise, i)
+            return total
 
-        slopes = gradient(loss, noise)
+        slopes = gradient(ascended, noise)
         noise = np.array([e + step * g / math.sqrt(float(g @ g)) for e, g in zip(noise, slopes, strict=True)])
-        noise = np.array([vector / math.sqrt(float(vector @ vector)) for vector in noise])
     return noise
 
 
@@ -114,7 +119,7 @@ def dclr_softmax(
 def dclr_cells(
     anchors: Rows, positives: Rows, noise: Rows, removed: Sequence[Sequence[bool]], temperature: float
 ) -> float:
-    """Released loss: binary cross-entropy of the softmax's p, mean over all n (n + k) cells; a removed cell has p = 0."""
+    """The released loss: binary cross-entropy of the softmax's p, mean over all n (n + k) cells; 0 where removed."""
     total, cells = 0.0, 0
     for i, logits in enumerate(dclr_logits(anchors, positives, noise, removed, temperature)):
         for j in range(len(logits)):
@@ -234,71 +239,3 @@ def whitened(view: Rows, groups: Sequence[Sequence[int]], eps: float, *, held: R
 def whitenedcse(views: Sequence[Rows], temperature: float) -> float:
     """CE(z1 → z2) + CE(z1 → z3)."""
     return sum(simcse(views[0], other, temperature) for other in views[1:])
-
-
-# ------------------------------------------------------------------------------------------------- SogCLR, iSogCLR
-def mean_exponential(sim: Sequence[float], own: int, temperature: float) -> float:
-    """g_i: mean over the row's negatives of exp(h/τ), h = s_ij - s_ip."""
-    values = [math.exp((s - sim[own]) / temperature) for j, s in enumerate(sim) if j != own]
-    return sum(values) / len(values)
-
-
-def sogclr_weights(sim: Sequence[float], own: int, temperature: float, u: float) -> list[float]:
-    """exp(h/τ) / (|N| u) of every column, 0 at the positive."""
-    return [
-        0.0 if j == own else math.exp((s - sim[own]) / temperature) / ((len(sim) - 1) * u)
-        for j, s in enumerate(sim)
-    ]
-
-
-def sogclr_surrogate(
-    anchors: Rows, columns: Rows, temperatures: Sequence[float], u: Sequence[float], *,
-    held: tuple[Rows, Rows],
-) -> float:
-    """What has the gradient of SogCLR and iSogCLR: mean over i of Σ_N weight · s_ij - s_ip, the weights held.
-
-    The first n columns are the anchors' positives; u holds the normalisers after this batch was counted.
-    """
-    now, still = cosines(anchors, columns), cosines(*held)
-    total = 0.0
-    for i, row in enumerate(now):
-        weights = sogclr_weights(still[i], i, temperatures[i], u[i])
-        total += sum(w * s for w, s in zip(weights, row, strict=True)) - row[i]
-    return total / len(now)
-
-
-def counted(u: float | None, g: float, gamma: float) -> float:
-    """u ← (1 - γ) u + γ g; an example's first visit takes g."""
-    return g if u is None else (1 - gamma) * u + gamma * g
-
-
-def moved_temperature(
-    sim: Sequence[float], own: int, temperature: float, u: float, velocity: float, *,
-    rho: float, rate: float, beta: float, low: float, high: float, limit: float,
-) -> tuple[float, float]:
-    """iSogCLR's τ_i and v_i after a visit: G = log u + ρ - Σ_N weight · h/τ, clipped; v ← (1-β) v + β G; τ ← τ - η v."""
-    weights = sogclr_weights(sim, own, temperature, u)
-    slope_ = math.log(u) + rho - sum(w * (s - sim[own]) / temperature for w, s in zip(weights, sim, strict=True))
-    slope_ = min(max(slope_, -limit), limit)
-    velocity = (1 - beta) * velocity + beta * slope_
-    return min(max(temperature - rate * velocity, low), high), velocity
-
-
-# ------------------------------------------------------------------------------------------------------------- MACL
-def macl_temperature(anchors: Rows, positives: Rows, temperature: float, alpha: float, start: float) -> float:
-    """τ0 (1 + α (A - A0)), A the mean cosine of the positives."""
-    alignment = sum(cosine(a, p) for a, p in zip(anchors, positives, strict=True)) / len(anchors)
-    return temperature * (1 + alpha * (alignment - start))
-
-
-def macl(
-    anchors: Rows, positives: Rows, temperature: float, alpha: float, start: float, *, held: tuple[Rows, Rows]
-) -> float:
-    """Mean over i of -V_i log P_i, V_i = 1/(1 - P_i) held; the temperature is held too."""
-    tau = macl_temperature(*held, temperature, alpha, start)
-    now, still = cosines(anchors, positives), cosines(*held)
-    total = 0.0
-    for i in range(len(now)):
-        kept = math.exp(-cross_entropy([s / tau for s in still[i]], i))
-        total += cross_entropy([s / tau for s in now[i]], i) / (1 - kept)
-    return total / len(now)
