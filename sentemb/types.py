@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from sentemb.parts import Part, room
@@ -23,6 +24,7 @@ from sentemb.parts import Part, room
 Similarity = Literal["cosine", "dot"]
 Cosine = Annotated[float, Gt(-1), Le(1)]  # as a setting: a threshold
 Temperature = Annotated[float, Ge(1e-4)]  # as a setting; below it float32 cannot tell logits apart
+Names = Annotated[Sequence[str], MinLen(1), AfterValidator(tuple)]  # as a setting
 UNKNOWN = -1  # of ids, content hashes and labels; equal to nothing, not even to itself
 Vectors = NDArray[np.float32]  # (texts, width)
 
@@ -41,6 +43,10 @@ class TokenColumn:
     @property
     def lengths(self) -> NDArray[np.int64]:
         return np.diff(self.offsets)
+
+    def rows(self, start: int, end: int) -> TokenColumn:
+        """Consecutive rows, which share memory with these."""
+        return TokenColumn(flat=self.flat, offsets=self.offsets[start : end + 1], text=self.text[start:end])
 
     def take(self, rows: NDArray[np.int64]) -> TokenColumn:
         """The given rows, in the given order."""
@@ -63,6 +69,7 @@ class Examples:
     margin: NDArray[np.float32] | None = None  # (rows,) by how much the positive is to be preferred
     weight: NDArray[np.float32] | None = None  # (rows,) how much the example counts
     grades: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text column -> (rows,) its relevance
+    sources: Mapping[str, Examples] = field(default_factory=dict)  # of a mixture: its consecutive parts, by name
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -78,6 +85,13 @@ class Examples:
             levels=None if self.levels is None else self.levels[rows],
             grades={name: grade[rows] for name, grade in self.grades.items()},
         )
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[str, Examples]:
+        """The source of a mixture that these rows come from, and they with its own columns; all rows are of one."""
+        for name, part in self.sources.items():
+            if part.ids[0] <= rows[0] <= part.ids[-1]:
+                return name, part.take(rows - part.ids[0])
+        return "", self.take(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +199,7 @@ class Batch:
     companions: Mapping[str, Component] = field(default_factory=dict)
     generator: torch.Generator | None = None  # CPU generator, the same state on every device
     step: int = 0
+    source: str = ""  # of a mixture that all its examples come from
 
 
 class SentenceModule(Protocol):
@@ -239,6 +254,7 @@ class ViewContext:
     dataset: Examples  # all examples, for makers that fetch other rows
     vocabulary: Vocabulary
     companions: Mapping[str, Component]
+    source: str = ""  # of a mixture that the batch comes from
 
 
 class Component(Part, nn.Module):

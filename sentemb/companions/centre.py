@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.companions.companion import Companion
-from sentemb.types import Build, Examples, SentenceModule, Services
+from sentemb.types import UNKNOWN, Build, Examples, SentenceModule, Services
 
 ROWS = 20_000
 
@@ -43,7 +43,8 @@ class Centre(Companion):
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Average the texts' embeddings."""
         column = dataset.columns[self.column]
-        rows = np.unique(np.linspace(0, len(column) - 1, min(len(column), ROWS)).astype(np.int64))
+        known = np.flatnonzero(column.text != UNKNOWN)
+        rows = known[np.unique(np.linspace(0, len(known) - 1, min(len(known), ROWS)).astype(np.int64))]
         services.say(f"{self.name}: encoding {len(rows):,} texts")
         mean = services.embed(self._encoder[0], column.take(rows)).mean(axis=0, dtype=np.float64)
         self.vector = torch.from_numpy(mean.astype(np.float32)).to(self.vector.device)

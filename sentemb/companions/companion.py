@@ -14,7 +14,7 @@ from torch import Tensor
 from sentemb.distributed import any_device
 from sentemb.errors import RecipeError
 from sentemb.parts import room
-from sentemb.types import Batch, Component, SentenceModule, Services, Tokens
+from sentemb.types import Batch, Component, Names, SentenceModule, Services, Tokens
 
 C = TypeVar("C", bound="Companion")
 
@@ -24,10 +24,11 @@ class Companion(Component, room="companions"):
 
     What must survive a restart is in parameters and buffers; ``checkpoint_state`` may leave out what ``bind`` or
     ``prepare`` rebuild exactly. Two of one kind have different names, ``Reference(…).marked(name="teacher")``; parts
-    that use one take its name as a setting.
+    that use one take its name as a setting. One with ``only = ["NAME", …]`` neither observes nor changes in batches of
+    other sources of a mixture; ``prepare`` sees the examples of all.
     """
 
-    marks = MappingProxyType({"name": str})
+    marks = MappingProxyType({"name": str, "only": Names})
     model_bytes = 0  # of the models that it holds, for each parameter of the backbone
 
     @property

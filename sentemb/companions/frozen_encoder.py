@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sentemb.companions.companion import Companion
 from sentemb.encoder.digest import fingerprint, require_same
 from sentemb.errors import DataError
-from sentemb.types import Build, Examples, SentenceModule, Services
+from sentemb.types import UNKNOWN, Build, Examples, SentenceModule, Services
 
 _EMBEDDINGS_AT_ONCE = 65_536
 
@@ -66,6 +66,7 @@ class FrozenEncoder(Companion):
         if column not in dataset.columns:
             raise DataError(f"{part}: the data have no column {column}; found: {', '.join(dataset.columns)}")
         hashes, row = np.unique(dataset.columns[column].text, return_index=True)
+        hashes, row = hashes[hashes != UNKNOWN], row[hashes != UNKNOWN]
         if len(row) < 3:
             raise DataError(f"{part}: {len(row)} distinct texts in the column {column}; at least 3 are needed")
         k = min(neighbours, len(row) - 1)

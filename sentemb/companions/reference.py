@@ -14,7 +14,7 @@ from sentemb.companions.companion import are_twins
 from sentemb.companions.frozen_encoder import FrozenEncoder
 from sentemb.data.tokens import concatenate
 from sentemb.errors import RecipeError
-from sentemb.types import Examples, Rows, Services, Tokens
+from sentemb.types import UNKNOWN, Examples, Rows, Services, Tokens
 
 
 class Reference(FrozenEncoder):
@@ -34,8 +34,7 @@ class Reference(FrozenEncoder):
         ``observe``: unit embeddings (b, width) of the anchors and positives, unless precomputed.
     Source: Zhou et al. 2022, ACL, "Debiased contrastive learning of unsupervised sentence representations" (DCLR),
         section 4.2 (the complementary model).
-    Deviations: the paper's complementary model is a trained SimCSE; here it is what ``model`` names. In the released
-        code it keeps its dropout and attends to padding.
+    Deviations: the paper's complementary model is a trained SimCSE; here it is what ``model`` names.
     """
 
     def __init__(self, *, model: str | None = None, precompute: bool = False) -> None:
@@ -52,7 +51,8 @@ class Reference(FrozenEncoder):
         if not self.precompute:
             return
         texts = concatenate(list(dataset.columns.values()))
-        column = texts.take(np.unique(texts.text, return_index=True)[1])  # every distinct one, by ascending hash
+        hashes, row = np.unique(texts.text, return_index=True)
+        column = texts.take(row[hashes != UNKNOWN])  # every distinct text, by ascending hash
         services.say(f"reference: encoding {len(column):,} distinct texts")
         device = self.hashes.device
         self.hashes = torch.from_numpy(column.text).to(device)

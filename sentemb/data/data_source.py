@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
@@ -19,7 +20,7 @@ from sentemb.data.roles import ROLES, is_role
 from sentemb.data.sources import HUB_ID, Format, source_blocks
 from sentemb.data.table import Table, read_table
 from sentemb.errors import DataError, did_you_mean
-from sentemb.parts import Count, Part
+from sentemb.parts import Count, Part, Positive
 
 _IN_MEMORY = "data in memory"
 
@@ -54,6 +55,7 @@ class DataSource(Part, room="sources"):
     prefixes: Mapping[str, str] = field(default_factory=dict)
     skip_faulty: bool = False
 
+    marks = MappingProxyType({"name": str, "batch_size": Count, "weight": Positive})  # as a part of a mixture
     required: ClassVar[frozenset[str]] = frozenset({"anchor"})
     allowed: ClassVar[frozenset[str] | None] = None  # text columns; None: any
 
@@ -61,6 +63,11 @@ class DataSource(Part, room="sources"):
         for role in (*self.columns, *self.prefixes):
             if not is_role(role):
                 raise ValueError(f'"{role}" is no column role{did_you_mean(role, ROLES)}')
+
+    @property
+    def sources(self) -> Mapping[str, DataSource]:
+        """What is loaded, by name: the parts of a mixture, else this source alone, whose name is empty."""
+        return {"": self}
 
     def rows(self) -> Iterable[Mapping[str, object]]:
         """Every row: column name -> value."""

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from sentemb.errors import RecipeError
-from sentemb.types import Batch, Component, PairScores
+from sentemb.types import Batch, Component, Names, PairScores
 
 
 class Edit(Component, room="edits"):
@@ -15,14 +15,15 @@ class Edit(Component, room="edits"):
 
     An edit of one's own subclasses this, takes keyword-only settings and returns
     ``dataclasses.replace(table, log_weight=…)`` or ``add_candidates(table, rows)``; the given table stays as it is.
-    A term can leave an edit out by its name (``without``). What an edit draws, it draws from ``batch.generator``, which
-    every edit has to itself, equal on every device.
+    A term can leave an edit out by its name (``without``), and ``only = ["NAME", …]`` keeps it to batches of these
+    sources of a mixture. What an edit draws, it draws from ``batch.generator``, which every edit has to itself, equal
+    on every device.
 
     Attributes:
         sets_shares: whether it divides an anchor's attraction over its positives (``PairScores.share``).
     """
 
-    marks = MappingProxyType({"name": str})
+    marks = MappingProxyType({"name": str, "only": Names})
     sets_shares: bool = False
 
     def __call__(self, table: PairScores, batch: Batch) -> PairScores:

@@ -20,8 +20,9 @@ class Noise(Edit):
         ê ~ N(0, I),   ê ← ê + η g / ‖g‖  (``steps`` times),   g = ∂U/∂ê
         U = Σ_i log Σ_k exp( s(h_i, ê_k) / τ )
 
-    Climbing U moves the points to where anchors crowd, so that pushing anchors away from them makes the embeddings
-    more uniform. The points start with the mean length of the anchors, take no gradient, and have no identity.
+    U is the part of the contrastive loss that depends on the noise; climbing it moves the points to where anchors
+    crowd, so that pushing anchors away from them makes the embeddings more uniform. The points start with the mean
+    length of the anchors, take no gradient, and have no identity.
 
     Args:
         count: k, noise points of the whole batch; with 64, as many as the batch's anchors at SimCSE's batch size.
@@ -33,9 +34,7 @@ class Noise(Edit):
     Source: Zhou et al. 2022, ACL, "Debiased contrastive learning of unsupervised sentence representations" (DCLR),
         section 4.1, equations 3 to 5.
     Deviations: lengths are relative to the anchors' (the paper's space is not normalised, so its absolute step size
-        does not carry over); the number of points is fixed instead of a multiple of the batch size. The released code
-        climbs the anchors' cross-entropy over positives and points together, in which an anchor counts by how much the
-        points weigh for it; in U all anchors count alike.
+        does not carry over); the number of points is fixed instead of a multiple of the batch size.
     """
 
     def __init__(

@@ -73,6 +73,11 @@ class Part(metaclass=PartType):
         """The marks that were given."""
         return MappingProxyType(self.__dict__.get("_marks", {}))
 
+    def is_for(self, source: str) -> bool:
+        """Whether it takes part in batches of this source of a mixture (mark ``only``)."""
+        only = self.given_marks.get("only")
+        return only is None or source in only
+
     def marked(self, **marks: Any) -> Self:
         """A part of these settings and marks, with more or other marks (None takes one away), and no state."""
         cls = type(self)

@@ -120,6 +120,7 @@ ROOMS: Mapping[str, Room] = MappingProxyType({
     for name, attribute_path, summary in (
         ("sources", "data:PARTS", "where training texts come from: [data]"),
         ("makers", "data.makers:PARTS", "training data made of what you have: sentemb data make"),
+        ("turns", "data.turns:PARTS", "which source of a mixture gives the next batch: data.schedule"),
         ("views", "views:PARTS", "what is encoded for one example: [views]"),
         ("copies", "views:COPIES", "further views made of a view: views.copies"),
         ("companions", "companions:PARTS", "stateful helpers beside the encoder: [[companions]]"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
+from sentemb.data.data_source import DataSource
 from sentemb.data.table import Table
 from sentemb.edits import Given, Mined
 from sentemb.encoder.backbone import read_config, refused
@@ -54,7 +55,7 @@ def check(recipe: str | Path | Recipe) -> Report:
             faults.extend(line.removeprefix(f"{recipe.name}: ") for line in lines)
 
     shape: BackboneShape | None = None
-    table: Table | None = None
+    tables: dict[str, Table] = {}
     with noted():
         for tracker in recipe.train.trackers:
             needs_extra(tracker, "trackers")
@@ -73,15 +74,16 @@ def check(recipe: str | Path | Recipe) -> Report:
                 if not Path(file).expanduser().is_file():
                     raise RecipeError(f"{where} ({part.name}): there is no file {file}")
                 report.verified.append(f"file {file}")
-    with noted():
-        table = _data(report)
+    for name, data in recipe.data.sources.items():
+        with noted():
+            _data(report, name, data, tables)
     with noted():
         wrong = check_dev(recipe.dev, seed=recipe.train.seed)
         if wrong:
             raise RecipeError([f"dev: {fault}" for fault in wrong])
         report.verified.extend(f"dev task {task.label}" for task in recipe.dev)
     if shape is not None:
-        _memory(report, shape, table)
+        _memory(report, shape, tables)
     if faults:
         raise RecipeError([f"{recipe.name}: {fault}" for fault in dict.fromkeys(faults)])
     return report
@@ -109,7 +111,9 @@ def _encoder(report: Report) -> BackboneShape | None:
     if not weights:
         raise ModelError(f"encoder.backbone = {folder}: no .safetensors file there; pickled weights are not opened")
     layout = read_layout(folder)
-    limits = [limit for limit in (recipe.data.max_tokens, encoder.max_tokens, layout.max_tokens) if limit]
+    longest = [source.max_tokens for source in recipe.data.sources.values()]
+    of_data = None if None in longest else max(limit for limit in longest if limit is not None)
+    limits = [limit for limit in (of_data, encoder.max_tokens, layout.max_tokens) if limit]
     with refused(folder):
         shape = read_shape(layout.backbone, min(limits, default=None))
         load_tokeniser(
@@ -127,39 +131,47 @@ def _encoder(report: Report) -> BackboneShape | None:
     return shape
 
 
-def _data(report: Report) -> Table | None:
-    """The first rows: columns, and whether there is something to contrast."""
-    data, batch = report.recipe.data, report.recipe.train.batch_size
+def _data(report: Report, name: str, data: DataSource, tables: dict[str, Table]) -> None:
+    """The first rows of one source: columns, and whether there is something to contrast."""
+    recipe, where = report.recipe, f'source "{name}": ' if name else ""
+    batch = int(data.given_marks.get("batch_size", recipe.train.batch_size))
     absence = data.absence()
     if absence is not None:
-        report.unverified.append(f"data: {absence}")
-        return None
-    table = data.load(max_rows=ROWS)
-    check_data(report.recipe, table)
+        report.unverified.append(f"{where}data: {absence}")
+        return
+    table = tables[name] = data.load(max_rows=ROWS)
+    check_data(recipe, table, name)
     if len(set(table.columns["anchor"])) == 1:
-        raise RecipeError(f"data: the first {len(table)} rows have one text; a contrast needs several")
-    faults = class_faults(report.recipe, table)
+        raise RecipeError(f"{where}data: the first {len(table)} rows have one text; a contrast needs several")
+    faults = [where + fault for fault in class_faults(recipe, table, name)]
     if faults and len(table) < ROWS:
         raise RecipeError(faults)
     report.unverified.extend(f"{fault} among the first {ROWS} rows" for fault in faults)
-    report.verified.append(f"data {data}: the first {len(table)} rows, columns {', '.join(table.columns)}")
+    report.verified.append(f"{where}data {data}: the first {len(table)} rows, columns {', '.join(table.columns)}")
     if len(table) < min(batch, ROWS):
+        setting = "batch_size" if name else "train.batch_size"
         report.unverified.append(
-            f"train.batch_size = {batch}, but there are {len(table)} rows: every batch will have {len(table)}"
+            f"{where}{setting} = {batch}, but there are {len(table)} rows: every batch will have {len(table)}"
         )
-    return table
 
 
-def _memory(report: Report, shape: BackboneShape, table: Table | None) -> None:
-    """The peak of a step."""
+def _memory(report: Report, shape: BackboneShape, tables: Mapping[str, Table]) -> None:
+    """The peak of a step, of the source whose batches have most texts."""
     recipe = report.recipe
-    views = views_of(recipe, table.columns if table else recipe.views.columns | recipe.data.required)
-    added = [view for view in views if view.startswith("negative") and any(isinstance(e, Given) for e in recipe.edits)]
-    added += [view for view in views if view.startswith("mined") and any(isinstance(e, Mined) for e in recipe.edits)]
     is_still = recipe.encoder.freeze is True or bool(recipe.encoder.adapters)
     own = 4 if is_still else 16  # weight, gradient and AdamW's two moments
+    reads_given, reads_mined = (any(isinstance(edit, kind) for edit in recipe.edits) for kind in (Given, Mined))
+    steps: list[tuple[int, int, int]] = []  # batch size, views, columns of the score table for an example
+    for name, source in recipe.data.sources.items():
+        columns = tables[name].columns if name in tables else recipe.views.of(name).columns | source.required
+        views = views_of(recipe, columns, name)
+        added = [view for view in views if view.startswith("negative") and reads_given]
+        added += [view for view in views if view.startswith("mined") and reads_mined]
+        batch = int(source.given_marks.get("batch_size", recipe.train.batch_size))
+        steps.append((batch, len(views), 1 + len(added)))
+    batch, views_each, candidates = max(steps, key=lambda step: step[0] * step[1])
     fits, sentence = estimate(
-        shape, recipe.train, views=len(views), candidates=1 + len(added),
+        shape, replace(recipe.train, batch_size=batch), views=views_each, candidates=candidates,
         parameter_bytes=own + sum(companion.model_bytes for companion in recipe.companions), available=free_memory(),
     )
     (report.verified if fits else report.unverified).append(sentence)

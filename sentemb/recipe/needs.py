@@ -14,6 +14,7 @@ from sentemb.data.table import Table
 from sentemb.errors import RecipeError
 from sentemb.parts import Part, room
 from sentemb.types import UNKNOWN, Component, Examples
+from sentemb.views import BySource, ViewMaker
 
 if TYPE_CHECKING:
     from sentemb.recipe.recipe import Recipe
@@ -44,24 +45,25 @@ def parts_of(fields: Mapping[str, Any]) -> dict[str, Part]:
     return parts
 
 
-def views_of(recipe: Recipe, columns: Collection[str]) -> list[str]:
-    """The views that a recipe makes of data with these columns."""
-    return [*recipe.views.makes(columns), *(view for copy in recipe.copies for view in copy.makes)]
+def views_of(recipe: Recipe, columns: Collection[str], source: str = "") -> list[str]:
+    """The views that a recipe makes of data with these columns; ``source`` is of a mixture."""
+    copies = (copy for copy in recipe.copies if copy.is_for(source))
+    return [*recipe.views.of(source).makes(columns), *(view for copy in copies for view in copy.makes)]
 
 
-def check_data(recipe: Recipe, data: Table | Examples) -> None:
-    """Raise a ``RecipeError`` with everything that parts need and the data do not have."""
-    known = ", ".join(data.columns)
+def check_data(recipe: Recipe, data: Table | Examples, source: str = "") -> None:
+    """Raise a ``RecipeError`` with everything that parts need and the data do not have; ``source`` is of a mixture."""
+    maker, known = recipe.views.of(source), ", ".join(data.columns)
     faults = [
-        f'views ({_use(recipe.views)}) needs the column "{column}"; the data have: {known}'
-        for column in sorted(recipe.views.columns - set(data.columns))
+        f'views ({_use(maker)}) needs the column "{column}"; the data have: {known}'
+        for column in sorted(maker.columns - set(data.columns))
     ]
-    views = views_of(recipe, data.columns)
+    views = views_of(recipe, data.columns, source)
     lacks = {
         "labels": data.label is None, "levels": data.levels is None, "scores": data.score is None,
         "margins": data.margin is None, "weights": data.weight is None, "grades": not data.grades,
     }
-    for where, part, kind, name in _needs(vars(recipe)):
+    for where, part, kind, name in _needs(vars(recipe), source):
         if lacks.get(kind):
             column = {"levels": "label_2", "grades": "grade_0"}.get(kind, kind[:-1])
             faults.append(f'{where} ({_use(part)}) needs the column "{column}"; the data have: {known}')
@@ -69,15 +71,18 @@ def check_data(recipe: Recipe, data: Table | Examples) -> None:
             either = name.replace("|", '" or "')
             faults.append(f'{where} ({_use(part)}) needs the view "{either}"; there are {", ".join(sorted(views))}')
     if faults:
-        raise RecipeError([f"{recipe.name}: {fault}" for fault in faults])
+        named = f'source "{source}": ' if source else ""
+        raise RecipeError([f"{recipe.name}: {named}{fault}" for fault in faults])
 
 
-def class_faults(recipe: Recipe, data: Table) -> list[str]:
-    """What parts that read classes or make groups need and these rows do not have."""
+def class_faults(recipe: Recipe, data: Table, source: str = "") -> list[str]:
+    """What parts that read classes or make groups need and these rows, of this source of a mixture, do not have."""
     label = np.full(len(data), UNKNOWN) if data.label is None else data.label
     classes, unknown = len(np.unique(label[label != UNKNOWN])), int((label == UNKNOWN).sum())
     texts, faults = len(set(data.columns["anchor"])), []
     for where, part in parts_of(vars(recipe)).items():
+        if not part.is_for(source):
+            continue
         place = f"{where} ({_use(part)})"
         if "labels" in part.needs and classes < 2:
             faults.append(f"{place} compares classes; there {'is one' if classes else 'are none'}")
@@ -98,8 +103,8 @@ def recipe_faults(fields: Mapping[str, Any]) -> list[Fault]:
         for fault in part.faults(fields)
     ]
     return [
-        *_faults_of_names(fields), *_faults_of_needs(fields), *_faults_of_tables(fields), *own,
-        *_faults_of_training(fields),
+        *_faults_of_names(fields), *_faults_of_sources(fields), *_faults_of_needs(fields), *_faults_of_tables(fields),
+        *own, *_faults_of_training(fields),
     ]
 
 
@@ -107,10 +112,11 @@ def _use(part: Part) -> str:
     return room(part.room).name_of(type(part))
 
 
-def _needs(fields: Mapping[str, Any]) -> Iterator[tuple[str, Part, str, str]]:
-    """Where a part stands, the part, and kind and name of one of its needs."""
+def _needs(fields: Mapping[str, Any], source: str | None = None) -> Iterator[tuple[str, Part, str, str]]:
+    """Where a part stands, the part, and kind and name of one of its needs; only parts that are for the source."""
     for where, part in parts_of(fields).items():
-        for need in sorted(part.needs):
+        maker = part.of(source) if source is not None and isinstance(part, ViewMaker) else part
+        for need in sorted(maker.needs if source is None or part.is_for(source) else ()):
             kind, _, name = need.partition(":")
             yield where, part, kind, name
 
@@ -122,6 +128,39 @@ def _faults_of_names(fields: Mapping[str, Any]) -> Iterator[Fault]:
             yield where, f'has {names[name]} parts named "{name}"; give each a name = "…" of its own'
     if "terms" in fields and not fields["terms"]:
         yield "terms", f"is empty: a recipe has at least one; known: {', '.join(room('terms').names())}"
+
+
+def _faults_of_sources(fields: Mapping[str, Any]) -> Iterator[Fault]:
+    """Whether the names of a mixture's sources are those that marks and views mean."""
+    if "data" not in fields:
+        return
+    data, parts = fields["data"], parts_of(fields)
+    names = set(data.sources) - {""}
+    for mark in () if names else sorted(data.given_marks):
+        yield f"data.{mark}", 'is for a part of a mixture (use = "mixture")'
+    known = f"its sources are {', '.join(sorted(names))}" if names else 'the data are no mixture (data.use = "mixture")'
+    for where, part in parts.items():
+        for name in sorted(set(part.given_marks.get("only", ())) - names):
+            yield f"{where}.only", f'names "{name}", but {known}'
+    if not names:
+        return
+    batches = fields["train"].batches if "train" in fields else None
+    for i, part in enumerate(data.parts):
+        size = part.given_marks.get("batch_size")
+        if isinstance(batches, Grouped) and size and size < batches.groups:
+            yield f"data.parts[{i}].batch_size", f"= {size} is below train.batches.groups = {batches.groups}"
+    for name in sorted(names):
+        if fields.get("terms") and not any(term.is_for(name) for term in fields["terms"]):
+            yield "terms", f'has none for the source "{name}": its batches would train nothing'
+    maker = fields.get("views")
+    if isinstance(maker, BySource) and set(maker.makers) != names:
+        yield "views.makers", f"names {', '.join(sorted(maker.makers))}, but {known}"
+    companions = {companion.name: companion for companion in fields.get("companions", ())}
+    for where, part, kind, name in _needs(fields):
+        served = companions[name] if kind == "companion" and name in companions else None
+        idle = sorted(source for source in names if served and part.is_for(source) and not served.is_for(source))
+        if idle:
+            yield where, f'({_use(part)}) needs the companion "{name}", which is not for the source {", ".join(idle)}'
 
 
 def _faults_of_needs(fields: Mapping[str, Any]) -> Iterator[Fault]:
@@ -146,12 +185,21 @@ def _faults_of_tables(fields: Mapping[str, Any]) -> Iterator[Fault]:
         for name in sorted(set(term.without) - names):
             known = f"; its edits are {', '.join(sorted(names))}" if names else ": it has no edits"
             yield f"terms[{i}].without", f'names "{name}", which is no edit of the recipe{known}'
-        sharing = [edit.name for edit in fields["edits"] if edit.sets_shares and edit.name not in term.without]
+        sharing = [
+            edit.name for edit in fields["edits"]
+            if edit.sets_shares and edit.name not in term.without and _meet(edit, term, fields)
+        ]
         if term.refuses_shares and sharing:
             yield f"terms[{i}]", (
                 f'({_use(term)}) cannot divide attraction over several positives as the edit "{sharing[0]}" asks; use '
                 f'supervised_contrast or decoupled, or give the term without = ["{sharing[0]}"]'
             )
+
+
+def _meet(edit: Part, term: Part, fields: Mapping[str, Any]) -> bool:
+    """Whether there is a source that both are for."""
+    sources = fields["data"].sources if "data" in fields else [""]
+    return any(edit.is_for(source) and term.is_for(source) for source in sources)
 
 
 def _faults_of_training(fields: Mapping[str, Any]) -> Iterator[Fault]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from sentemb.data import tokenise
+from sentemb.data import Mixture
 from sentemb.data.data_source import DataSource, InMemory, TableData
+from sentemb.data.mixture import MixedBatches, load_examples
 from sentemb.distributed import broadcast_object, join, leave
 from sentemb.encoder import Encoder
 from sentemb.encoder.backbone import freeze
@@ -22,9 +24,10 @@ from sentemb.evaluate.evaluation import dev_score
 from sentemb.provenance import provenance
 from sentemb.recipe.needs import check_data
 from sentemb.recipe.recipe import Recipe
+from sentemb.training.active import WeightedTerm
 from sentemb.training.callbacks import Callback
 from sentemb.training.device import check_installed, resolve_precision
-from sentemb.training.objective import Objective, WeightedTerm
+from sentemb.training.objective import Objective
 from sentemb.training.plan import EncoderCache, Plan, TrainResult
 from sentemb.training.run import run
 from sentemb.types import Build, Component
@@ -42,8 +45,12 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
     torch.manual_seed(recipe.train.seed)  # new heads and parts start the same in every run
     encoder = _encoder(recipe)
     dev = dev_score(recipe.dev, seed=recipe.train.seed) if recipe.dev else None
-    limit = recipe.data.max_tokens  # of the training texts only: the model keeps its own
-    dataset = tokenise(recipe.data.load(), encoder.tokeniser if limit is None else encoder.tokeniser.cut_to(limit))
+    dataset = load_examples(recipe.data, encoder.tokeniser)
+    for name, examples in (dataset.sources or {"": dataset}).items():
+        check_data(recipe, examples, name)
+    settings = recipe.train
+    if isinstance(recipe.data, Mixture):
+        settings = replace(settings, batches=MixedBatches(mixture=recipe.data, batches=settings.batches))
     encoders = EncoderCache(encoder)
     context = Build(
         backbone=encoder.source, width=encoder.module.width, vocabulary=encoder.vocabulary, encoder=encoder.module,
@@ -58,7 +65,6 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
         similarity=recipe.similarity,
         nested=recipe.train.nested_dims,
     )
-    check_data(recipe, dataset)
     tokens = sum(int(column.offsets[-1]) for column in dataset.columns.values())
     facts = {
         **dataclasses.asdict(provenance()), "recipe_hash": recipe.hash, "seed": recipe.train.seed, "rows": len(dataset),
@@ -66,7 +72,7 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
     }
     return Plan(
         encoder=encoder, encoders=encoders, objective=objective, dataset=dataset, maker=recipe.views,
-        copies=recipe.copies, settings=recipe.train, run_dir=run_dir, recipe=recipe.to_tree(), recipe_hash=recipe.hash,
+        copies=recipe.copies, settings=settings, run_dir=run_dir, recipe=recipe.to_tree(), recipe_hash=recipe.hash,
         dev=dev, callbacks=callbacks,
         files={"recipe.toml": recipe.to_toml(), "run.json": json.dumps(facts, indent=2) + "\n"},
     )
@@ -101,7 +107,8 @@ def train(
     Args:
         recipe: a ``Recipe``, a file, or the name of a recipe that comes with sentemb.
         data: train on these in place of the recipe's: rows that are dicts, tuples or texts, a pandas or polars data
-            frame, a ``datasets.Dataset`` (see ``InMemory``), a path, or a ``DataSource``.
+            frame, a ``datasets.Dataset`` (see ``InMemory``), a path, or a ``DataSource``; for a mixture a dict of such
+            data by the names of its sources.
         output: run folder; default ``runs/NAME``. The model comes to lie in its ``model``.
         resume: continue the run in ``output`` where there is one.
         callbacks: called after steps, evaluations and checkpoints, and at the end.
@@ -133,6 +140,12 @@ def _source(data: object, before: DataSource) -> DataSource:
     """``data`` with the limits, column names and prefixes of the source that it replaces."""
     if isinstance(data, DataSource):
         return data
+    if isinstance(before, Mixture):
+        if not isinstance(data, Mapping) or set(data) != set(before.sources):
+            given = ", ".join(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
+            wanted = ", ".join(before.sources)
+            raise RecipeError(f"data: found {given}; this recipe's data are a mixture: give a dict of {wanted}")
+        return before.replaced({name: _source(data[name], source) for name, source in before.sources.items()})
     if isinstance(data, (str, Path)):
         if isinstance(before, TableData):
             return dataclasses.replace(before, path=str(data))

@@ -37,10 +37,9 @@ class AttentionAgreement(Term):
         RecipeError: layers that the backbone does not have.
     Source: Klein & Nabi 2023, ACL, "miCSE: Mutual information contrastive learning for low-shot sentence embeddings",
         its released code.
-    Deviations: all valid cells count, where the release draws 150. ρ² is at most 1 - 1e-6, where it has no bound. What
-        padding attends to is no valid cell here; it is above 0, so that it is one in the release. v is of each map
-        and of the text's own cells; in the release it is of the batch and includes padding, so that the weight falls
-        with the longest text: with equal weights the term counts more here.
+    Deviations: all valid cells count, where the release draws 150. ρ² is at most 1 - 1e-6, where it has no bound. v is
+        of each map and of the text's own cells; in the release it is of the batch and includes padding, so that the
+        weight falls with the longest text: with equal weights the term counts more here.
     """
 
     def __init__(self, *, layers: tuple[Whole, Whole] = (7, 11)) -> None:

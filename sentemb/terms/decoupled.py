@@ -30,8 +30,7 @@ class Decoupled(Term):
         ℓ_ij = s_ij / τ_i + w_ij
         L = 1/n Σ_i ( -v_i ℓ_ip + log Σ_{j ∉ P(i)} exp ℓ_ij )
         v_i = 1, or with ``sigma``  2 - n softmax_i(s_ip / σ)
-        with ``memory``, log Σ_{j ∉ P(i)} exp ℓ_ij is  ℓ_ip + log(|N(i)| u_i)  in value, and in gradient
-        Σ_{j ∉ P(i)} exp(ℓ_ij - ℓ_ip) / (|N(i)| u_i) ∇ℓ_ij,  u_i of the companion ``per_example``
+        with ``memory``, Σ_{j ∉ P(i)} exp ℓ_ij is  |N(i)| u_i exp ℓ_ip,  u_i of the companion ``per_example``
 
     In ``info_nce`` the gradient of a row fades as its positive is found, all the faster in a small batch; here it
     does not. The loss can be negative. Several positives are averaged, by their shares where an edit divides
@@ -44,7 +43,7 @@ class Decoupled(Term):
         units: what a row's loss is counted in. ``similarity`` multiplies it by τ_i, so that rows of unequal
             temperature pull alike (SogCLR).
         memory: weigh negatives against what is remembered of the anchor's: u_i averages exp(ℓ_ij - ℓ_ip) over earlier
-            visits too.
+            visits too. The gradient of the second part is Σ_N exp(ℓ_ij - ℓ_ip) / (|N| u_i) ∇ℓ_ij.
         companion: name of the companion that remembers.
     Returns: anchors without a negative left are not counted (there is nothing to be pushed from);
         if all are, as for one example alone, the loss is 0.

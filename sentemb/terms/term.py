@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Annotated, overload
+from typing import overload
 
-from annotated_types import MinLen
-from pydantic import AfterValidator
 from torch import Tensor
 
 from sentemb.errors import RecipeError
 from sentemb.maths.table import add_candidates, extra_rows, mark_same_label, score_table
 from sentemb.parts import NonNegative
 from sentemb.terms.diagnosis import explain_table
-from sentemb.types import Batch, Component, PairScores, Share, Similarity
-
-Names = Annotated[Sequence[str], MinLen(1), AfterValidator(tuple)]
+from sentemb.types import Batch, Component, Names, PairScores, Share, Similarity
 
 
 class Term(Component, room="terms"):
@@ -26,13 +22,13 @@ class Term(Component, room="terms"):
     ``table.positive`` and ``table.log_weight``. Gathering over devices, chunking, and the heads are done already.
     An anchor without a positive may make the loss infinite: ``diagnose`` then says so in words.
     ``0.1 * term`` is the term with that weight in the sum of losses. ``without = ["NAME", …]`` shows it the table as
-    it is without the edits of these names.
+    it is without the edits of these names. ``only = ["NAME", …]`` keeps it to batches of these sources of a mixture.
 
     Attributes:
         refuses_shares: whether it cannot divide an anchor's attraction over its positives (``PairScores.share``).
     """
 
-    marks = MappingProxyType({"name": str, "weight": NonNegative, "without": Names})
+    marks = MappingProxyType({"name": str, "weight": NonNegative, "without": Names, "only": Names})
     refuses_shares: bool = False
 
     @property

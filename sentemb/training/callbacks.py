@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -19,6 +19,8 @@ class StepEvent:
     total_steps: int
     losses: Mapping[str, Tensor]  # by term, on the device: reading one waits for the step; empty where it was skipped
     learning_rate: float
+    gradient_norm: Tensor | None = None  # before it was clipped, on the device; None where nothing is clipped
+    examples: Mapping[str, int] = field(default_factory=dict)  # of the step, by source of a mixture
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,6 +121,8 @@ def hash_of_data(examples: Examples) -> str:
         digest.update(name.encode())
         digest.update(column.offsets.tobytes())
         digest.update(column.flat.tobytes())
+    for name, part in examples.sources.items():
+        digest.update(f"{name} {len(part)}".encode())
     numbers = (examples.label, examples.score, examples.margin, examples.weight, examples.levels)
     for values in (*numbers, *examples.grades.values()):
         digest.update(b"" if values is None else values.tobytes())

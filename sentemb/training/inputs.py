@@ -71,6 +71,7 @@ class StepInput:
     grades: Mapping[str, Tensor]  # view -> (n,)
     seed: int  # of the edits' generator
     dropout: Mapping[str, float | None]  # rate of the views in ``use.separate``
+    source: str = ""  # of a mixture that the batch comes from
 
     def to(self, device: torch.device) -> StepInput:
         """The same on a device (asynchronous where the tensors are pinned)."""
@@ -155,18 +156,19 @@ class Feed:
     def make_input(self, rows: NDArray[np.int64], step: int, *, rank: int = 0, devices: int = 1) -> StepInput:
         """The input of one device for the batch of these rows of the data, at ``step``."""
         plan, vocabulary = self.plan, self.plan.encoder.vocabulary
+        source, examples = plan.dataset.batch(rows)
         context = ViewContext(
             generator=np.random.Generator(np.random.Philox(key=[plan.settings.seed, step])), dataset=plan.dataset,
-            vocabulary=vocabulary, companions=plan.objective.named_companions,
+            vocabulary=vocabulary, companions=plan.objective.named_companions, source=source,
         )
-        examples = plan.dataset.take(rows)
         views = dict(plan.maker(examples, context))
         for copy in plan.copies:
-            views.update(copy(views, context))
+            if copy.is_for(source):
+                views.update(copy(views, context))
         sizes = split_sizes(len(rows), devices)
         local = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
         own_rows = np.arange(local.start, local.stop, dtype=np.int64)
-        use = plan.objective.use_of(views)
+        use = plan.objective.active(source).use_of(views)
         return StepInput(
             step=step,
             sizes=sizes,
@@ -184,6 +186,7 @@ class Feed:
             grades={name: torch.from_numpy(grade) for name, grade in examples.grades.items()},
             seed=int(context.generator.integers(2**62)),
             dropout={name: views[name].dropout for name in use.separate},
+            source=source,
         )
 
     def _groups(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from sentemb.files import write_text
 from sentemb.progress import Progress
@@ -15,7 +18,11 @@ from sentemb.training.callbacks import Callback, CheckpointEvent, EndEvent, Eval
 
 
 class Monitor(Callback):
-    """Collects losses without waiting for the device and writes their mean every ``log_every`` steps."""
+    """Collects losses without waiting for the device and writes their mean every ``log_every`` steps.
+
+    Of a mixture: every source's losses and gradient norm in the steps that were its own, and how many of its examples
+    there were since the entry before.
+    """
 
     def __init__(self, run_dir: Path, *, total_steps: int, first_step: int, log_every: int, accelerator: Any) -> None:
         self.run_dir, self.log_every, self.accelerator = run_dir, log_every, accelerator
@@ -65,14 +72,22 @@ class Monitor(Callback):
         """Read the waiting losses from the device and write their mean."""
         if not self._pending:
             return
-        last = self._pending[-1]
-        means = {
-            name: math.fsum(float(event.losses[name]) for event in self._pending) / len(self._pending)
-            for name in last.losses
-        }
+        last, losses, norms = self._pending[-1], Means(), Means()
+        examples: Counter[str] = Counter()
+        for event in self._pending:
+            for name, loss in event.losses.items():
+                losses.add(name, loss)
+            if event.gradient_norm is not None:  # of a step whose batches are all of one source, under its name
+                source = "/".join(["", *event.examples]) if len(event.examples) == 1 else ""
+                norms.add(f"gradient_norm{source}", event.gradient_norm)
+            examples.update(event.examples)
         self._pending.clear()
-        losses = {f"loss/{name}": value for name, value in means.items()}
-        self._write({"step": last.step, "learning_rate": last.learning_rate, **losses})
+        means = losses.values()
+        self._write({
+            "step": last.step, "learning_rate": last.learning_rate,
+            **{f"loss/{name}": value for name, value in means.items()}, **norms.values(),
+            **{f"examples/{source}": count for source, count in examples.items()},
+        })
         self.bar.advance(0, loss="+".join(f"{value:.4f}" for value in means.values()))
 
     def _write(self, entry: Mapping[str, Any]) -> None:
@@ -81,6 +96,19 @@ class Monitor(Callback):
         if self.accelerator.trackers:
             numbers = {key: value for key, value in entry.items() if isinstance(value, float)}
             self.accelerator.log(numbers, step=int(entry["step"]))
+
+
+class Means:
+    """Means by name of numbers that lie on the device."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, list[Tensor]] = {}
+
+    def add(self, name: str, number: Tensor) -> None:
+        self._numbers.setdefault(name, []).append(number)
+
+    def values(self) -> dict[str, float]:
+        return {name: math.fsum(map(float, numbers)) / len(numbers) for name, numbers in self._numbers.items()}
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:

@@ -11,10 +11,11 @@ sees exactly the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,8 @@ from sentemb.errors import NumericError, RecipeError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.table import in_batch_table, narrow_batch, narrow_table
 from sentemb.terms.term import Term
-from sentemb.training.inputs import LengthGroup, StepInput, ViewUse
+from sentemb.training.active import ActiveParts, WeightedTerm
+from sentemb.training.inputs import LengthGroup, StepInput
 from sentemb.types import (
     Batch,
     Component,
@@ -39,19 +41,9 @@ from sentemb.types import (
     Services,
     Share,
     Similarity,
-    Views,
 )
 
 _PRIME = 2_305_843_009_213_693_951  # 2^61 - 1: seeds of one step's heads and edits lie far apart
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightedTerm:
-    """One summand of the objective."""
-
-    name: str
-    term: Term
-    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +90,6 @@ class Objective(nn.Module):
         self.term_names = tuple(entry.name for entry in terms)
         self.weights = tuple(entry.weight for entry in terms)
         self.companions = nn.ModuleDict(dict(companions or {}))
-        self.needs = frozenset().union(*(part.needs for part in self.parts))
-        self.encodes = frozenset().union(*(part.encodes for part in self.parts))
         self.nested = tuple(sorted(set(nested)))
         if self.nested and not 1 <= self.nested[0] <= self.nested[-1] < encoder.width:
             raise RecipeError(
@@ -117,22 +107,17 @@ class Objective(nn.Module):
         """The companions by name."""
         return dict(self.companions.items())  # type: ignore[arg-type]
 
-    def use_of(self, views: Views) -> ViewUse:
-        """What happens to each view: the one place that decides it.
-
-        Anchor, positives and negatives are embedded; a copy (``anchor.masked``) only where a part's ``encodes`` names
-        it. Views are encoded together unless a term reads their hidden states or attentions.
-        """
-        embedded = [name for name in views if "." not in name]
-        separate: list[str] = []
-        if self.needs & {"hidden", "attentions"}:
-            separate = [name for name in views if name in self.encodes or "attentions" in self.needs]
-        together = [name for name in views if name not in separate and (name in embedded or name in self.encodes)]
-        return ViewUse(
-            together=tuple(together),
-            separate=tuple(separate),
-            embedded=(*together, *(name for name in separate if name in embedded)),
-            tokens=tuple(views) if "tokens" in self.needs else tuple(separate),
+    def active(self, source: str = "") -> ActiveParts:
+        """The parts that are for this source of a mixture."""
+        terms = (
+            WeightedTerm(name=name, term=cast(Term, term), weight=weight)
+            for name, term, weight in zip(self.term_names, self.terms, self.weights, strict=True)
+        )
+        edits = zip(self.edit_names, cast(Iterable[Edit], self.edits), strict=True)
+        return ActiveParts(
+            companions={name: part for name, part in self.named_companions.items() if part.is_for(source)},
+            edits=tuple((i, name, edit) for i, (name, edit) in enumerate(edits) if edit.is_for(source)),
+            terms=tuple(entry for entry in terms if entry.term.is_for(source)),
         )
 
     def forward(self, inputs: StepInput) -> Losses:
@@ -142,7 +127,7 @@ class Objective(nn.Module):
     # ---------------------------------------------------------------------------------- left of the line
     def encode(self, inputs: StepInput) -> EncodedViews:
         """Backbone and pooling over this device's rows."""
-        reads_attentions = "attentions" in self.needs
+        reads_attentions = "attentions" in self.active(inputs.source).needs
         pooled = []
         if inputs.use.together:
             rows = []
@@ -174,9 +159,8 @@ class Objective(nn.Module):
         total: Tensor = plain.sim.new_zeros(())
         parts: dict[str, Tensor] = {}
         tables: dict[frozenset[str], list[tuple[PairScores, Batch]]] = {}
-        for name, weight, term in zip(self.term_names, self.weights, self.terms, strict=True):
-            assert isinstance(term, Term)
-            without = frozenset(term.without)
+        for entry in self.active(inputs.source).terms:
+            term, without = entry.term, frozenset(entry.term.without)
             if without not in tables:
                 table = self.edited(plain, batch, inputs.seed, without)
                 narrow = [(narrow_table(table, width), narrow_batch(batch, width)) for width in self.nested]
@@ -184,8 +168,8 @@ class Objective(nn.Module):
             # what reads tokens or pooled rows knows no narrower embeddings
             widths = tables[without][:1] if term.needs & {"tokens", "pooled"} else tables[without]
             values = [_local_and_whole(term(*arguments)) for arguments in widths]
-            total = total + weight * sum(local for local, _ in values) / len(values)
-            parts[name] = torch.stack([whole for _, whole in values]).mean()
+            total = total + entry.weight * sum(local for local, _ in values) / len(values)
+            parts[entry.name] = torch.stack([whole for _, whole in values]).mean()
         return Losses(total=total, parts=parts, batch=_detached(batch))
 
     def table(self, encoded: EncodedViews, inputs: StepInput) -> tuple[PairScores, Batch]:
@@ -220,8 +204,9 @@ class Objective(nn.Module):
             weight=inputs.weight,
             levels=inputs.levels,
             grades=inputs.grades,
-            companions=self.named_companions,
+            companions=self.active(inputs.source).companions,
             step=inputs.step,
+            source=inputs.source,
         )
         return in_batch_table(views["anchor"], views["positive"], self.similarity), batch
 
@@ -232,7 +217,7 @@ class Objective(nn.Module):
 
         Every edit draws from a generator of its own, so that leaving one out changes no draw of another.
         """
-        for position, (name, edit) in enumerate(zip(self.edit_names, self.edits, strict=True)):
+        for position, name, edit in self.active(batch.source).edits:
             if name not in without:
                 generator = torch.Generator().manual_seed((seed + position * _PRIME) % 2**63)
                 table = edit(table, replace(batch, generator=generator))
@@ -243,7 +228,7 @@ class Objective(nn.Module):
         outputs: dict[str, Tensor] = {}
         ids = {name: rows[inputs.local] for name, rows in inputs.ids.items()}
         with torch.no_grad():
-            for name, companion in self.named_companions.items():
+            for name, companion in self.active(inputs.source).companions.items():
                 for key, rows in companion.observe(inputs.tokens, ids).items():
                     outputs[f"{name}/{key}"] = gather_detached(rows, inputs.sizes)
         return outputs
@@ -252,7 +237,7 @@ class Objective(nn.Module):
     def after_step(self, batch: Batch, services: Services) -> None:
         """Let the companions change their state."""
         with torch.no_grad():
-            for companion in self.named_companions.values():
+            for companion in self.active(batch.source).companions.values():
                 companion.after_step(batch, self.encoder, services)
 
     @torch.no_grad()
@@ -263,11 +248,11 @@ class Objective(nn.Module):
         """
         bad = [name for name, value in losses.parts.items() if not torch.isfinite(value)]
         plain, batch = self.in_batch(self.encode(inputs), inputs)
-        for name, term in zip(self.term_names, self.terms, strict=True):
-            assert isinstance(term, Term)
-            if name in bad:
+        for entry in self.active(inputs.source).terms:
+            if entry.name in bad:
                 try:
-                    term.diagnose(self.edited(plain, batch, inputs.seed, frozenset(term.without)), batch)
+                    table = self.edited(plain, batch, inputs.seed, frozenset(entry.term.without))
+                    entry.term.diagnose(table, batch)
                 except NumericError as error:
                     return error
         anchor = losses.batch.views["anchor"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -162,7 +163,7 @@ class Run:
     def train_step(self, batches: Sequence[StepInput]) -> StepResult:
         """One optimiser step: the weights move, ``state`` counts it, and callbacks hear of it."""
         result = self.step([batch.to(self.device) for batch in batches])
-        self.last_losses = result.parts or self.last_losses
+        self.last_losses |= result.parts  # a source of a mixture has its turn in some steps only
         now = time.monotonic()
         self.state.step += 1
         self.state.skipped += result.was_skipped
@@ -170,7 +171,8 @@ class Run:
         self.state.seconds += now - self._counted
         self._counted, rate = now, float(self.schedule.get_last_lr()[0])
         event = StepEvent(
-            step=self.state.step, total_steps=self.total_steps, losses=result.parts, learning_rate=rate
+            step=self.state.step, total_steps=self.total_steps, losses=result.parts, learning_rate=rate,
+            gradient_norm=result.gradient_norm, examples=_by_source(batches),
         )
         self._tell(lambda callback: callback.on_step(event))
         return result
@@ -277,3 +279,12 @@ class Run:
                 f"step {self.state.step}: {fault} ({self.state.skipped} steps were skipped), so no model is exported. "
                 'Lower train.learning_rate or use train.precision = "fp32", and start the run again'
             )
+
+
+def _by_source(batches: Sequence[StepInput]) -> Counter[str]:
+    """Examples of a step by source of a mixture; none outside a mixture."""
+    counts: Counter[str] = Counter()
+    for batch in batches:
+        if batch.source:
+            counts[batch.source] += sum(batch.sizes)
+    return counts

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sentemb.distributed import any_device, average_gradients, with_zero_gradients
-from sentemb.training.device import is_sharded
+from sentemb.training.device import is_sharded, unsharded
 from sentemb.training.gradcache import GradCache
 from sentemb.training.inputs import StepInput
 from sentemb.training.objective import Losses, Objective
@@ -24,7 +24,8 @@ from sentemb.types import Services
 class StepResult:
     """What happened in one optimiser step."""
 
-    parts: dict[str, Tensor]  # mean loss of every term, on the device; empty where the step was skipped
+    parts: dict[str, Tensor]  # mean loss of every term (of a mixture SOURCE/TERM), on the device; empty where skipped
+    gradient_norm: Tensor | None = None  # before it was clipped; None where nothing is clipped
     was_skipped: bool = False  # because a loss was not finite
 
 
@@ -68,17 +69,21 @@ class Step:
         total = torch.stack([losses.total.detach() for losses in batches]).sum()
         if any_device(not bool(torch.isfinite(total))):
             return self._skip(inputs, batches)
+        norm = None
         if self.settings.max_grad_norm:
-            self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+            norm = unsharded(self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         for losses in batches:
             self.objective.after_step(losses.batch, self.services)
-        names = batches[0].parts
-        return StepResult(
-            parts={name: torch.stack([losses.parts[name] for losses in batches]).mean() for name in names}
-        )
+        values: dict[str, list[Tensor]] = {}
+        for losses in batches:
+            source = losses.batch.source
+            for name, value in losses.parts.items():
+                values.setdefault(f"{source}/{name}" if source else name, []).append(value)
+        means = {name: torch.stack(values[name]).mean() for name in values}
+        return StepResult(parts=means, gradient_norm=norm)
 
     def _skip(self, inputs: Sequence[StepInput], batches: Sequence[Losses]) -> StepResult:
         if self.settings.on_nan == "stop":

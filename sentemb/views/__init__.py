@@ -5,6 +5,7 @@ makers (``[views] copies``), called in the recipe's order after the maker, ``cop
 return only the views that they add (``makes`` names them) and leave the given ones as they are.
 """
 
+from sentemb.views.by_source import BySource
 from sentemb.views.columns import Columns
 from sentemb.views.edited import Edited
 from sentemb.views.halves import Halves
@@ -17,6 +18,7 @@ from sentemb.views.twice import Twice
 from sentemb.views.view import ViewCopy, ViewMaker
 
 PARTS: dict[str, type[ViewMaker]] = {
+    "by_source": BySource,
     "columns": Columns,
     "edited": Edited,
     "halves": Halves,
@@ -32,6 +34,6 @@ COPIES: dict[str, type[ViewCopy]] = {
 }
 
 __all__ = [
-    "COPIES", "PARTS", "Columns", "Edited", "Halves", "Masked", "MinedViews", "PropensityPositives",
+    "COPIES", "PARTS", "BySource", "Columns", "Edited", "Halves", "Masked", "MinedViews", "PropensityPositives",
     "Repeat", "ShuffledWords", "Twice", "ViewCopy", "ViewMaker",
 ]  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from types import MappingProxyType
 from typing import Annotated
 
 from annotated_types import MinLen
 from pydantic import AfterValidator
 
 from sentemb.parts import Part
-from sentemb.types import Examples, ViewContext, Views
+from sentemb.types import Examples, Names, ViewContext, Views
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
@@ -30,6 +31,10 @@ class ViewMaker(Part, room="views"):
 
     columns: frozenset[str] = frozenset()
 
+    def of(self, source: str) -> ViewMaker:
+        """What makes the views of this source of a mixture; nearly always the maker itself."""
+        return self
+
     def makes(self, columns: Collection[str]) -> tuple[str, ...]:
         """Names of the views it makes of data with these columns; the default says anchor and positive."""
         return ("anchor", "positive")
@@ -42,10 +47,13 @@ class ViewMaker(Part, room="views"):
 class ViewCopy(Part, room="copies"):
     """Makes further views of those there are: ``copy(views, context) -> Views``, the added ones only.
 
+    ``only = ["NAME", …]`` keeps it to batches of these sources of a mixture.
+
     Attributes:
         makes: names of the views it adds.
     """
 
+    marks = MappingProxyType({"only": Names})
     makes: tuple[str, ...] = ()
 
     def __call__(self, views: Views, context: ViewContext) -> Views:

@@ -65,13 +65,18 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
 
     def overrides(tree: dict) -> list[str]:
         is_decoder = any(term["use"] == "causal_lm" for term in tree["terms"])
-        file = {"lines": "lines.txt", "triplets": "triplets.jsonl", "pairs": "pairs.jsonl"}[tree["data"]["use"]]
-        if tree["data"]["use"] == "lines" and tree["data"]["path"].endswith(".csv"):
-            file = "labelled.csv"
         result = [
-            f"encoder.backbone={tiny_decoder if is_decoder else tiny_bert}", f"data.path={data_dir / file}",
-            "train.batch_size=8", "train.max_steps=2", "train.precision=fp32",
+            f"encoder.backbone={tiny_decoder if is_decoder else tiny_bert}", "train.batch_size=8",
+            "train.max_steps=2", "train.precision=fp32",
         ]
+        parts = {f"parts.{i}.": part for i, part in enumerate(tree["data"].get("parts", []))}
+        for where, part in (parts or {"": tree["data"]}).items():
+            file = {"lines": "lines.txt", "triplets": "triplets.jsonl", "pairs": "pairs.jsonl"}[part["use"]]
+            if part["use"] == "lines" and part["path"].endswith(".csv"):
+                file = "labelled.csv"
+            result.append(f"data.{where}path={data_dir / file}")
+        if parts:
+            result.append("data.schedule=round_robin")  # so that two steps see two sources
         result += [
             f"terms.{place}.path={data_dir / 'vectors.npy'}"
             for place, term in enumerate(tree["terms"]) if "path" in term

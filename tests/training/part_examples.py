@@ -222,6 +222,19 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("edits", "neighbours_in_text"): {
         "edits": [{"use": "neighbours_in_text", "window": 4}], "terms": [{"use": "supervised_contrast"}],
     },
+    ("views", "by_source"): {
+        "data": {
+            "use": "mixture",
+            "parts": [
+                {"use": "lines", "path": "PAIRS", "columns": {"anchor": "anchor"}, "max_rows": 12, "name": "wiki"},
+                {"use": "table", "path": "PAIRS", "name": "pairs", "batch_size": 5},
+            ],
+        },
+        "views": {"use": "by_source", "makers": {"wiki": "twice", "pairs": "columns"}},
+        "terms": [INFO_NCE, {"use": "cosent", "only": ["pairs"]}],
+        "edits": [{"use": "given", "only": ["pairs"]}, {"use": "queue", "only": ["wiki"]}],
+        "companions": [{"use": "momentum", "momentum": 0.5, "queue_size": 9, "only": ["wiki"]}],
+    },
     ("views", "edited"): EDITED,
     ("companions", "similar_words"): EDITED,
     ("views", "shuffled"): {
@@ -269,7 +282,7 @@ def tree_of(room: str, name: str, backbone: str, data: str, **train: Any) -> dic
             **({"nested_dims": [8, 20]} if room == "train" else {}), **train,
         },
     }
-    return _with_files(tree, {"BACKBONE": backbone, "VECTORS": str(Path(data).with_suffix(".npy"))})
+    return _with_files(tree, {"BACKBONE": backbone, "PAIRS": data, "VECTORS": str(Path(data).with_suffix(".npy"))})
 
 
 def _with_files(value: Any, files: Mapping[str, str]) -> Any:

@@ -14,8 +14,9 @@ from sentemb.errors import NumericError, RecipeError
 from sentemb.maths.similarity import pairwise
 from sentemb.maths.table import narrow_table
 from sentemb.terms.term import Term
+from sentemb.training.active import WeightedTerm
 from sentemb.training.gradcache import check_backbone
-from sentemb.training.objective import Objective, WeightedTerm
+from sentemb.training.objective import Objective
 from sentemb.types import Batch, Share
 
 Open = Any

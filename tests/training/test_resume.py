@@ -33,6 +33,7 @@ RUNS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         ("companions", "prototypes"),
         {"save_every": 2, "batches": {"use": "grouped", "by": "prototypes", "groups": 2}},
     ),
+    "mixture": (("views", "by_source"), {"save_every": 2}),
     "sampled positives": (("companions", "propensity"), {"save_every": 3, "schedule": "cosine"}),
 }
 

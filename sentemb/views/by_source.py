@@ -1,0 +1,47 @@
+"""Views that differ from source to source."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from sentemb.errors import DataError
+from sentemb.types import Examples, ViewContext, Views
+from sentemb.views.view import ViewMaker
+
+
+class BySource(ViewMaker):
+    """Every source of a mixture has a view maker of its own:
+
+        [views]
+        use = "by_source"
+        makers = { search = "columns", wiki = "twice", notes = { use = "repeat", count = 3 } }
+
+    Without it all sources have the recipe's one maker, which suits sources of the same columns.
+
+    Args:
+        makers: name of a source -> what makes its views; every source of the mixture is named.
+    Raises: DataError where a batch comes from a source that is not named.
+    Source: none.
+    Deviations: ours.
+    """
+
+    def __init__(self, *, makers: Mapping[str, ViewMaker]) -> None:
+        self.makers = dict(makers)
+        if not self.makers:
+            raise ValueError("makers is empty; it names a view maker for every source of the mixture")
+        self.needs = frozenset().union(*(maker.needs for maker in self.makers.values()))
+
+    def of(self, source: str) -> ViewMaker:
+        """The maker of this source."""
+        if source not in self.makers:
+            found = f'the source "{source}"' if source else "data without named sources"
+            raise DataError(f"views (by_source): makers names {', '.join(self.makers)}, and not {found}")
+        return self.makers[source].of(source)
+
+    def makes(self, columns: Collection[str]) -> tuple[str, ...]:
+        """What the makers of all sources make of these columns."""
+        return tuple(dict.fromkeys(view for maker in self.makers.values() for view in maker.makes(columns)))
+
+    def __call__(self, examples: Examples, context: ViewContext) -> Views:
+        """The views of the batch's source."""
+        return self.of(context.source)(examples, context)
