@@ -22,6 +22,7 @@ BENCHMARKS = {
     "objectives": "every objective's share of a training step, beside plain InfoNCE",
     "memory": "peak memory and time of training steps, with chunks (GradCache) and without",
     "mine": "hard-negative mining: ours, sentence-transformers",
+    "serve": "embeddings over HTTP, one large client and sixteen small ones: beside encode",
     "data": "reading, and batches without duplicate texts: ours, sentence-transformers, datasets",
 }
 

@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("data", "fetch and verify evaluation data, make training data"),
     "index": ("index", "build and change a search index"),
     "search": ("search", "query an index, once or interactively"),
+    "serve": ("serve", "models and indexes over HTTP: OpenAI's embeddings, search and its page"),
     "mine": ("mine", "hard negatives for training data"),
 }
 

@@ -58,6 +58,11 @@ class Searcher:
             self._encoder = encoder
         return self._encoder
 
+    def use(self, encoder: Embedder) -> None:
+        """Embed queries with this embedder; raises SearchError where it is not the model that filled the index."""
+        check_model(encoder, self.generation.manifest.model, self.generation.folder)
+        self._encoder = encoder
+
     @overload
     def search(self, queries: str, k: int = 10, *, where: Where = None, effort: int | None = None) -> list[Hit]: ...
     @overload

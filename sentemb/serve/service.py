@@ -1,0 +1,303 @@
+"""Models, re-rankers and indexes of a server, and what it does with them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+
+from sentemb.data.tokens import text_hashes
+from sentemb.encoder import Encoder
+from sentemb.errors import SentembError
+from sentemb.search import Hit, SearchIndex
+from sentemb.search.query.searcher import Reranker
+from sentemb.search.store.manifest import read
+from sentemb.serve.batching import Batcher, Overloaded
+from sentemb.serve.landscape import Landscape
+from sentemb.serve.wire import Refusal, SearchRequest, named
+from sentemb.types import TokenColumn, Vectors
+
+_log = logging.getLogger("sentemb")
+_LETTERS_A_TOKEN = 4  # a rough cost of what a cross-encoder reads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a server takes on; more is refused with 413 or 429.
+
+    Args:
+        body_mib: of a request.
+        body_s: seconds for a request's body to arrive.
+        inputs: texts of a request.
+        results: of a search.
+        waiting_tokens: of a model's requests that wait.
+        searches: at a time, the waiting ones included.
+    """
+
+    body_mib: float = 16.0
+    body_s: float = 30.0
+    inputs: int = 2048
+    results: int = 1000
+    waiting_tokens: int = 500_000
+    searches: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """Vectors with what they took."""
+
+    vectors: Vectors
+    tokens: int
+    cut: int  # texts that were longer than the model reads
+
+
+class ServedModel:
+    """An encoder whose calls from all clients are made together."""
+
+    def __init__(self, encoder: Encoder, limits: Limits) -> None:
+        self.encoder = encoder
+        self.batcher = Batcher(self._encode, waiting_cost=limits.waiting_tokens)
+        self._counting = encoder.tokeniser.cut_to(encoder.max_tokens)  # a counter of cut texts of its own
+        self._lock = threading.Lock()
+
+    async def embed(
+        self, inputs: Sequence[str] | Sequence[list[int]], *, prompt_name: str | None = None,
+        dimensions: int | None = None, truncate: bool = False,
+    ) -> Embedded:
+        """Vectors of texts or token ids.
+
+        Raises: Refusal, Overloaded.
+        """
+        encoder = self.encoder
+        if dimensions is not None and dimensions > encoder.width:
+            raise Refusal(400, f"dimensions = {dimensions}; this model has {encoder.width}", param="dimensions")
+        if prompt_name is not None and prompt_name not in encoder.prompts:
+            known = ", ".join(encoder.prompts) or "none"
+            raise Refusal(400, f'prompt_name "{prompt_name}" is not known; known: {known}', param="prompt_name")
+        name = prompt_name or encoder.default_prompt
+        prompt = encoder.prompts[name] if name else ""
+        if isinstance(inputs[0], str):
+            texts: list[str] = list(inputs)  # type: ignore[arg-type]
+            lengths, cut = await run_in_threadpool(self._lengths, [prompt + text for text in texts] if prompt else texts)
+            if cut and not truncate:
+                raise Refusal(
+                    400, f"{cut} of {len(texts)} texts are longer than the {encoder.max_tokens} tokens that the model "
+                    'reads; shorten them, or send "truncate": true to have their ends left out', param="input",
+                )
+            items: list[Any] = [(prompt, text) for text in texts]
+        else:
+            lengths, cut = self._checked(inputs), 0  # type: ignore[arg-type]
+            items = [(None, ids) for ids in inputs]
+        vectors = np.stack(await self.batcher(items, lengths))
+        if dimensions is not None:
+            vectors = vectors[:, :dimensions]
+            if encoder.is_normalised:
+                vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return Embedded(vectors=vectors, tokens=sum(lengths), cut=cut)
+
+    def _lengths(self, texts: Sequence[str]) -> tuple[list[int], int]:
+        with self._lock:
+            before = self._counting.cut_count
+            lengths: list[int] = self._counting(texts).lengths.tolist()
+            return lengths, self._counting.cut_count - before
+
+    def _checked(self, rows: Sequence[list[int]]) -> list[int]:
+        size, longest = self.encoder.vocabulary.size, self.encoder.max_tokens
+        for place, row in enumerate(rows):
+            if len(row) > longest:
+                raise Refusal(400, f"input {place} has {len(row):,} token ids; this model reads {longest:,}",
+                              param="input")
+            if min(row) < 0 or max(row) >= size:
+                raise Refusal(400, f"input {place} has a token id outside 0 … {size - 1}: ids are those of this "
+                              "model's own tokenizer; send texts instead", param="input")
+        return [len(row) for row in rows]
+
+    def _encode(self, items: list[tuple[str | None, Any]]) -> list[Vectors]:
+        """In the batcher's thread: one call for every run of items of one prompt."""
+        vectors: list[Vectors] = []
+        for prompt, run in groupby(items, key=lambda item: item[0]):
+            entries = [entry for _, entry in run]
+            if prompt is None:
+                vectors.extend(self.encoder.encode(_column(entries)))
+            else:
+                vectors.extend(self.encoder.encode(entries, prompt=prompt, progress=False))
+        return vectors
+
+
+class _FromThreads:
+    """A served model as the embedder of an index, whose searches run in threads."""
+
+    def __init__(self, model: ServedModel, loop: asyncio.AbstractEventLoop) -> None:
+        self._model, self._loop = model, loop
+        self.source, self.prompts = model.encoder.source, model.encoder.prompts
+
+    def digest(self) -> str:
+        return self._model.encoder.digest()
+
+    def encode(self, texts: Sequence[str], /, *, prompt: str | None = None) -> Vectors:
+        put = "" if prompt is None else prompt
+        lengths, _ = self._model._lengths([put + text for text in texts])
+        work = self._model.batcher([(put, text) for text in texts], lengths)
+        return np.stack(asyncio.run_coroutine_threadsafe(work, self._loop).result())
+
+
+class Service:
+    """What a server serves. ``sentemb.serve.app(service)`` makes it an ASGI application.
+
+    Args:
+        models: name -> encoder.
+        indexes: name -> opened index; its encoder is served as well where its model is none of ``models``.
+        rerankers: name -> scores of (query, text) pairs, e.g. of ``load_cross_encoder``.
+    """
+
+    def __init__(
+        self, *, models: Mapping[str, Encoder] | None = None, indexes: Mapping[str, SearchIndex] | None = None,
+        rerankers: Mapping[str, Reranker] | None = None, limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.indexes = dict(indexes or {})
+        self.models = {name: ServedModel(encoder, self.limits) for name, encoder in (models or {}).items()}
+        self._scores = dict(rerankers or {})
+        self._maps: dict[str, Landscape] = {}
+        self._searching = 0
+
+    async def start(self) -> None:
+        """Inside the event loop: share encoders between indexes and models."""
+        loop = asyncio.get_running_loop()
+        self.rerankers = {
+            name: Batcher(score, waiting_cost=self.limits.waiting_tokens) for name, score in self._scores.items()
+        }
+        for index in self.indexes.values():
+            model = index.manifest.model
+            if model is None or not model.digest:
+                continue  # searched by vectors only
+            served = next((one for one in self.models.values() if one.encoder.digest() == model.digest), None)
+            if served is None:
+                encoder = await run_in_threadpool(lambda: index.encoder)  # noqa: B023 - awaited at once
+                if not isinstance(encoder, Encoder):
+                    continue
+                served = self.models[_free(model.source, self.models)] = ServedModel(encoder, self.limits)
+            index.use(_FromThreads(served, loop))
+
+    async def stop(self) -> None:
+        """Finish what was taken on."""
+        for batcher in [*(model.batcher for model in self.models.values()), *self.rerankers.values()]:
+            await batcher.stop()
+
+    async def refresh(self) -> list[str]:
+        """Move every index to its newest generation; gives the names of those that moved. Faults are logged: what
+        was open stays in use."""
+        moved = []
+        for name, index in self.indexes.items():
+            try:
+                if await run_in_threadpool(_refreshed, index):
+                    moved.append(name)
+            except (SentembError, OSError) as error:
+                _log.warning("%s: not refreshed: %s", name, error)
+        return moved
+
+    async def rerank(self, name: str, query: str, texts: Sequence[str]) -> list[float]:
+        """Scores of the texts for the query."""
+        costs = [(len(query) + len(text)) // _LETTERS_A_TOKEN + 1 for text in texts]
+        return [float(score) for score in await self.rerankers[name]([(query, text) for text in texts], costs)]
+
+    async def search(self, request: SearchRequest) -> dict[str, Any]:
+        """Answer a search; raises Refusal, Overloaded or a SearchError about the request."""
+        name, index = named(self.indexes, request.index, "index")
+        question = request.question()
+        if request.k > self.limits.results:
+            raise Refusal(413, f"k = {request.k:,}; at most {self.limits.results:,}", param="k")
+        if request.rerank is not None:
+            named(self.rerankers, request.rerank, "rerank")
+        with self._turn():
+            hits = await run_in_threadpool(_ask, index, request, question)
+            if request.rerank is not None and hits:
+                scores = await self.rerank(request.rerank, request.query or "", [hit.text or "" for hit in hits])
+                ranked = sorted(zip(scores, hits, strict=True), key=lambda pair: -pair[0])
+                hits = [replace(hit, score=score) for score, hit in ranked[: request.k]]
+            answer: dict[str, Any] = {"index": name, "hits": hits}
+            if not hits and request.where:
+                answer["reason"] = await run_in_threadpool(index.why_nothing, request.where)
+            if request.map:
+                landscape = await self.map(name)
+                vectors = await run_in_threadpool(_vectors, index, request, question)
+                answer["place"] = landscape.place_of(vectors.mean(axis=0))
+        return answer
+
+    async def map(self, name: str) -> Landscape:
+        """The map of an index, made once a generation."""
+        generation = self.indexes[name].generation
+        known = self._maps.get(name)
+        if known is None or known.generation != generation.manifest.generation:
+            known = self._maps[name] = await run_in_threadpool(Landscape.of, generation)
+        return known
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._searching >= self.limits.searches:
+            raise Overloaded(f"{self._searching} searches are under way; try again in a moment")
+        self._searching += 1
+        try:
+            yield
+        finally:
+            self._searching -= 1
+
+
+def _ask(index: SearchIndex, request: SearchRequest, question: str) -> list[Hit]:
+    """In a thread: the hits of one request (five times as many as asked for where a re-ranker picks among them)."""
+    where, k = request.where, request.k * (5 if request.rerank else 1)
+    if question == "more_like":
+        assert request.more_like is not None
+        return index.similar_to([request.more_like], k, where=where)[0]
+    if question == "like":
+        assert request.like is not None
+        return index.combined(request.like, request.unlike or None, k, where=where)
+    queries: Any = [request.query] if question == "query" else np.array([request.vector], dtype=np.float32)
+    if request.diverse is not None:
+        return index.diverse(queries, k, weight=request.diverse, where=where)[0]
+    ways: dict[str, Callable[..., list[list[Hit]]]] = {
+        "meaning": index.search, "words": index.by_words, "hybrid": index.hybrid
+    }
+    return ways[request.by](queries, k, where=where)[0]
+
+
+def _vectors(index: SearchIndex, request: SearchRequest, question: str) -> Vectors:
+    """What the request asks with, as vectors."""
+    generation = index.generation
+    if question == "more_like":
+        assert request.more_like is not None
+        return generation.vectors_at(np.array([*generation.positions_of([request.more_like]).values()]))
+    if question == "vector":
+        return generation.rule.apply(np.array([request.vector], dtype=np.float32), "vector")
+    return index.vectors_of_texts([request.query] if question == "query" else request.like or [])  # type: ignore[list-item]
+
+
+def _refreshed(index: SearchIndex) -> bool:
+    newest, model = read(index.folder), index.manifest.model
+    if newest.model is not None and model is not None and newest.model.digest != model.digest:
+        raise Refusal(409, f"{index.folder}: was built again by another model; start the server again to serve it")
+    return index.refresh()
+
+
+def _column(rows: Sequence[list[int]]) -> TokenColumn:
+    lengths = [len(row) for row in rows]
+    return TokenColumn(
+        flat=np.concatenate([np.array(row, dtype=np.int32) for row in rows]),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        text=text_hashes([str(row) for row in rows]),
+    )
+
+
+def _free(source: str, taken: Mapping[str, Any]) -> str:
+    """A name for a model: its id, or the last part of its path; all of the path where that is taken."""
+    short = Path(source).name if Path(source).exists() else source.removeprefix("package:")
+    return source if short in taken else short
