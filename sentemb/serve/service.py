@@ -87,7 +87,7 @@ class ServedModel:
         prompt = encoder.prompts[name] if name else ""
         if isinstance(inputs[0], str):
             texts: list[str] = list(inputs)  # type: ignore[arg-type]
-            lengths, cut = await run_in_threadpool(self._lengths, [prompt + text for text in texts] if prompt else texts)
+            lengths, cut = await run_in_threadpool(self._lengths, [prompt + text for text in texts])
             if cut and not truncate:
                 raise Refusal(
                     400, f"{cut} of {len(texts)} texts are longer than the {encoder.max_tokens} tokens that the model "
