@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -81,6 +82,15 @@ class Reference(FrozenEncoder):
         n, m = len(anchor), len(candidate)
         known = torch.arange(m, device=left.device) < n
         return F.pad(left @ right.T, (0, m - n)), known.expand(n, m)
+
+    def embeddings(
+        self, view: Literal["anchor", "positive"], rows: Rows, outputs: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, "n d"], Bool[Tensor, " n"]]:
+        """Its unit embeddings of a view's rows, and which are known: all, unless precomputed."""
+        if self.precompute:
+            return self.lookup(rows.text)
+        embedding = outputs[f"{self.name}/{view}"]
+        return embedding, torch.ones(len(embedding), dtype=torch.bool, device=embedding.device)
 
     def lookup(self, text: Int[Tensor, " k"]) -> tuple[Float[Tensor, "k d"], Bool[Tensor, " k"]]:
         """Embeddings by content hash from the precomputed table, and which of them are there."""

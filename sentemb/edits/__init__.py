@@ -22,6 +22,7 @@ from sentemb.edits.neighbours_in_text import NeighboursInText
 from sentemb.edits.noise import Noise
 from sentemb.edits.propensity import PropensityWeights
 from sentemb.edits.queue import Queue
+from sentemb.edits.regulators import Regulators
 from sentemb.edits.same_label import SameLabel
 from sentemb.edits.soften import Soften
 from sentemb.edits.temperature import RowTemperature
@@ -46,6 +47,7 @@ PARTS: dict[str, type[Edit]] = {
     "noise": Noise,
     "propensity": PropensityWeights,
     "queue": Queue,
+    "regulators": Regulators,
     "same_label": SameLabel,
     "soften": Soften,
     "temperature": RowTemperature,
@@ -54,5 +56,5 @@ PARTS: dict[str, type[Edit]] = {
 __all__ = [
     "PARTS", "Attraction", "ClusterNegatives", "Composed", "Edit", "FalseNegative", "Given", "GroupWeights",
     "Hardness", "Margin", "Mined", "Mixed", "MixedHardPair", "MixedOrdered", "MixedPartners", "Moved", "Nearest",
-    "NeighboursInText", "Noise", "PropensityWeights", "Queue", "RowTemperature", "SameLabel", "Soften",
+    "NeighboursInText", "Noise", "PropensityWeights", "Queue", "Regulators", "RowTemperature", "SameLabel", "Soften",
 ]  # fmt: skip

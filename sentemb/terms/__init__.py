@@ -12,6 +12,7 @@ from sentemb.terms.decoupled import Decoupled
 from sentemb.terms.distill import Distill
 from sentemb.terms.grounded_contrast import GroundedContrast
 from sentemb.terms.info_nce import InfoNCE
+from sentemb.terms.inter_set import InterSet
 from sentemb.terms.local import Local
 from sentemb.terms.masked_lm import MaskedLM
 from sentemb.terms.multi_view import MultiView
@@ -45,6 +46,7 @@ PARTS: dict[str, type[Term]] = {
     "distill": Distill,
     "grounded_contrast": GroundedContrast,
     "info_nce": InfoNCE,
+    "inter_set": InterSet,
     "local": Local,
     "masked_lm": MaskedLM,
     "multi_view": MultiView,
@@ -66,9 +68,9 @@ PARTS: dict[str, type[Term]] = {
 }
 
 __all__ = [
-    "PARTS", "Alignment", "AllViewsContrast", "AttentionAgreement", "BidirectionalMargin", "CausalLM", "CellEntropy",
-    "CoSENT", "CosineError", "Decoupled", "Distill", "GroundedContrast", "InfoNCE", "Local", "MaskedLM", "MultiView",
-    "Pearson", "PreferenceRank", "PrototypeSoftmax", "PrototypeTriplet", "RankKL", "ReplacedTokenDetection",
-    "SelfGuided", "Spectral", "StayNear", "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity",
-    "ViewContrast", "Words",
+    "PARTS", "Alignment", "AllViewsContrast", "AttentionAgreement", "BidirectionalMargin", "CausalLM",
+    "CellEntropy", "CoSENT", "CosineError", "Decoupled", "Distill", "GroundedContrast", "InfoNCE", "InterSet",
+    "Local", "MaskedLM", "MultiView", "Pearson", "PreferenceRank", "PrototypeSoftmax", "PrototypeTriplet", "RankKL",
+    "ReplacedTokenDetection", "SelfGuided", "Spectral", "StayNear", "SupervisedContrast", "Term", "TokenContrast",
+    "Triplet", "Uniformity", "ViewContrast", "Words",
 ]  # fmt: skip

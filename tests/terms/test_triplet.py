@@ -144,5 +144,5 @@ def test_hardest_of_one_example_alone_is_zero(table_of, batch_of):
 
 
 def test_other_negatives_are_refused():
-    with pytest.raises(ValueError, match="all, hardest"):
+    with pytest.raises(ValueError, match="'all' or 'hardest'"):
         Triplet(negatives="semi-hard")

@@ -246,6 +246,12 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
             "heads": [{"use": "mlp"}],
         },
     },
+    ("edits", "regulators"): {
+        "edits": [{"use": "regulators", "of": ["first", "second"]}],
+        "companions": [
+            {"use": "reference", "name": "first"}, {"use": "reference", "name": "second", "precompute": True},
+        ],
+    },
     ("adapters", "prefix"): {
         "encoder": {"adapters": [{"use": "prefix", "length": 3, "dropout": 0.0}], "heads": [{"use": "mlp"}]},
     },
