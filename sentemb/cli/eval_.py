@@ -17,6 +17,7 @@ from sentemb.cli.options import Json, Precision, Seed, key_values, part_of
 if TYPE_CHECKING:
     from sentemb.evaluate.opening import ModelOptions
     from sentemb.evaluate.report import Sheet
+    from sentemb.evaluate.suites import Suite
     from sentemb.evaluate.task import Task
 
 
@@ -61,6 +62,11 @@ def run(
     ] = None,
     classification: Annotated[
         list[str] | None, typer.Option(metavar="PATH", help="file of text and label, or folder of train and test")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="also scores by group, of STS and classification: overlap (words that "
+                     "pairs share), or a column of the files"),
     ] = None,
     data_dir: Annotated[
         Path | None,
@@ -115,6 +121,7 @@ def run(
             f"nothing to evaluate: give --suite (known: {', '.join(suite_names())}), --task, --sts, --retrieval or "
             "--classification"
         )
+    suites = _by_group(suites, by) if by else suites
     setup = EvalSetup(data=DataFolder.find(data_dir), output=output, resamples=resamples, seed=seed)
     plans = plans_of(suites, setup, skip_missing=skip_missing)
     models = (open_model(source, options) for source in model)
@@ -210,6 +217,25 @@ def _tasks(texts: list[str], files: list[tuple[str, str]]) -> tuple[Task, ...]:
     if faults:
         raise EvaluationError("\n".join(faults))
     return tuple(tasks)
+
+
+def _by_group(suites: list[Suite], by: str) -> list[Suite]:
+    """The suites with ``by`` set in the tasks that have it."""
+    from dataclasses import replace
+
+    from sentemb.errors import EvaluationError
+    from sentemb.evaluate.groups import OVERLAP
+    from sentemb.evaluate.tasks.classification import Classification
+    from sentemb.evaluate.tasks.sts import Sts
+
+    kinds = (Sts,) if by == OVERLAP else (Sts, Classification)
+    if not any(isinstance(task, kinds) for suite in suites for task in suite.tasks):
+        wanted = "STS" if by == OVERLAP else "STS or classification"
+        raise EvaluationError(f"--by {by}: is for {wanted}, and no such task is chosen")
+    return [
+        replace(suite, tasks=tuple(replace(task, by=by) if isinstance(task, kinds) else task for task in suite.tasks))
+        for suite in suites
+    ]
 
 
 def _model_options(precision: str, settings: list[str]) -> ModelOptions:

@@ -14,15 +14,20 @@ from sentemb.evaluate.suites import Suite, load_suite
 from sentemb.evaluate.task import EvalSetup, Task, Texts
 from sentemb.evaluate.tasks.classification import Classification
 from sentemb.evaluate.tasks.clustering import Clustering
+from sentemb.evaluate.tasks.demonstrations import Demonstrations
+from sentemb.evaluate.tasks.episodes import Episodes
 from sentemb.evaluate.tasks.geometry import Geometry
+from sentemb.evaluate.tasks.label_retrieval import LabelRetrieval
 from sentemb.evaluate.tasks.mteb import Mteb
 from sentemb.evaluate.tasks.pairs import Pairs
+from sentemb.evaluate.tasks.probe import Probe
 from sentemb.evaluate.tasks.reranking import Reranking
 from sentemb.evaluate.tasks.retrieval import Retrieval
 from sentemb.evaluate.tasks.sts import Sts
 
 __all__ = [
-    "Classification", "Clustering", "EvalModel", "EvalSetup", "Geometry", "Items", "ModelOptions", "Mteb",
-    "Pairs", "Reranking", "Results", "Retrieval", "Sts", "Suite", "Task", "TaskResult", "Texts", "compare", "dev_score",
-    "evaluate_model", "fingerprint", "load_suite", "open_model", "read_results", "write_results",
+    "Classification", "Clustering", "Demonstrations", "Episodes", "EvalModel", "EvalSetup", "Geometry", "Items",
+    "LabelRetrieval", "ModelOptions", "Mteb", "Pairs", "Probe", "Reranking", "Results", "Retrieval", "Sts", "Suite",
+    "Task", "TaskResult", "Texts", "compare", "dev_score", "evaluate_model", "fingerprint", "load_suite", "open_model",
+    "read_results", "write_results",
 ]  # fmt: skip

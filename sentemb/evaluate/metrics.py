@@ -98,11 +98,31 @@ def ranking_scores(qrels: Qrels, run: Run, cuts: Sequence[int] = CUTS) -> dict[s
     return scores | {f"{ours}@{k}": values(f"{theirs}_{k}") for ours, theirs in _CUT.items() for k in cuts}
 
 
+def map_at_r(qrels: Qrels, run: Run) -> NDArray[np.float64]:
+    """Mean average precision at R, one value a judged query, where a query has R relevant documents:
+
+        MAP@R(q) = 1/R · Σ over ranks i ≤ R with a relevant document of (relevant documents up to i) / i
+
+    Source: Musgrave, Belongie & Lim 2020, ECCV, "A metric learning reality check", section 3.2.
+    Deviations: none.
+    """
+    values = []
+    for query in judged_queries(qrels):
+        relevant = {document for document, relevance in qrels[query].items() if relevance > 0}
+        hits = run.get(query, {})
+        best = sorted(hits, key=lambda name: (hits[name], name), reverse=True)[: len(relevant)]
+        right = np.array([document in relevant for document in best], dtype=np.float64)
+        values.append(float(np.sum(right * np.cumsum(right) / np.arange(1, len(right) + 1)) / len(relevant)))
+    return np.array(values)
+
+
 def check_metric(metric: str) -> None:
-    """Whether a name is ``NAME@K`` with a known NAME.
+    """Whether a name is ``NAME@K`` with a known NAME, or ``map@r``.
 
     Raises: ValueError: it is not.
     """
     name, _, cut = metric.partition("@")
+    if metric == "map@r":
+        return
     if name not in METRICS or not cut.isdigit() or not int(cut):
-        raise ValueError(f'metric = "{metric}": NAME@K is needed, NAME one of {", ".join(METRICS)}')
+        raise ValueError(f'metric = "{metric}": NAME@K is needed, NAME one of {", ".join(METRICS)}; or map@r')

@@ -110,19 +110,20 @@ class PairSet:
     sentence2: Sequence[str]
     score: NDArray[np.float64]  # (pairs,)
     subset: Sequence[str] | None = None
+    group: Sequence[str] = ()  # of every pair, where scores by group are asked for
     source: str = ""  # file it came from
 
     def __len__(self) -> int:
         return len(self.score)
 
 
-def read_pairs(path: Path | str, *, score: str = "score") -> PairSet:
+def read_pairs(path: Path | str, *, score: str = "score", by: str = "") -> PairSet:
     """A file with the columns ``sentence1``, ``sentence2``, ``score`` (or what ``score`` names) and, if it likes,
-    ``subset``."""
-    return pairs_of(read_rows(path), source=path, score=score)
+    ``subset``; ``by`` names the column of groups."""
+    return pairs_of(read_rows(path), source=path, score=score, by=by)
 
 
-def pairs_of(rows: Iterable[Record], *, source: Path | str, score: str = "score") -> PairSet:
+def pairs_of(rows: Iterable[Record], *, source: Path | str, score: str = "score", by: str = "") -> PairSet:
     table = [(text_of(row, "sentence1"), text_of(row, "sentence2"), number_of(row, score), row) for row in rows]
     if not table:
         raise DataError(f"{source}: no pairs in it; rows with the columns sentence1, sentence2 and {score} are needed")
@@ -132,8 +133,9 @@ def pairs_of(rows: Iterable[Record], *, source: Path | str, score: str = "score"
         having = f'{len(subset):,} of {len(values):,} rows have a "subset"'
         raise DataError(f"{source}: {having}; give all rows one, or none")
     return PairSet(
-        sentence1=first, sentence2=second, score=np.array(values), subset=subset or None, source=str(source)
-    )
+        sentence1=first, sentence2=second, score=np.array(values), subset=subset or None, source=str(source),
+        group=[str(cell_of(row, by)) for row in records] if by else (),
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------- labelled texts
@@ -143,29 +145,33 @@ class LabelledTexts:
 
     texts: Sequence[str]
     labels: Sequence[str]
+    group: Sequence[str] = ()  # of every text, where scores by group are asked for
     source: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def read_labelled(path: Path | str, split: str | None = None) -> LabelledTexts:
-    """A file, or a folder's split, with the columns ``text`` (or ``sentence``) and ``label``."""
-    texts, labels = [], []
+def read_labelled(path: Path | str, split: str | None = None, *, by: str = "") -> LabelledTexts:
+    """A file, or a folder's split, with the columns ``text`` (or ``sentence``), ``label`` and what ``by`` names."""
+    texts, labels, groups = [], [], []
     for row in read_rows(path, split):
         texts.append(text_of(row, "text", "sentence"))
         label = row.fields.get("label", row.fields.get("labels"))
         if isinstance(label, list | dict) or label is None or str(label) == "":
             raise DataError(f'{row.where}: column "label" holds {label!r}; one label a row is needed')
         labels.append(str(label))
+        groups += [str(cell_of(row, by))] if by else []
     if not labels:
         raise DataError(f"{path}: no rows in it")
-    return LabelledTexts(texts=texts, labels=labels, source=str(path))
+    return LabelledTexts(texts=texts, labels=labels, group=groups, source=str(path))
 
 
-def read_splits(path: Path) -> tuple[LabelledTexts, LabelledTexts | None]:
-    """Training and test texts of a folder; of one file: all its rows, and None."""
-    return (read_labelled(path, "train"), read_labelled(path, "test")) if path.is_dir() else (read_labelled(path), None)
+def read_splits(path: Path, *, by: str = "") -> tuple[LabelledTexts, LabelledTexts | None]:
+    """Training and test texts of a folder; of one file: all its rows, and None. ``by`` is of what is scored."""
+    if path.is_dir():
+        return read_labelled(path, "train"), read_labelled(path, "test", by=by)
+    return read_labelled(path, by=by), None
 
 
 # --------------------------------------------------------------------------------------------- retrieval

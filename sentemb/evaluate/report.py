@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sentemb.errors import DataError, EvaluationError
+from sentemb.evaluate.groups import group_line
 from sentemb.evaluate.results import Results, TaskResult, read_results
 from sentemb.evaluate.significance import Comparison, Interval, holm, paired_bootstrap, paired_permutation, welch
 from sentemb.files import share_dir
@@ -104,6 +105,8 @@ def report_sheet(results: Sequence[Results], published: Published | None = None)
         note = "interval over the items of these tasks, from the tasks' own intervals" if interval else ""
         add(name, ("", "mean", ""), means, interval, note)
     lines = [f"{note}: {', '.join(names)}" for note, names in notes.items()]
+    of_groups = (group_line(task.task, task.metrics) for task in results[0].tasks if len(results) == 1)
+    lines += [line for line in of_groups if line]
     return Sheet(headers=HEADERS, rows=rows, text_columns=3, bold_from=tasks, notes=lines)
 
 

@@ -11,6 +11,10 @@ PARTS: dict[str, type[Task] | str] = {
     "reranking": "sentemb.evaluate.tasks.reranking:Reranking",
     "classification": "sentemb.evaluate.tasks.classification:Classification",
     "clustering": "sentemb.evaluate.tasks.clustering:Clustering",
+    "demonstrations": "sentemb.evaluate.tasks.demonstrations:Demonstrations",
+    "episodes": "sentemb.evaluate.tasks.episodes:Episodes",
+    "label_retrieval": "sentemb.evaluate.tasks.label_retrieval:LabelRetrieval",
+    "probe": "sentemb.evaluate.tasks.probe:Probe",
     "geometry": "sentemb.evaluate.tasks.geometry:Geometry",
     "mteb": "sentemb.evaluate.tasks.mteb:Mteb",
 }

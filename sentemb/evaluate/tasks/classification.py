@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.errors import EvaluationError
+from sentemb.evaluate.groups import scores_by_group
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading import LabelledTexts, read_rows, read_splits
 from sentemb.evaluate.results import Items, TaskResult, fingerprint
@@ -46,6 +47,8 @@ class Classification(Task):
         path: a file with the columns text and label (10-fold cross-validation), or a folder with train and test.
         method: ``logistic`` (SentEval), ``fewshot`` (MTEB) or ``knn``.
         metric: the main score.
+        by: also the accuracy by group, with the worst group and the gap: the name of a column of the file, or of the
+            test split; not for ``fewshot``, which predicts every text several times.
     """
 
     task_type: ClassVar[str] = "Classification"
@@ -54,13 +57,18 @@ class Classification(Task):
     path: str
     method: Literal["logistic", "fewshot", "knn"] = "logistic"
     metric: Literal["accuracy", "f1_macro"] = "accuracy"
+    by: str = ""
+
+    def __post_init__(self) -> None:
+        if self.by and self.method == "fewshot":
+            raise ValueError(f'by = "{self.by}": scores by group need method = "logistic" or "knn"')
 
     def missing(self, setup: EvalSetup) -> list[str]:
         check_splits(setup.data.path(self.path))
         return []
 
     def load(self, setup: EvalSetup) -> Splits:
-        train, test = read_splits(setup.data.path(self.path))
+        train, test = read_splits(setup.data.path(self.path), by=self.by)
         check_labels(train, test)
         if test is None and self.method == "fewshot":
             raise EvaluationError(f"{train.source}: the few-shot protocol needs a train and a test split")
@@ -96,6 +104,8 @@ class Classification(Task):
             right = (predicted == gold).astype(np.float64)
             f1 = float(f1_score(gold, predicted, average="macro", zero_division=0))
             metrics = {"accuracy": 100 * float(right.mean()), "f1_macro": 100 * f1}
+            if self.by:
+                metrics |= scores_by_group(scored.group, self.by, lambda rows: 100 * float(right[rows].mean()))
             note = "no interval: macro F1 is not resampled"
             if self.metric == "accuracy":
                 items = Items(fingerprint=fingerprint(scored.texts, scored.labels), values=right.tolist())

@@ -1,4 +1,4 @@
-"""The shape of an embedding space, as a description: alignment, uniformity, isotropy, effective rank, norms, hubness.
+"""The shape of an embedding space, as a description: alignment, uniformity, tolerance, isotropy, rank, norms, hubness.
 
 * alignment: mean ‖u − v‖² over positive pairs; uniformity: log mean exp(−2‖u − v‖²) over all pairs, unit vectors.
   Source: Wang & Isola 2020, ICML, eq. 1–2 (α = 2, t = 2).
@@ -6,6 +6,8 @@
 * IsoScore: 1 where the variance is spread evenly over all dimensions, 0 where one holds it all.
   Source: Rudman et al. 2022, Findings of ACL, algorithm 1.
 * effective rank: exp of the entropy of the normalised singular values. Source: Roy & Vetterli 2007, EUSIPCO.
+* tolerance: mean cosine of texts of one label; a uniform space may tear them apart.
+  Source: Wang & Liu 2021, CVPR, "Understanding the behaviour of contrastive loss".
 * hubness: skewness of how often a text is among the 10 nearest of others. Source: Radovanović et al. 2010, JMLR.
 """
 
@@ -31,7 +33,14 @@ from sentemb.types import Vectors
 HUB_NEIGHBOURS = 10
 _BLOCK = 1024
 
-Space = tuple[list[str], list[list[str]]]  # texts, and the two sides of pairs that mean the same
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """Texts, the two sides of pairs that mean the same, and each text's label, where texts have labels."""
+
+    texts: list[str]
+    positives: list[list[str]]
+    labels: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +48,8 @@ class Geometry(Task):
     """Figures of the space that a file's texts span.
 
     Args:
-        path: a file with sentence pairs (those rated above 4/5 of the best are positive pairs), or with texts.
+        path: a file with sentence pairs (those rated above 4/5 of the best are positive pairs), or with texts; where
+            texts have a column label, also the tolerance.
         most_texts: of more texts a seeded sample is described: pairwise figures are quadratic.
         metric: the figure that stands in the report; ``uniformity`` is better the lower it is.
 
@@ -51,33 +61,36 @@ class Geometry(Task):
 
     path: str
     most_texts: Count = 20_000
-    metric: Literal["uniformity", "average_cosine", "isoscore", "effective_rank", "hubness"] = "uniformity"
+    metric: Literal["uniformity", "average_cosine", "isoscore", "effective_rank", "tolerance", "hubness"] = "uniformity"
 
     def load(self, setup: EvalSetup) -> Space:
-        texts, positives = read_space(setup.data.path(self.path))
-        if len(texts) > self.most_texts:
-            chosen = np.random.default_rng(setup.seed).choice(len(texts), self.most_texts, replace=False)
-            texts = [texts[i] for i in np.sort(chosen)]
-        return texts, positives
+        space = read_space(setup.data.path(self.path))
+        if self.metric == "tolerance" and not space.labels:
+            raise EvaluationError(f"{self.path}: tolerance needs texts with a column label")
+        if len(space.texts) > self.most_texts:
+            chosen = np.sort(np.random.default_rng(setup.seed).choice(len(space.texts), self.most_texts, replace=False))
+            texts, labels = ([column[i] for i in chosen] if column else [] for column in (space.texts, space.labels))
+            space = Space(texts=texts, positives=space.positives, labels=labels)
+        return space
 
     def texts(self, data: Space) -> Sequence[Texts]:
-        return [Texts(texts=column) for column in (data[0], *data[1])]
+        return [Texts(texts=column) for column in (data.texts, *data.positives)]
 
     def run(self, data: Space, model: EvalModel, setup: EvalSetup) -> TaskResult:
-        texts, sides = data
-        figures = geometry(self.encode(model, texts), pairs=[self.encode(model, side) for side in sides])
+        pairs = [self.encode(model, side) for side in data.positives]
+        figures = geometry(self.encode(model, data.texts), pairs=pairs, labels=data.labels)
         return self.result(
-            setup, metric=self.metric, metrics=figures, protocol="geometry", count=len(texts),
+            setup, metric=self.metric, metrics=figures, protocol="geometry", count=len(data.texts),
             interval_note="no interval: a description of one space, not an estimate",
         )  # fmt: skip
 
 
 def read_space(path: Path) -> Space:
-    """The distinct texts of a file of pairs or of texts, and the two sides of its positive pairs.
+    """The distinct texts of a file of pairs or of texts, the two sides of its positive pairs, the labels of its texts.
 
     Raises: DataError, EvaluationError: a row is neither; names file and line.
     """
-    texts: dict[str, None] = {}
+    texts: dict[str, str | None] = {}  # text -> label
     rated: list[tuple[float, str, str]] = []
     for row in read_rows(path):
         first, second, text = (row.fields.get(name) for name in ("sentence1", "sentence2", "text"))
@@ -85,19 +98,23 @@ def read_space(path: Path) -> Space:
             rated.append((number_of(row, "score") if row.fields.get("score") is not None else 0.0, first, second))
             texts |= {first: None, second: None}
         elif isinstance(text, str):
-            texts[text] = None
+            label = row.fields.get("label")
+            texts[text] = None if label is None else str(label)
         else:
             raise EvaluationError(f'{row.where}: needed is "text", or "sentence1" and "sentence2"')
     best = max((score for score, _, _ in rated), default=0.0)
     # the usual choice: pairs of STS rated above 4 of 5
     positives = [pair for score, *pair in rated if score > 0.8 * best]
-    return list(texts), [list(side) for side in zip(*positives, strict=True)]
+    labels = [label for label in texts.values() if label is not None]
+    if labels and len(labels) < len(texts):
+        raise EvaluationError(f"{path}: {len(labels):,} of {len(texts):,} texts have a label; give all one, or none")
+    return Space(texts=list(texts), positives=[list(side) for side in zip(*positives, strict=True)], labels=labels)
 
 
 # ------------------------------------------------------------------------------------------------- figures
-def geometry(vectors: Vectors, *, pairs: Sequence[Vectors] = ()) -> dict[str, float]:
+def geometry(vectors: Vectors, *, pairs: Sequence[Vectors] = (), labels: Sequence[str] = ()) -> dict[str, float]:
     """Figures of the space of vectors (texts, d), by name (not ×100); ``pairs`` are both sides (pairs, d) of positive
-    pairs, for the alignment, or none.
+    pairs, for the alignment, or none; ``labels`` are those of the texts, for the tolerance, or none.
 
     Raises: EvaluationError: fewer than 3 texts, or all vectors equal or zero.
     """
@@ -120,6 +137,8 @@ def geometry(vectors: Vectors, *, pairs: Sequence[Vectors] = ()) -> dict[str, fl
         "norm_sd": float(norms.std()),
         "hubness": hubness(unit.astype(np.float32)),
     }
+    if labels:
+        figures["tolerance"] = tolerance(unit, labels)
     if pairs:
         one, two = (side / np.linalg.norm(side.astype(np.float64), axis=1, keepdims=True) for side in pairs)
         figures = {"alignment": float(np.mean(np.sum((one - two) ** 2, axis=1))), **figures}
@@ -142,6 +161,22 @@ def uniformity(unit: NDArray[np.float64]) -> float:
         square = np.clip(2 - 2 * unit[start : start + _BLOCK] @ unit.T, 0, None)
         total += float(np.exp(-2 * square).sum())
     return float(np.log((total - n) / (n * (n - 1))))  # a row with itself adds exp(0)
+
+
+def tolerance(unit: NDArray[np.float64], labels: Sequence[str]) -> float:
+    """Mean cosine over all pairs of different texts of one label, of unit vectors (n, d).
+
+    Raises: EvaluationError: no label has two texts.
+    """
+    of = np.unique(list(labels), return_inverse=True)[1]
+    count = np.bincount(of)
+    sums = np.zeros((len(count), unit.shape[1]))
+    np.add.at(sums, of, unit)
+    pairs = count * (count - 1)
+    if not pairs.sum():
+        raise EvaluationError("no label has two texts, so there is no tolerance")
+    # a class's squared sum holds every ordered pair once and every text with itself, which is 1
+    return float((np.sum(sums**2) - len(unit)) / pairs.sum())
 
 
 def iso_score(variance: NDArray[np.float64]) -> float:

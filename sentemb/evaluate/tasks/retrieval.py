@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from sentemb.evaluate.metrics import CUTS, Qrels, Run, check_metric, judged_queries, ranking_scores
+from sentemb.evaluate.metrics import CUTS, Qrels, Run, check_metric, judged_queries, map_at_r, ranking_scores
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading import RetrievalSet, read_retrieval, retrieval_files, write_run
 from sentemb.evaluate.results import Items, TaskResult, fingerprint
@@ -27,7 +27,8 @@ class Retrieval(Task):
     Args:
         path: a folder with corpus, queries and qrels/SPLIT, in BEIR's or the hub's layout.
         split: of the judgements.
-        metric: ``ndcg``, ``map``, ``mrr``, ``recall``, ``precision`` or ``hit_rate``, then ``@K``.
+        metric: ``ndcg``, ``map``, ``mrr``, ``recall``, ``precision`` or ``hit_rate``, then ``@K``; or ``map@r``, cut at
+            the number of a query's relevant documents.
         baselines: report BM25 and its fusion with the model (RRF) beside it.
         ignore_identical_ids: leave out a hit whose id is the query's (duplicate questions, ArguAna).
 
@@ -97,7 +98,8 @@ class Retrieval(Task):
 
 def score_run(run: Run, qrels: Qrels, metric: str) -> tuple[dict[str, float], Items]:
     """Every metric ×100, and the values of ``metric`` query by query."""
-    cuts = sorted({*CUTS, int(metric.partition("@")[2])})
-    values = ranking_scores(qrels, run, cuts)
+    cut = metric.partition("@")[2]
+    cuts = sorted({*CUTS, int(cut)} if cut.isdigit() else CUTS)
+    values = ranking_scores(qrels, run, cuts) | {"map@r": map_at_r(qrels, run)}
     means = {name: 100 * float(of_queries.mean()) for name, of_queries in values.items()}
     return means, Items(fingerprint=fingerprint(judged_queries(qrels)), values=values[metric].tolist())

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sentemb.data import Record
 from sentemb.errors import DataError, EvaluationError, did_you_mean
+from sentemb.evaluate.groups import OVERLAP, overlap, quarters, scores_by_group
 from sentemb.evaluate.metrics import PairSimilarity, pair_similarities, pearson, spearman
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading import PairSet, pairs_of, read_columns, read_lines, read_pairs, read_rows, table_file
@@ -47,6 +48,8 @@ class Sts(Task):
         sets: without a path: the sets; by default all seven of the test split, STSBenchmark of the dev split.
         split: without a path: ``test`` or ``dev``.
         metric: the main score.
+        by: also Spearman of cosine by group, with the worst group and the gap: ``overlap`` (quarters of the pairs by
+            the words that they share), or the name of a column of the file.
 
     Source: Cer et al. 2017, SemEval (STS-B); Agirre et al. 2012 to 2016, SemEval; Marelli et al. 2014, LREC (SICK).
     Deviations: none; Spearman shares ranks among ties.
@@ -60,6 +63,7 @@ class Sts(Task):
     sets: tuple[str, ...] = ()
     split: Split = "test"
     metric: Metric = "cosine_spearman"
+    by: str = ""
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.protocol is None):
@@ -90,9 +94,10 @@ class Sts(Task):
         return []
 
     def load(self, setup: EvalSetup) -> PairSet:
+        column = "" if self.by == OVERLAP else self.by
         if self.protocol is None:
-            return read_pairs(setup.data.path(str(self.path)))
-        pairs = pairs_of(self._rows(setup), source=self.label)
+            return read_pairs(setup.data.path(str(self.path)), by=column)
+        pairs = pairs_of(self._rows(setup), source=self.label, by=column)
         return replace(pairs, subset=None) if self.sets[0] in _WITHOUT_SUBSETS else pairs
 
     def _rows(self, setup: EvalSetup) -> Iterator[Record]:
@@ -121,6 +126,10 @@ class Sts(Task):
         vectors = self.encode(model, [*data.sentence1, *data.sentence2])
         similarity = pair_similarities(vectors[: len(data)], vectors[len(data) :])
         metrics = correlations(similarity, data)
+        if self.by:
+            cosine = similarity["cosine"]
+            groups = data.group or quarters(overlap(data.sentence1, data.sentence2))
+            metrics |= scores_by_group(groups, self.by, lambda rows: 100 * spearman(cosine[rows], data.score[rows]))
         if np.isnan(metrics[self.metric]):
             raise EvaluationError(
                 f"{data.source}: Spearman does not exist: fewer than two pairs, or the gold scores or all "

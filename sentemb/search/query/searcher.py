@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentemb.errors import SearchError, did_you_mean
 from sentemb.maths.neighbours import merged, nothing, ordered, without_own
+from sentemb.search.query.diversity import marginal
 from sentemb.search.query.expression import OWN, Where, comparisons_of, condition
 from sentemb.search.query.words import Bm25, fuse
 from sentemb.search.store.documents import Condition, Id
@@ -128,7 +128,7 @@ class Searcher:
         for query, ids in enumerate(candidates.ids):
             ids = ids[ids >= 0]
             relevance = candidates.scores[query][: len(ids)]
-            picked = _marginal(relevance, generation.vectors_at(ids), hits.ids.shape[1], weight)
+            picked = marginal(relevance, generation.vectors_at(ids), hits.ids.shape[1], weight)
             hits.ids[query, : len(picked)], hits.scores[query, : len(picked)] = ids[picked], relevance[picked]
         return generation.hits(hits)
 
@@ -254,15 +254,3 @@ class Searcher:
             words = self._words = generation, Bm25([segment.documents.words for segment in generation.segments])
         return words[1].top(queries, k, [segment.allowed(filter_) for segment in generation.segments])
 
-
-def _marginal(relevance: NDArray[np.float32], vectors: Vectors, k: int, weight: float) -> list[int]:
-    """Order in which maximal marginal relevance picks among candidates."""
-    nearest = np.zeros_like(relevance)
-    picked: list[int] = []
-    for _ in range(min(k, len(relevance))):
-        value = weight * relevance - (1 - weight) * nearest
-        value[picked] = -np.inf
-        picked.append(int(np.argmax(value)))
-        similar = vectors @ vectors[picked[-1]]
-        nearest = np.maximum(nearest, similar) if len(picked) > 1 else similar
-    return picked
