@@ -68,6 +68,7 @@ class Examples:
     score: NDArray[np.float32] | None = None  # (rows,) graded similarity of anchor and positive
     margin: NDArray[np.float32] | None = None  # (rows,) by how much the positive is to be preferred
     weight: NDArray[np.float32] | None = None  # (rows,) how much the example counts
+    negative_scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text column -> (rows,), as score
     grades: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text column -> (rows,) its relevance
     sources: Mapping[str, Examples] = field(default_factory=dict)  # of a mixture: its consecutive parts, by name
 
@@ -83,6 +84,7 @@ class Examples:
             margin=None if self.margin is None else self.margin[rows],
             weight=None if self.weight is None else self.weight[rows],
             levels=None if self.levels is None else self.levels[rows],
+            negative_scores={name: score[rows] for name, score in self.negative_scores.items()},
             grades={name: grade[rows] for name, grade in self.grades.items()},
         )
 
@@ -195,6 +197,7 @@ class Batch:
     margin: Float[Tensor, " n"] | None = None
     weight: Float[Tensor, " n"] | None = None  # how much every example counts
     levels: Int[Tensor, "n l"] | None = None  # the anchors' coarser classes, finest first
+    negative_scores: Mapping[str, Float[Tensor, " n"]] = field(default_factory=dict)  # view -> as score
     grades: Mapping[str, Float[Tensor, " n"]] = field(default_factory=dict)  # view -> its relevance to the anchor
     companions: Mapping[str, Component] = field(default_factory=dict)
     generator: torch.Generator | None = None  # CPU generator, the same state on every device
@@ -261,8 +264,8 @@ class Component(Part, nn.Module):
     """Base of terms, edits and companions, the parts of a training step.
 
     ``needs`` names what a part reads; ``sentemb check`` verifies it before anything is loaded:
-    ``labels`` ``levels`` ``scores`` ``margins`` ``weights`` ``grades`` ``tokens`` ``pooled`` ``hidden`` ``attentions``
-    ``view:NAME`` ``companion:NAME``.
+    ``labels`` ``levels`` ``scores`` ``negative_scores`` ``margins`` ``weights`` ``grades`` ``tokens`` ``pooled``
+    ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
     """
 
     encodes: frozenset[str] = frozenset()  # views beside anchor, positive and negatives to encode (``anchor.masked``)

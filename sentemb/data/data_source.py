@@ -110,9 +110,9 @@ class TableData(DataSource):
     """Texts in any columns, as the file has them.
 
     The roles of columns: ``anchor``, ``positive``, ``positive_2`` …, ``negative_1`` …; ``label`` of the anchor and its
-    coarser classes ``label_2`` …, finest first; ``score`` of anchor and positive; ``margin`` by which the positive is
-    to be preferred; ``weight`` of the row; ``grade_0`` of the positives and ``grade_k`` of ``negative_k``, at least 0:
-    how relevant they are to the anchor.
+    coarser classes ``label_2`` …, finest first; ``score`` of anchor and positive, ``score_k`` of anchor and
+    ``negative_k``; ``margin`` by which the positive is to be preferred; ``weight`` of the row; ``grade_0`` of the
+    positives and ``grade_k`` of ``negative_k``, at least 0: how relevant they are to the anchor.
 
     Args:
         path: a file (txt, csv, tsv, jsonl, parquet; also .gz and .zst), a folder of files, a folder made by

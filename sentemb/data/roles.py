@@ -10,13 +10,13 @@ from sentemb.errors import DataError, did_you_mean
 
 ROLES = (
     "anchor", "positive", "positive_2", "positive_n", "negative", "negative_1", "negative_n", "label", "label_2",
-    "label_n", "score", "margin", "weight", "grade_0", "grade_1", "grade_n",
+    "label_n", "score", "score_1", "score_n", "margin", "weight", "grade_0", "grade_1", "grade_n",
 )  # fmt: skip
 Kind = Literal["text", "label", "score", "margin", "weight", "grade"]
 _NUMBERED = r"_(?:[2-9]|[1-9]\d+)"  # _2, _3, …
 _ROLE = re.compile(
     rf"(?P<text>anchor|positive(?:{_NUMBERED})?|negative(?:_[1-9]\d*)?)|(?P<label>label(?:{_NUMBERED})?)|"
-    r"(?P<score>score)|(?P<margin>margin)|(?P<weight>weight)|(?P<grade>grade_(?:0|[1-9]\d*))"
+    r"(?P<score>score(?:_[1-9]\d*)?)|(?P<margin>margin)|(?P<weight>weight)|(?P<grade>grade_(?:0|[1-9]\d*))"
 )
 _PLURAL = {"labels": "label", "scores": "score", "margins": "margin", "weights": "weight"}
 # columns of well-known data sets that come with others (genre, split, year), which are no negatives
@@ -37,8 +37,8 @@ def kind_of(role: str) -> Kind:
     return match.lastgroup  # type: ignore[return-value]
 
 
-def text_of_grade(role: str) -> str:
-    """The text column that a grade is of: ``positive`` for ``grade_0``, ``negative_k`` for ``grade_k``."""
+def text_of(role: str) -> str:
+    """The text column that a score or grade is of: the positive, or ``negative_k`` for ``score_k`` and ``grade_k``."""
     number = _number(role)
     return f"negative_{number}" if number else "positive"
 
@@ -78,14 +78,13 @@ def _number(role: str) -> int | None:
 
 
 def _in_order(column_of: Mapping[str, str], where: str) -> dict[str, str]:
-    """Positives, negatives and labels are renumbered without gaps, and grades with their negatives."""
+    """Positives, negatives and labels are renumbered without gaps, scores and grades with their negatives."""
 
     def numbered(word: str, first: int) -> dict[int, str]:
         roles = {_number(role) or first: role for role in column_of if role.partition("_")[0] == word}
         return dict(sorted(roles.items()))
 
     positives, negatives, labels = numbered("positive", 1), numbered("negative", 1), numbered("label", 1)
-    grades = {_number(role): role for role in column_of if kind_of(role) == "grade"}
     if {"negative", "negative_1"} <= column_of.keys():
         raise DataError(f"{where}: both a column negative and a column negative_1; rename one")
     if negatives and not positives:
@@ -93,15 +92,28 @@ def _in_order(column_of: Mapping[str, str], where: str) -> dict[str, str]:
     for word, columns in (("positive", positives), ("label", labels)):
         if columns and word not in column_of:
             raise DataError(f"{where}: a column {next(iter(columns.values()))} without a column {word}")
-    graded = [0] * bool(positives) + list(negatives)
-    if grades and set(grades) != set(graded):
-        raise DataError(
-            f"{where}: grades go with the positive (grade_0) and with every negative; found "
-            f"{', '.join(sorted(grades.values()))}, expected {', '.join(f'grade_{k}' for k in graded) or 'none'}"
-        )
     ordered = {"anchor": column_of["anchor"]}
     for word, columns in (("positive", positives), ("negative", negatives), ("label", labels)):
         for k, role in enumerate(columns.values(), 1):
             ordered[f"{word}_{k}" if k > 1 or word == "negative" else word] = column_of[role]
-    ordered |= {role: column_of[role] for role in ("score", "margin", "weight") if role in column_of}
-    return ordered | {f"grade_{k}": column_of[grades[number]] for k, number in enumerate(graded) if grades}
+    return ordered | {role: column_of[role] for role in ("margin", "weight") if role in column_of} | _lists(
+        column_of, [0] * bool(positives) + list(negatives), where
+    )
+
+
+def _lists(column_of: Mapping[str, str], numbers: Sequence[int], where: str) -> dict[str, str]:
+    """Scores and grades of an anchor's list: its positive (0) and its negatives, which are renumbered."""
+    lists: dict[str, str] = {}
+    for word, first in (("score", "score"), ("grade", "grade_0")):
+        roles = {_number(role) or 0: role for role in column_of if kind_of(role) == word}
+        if list(roles.values()) == ["score"]:  # of the pair alone
+            lists["score"] = column_of["score"]
+        elif roles and set(roles) != set(numbers):
+            wanted = ", ".join(f"{word}_{k}" if k else first for k in numbers) or "none"
+            raise DataError(
+                f"{where}: {word}s go with the positive ({first}) and with every negative; found "
+                f"{', '.join(sorted(roles.values()))}, expected {wanted}"
+            )
+        elif roles:
+            lists |= {f"{word}_{k}" if k else first: column_of[roles[number]] for k, number in enumerate(numbers)}
+    return lists

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sentemb.data.faults import Faults
 from sentemb.data.formats import MISSING, RecordBlock
-from sentemb.data.roles import kind_of, roles_of, text_of_grade
+from sentemb.data.roles import kind_of, roles_of, text_of
 from sentemb.errors import DataError
 from sentemb.types import UNKNOWN
 
@@ -30,6 +30,7 @@ class Table:
     score: NDArray[np.float32] | None = None  # (rows,) graded similarity of anchor and positive
     margin: NDArray[np.float32] | None = None  # (rows,) by how much the positive is to be preferred
     weight: NDArray[np.float32] | None = None  # (rows,) how much the row counts
+    negative_scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text role -> (rows,), as score
     grades: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text role -> (rows,) relevance
     prefixes: Mapping[str, str] = field(default_factory=dict)  # role -> what is put in front of its texts
     source: str = ""  # for messages
@@ -71,7 +72,8 @@ def read_table(
     return Table(
         columns={role: values[role] for role in roles if kind_of(role) == "text"},
         label=labels[0] if labels else None, levels=np.stack(labels[1:], axis=1) if len(labels) > 1 else None,
-        grades={text_of_grade(role): grade for role, grade in numbers.items() if kind_of(role) == "grade"},
+        grades={text_of(role): grade for role, grade in numbers.items() if kind_of(role) == "grade"},
+        negative_scores={text_of(role): score for role, score in numbers.items() if role.startswith("score_")},
         score=numbers.get("score"), margin=numbers.get("margin"), weight=numbers.get("weight"),
         source=source, skipped=faults.count,
     )

@@ -107,7 +107,7 @@ def tokenise(table: Table, tokeniser: TextTokeniser) -> Examples:
     ids = np.arange(len(table), dtype=np.int64)
     return Examples(
         ids=ids, columns=columns, label=table.label, levels=table.levels, score=table.score, margin=table.margin,
-        weight=table.weight, grades=table.grades,
+        weight=table.weight, negative_scores=table.negative_scores, grades=table.grades,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import MinLen
+from annotated_types import Ge, Le, MinLen
 from jaxtyping import Bool, Int
 from pydantic import AfterValidator
 from torch import Tensor
@@ -33,33 +33,43 @@ class FalseNegative(Edit):
 
     By reference, it is removed where a frozen encoder r finds it as good as equal to the anchor:
 
-        log_weight[i, j] = -inf   if cos(r(anchor i), r(candidate j)) > φ and not positive[i, j]
+        log_weight[i, j] = -inf   if cos(r(anchor i), r(candidate j)) > φ_i and not positive[i, j]
+
+    φ_i is one ``threshold``, or with a ``margin`` cos(r(anchor i), r(candidate i)) - margin: what the guide finds
+    nearer to the anchor than its own positive is taken for a positive that nobody marked.
 
     Args:
         by: ``ids`` the same example (a queue brings back earlier epochs), ``text`` the same text, ``reference`` the
             companion's judgement: of the in-batch candidates, or of every text of the data set if it precomputes.
         threshold: φ, for ``reference`` only, in cosine; 0.9 in DCLR.
+        margin: by how much less similar than the anchor's own positive a candidate must be for the ``reference``, in
+            cosine; 0 in GISTEmbed. A positive that the reference does not know removes nothing.
         companion: name of the companion that judges.
     Returns:
         The table with some log-weights at -inf; positives are never removed.
     Raises:
-        PartError: a threshold without ``reference``, or the other way round.
+        PartError: ``reference`` without a threshold or a margin, or with both, or one of them without it.
     Source: by reference: Zhou et al. 2022, ACL, "Debiased contrastive learning of unsupervised sentence
-        representations" (DCLR), equation 6. By identity: Huynh et al. 2022, WACV, "Boosting contrastive
-        self-supervised learning with false negative cancellation", section 3.2 (elimination).
+        representations" (DCLR), equation 6; with a margin: Solatorio 2024, arXiv:2402.16829, "GISTEmbed", and the
+        absolute margin of sentence-transformers' ``GISTEmbedLoss``. By identity: Huynh et al. 2022, WACV, "Boosting
+        contrastive self-supervised learning with false negative cancellation", section 3.2 (elimination).
     Deviations: identities are known, not estimated as in Huynh et al.; the reference need not be the paper's.
+        GISTEmbed also contrasts anchors with anchors and positives with positives.
     """
 
     def __init__(
-        self, *, by: By = ("ids", "text"), threshold: Cosine | None = None, companion: str = "reference"
+        self, *, by: By = ("ids", "text"), threshold: Cosine | None = None,
+        margin: Annotated[float, Ge(0), Le(2)] | None = None, companion: str = "reference",
     ) -> None:
         super().__init__()
         if len(set(by)) != len(by):
             raise ValueError(f"by = {by}; must name each once")
-        if ("reference" in by) != (threshold is not None):
-            raise ValueError(f'by = {by} and threshold = {threshold}; "reference" and a threshold go together')
-        self.by, self.threshold, self.companion = by, threshold, companion
-        if threshold is not None:
+        if ("reference" in by) != (threshold is not None or margin is not None):
+            raise ValueError(f'by = {by}, threshold = {threshold}, margin = {margin}; "reference" takes one of the two')
+        if threshold is not None and margin is not None:
+            raise ValueError(f"threshold = {threshold} and margin = {margin}; give one of them")
+        self.by, self.threshold, self.margin, self.companion = by, threshold, margin, companion
+        if "reference" in by:
             self.needs = frozenset({f"companion:{companion}"})
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
@@ -71,10 +81,13 @@ class FalseNegative(Edit):
             text = table.anchor.text
             n = len(text)
             same[:, :n] |= (text[:, None] == text[None, :]) & (text != UNKNOWN)[None, :]
-        if self.threshold is not None:
+        if "reference" in self.by:
             reference = find_companion(batch.companions, self.companion, Reference, self.name)
             sim, is_known = reference.similarity(table.anchor, table.candidate, batch.outputs)
-            same |= is_known & (sim > self.threshold)
+            if self.margin is not None:
+                is_known = is_known & is_known.diagonal()[:, None]
+            limit = self.threshold if self.margin is None else sim.diagonal()[:, None] - self.margin
+            same |= is_known & (sim > limit)
         return remove(table, same)
 
 

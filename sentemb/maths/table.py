@@ -24,6 +24,7 @@ def score_table(
     margins: Float[Tensor, " n"] | None = None,
     weights: Float[Tensor, " n"] | None = None,
     levels: Int[Tensor, "n l"] | None = None,
+    negative_scores: Sequence[Float[Tensor, " n"]] = (),
     grades: Sequence[Float[Tensor, " n"]] = (),
     texts: Mapping[str, Sequence[str]] | None = None,
     similarity: Similarity = "cosine",
@@ -41,6 +42,7 @@ def score_table(
         negatives: hard negatives, row i of each given for anchor i; the edit ``Given`` puts them into the table.
         labels: class of every anchor and its positive; the edit ``SameLabel`` reads them.
         scores: graded similarity of every pair.
+        negative_scores: the same of the anchors and every entry of ``negatives``.
         margins: by how much every positive is to be preferred; the edit ``Margin`` reads them.
         weights: how much every pair counts.
         levels: the anchors' coarser classes, finest first.
@@ -62,6 +64,7 @@ def score_table(
     batch = Batch(
         views=views, local=slice(0, len(anchors)), tokens={}, encoded={}, score=scores, margin=margins,
         weight=weights, levels=levels, grades=dict(zip(list(embeddings)[1:], grades, strict=bool(grades))),
+        negative_scores=dict(zip(list(embeddings)[2:], negative_scores, strict=bool(negative_scores))),
         generator=generator,
     )
     return in_batch_table(views["anchor"], views["positive"], similarity), batch

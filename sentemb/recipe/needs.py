@@ -62,10 +62,11 @@ def check_data(recipe: Recipe, data: Table | Examples, source: str = "") -> None
     lacks = {
         "labels": data.label is None, "levels": data.levels is None, "scores": data.score is None,
         "margins": data.margin is None, "weights": data.weight is None, "grades": not data.grades,
+        "negative_scores": not data.negative_scores,
     }
     for where, part, kind, name in _needs(vars(recipe), source):
         if lacks.get(kind):
-            column = {"levels": "label_2", "grades": "grade_0"}.get(kind, kind[:-1])
+            column = {"levels": "label_2", "grades": "grade_0", "negative_scores": "score_1"}.get(kind, kind[:-1])
             faults.append(f'{where} ({_use(part)}) needs the column "{column}"; the data have: {known}')
         if kind == "view" and not set(name.split("|")) & set(views):
             either = name.replace("|", '" or "')

@@ -2,10 +2,12 @@
 
 from sentemb.terms.alignment import Alignment
 from sentemb.terms.all_views_contrast import AllViewsContrast
+from sentemb.terms.angle import Angle
 from sentemb.terms.attention_agreement import AttentionAgreement
 from sentemb.terms.bidirectional_margin import BidirectionalMargin
 from sentemb.terms.causal_lm import CausalLM
 from sentemb.terms.cell_entropy import CellEntropy
+from sentemb.terms.contrastive import Contrastive
 from sentemb.terms.cosent import CoSENT
 from sentemb.terms.cosine_error import CosineError
 from sentemb.terms.decoupled import Decoupled
@@ -14,8 +16,10 @@ from sentemb.terms.grounded_contrast import GroundedContrast
 from sentemb.terms.info_nce import InfoNCE
 from sentemb.terms.inter_set import InterSet
 from sentemb.terms.local import Local
+from sentemb.terms.margin_mse import MarginMSE
 from sentemb.terms.masked_lm import MaskedLM
 from sentemb.terms.multi_view import MultiView
+from sentemb.terms.online_contrastive import OnlineContrastive
 from sentemb.terms.pearson import Pearson
 from sentemb.terms.preference_rank import PreferenceRank
 from sentemb.terms.prototype_triplet import PrototypeTriplet
@@ -23,6 +27,7 @@ from sentemb.terms.prototypes import PrototypeSoftmax
 from sentemb.terms.rank_kl import RankKL
 from sentemb.terms.replaced_token_detection import ReplacedTokenDetection
 from sentemb.terms.self_guided import SelfGuided
+from sentemb.terms.softmax_nli import SoftmaxNLI
 from sentemb.terms.spectral import Spectral
 from sentemb.terms.stay_near import StayNear
 from sentemb.terms.supervised_contrast import SupervisedContrast
@@ -36,10 +41,12 @@ from sentemb.terms.words import Words
 PARTS: dict[str, type[Term]] = {
     "alignment": Alignment,
     "all_views_contrast": AllViewsContrast,
+    "angle": Angle,
     "attention_agreement": AttentionAgreement,
     "bidirectional_margin": BidirectionalMargin,
     "causal_lm": CausalLM,
     "cell_entropy": CellEntropy,
+    "contrastive": Contrastive,
     "cosent": CoSENT,
     "cosine_error": CosineError,
     "decoupled": Decoupled,
@@ -48,8 +55,10 @@ PARTS: dict[str, type[Term]] = {
     "info_nce": InfoNCE,
     "inter_set": InterSet,
     "local": Local,
+    "margin_mse": MarginMSE,
     "masked_lm": MaskedLM,
     "multi_view": MultiView,
+    "online_contrastive": OnlineContrastive,
     "pearson": Pearson,
     "preference_rank": PreferenceRank,
     "prototype_triplet": PrototypeTriplet,
@@ -57,6 +66,7 @@ PARTS: dict[str, type[Term]] = {
     "rank_kl": RankKL,
     "replaced_token_detection": ReplacedTokenDetection,
     "self_guided": SelfGuided,
+    "softmax_nli": SoftmaxNLI,
     "spectral": Spectral,
     "stay_near": StayNear,
     "supervised_contrast": SupervisedContrast,
@@ -68,9 +78,9 @@ PARTS: dict[str, type[Term]] = {
 }
 
 __all__ = [
-    "PARTS", "Alignment", "AllViewsContrast", "AttentionAgreement", "BidirectionalMargin", "CausalLM",
-    "CellEntropy", "CoSENT", "CosineError", "Decoupled", "Distill", "GroundedContrast", "InfoNCE", "InterSet",
-    "Local", "MaskedLM", "MultiView", "Pearson", "PreferenceRank", "PrototypeSoftmax", "PrototypeTriplet", "RankKL",
-    "ReplacedTokenDetection", "SelfGuided", "Spectral", "StayNear", "SupervisedContrast", "Term", "TokenContrast",
-    "Triplet", "Uniformity", "ViewContrast", "Words",
+    "PARTS", "Alignment", "AllViewsContrast", "Angle", "AttentionAgreement", "BidirectionalMargin", "CausalLM",
+    "CellEntropy", "CoSENT", "Contrastive", "CosineError", "Decoupled", "Distill", "GroundedContrast", "InfoNCE",
+    "InterSet", "Local", "MarginMSE", "MaskedLM", "MultiView", "OnlineContrastive", "Pearson", "PreferenceRank",
+    "PrototypeSoftmax", "PrototypeTriplet", "RankKL", "ReplacedTokenDetection", "SelfGuided", "SoftmaxNLI", "Spectral",
+    "StayNear", "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "Words",
 ]  # fmt: skip

@@ -34,11 +34,15 @@ class CoSENT(Term):
         self.temperature = temperature
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        score = graded_scores("cosent", batch)
-        own = at_least_float32(table.sim).diagonal() / self.temperature
-        excess = own[None, :] - own[:, None]  # [i, k] = s_k - s_i
-        excess = excess.masked_fill(~(score[:, None] > score[None, :]), -torch.inf)
-        return torch.logsumexp(torch.cat([excess.new_zeros(1), excess.flatten()]), dim=0)
+        own = at_least_float32(table.sim).diagonal()
+        return ranked_as(graded_scores("cosent", batch), own / self.temperature)
+
+
+def ranked_as(score: Float[Tensor, " n"], value: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """``log(1 + Σ exp(value_k - value_i))`` over the pairs that i outranks k."""
+    excess = value[None, :] - value[:, None]  # [i, k] = value_k - value_i
+    excess = excess.masked_fill(~(score[:, None] > score[None, :]), -torch.inf)
+    return torch.logsumexp(torch.cat([excess.new_zeros(1), excess.flatten()]), dim=0)
 
 
 def graded_scores(part: str, batch: Batch) -> Float[Tensor, " n"]:

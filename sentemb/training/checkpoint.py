@@ -124,7 +124,7 @@ def hash_of_data(examples: Examples) -> str:
     for name, part in examples.sources.items():
         digest.update(f"{name} {len(part)}".encode())
     numbers = (examples.label, examples.score, examples.margin, examples.weight, examples.levels)
-    for values in (*numbers, *examples.grades.values()):
+    for values in (*numbers, *examples.negative_scores.values(), *examples.grades.values()):
         digest.update(b"" if values is None else values.tobytes())
     return digest.hexdigest()
 

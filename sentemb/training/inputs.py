@@ -68,6 +68,7 @@ class StepInput:
     margin: Tensor | None  # (n,)
     weight: Tensor | None  # (n,)
     levels: Tensor | None  # (n, l)
+    negative_scores: Mapping[str, Tensor]  # view -> (n,)
     grades: Mapping[str, Tensor]  # view -> (n,)
     seed: int  # of the edits' generator
     dropout: Mapping[str, float | None]  # rate of the views in ``use.separate``
@@ -183,6 +184,7 @@ class Feed:
             margin=_tensor(examples.margin),
             weight=_tensor(examples.weight),
             levels=_tensor(examples.levels),
+            negative_scores={name: torch.from_numpy(score) for name, score in examples.negative_scores.items()},
             grades={name: torch.from_numpy(grade) for name, grade in examples.grades.items()},
             seed=int(context.generator.integers(2**62)),
             dropout={name: views[name].dropout for name in use.separate},

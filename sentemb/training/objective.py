@@ -203,6 +203,7 @@ class Objective(nn.Module):
             margin=inputs.margin,
             weight=inputs.weight,
             levels=inputs.levels,
+            negative_scores=inputs.negative_scores,
             grades=inputs.grades,
             companions=self.active(inputs.source).companions,
             step=inputs.step,

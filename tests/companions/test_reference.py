@@ -110,8 +110,35 @@ def test_false_negative_by_precomputed_reference_equals_the_loop():
     assert 0 < int(edited.log_weight.isinf().sum()) < 24
 
 
+def test_a_guide_removes_what_it_finds_nearer_than_the_positive():
+    """GISTEmbed: negatives above cos(r(anchor), r(positive)) - margin are none."""
+    unit = [F.normalize(torch.randn(4, 3, generator=torch.Generator().manual_seed(k)), dim=1) for k in (5, 6)]
+    outputs = {"reference/anchor": unit[0], "reference/positive": unit[1]}
+    table = in_batch_table(rows_of(4, 0, [1, 2, 3, 4]), rows_of(4, 1, [5, 6, 7, 8]))
+    for margin in (0.0, 0.3):
+        edited = FalseNegative(by=["reference"], margin=margin)(table, batch_with(bound(), outputs))
+        for i in range(4):
+            limit = float(unit[0][i] @ unit[1][i]) - margin
+            for j in range(4):
+                is_false = i != j and float(unit[0][i] @ unit[1][j]) > limit
+                assert edited.log_weight[i, j] == (-math.inf if is_false else 0)
+        assert 0 < int(edited.log_weight.isinf().sum()) < 12
+
+
+def test_a_positive_that_the_guide_does_not_know_removes_nothing():
+    companion = bound(TinyModule(seed=7), precompute=True)
+    companion.prepare(examples_of(anchor=column_of([[5], [6], [7], [8]], range(4))), services_of(WORDS))
+    table = in_batch_table(rows_of(2, 0, [0, 1]), rows_of(2, 1, [77, 2]))
+    edited = FalseNegative(by=["reference"], margin=2.0)(table, batch_with(companion))
+    assert edited.log_weight.tolist() == [[0, 0], [0, 0]]  # 77 is no text of the data, and so no negative to judge
+    table = add_candidates(table, rows_of(1, 2, [3]))
+    edited = FalseNegative(by=["reference"], margin=2.0)(table, batch_with(companion))
+    assert edited.log_weight.tolist() == [[0, 0, 0], [0, 0, -math.inf]]
+
+
 def test_threshold_goes_with_reference():
-    for options in ({"by": ["reference"]}, {"threshold": 0.9}, {"by": ["reference"], "threshold": 1.5}):
+    for options in ({"by": ["reference"]}, {"threshold": 0.9}, {"by": ["reference"], "threshold": 1.5},
+                    {"margin": 0.1}, {"by": ["reference"], "threshold": 0.9, "margin": 0.1}):
         with pytest.raises(ValueError, match="threshold"):
             FalseNegative(**options)
 

@@ -56,6 +56,17 @@ def test_columns_by_order_and_by_mapping():
     assert list(roles_of(list(mapping.values()), mapping, "x")) == ["anchor", "positive", "label", "label_2", "weight"]
 
 
+def test_scores_of_a_list():
+    names = ["anchor", "positive", "negative_3", "negative_1", "score", "score_3", "score_1"]
+    assert roles_of(names, {}, "x")["score_2"] == "score_3"
+    table = load({"anchor": "a", "positive": "b", "negative": "c", "score": 2, "score_1": -1.5})
+    assert table.score is not None
+    assert table.score.tolist() == [2]
+    assert {name: score.tolist() for name, score in table.negative_scores.items()} == {"negative_1": [-1.5]}
+    assert "score" in roles_of(["anchor", "positive", "negative", "score"], {}, "x")  # of the pair alone
+    assert roles_of(["anchor", "score"], {}, "x") == {"anchor": "anchor", "score": "score"}
+
+
 def test_several_positives_in_order():
     table = load({"anchor": "a", "positive_10": "p10", "positive": "p", "positive_2": "p2", "negative": "n"})
     assert {name: column[0] for name, column in table.columns.items()} == {
@@ -111,6 +122,8 @@ def test_labels_that_are_no_hierarchy_name_both_rows(tmp_path: Path):
     (["anchor", "positive", "negative_1", "grade_0"], "found grade_0, expected grade_0, grade_1"),
     (["anchor", "positive", "negative_1", "grade_1"], "found grade_1, expected grade_0, grade_1"),
     (["anchor", "grade_0"], "found grade_0, expected none"),
+    (["anchor", "positive", "negative_1", "score_1"], "found score_1, expected score, score_1"),
+    (["anchor", "positive", "negative_1", "negative_2", "score", "score_1"], "expected score, score_1, score_2"),
     (["anchor", "positive_2"], "a column positive_2 without a column positive"),
     (["anchor", "label_2"], "a column label_2 without a column label"),
     (["anchor", "positive", "negative", "negative_1"], "both a column negative and a column negative_1"),

@@ -22,7 +22,7 @@ def sentences(count: int, seed: int) -> list[str]:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """lines.txt, labelled.csv, triplets.jsonl, dev.tsv, and vectors.npy for the lines."""
+    """A small file for every kind of data that recipes name, dev.tsv, and vectors.npy for the lines."""
     folder = tmp_path_factory.mktemp("data")
     first, second, third = (sentences(60, seed) for seed in (1, 2, 3))
     (folder / "lines.txt").write_text("\n".join(first) + "\n")
@@ -37,6 +37,16 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "".join(json.dumps({"anchor": a, "positive": b, "margin": len(a) % 3 / 20, "score": len(a) % 3 / 2,
                             "label": i % 4}) + "\n" for i, (a, b) in enumerate(zip(first, second, strict=True)))
     )
+    graded = zip(first, second, third, strict=True)
+    (folder / "scored_lists.jsonl").write_text("".join(
+        json.dumps({"anchor": a, "positive": b, "negative_1": c, "score": len(a) % 7, "score_1": -len(c) % 5}) + "\n"
+        for a, b, c in graded
+    ))
+    pairs = list(enumerate(zip(first, second, strict=True)))
+    for name, columns in (("duplicates", ("anchor", "positive", "score")), ("nli", ("premise", "hypothesis", "label"))):
+        kinds = 2 if name == "duplicates" else 3
+        rows = [dict(zip(columns, (a, b, i % kinds), strict=True)) for i, (a, b) in pairs]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = [f"{a}\t{b}\t{i % 5}" for i, (a, b) in enumerate(zip(first[:20], second[:20], strict=True))]
     (folder / "dev.tsv").write_text("sentence1\tsentence2\tscore\n" + "\n".join(lines) + "\n")
     np.save(folder / "vectors.npy", np.random.default_rng(4).normal(size=(len(first), 6)).astype(np.float32))
@@ -72,8 +82,8 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
         parts = {f"parts.{i}.": part for i, part in enumerate(tree["data"].get("parts", []))}
         for where, part in (parts or {"": tree["data"]}).items():
             file = {"lines": "lines.txt", "triplets": "triplets.jsonl", "pairs": "pairs.jsonl"}[part["use"]]
-            if part["use"] == "lines" and part["path"].endswith(".csv"):
-                file = "labelled.csv"
+            if (data_dir / part["path"]).is_file():
+                file = part["path"]
             result.append(f"data.{where}path={data_dir / file}")
         if parts:
             result.append("data.schedule=round_robin")  # so that two steps see two sources

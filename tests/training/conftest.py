@@ -31,7 +31,7 @@ def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Anchor, positive, two hard negatives, a class and a score; some texts recur. Beside it a vector for most rows."""
+    """Anchor, positive, two hard negatives, classes and numbers; some texts recur. Beside it a vector for most rows."""
     draw = random.Random(5)
 
     def text() -> str:
@@ -43,7 +43,9 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append({
             "anchor": anchor, "positive": text() if row % 5 else anchor, "negative_1": text(),
             "negative_2": rows[-1]["anchor"] if row % 4 == 3 else text(), "label": row % 4,
-            "score": draw.randint(0, 10) / 10, "margin": row % 3 / 20,
+            "score": draw.randint(0, 10) / 10, "margin": row % 3 / 20, "together": row % 2, "weight": row % 5 / 2,
+            "label_2": row % 2, "score_1": row % 7 / 7, "score_2": -row % 3, "grade_0": 1 + row % 3,
+            "grade_1": row % 2, "grade_2": 0.5,
         })
     path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -32,6 +32,10 @@ EDITED: dict[str, Any] = {
     "companions": [{"use": "similar_words", "count": 3}],
 }
 
+TOGETHER = {
+    "use": "table", "path": "PAIRS", "columns": {"anchor": "anchor", "positive": "positive", "score": "together"},
+}
+
 # (room, name) -> tables that replace the recipe's
 EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("terms", "masked_lm"): {
@@ -42,6 +46,9 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
         "terms": [INFO_NCE, {"use": "replaced_token_detection", "weight": 0.5}],
         "views": {"use": "columns", "copies": [MASKED]}, "companions": [DETECTOR],
     },
+    ("terms", "contrastive"): {"terms": [{"use": "contrastive"}], "data": TOGETHER},
+    ("terms", "online_contrastive"): {"terms": [{"use": "online_contrastive"}], "data": TOGETHER},
+    ("terms", "softmax_nli"): {"terms": [{"use": "softmax_nli", "classes": 4}]},
     ("terms", "local"): {"terms": [INFO_NCE, {"use": "local", "weight": 0.5}]},
     ("terms", "attention_agreement"): {"terms": [INFO_NCE, {"use": "attention_agreement", "layers": [0, 2]}]},
     ("terms", "self_guided"): {"terms": [{"use": "self_guided", "temperature": 0.1}], **GUIDED},
@@ -104,7 +111,10 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("edits", "noise"): {"edits": [{"use": "noise", "count": 7, "steps": 2}]},
     ("edits", "false_negative"): {
-        "edits": [{"use": "false_negative", "by": ["ids", "text", "reference"], "threshold": 0.97}],
+        "edits": [
+            {"use": "false_negative", "by": ["ids", "text", "reference"], "threshold": 0.97}, {"use": "given"},
+            {"use": "false_negative", "by": ["reference"], "margin": 0.1, "name": "guided"},
+        ],
         "companions": [{"use": "reference", "precompute": True}],
     },
     ("edits", "hardness"): {"edits": [{"use": "given", "weight": 2.0}, {"use": "hardness", "class_prior": 0.05}]},
