@@ -84,9 +84,12 @@ class FalseNegative(Edit):
         if "reference" in self.by:
             reference = find_companion(batch.companions, self.companion, Reference, self.name)
             sim, is_known = reference.similarity(table.anchor, table.candidate, batch.outputs)
+            limit: float | Tensor = 1.0
             if self.margin is not None:
                 is_known = is_known & is_known.diagonal()[:, None]
-            limit = self.threshold if self.margin is None else sim.diagonal()[:, None] - self.margin
+                limit = sim.diagonal()[:, None] - self.margin
+            elif self.threshold is not None:
+                limit = self.threshold
             same |= is_known & (sim > limit)
         return remove(table, same)
 
