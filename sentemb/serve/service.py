@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -218,13 +219,15 @@ class Service:
             raise Refusal(413, f"k = {request.k:,}; at most {self.limits.results:,}", param="k")
         if request.rerank is not None:
             named(self.rerankers, request.rerank, "rerank")
+        start = time.perf_counter()
         with self._turn():
             hits = await run_in_threadpool(_ask, index, request, question)
             if request.rerank is not None and hits:
                 scores = await self.rerank(request.rerank, request.query or "", [hit.text or "" for hit in hits])
                 ranked = sorted(zip(scores, hits, strict=True), key=lambda pair: -pair[0])
                 hits = [replace(hit, score=score) for score, hit in ranked[: request.k]]
-            answer: dict[str, Any] = {"index": name, "hits": hits}
+            ms = round(1000 * (time.perf_counter() - start), 1)
+            answer: dict[str, Any] = {"index": name, "ms": ms, "hits": hits}
             if not hits and request.where:
                 answer["reason"] = await run_in_threadpool(index.why_nothing, request.where)
             if request.map:

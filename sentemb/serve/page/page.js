@@ -87,13 +87,11 @@ async function search() {
     request.by = at("by").value;
     request.rerank = at("rerank").value || null;
   }
-  const start = performance.now();
   try {
     const answer = await call("search", request);
     if (number !== state.asked) return; // a newer question was asked meanwhile
-    const took = Math.round(performance.now() - start);
     state.place = answer.place ?? null;
-    show(answer.hits, answer.hits.length ? `${answer.hits.length} results in ${took} ms` : answer.reason ?? "Nothing found.");
+    show(answer.hits, answer.hits.length ? `${answer.hits.length} results in ${answer.ms} ms` : answer.reason ?? "Nothing found.");
   } catch (error) {
     if (number === state.asked) show([], error.message, true);
   }
