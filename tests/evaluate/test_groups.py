@@ -87,7 +87,7 @@ def test_a_column_that_is_not_there_is_named(pairs):
 def test_the_verb_shows_groups(pairs, tmp_path, capsys, monkeypatch):
     (tmp_path / "own_lengths.py").write_text(
         "import numpy as np\n\n"
-        "def encode(texts):\n    return np.array([[len(t), sum(map(ord, t)) % 17 + 1] for t in texts], dtype=np.float32)\n"
+        "def encode(texts):\n    return np.array([[len(t), sum(map(ord, t)) % 17 + 1] for t in texts], np.float32)\n"
     )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:
