@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sentemb.data.data_source import DataSource
     from sentemb.edits.edit import Edit
     from sentemb.encoder import Encoder
+    from sentemb.encoder.cross_encoder import CrossEncoder
     from sentemb.encoder.poolings import Pooling
     from sentemb.errors import SentembError
     from sentemb.evaluate.evaluation import evaluate_model
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sentemb.recipe.check import check
     from sentemb.recipe.recipe import EncoderSettings, Recipe
     from sentemb.recipe.train import build, train
+    from sentemb.rerank.train import RerankSettings, train_reranker
     from sentemb.search import SearchIndex
     from sentemb.search.vectors import VectorIndex
     from sentemb.terms.term import Term
@@ -35,18 +37,19 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "companions.companion": "Companion", "data.data_source": "DataSource", "edits.edit": "Edit", "encoder": "Encoder",
-    "encoder.poolings": "Pooling", "errors": "SentembError", "evaluate.evaluation": "evaluate_model",
-    "evaluate.task": "Task", "maths.table": "score_table", "mining.run": "mine", "parts": "Part",
-    "recipe.check": "check", "recipe.recipe": "EncoderSettings Recipe",
-    "recipe.train": "build train", "search": "SearchIndex", "search.vectors": "VectorIndex", "terms.term": "Term",
-    "training.callbacks": "Callback", "training.run": "Run", "training.settings": "TrainSettings",
-    "views.view": "ViewCopy ViewMaker",
+    "encoder.cross_encoder": "CrossEncoder", "encoder.poolings": "Pooling", "errors": "SentembError",
+    "evaluate.evaluation": "evaluate_model", "evaluate.task": "Task", "maths.table": "score_table",
+    "mining.run": "mine", "parts": "Part", "recipe.check": "check", "recipe.recipe": "EncoderSettings Recipe",
+    "recipe.train": "build train", "rerank.train": "RerankSettings train_reranker", "search": "SearchIndex",
+    "search.vectors": "VectorIndex", "terms.term": "Term", "training.callbacks": "Callback", "training.run": "Run",
+    "training.settings": "TrainSettings", "views.view": "ViewCopy ViewMaker",
 }  # fmt: skip
 
 __all__ = [
-    "Callback", "Companion", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Pooling", "Recipe", "Run",
-    "SearchIndex", "SentembError", "Task", "Term", "TrainSettings", "VectorIndex", "ViewCopy", "ViewMaker",
-    "__version__", "build", "check", "evaluate_model", "mine", "score_table", "train",
+    "Callback", "Companion", "CrossEncoder", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Pooling",
+    "Recipe", "RerankSettings", "Run", "SearchIndex", "SentembError", "Task", "Term", "TrainSettings", "VectorIndex",
+    "ViewCopy", "ViewMaker", "__version__", "build", "check", "evaluate_model", "mine", "score_table", "train",
+    "train_reranker",
 ]  # fmt: skip
 
 

@@ -126,6 +126,7 @@ class Tokens:
     input_ids: Int[Tensor, "b t"]
     attention_mask: Int[Tensor, "b t"]
     targets: Int[Tensor, "b t"] | None = None  # see View.targets; -100 at padding
+    token_types: Int[Tensor, "b t"] | None = None  # of pairs: 1 in the second text; None: 0 everywhere
 
 
 @dataclass(frozen=True, kw_only=True)

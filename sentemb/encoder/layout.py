@@ -178,7 +178,7 @@ def write_backbone(folder: Path, module: EncoderModule, carried: Mapping[str, Te
         # sentence-transformers hands all layers to WeightedLayerPooling only where the config says so
         "output_hidden_states": module.pooling.needs_layers,
     })
-    _write_weights(folder, {**state_without_prefix(backbone), **carried}, dtype)
+    write_weights(folder, {**state_without_prefix(backbone), **carried}, dtype)
 
 
 def write_modules(
@@ -195,7 +195,7 @@ def write_modules(
         if config:
             write_json(own_folder / "config.json", config)
         if weights:
-            _write_weights(own_folder, weights)
+            write_weights(own_folder, weights)
 
     prefix = prefix_of(module.backbone)
     if prefix is not None:
@@ -252,7 +252,7 @@ def _pooling_config(modes: tuple[str, ...], width: int, pools_prompt: bool) -> d
     return config
 
 
-def _write_weights(folder: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
+def write_weights(folder: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
     """Copies in ``dtype``; raises ``NumericError`` where a weight is NaN or infinite."""
     from safetensors.torch import save_file
 

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sentemb.encoder.backbone import load_pretrained, refused
+from sentemb.encoder.backbone import load_pretrained, read_json, refused
+from sentemb.encoder.source import locate
 from sentemb.errors import ModelError, first_line, needs_extra
 
 # where the dense layer and the norm of a masked-LM head lie: BERT; RoBERTa, MPNet, XLM-R; DistilBERT
@@ -108,12 +109,22 @@ def _layers(model: nn.Module, folder: Path) -> tuple[nn.Linear, nn.LayerNorm]:
 
 
 def load_cross_encoder(name: str | Path) -> Callable[[list[tuple[str, str]]], NDArray[np.float32]]:
-    """Scores of (query, text) pairs by a sentence-transformers cross-encoder, given by path or id."""
+    """Scores of (query, text) pairs by a cross-encoder, given by path or id.
+
+    A sequence classifier of one output (what ``sentemb rerank train`` and most of sentence-transformers' cross-encoders
+    are) is opened here, any other kind by sentence-transformers.
+    """
+    from sentemb.encoder.cross_encoder import CrossEncoder, is_sequence_classifier
+
+    folder = locate(name)
+    is_theirs_alone = "cross_encoder" in str(read_json(path)) if (path := folder / "modules.json").is_file() else False
+    if is_sequence_classifier(folder) or not is_theirs_alone:
+        return CrossEncoder.load(name).score
     needs_extra("sentence_transformers", "rerank")
-    from sentence_transformers import CrossEncoder
+    from sentence_transformers import CrossEncoder as TheirCrossEncoder
 
     try:
-        model: Any = CrossEncoder(str(name), trust_remote_code=False)
+        model: Any = TheirCrossEncoder(str(folder), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"{name}: no cross-encoder: {first_line(error)}") from None
     return partial(model.predict, batch_size=64, show_progress_bar=False)

@@ -136,13 +136,13 @@ class RankWindow(MiningRule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossEncoder(MiningRule):
+class CrossEncoderRule(MiningRule):
     """A cross-encoder scores a negative lower than the positive.
 
         refused:  score(a, c) > score(a, p) - margin
 
     Args:
-        model: a cross-encoder of sentence-transformers: a folder or hub id.
+        model: a cross-encoder, by sentence-transformers or ``sentemb rerank train``: a folder or hub id.
         margin: how far below the positive, in its own scores.
 
     Source: Qu et al. 2021, NAACL, "RocketQA", section 3.2 (denoised hard negatives).
@@ -175,6 +175,6 @@ def _cross_encoder(model: str) -> Callable[[list[tuple[str, str]]], Scores]:
 
 
 PARTS: dict[str, type[MiningRule]] = {
-    "absolute_margin": AbsoluteMargin, "cross_encoder": CrossEncoder, "rank_window": RankWindow,
+    "absolute_margin": AbsoluteMargin, "cross_encoder": CrossEncoderRule, "rank_window": RankWindow,
     "relative_margin": RelativeMargin, "score_range": ScoreRange,
 }

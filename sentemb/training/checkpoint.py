@@ -56,6 +56,14 @@ def collect(
     state: RunState, objective: Objective, optimizer: torch.optim.Optimizer, schedule: Any, device: torch.device
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """A run's tensors by file, whole where they are sharded, and its numbers; every device must call it."""
+    moments, groups = optimizer_state(optimizer)
+    files = {"objective": objective_state(objective), "companions": companion_state(objective), "optimizer": moments}
+    files |= {f"generators-{number}": drawn for number, drawn in enumerate(all_objects(generator_states(device)))}
+    return files, {"state": asdict(state), "optimizer": groups, "schedule": schedule.state_dict()}
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's moments as ``parameter.name`` → tensor, whole where they are sharded, and its numbers."""
     saved = optimizer.state_dict()
     moments = {
         f"{index}.{key}": unsharded(value) if isinstance(value, Tensor) else torch.tensor(value)
@@ -63,10 +71,20 @@ def collect(
         for key, value in entries.items()
         if value is not None
     }
-    files = {"objective": objective_state(objective), "companions": companion_state(objective), "optimizer": moments}
-    files |= {f"generators-{number}": drawn for number, drawn in enumerate(all_objects(generator_states(device)))}
-    groups = {"param_groups": saved["param_groups"]}
-    return files, {"state": asdict(state), "optimizer": groups, "schedule": schedule.state_dict()}
+    return moments, {"param_groups": saved["param_groups"]}
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]
+) -> None:
+    """Restore what ``optimizer_state`` gave."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        like = parameters[int(index)]
+        moments.setdefault(int(index), {})[name] = sharded_like(tensor, like) if tensor.shape == like.shape else tensor
+    optimizer.load_state_dict({"state": moments, **numbers})
 
 
 def save_checkpoint(path: Path, files: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any]) -> None:
@@ -102,13 +120,7 @@ def load_checkpoint(
         companion.load_checkpoint_state(
             {key: sharded_like(value, current.get(key, value)) for key, value in own.items()}
         )
-    moments: dict[int, dict[str, Tensor]] = {}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for key, tensor in load_file(path / "optimizer.safetensors").items():
-        index, _, name = key.partition(".")
-        like = parameters[int(index)]
-        moments.setdefault(int(index), {})[name] = sharded_like(tensor, like) if tensor.shape == like.shape else tensor
-    optimizer.load_state_dict({"state": moments, **content["optimizer"]})
+    restore_optimizer(optimizer, load_file(path / "optimizer.safetensors"), content["optimizer"])
     schedule.load_state_dict(content["schedule"])
     drawn = path / f"generators-{rank()}.safetensors"
     return load_file(drawn) if drawn.is_file() else None

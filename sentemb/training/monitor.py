@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,11 @@ class Monitor(Callback):
     there were since the entry before.
     """
 
-    def __init__(self, run_dir: Path, *, total_steps: int, first_step: int, log_every: int, accelerator: Any) -> None:
+    def __init__(
+        self, run_dir: Path, *, total_steps: int, first_step: int, log_every: int, accelerator: Any = None
+    ) -> None:
         self.run_dir, self.log_every, self.accelerator = run_dir, log_every, accelerator
+        self.trackers: Sequence[Any] = accelerator.trackers if accelerator else ()
         self._pending: list[StepEvent] = []
         done = [json.dumps(entry) + "\n" for entry in read_metrics(run_dir) if entry["step"] <= first_step]
         write_text(run_dir / "metrics.jsonl", "".join(done))  # without steps that a resumed run will do again
@@ -64,7 +67,7 @@ class Monitor(Callback):
     def on_end(self, event: EndEvent) -> None:
         self.flush()
         # accelerate's end_training would also leave the process group, which other devices still need
-        for tracker in self.accelerator.trackers:
+        for tracker in self.trackers:
             tracker.finish()
         draw_curve(self.run_dir)
 
@@ -93,7 +96,7 @@ class Monitor(Callback):
     def _write(self, entry: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
-        if self.accelerator.trackers:
+        if self.trackers:
             numbers = {key: value for key, value in entry.items() if isinstance(value, float)}
             self.accelerator.log(numbers, step=int(entry["step"]))
 

@@ -18,7 +18,7 @@ from sentemb.mining.miner import MinedBlock, Miner, MiningOptions
 from sentemb.mining.rules import (
     AbsoluteMargin,
     CandidateTable,
-    CrossEncoder,
+    CrossEncoderRule,
     MiningRule,
     RankWindow,
     RelativeMargin,
@@ -103,7 +103,7 @@ def test_rules_work_on_a_table_alone() -> None:
     assert allowed_by([ScoreRange(most=0.8), RankWindow(skip=1)], table).tolist() == [[False, False, True, False]]
     assert RelativeMargin(fraction=0.1).refused(table)[0, :3].tolist() == [True, False, False]
     with pytest.raises(SearchError, match="only vectors are mined"):
-        CrossEncoder(model="m").refused(table)
+        CrossEncoderRule(model="m").refused(table)
 
 
 def test_vectors_alone_are_mined_as_while_training() -> None:
@@ -153,7 +153,7 @@ def test_models_refuse_what_they_rate_above_the_positive(monkeypatch: pytest.Mon
         return np.array([1.0 if text.startswith("p") and text.endswith("7") else 0.5 for _, text in pairs])
 
     monkeypatch.setattr(rules_module, "_cross_encoder", lambda model: rate)
-    for m in miner_of(texts, anchors, corpus, negatives=3, rules=[CrossEncoder(model="m")]).mine():
+    for m in miner_of(texts, anchors, corpus, negatives=3, rules=[CrossEncoderRule(model="m")]).mine():
         sevens = [[texts.corpus[c].endswith("7") for c in row] for row in m.negatives.tolist()]
         own = [min(1.0 if t.endswith("7") else 0.5 for t in texts.positives_of(a)) for a in m.anchors.tolist()]
         assert not any(any(row) for row, bar in zip(sevens, own, strict=True) if bar < 1)
@@ -161,7 +161,7 @@ def test_models_refuse_what_they_rate_above_the_positive(monkeypatch: pytest.Mon
     for wrong in (lambda pairs: np.full(len(pairs), np.nan), lambda pairs: np.zeros(3)):
         monkeypatch.setattr(rules_module, "_cross_encoder", lambda model, wrong=wrong: wrong)
         with pytest.raises(NumericError, match="m gave"):
-            list(miner_of(texts, anchors, corpus, rules=[CrossEncoder(model="m")]).mine())
+            list(miner_of(texts, anchors, corpus, rules=[CrossEncoderRule(model="m")]).mine())
 
 
 def test_random_sampling_stays_inside_the_window_and_follows_the_seed() -> None:

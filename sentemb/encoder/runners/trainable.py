@@ -70,9 +70,11 @@ class TrainableEncoder:
 
     def _is_equal(self, tokens: Tokens) -> bool:
         ids, mask = tokens.input_ids[:_CHECKED_ROWS], tokens.attention_mask[:_CHECKED_ROWS]
+        types = None if tokens.token_types is None else tokens.token_types[:_CHECKED_ROWS]
+        given = {} if types is None else {"token_type_ids": types}
         with evaluating(self.backbone), torch.no_grad(), torch.autocast("cpu", enabled=False):
-            plain: Tensor = self.backbone(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
-            ours = self([Tokens(input_ids=ids, attention_mask=mask)])[0]
+            plain: Tensor = self.backbone(input_ids=ids, attention_mask=mask, **given).last_hidden_state
+            ours = self([Tokens(input_ids=ids, attention_mask=mask, token_types=types)])[0]
         gap = ((plain - ours) * mask[:, :, None]).abs().max()
         return bool(gap <= _TOLERANCE * plain.abs().max())
 
@@ -97,7 +99,12 @@ class TrainableEncoder:
         table = position_table(self.weights, self.stack)
         positions = [table[:length].expand(count, length, -1).reshape(count * length, -1)
                      for count, length in (tokens.input_ids.shape for tokens in batches)]
-        x = self._norm("embeddings.LayerNorm", F.embedding(ids, words.weight, words.padding_idx) + torch.cat(positions))
+        x = F.embedding(ids, words.weight, words.padding_idx) + torch.cat(positions)
+        if batches[0].token_types is not None:
+            types = torch.cat([tokens.token_types.flatten() for tokens in batches if tokens.token_types is not None])
+            vectors = self.weights["embeddings.token_type_embeddings.weight"]
+            x = x + F.embedding(types, vectors - vectors[0])  # the position table holds type 0's vector already
+        x = self._norm("embeddings.LayerNorm", x)
         mask = self._mask("embeddings.dropout", x, [tokens.input_ids.numel() for tokens in batches], masks)
         x = x if mask is None else x * mask
         return self._map(x, "embeddings_project") if "embeddings_project.weight" in self.weights else x

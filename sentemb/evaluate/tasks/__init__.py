@@ -8,6 +8,7 @@ PARTS: dict[str, type[Task] | str] = {
     "sts": "sentemb.evaluate.tasks.sts:Sts",
     "pairs": "sentemb.evaluate.tasks.pairs:Pairs",
     "retrieval": "sentemb.evaluate.tasks.retrieval:Retrieval",
+    "reranked": "sentemb.evaluate.tasks.reranked:Reranked",
     "reranking": "sentemb.evaluate.tasks.reranking:Reranking",
     "classification": "sentemb.evaluate.tasks.classification:Classification",
     "clustering": "sentemb.evaluate.tasks.clustering:Clustering",
