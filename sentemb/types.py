@@ -71,6 +71,8 @@ class Examples:
     negative_scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text column -> (rows,), as score
     grades: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text column -> (rows,) its relevance
     sources: Mapping[str, Examples] = field(default_factory=dict)  # of a mixture: its consecutive parts, by name
+    # column -> its texts, without prefixes, where a part's needs say "texts"; batches have none
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -210,7 +212,8 @@ class SentenceModule(Protocol):
     """The trainable module inside an ``Encoder``, as parts see it (an ``nn.Module``)."""
 
     width: int  # of project()'s output
-    pooled_width: int  # of its input
+    exported_width: int  # of project()'s output without the heads that serve training only
+    pooled_width: int  # of project()'s input
 
     def __call__(self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False) -> Encoded: ...
 
@@ -225,6 +228,13 @@ class SentenceModule(Protocol):
         """
 
 
+class LoadEncoder(Protocol):
+    """Loads a second, frozen encoder. It reads the trained one's token ids, so their tokenizers must be the same;
+    unless ``by_text``: then it is given texts only (``Services.embed``)."""
+
+    def __call__(self, source: str, *, by_text: bool = False) -> SentenceModule: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Build:
     """What a part may use when its modules are made, after the recipe was validated."""
@@ -233,7 +243,8 @@ class Build:
     width: int  # of the embeddings that terms see
     vocabulary: Vocabulary
     encoder: SentenceModule
-    load_encoder: Callable[[str], SentenceModule]  # a second, frozen encoder (its tokenizer must be the same)
+    load_encoder: LoadEncoder
+    companions: Mapping[str, Component] = field(default_factory=dict)  # by name, bound; none while they are bound
     seed: int = 42
     trust_remote_code: bool = False
     folder_of: Callable[[str], Path] = Path  # the local folder of a path, hub id or package:… source
@@ -243,7 +254,7 @@ class Build:
 class Services:
     """What ``Companion.prepare`` and ``after_step`` may call; each gives every device the same."""
 
-    embed: Callable[[SentenceModule, TokenColumn], Vectors]  # (rows, d), unit length
+    embed: Callable[[SentenceModule, TokenColumn | Sequence[str]], Vectors]  # (rows, d), unit length
     # (vectors, k) -> each row's k nearest others by inner product, (rows, k), and their similarities
     nearest: Callable[[Vectors, int], tuple[NDArray[np.int64], NDArray[np.float32]]]
     decode: Callable[[TokenColumn], list[str]]  # token ids back to text, for surface statistics
@@ -265,8 +276,8 @@ class Component(Part, nn.Module):
     """Base of terms, edits and companions, the parts of a training step.
 
     ``needs`` names what a part reads; ``sentemb check`` verifies it before anything is loaded:
-    ``labels`` ``levels`` ``scores`` ``negative_scores`` ``margins`` ``weights`` ``grades`` ``tokens`` ``pooled``
-    ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
+    ``labels`` ``levels`` ``scores`` ``negative_scores`` ``margins`` ``weights`` ``grades`` ``texts`` ``tokens``
+    ``pooled`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
     """
 
     encodes: frozenset[str] = frozenset()  # views beside anchor, positive and negatives to encode (``anchor.masked``)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -100,16 +101,18 @@ class TrainingTokeniser(TextTokeniser, Protocol):
         ...
 
 
-def load_examples(data: DataSource, tokeniser: TrainingTokeniser) -> Examples:
+def load_examples(data: DataSource, tokeniser: TrainingTokeniser, *, keep_texts: bool = False) -> Examples:
     """The tokenised examples of all sources, one source after the other.
 
     A text that a source has no column for is a row without tokens whose hash is ``UNKNOWN``; a batch has only the
-    columns of its source.
+    columns of its source. ``keep_texts`` gives the texts too.
     """
     parts: dict[str, Examples] = {}
     for name, source in data.sources.items():
         cut = tokeniser if source.max_tokens is None else tokeniser.cut_to(source.max_tokens)
-        parts[name] = tokenise(source.load(), cut)
+        table = source.load()
+        examples = tokenise(table, cut)
+        parts[name] = replace(examples, texts=table.columns) if keep_texts else examples
     return joined(parts) if isinstance(data, Mixture) else parts[""]
 
 
@@ -128,6 +131,7 @@ def joined(parts: Mapping[str, Examples]) -> Examples:
     }
     every, rows = parts.values(), [len(part) for part in parts.values()]
     grades = dict.fromkeys(role for part in every for role in part.grades)
+    texts = dict.fromkeys(role for part in every for role in part.texts)
     return Examples(
         ids=ids, columns=columns, sources=sources,
         label=_together([part.label for part in every], rows),
@@ -136,6 +140,7 @@ def joined(parts: Mapping[str, Examples]) -> Examples:
         margin=_together([part.margin for part in every], rows),
         weight=_together([part.weight for part in every], rows),
         grades={role: _together([part.grades.get(role) for part in every], rows) for role in grades},
+        texts={role: _texts_together([part.texts.get(role) for part in every], rows) for role in texts},
     )
 
 
@@ -146,6 +151,13 @@ def _column(part: Examples, role: str) -> TokenColumn:
     return TokenColumn(
         flat=none, offsets=np.zeros(len(part) + 1, dtype=np.int64), text=np.full(len(part), UNKNOWN, dtype=np.int64)
     )
+
+
+def _texts_together(columns: Sequence[Sequence[str] | None], rows: Sequence[int]) -> list[str]:
+    """Texts of all parts; empty where a part has none."""
+    return list(chain.from_iterable(
+        [""] * count if column is None else column for column, count in zip(columns, rows, strict=True)
+    ))
 
 
 def _together(values: Sequence[NDArray[Any] | None], rows: Sequence[int]) -> Any:

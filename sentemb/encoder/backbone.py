@@ -59,6 +59,35 @@ def freeze(backbone: nn.Module, names: Sequence[str]) -> None:
         module.requires_grad_(False)
 
 
+def keep_layers(backbone: Any, layers: Sequence[int]) -> None:
+    """Take all layers out but these, given by number from 0 on, in this order; the configuration says how many stayed.
+
+    Raises: ModelError where the backbone has no such layers, or layers of several kinds, which are told apart by place.
+    """
+    count, name = backbone.config.num_hidden_layers, type(backbone).__name__
+    stacks = [(path, part) for path, part in backbone.named_modules()
+              if isinstance(part, nn.ModuleList) and len(part) == count]
+    kinds = set(getattr(backbone.config, "layer_types", None) or ())
+    if len(stacks) != 1 or len(kinds) > 1 or getattr(backbone.config, "is_encoder_decoder", False):
+        raise ModelError(f"layers: those of {name} cannot be taken out one by one; those of BERT, RoBERTa, DistilBERT, "
+                         "MPNet, Qwen3 and others whose layers are all of one kind can")
+    wrong = [number for number in layers if not 0 <= number < count]
+    if wrong or not layers or len(set(layers)) < len(layers):
+        raise ModelError(f"layers = {list(layers)}: {name} has the layers 0 to {count - 1}; name one or more of them, "
+                         "each once")
+    path, stack = stacks[0]
+    chosen = nn.ModuleList(stack[number] for number in layers)
+    for place, layer in enumerate(chosen):
+        for part in layer.modules():
+            if "layer_idx" in vars(part):  # where a decoder keeps its keys
+                vars(part)["layer_idx"] = place
+    owner, _, attribute = path.rpartition(".")
+    setattr(backbone.get_submodule(owner), attribute, chosen)
+    backbone.config.num_hidden_layers = len(chosen)
+    if kinds:
+        backbone.config.layer_types = backbone.config.layer_types[: len(chosen)]
+
+
 def load_pretrained(family: Any, folder: Path, *, trust_remote_code: bool, **options: Any) -> tuple[Any, set[str]]:
     """A checkpoint through one of transformers' Auto classes, in float32, and the names of weights that it lacks:
     quietly, because callers decide which may be missing. Raises ``ModelError`` where it cannot be opened."""

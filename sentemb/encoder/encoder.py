@@ -59,6 +59,7 @@ class Encoder:
         cls, source: str | Path, *, pooling: PoolingChoice | None = None, head: HeadChoice | None = None,
         max_tokens: int | None = None, device: str | torch.device | None = None, precision: str = "auto",
         trust_remote_code: bool = False, prompts: Mapping[str, str] | None = None, revision: str | None = None,
+        layers: Sequence[int] | None = None,
     ) -> Encoder:
         """Load a model.
 
@@ -75,15 +76,17 @@ class Encoder:
             trust_remote_code: run Python code that comes with the checkpoint.
             prompts: added to (and overriding) the checkpoint's named prompts.
             revision: branch, tag or commit of a hub repository.
+            layers: of the backbone that are kept, from 0 on, in this order: a smaller model to distil into.
 
         Raises:
             ModelError: nothing there, not safetensors, or parts that do not fit.
         """
         folder = locate(source, revision=revision, trust_remote_code=trust_remote_code)
-        where, checked, eight_bits = find_device(device), check_precision(precision), EightBits.read(folder)
+        where, checked = find_device(device), check_precision(precision)
+        eight_bits = EightBits.read(folder) if layers is None else None  # it is of all layers
         loaded = load(
-            folder, pooling=pooling, head=head, max_tokens=max_tokens, trust_remote_code=trust_remote_code,
-            dtype=format_of(checked, where, eight_bits)[0], device=where,
+            folder, pooling=pooling, head=head, max_tokens=max_tokens, layers=layers, device=where,
+            trust_remote_code=trust_remote_code, dtype=format_of(checked, where, eight_bits)[0],
         )
         return cls(loaded, source=str(source), precision=checked, prompts=prompts or {}, eight_bits=eight_bits)
 

@@ -9,7 +9,7 @@ precision) completes the load in full, and anything unexpected in the memo means
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -54,11 +54,12 @@ class Loaded:
 
 def load(
     folder: Path, *, pooling: PoolingChoice | None, head: HeadChoice | None, max_tokens: int | None,
-    trust_remote_code: bool, dtype: torch.dtype, device: torch.device,
+    layers: Sequence[int] | None, trust_remote_code: bool, dtype: torch.dtype, device: torch.device,
 ) -> Loaded:
     """The checkpoint on a device: lean where this machine has a memo of it, taken as it is, else in full."""
-    path = memo_path(folder) if pooling is None and head is None and not trust_remote_code else None
-    full = partial(_load_full, folder, pooling=pooling, head=head, max_tokens=max_tokens, path=path,
+    is_changed = not (pooling is None and head is None and layers is None)
+    path = None if is_changed or trust_remote_code else memo_path(folder)
+    full = partial(_load_full, folder, pooling=pooling, head=head, max_tokens=max_tokens, path=path, layers=layers,
                    trust_remote_code=trust_remote_code)
     memo = None if path is None else read_memo(path)
     is_known = memo is not None and comparison_name(dtype, device) in memo.checked
@@ -67,11 +68,13 @@ def load(
 
 def _load_full(
     folder: Path, device: torch.device, *, pooling: PoolingChoice | None, head: HeadChoice | None,
-    max_tokens: int | None, trust_remote_code: bool, path: Path | None,
+    max_tokens: int | None, layers: Sequence[int] | None, trust_remote_code: bool, path: Path | None,
 ) -> Loaded:
     """Everything, through transformers: what training, saving and unknown architectures need."""
     layout = read_layout(folder, trust_remote_code=trust_remote_code)
     backbone, pooler = backbones.load_backbone(layout.backbone, trust_remote_code=trust_remote_code)
+    if layers is not None:
+        backbones.keep_layers(backbone, layers)
     module = _assemble(layout, backbone, pooling)
     for one in make_heads(head):
         module.add_head(one)

@@ -14,12 +14,14 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentemb.errors import DataError, EvaluationError, ModelError, did_you_mean, needs_extra
+from sentemb.data.vector_files import read_parquet
+from sentemb.errors import EvaluationError, ModelError, did_you_mean
 from sentemb.evaluate.model import EvalModel, ModelIdentity
 from sentemb.files import sha256_of
 from sentemb.parts import Count, Part
@@ -146,25 +148,9 @@ def of_encoder(
 
 def _from_vectors(path: Path) -> EvalModel:
     """Looks texts up in a parquet file with the columns ``text`` and ``embedding``, as ``sentemb encode`` writes it."""
-    needs_extra("pyarrow", "data")
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a readable parquet file: {error}") from None
-    if not {"text", "embedding"} <= set(table.column_names):
-        names = ", ".join(table.column_names)
-        raise DataError(f'{path}: columns {names}; needed are "text" and "embedding" (lists of numbers)')
-    try:
-        vectors = np.stack(table["embedding"].to_numpy()).astype(np.float32)
-    except (ValueError, TypeError) as error:
-        raise DataError(f'{path}: column "embedding" must hold lists of numbers of one length: {error}') from None
-    row = {text: number for number, text in enumerate(table["text"].to_pylist())}
-
+    blocks = list(read_parquet(path))
+    row = {text: number for number, text in enumerate(chain.from_iterable(texts for texts, _ in blocks))}
+    vectors = np.concatenate([block for _, block in blocks]) if blocks else np.empty((0, 0), dtype=np.float32)
     def look_up(texts: list[str], prompt: str | None) -> Vectors:
         missing = [text for text in texts if text not in row]
         if missing:

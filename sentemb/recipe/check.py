@@ -121,6 +121,11 @@ def _encoder(report: Report) -> BackboneShape | None:
             limit=read_config(layout.backbone).get("max_position_embeddings"), lower_case=False,
             trust_remote_code=encoder.trust_remote_code,
         )
+    if encoder.layers is not None:
+        if max(encoder.layers) >= shape.layers:
+            raise RecipeError(f"encoder.layers = {list(encoder.layers)}: the backbone has the layers 0 to "
+                              f"{shape.layers - 1}")
+        shape = replace(shape, layers=len(encoder.layers))
     report.verified.append(f"checkpoint {folder} ({sum(file.stat().st_size for file in weights) / 2**20:.0f} MiB)")
     width = shape.hidden
     for head in encoder.heads if dims and not layout.heads else ():

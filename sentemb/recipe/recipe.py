@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tomli_w
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 from pydantic import AfterValidator
 
 from sentemb.companions.companion import Companion
@@ -21,7 +21,7 @@ from sentemb.encoder.heads import Head
 from sentemb.encoder.poolings import Pooling
 from sentemb.errors import PartError, RecipeError, did_you_mean
 from sentemb.evaluate.task import Task
-from sentemb.parts import Part, settings_of, to_table
+from sentemb.parts import Part, Whole, settings_of, to_table
 from sentemb.parts.settings import check_values
 from sentemb.recipe.load import DESCRIPTIVE, parse, read_tree, shipped_recipes
 from sentemb.recipe.needs import parts_of, recipe_faults
@@ -44,6 +44,8 @@ class EncoderSettings(Part):
         backbone: a folder, a hub id, or ``package:NAME/FOLDER``.
         pooling: from token vectors to one vector; by default what the checkpoint says, else the mean.
         heads: layers behind the pooling, in order.
+        layers: the backbone's layers that are kept, from 0 on, in this order (``[0, 2, 3, 5]``); by default all. What
+            training saves is an ordinary model of so many layers.
         adapters: few new weights inside the backbone; with them only they and the heads learn.
         max_tokens: longest text of the trained model; by default the checkpoint's.
         prompts: texts that are put in front, by name; saved with the model.
@@ -56,6 +58,7 @@ class EncoderSettings(Part):
     backbone: str
     pooling: Pooling | None = None
     heads: Several[Head] = ()
+    layers: Annotated[Sequence[Whole], MinLen(1), AfterValidator(tuple)] | None = None
     adapters: Several[Adapter] = ()
     max_tokens: Annotated[int, Ge(3)] | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)

@@ -45,7 +45,9 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
     torch.manual_seed(recipe.train.seed)  # new heads and parts start the same in every run
     encoder = _encoder(recipe)
     dev = dev_score(recipe.dev, seed=recipe.train.seed) if recipe.dev else None
-    dataset = load_examples(recipe.data, encoder.tokeniser)
+    dataset = load_examples(
+        recipe.data, encoder.tokeniser, keep_texts=any("texts" in part.needs for part in recipe.parts().values())
+    )
     for name, examples in (dataset.sources or {"": dataset}).items():
         check_data(recipe, examples, name)
     settings = recipe.train
@@ -57,11 +59,13 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
         load_encoder=encoders.load, seed=recipe.train.seed, trust_remote_code=recipe.encoder.trust_remote_code,
         folder_of=lambda source: read_layout(locate(source)).backbone,
     )
+    companions = {companion.name: _bound(companion, context) for companion in recipe.companions}
+    context = dataclasses.replace(context, companions=companions)
     objective = Objective(
         encoder.module,
         terms=[WeightedTerm(name=term.name, term=_bound(term, context), weight=term.weight) for term in recipe.terms],
         edits=[(edit.name, _bound(edit, context)) for edit in recipe.edits],
-        companions={companion.name: _bound(companion, context) for companion in recipe.companions},
+        companions=companions,
         similarity=recipe.similarity,
         nested=recipe.train.nested_dims,
     )
@@ -84,6 +88,7 @@ def _encoder(recipe: Recipe) -> Encoder:
     encoder = Encoder.load(
         spec.backbone, pooling=spec.pooling, head=[head.fresh() for head in spec.heads], max_tokens=spec.max_tokens,
         trust_remote_code=spec.trust_remote_code, prompts=dict(spec.prompts), revision=spec.revision,
+        layers=spec.layers,
     )
     for adapter in spec.adapters:
         adapter.add_to(encoder.module.backbone)

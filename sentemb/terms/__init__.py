@@ -18,6 +18,7 @@ from sentemb.terms.inter_set import InterSet
 from sentemb.terms.local import Local
 from sentemb.terms.margin_mse import MarginMSE
 from sentemb.terms.masked_lm import MaskedLM
+from sentemb.terms.mse import MSE
 from sentemb.terms.multi_view import MultiView
 from sentemb.terms.online_contrastive import OnlineContrastive
 from sentemb.terms.pearson import Pearson
@@ -57,6 +58,7 @@ PARTS: dict[str, type[Term]] = {
     "local": Local,
     "margin_mse": MarginMSE,
     "masked_lm": MaskedLM,
+    "mse": MSE,
     "multi_view": MultiView,
     "online_contrastive": OnlineContrastive,
     "pearson": Pearson,
@@ -78,9 +80,10 @@ PARTS: dict[str, type[Term]] = {
 }
 
 __all__ = [
-    "PARTS", "Alignment", "AllViewsContrast", "Angle", "AttentionAgreement", "BidirectionalMargin", "CausalLM",
+    "MSE", "PARTS", "Alignment", "AllViewsContrast", "Angle", "AttentionAgreement", "BidirectionalMargin", "CausalLM",
     "CellEntropy", "CoSENT", "Contrastive", "CosineError", "Decoupled", "Distill", "GroundedContrast", "InfoNCE",
     "InterSet", "Local", "MarginMSE", "MaskedLM", "MultiView", "OnlineContrastive", "Pearson", "PreferenceRank",
-    "PrototypeSoftmax", "PrototypeTriplet", "RankKL", "ReplacedTokenDetection", "SelfGuided", "SoftmaxNLI", "Spectral",
-    "StayNear", "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "Words",
+    "PrototypeSoftmax", "PrototypeTriplet", "RankKL", "ReplacedTokenDetection", "SelfGuided", "SoftmaxNLI",
+    "Spectral", "StayNear", "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast",
+    "Words",
 ]  # fmt: skip

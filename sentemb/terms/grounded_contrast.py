@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sentemb.data.vector_files import open_npy
 from sentemb.errors import DataError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.parts import Count
@@ -68,7 +68,7 @@ class GroundedContrast(Term):
 
     def bind(self, build: Build) -> None:
         """Open the vectors and make both maps."""
-        self._vectors = _opened(self.path, self.name)
+        self._vectors = open_npy(self.path, f"terms: {self.name}: path = ")
         self.text_map = nn.Linear(build.encoder.pooled_width, self.width)
         self.vector_map = nn.Linear(self._vectors.shape[1], self.width)
 
@@ -101,14 +101,3 @@ class GroundedContrast(Term):
     def _mapped(self, linear: nn.Linear, rows: Float[Tensor, "k p"]) -> Float[Tensor, "k w"]:
         return F.normalize(at_least_float32(linear(rows.to(linear.weight.dtype)).tanh()), dim=1)
 
-
-def _opened(path: str, term: str) -> NDArray[Any]:
-    """The array in a file, not read yet."""
-    try:
-        vectors = np.load(Path(path).expanduser(), mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"terms: {term}: path = {path}: {error}; give a .npy file of vectors") from None
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.size:
-        shape = f"an array of {vectors.dtype} {vectors.shape}" if isinstance(vectors, np.ndarray) else "no array"
-        raise DataError(f"terms: {term}: path = {path} is {shape}; it must be floating-point numbers (rows, width)")
-    return vectors

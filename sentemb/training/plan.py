@@ -34,22 +34,22 @@ class EncoderCache:
         self.encoder = encoder
         self._loaded: dict[str, Encoder] = {}
 
-    def load(self, source: str) -> SentenceModule:
-        """A frozen encoder whose tokenizer is the trained one's.
+    def load(self, source: str, *, by_text: bool = False) -> SentenceModule:
+        """A frozen encoder whose tokenizer is the trained one's, or any that reads texts.
 
         Raises:
             RecipeError: the tokenizers differ, so token ids cannot be shared.
         """
         if source not in self._loaded:
-            loaded = Encoder.load(source)
-            if loaded.tokeniser.fingerprint() != self.encoder.tokeniser.fingerprint():
-                raise RecipeError(
-                    f"{source}: its tokenizer differs from the trained encoder's, but both read the same token ids; "
-                    "choose a checkpoint of the same family"
-                )
-            loaded.module.requires_grad_(False).eval()
-            self._loaded[source] = loaded
-        module: SentenceModule = self._loaded[source].module
+            self._loaded[source] = Encoder.load(source)
+            self._loaded[source].module.requires_grad_(False).eval()
+        loaded = self._loaded[source]
+        if not by_text and loaded.tokeniser.fingerprint() != self.encoder.tokeniser.fingerprint():
+            raise RecipeError(
+                f"{source}: its tokenizer differs from the trained encoder's, but both read the same token ids; choose "
+                "a checkpoint of the same family, or, in a reference, precompute = true: then it reads the texts"
+            )
+        module: SentenceModule = loaded.module
         return module
 
     def encoder_of(self, module: SentenceModule) -> Encoder:
@@ -93,11 +93,11 @@ class TrainResult:
 
 def build_services(encoders: EncoderCache, trained: UnshardedEncoder) -> Services:
     """The services of one run."""
-    def embed(module: SentenceModule, column: TokenColumn) -> NDArray[np.float32]:
+    def embed(module: SentenceModule, rows: TokenColumn | Sequence[str]) -> NDArray[np.float32]:
         encoder = encoders.encoder_of(module)
         if encoder is trained.encoder and trained.is_sharded:
-            return _embed(trained.read(), column, on=1)
-        return _embed(encoder, column, on=devices())
+            return _embed(trained.read(), rows, on=1)
+        return _embed(encoder, rows, on=devices())
 
     def same_everywhere(vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         # every device searches, so that none waits; the first one's answer counts, so that no tie is broken differently
@@ -107,23 +107,28 @@ def build_services(encoders: EncoderCache, trained: UnshardedEncoder) -> Service
     return Services(embed=embed, nearest=same_everywhere, decode=encoders.encoder.tokeniser.decode, say=say)
 
 
-def _embed(encoder: Encoder, column: TokenColumn, *, on: int) -> NDArray[np.float32]:
+def _embed(encoder: Encoder, rows: TokenColumn | Sequence[str], *, on: int) -> NDArray[np.float32]:
     """Unit embeddings (rows, d), equal on every device; the first ``on`` devices share the work.
 
     Always in float32 and in the same blocks of rows, so that neither the clock nor the number of devices changes a bit.
     """
-    blocks = [np.arange(len(column))[start : start + _ROWS_AT_ONCE] for start in range(0, len(column), _ROWS_AT_ONCE)]
+    starts = range(0, len(rows), _ROWS_AT_ONCE)
     vectors: list[NDArray[np.float32]] = []
     was_training = encoder.module.training
     encoder.module.eval()
     try:
-        for start in range(0, len(blocks), on):
+        for first in range(0, len(starts), on):
             own: NDArray[np.float32] | None = None
-            if rank() < on and start + rank() < len(blocks):
+            if rank() < on and first + rank() < len(starts):
                 with torch.no_grad():
-                    rows = column.take(blocks[start + rank()])
-                    own = encoder.encode(rows, normalise=True, precision="fp32", batch_tokens=_BATCH_TOKENS)
+                    block = _block(rows, starts[first + rank()])
+                    own = encoder.encode(block, normalise=True, precision="fp32", batch_tokens=_BATCH_TOKENS)
             vectors += [block for block in all_objects(own) if block is not None]
     finally:
         encoder.module.train(was_training)
     return np.concatenate(vectors)
+
+
+def _block(rows: TokenColumn | Sequence[str], start: int) -> TokenColumn | Sequence[str]:
+    end = min(start + _ROWS_AT_ONCE, len(rows))
+    return rows.take(np.arange(start, end)) if isinstance(rows, TokenColumn) else rows[start:end]

@@ -12,8 +12,9 @@ from tiny_module import TinyModule, build_of, column_of, examples_of, services_o
 
 from sentemb.companions import PARTS
 from sentemb.companions.reference import Reference
+from sentemb.data.vector_files import write_parquet
 from sentemb.edits.false_negative import FalseNegative
-from sentemb.errors import CheckpointError, RecipeError
+from sentemb.errors import CheckpointError, DataError, RecipeError
 from sentemb.maths.table import add_candidates, in_batch_table
 from sentemb.types import Batch, Rows
 
@@ -34,7 +35,7 @@ def by_hand(module: TinyModule, rows: list[list[int]]) -> torch.Tensor:
 def test_is_a_part():
     assert PARTS["reference"] is Reference
     assert Reference().needs == {"tokens"}
-    assert Reference(precompute=True).needs == frozenset()
+    assert Reference(precompute=True).needs == Reference(vectors="v.npy").needs == {"texts"}
 
 
 def test_loads_what_is_named_else_the_start():
@@ -62,7 +63,7 @@ def test_precomputed_table_knows_every_text_of_the_data():
     companion = bound(frozen, precompute=True)
     rows = [[5, 6], [7], [8, 9], [10]]
     columns = {"anchor": column_of(rows[:3], [40, 10, 30]), "positive": column_of(rows[1:], [10, 30, 20])}
-    companion.prepare(examples_of(**columns), services_of(WORDS))
+    companion.prepare(examples_of(words=WORDS, **columns), services_of(WORDS))
     assert companion.hashes.tolist() == [10, 20, 30, 40]
     found, known = companion.lookup(torch.tensor([10, 30, 99]))
     assert known.tolist() == [True, True, False]
@@ -98,7 +99,7 @@ def test_false_negative_by_precomputed_reference_equals_the_loop():
     frozen = TinyModule(seed=7)
     companion = bound(frozen, precompute=True)
     tokens = [[token] for token in range(5, 12)]
-    companion.prepare(examples_of(anchor=column_of(tokens, range(7))), services_of(WORDS))
+    companion.prepare(examples_of(words=WORDS, anchor=column_of(tokens, range(7))), services_of(WORDS))
     table = in_batch_table(rows_of(4, 0, [0, 1, 2, 3]), rows_of(4, 1, [0, 1, 2, 3]))
     table = add_candidates(table, rows_of(4, 2, [4, 5, 6, 77]))  # 77 is no text of the data
     edited = FalseNegative(by=["reference"], threshold=0.2)(table, batch_with(companion))
@@ -163,3 +164,113 @@ def test_a_bfloat16_model_has_a_fingerprint_too():
     other = bound(TinyModule(seed=7)).checkpoint_state()["fingerprint"]
     assert one.dtype == torch.uint8
     assert np.any(one.numpy() != other.numpy())
+
+
+# ------------------------------------------------------------------------------------- vectors from a file
+ROWS = [[5, 6], [7], [8, 9], [7]]
+TEXTS = ["w5 w6", "w7", "w8 w9", "w7"]
+
+
+def vectors(rows: int, width: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32)
+
+
+def prepared(path, texts: list[int] | None = None, **options: object) -> Reference:
+    companion = bound(vectors=str(path), **options)
+    columns = {"anchor": column_of(ROWS, [40, 10, 30, 10] if texts is None else texts)}
+    companion.prepare(examples_of(words=WORDS, **columns), services_of(WORDS))
+    return companion
+
+
+def parquet_of(path, texts: list[str], array: np.ndarray):
+    with write_parquet(path, array.shape[1]) as write:
+        write(texts, array)
+    return path
+
+
+def test_vectors_are_found_by_text_whatever_the_order_of_the_file(tmp_path):
+    array = vectors(4)
+    companion = prepared(parquet_of(tmp_path / "v.parquet", ["w7", "another", " w8 w9", "w5 w6"], array))
+    assert companion.dimensions == 3
+    found, known = companion.lookup(torch.tensor([40, 10, 30, 5]))
+    assert known.tolist() == [True, True, True, False]
+    wanted = F.normalize(torch.from_numpy(array[[3, 0, 2]]), dim=1)
+    torch.testing.assert_close(found[:3], wanted, atol=1e-3, rtol=0)
+
+
+def test_vectors_are_found_by_row(tmp_path):
+    array = vectors(4)
+    np.save(tmp_path / "v.npy", array)
+    found, _ = prepared(tmp_path / "v.npy").lookup(torch.tensor([40, 10, 30]))
+    torch.testing.assert_close(found, F.normalize(torch.from_numpy(array[:3]), dim=1), atol=1e-3, rtol=0)
+
+
+def test_fewer_dimensions_keep_the_inner_products_best(tmp_path):
+    array = np.zeros((4, 3), dtype=np.float32)
+    array[:, :2] = vectors(4, 2)
+    array[:, 2] = 1e-3  # of next to no weight
+    np.save(tmp_path / "v.npy", array)
+    hashes = torch.tensor([40, 10, 30])
+    whole, _ = prepared(tmp_path / "v.npy").lookup(hashes)
+    companion = prepared(tmp_path / "v.npy", width=2)
+    cut, _ = companion.lookup(hashes)
+    assert cut.shape == (3, 2)
+    assert companion.dimensions == 2
+    torch.testing.assert_close(cut @ cut.T, whole @ whole.T, atol=5e-3, rtol=0)
+
+
+def test_its_checkpoint_knows_the_vectors(tmp_path):
+    np.save(tmp_path / "a.npy", vectors(4))
+    np.save(tmp_path / "b.npy", -vectors(4))
+    state = prepared(tmp_path / "a.npy").checkpoint_state()
+    prepared(tmp_path / "a.npy").load_checkpoint_state(state)
+    with pytest.raises(CheckpointError, match="another frozen model"):
+        prepared(tmp_path / "b.npy").load_checkpoint_state(state)
+
+
+def test_files_that_do_not_fit_are_named(tmp_path):
+    np.save(tmp_path / "short.npy", vectors(3))
+    with pytest.raises(DataError, match=r"short.npy has 3 rows, the data have 4"):
+        prepared(tmp_path / "short.npy")
+    path = parquet_of(tmp_path / "v.parquet", ["w7", "w5 w6"], vectors(2))
+    with pytest.raises(DataError, match=r"1 of the data's 3 texts have no vector, the first is 'w8 w9'"):
+        prepared(path)
+    broken = vectors(4)
+    broken[2] = np.nan
+    np.save(tmp_path / "broken.npy", broken)
+    with pytest.raises(DataError, match=r"1 of 3 vectors are zero, or not finite"):
+        prepared(tmp_path / "broken.npy")
+    with pytest.raises(DataError, match=r"no positive; they have anchor"):
+        prepared(path, columns=["positive"])
+    with pytest.raises(RecipeError, match="width = 3 must be below"):
+        bound(vectors=str(path), width=3)
+    with pytest.raises(DataError, match="no such file"):
+        bound(vectors=str(tmp_path / "none.parquet"))
+
+
+def test_a_npy_file_is_of_one_column(tmp_path):
+    np.save(tmp_path / "v.npy", vectors(4))
+    companion = bound(vectors=str(tmp_path / "v.npy"))
+    examples = examples_of(words=WORDS, anchor=column_of(ROWS), positive=column_of(ROWS))
+    with pytest.raises(DataError, match=r'columns = \["anchor"\]'):
+        companion.prepare(examples, services_of(WORDS))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"vectors": "v.npy", "model": "m"}, "leave out model"), ({"vectors": "v.npy", "precompute": True}, "leave out"),
+     ({"vectors": "v.txt"}, "must be a .parquet or .npy"), ({"width": 3}, "of known texts"),
+     ({"columns": ["anchor"]}, "of known texts"), ({"precompute": True, "width": 0}, "width")],
+)
+def test_settings_that_contradict_each_other_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        Reference(**options)
+
+
+def test_embeddings_of_a_view(tmp_path):
+    outputs = {"reference/anchor": torch.eye(2)}
+    vector, known = bound().embeddings("anchor", rows_of(2, 0, [1, 2]), outputs)
+    assert torch.equal(vector, torch.eye(2))
+    assert known.all()
+    with pytest.raises(RecipeError, match="not negative_1; set precompute = true"):
+        bound().embeddings("negative_1", rows_of(2, 0, [1, 2]), outputs)

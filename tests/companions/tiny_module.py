@@ -18,7 +18,7 @@ class TinyModule(nn.Module):
 
     def __init__(self, width: int = 4, *, seed: int = 0) -> None:
         super().__init__()
-        self.width = width
+        self.width = self.exported_width = width
         self.tokens = nn.Embedding(VOCABULARY.size, width)
         self.dropout = nn.Dropout(0.5)
         self.head = nn.Linear(width, width)
@@ -56,7 +56,7 @@ def column_of(rows: Sequence[Sequence[int]], text: Sequence[int] | None = None) 
 def build_of(module: TinyModule, frozen: TinyModule | None = None, seen: list[str] | None = None) -> Build:
     """A ``Build`` whose ``load_encoder`` gives ``frozen`` and notes what it was asked for."""
 
-    def load(source: str) -> TinyModule:
+    def load(source: str, *, by_text: bool = False) -> TinyModule:
         if seen is not None:
             seen.append(source)
         return frozen or TinyModule(seed=7)
@@ -74,10 +74,13 @@ def batch_of(rows: Sequence[Sequence[int]], ids: Sequence[int]) -> Batch:
 def services_of(words: Sequence[str], said: list[str] | None = None) -> Services:
     """Services that embed with the given module, search by brute force, and decode by a word list."""
 
-    def embed(module: TinyModule, column: TokenColumn) -> np.ndarray:
+    def embed(module: TinyModule, column: TokenColumn | Sequence[str]) -> np.ndarray:
         was_training = module.training
         module.eval()
-        rows = [column.flat[a:b].tolist() for a, b in zip(column.offsets[:-1], column.offsets[1:], strict=True)]
+        if isinstance(column, TokenColumn):
+            rows = [column.flat[a:b].tolist() for a, b in zip(column.offsets[:-1], column.offsets[1:], strict=True)]
+        else:
+            rows = [[words.index(word) for word in text.split()] for text in column]
         with torch.no_grad():
             vectors = module.project(module(tokens_of(rows)).pooled, exported=True)
         module.train(was_training)
@@ -96,6 +99,11 @@ def services_of(words: Sequence[str], said: list[str] | None = None) -> Services
     return Services(embed=embed, nearest=nearest, decode=decode, say=(said if said is not None else []).append)
 
 
-def examples_of(**columns: TokenColumn) -> Examples:
-    """A data set of these columns with ids 0, 1, …"""
-    return Examples(ids=np.arange(len(next(iter(columns.values()))), dtype=np.int64), columns=columns)
+def examples_of(*, words: Sequence[str] | None = None, **columns: TokenColumn) -> Examples:
+    """A data set of these columns with ids 0, 1, …, and their texts where a word list is given."""
+    texts = {} if words is None else {
+        name: [" ".join(words[token] for token in column.flat[a:b])
+               for a, b in zip(column.offsets[:-1], column.offsets[1:], strict=True)]
+        for name, column in columns.items()
+    }
+    return Examples(ids=np.arange(len(next(iter(columns.values()))), dtype=np.int64), columns=columns, texts=texts)

@@ -91,6 +91,8 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
             f"terms.{place}.path={data_dir / 'vectors.npy'}"
             for place, term in enumerate(tree["terms"]) if "path" in term
         ]
+        if "layers" in tree["encoder"]:
+            result.append("encoder.layers=[1]")
         for place, head in enumerate(tree["encoder"].get("heads", [])):
             if "groups" in head:
                 result.append(f"encoder.heads.{place}.groups=8")

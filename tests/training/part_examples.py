@@ -69,6 +69,16 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
             {"use": "reference"}, {"use": "momentum", "momentum": 0.5, "queue_size": 15, "keys": True},
         ],
     },
+    ("terms", "mse"): {
+        "terms": [
+            INFO_NCE, {"use": "mse", "of": ["anchor", "negative_1"]},
+            {"use": "mse", "of": ["positive"], "toward": "anchor", "companion": "narrow", "name": "across"},
+        ],
+        "companions": [
+            {"use": "reference", "precompute": True},
+            {"use": "reference", "name": "narrow", "precompute": True, "columns": ["anchor"], "width": 5},
+        ],
+    },
     ("terms", "supervised_contrast"): {
         "terms": [{"use": "supervised_contrast", "temperature": 0.1}], "edits": [{"use": "same_label"}],
     },
