@@ -128,7 +128,7 @@ def test_a_guide_removes_what_it_finds_nearer_than_the_positive():
 
 def test_a_positive_that_the_guide_does_not_know_removes_nothing():
     companion = bound(TinyModule(seed=7), precompute=True)
-    companion.prepare(examples_of(anchor=column_of([[5], [6], [7], [8]], range(4))), services_of(WORDS))
+    companion.prepare(examples_of(words=WORDS, anchor=column_of([[5], [6], [7], [8]], range(4))), services_of(WORDS))
     table = in_batch_table(rows_of(2, 0, [0, 1]), rows_of(2, 1, [77, 2]))
     edited = FalseNegative(by=["reference"], margin=2.0)(table, batch_with(companion))
     assert edited.log_weight.tolist() == [[0, 0], [0, 0]]  # 77 is no text of the data, and so no negative to judge
