@@ -20,6 +20,7 @@ from sentemb.data.vector_files import open_npy, read_parquet, vectors_of_texts
 from sentemb.encoder.digest import bytes_of, fingerprint
 from sentemb.errors import DataError, RecipeError
 from sentemb.maths.principal import principal_axes
+from sentemb.maths.similarity import at_least_float32
 from sentemb.parts import Count
 from sentemb.types import UNKNOWN, Build, Examples, Rows, SentenceModule, Services, Tokens, Vectors
 
@@ -184,7 +185,7 @@ class Reference(FrozenEncoder):
         if encoded is None:
             raise RecipeError(f"companion {self.name}: encodes anchors and positives, not {view}; set precompute = "
                               "true")
-        return encoded.float(), torch.ones(len(encoded), dtype=torch.bool, device=encoded.device)
+        return at_least_float32(encoded), torch.ones(len(encoded), dtype=torch.bool, device=encoded.device)
 
     def lookup(self, text: Int[Tensor, " k"]) -> tuple[Float[Tensor, "k d"], Bool[Tensor, " k"]]:
         """Embeddings by content hash of the texts that it knows, and which of them are there."""
