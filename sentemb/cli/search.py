@@ -30,6 +30,8 @@ def search(
     hybrid: Annotated[bool, typer.Option("--hybrid", help="search by meaning and by words, fused by ranks")] = False,
     diverse: Annotated[float | None, typer.Option(
         min=0, max=1, help="results unlike one another; 1 cares for relevance only, 0 for diversity only")] = None,
+    cover: Annotated[str | None, typer.Option(metavar="FIELD", help="examples for a prompt: the nearest of every value "
+                                              "of FIELD, e.g. label, before a second of any")] = None,
     within: Annotated[float | None, typer.Option(
         help="all results at least this similar (index of distances: at most this far), instead of -k")] = None,
     more_like: Annotated[list[str] | None, typer.Option(
@@ -38,26 +40,37 @@ def search(
         metavar="TEXT", help="documents like all texts so given; repeatable")] = None,
     unlike: Annotated[list[str] | None, typer.Option(
         metavar="TEXT", help="with --like: and unlike all texts so given; repeatable")] = None,
+    expand: Annotated[str | None, typer.Option(metavar="prf:N,T", help="widen queries by their N first results: their "
+                                               "mean, and with words T words of theirs")] = None,
     rerank: Annotated[str | None, typer.Option(metavar="MODEL", help="cross-encoder that orders the best 5·k")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="where the model of the index is now")] = None,
     precision: Annotated[str | None, typer.Option(help="number format of encoding; default the index's")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=(
         "effort=N (nprobe or efSearch), mapped=true (vectors stay on disk), verify=false (no checksums)"))] = None,
+    template: Annotated[str | None, typer.Option(metavar="TEXT", help="print each result so, the best one last, e.g. "
+                                                 "'{text} -> {label}'; also {id}, {score}, metadata")] = None,
     json: Json = False,
 ) -> None:
     """Find documents by meaning, by words, or by both."""
+    from sentemb.errors import SearchError
     from sentemb.search import SearchIndex
+    from sentemb.search.query.expansion import Feedback
 
     settings = settings_of(set_ or (), {"effort": int, "mapped": bool, "verify": bool})
     effort = settings.pop("effort", None)
     _check_together(
         ways={"QUERY": bool(queries or file), "--more-like": bool(more_like), "--like": bool(like)},
-        kinds={"--words": words, "--hybrid": hybrid, "--diverse": diverse is not None, "--within": within is not None},
-        further={"--set effort": effort is not None, "--rerank": rerank is not None}, is_unlike=bool(unlike),
+        kinds={"--words": words, "--hybrid": hybrid, "--diverse": diverse is not None, "--within": within is not None,
+               "--cover": cover is not None},
+        further={"--set effort": effort is not None, "--rerank": rerank is not None, "--expand": expand is not None},
+        is_unlike=bool(unlike),
     )
+    feedback = None if expand is None else Feedback.of(expand)
+    if template is not None and json:
+        raise SearchError("--template and --json are two forms of output; take one")
     texts = _texts(queries or [], file)
     opened = SearchIndex.open(index, encoder=model, precision=precision, **settings)
-    show = partial(_show, opened, where, json)
+    show = partial(_show, opened, where, json, template)
     if more_like:
         show(zip(more_like, opened.similar_to(more_like, k, where=where), strict=True))
         return
@@ -74,15 +87,17 @@ def search(
     def answer(texts: list[str]) -> Iterable[tuple[str, list[Hit]]]:
         count = k if score is None else 5 * k
         if words:
-            lists = opened.by_words(texts, count, where=where)
+            lists = opened.by_words(texts, count, where=where, expand=feedback)
         elif hybrid:
-            lists = opened.hybrid(texts, count, where=where)
+            lists = opened.hybrid(texts, count, where=where, expand=feedback)
+        elif cover is not None:
+            lists = opened.demonstrations(texts, count, cover=cover, where=where)
         elif within is not None:
             lists = opened.within(texts, within, where=where)
         elif diverse is not None:
             lists = opened.diverse(texts, count, weight=diverse, where=where)
         else:
-            lists = opened.search(texts, count, where=where, effort=effort)
+            lists = opened.search(texts, count, where=where, effort=effort, expand=feedback)
         if score is not None:
             lists = [opened.rerank(text, hits, score, k) for text, hits in zip(texts, lists, strict=True)]
         return zip(texts, lists, strict=True)
@@ -130,21 +145,51 @@ def _check_together(
         raise SearchError(f"{(chosen + extra)[0]} is for queries; it does not go with {asked[0]}")
     if chosen and "--set effort" in extra:
         raise SearchError(f"--set effort does not go with {chosen[0]}, which looks as hard as the index was tuned to")
+    if chosen and chosen[0] not in ("--words", "--hybrid") and "--expand" in extra:
+        raise SearchError(f"--expand does not go with {chosen[0]}; it is for plain search, --words and --hybrid")
 
 
-def _show(index: SearchIndex, where: str | None, as_json: bool, results: Iterable[tuple[str, list[Hit]]]) -> None:
+def filled(template: str, hit: Hit) -> str:
+    """The template with ``{id}``, ``{score}``, ``{text}`` and ``{FIELD}`` of the metadata filled in.
+
+    Raises: SearchError: the document has no such field; names it.
+    """
+    import re
+
+    from sentemb.errors import SearchError, did_you_mean
+
+    values = {**hit.metadata, "id": hit.id, "score": f"{hit.score:.4f}", "text": hit.text or ""}
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            close = did_you_mean(match[1], values)
+            raise SearchError(f'--template: document {hit.id!r} has no field "{match[1]}"{close}')
+        return str(values[match[1]])
+
+    return re.sub(r"\{(\w+)\}", value, template)
+
+
+def _show(
+    index: SearchIndex, where: str | None, as_json: bool, template: str | None,
+    results: Iterable[tuple[str, list[Hit]]],
+) -> None:
     """Print results; where a filter left none because no document can satisfy it, say why instead."""
     from pydantic_core import to_json
 
     from sentemb.errors import SearchError
+    from sentemb.search.query.explanation import why_nothing
 
     results = list(results)
     is_empty = len(index) and not any(hits for _, hits in results)
-    if is_empty and (reason := index.why_nothing(where)):
+    if is_empty and (reason := why_nothing(index.generation, where)):
         raise SearchError(f"filter {where!r}: {reason}")
     for query, hits in results:
         if as_json:
             typer.echo(to_json({"query": query, "hits": hits}))
+            continue
+        if template is not None:  # what a prompt says last is remembered best, so the nearest comes last
+            for hit in reversed(hits):
+                typer.echo(filled(template, hit))
             continue
         typer.echo(query)
         for hit in hits:

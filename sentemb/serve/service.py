@@ -20,6 +20,7 @@ from sentemb.data.tokens import text_hashes
 from sentemb.encoder import Encoder
 from sentemb.errors import SentembError
 from sentemb.search import Hit, SearchIndex
+from sentemb.search.query.explanation import why_nothing
 from sentemb.search.query.searcher import Reranker
 from sentemb.search.store.manifest import read
 from sentemb.serve.batching import Batcher, Overloaded
@@ -229,7 +230,7 @@ class Service:
             ms = round(1000 * (time.perf_counter() - start), 1)
             answer: dict[str, Any] = {"index": name, "ms": ms, "hits": hits}
             if not hits and request.where:
-                answer["reason"] = await run_in_threadpool(index.why_nothing, request.where)
+                answer["reason"] = await run_in_threadpool(why_nothing, index.generation, request.where)
             if request.map:
                 landscape = await self.map(name)
                 vectors = await run_in_threadpool(_vectors, index, request, question)

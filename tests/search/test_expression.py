@@ -12,6 +12,7 @@ from toy import vectors
 
 from sentemb.errors import SearchError
 from sentemb.search import SearchIndex
+from sentemb.search.query.explanation import why_nothing
 from sentemb.search.query.expression import condition
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
@@ -118,14 +119,14 @@ def test_what_is_no_filter(where: Any) -> None:
 
 
 def test_unknown_fields_are_told(index: SearchIndex) -> None:
-    told = index.why_nothing('yeer > 3 and text contains "x" and lang = "en"')
+    told = why_nothing(index.generation, 'yeer > 3 and text contains "x" and lang = "en"')
     assert told is not None
     assert told.startswith('no document has the field "yeer"; known: ')
     assert told.endswith("did you mean year?")
-    assert index.why_nothing({"year": 1, "nope": 2}) is not None
-    assert index.why_nothing("year > 3 or draft = true and id = 1") is None
-    assert index.why_nothing('"x" in tags and nested.deep = 9 and lang = null') is None
-    assert index.why_nothing(None) is None
+    assert why_nothing(index.generation, {"year": 1, "nope": 2}) is not None
+    assert why_nothing(index.generation, "year > 3 or draft = true and id = 1") is None
+    assert why_nothing(index.generation, '"x" in tags and nested.deep = 9 and lang = null') is None
+    assert why_nothing(index.generation, None) is None
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_unknown_fields_are_told(index: SearchIndex) -> None:
      ({"draft": "true"}, '"draft" holds true or false, and the filter compares it with text')],
 )  # fmt: skip
 def test_values_of_another_type_are_told(index: SearchIndex, where: Any, message: str) -> None:
-    assert index.why_nothing(where) == message
+    assert why_nothing(index.generation, where) == message
 
 
 @settings(deadline=None, max_examples=200)

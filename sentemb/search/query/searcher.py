@@ -11,7 +11,8 @@ import numpy as np
 from sentemb.errors import SearchError, did_you_mean
 from sentemb.maths.neighbours import merged, nothing, ordered, without_own
 from sentemb.search.query.diversity import marginal
-from sentemb.search.query.expression import OWN, Where, comparisons_of, condition
+from sentemb.search.query.expansion import Feedback
+from sentemb.search.query.expression import Where, condition
 from sentemb.search.query.words import Bm25, fuse
 from sentemb.search.store.documents import Condition, Id
 from sentemb.search.store.embedding import check_model, encode, load_encoder
@@ -21,8 +22,7 @@ from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Embedder, Hits
 
 Queries = str | Sequence[str] | Vectors
-_KINDS = {"text": "text", "integer": "numbers", "real": "numbers", "true": "true or false", "false": "true or false",
-          "array": "lists", "object": "fields of its own"}
+Expand = Feedback | None  # None: the query as it is
 Reranker = Callable[[list[tuple[str, str]]], Any]  # (query, text) pairs to one score each
 
 
@@ -64,20 +64,26 @@ class Searcher:
         self._encoder = encoder
 
     @overload
-    def search(self, queries: str, k: int = 10, *, where: Where = None, effort: int | None = None) -> list[Hit]: ...
+    def search(
+        self, queries: str, k: int = 10, *, where: Where = None, effort: int | None = None, expand: Expand = None
+    ) -> list[Hit]: ...
     @overload
     def search(
         self, queries: list[str] | tuple[str, ...] | Vectors, k: int = 10, *, where: Where = None,
-        effort: int | None = None,
+        effort: int | None = None, expand: Expand = None,
     ) -> list[list[Hit]]: ...
-    def search(self, queries: Queries, k: int = 10, *, where: Where = None, effort: int | None = None) -> Any:
+    def search(
+        self, queries: Queries, k: int = 10, *, where: Where = None, effort: int | None = None, expand: Expand = None
+    ) -> Any:
         """The k best documents of every query, best first (fewer where there are fewer); one text gives one list.
 
         Args:
             effort: how hard to look (nprobe, efSearch); by default what the index was tuned to.
+            expand: move the queries towards their first results, and search again.
         """
-        generation = self.generation
-        hits = generation.hits(search(generation, self._vectors(queries), k, condition=condition(where), effort=effort))
+        generation, filter_ = self.generation, condition(where)
+        vectors = self._expanded(generation, self._vectors(queries), filter_, expand)
+        hits = generation.hits(search(generation, vectors, k, condition=filter_, effort=effort))
         return hits[0] if isinstance(queries, str) else hits
 
     def search_positions(
@@ -86,21 +92,31 @@ class Searcher:
         """``search`` without documents: positions (queries, k) in ``generation``, whose ``hits`` fetches them."""
         return search(self.generation, vectors, k, condition=condition(where), effort=effort)
 
-    def by_words(self, queries: Sequence[str], k: int = 10, *, where: Where = None) -> list[list[Hit]]:
-        """The k best documents of every query by the words that they share with it (BM25)."""
-        generation = self.generation
-        return generation.hits(self._by_words(generation, queries, k, condition(where)))
+    def by_words(
+        self, queries: Sequence[str], k: int = 10, *, where: Where = None, expand: Expand = None
+    ) -> list[list[Hit]]:
+        """The k best documents of every query by the words that they share with it (BM25).
 
-    def hybrid(self, queries: Sequence[str], k: int = 10, *, where: Where = None, pool: int = 100) -> list[list[Hit]]:
+        Args:
+            expand: add words of the first results, and search again.
+        """
+        generation = self.generation
+        return generation.hits(self._by_words(generation, queries, k, condition(where), expand))
+
+    def hybrid(
+        self, queries: Sequence[str], k: int = 10, *, where: Where = None, pool: int = 100, expand: Expand = None
+    ) -> list[list[Hit]]:
         """Search by meaning and by words, fused by reciprocal ranks, whose scores the hits carry.
 
         Args:
             pool: results of either that are fused.
+            expand: widen either search by its own first results.
         """
         check_k(k)
         generation, filter_, pool = self.generation, condition(where), max(pool, k)
-        meaning = search(generation, self._vectors(queries), pool, condition=filter_)
-        words = self._by_words(generation, queries, pool, filter_)
+        vectors = self._expanded(generation, self._vectors(queries), filter_, expand)
+        meaning = search(generation, vectors, pool, condition=filter_)
+        words = self._by_words(generation, queries, pool, filter_, expand)
         return generation.hits(fuse([meaning.ids, words.ids], min(k, generation.manifest.rows)))
 
     def diverse(
@@ -131,6 +147,34 @@ class Searcher:
             picked = marginal(relevance, generation.vectors_at(ids), hits.ids.shape[1], weight)
             hits.ids[query, : len(picked)], hits.scores[query, : len(picked)] = ids[picked], relevance[picked]
         return generation.hits(hits)
+
+    def demonstrations(
+        self, queries: Sequence[str], k: int = 8, *, cover: str, weight: float = 1, pool: int = 100, where: Where = None
+    ) -> list[list[Hit]]:
+        """Labelled examples for a prompt: the nearest of every label before a second of any, never the query's own text.
+
+        Args:
+            cover: the metadata field that is to be covered, e.g. "label".
+            weight: as in ``diverse``; 1 cares for nearness only.
+            pool: nearest documents to choose from.
+
+        Source: the idea of retrieved demonstrations. Deviations: covering labels is ours.
+        """
+        check_k(k)
+        generation = self.generation
+        self._check_similarity("demonstrations")
+        fields = {name for segment in generation.segments for name in segment.documents.fields()}
+        if cover not in fields:
+            raise SearchError(f'no document has the field "{cover}"{did_you_mean(cover, fields)}')
+        candidates = search(generation, self._vectors(queries), max(pool, k) + 1, condition=condition(where))
+        lists: list[list[Hit]] = []
+        for query, ids, hits in zip(queries, candidates.ids, generation.hits(candidates), strict=True):
+            others = [i for i, hit in enumerate(hits) if (hit.text or "").strip() != query.strip()]
+            labels = [str(hits[i].metadata.get(cover)) for i in others]
+            relevance = candidates.scores[len(lists)][others]
+            order = marginal(relevance, generation.vectors_at(ids[others]), k, weight, labels) if others else []
+            lists.append([hits[others[i]] for i in order])
+        return lists
 
     def within(
         self, queries: Queries, threshold: float, *, where: Where = None, most: int = 10_000
@@ -215,21 +259,6 @@ class Searcher:
         order = np.argsort(-values, kind="stable")[:k]
         return [replace(hits[i], score=float(values[i])) for i in order.tolist()]
 
-    def why_nothing(self, where: Where) -> str | None:
-        """Why a filter finds nothing: it names what no document has, or compares it with what it never is."""
-        documents = [segment.documents for segment in self.generation.segments]
-        for name, value in comparisons_of(where):
-            if name in OWN:
-                continue
-            kinds = {_KINDS[kind] for part in documents for kind in part.kinds_of(name) if kind != "null"}
-            if not kinds and not any(part.kinds_of(name) for part in documents):
-                known = {field for part in documents for field in part.fields()}
-                return f'no document has the field "{name}"{did_you_mean(name, {*known, *OWN})}'
-            compared = "true or false" if isinstance(value, bool) else "text" if isinstance(value, str) else "numbers"
-            if value is not None and kinds and not kinds & {compared, "lists"}:
-                return f'"{name}" holds {" and ".join(sorted(kinds))}, and the filter compares it with {compared}'
-        return None
-
     def vectors_of_texts(self, texts: Sequence[str]) -> Vectors:
         """Query vectors of texts, (texts, dimension)."""
         return self.generation.rule.apply(self._vectors(texts), "queries")
@@ -245,12 +274,28 @@ class Searcher:
         if self.generation.manifest.metric == "l2":
             raise SearchError(f"{what} need a similarity (cosine or dot); this index measures l2")
 
-    def _by_words(self, generation: Generation, queries: Sequence[str], k: int, filter_: Condition | None) -> Hits:
+    def _expanded(
+        self, generation: Generation, vectors: Vectors, filter_: Condition | None, expand: Expand
+    ) -> Vectors:
+        if expand is None or not expand.documents:
+            return vectors
+        queries = generation.rule.apply(vectors, "queries")
+        return expand.vectors(generation, queries, search(generation, queries, expand.documents, condition=filter_))
+
+    def _by_words(
+        self, generation: Generation, queries: Sequence[str], k: int, filter_: Condition | None,
+        expand: Expand = None,
+    ) -> Hits:
         check_k(k)
         words = self._words
         if words is None or words[0] is not generation:
             if len(generation) and not any(segment.documents.has_texts for segment in generation.segments):
                 raise SearchError(f"{generation.folder}: searching for words needs texts, and this index keeps none")
             words = self._words = generation, Bm25([segment.documents.words for segment in generation.segments])
-        return words[1].top(queries, k, [segment.allowed(filter_) for segment in generation.segments])
+        bm25, allowed = words[1], [segment.allowed(filter_) for segment in generation.segments]
+        if expand is None or not (expand.documents and expand.terms):
+            return bm25.top(queries, k, allowed)
+        first = generation.hits(bm25.top(queries, expand.documents, allowed))
+        widened = [expand.words(bm25, query, hits) for query, hits in zip(queries, first, strict=True)]
+        return bm25.top(widened, k, allowed)
 

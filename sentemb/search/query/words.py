@@ -38,22 +38,29 @@ class Bm25:
         mean = max(sum(segment.total for segment in segments) / max(self.rows, 1), 1e-9)
         self._norms = [K1 * (1 - B + B / mean * segment.lengths) for segment in segments]
 
-    def top(self, queries: Sequence[str], k: int, allowed: Sequence[NDArray[np.bool_] | None] = ()) -> Hits:
+    def words(self, text: str) -> Counter[str]:
+        """The words of a text, and how often it has each."""
+        return Counter(self.segments[0].rule.words(text)) if self.segments else Counter()
+
+    def top(
+        self, queries: Sequence[str | Counter[str]], k: int, allowed: Sequence[NDArray[np.bool_] | None] = ()
+    ) -> Hits:
         """The k best documents of every query, numbered over all segments; places that words cannot fill have id -1.
 
         Args:
+            queries: texts, or their words.
             allowed: for every segment, the rows that may be among them; None: all.
         """
         best = nothing(len(queries), min(k, self.rows), "dot")
         for number, query in enumerate(queries):
-            hits = self._best(query, best.ids.shape[1], allowed or [None] * len(self.segments))
+            words = self.words(query) if isinstance(query, str) else query
+            hits = self._best(words, best.ids.shape[1], allowed or [None] * len(self.segments))
             best.ids[number], best.scores[number] = hits.ids[0], hits.scores[0]
         return best
 
-    def _best(self, query: str, k: int, allowed: Sequence[NDArray[np.bool_] | None]) -> Hits:
+    def _best(self, words: Counter[str], k: int, allowed: Sequence[NDArray[np.bool_] | None]) -> Hits:
         results, first = [nothing(1, k, "dot")], 0
-        words = Counter(self.segments[0].rule.words(query)) if self.segments else Counter[str]()
-        weights = {word: times * self._idf(word) for word, times in words.items()}
+        weights = {word: times * self.idf(word) for word, times in words.items()}
         for number, segment in enumerate(self.segments):
             scores = np.zeros(segment.rows, dtype=np.float32)
             for word, weight in weights.items():
@@ -68,7 +75,8 @@ class Bm25:
             first += segment.rows
         return merged(results, k, "dot")
 
-    def _idf(self, word: str) -> float:
+    def idf(self, word: str) -> float:
+        """How rare a word is."""
         holding = sum(segment.rows_with(word) for segment in self.segments)
         return math.log(1 + (self.rows - holding + 0.5) / (holding + 0.5))
 
