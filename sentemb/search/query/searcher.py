@@ -151,20 +151,18 @@ class Searcher:
     def demonstrations(
         self, queries: Sequence[str], k: int = 8, *, cover: str, weight: float = 1, pool: int = 100, where: Where = None
     ) -> list[list[Hit]]:
-        """Labelled examples for a prompt: the nearest of every label before a second of any, never the query's own text.
+        """Labelled examples for prompts: the nearest of every label before a second of any, never the query's own text.
 
         Args:
             cover: the metadata field that is to be covered, e.g. "label".
             weight: as in ``diverse``; 1 cares for nearness only.
             pool: nearest documents to choose from.
-
         Source: the idea of retrieved demonstrations. Deviations: covering labels is ours.
         """
         check_k(k)
         generation = self.generation
         self._check_similarity("demonstrations")
-        fields = {name for segment in generation.segments for name in segment.documents.fields()}
-        if cover not in fields:
+        if cover not in (fields := {name for part in generation.segments for name in part.documents.fields()}):
             raise SearchError(f'no document has the field "{cover}"{did_you_mean(cover, fields)}')
         candidates = search(generation, self._vectors(queries), max(pool, k) + 1, condition=condition(where))
         lists: list[list[Hit]] = []
