@@ -99,6 +99,22 @@ class Examples:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Frame:
+    """A template's token ids before and behind the text, special tokens included."""
+
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.begin) + len(self.end)
+
+    def room_in(self, column: TokenColumn) -> NDArray[np.int64]:
+        """How many tokens the text takes in every row that was written in this template."""
+        # where a word of the text and one of the template became one token, there may be fewer than the template's
+        return np.maximum(column.lengths - len(self), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """What is encoded (or only read) for every example under one name."""
 
@@ -106,6 +122,7 @@ class View:
     ids: NDArray[np.int64]  # (rows,) example ids the texts come from
     targets: NDArray[np.int32] | None = None  # flat like column.flat: original token, or -100 where none is asked
     dropout: float | None = None  # rate of the backbone's dropout while this view is encoded; None: the backbone's own
+    minus: Frame | None = None  # the template whose own vector, without a text, is subtracted from the pooled rows
 
 
 Views = Mapping[str, View]  # "anchor", "positive", "negative_1", …, and copies such as "anchor.masked"
@@ -236,6 +253,14 @@ class LoadEncoder(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What a part of a training step takes beside the encoder."""
+
+    parameters: int = 0
+    activation_bytes: float = 0.0  # that backward needs
+
+
+@dataclass(frozen=True, kw_only=True)
 class Build:
     """What a part may use when its modules are made, after the recipe was validated."""
 
@@ -297,6 +322,10 @@ class Component(Part, nn.Module):
     def files(self) -> tuple[str, ...]:
         """Paths of the files that it reads beside the data, for ``sentemb check``."""
         return ()
+
+    def footprint(self, *, hidden: int, vocabulary: int, texts: int, tokens: int) -> Footprint:
+        """Memory of large layers of its own, for ``sentemb check``; ``texts`` are a batch's, of one view."""
+        return Footprint()
 
     def faults(self, recipe: Mapping[str, Any]) -> list[str]:
         """What is wrong with it among the other fields of a recipe (by name; those that are wrong are absent)."""

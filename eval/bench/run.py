@@ -20,6 +20,7 @@ BENCHMARKS = {
     "index_quality": "nDCG@10 and recall@10 of every kind of index on SciFact and NFCorpus",
     "mined": "training with mined negatives against in-batch ones, SciFact train to test",
     "rerank": "rerankers by supervised fine-tuning and by contrast, SciFact train to test",
+    "templates": "STS of an untuned masked-language model: poolings against the mask of a template",
     "objectives": "every objective's share of a training step, beside plain InfoNCE",
     "memory": "peak memory and time of training steps, with chunks (GradCache) and without",
     "mine": "hard-negative mining: ours, sentence-transformers",

@@ -20,7 +20,8 @@ def encode(
     model: Model = DEFAULT_MODEL,
     text_column: TextColumn = None,
     split: Split = None,
-    prompt: Annotated[str | None, typer.Option(help="put in front of every text")] = None,
+    prompt: Annotated[str | None, typer.Option(
+        help='put in front of every text, or a template: "… {text} … {mask} …"')] = None,
     prompt_name: Annotated[str | None, typer.Option(help="one of the model's named prompts, e.g. query")] = None,
     precision: Precision = "auto",
     normalise: Annotated[bool | None, typer.Option(

@@ -19,6 +19,7 @@ from sentemb.data.formats import BLOCK, RecordBlock, arrow_blocks, row_blocks
 from sentemb.data.roles import ROLES, is_role
 from sentemb.data.sources import HUB_ID, Format, source_blocks
 from sentemb.data.table import Table, read_table
+from sentemb.data.templates import Template
 from sentemb.errors import DataError, did_you_mean
 from sentemb.parts import Count, Part, Positive
 
@@ -45,7 +46,8 @@ class DataSource(Part, room="sources"):
             ``anchor`` and its like by name, else by order (see ``roles_of``).
         max_rows: only the first rows.
         max_tokens: longest text in tokens, special tokens included; longer ones are cut.
-        prefixes: role -> what is put in front of its texts, e.g. ``{ anchor = "query: " }``.
+        prefixes: role -> what is put in front of its texts, e.g. ``{ anchor = "query: " }``, or a template that they
+            are written into, ``{ anchor = 'This sentence : "{text}" means {mask} .' }``.
         skip_faulty: leave malformed rows out instead of refusing the data.
     """
 
@@ -63,6 +65,11 @@ class DataSource(Part, room="sources"):
         for role in (*self.columns, *self.prefixes):
             if not is_role(role):
                 raise ValueError(f'"{role}" is no column role{did_you_mean(role, ROLES)}')
+        for role, prompt in self.prefixes.items():
+            try:
+                Template.read(prompt)
+            except ValueError as error:
+                raise ValueError(f"prefixes.{role}: {error}") from None
 
     @property
     def sources(self) -> Mapping[str, DataSource]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Annotated, Any, Protocol
@@ -16,6 +16,7 @@ from pydantic import AfterValidator
 from sentemb.data.data_source import DataSource
 from sentemb.data.orders import BatchOrder, Deal
 from sentemb.data.repeated_texts import RowNumbers
+from sentemb.data.table import Table
 from sentemb.data.tokens import TextTokeniser, concatenate, tokenise
 from sentemb.data.turns import Floor, Supply, Turns
 from sentemb.errors import DataError
@@ -101,8 +102,11 @@ class TrainingTokeniser(TextTokeniser, Protocol):
         ...
 
 
-def load_examples(data: DataSource, tokeniser: TrainingTokeniser, *, keep_texts: bool = False) -> Examples:
-    """The tokenised examples of all sources, one source after the other.
+def load_examples(
+    data: DataSource, tokeniser: TrainingTokeniser, *, keep_texts: bool = False,
+    reader_of: Callable[[str], Callable[[Table, TextTokeniser], Examples]] = lambda _: tokenise,
+) -> Examples:
+    """The tokenised examples of all sources, one source after the other; ``reader_of`` a source tokenises its table.
 
     A text that a source has no column for is a row without tokens whose hash is ``UNKNOWN``; a batch has only the
     columns of its source. ``keep_texts`` gives the texts too.
@@ -111,7 +115,7 @@ def load_examples(data: DataSource, tokeniser: TrainingTokeniser, *, keep_texts:
     for name, source in data.sources.items():
         cut = tokeniser if source.max_tokens is None else tokeniser.cut_to(source.max_tokens)
         table = source.load()
-        examples = tokenise(table, cut)
+        examples = reader_of(name)(table, cut)
         parts[name] = replace(examples, texts=table.columns) if keep_texts else examples
     return joined(parts) if isinstance(data, Mixture) else parts[""]
 

@@ -32,7 +32,7 @@ class Table:
     weight: NDArray[np.float32] | None = None  # (rows,) how much the row counts
     negative_scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text role -> (rows,), as score
     grades: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text role -> (rows,) relevance
-    prefixes: Mapping[str, str] = field(default_factory=dict)  # role -> what is put in front of its texts
+    prefixes: Mapping[str, str] = field(default_factory=dict)  # role -> the prompt or template of its texts
     source: str = ""  # for messages
     skipped: int = 0  # faulty rows that were left out, where that was asked for
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sentemb.data.table import Table
+from sentemb.data.templates import Template
 from sentemb.errors import DataError
 from sentemb.files import atomic_file, cache_dir
 from sentemb.progress import Progress
-from sentemb.types import Examples, TokenColumn, Tokens
+from sentemb.types import Examples, Frame, TokenColumn, Tokens
 
 _CHUNK = 16_384  # texts between two movements of the progress bar
 CACHE_BYTES = 10 * 2**30  # what token ids on disk may take together
@@ -67,12 +68,17 @@ def text_hashes(texts: Sequence[str]) -> NDArray[np.int64]:
 
 
 # ---------------------------------------------------------------------------------------------- token ids
+@runtime_checkable
 class TextTokeniser(Protocol):
     """What turns texts into token ids, special tokens included, cut to ``max_tokens``."""
 
     max_tokens: int
 
-    def __call__(self, texts: list[str]) -> TokenColumn: ...
+    def __call__(self, texts: list[str], template: Template | None = None) -> TokenColumn: ...
+
+    def frame(self, template: Template) -> Frame:
+        """The template's token ids without a text."""
+        ...
 
     def fingerprint(self) -> str:
         """Equal for tokenizers that give equal ids, apart from ``max_tokens``."""
@@ -80,9 +86,10 @@ class TextTokeniser(Protocol):
 
 
 def tokenise(table: Table, tokeniser: TextTokeniser) -> Examples:
-    """Token ids of all columns. A text that recurs, in whichever row or column, is tokenised once.
+    """Token ids of all columns, each in its template. A text that recurs in columns of one template, in whichever row
+    or column, is tokenised once.
 
-    ``TokenColumn.text`` holds the hashes of the texts without their prefix: a query and a document of the same words
+    ``TokenColumn.text`` holds the hashes of the texts without their template: a query and a document of the same words
     are the same text. Many texts' ids are kept in ``tokens`` in sentemb's cache folder.
 
     Raises: DataError for a text of which the tokenizer leaves nothing.
@@ -91,45 +98,45 @@ def tokenise(table: Table, tokeniser: TextTokeniser) -> Examples:
     if unknown:
         known = ", ".join(table.columns)
         raise DataError(f"{table.source}: prefixes for {', '.join(sorted(unknown))}; columns: {known}")
-    texts = (
-        [table.prefixes[role] + text for text in column] if role in table.prefixes else column
-        for role, column in table.columns.items()
-    )
-    unique = distinct(chain.from_iterable(texts))
-    tokens = _tokens_of(unique.values, tokeniser)
-    empty = np.flatnonzero(tokens.lengths == 0)
-    if len(empty):
-        where = ", ".join(str(row % len(table) + 1) for row in unique.first[empty[:10]])
-        raise DataError(f"{table.source}: the tokenizer leaves nothing of {len(empty)} texts, e.g. of row {where}")
-    rows_of = np.split(unique.position, len(table.columns))
-    columns = {role: tokens.take(rows) for role, rows in zip(table.columns, rows_of, strict=True)}
-    columns |= {role: replace(columns[role], text=text_hashes(table.columns[role])) for role in table.prefixes}
-    ids = np.arange(len(table), dtype=np.int64)
+    columns: dict[str, TokenColumn] = {}
+    for prompt in dict.fromkeys(table.prefixes.get(role) for role in table.columns):
+        roles = [role for role in table.columns if table.prefixes.get(role) == prompt]
+        unique = distinct(chain.from_iterable(table.columns[role] for role in roles))
+        tokens = _tokens_of(unique.values, tokeniser, prompt)
+        empty = np.flatnonzero(tokens.lengths == 0)
+        if len(empty):
+            where = ", ".join(str(row % len(table) + 1) for row in unique.first[empty[:10]])
+            raise DataError(f"{table.source}: the tokenizer leaves nothing of {len(empty)} texts, e.g. of row {where}")
+        rows_of = np.split(unique.position, len(roles))
+        columns |= {role: tokens.take(rows) for role, rows in zip(roles, rows_of, strict=True)}
     return Examples(
-        ids=ids, columns=columns, label=table.label, levels=table.levels, score=table.score, margin=table.margin,
-        weight=table.weight, negative_scores=table.negative_scores, grades=table.grades,
+        ids=np.arange(len(table), dtype=np.int64), columns={role: columns[role] for role in table.columns},
+        label=table.label, levels=table.levels, score=table.score, margin=table.margin, weight=table.weight,
+        negative_scores=table.negative_scores, grades=table.grades,
     )
 
 
-def _tokens_of(texts: list[str], tokeniser: TextTokeniser) -> TokenColumn:
+def _tokens_of(texts: list[str], tokeniser: TextTokeniser, prompt: str | None) -> TokenColumn:
     hashes = text_hashes(texts)
     if len(texts) < CACHED_FROM:
-        return replace(_in_chunks(texts, tokeniser), text=hashes)
-    digest = hashlib.sha256(f"sentemb tokens 2\0{tokeniser.fingerprint()}\0{tokeniser.max_tokens}\0".encode())
+        return replace(_in_chunks(texts, tokeniser, prompt), text=hashes)
+    facts = f"sentemb tokens 3\0{tokeniser.fingerprint()}\0{tokeniser.max_tokens}\0{prompt or ''}\0"
+    digest = hashlib.sha256(facts.encode())
     digest.update(hashes.astype("<i8").tobytes())
     entry = cache_dir() / "tokens" / f"{digest.hexdigest()}.npz"
     column = load_tokens(entry, hashes)
     if column is None:
-        column = replace(_in_chunks(texts, tokeniser), text=hashes)
+        column = replace(_in_chunks(texts, tokeniser, prompt), text=hashes)
         store_tokens(entry, column)
     return column
 
 
-def _in_chunks(texts: list[str], tokeniser: TextTokeniser) -> TokenColumn:
+def _in_chunks(texts: list[str], tokeniser: TextTokeniser, prompt: str | None) -> TokenColumn:
+    template = () if prompt is None else (Template.read(prompt),)
     chunks: list[TokenColumn] = []
     with Progress("tokenising", total=len(texts), unit="texts", enabled=len(texts) > _CHUNK) as bar:
         for start in range(0, len(texts), _CHUNK):
-            chunks.append(tokeniser(texts[start : start + _CHUNK]))
+            chunks.append(tokeniser(texts[start : start + _CHUNK], *template))
             bar.advance(len(chunks[-1]))
     return concatenate(chunks)
 

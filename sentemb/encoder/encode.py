@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from sentemb.data.templates import Template, empty_rows
 from sentemb.data.tokens import distinct
 from sentemb.encoder.backbone import evaluating, position_limit
 from sentemb.encoder.module import EncoderModule
@@ -26,7 +27,7 @@ from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.errors import ModelError
 from sentemb.machine.resources import keep_freed_memory
 from sentemb.progress import Progress
-from sentemb.types import TokenColumn, Vectors
+from sentemb.types import Frame, TokenColumn, Tokens, Vectors, Vocabulary
 
 _log = logging.getLogger("sentemb")
 
@@ -37,23 +38,22 @@ WINDOW = 32_768  # texts that are tokenised ahead while the ones before them are
 
 
 def encode_texts(
-    texts: Sequence[str], encode: Callable[..., Vectors], tokeniser: Tokeniser, *, prefix: str, width: int,
-    bar: Progress,
+    texts: Sequence[str], encode: Callable[..., Vectors], tokeniser: Tokeniser, *, template: Template | None,
+    empty: EmptyTemplate | None, width: int, bar: Progress,
 ) -> Vectors:
-    """Embeddings (texts, width) of prefix + text, by ``encode_tokens`` with its settings; equal texts are tokenised and
-    computed once."""
+    """Embeddings (texts, width) of texts in a template, by ``encode_tokens`` with its settings; equal texts are
+    tokenised and computed once."""
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise ModelError(f"text {row} is {type(text).__name__}, not a string")
-    cut_before, prompt_tokens = tokeniser.cut_count, tokeniser.prompt_tokens(prefix)
-
-    def tokenise(part: Sequence[str]) -> TokenColumn:
-        return tokeniser([prefix + text for text in part] if prefix else part)
+    cut_before = tokeniser.cut_count
+    prompt_tokens = 0 if template is None or template.after else tokeniser.prompt_tokens(template.before)
 
     unique = distinct(texts)
     out = np.empty((len(texts), width), dtype=np.float32)
-    for start, column in tokenise_ahead(unique.values, tokenise):
-        out[unique.first[start : start + len(column)]] = encode(column, prompt_tokens=prompt_tokens)
+    for start, column in tokenise_ahead(unique.values, lambda part: tokeniser(part, template)):
+        vectors = encode(column, prompt_tokens=prompt_tokens, empty=empty)
+        out[unique.first[start : start + len(column)]] = vectors
     if tokeniser.cut_count > cut_before == 0:
         _log.warning("%d of %d texts are longer than %d tokens and were cut there (Encoder.cut_count counts on)",
                      tokeniser.cut_count, len(texts), tokeniser.max_tokens)
@@ -66,17 +66,21 @@ def encode_texts(
 def encode_tokens(
     module: EncoderModule, run: Runner, column: TokenColumn, *, normalise: bool = True, dim: int | None = None,
     batch_tokens: int | None = None, bar: Progress | None = None, prompt_tokens: int = 0,
+    empty: EmptyTemplate | None = None,
 ) -> Vectors:
     """Embeddings of every row of token ids, by the module in evaluation mode; see ``Encoder.encode``.
 
     Args:
         prompt_tokens: leading tokens of every row that belong to a prompt.
+        empty: of the template that the rows were written in, where its vector is to be subtracted.
     """
     limit, longest = position_limit(module.backbone), column.lengths.max(initial=1)
     if limit is not None and longest > limit:
         raise ModelError(f"a row has {longest} tokens; the backbone's positions end at {limit}")
     if column.lengths.min(initial=1) < 1:
         raise ModelError("a row has no tokens; every row needs at least one")
+    if module.pooling.reads_mask_token:
+        require_mask_tokens(column, module.mask_token)
     device = next(module.parameters()).device
     width = dim or module.exported_width
     out = np.empty((len(column), width), dtype=np.float32)
@@ -87,7 +91,10 @@ def encode_tokens(
     with torch.inference_mode(), evaluating(module), torch.autocast(device.type, enabled=False):
         for begin, end in budget_batches(column.lengths[order], budget):
             batch = order[begin:end]
-            pooled = run(column.take(batch), prompt_tokens).float()
+            rows = column.take(batch)
+            pooled = run(rows, prompt_tokens).float()
+            if empty is not None:
+                pooled = pooled - empty(rows)
             embedding = module.project(pooled, exported=True)[:, :width]
             if normalise:
                 embedding = nn.functional.normalize(embedding, dim=-1)
@@ -95,6 +102,38 @@ def encode_tokens(
             if bar is not None:
                 bar.advance(len(batch))
     return out
+
+
+def require_mask_tokens(column: TokenColumn, mask_token: int | None) -> None:
+    """Raise ``ModelError`` unless every row has exactly one mask token."""
+    masks = np.add.reduceat(column.flat == mask_token, column.offsets[:-1]) if len(column) else np.ones(0)
+    wrong = np.flatnonzero(masks != 1)
+    if len(wrong):
+        raise ModelError(f"text {wrong[0]} has {masks[wrong[0]]} mask tokens; the pooling \"mask\" reads the one of a "
+                         "template: give a prompt with {text} and {mask}")
+
+
+class EmptyTemplate:
+    """``weight`` times the pooled vector of a template without a text, its tokens at the positions that they have
+    around a text of so many tokens; computed once a length, by the module as it is now.
+
+    Source: Jiang et al. 2022, EMNLP (PromptBERT), template denoising, released ``get_delta``.
+    Deviations: positions are kept by tokens that are not attended to, instead of by position numbers.
+    """
+
+    def __init__(self, module: EncoderModule, frame: Frame, vocabulary: Vocabulary, weight: float) -> None:
+        self._module, self._frame, self._vocabulary, self._weight = module, frame, vocabulary, weight
+        self._known: dict[int, torch.Tensor] = {}
+
+    def __call__(self, column: TokenColumn) -> torch.Tensor:
+        """What to subtract from every row's pooled vector, (rows, d)."""
+        lengths = self._frame.room_in(column)
+        device = next(self._module.parameters()).device
+        for length in set(lengths.tolist()) - self._known.keys():  # one by one, so that no other length changes a bit
+            padded = empty_rows([self._frame], np.array([length]), self._vocabulary)
+            tokens = Tokens(input_ids=padded.input_ids.to(device), attention_mask=padded.attention_mask.to(device))
+            self._known[length] = self._weight * self._module.plain(self._module.backbone, tokens)[1][0].float()
+        return torch.stack([self._known[length] for length in lengths.tolist()])
 
 
 def length_order(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import torch
 
+from sentemb.data.templates import Template
 from sentemb.data.tokens import text_hashes
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare
-from sentemb.encoder.encode import encode_texts, encode_tokens, progress_bar
+from sentemb.encoder.encode import EmptyTemplate, encode_texts, encode_tokens, progress_bar
 from sentemb.encoder.heads import HeadChoice
 from sentemb.encoder.layout import whole_folder, write_backbone, write_modules
 from sentemb.encoder.loading import Loaded, load, remember
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice
+from sentemb.encoder.prompting import Prompting, template_of
 from sentemb.encoder.runners.choose import Runner, Runners, comparison_name, weights_state
 from sentemb.encoder.source import locate
 from sentemb.errors import ModelError, did_you_mean
@@ -37,19 +39,19 @@ class Encoder:
     Attributes:
         source: where the model was loaded from.
         precision, is_normalised, default_prompt: of ``encode``, unless told otherwise.
-        prompts: named prefixes.
+        prompts: named prompts: prefixes, or templates with ``{text}`` and ``{mask}``.
+        subtract_empty: how much of the empty template's vector is subtracted from every text's.
         similarity_name: what the model was made for, ``cosine`` or ``dot``.
     """
 
     def __init__(
-        self, loaded: Loaded, *, source: str, precision: Precision, prompts: Mapping[str, str],
-        eight_bits: EightBits | None,
+        self, loaded: Loaded, *, source: str, precision: Precision, prompting: Prompting, eight_bits: EightBits | None,
     ) -> None:
         layout = loaded.layout
         self.tokeniser, self.source, self.precision = loaded.tokeniser, source, precision
         self.is_normalised = layout.is_normalised
-        self.prompts = {**layout.prompts, **prompts}
-        self.default_prompt = layout.default_prompt
+        self.prompts, self.default_prompt = prompting.prompts, prompting.default_prompt
+        self.subtract_empty = prompting.subtract_empty
         self.similarity_name: Similarity = layout.similarity
         self._loaded, self._eight_bits = loaded, eight_bits
         self._digest: tuple[int, str] | None = None  # of which state of the weights
@@ -58,8 +60,8 @@ class Encoder:
     def load(
         cls, source: str | Path, *, pooling: PoolingChoice | None = None, head: HeadChoice | None = None,
         max_tokens: int | None = None, device: str | torch.device | None = None, precision: str = "auto",
-        trust_remote_code: bool = False, prompts: Mapping[str, str] | None = None, revision: str | None = None,
-        layers: Sequence[int] | None = None,
+        trust_remote_code: bool = False, prompts: Mapping[str, str] | None = None, default_prompt: str | None = None,
+        subtract_empty: float | None = None, revision: str | None = None, layers: Sequence[int] | None = None,
     ) -> Encoder:
         """Load a model.
 
@@ -74,7 +76,11 @@ class Encoder:
             precision: of ``encode``: fp32, bf16, fp16 (GPU), or auto: bf16 where this machine multiplies it clearly
                 faster than fp32, else fp32; int8 for a model of ``sentemb quantize``. ``module`` stays in float32.
             trust_remote_code: run Python code that comes with the checkpoint.
-            prompts: added to (and overriding) the checkpoint's named prompts.
+            prompts: added to (and overriding) the checkpoint's named prompts. One with ``{text}`` is a template that
+                texts are written into, ``{mask}`` its mask token (for the pooling ``mask``); others are put in front.
+            default_prompt: the name of the one that ``encode`` uses where none is given; None: the checkpoint's.
+            subtract_empty: how much of the template's own vector, without a text, is subtracted from every text's (0 to
+                1, before the heads); None: as the checkpoint says, else 0.
             revision: branch, tag or commit of a hub repository.
             layers: of the backbone that are kept, from 0 on, in this order: a smaller model to distil into.
 
@@ -88,7 +94,14 @@ class Encoder:
             folder, pooling=pooling, head=head, max_tokens=max_tokens, layers=layers, device=where,
             trust_remote_code=trust_remote_code, dtype=format_of(checked, where, eight_bits)[0],
         )
-        return cls(loaded, source=str(source), precision=checked, prompts=prompts or {}, eight_bits=eight_bits)
+        stored = loaded.layout.prompting
+        prompting = replace(
+            stored, prompts={**stored.prompts, **(prompts or {})},
+            default_prompt=default_prompt or stored.default_prompt,
+            subtract_empty=stored.subtract_empty if subtract_empty is None else subtract_empty,
+        )
+        prompting.check(loaded.module, loaded.tokeniser, str(source))
+        return cls(loaded, source=str(source), precision=checked, prompting=prompting, eight_bits=eight_bits)
 
     @property
     def module(self) -> EncoderModule:
@@ -149,6 +162,7 @@ class Encoder:
                 self._digest = (state, digest_of(self.module, self.tokeniser))
             digest = self._digest[1]
         facts = [self.max_tokens, self.is_normalised, sorted(self.prompts.items()), self.default_prompt]
+        facts += [self.subtract_empty] if self.subtract_empty else []
         facts += [] if (form := self.eight_bits) is None else [form.digest]
         return hashlib.sha256(f"{digest} {facts}".encode()).hexdigest()
 
@@ -166,8 +180,8 @@ class Encoder:
         A vector depends on the model, the text, these arguments and the device; other texts change it by rounding.
 
         Args:
-            texts: strings, or token ids as ``tokenise`` gives them (then no prompt is added).
-            prompt: put in front of every text.
+            texts: strings, or token ids as ``tokenise`` gives them (then no prompt is added, and nothing subtracted).
+            prompt: put in front of every text, or a template that every text is written into, ``"… {text} … {mask}"``.
             prompt_name: one of ``prompts``; neither given: the model's default prompt.
             normalise: to unit length; None: as the model was saved.
             precision: overrides the encoder's.
@@ -176,15 +190,14 @@ class Encoder:
             progress: show a bar; None: for more than 10,000 texts; a ``Progress`` is advanced.
 
         Raises:
-            ModelError: an unknown prompt or precision, or an entry that is no string.
+            ModelError: an unknown prompt or precision, a template that cannot be used, or an entry that is no string.
         """
         if batch_tokens is not None and batch_tokens < 1:
             raise ModelError(f"batch_tokens = {batch_tokens}; it must be at least 1")
         if dim is not None and not 1 <= dim <= self.width:
             raise ModelError(f"dim = {dim}; allowed: 1 to {self.width}")
-        name = self.default_prompt if prompt_name is None else prompt_name
-        if prompt is None and name is not None and name not in self.prompts:
-            raise ModelError(f'prompt_name = "{name}"{did_you_mean(name, self.prompts)}')
+        template = None if isinstance(texts, TokenColumn) else self._template(prompt, prompt_name)
+        empty = None if template is None else self._empty(template)
         run = self._runner(check_precision(precision or self.precision))
         rows = texts if isinstance(texts, TokenColumn) else [texts] if isinstance(texts, str) else list(texts)
         with progress_bar(progress, len(rows)) as bar:
@@ -194,9 +207,24 @@ class Encoder:
             )
             if isinstance(rows, TokenColumn):
                 return encode(rows)
-            prefix = prompt if prompt is not None else "" if name is None else self.prompts[name]
-            vectors = encode_texts(rows, encode, self.tokeniser, prefix=prefix, width=dim or self.width, bar=bar)
+            vectors = encode_texts(rows, encode, self.tokeniser, template=template, empty=empty,
+                                   width=dim or self.width, bar=bar)
         return vectors[0] if isinstance(texts, str) else vectors
+
+    def _template(self, prompt: str | None = None, prompt_name: str | None = None) -> Template | None:
+        """The template of a prompt, of a named one, or of the model's default; None without any."""
+        name = self.default_prompt if prompt_name is None else prompt_name
+        if prompt is None and name is not None:
+            if name not in self.prompts:
+                raise ModelError(f'prompt_name = "{name}"{did_you_mean(name, self.prompts)}')
+            prompt = self.prompts[name]
+        return template_of(prompt, self._loaded.module, self.source)
+
+    def _empty(self, template: Template) -> EmptyTemplate | None:
+        """The template's own vectors, where they are subtracted."""
+        if not self.subtract_empty:
+            return None
+        return EmptyTemplate(self.module, self.tokeniser.frame(template), self.vocabulary, self.subtract_empty)
 
     def encode_query(
         self, texts: str | Iterable[str], *, normalise: bool | None = None, dim: int | None = None,
@@ -239,7 +267,8 @@ class Encoder:
         module = self.module  # complete: what is prepared is saved beside all weights
         other = copy(self)
         other.precision, other._loaded = "auto", replace(self._loaded, runners=Runners())
-        other._eight_bits = prepare(module, self.tokeniser(list(dict.fromkeys(texts))), self.vocabulary)
+        other._eight_bits = prepare(module, self.tokeniser(list(dict.fromkeys(texts)), self._template()),
+                                    self.vocabulary)
         return other
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
@@ -250,11 +279,12 @@ class Encoder:
             NumericError: a weight is NaN or infinite.
         """
         module, eight_bits = self.module, self.eight_bits
+        prompting = Prompting(prompts=self.prompts, default_prompt=self.default_prompt,
+                              subtract_empty=self.subtract_empty)
         with whole_folder(Path(folder)) as temporary:
             write_backbone(temporary, module, self._loaded.carried, dtype)
-            write_modules(temporary, module, is_normalised=self.is_normalised, prompts=self.prompts,
-                          default_prompt=self.default_prompt, similarity=self.similarity_name,
-                          max_tokens=self.max_tokens)
+            write_modules(temporary, module, prompting=prompting, is_normalised=self.is_normalised,
+                          similarity=self.similarity_name, max_tokens=self.max_tokens)
             self.tokeniser.save(temporary)
             if eight_bits is not None:
                 eight_bits.write(temporary)

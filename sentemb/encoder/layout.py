@@ -19,6 +19,7 @@ from sentemb.encoder.backbone import read_json, read_weights, weight_files
 from sentemb.encoder.heads import ACTIVATIONS, Activation, Dense, Head, LayerNorm
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import TOKEN_POOLINGS, LayerMean, Pooling, known_form, make_pooling
+from sentemb.encoder.prompting import Prompting
 from sentemb.errors import ModelError, NumericError, PartError, did_you_mean, first_line
 from sentemb.files import atomic_folder, write_json
 from sentemb.parts import room, to_table
@@ -27,6 +28,7 @@ from sentemb.types import Similarity
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout", "WeightedLayerPooling")
 _THEIRS = "sentence_transformers.models."
 _PREFIX = f"{Prefix.__module__}.{Prefix.__qualname__}"
+_TEMPLATES = "sentemb.encoder.prompting.Templates"
 _WEIGHTS = "model.safetensors"
 
 
@@ -42,8 +44,7 @@ class Layout:
     is_normalised: bool = False
     max_tokens: int | None = None
     lower_case: bool = False
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    default_prompt: str | None = None
+    prompting: Prompting = field(default_factory=Prompting)
     similarity: Similarity = "cosine"
 
 
@@ -79,6 +80,9 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
             layout = replace(layout, is_normalised=True)
         elif path == _PREFIX:
             layout = replace(layout, prefix=(_read_prefix(home / "config.json"), read_weights(home / _WEIGHTS)))
+        elif path == _TEMPLATES:
+            share = float(read_json(home / "config.json")["subtract_empty"])
+            layout = replace(layout, prompting=Prompting(subtract_empty=share))
         elif not is_theirs:
             try:
                 pooling = _pooling_from_outside(read_json(home / "config.json"), trust_remote_code)
@@ -151,7 +155,8 @@ def _read_model_config(layout: Layout, path: Path) -> Layout:
         raise ModelError(f'{path}: default_prompt_name = "{default}"{did_you_mean(default, prompts)}')
     # Euclidean and Manhattan similarities rank like none of ours; callers that need them compute them
     similarity: Similarity = "dot" if config.get("similarity_fn_name") == "dot" else "cosine"
-    return replace(layout, prompts=prompts, default_prompt=default, similarity=similarity)
+    prompting = replace(layout.prompting, prompts=prompts, default_prompt=default)
+    return replace(layout, prompting=prompting, similarity=similarity)
 
 
 # ------------------------------------------------------------------------------------------------- writing
@@ -182,8 +187,8 @@ def write_backbone(folder: Path, module: EncoderModule, carried: Mapping[str, Te
 
 
 def write_modules(
-    folder: Path, module: EncoderModule, *, is_normalised: bool, prompts: Mapping[str, str],
-    default_prompt: str | None, similarity: str, max_tokens: int,
+    folder: Path, module: EncoderModule, *, prompting: Prompting, is_normalised: bool, similarity: str,
+    max_tokens: int,
 ) -> None:
     """A numbered folder for each module behind the backbone, ``modules.json``, and what the model says of itself."""
     modules = [("", f"{_THEIRS}Transformer")]
@@ -203,6 +208,9 @@ def write_modules(
             package=_PREFIX.removesuffix("Prefix"))
     config: Any = module.backbone.config
     form, width = known_form(module.pooling), config.hidden_size
+    if prompting.has_templates or module.pooling.reads_mask_token:
+        package, _, kind = _TEMPLATES.rpartition(".")
+        add(kind, {"subtract_empty": prompting.subtract_empty}, {}, package=f"{package}.")
     if form is None:
         cls = type(module.pooling)
         try:
@@ -235,8 +243,9 @@ def write_modules(
         {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(modules)
     ])
     write_json(folder / "config_sentence_transformers.json", {
-        "__version__": {"sentemb": version("sentemb"), "pytorch": torch.__version__}, "prompts": prompts,
-        "default_prompt_name": default_prompt, "similarity_fn_name": similarity,
+        "__version__": {"sentemb": version("sentemb"), "pytorch": torch.__version__},
+        "prompts": dict(prompting.prompts), "default_prompt_name": prompting.default_prompt,
+        "similarity_fn_name": similarity,
     })
     # the tokenizer's own files already hold its lower-casing
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False})

@@ -75,13 +75,13 @@ def _load_full(
     backbone, pooler = backbones.load_backbone(layout.backbone, trust_remote_code=trust_remote_code)
     if layers is not None:
         backbones.keep_layers(backbone, layers)
-    module = _assemble(layout, backbone, pooling)
-    for one in make_heads(head):
-        module.add_head(one)
     tokeniser = load_tokeniser(
         layout.backbone, max_tokens=max_tokens, stored_max=layout.max_tokens, lower_case=layout.lower_case,
         limit=backbones.position_limit(backbone), trust_remote_code=trust_remote_code,
     )
+    module = _assemble(layout, backbone, pooling, tokeniser.vocabulary.mask)
+    for one in make_heads(head):
+        module.add_head(one)
     module.eval().to(device)
     config: Any = backbone.config
     if max_tokens is not None or tokeniser.backend_json is None or config.model_type not in LEAN_FAMILIES:
@@ -92,7 +92,9 @@ def _load_full(
     )
 
 
-def _assemble(layout: Layout, backbone: nn.Module, choice: PoolingChoice | None) -> EncoderModule:
+def _assemble(
+    layout: Layout, backbone: nn.Module, choice: PoolingChoice | None, mask_token: int | None
+) -> EncoderModule:
     stored = layout.pooling if choice is None else None
     if choice is None:
         choice = stored[0] if stored else "last" if backbones.is_causal(backbone) else "mean"
@@ -101,7 +103,9 @@ def _assemble(layout: Layout, backbone: nn.Module, choice: PoolingChoice | None)
         prefix.add_to(backbone)
         backbone.requires_grad_(True)
         _load_weights(backbone, {**state_without_prefix(backbone), **weights}, layout.backbone)
-    module = EncoderModule(backbone, make_pooling(choice), pools_prompt=layout.pools_prompt)
+    module = EncoderModule(
+        backbone, make_pooling(choice), pools_prompt=layout.pools_prompt, mask_token=mask_token
+    )
     if stored:
         _load_weights(module.pooling, stored[1], layout.backbone)
     for head, weights in layout.heads:
@@ -191,7 +195,7 @@ def _load_lean(
 
     layout = read_layout(folder)
     try:
-        module = _assemble(layout, read_skeleton(layout.backbone), None).eval()
+        module = _assemble(layout, read_skeleton(layout.backbone), None, memo.mask).eval()
     except (Unsupported, KeyError, AttributeError):
         return None
     tokeniser = Tokeniser(

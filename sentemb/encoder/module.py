@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sentemb.encoder.backbone import eager_attention
@@ -16,6 +16,7 @@ from sentemb.encoder.heads import Head
 from sentemb.encoder.poolings import Pooling
 from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.runners.trainable import TrainableEncoder
+from sentemb.errors import ModelError
 from sentemb.types import Encoded, Tokens
 
 
@@ -25,8 +26,15 @@ class EncoderModule(nn.Module):
     Calling it is row-wise. ``project`` runs the heads, which may couple rows.
     """
 
-    def __init__(self, backbone: nn.Module, pooling: Pooling, *, pools_prompt: bool = True) -> None:
+    def __init__(
+        self, backbone: nn.Module, pooling: Pooling, *, pools_prompt: bool = True, mask_token: int | None = None
+    ) -> None:
+        """Raises: ModelError for a pooling of mask tokens where the tokenizer has none."""
         super().__init__()
+        if pooling.reads_mask_token and mask_token is None:
+            raise ModelError('the pooling "mask" reads the mask token, and the tokenizer has none; use a backbone that '
+                             "was trained by masked-language modelling (BERT, RoBERTa, MPNet, …), or another pooling")
+        self.mask_token = mask_token
         self.backbone = backbone
         self.pooling = pooling
         self.heads = nn.ModuleList()
@@ -70,13 +78,16 @@ class EncoderModule(nn.Module):
             output_hidden_states=self.pooling.needs_layers, **({"output_attentions": True} if attentions else {}),
         )
         layers = output.hidden_states if self.pooling.needs_layers else [output.last_hidden_state]
-        return output, self.pool(layers, tokens.attention_mask, prompt_tokens)
+        return output, self.pool(layers, tokens, prompt_tokens)
 
     def pool(
-        self, layers: Sequence[Float[Tensor, "b t d"]], mask: Int[Tensor, "b t"], prompt_tokens: int = 0
+        self, layers: Sequence[Float[Tensor, "b t d"]], tokens: Tokens, prompt_tokens: int = 0
     ) -> Float[Tensor, "b d"]:
-        """The pooling over a text's tokens, a prompt's left out where the model says so."""
-        if prompt_tokens and not self.pools_prompt:
+        """The pooling over a text's tokens, a prompt's left out where the model says so, or over its mask token."""
+        mask = tokens.attention_mask
+        if self.pooling.reads_mask_token:
+            mask = mask * (tokens.input_ids == self.mask_token)
+        elif prompt_tokens and not self.pools_prompt:
             mask = mask.clone()
             mask[:, :prompt_tokens] = 0
         weight = next(self.pooling.parameters(), None)
@@ -97,7 +108,7 @@ class EncoderModule(nn.Module):
             return None
         if self._trainable is None or not self._trainable.is_usable(batches):
             return None
-        return [Encoded(pooled=self.pool([state], tokens.attention_mask), hidden=state if hidden else None)
+        return [Encoded(pooled=self.pool([state], tokens), hidden=state if hidden else None)
                 for state, tokens in zip(self._trainable(batches), batches, strict=True)]
 
     def project(

@@ -22,6 +22,7 @@ class Pooling(Part, nn.Module, room="poolings"):
     """
 
     needs_layers: bool = False  # whether ``pool_layers`` reads every layer, not the last alone
+    reads_mask_token: bool = False  # whether its ``mask`` is 1 at mask tokens only
 
     @classmethod
     def _read(cls, value: Any) -> Part:
@@ -138,6 +139,22 @@ class MeanWords(Mean):
         return torch.where(words.any(dim=1, keepdim=True), words, mask)
 
 
+class Mask(Pooling):
+    """The vector at the mask token of a template: what the model would write there.
+
+    Every text stands in a template that has exactly one ``{mask}``, in training (``prompted``, or ``data.prefixes``)
+    and in encoding (``encoder.prompts`` with ``encoder.default_prompt``).
+
+    Source: Jiang et al. 2022, EMNLP, "PromptBERT: Improving BERT sentence embeddings with prompts".
+    Deviations: none.
+    """
+
+    reads_mask_token = True
+
+    def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        return hidden[torch.arange(len(hidden), device=hidden.device), mask.argmax(dim=1)]
+
+
 # in the order in which sentence-transformers joins several modes that are given as flags
 TOKEN_POOLINGS: dict[str, type[TokenPooling]] = {
     "cls": Cls, "max": Max, "mean": Mean, "mean_sqrt_len": MeanSqrtLen, "weighted_mean": WeightedMean, "last": Last,
@@ -156,6 +173,8 @@ class Joined(Pooling):
         super().__init__()
         if any(part.needs_layers for part in poolings):
             raise ValueError("joins poolings of the last layer only")
+        if any(part.reads_mask_token for part in poolings):
+            raise ValueError('"mask" reads one token and is joined with none')
         self.poolings, self.parts = nn.ModuleList(poolings), poolings
 
     def bind(self, width: int, layers: int) -> int:
@@ -179,6 +198,7 @@ class LayerMean(Pooling):
         super().__init__()
         self.weights = weights
         self.pooling = pooling or Mean()
+        self.reads_mask_token = self.pooling.reads_mask_token
 
     def bind(self, width: int, layers: int) -> int:
         if len(self.weights) != layers + 1:
@@ -225,7 +245,7 @@ class Last2Mean(LayerMean):
 
 PARTS: dict[str, type[Pooling]] = {
     **TOKEN_POOLINGS, "first_last_mean": FirstLastMean, "last2_mean": Last2Mean, "layer_mean": LayerMean,
-    "joined": Joined, "mean_words": MeanWords,
+    "joined": Joined, "mask": Mask, "mean_words": MeanWords,
 }
 
 PoolingChoice = Pooling | str | Mapping[str, Any]

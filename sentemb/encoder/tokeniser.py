@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.data.templates import Template
 from sentemb.encoder.backbone import refused
 from sentemb.errors import ModelError
-from sentemb.types import TokenColumn, Vocabulary
+from sentemb.types import Frame, TokenColumn, Vocabulary
 
 # texts handed to the tokenizers library at once: bounds the memory of its Encoding objects
 _CHUNK = 16_384
@@ -53,12 +54,26 @@ class Tokeniser:
         """The `tokenizers` backend as JSON, or None where there is none."""
         return None if self._fast is None else str(self._fast.to_str())
 
-    def __call__(self, texts: Sequence[str]) -> TokenColumn:
-        """Token ids of every text, special tokens included, cut to ``max_tokens``; the texts are not hashed."""
+    @cached_property
+    def mask_token(self) -> str | None:
+        """What the mask token is called in texts."""
+        if self.vocabulary.mask is None or self._fast is None:
+            return None if self.vocabulary.mask is None else str(self.hub.mask_token)
+        return str(self._fast.id_to_token(self.vocabulary.mask))
+
+    def __call__(self, texts: Sequence[str], template: Template | None = None) -> TokenColumn:
+        """Token ids of every text, special tokens included, cut to ``max_tokens``; the texts are not hashed.
+
+        Texts are written into the template and tokenised with it. A text that is too long for both is cut at its end;
+        the words behind it stay.
+
+        Raises: ModelError for a template that leaves no room for a text, or has a mask that the tokenizer lacks.
+        """
         flats: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
         lengths: list[int] = [0]
         for start in range(0, len(texts), _CHUNK):
-            rows = self._ids(list(texts[start : start + _CHUNK]), start)
+            part = list(texts[start : start + _CHUNK])
+            rows = self._ids(part, start) if template is None else self._filled(part, start, template)
             sizes = list(map(len, rows))
             lengths += sizes
             flats.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=sum(sizes)))
@@ -71,6 +86,58 @@ class Tokeniser:
         while row and row[-1] in self.vocabulary.special:
             row = row[:-1]
         return len(row)
+
+    def frame(self, template: Template) -> Frame:
+        """The template's token ids without a text; raises ``ModelError`` where it leaves no room for one."""
+        begin, both = self._whole([*self._written([""], Template(before=template.before.rstrip())),
+                                   *self._written(["x"], Template(before=template.before))])
+        whole = self._whole(self._written(["x"], template))[0]
+        first = len(begin) - self._closing
+        last = len(whole) - len(both) + self._closing
+        if first + last >= self.max_tokens:
+            raise ModelError(f"max_tokens = {self.max_tokens} leaves no room for a text in the template "
+                             f"'{template.before}{{text}}{template.after}', which takes {first + last} tokens itself; "
+                             f"allowed: at least {first + last + 1}")
+        return Frame(begin=tuple(whole[:first]), end=tuple(whole[len(whole) - last :]))
+
+    def _filled(self, texts: list[str], start: int, template: Template) -> list[list[int]]:
+        """Rows of texts in a template: tokenised as a whole, then the last tokens of long texts are left out."""
+        frame, written = self.frame(template), self._written(texts, template)
+        if not template.after:
+            return self._ids(written, start)
+        rows, behind = self._guarded(self._whole, written, start), len(frame.end)
+        room = self.max_tokens - behind
+        self.cut_count += sum(len(row) > self.max_tokens for row in rows)
+        return [row if len(row) <= self.max_tokens else row[:room] + row[len(row) - behind :] for row in rows]
+
+    def _written(self, texts: list[str], template: Template) -> list[str]:
+        try:
+            return template.fill(texts, self.mask_token)
+        except ValueError as error:
+            raise ModelError(str(error)) from None
+
+    @cached_property
+    def _uncut(self) -> Any:
+        """The `tokenizers` backend without a limit."""
+        fast = type(self._fast).from_str(self._fast.to_str())
+        fast.no_truncation()
+        return fast
+
+    @cached_property
+    def _closing(self) -> int:
+        """How many special tokens the tokenizer puts behind a text."""
+        if self._fast is None:
+            special = self.hub("x", return_special_tokens_mask=True)["special_tokens_mask"]
+        else:
+            special = self._uncut.encode("x").special_tokens_mask
+        return next((place for place, is_special in enumerate(reversed(special)) if not is_special), 0)
+
+    def _whole(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of texts, special tokens included, of any length."""
+        if self._fast is None:
+            rows: list[list[int]] = self.hub(texts, truncation=False, verbose=False)["input_ids"]
+            return rows
+        return [encoding.ids for encoding in self._uncut.encode_batch_fast(texts)]
 
     def decode(self, column: TokenColumn) -> list[str]:
         """Text of every row, special tokens left out."""
@@ -95,28 +162,38 @@ class Tokeniser:
         return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
     def _ids(self, texts: list[str], start: int) -> list[list[int]]:
+        # a tokenizer without special tokens makes nothing of an empty text; a row needs one token
+        return [row or [self.vocabulary.pad] for row in self._guarded(self._cut, texts, start)]
+
+    def _cut(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of texts, cut to ``max_tokens``, and counted where they were."""
+        if self._fast is None:
+            rows: list[list[int]] = self.hub(texts, truncation=True, max_length=self.max_tokens)["input_ids"]
+            full = [text for text, row in zip(texts, rows, strict=True) if len(row) == self.max_tokens]
+            room = self.max_tokens - self.hub.num_special_tokens_to_add()
+            self.cut_count += sum(len(self.hub.tokenize(text)) > room for text in full)
+            return rows
+        encodings = self._fast.encode_batch_fast(texts)
+        rows = [encoding.ids for encoding in encodings]
+        # only a row of the full length can have been cut; asking the others would cost time
+        self.cut_count += sum(
+            len(row) == self.max_tokens and bool(encoding.overflowing)
+            for row, encoding in zip(rows, encodings, strict=True)
+        )
+        return rows
+
+    def _guarded(
+        self, tokenise: Callable[[list[str]], list[list[int]]], texts: list[str], start: int
+    ) -> list[list[int]]:
+        """Rows of texts, of which ``start`` is the first's number; a text that cannot be encoded is named."""
         try:
-            if self._fast is None:
-                rows: list[list[int]] = self.hub(texts, truncation=True, max_length=self.max_tokens)["input_ids"]
-                full = [text for text, row in zip(texts, rows, strict=True) if len(row) == self.max_tokens]
-                room = self.max_tokens - self.hub.num_special_tokens_to_add()
-                self.cut_count += sum(len(self.hub.tokenize(text)) > room for text in full)
-            else:
-                encodings = self._fast.encode_batch_fast(texts)
-                rows = [encoding.ids for encoding in encodings]
-                # only a row of the full length can have been cut; asking the others would cost time
-                self.cut_count += sum(
-                    len(row) == self.max_tokens and bool(encoding.overflowing)
-                    for row, encoding in zip(rows, encodings, strict=True)
-                )
+            return tokenise(texts)
         except (TypeError, ValueError) as error:
             broken = [row for row, text in enumerate(texts) if any("\ud800" <= letter <= "\udfff" for letter in text)]
             if not broken:
                 raise
             raise ModelError(f"text {start + broken[0]} has a lone surrogate, which no encoding can hold; read the "
                              'file as UTF-8 with errors="replace"') from error
-        # a tokenizer without special tokens makes nothing of an empty text; a row needs one token
-        return [row or [self.vocabulary.pad] for row in rows]
 
 
 def load_tokeniser(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sentemb.data.templates import TEXT, prompted_texts
 from sentemb.data.vector_files import read_parquet
 from sentemb.errors import EvaluationError, ModelError, did_you_mean
 from sentemb.evaluate.model import EvalModel, ModelIdentity
@@ -40,7 +41,7 @@ class ModelOptions(Part):
         device: ``cpu``, ``cuda``, …
         revision: of a hub id.
         max_tokens: overrides the model's own limit.
-        prompts: named prompts, added to the model's own.
+        prompts: named prompts or templates (``{text}``), added to the model's own.
         trust_remote_code: run code that comes with the model.
     """
 
@@ -108,9 +109,14 @@ def _from_object(model: Any, options: ModelOptions, name: str) -> EvalModel:
             name=name, source=name, backend="sentence-transformers", max_tokens=model.max_seq_length,
             similarity=similarity,
         )  # fmt: skip
-        return EvalModel(
-            identity, lambda rows, prompt: model.encode(rows, prompt=prompt, show_progress_bar=False), prompts
-        )
+
+        def encoded(rows: list[str], prompt: str | None) -> Vectors:
+            if prompt is not None and TEXT in prompt:  # it knows prefixes only
+                rows, prompt = prompted_texts(rows, prompt), ""
+            vectors: Vectors = model.encode(rows, prompt=prompt, show_progress_bar=False)
+            return vectors
+
+        return EvalModel(identity, encoded, prompts)
     if isinstance(model, IdentifiedEmbedder):
         identity = ModelIdentity(name=name, source=model.source, digest=model.digest())
         return EvalModel(identity, lambda rows, prompt: model.encode(rows, prompt=prompt), prompts)
@@ -119,7 +125,7 @@ def _from_object(model: Any, options: ModelOptions, name: str) -> EvalModel:
         raise ModelError(f"{name}: a {type(model).__name__} is neither callable nor has encode(texts)")
     return EvalModel(
         ModelIdentity(name=name, source=name),
-        lambda rows, prompt: encode([prompt + row for row in rows] if prompt else rows),
+        lambda rows, prompt: encode(prompted_texts(rows, prompt)),
         prompts,
     )
 

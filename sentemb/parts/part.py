@@ -148,6 +148,8 @@ class Part(metaclass=PartType):
 def _fresh(value: Any) -> Any:
     if isinstance(value, Part):
         return value.fresh()
+    if isinstance(value, dict):
+        return {name: _fresh(entry) for name, entry in value.items()}
     return type(value)(map(_fresh, value)) if type(value) in (list, tuple) else value
 
 

@@ -11,18 +11,19 @@ import torch
 
 from sentemb.data.data_source import DataSource
 from sentemb.data.table import Table
+from sentemb.data.templates import Template
 from sentemb.edits import Given, Mined
 from sentemb.encoder.backbone import read_config, refused
 from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import PACKAGE, locate
-from sentemb.encoder.tokeniser import load_tokeniser
+from sentemb.encoder.tokeniser import Tokeniser, load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
 from sentemb.evaluate.evaluation import check_dev
 from sentemb.recipe.needs import check_data, class_faults, parts_of, views_of
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
 from sentemb.training.memory import BackboneShape, estimate, free_memory, read_shape
-from sentemb.types import Component
+from sentemb.types import Component, Footprint
 
 ROWS = 1000  # of the data that are looked at
 
@@ -116,7 +117,7 @@ def _encoder(report: Report) -> BackboneShape | None:
     limits = [limit for limit in (of_data, encoder.max_tokens, layout.max_tokens) if limit]
     with refused(folder):
         shape = read_shape(layout.backbone, min(limits, default=None))
-        load_tokeniser(
+        tokeniser = load_tokeniser(
             layout.backbone, max_tokens=encoder.max_tokens, stored_max=layout.max_tokens,
             limit=read_config(layout.backbone).get("max_position_embeddings"), lower_case=False,
             trust_remote_code=encoder.trust_remote_code,
@@ -126,6 +127,7 @@ def _encoder(report: Report) -> BackboneShape | None:
             raise RecipeError(f"encoder.layers = {list(encoder.layers)}: the backbone has the layers 0 to "
                               f"{shape.layers - 1}")
         shape = replace(shape, layers=len(encoder.layers))
+    _templates(recipe, tokeniser)
     report.verified.append(f"checkpoint {folder} ({sum(file.stat().st_size for file in weights) / 2**20:.0f} MiB)")
     width = shape.hidden
     for head in encoder.heads if dims and not layout.heads else ():
@@ -134,6 +136,24 @@ def _encoder(report: Report) -> BackboneShape | None:
     if dims and not layout.heads and max(dims) >= width:
         raise RecipeError(f"train.nested_dims = {list(dims)}: each must be below the embeddings' {width} dimensions")
     return shape
+
+
+def _templates(recipe: Recipe, tokeniser: Tokeniser) -> None:
+    """Whether templates leave room for a text, and whether the tokenizer has their mask token."""
+    places = {f"encoder.prompts.{name}": (prompt, tokeniser) for name, prompt in recipe.encoder.prompts.items()}
+    for name, source in recipe.data.sources.items():
+        where, cut = f'source "{name}": ' if name else "", tokeniser.cut_to(source.max_tokens or tokeniser.max_tokens)
+        places |= {f"{where}data.prefixes.{role}": (prompt, cut) for role, prompt in source.prefixes.items()}
+        written = recipe.views.of(name).prompts or ()
+        places |= {f"{where}views.templates[{i}]": (prompt, cut) for i, prompt in enumerate(written)}
+    faults = []
+    for where, (prompt, limited) in places.items():
+        try:
+            limited.frame(Template.read(prompt))
+        except ModelError as error:
+            faults.append(f"{where}: {error}")
+    if faults:
+        raise RecipeError(faults)
 
 
 def _data(report: Report, name: str, data: DataSource, tables: dict[str, Table]) -> None:
@@ -175,8 +195,15 @@ def _memory(report: Report, shape: BackboneShape, tables: Mapping[str, Table]) -
         batch = int(source.given_marks.get("batch_size", recipe.train.batch_size))
         steps.append((batch, len(views), 1 + len(added)))
     batch, views_each, candidates = max(steps, key=lambda step: step[0] * step[1])
+    parts = [
+        part.footprint(hidden=shape.hidden, vocabulary=shape.vocabulary, texts=batch, tokens=shape.longest)
+        for part in parts_of(vars(recipe)).values() if isinstance(part, Component)
+    ]
+    large = Footprint(parameters=sum(part.parameters for part in parts),
+                      activation_bytes=sum(part.activation_bytes for part in parts))
     fits, sentence = estimate(
         shape, replace(recipe.train, batch_size=batch), views=views_each, candidates=candidates,
         parameter_bytes=own + sum(companion.model_bytes for companion in recipe.companions), available=free_memory(),
+        parts=large,
     )
     (report.verified if fits else report.unverified).append(sentence)

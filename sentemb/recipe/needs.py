@@ -11,6 +11,7 @@ import numpy as np
 from sentemb.companions.prototypes import Prototypes
 from sentemb.data.grouped import Grouped
 from sentemb.data.table import Table
+from sentemb.data.templates import require_one_mask
 from sentemb.errors import RecipeError
 from sentemb.parts import Part, room
 from sentemb.types import UNKNOWN, Component, Examples
@@ -71,6 +72,10 @@ def check_data(recipe: Recipe, data: Table | Examples, source: str = "") -> None
         if kind == "view" and not set(name.split("|")) & set(views):
             either = name.replace("|", '" or "')
             faults.append(f'{where} ({_use(part)}) needs the view "{either}"; there are {", ".join(sorted(views))}')
+    pooling, prefixes = recipe.encoder.pooling, recipe.data.sources[source].prefixes
+    if pooling is not None and pooling.reads_mask_token and maker.prompts is None:
+        faults += [f'data.prefixes has no template for "{column}", and the pooling "mask" reads the mask token of one'
+                   for column in data.columns if column not in prefixes]
     if faults:
         named = f'source "{source}": ' if source else ""
         raise RecipeError([f"{recipe.name}: {named}{fault}" for fault in faults])
@@ -100,12 +105,12 @@ def class_faults(recipe: Recipe, data: Table, source: str = "") -> list[str]:
 def recipe_faults(fields: Mapping[str, Any]) -> list[Fault]:
     """What is wrong with how a recipe's fields fit together; ``fields`` as for ``parts_of``."""
     own = [
-        (f"{where} ({_use(part)})", fault) for where, part in parts_of(fields).items() if isinstance(part, Component)
-        for fault in part.faults(fields)
+        (f"{where} ({_use(part)})", fault) for where, part in parts_of(fields).items()
+        if isinstance(part, (Component, ViewMaker)) for fault in part.faults(fields)
     ]
     return [
         *_faults_of_names(fields), *_faults_of_sources(fields), *_faults_of_needs(fields), *_faults_of_tables(fields),
-        *own, *_faults_of_training(fields),
+        *own, *_faults_of_templates(fields), *_faults_of_training(fields),
     ]
 
 
@@ -201,6 +206,30 @@ def _meet(edit: Part, term: Part, fields: Mapping[str, Any]) -> bool:
     """Whether there is a source that both are for."""
     sources = fields["data"].sources if "data" in fields else [""]
     return any(edit.is_for(source) and term.is_for(source) for source in sources)
+
+
+def _faults_of_templates(fields: Mapping[str, Any]) -> Iterator[Fault]:
+    """Whether every text has the one mask token that a pooling reads, in training and in encoding."""
+    encoder, views, data = (fields.get(name) for name in ("encoder", "views", "data"))
+    if encoder is None or encoder.pooling is None or not encoder.pooling.reads_mask_token:
+        return
+    given = {"encoder.default_prompt": encoder.prompts.get(encoder.default_prompt)}
+    if encoder.default_prompt is not None and encoder.default_prompt not in encoder.prompts:
+        given = {}  # the checkpoint's: looked at when it is loaded
+    for name, source in data.sources.items() if data is not None else ():
+        if views is None or (isinstance(views, BySource) and name not in views.makers):
+            continue
+        where, written = f'source "{name}": ' if name else "", views.of(name).prompts
+        if written is not None:
+            given |= {f"{where}views.templates[{i}]": prompt for i, prompt in enumerate(written)}
+        else:
+            prefixes = source.prefixes or {"anchor": None}
+            given |= {f"{where}data.prefixes.{role}": prompt for role, prompt in prefixes.items()}
+    for where, prompt in given.items():
+        try:
+            require_one_mask(prompt)
+        except ValueError as error:
+            yield where, str(error)
 
 
 def _faults_of_training(fields: Mapping[str, Any]) -> Iterator[Fault]:

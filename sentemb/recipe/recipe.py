@@ -15,13 +15,14 @@ from pydantic import AfterValidator
 
 from sentemb.companions.companion import Companion
 from sentemb.data.data_source import DataSource
+from sentemb.data.templates import Template
 from sentemb.edits.edit import Edit
 from sentemb.encoder.adapters import Adapter
 from sentemb.encoder.heads import Head
 from sentemb.encoder.poolings import Pooling
 from sentemb.errors import PartError, RecipeError, did_you_mean
 from sentemb.evaluate.task import Task
-from sentemb.parts import Part, Whole, settings_of, to_table
+from sentemb.parts import Fraction, Part, Whole, settings_of, to_table
 from sentemb.parts.settings import check_values
 from sentemb.recipe.load import DESCRIPTIVE, parse, read_tree, shipped_recipes
 from sentemb.recipe.needs import parts_of, recipe_faults
@@ -48,7 +49,11 @@ class EncoderSettings(Part):
             training saves is an ordinary model of so many layers.
         adapters: few new weights inside the backbone; with them only they and the heads learn.
         max_tokens: longest text of the trained model; by default the checkpoint's.
-        prompts: texts that are put in front, by name; saved with the model.
+        prompts: what is put in front of texts when they are encoded, or templates that they are written into
+            (``{text}``, ``{mask}``), by name; saved with the model.
+        default_prompt: the name of the one that is used where none is asked for; by default the checkpoint's.
+        subtract_empty: how much of the template's own vector, without a text, is subtracted from every text's when it
+            is encoded; by default as the checkpoint says, else 0.
         revision: branch, tag or commit of a hub id.
         trust_remote_code: run code that comes with the checkpoint.
         freeze: keep the backbone as it is, or only its modules of these names (``["embeddings", "encoder.layer.0"]``),
@@ -62,9 +67,18 @@ class EncoderSettings(Part):
     adapters: Several[Adapter] = ()
     max_tokens: Annotated[int, Ge(3)] | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    subtract_empty: Fraction | None = None
     revision: str | None = None
     trust_remote_code: bool = False
     freeze: bool | Annotated[Sequence[str], AfterValidator(tuple)] = False
+
+    def __post_init__(self) -> None:
+        for name, prompt in self.prompts.items():
+            try:
+                Template.read(prompt)
+            except ValueError as error:
+                raise ValueError(f"prompts.{name}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

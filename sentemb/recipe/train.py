@@ -45,8 +45,10 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
     torch.manual_seed(recipe.train.seed)  # new heads and parts start the same in every run
     encoder = _encoder(recipe)
     dev = dev_score(recipe.dev, seed=recipe.train.seed) if recipe.dev else None
+    maker = recipe.views.fresh()
     dataset = load_examples(
-        recipe.data, encoder.tokeniser, keep_texts=any("texts" in part.needs for part in recipe.parts().values())
+        recipe.data, encoder.tokeniser, keep_texts=any("texts" in part.needs for part in recipe.parts().values()),
+        reader_of=lambda name: maker.of(name).read,
     )
     for name, examples in (dataset.sources or {"": dataset}).items():
         check_data(recipe, examples, name)
@@ -75,7 +77,7 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
         "tokens": tokens, "model_digest": encoder.digest(),
     }
     return Plan(
-        encoder=encoder, encoders=encoders, objective=objective, dataset=dataset, maker=recipe.views,
+        encoder=encoder, encoders=encoders, objective=objective, dataset=dataset, maker=maker,
         copies=recipe.copies, settings=settings, run_dir=run_dir, recipe=recipe.to_tree(), recipe_hash=recipe.hash,
         dev=dev, callbacks=callbacks,
         files={"recipe.toml": recipe.to_toml(), "run.json": json.dumps(facts, indent=2) + "\n"},
@@ -87,8 +89,8 @@ def _encoder(recipe: Recipe) -> Encoder:
     spec = recipe.encoder
     encoder = Encoder.load(
         spec.backbone, pooling=spec.pooling, head=[head.fresh() for head in spec.heads], max_tokens=spec.max_tokens,
-        trust_remote_code=spec.trust_remote_code, prompts=dict(spec.prompts), revision=spec.revision,
-        layers=spec.layers,
+        trust_remote_code=spec.trust_remote_code, prompts=dict(spec.prompts), default_prompt=spec.default_prompt,
+        subtract_empty=spec.subtract_empty, revision=spec.revision, layers=spec.layers,
     )
     for adapter in spec.adapters:
         adapter.add_to(encoder.module.backbone)

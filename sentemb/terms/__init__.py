@@ -11,6 +11,7 @@ from sentemb.terms.contrastive import Contrastive
 from sentemb.terms.cosent import CoSENT
 from sentemb.terms.cosine_error import CosineError
 from sentemb.terms.decoupled import Decoupled
+from sentemb.terms.denoise import Denoise
 from sentemb.terms.distill import Distill
 from sentemb.terms.grounded_contrast import GroundedContrast
 from sentemb.terms.info_nce import InfoNCE
@@ -51,6 +52,7 @@ PARTS: dict[str, type[Term]] = {
     "cosent": CoSENT,
     "cosine_error": CosineError,
     "decoupled": Decoupled,
+    "denoise": Denoise,
     "distill": Distill,
     "grounded_contrast": GroundedContrast,
     "info_nce": InfoNCE,
@@ -81,9 +83,9 @@ PARTS: dict[str, type[Term]] = {
 
 __all__ = [
     "MSE", "PARTS", "Alignment", "AllViewsContrast", "Angle", "AttentionAgreement", "BidirectionalMargin", "CausalLM",
-    "CellEntropy", "CoSENT", "Contrastive", "CosineError", "Decoupled", "Distill", "GroundedContrast", "InfoNCE",
-    "InterSet", "Local", "MarginMSE", "MaskedLM", "MultiView", "OnlineContrastive", "Pearson", "PreferenceRank",
-    "PrototypeSoftmax", "PrototypeTriplet", "RankKL", "ReplacedTokenDetection", "SelfGuided", "SoftmaxNLI",
-    "Spectral", "StayNear", "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast",
-    "Words",
+    "CellEntropy", "CoSENT", "Contrastive", "CosineError", "Decoupled", "Denoise", "Distill", "GroundedContrast",
+    "InfoNCE", "InterSet", "Local", "MarginMSE", "MaskedLM", "MultiView", "OnlineContrastive", "Pearson",
+    "PreferenceRank", "PrototypeSoftmax", "PrototypeTriplet", "RankKL", "ReplacedTokenDetection", "SelfGuided",
+    "SoftmaxNLI", "Spectral", "StayNear", "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity",
+    "ViewContrast", "Words",
 ]  # fmt: skip

@@ -20,10 +20,12 @@ from torch import Tensor
 
 from sentemb.companions.companion import Companion
 from sentemb.data.orders import Batches
+from sentemb.data.templates import empty_rows
 from sentemb.data.tokens import concatenate, pad
 from sentemb.distributed import devices, rank, split_sizes
+from sentemb.encoder.encode import require_mask_tokens
 from sentemb.errors import RecipeError
-from sentemb.types import Examples, TokenColumn, Tokens, View, ViewContext
+from sentemb.types import Examples, Frame, TokenColumn, Tokens, View, ViewContext
 
 if TYPE_CHECKING:
     from sentemb.training.plan import Plan
@@ -47,7 +49,9 @@ class LengthGroup:
     """Texts of similar length and one dropout rate that are encoded at once, from all views encoded together."""
 
     tokens: Tokens
-    rows: Tensor  # their positions among the rows of all views that are encoded together, one view after the other
+    # their positions among the rows of all views that are encoded together, one view after the other; then come the
+    # empty templates of the batch
+    rows: Tensor
     dropout: float | None = None
 
 
@@ -73,6 +77,9 @@ class StepInput:
     seed: int  # of the edits' generator
     dropout: Mapping[str, float | None]  # rate of the views in ``use.separate``
     source: str = ""  # of a mixture that the batch comes from
+    # for every row of the views in ``use.together``, which of the batch's empty templates is subtracted from it; their
+    # number: none is. None: none from any row
+    minus: Tensor | None = None
 
     def to(self, device: torch.device) -> StepInput:
         """The same on a device (asynchronous where the tensors are pinned)."""
@@ -170,12 +177,17 @@ class Feed:
         local = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
         own_rows = np.arange(local.start, local.stop, dtype=np.int64)
         use = plan.objective.active(source).use_of(views)
+        module = self.plan.encoder.module
+        if module.pooling.reads_mask_token:
+            for name in use.embedded:
+                require_mask_tokens(views[name].column, module.mask_token)
+        groups, minus = self._groups([views[name] for name in use.together], sizes, own_rows)
         return StepInput(
             step=step,
             sizes=sizes,
             local=local,
             use=use,
-            groups=self._groups([views[name] for name in use.together], sizes, own_rows),
+            groups=groups,
             tokens={name: _tokens(views[name], own_rows, vocabulary.pad) for name in use.tokens},
             ids={name: torch.from_numpy(view.ids) for name, view in views.items()},
             text={name: torch.from_numpy(view.column.text) for name, view in views.items()},
@@ -189,12 +201,14 @@ class Feed:
             seed=int(context.generator.integers(2**62)),
             dropout={name: views[name].dropout for name in use.separate},
             source=source,
+            minus=minus,
         )
 
     def _groups(
         self, views: Sequence[View], sizes: Sequence[int], rows: NDArray[np.int64]
-    ) -> tuple[LengthGroup, ...]:
+    ) -> tuple[tuple[LengthGroup, ...], Tensor | None]:
         """This device's rows of the views by length, in a few groups or in chunks; they only save padding and memory.
+        Then the templates whose vectors are subtracted, and from which rows.
 
         Views of different dropout rates stand in different groups. There are as many groups on every device, because
         sharded weights are gathered by all devices at once.
@@ -212,7 +226,32 @@ class Feed:
                 )
                 for part in np.array_split(np.argsort(column.lengths, kind="stable"), count)
             ]
-        return tuple(groups)
+        empty, minus = self._empty_templates(views, rows)
+        return (*groups, *empty), minus
+
+    def _empty_templates(
+        self, views: Sequence[View], rows: NDArray[np.int64]
+    ) -> tuple[list[LengthGroup], Tensor | None]:
+        """One row for each template and length of text that occur in the batch, the same ones on every device."""
+        number: dict[tuple[Frame, int], int] = {}
+        minus = []
+        for view in views:
+            lengths = [] if view.minus is None else view.minus.room_in(view.column).tolist()
+            minus.append([number.setdefault((view.minus, length), len(number)) for length in lengths if view.minus])
+        if not number:
+            return [], None
+        padded = empty_rows([frame for frame, _ in number], np.array([length for _, length in number]),
+                            self.plan.encoder.vocabulary)
+        first = torch.arange(len(number)) + len(views) * len(rows)
+        size = self.chunk_size or len(number)
+        groups = [
+            LengthGroup(tokens=Tokens(input_ids=ids, attention_mask=mask), rows=positions)
+            for ids, mask, positions in zip(
+                padded.input_ids.split(size), padded.attention_mask.split(size), first.split(size), strict=True
+            )
+        ]
+        own = [np.array(places)[rows] if places else np.full(len(rows), len(number)) for places in minus]
+        return groups, torch.from_numpy(np.concatenate(own))
 
     def _group_count(self, fewest: int, most: int) -> int:
         """Groups for the texts of which a device has ``fewest`` to ``most``."""

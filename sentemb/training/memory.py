@@ -3,6 +3,7 @@
     peak = parameters · (4 weights + 4 gradients + 8 moments) + frozen copies
          + texts at a time · tokens · layers · bytes a token and layer          (what backward needs)
          + rows · d and n · m of the score table                                (never chunked)
+         + what large parts say of themselves (``Component.footprint``)         (never chunked)
 
 A token leaves what it leaves in a BERT layer with dropout (measured with ``saved_tensors_hooks``): ``4 (10 h + 2 i) +
 12 a t`` bytes in float32 (h hidden, i intermediate, a heads, t tokens; the last part only on CPUs, where attention with
@@ -21,7 +22,9 @@ from sentemb.errors import ModelError
 from sentemb.machine import resources
 from sentemb.training.device import resolve_precision
 from sentemb.training.settings import TrainSettings
+from sentemb.types import Footprint
 
+_NO_PARTS = Footprint()
 _PYTHON_BYTES = 500 * 2**20  # interpreter, torch, tokenizer
 _USABLE = 0.8  # of what is free
 
@@ -36,6 +39,7 @@ class BackboneShape:
     intermediate: int
     heads: int
     longest: int  # tokens of the longest text that it reads
+    vocabulary: int = 0
 
     def text_bytes(self, train: TrainSettings) -> float:
         """What a text of ``longest`` tokens leaves for backward."""
@@ -74,21 +78,24 @@ def read_shape(folder: Path, max_tokens: int | None) -> BackboneShape:
         parameters=parameters, hidden=number("hidden_size", "dim", "d_model"),
         layers=number("num_hidden_layers", "n_layers"), intermediate=number("intermediate_size", "hidden_dim", "d_ff"),
         heads=number("num_attention_heads", "n_heads"), longest=min(longest, max_tokens or longest),
+        vocabulary=number("vocab_size"),
     )
 
 
 def estimate(
     shape: BackboneShape, train: TrainSettings, *, views: int, candidates: int, parameter_bytes: int,
-    available: float | None,
+    available: float | None, parts: Footprint = _NO_PARTS,
 ) -> tuple[bool, str]:
     """Whether a step on one device fits into ``available`` bytes, and a sentence that says what to set if not.
 
     ``views`` are texts encoded and ``candidates`` columns of the score table for an example; ``parameter_bytes`` are
-    weight, gradient, moments and companions' copies for each parameter of the backbone.
+    weight, gradient, moments and companions' copies for each parameter of the backbone; ``parts`` is what the other
+    parts take together.
     """
     rows = train.batch_size * views
     texts = min(rows, train.chunk_size or rows)
-    fixed, a_text = float(shape.parameters) * parameter_bytes + _PYTHON_BYTES, shape.text_bytes(train)
+    large = parts.parameters * 16 + parts.activation_bytes  # weight, gradient and AdamW's two moments
+    fixed, a_text = float(shape.parameters) * parameter_bytes + _PYTHON_BYTES + large, shape.text_bytes(train)
     # rows: pooled, gathered, projected, normalised, and their gradients; table: similarities, weights, logits, softmax
     tables = 4.0 * (8 * rows * shape.hidden + 10 * train.batch_size**2 * candidates)
 
@@ -96,7 +103,8 @@ def estimate(
         return available is None or fixed + texts * a_text + tables <= _USABLE * available
 
     sentence = (
-        f"peak memory of about {_gib(fixed + texts * a_text + tables)} (models and optimiser {_gib(fixed)}, "
+        f"peak memory of about {_gib(fixed + texts * a_text + tables)} (models and optimiser {_gib(fixed - large)}, "
+        + (f"decoders and heads of terms {_gib(large)}, " if large else "") +
         f"activations of {texts} texts of {shape.longest} tokens {_gib(texts * a_text)}, score tables {_gib(tables)})"
     )
     sentence += "" if available is None else f"; {_gib(available)} are free"

@@ -18,6 +18,7 @@ from itertools import groupby
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -271,8 +272,12 @@ def in_order(pooled: Sequence[Tensor], groups: Sequence[LengthGroup]) -> Float[T
 
 
 def in_views(rows: Float[Tensor, "r d"], inputs: StepInput) -> Float[Tensor, "b v d"]:
-    """Rows that stand one view after the other, by example and view."""
-    return rows.view(len(inputs.use.together), inputs.local.stop - inputs.local.start, -1).transpose(0, 1)
+    """Rows that stand one view after the other, by example and view; the empty templates behind them are subtracted."""
+    views, examples = len(inputs.use.together), inputs.local.stop - inputs.local.start
+    own: Tensor = rows[: views * examples]
+    if inputs.minus is not None:
+        own = own - F.pad(rows[views * examples :], (0, 0, 0, 1))[inputs.minus]
+    return own.view(views, examples, -1).transpose(0, 1)
 
 
 def _local_and_whole(value: Tensor | Share) -> tuple[Tensor, Tensor]:

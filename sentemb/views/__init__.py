@@ -11,6 +11,7 @@ from sentemb.views.edited import Edited
 from sentemb.views.halves import Halves
 from sentemb.views.masked import Masked
 from sentemb.views.mined import MinedViews
+from sentemb.views.prompted import Prompted
 from sentemb.views.propensity_positives import PropensityPositives
 from sentemb.views.repeat import Repeat
 from sentemb.views.shuffled import ShuffledWords
@@ -22,6 +23,7 @@ PARTS: dict[str, type[ViewMaker]] = {
     "columns": Columns,
     "edited": Edited,
     "halves": Halves,
+    "prompted": Prompted,
     "propensity_positives": PropensityPositives,
     "repeat": Repeat,
     "twice": Twice,
@@ -34,6 +36,6 @@ COPIES: dict[str, type[ViewCopy]] = {
 }
 
 __all__ = [
-    "COPIES", "PARTS", "BySource", "Columns", "Edited", "Halves", "Masked", "MinedViews", "PropensityPositives",
-    "Repeat", "ShuffledWords", "Twice", "ViewCopy", "ViewMaker",
+    "COPIES", "PARTS", "BySource", "Columns", "Edited", "Halves", "Masked", "MinedViews", "Prompted",
+    "PropensityPositives", "Repeat", "ShuffledWords", "Twice", "ViewCopy", "ViewMaker",
 ]  # fmt: skip

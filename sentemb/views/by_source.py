@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from sentemb.errors import DataError
 from sentemb.types import Examples, ViewContext, Views
@@ -41,6 +42,14 @@ class BySource(ViewMaker):
     def makes(self, columns: Collection[str]) -> tuple[str, ...]:
         """What the makers of all sources make of these columns."""
         return tuple(dict.fromkeys(view for maker in self.makers.values() for view in maker.makes(columns)))
+
+    def faults(self, recipe: Mapping[str, Any]) -> list[str]:
+        """Those of the makers, each beside the source that it is for."""
+        sources = recipe["data"].sources if "data" in recipe else {}
+        return [
+            f'source "{name}": {fault}' for name, maker in self.makers.items() if name in sources
+            for fault in maker.faults({**recipe, "data": sources[name]})
+        ]
 
     def __call__(self, examples: Examples, context: ViewContext) -> Views:
         """The views of the batch's source."""

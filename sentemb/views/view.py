@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import MinLen
 from pydantic import AfterValidator
 
+from sentemb.data import Table, tokenise
+from sentemb.data.tokens import TextTokeniser
 from sentemb.parts import Part
 from sentemb.types import Examples, Names, ViewContext, Views
 
@@ -38,6 +40,19 @@ class ViewMaker(Part, room="views"):
     def makes(self, columns: Collection[str]) -> tuple[str, ...]:
         """Names of the views it makes of data with these columns; the default says anchor and positive."""
         return ("anchor", "positive")
+
+    @property
+    def prompts(self) -> tuple[str, ...] | None:
+        """The templates that it writes texts into itself; None where ``data.prefixes`` say them."""
+        return None
+
+    def read(self, table: Table, tokeniser: TextTokeniser) -> Examples:
+        """The data's token ids, once at the start of training; the default tokenises the columns as they are."""
+        return tokenise(table, tokeniser)
+
+    def faults(self, recipe: Mapping[str, Any]) -> list[str]:
+        """What is wrong with it among the other fields of a recipe (by name; those that are wrong are absent)."""
+        return []
 
     def __call__(self, examples: Examples, context: ViewContext) -> Views:
         """The views of a batch."""

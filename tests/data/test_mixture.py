@@ -11,10 +11,11 @@ from sentemb.data import InMemory, Lines, Mixture, TableData
 from sentemb.data.grouped import Grouped
 from sentemb.data.mixture import MixedBatches, joined, load_examples
 from sentemb.data.orders import Batches, NoDuplicates, Shuffled
+from sentemb.data.templates import Template
 from sentemb.data.tokens import TextTokeniser
 from sentemb.data.turns import Power, RoundRobin
 from sentemb.errors import DataError, PartError
-from sentemb.types import UNKNOWN, Examples, TokenColumn
+from sentemb.types import UNKNOWN, Examples, Frame, TokenColumn
 
 
 class Letters(TextTokeniser):
@@ -23,11 +24,15 @@ class Letters(TextTokeniser):
     def __init__(self, max_tokens: int = 99) -> None:
         self.max_tokens = max_tokens
 
-    def __call__(self, texts: list[str]) -> TokenColumn:
-        rows = [text[: self.max_tokens] for text in texts]
+    def __call__(self, texts: list[str], template: Template | None = None) -> TokenColumn:
+        written = texts if template is None else template.fill(texts)
+        rows = [text[: self.max_tokens] for text in written]
         flat = np.array([ord(letter) for letter in "".join(rows)], dtype=np.int32)
         text = np.zeros(len(rows), dtype=np.int64)
         return TokenColumn(flat=flat, offsets=np.cumsum([0, *map(len, rows)]), text=text)
+
+    def frame(self, template: Template) -> Frame:
+        raise AssertionError("no view subtracts a template")
 
     def fingerprint(self) -> str:
         return "letters"

@@ -22,8 +22,9 @@ class Counting:
     def __init__(self, hub, max_tokens):
         self.hub, self.max_tokens, self.seen = hub, max_tokens, 0
 
-    def __call__(self, texts):
+    def __call__(self, texts, template=None):
         self.seen += len(texts)
+        texts = texts if template is None else template.fill(texts)
         self.hub.backend_tokenizer.no_padding()
         self.hub.backend_tokenizer.enable_truncation(self.max_tokens)
         ids = [encoding.ids for encoding in self.hub.backend_tokenizer.encode_batch(texts)]

@@ -94,6 +94,8 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
         if "layers" in tree["encoder"]:
             result.append("encoder.layers=[1]")
         for place, head in enumerate(tree["encoder"].get("heads", [])):
+            if any(term["use"] == "denoise" for term in tree["terms"]):  # the decoder is as wide as the backbone
+                result.append(f"encoder.heads.{place}.out_features=32")
             if "groups" in head:
                 result.append(f"encoder.heads.{place}.groups=8")
         for place, companion in enumerate(tree.get("companions", [])):
@@ -104,7 +106,7 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
             if "count" in companion:
                 result.append(f"companions.{place}.count=4")
         for place, term in enumerate(tree["terms"]):
-            if "layers" in term:
+            if isinstance(term.get("layers"), list):
                 result.append(f"terms.{place}.layers=[0,2]")
         if "groups" in tree.get("train", {}).get("batches", {}):
             result.append("train.batches.groups=2")

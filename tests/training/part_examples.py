@@ -35,6 +35,11 @@ EDITED: dict[str, Any] = {
 TOGETHER = {
     "use": "table", "path": "PAIRS", "columns": {"anchor": "anchor", "positive": "positive", "score": "together"},
 }
+TEMPLATES = ['the song : "{text}" means {mask} .', "{text} , by name {mask} ."]
+PROMPTED: dict[str, Any] = {
+    "views": {"use": "prompted", "templates": TEMPLATES, "subtract": True},
+    "encoder": {"pooling": "mask", "prompts": {"song": TEMPLATES[0]}, "default_prompt": "song"},
+}
 
 # (room, name) -> tables that replace the recipe's
 EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
@@ -59,6 +64,9 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("terms", "stay_near"): {"terms": [INFO_NCE, {"use": "stay_near", "weight": 0.1}]},
     ("terms", "token_contrast"): {"terms": [INFO_NCE, {"use": "token_contrast", "margin": 0.9}]},
     ("terms", "words"): {"terms": [INFO_NCE, {"use": "words", "vocabulary": 12, "weight": 0.1}]},
+    ("terms", "denoise"): {
+        "terms": [INFO_NCE, {"use": "denoise", "layers": 2, "heads": 4, "dropout": 0.0, "weight": 0.5}],
+    },
     ("terms", "distill"): {
         "terms": [
             {"use": "distill", "temperature": 0.1},
@@ -164,6 +172,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
             {"use": "all_views_contrast"}, {"use": "all_views_contrast", "same_label": False, "name": "examples"},
         ],
     },
+    ("views", "prompted"): PROMPTED,
     ("views", "repeat"): {
         "views": {"use": "repeat", "count": 3, "dropouts": [0.0, 0, 0.0]}, "edits": [{"use": "given"}],
         "terms": [{"use": "supervised_contrast"}],

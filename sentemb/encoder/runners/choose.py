@@ -62,8 +62,9 @@ class LeanRunner:
         pooled = []
         for run in packed.runs:
             cut = [layer[run.begin : run.end].view(run.rows, run.length, -1) for layer in layers]
-            mask = torch.ones(run.rows, run.length, dtype=torch.long)
-            pooled.append(self._module.pool(cut, mask, prompt_tokens))
+            ids = packed.ids[run.begin : run.end].view(run.rows, run.length)
+            tokens = Tokens(input_ids=ids, attention_mask=torch.ones_like(ids))
+            pooled.append(self._module.pool(cut, tokens, prompt_tokens))
         return torch.cat(pooled)
 
 

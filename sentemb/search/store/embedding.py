@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sentemb.data.templates import prompted_texts
 from sentemb.errors import NumericError, SearchError
 from sentemb.maths.neighbours import Metric
 from sentemb.progress import Progress
@@ -113,7 +114,7 @@ def encode(encoder: Embedder, texts: Sequence[str], prompt: str, bar: Progress |
     if prompt and isinstance(encoder, IdentifiedEmbedder):
         vectors = encoder.encode(list(texts), prompt=prompt, **options)
     else:
-        vectors = encoder.encode([prompt + text for text in texts] if prompt else list(texts), **options)
+        vectors = encoder.encode(prompted_texts(texts, prompt), **options)
     if bar is not None:
         bar.advance(before + len(texts) - bar.done)  # the encoder may not count what it met twice, or anything
     vectors = np.asarray(vectors)
