@@ -13,6 +13,7 @@ import torch
 
 from sentemb.data.templates import Template
 from sentemb.data.tokens import text_hashes
+from sentemb.encoder.card import card_of
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare
 from sentemb.encoder.encode import EmptyTemplate, encode_texts, encode_tokens, progress_bar
@@ -25,6 +26,7 @@ from sentemb.encoder.prompting import Prompting, template_of
 from sentemb.encoder.runners.choose import Runner, Runners, comparison_name, weights_state
 from sentemb.encoder.source import locate
 from sentemb.errors import ModelError, did_you_mean
+from sentemb.files import write_text
 from sentemb.machine.precision import Precision, check_precision, find_device
 from sentemb.progress import Progress
 from sentemb.types import Similarity, TokenColumn, Vectors, Vocabulary
@@ -272,7 +274,7 @@ class Encoder:
         return other
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
-        """Write the sentence-transformers layout, whole or not at all; train-only heads are left out.
+        """Write the sentence-transformers layout and a model card, whole or not at all; train-only heads are left out.
 
         Raises:
             ModelError: a part that the layout cannot hold, or a folder that cannot be written.
@@ -288,4 +290,5 @@ class Encoder:
             self.tokeniser.save(temporary)
             if eight_bits is not None:
                 eight_bits.write(temporary)
+            write_text(temporary / "README.md", card_of(self, temporary, name=str(folder)))
         return Path(folder)

@@ -14,7 +14,7 @@ import torch
 from sentemb.data import Mixture
 from sentemb.data.data_source import DataSource, InMemory, TableData
 from sentemb.data.mixture import MixedBatches, load_examples
-from sentemb.distributed import broadcast_object, join, leave
+from sentemb.distributed import broadcast_object, join, leave, rank
 from sentemb.encoder import Encoder
 from sentemb.encoder.backbone import freeze
 from sentemb.encoder.layout import read_layout
@@ -22,6 +22,7 @@ from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
 from sentemb.evaluate.evaluation import dev_score
 from sentemb.provenance import provenance
+from sentemb.recipe.card import write_card
 from sentemb.recipe.needs import check_data
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.active import WeightedTerm
@@ -137,7 +138,11 @@ def train(
             raise RecipeError(
                 f"{run_dir} already holds a run; continue it with --resume, or choose another folder with --output"
             )
-        return run(build(recipe, run_dir, callbacks=callbacks), resume=resume)
+        plan = build(recipe, run_dir, callbacks=callbacks)
+        result = run(plan, resume=resume)
+        if rank() == 0:
+            write_card(result.model_dir, encoder=plan.encoder)
+        return result
     finally:
         if has_joined:
             leave()
