@@ -154,6 +154,7 @@ class Encoded:
 
     pooled: Float[Tensor, "b d"]  # before any head
     hidden: Float[Tensor, "b t d"] | None = None  # last hidden states, when asked for
+    inner: Float[Tensor, "b d"] | None = None  # pooled states of a lower layer, where a part has asked for it
     attentions: tuple[Float[Tensor, "b h t t"], ...] | None = None
 
 
@@ -212,6 +213,7 @@ class Batch:
     tokens: Mapping[str, Tokens]
     encoded: Mapping[str, Encoded]
     pooled: Mapping[str, Float[Tensor, "n p"]] = field(default_factory=dict)  # by view, before the heads
+    inner: Mapping[str, Float[Tensor, "n p"]] = field(default_factory=dict)  # likewise, of a lower layer
     outputs: Mapping[str, Tensor] = field(default_factory=dict)  # "companion/name" → (n, …), no gradient
     score: Float[Tensor, " n"] | None = None
     margin: Float[Tensor, " n"] | None = None
@@ -235,6 +237,8 @@ class SentenceModule(Protocol):
     def __call__(self, tokens: Tokens, *, hidden: bool = False, attentions: bool = False) -> Encoded: ...
 
     def together(self, batches: Sequence[Tokens]) -> list[Encoded]: ...  # as calling it with every batch
+
+    def also_pool(self, layer: int, part: str) -> None: ...  # give ``Encoded.inner`` from now on, of this layer
 
     def project(
         self, pooled: Tensor, *, exported: bool = False, views: int = 1, generator: torch.Generator | None = None
@@ -302,7 +306,7 @@ class Component(Part, nn.Module):
 
     ``needs`` names what a part reads; ``sentemb check`` verifies it before anything is loaded:
     ``labels`` ``levels`` ``scores`` ``negative_scores`` ``margins`` ``weights`` ``grades`` ``texts`` ``tokens``
-    ``pooled`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
+    ``pooled`` ``inner`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
     """
 
     encodes: frozenset[str] = frozenset()  # views beside anchor, positive and negatives to encode (``anchor.masked``)
@@ -326,6 +330,10 @@ class Component(Part, nn.Module):
     def footprint(self, *, hidden: int, vocabulary: int, texts: int, tokens: int) -> Footprint:
         """Memory of large layers of its own, for ``sentemb check``; ``texts`` are a batch's, of one view."""
         return Footprint()
+
+    def notes(self) -> list[str]:
+        """What its settings may well spoil: ``sentemb check`` says it, and nothing is stopped."""
+        return []
 
     def faults(self, recipe: Mapping[str, Any]) -> list[str]:
         """What is wrong with it among the other fields of a recipe (by name; those that are wrong are absent)."""

@@ -10,6 +10,7 @@ from sentemb.edits.false_negative import FalseNegative
 from sentemb.edits.given import Given
 from sentemb.edits.groups import GroupWeights
 from sentemb.edits.hardness import Hardness
+from sentemb.edits.inner_layer import InnerLayer
 from sentemb.edits.margin import Margin
 from sentemb.edits.mined import Mined
 from sentemb.edits.mixed import Mixed
@@ -35,6 +36,7 @@ PARTS: dict[str, type[Edit]] = {
     "given": Given,
     "groups": GroupWeights,
     "hardness": Hardness,
+    "inner_layer": InnerLayer,
     "margin": Margin,
     "mined": Mined,
     "mixed": Mixed,
@@ -55,6 +57,7 @@ PARTS: dict[str, type[Edit]] = {
 
 __all__ = [
     "PARTS", "Attraction", "ClusterNegatives", "Composed", "Edit", "FalseNegative", "Given", "GroupWeights",
-    "Hardness", "Margin", "Mined", "Mixed", "MixedHardPair", "MixedOrdered", "MixedPartners", "Moved", "Nearest",
-    "NeighboursInText", "Noise", "PropensityWeights", "Queue", "Regulators", "RowTemperature", "SameLabel", "Soften",
+    "Hardness", "InnerLayer", "Margin", "Mined", "Mixed", "MixedHardPair", "MixedOrdered", "MixedPartners", "Moved",
+    "Nearest", "NeighboursInText", "Noise", "PropensityWeights", "Queue", "Regulators", "RowTemperature",
+    "SameLabel", "Soften",
 ]  # fmt: skip

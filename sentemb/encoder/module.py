@@ -16,7 +16,7 @@ from sentemb.encoder.heads import Head
 from sentemb.encoder.poolings import Pooling
 from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.runners.trainable import TrainableEncoder
-from sentemb.errors import ModelError
+from sentemb.errors import ModelError, RecipeError
 from sentemb.types import Encoded, Tokens
 
 
@@ -42,6 +42,7 @@ class EncoderModule(nn.Module):
         config: Any = backbone.config
         self.pooled_width = pooling.bind(config.hidden_size, config.num_hidden_layers)
         self.width = self.exported_width = self.pooled_width
+        self._inner: int | None = None  # a layer that training pools beside the last one
 
     def add_head(self, head: Head) -> None:
         """Bind a head behind the others."""
@@ -49,6 +50,24 @@ class EncoderModule(nn.Module):
         if not head.train_only:
             self.exported_width = self.width
         self.heads.append(head)
+
+    def also_pool(self, layer: int, part: str) -> None:
+        """Pool the states of this layer, too, in every later call (0: the embeddings); ``part`` asks for it.
+
+        Raises: RecipeError where there is no such layer, where another one is pooled already, or where the pooling
+            reads all layers.
+        """
+        config: Any = self.backbone.config
+        fault = ""
+        if layer > config.num_hidden_layers:
+            fault = f"the backbone's layers are 0 (its embeddings) to {config.num_hidden_layers}"
+        elif self._inner not in (None, layer):
+            fault = f"another part reads layer {self._inner}; all must read the same one"
+        elif self.pooling.needs_layers:
+            fault = "the recipe's pooling reads all layers; take one of the last layer, such as cls or mean"
+        if fault:
+            raise RecipeError(f"{part}: layer = {layer}: {fault}")
+        self._inner = layer
 
     @property
     def kept_heads(self) -> list[Head]:
@@ -61,8 +80,13 @@ class EncoderModule(nn.Module):
         if encoded is not None:
             return encoded[0]
         with eager_attention(self.backbone) if attentions else nullcontext():
-            output, pooled = self.plain(self.backbone, tokens, attentions=attentions)
-        return Encoded(pooled=pooled, hidden=output.last_hidden_state if hidden else None,
+            output, pooled = self.plain(
+                self.backbone, tokens, attentions=attentions, every_layer=self._inner is not None
+            )
+        inner = None
+        if self._inner is not None:
+            inner = self.pool([output.hidden_states[self._inner]], tokens.attention_mask)
+        return Encoded(pooled=pooled, hidden=output.last_hidden_state if hidden else None, inner=inner,
                        attentions=output.attentions if attentions else None)
 
     def together(self, batches: Sequence[Tokens]) -> list[Encoded]:
@@ -70,12 +94,14 @@ class EncoderModule(nn.Module):
         return self._lean(batches, hidden=False) or [self(tokens) for tokens in batches]
 
     def plain(
-        self, backbone: nn.Module, tokens: Tokens, *, prompt_tokens: int = 0, attentions: bool = False
+        self, backbone: nn.Module, tokens: Tokens, *, prompt_tokens: int = 0, attentions: bool = False,
+        every_layer: bool = False,
     ) -> tuple[Any, Float[Tensor, "b d"]]:
         """What the backbone, or a copy of it in another format, gives by itself, and that pooled."""
         output = backbone(
             input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, return_dict=True,
-            output_hidden_states=self.pooling.needs_layers, **({"output_attentions": True} if attentions else {}),
+            output_hidden_states=every_layer or self.pooling.needs_layers,
+            **({"output_attentions": True} if attentions else {}),
         )
         layers = output.hidden_states if self.pooling.needs_layers else [output.last_hidden_state]
         return output, self.pool(layers, tokens, prompt_tokens)
@@ -104,7 +130,7 @@ class EncoderModule(nn.Module):
 
     def _lean(self, batches: Sequence[Tokens], *, hidden: bool) -> list[Encoded] | None:
         """By the lean training forward; None where there is none, or not now."""
-        if not self.training or self.pooling.needs_layers:
+        if not self.training or self.pooling.needs_layers or self._inner is not None:
             return None
         if self._trainable is None or not self._trainable.is_usable(batches):
             return None

@@ -51,7 +51,7 @@ _PRIME = 2_305_843_009_213_693_951  # 2^61 - 1: seeds of one step's heads and ed
 class EncodedViews:
     """This device's rows left of the cache boundary."""
 
-    pooled: Float[Tensor, "b v d"]  # the v views of ``StepInput.embedded``
+    pooled: Float[Tensor, "b v d"]  # the v views of ``StepInput.embedded``, a lower layer's rows behind their own
     separate: Mapping[str, Encoded]  # views whose hidden states or attentions a term reads
 
 
@@ -91,6 +91,7 @@ class Objective(nn.Module):
         self.term_names = tuple(entry.name for entry in terms)
         self.weights = tuple(entry.weight for entry in terms)
         self.companions = nn.ModuleDict(dict(companions or {}))
+        self._has_inner = any("inner" in part.needs for part in self.parts)
         self.nested = tuple(sorted(set(nested)))
         if self.nested and not 1 <= self.nested[0] <= self.nested[-1] < encoder.width:
             raise RecipeError(
@@ -134,20 +135,19 @@ class Objective(nn.Module):
             rows = []
             for rate, groups in groupby(inputs.groups, lambda group: group.dropout):
                 with self._dropout_at(rate):
-                    rows += [encoded.pooled for encoded in self.encoder.together([group.tokens for group in groups])]
+                    rows += [_rows(encoded) for encoded in self.encoder.together([group.tokens for group in groups])]
             pooled.append(in_views(in_order(rows, inputs.groups), inputs))
         separate = {}
         for name in inputs.use.separate:
             with self._dropout_at(inputs.dropout[name]):
                 separate[name] = self.encoder(inputs.tokens[name], hidden=True, attentions=reads_attentions)
-        pooled += [separate[name].pooled[:, None] for name in separate if name in inputs.use.embedded]
+        pooled += [_rows(separate[name])[:, None] for name in separate if name in inputs.use.embedded]
         return EncodedViews(pooled=torch.cat(pooled, dim=1), separate=separate)
 
     def encode_group(self, group: LengthGroup) -> Float[Tensor, "r d"]:
         """Pooled rows of one group of the views that are encoded together."""
         with self._dropout_at(group.dropout):
-            pooled: Tensor = self.encoder.together([group.tokens])[0].pooled
-        return pooled
+            return _rows(self.encoder.together([group.tokens])[0])
 
     def _dropout_at(self, rate: float | None) -> AbstractContextManager[None]:
         assert isinstance(self.encoder, nn.Module)
@@ -182,6 +182,9 @@ class Objective(nn.Module):
         """The score table before any edit, and the batch behind it."""
         names = inputs.use.embedded
         pooled = gather_rows(encoded.pooled, inputs.sizes)  # (n, v, d)
+        inner = None
+        if self._has_inner:
+            pooled, inner = pooled.chunk(2, dim=-1)
         count = pooled.shape[0]
         flat = pooled.transpose(0, 1).reshape(count * len(names), -1)  # view-major: one BatchNorm over all views
         generator = torch.Generator().manual_seed((inputs.seed - _PRIME) % 2**63)
@@ -199,6 +202,7 @@ class Objective(nn.Module):
             tokens=inputs.tokens,
             encoded=encoded.separate,
             pooled={name: pooled[:, index] for index, name in enumerate(names)},
+            inner={} if inner is None else {name: inner[:, index] for index, name in enumerate(names)},
             outputs=self._observe(inputs),
             score=inputs.score,
             margin=inputs.margin,
@@ -266,6 +270,11 @@ class Objective(nn.Module):
         )
 
 
+def _rows(encoded: Encoded) -> Float[Tensor, "b p"]:
+    """Pooled rows, those of a lower layer behind them."""
+    return encoded.pooled if encoded.inner is None else torch.cat([encoded.pooled, encoded.inner], dim=-1)
+
+
 def in_order(pooled: Sequence[Tensor], groups: Sequence[LengthGroup]) -> Float[Tensor, "r d"]:
     """The groups' pooled rows in the order of the views, one view after the other."""
     return torch.cat(list(pooled))[torch.argsort(torch.cat([group.rows for group in groups]))]
@@ -291,4 +300,4 @@ def _local_and_whole(value: Tensor | Share) -> tuple[Tensor, Tensor]:
 
 def _detached(batch: Batch) -> Batch:
     views = {name: replace(rows, embedding=rows.embedding.detach()) for name, rows in batch.views.items()}
-    return replace(batch, views=views, encoded={}, pooled={})
+    return replace(batch, views=views, encoded={}, pooled={}, inner={})

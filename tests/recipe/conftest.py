@@ -108,6 +108,9 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
         for place, term in enumerate(tree["terms"]):
             if isinstance(term.get("layers"), list):
                 result.append(f"terms.{place}.layers=[0,2]")
+        for place, edit in enumerate(tree.get("edits", [])):
+            if "layer" in edit:
+                result.append(f"edits.{place}.layer=1")
         if "groups" in tree.get("train", {}).get("batches", {}):
             result.append("train.batches.groups=2")
         if "dev" in tree:

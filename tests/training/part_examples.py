@@ -275,6 +275,10 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
             "heads": [{"use": "mlp"}],
         },
     },
+    ("edits", "inner_layer"): {
+        "edits": [{"use": "inner_layer", "layer": 1}, {"use": "moved", "noise": 0.2}],
+        "encoder": {"heads": [{"use": "mlp"}]},
+    },
     ("edits", "regulators"): {
         "edits": [{"use": "regulators", "of": ["first", "second"]}],
         "companions": [
