@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Annotated
 
@@ -12,6 +13,8 @@ from sentemb.edits.edit import Edit
 from sentemb.maths.softmax import masked_logsumexp
 from sentemb.parts import Count, NonNegative, Whole
 from sentemb.types import Batch, PairScores, Temperature
+
+_GAP = 0.6  # between the cosines of positives and negatives: 0.9 and 0.3 of dropout twins early in training
 
 
 class Hardness(Edit):
@@ -56,6 +59,17 @@ class Hardness(Edit):
         super().__init__()
         self.beta, self.temperature, self.class_prior = beta, temperature, class_prior
         self.keep, self.skip = keep, skip
+
+    def notes(self) -> list[str]:
+        """A class prior with which the floor of the debiased estimate takes over."""
+        largest = math.exp(-_GAP / self.temperature)
+        if self.class_prior < largest:
+            return []
+        return [
+            f"class_prior = {self.class_prior:g} at temperature = {self.temperature:g}: where a positive's cosine is "
+            f"{_GAP} above a negative's, as with dropout twins, negatives are at the estimate's floor and have no "
+            f"gradient; take a class_prior below {largest:.2g}, or the paper's temperature = 0.5 here and in the loss"
+        ]
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
         before = table.log_weight

@@ -12,8 +12,7 @@ from torch import Tensor
 from sentemb.companions.centre import Centre
 from sentemb.companions.companion import find_companion
 from sentemb.edits.edit import Edit
-from sentemb.errors import RecipeError
-from sentemb.maths.similarity import at_least_float32, pairwise
+from sentemb.maths.similarity import at_least_float32, pairwise, require_cosine
 from sentemb.parts import NonNegative
 from sentemb.types import Batch, PairScores
 
@@ -50,9 +49,7 @@ class Moved(Edit):
         self.needs = frozenset({f"companion:{companion}"} if centre else ())
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        if table.similarity != "cosine":
-            raise RecipeError(f'edit {self.name}: moves on the unit sphere; similarity = "{table.similarity}", '
-                              'allowed: cosine')
+        require_cosine(table.similarity, f"edit {self.name}")
         anchor, candidate = (
             replace(rows, embedding=self._moved(rows.embedding, batch)) for rows in (table.anchor, table.candidate)
         )

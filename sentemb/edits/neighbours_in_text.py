@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+from sentemb.data.orders import NoDuplicates, Shuffled
 from sentemb.edits.edit import Edit
 from sentemb.maths.softmax import live_pairs
 from sentemb.parts import Count
@@ -33,6 +36,13 @@ class NeighboursInText(Edit):
     def __init__(self, *, window: Count = 1) -> None:
         super().__init__()
         self.window = window
+
+    def faults(self, recipe: Mapping[str, Any]) -> list[str]:
+        """Batches of rows at random, which hold no neighbours."""
+        train = recipe.get("train")
+        if train is None or not isinstance(train.batches, (NoDuplicates, Shuffled)):
+            return []
+        return ['finds no neighbours in batches of rows at random; set train.batches = "contiguous"']
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
         n = len(table.anchor)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from sentemb.errors import RecipeError
 from sentemb.types import Similarity
 
 
@@ -20,6 +21,12 @@ def pairwise(
     # autocast would take the product back to half precision
     with torch.autocast(device_type=anchor.device.type, enabled=False):
         return anchor @ candidate.T
+
+
+def require_cosine(similarity: Similarity, part: str) -> None:
+    """Refuse another similarity, for parts that are defined on the unit sphere; ``part`` opens the message."""
+    if similarity != "cosine":
+        raise RecipeError(f'{part}: works on the unit sphere; similarity = "{similarity}", allowed: cosine')
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

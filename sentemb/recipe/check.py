@@ -70,6 +70,7 @@ def check(recipe: str | Path | Recipe) -> Report:
     for where, part in parts_of(vars(recipe)).items():
         if not isinstance(part, Component):
             continue
+        report.unverified.extend(f"{where} ({part.name}): {note}" for note in part.notes())
         for file in part.files:
             with noted():
                 if not Path(file).expanduser().is_file():

@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sentemb.errors import RecipeError
-from sentemb.maths.similarity import at_least_float32
+from sentemb.maths.similarity import at_least_float32, require_cosine
 from sentemb.maths.softmax import live_pairs, positive_share
 from sentemb.parts import Positive
 from sentemb.terms.term import Term
@@ -34,9 +33,7 @@ class Alignment(Term):
         self.exponent = exponent
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        if table.similarity != "cosine":
-            raise RecipeError(f'terms: alignment measures on the unit sphere; similarity = "{table.similarity}", '
-                              'allowed: cosine')
+        require_cosine(table.similarity, f"term {self.name}")
         pairs = table.positive & live_pairs(table)
         distance = 2 - 2 * at_least_float32(table.sim)  # squared
         if self.exponent != 2:

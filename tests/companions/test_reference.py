@@ -14,6 +14,7 @@ from sentemb.companions import PARTS
 from sentemb.companions.reference import Reference
 from sentemb.data.vector_files import write_parquet
 from sentemb.edits.false_negative import FalseNegative
+from sentemb.edits.noise import Noise
 from sentemb.errors import CheckpointError, DataError, RecipeError
 from sentemb.maths.table import add_candidates, in_batch_table
 from sentemb.types import Batch, Rows
@@ -93,6 +94,16 @@ def test_false_negative_by_reference_in_the_batch_only():
     edited = edit(table, batch_with(bound(), outputs))
     gone = -math.inf
     assert edited.log_weight.tolist() == [[0, gone, 0, 0], [gone, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_a_reference_that_finds_all_alike_leaves_positives_and_noise():
+    alike = torch.ones(3, 2) / math.sqrt(2)
+    batch = batch_with(bound(), {"reference/anchor": alike, "reference/positive": alike})
+    table = in_batch_table(rows_of(3, 0, [1, 2, 3]), rows_of(3, 1, [4, 5, 6]))
+    edited = Noise(count=2)(FalseNegative(by=["reference"], threshold=0.9)(table, batch), batch)
+    alive = edited.log_weight > -math.inf
+    assert alive[:, :3].tolist() == torch.eye(3, dtype=torch.bool).tolist()
+    assert alive[:, 3:].all()
 
 
 def test_false_negative_by_precomputed_reference_equals_the_loop():

@@ -138,6 +138,19 @@ def test_is_a_part():
     assert PARTS["hardness"] is Hardness
 
 
+def test_a_class_prior_that_leaves_nothing_but_the_floor_is_noted(make_table, make_batch):
+    assert not Hardness(class_prior=0.1, temperature=0.5).notes()
+    assert not Hardness(class_prior=0.0).notes()
+    assert not Hardness(class_prior=6e-6, temperature=0.05).notes()
+    [note] = Hardness(class_prior=0.1, temperature=0.05).notes()
+    assert "class_prior below 6.1e-06" in note
+    # and so it is: a positive at 0.9, negatives at 0.3
+    sim = torch.full((3, 3), 0.3, dtype=torch.float64).fill_diagonal_(0.9).requires_grad_()
+    table = replace(make_table(3), sim=sim)
+    contrast(Hardness(beta=0.0, class_prior=0.1, temperature=0.05)(table, make_batch()), 0.05).backward()
+    assert sim.grad[~torch.eye(3, dtype=torch.bool)].abs().max() < 1e-12
+
+
 # ------------------------------------------------------------------------------------------------- keep and skip
 @pytest.mark.parametrize(("keep", "skip"), [(2, 0), (1, 1), (3, 2), (None, 2)])
 def test_a_window_of_ranks_equals_the_sorted_loop(make_table, make_batch, keep, skip):

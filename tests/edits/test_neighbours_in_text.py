@@ -9,7 +9,10 @@ import pytest
 import torch
 from edit_tables import permuted
 
+from sentemb import Recipe
+from sentemb.data.contiguous import Contiguous
 from sentemb.edits import NeighboursInText
+from sentemb.errors import RecipeError
 from sentemb.maths.table import add_candidates, in_batch_table
 from sentemb.terms import InfoNCE, SupervisedContrast
 from sentemb.types import Rows
@@ -91,6 +94,13 @@ def test_gradcheck(make_rows, make_batch):
 
     rows = [make_rows(4, seed=seed).embedding.requires_grad_() for seed in (0, 1)]
     assert torch.autograd.gradcheck(loss, rows)
+
+
+@pytest.mark.parametrize("order", ["no_duplicates", "shuffled"])
+def test_batches_of_rows_at_random_are_refused(order):
+    assert Recipe.named("quick-thoughts-minilm").train.batches == Contiguous()
+    with pytest.raises(RecipeError, match=r'neighbours_in_text\) finds no neighbours .* train\.batches = "contiguous"'):
+        Recipe.load("quick-thoughts-minilm", [f"train.batches={order}"])
 
 
 def test_bfloat16_and_wrong_values(make_table, make_batch):

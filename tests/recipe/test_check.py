@@ -84,6 +84,12 @@ def test_data_without_contrast_are_told(faults, data_dir):
     assert "have one text; a contrast needs several" in faults(data="same.txt")
 
 
+def test_settings_that_may_spoil_training_are_noted(tiny_bert, data_dir):
+    overrides = [f"encoder.backbone={tiny_bert}", f"data.path={data_dir / 'lines.txt'}", "edits.0.temperature=0.05"]
+    report = check(Recipe.load("debiased-minilm", overrides))
+    assert any(line.startswith("edits[0] (hardness): class_prior = 0.1") for line in report.unverified)
+
+
 def test_a_missing_file_is_no_hub_id(faults):
     assert "data.path = /nowhere: no such file" in faults("data.path=/nowhere")
 

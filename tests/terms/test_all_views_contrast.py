@@ -10,7 +10,7 @@ import torch
 
 from sentemb.errors import RecipeError
 from sentemb.maths.table import in_batch_table
-from sentemb.terms import AllViewsContrast, MultiView
+from sentemb.terms import AllViewsContrast, InfoNCE, MultiView
 from sentemb.types import Batch, Rows
 
 NAMES = ("anchor", "positive", "positive_2", "positive_3")
@@ -75,6 +75,17 @@ def test_two_views_of_different_classes_are_nt_xent():
     table = in_batch_table(batch.views["anchor"], batch.views["positive"])
     expected = MultiView(kind="pairs", negatives="all", temperature=0.3)(table, batch).item()
     assert loss_of(batch, temperature=0.3).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_where_a_view_does_not_compete_with_itself_it_is_info_nce():
+    # two texts, opposite in each view: at this temperature their pair of one view weighs e^-50, that of two views e^-10
+    angle = math.acos(0.1)
+    first = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
+    second = torch.tensor([[math.cos(angle), math.sin(angle)]], dtype=torch.float64)
+    batch = batch_of({"anchor": first, "positive": torch.cat([second, -second])})
+    expected = InfoNCE(temperature=0.02)(in_batch_table(*batch.views.values()), batch).item()
+    assert expected > 1e-5
+    assert loss_of(batch, temperature=0.02, same_label=False).item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_order_of_views_and_examples_does_not_matter():

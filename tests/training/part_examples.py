@@ -250,6 +250,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("edits", "neighbours_in_text"): {
         "edits": [{"use": "neighbours_in_text", "window": 4}], "terms": [{"use": "supervised_contrast"}],
+        "train": {"batches": "contiguous"},
     },
     ("views", "by_source"): {
         "data": {
@@ -314,11 +315,11 @@ def tree_of(room: str, name: str, backbone: str, data: str, **train: Any) -> dic
         "data": {"use": "table", "path": data},
         "views": {"use": "columns"},
         "terms": [INFO_NCE],
-        **{key: value for key, value in example.items() if key != "encoder"},
+        **{key: value for key, value in example.items() if key not in ("encoder", "train")},
         "encoder": {"backbone": backbone, "pooling": "mean", **example.get("encoder", {})},
         "train": {
             "batch_size": 7, "precision": "fp32", "batches": "shuffled", "learning_rate": 1e-3,
-            **({"nested_dims": [8, 20]} if room == "train" else {}), **train,
+            **example.get("train", {}), **({"nested_dims": [8, 20]} if room == "train" else {}), **train,
         },
     }
     return _with_files(tree, {"BACKBONE": backbone, "PAIRS": data, "VECTORS": str(Path(data).with_suffix(".npy"))})
