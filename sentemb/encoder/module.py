@@ -85,7 +85,7 @@ class EncoderModule(nn.Module):
             )
         inner = None
         if self._inner is not None:
-            inner = self.pool([output.hidden_states[self._inner]], tokens.attention_mask)
+            inner = self.pool([output.hidden_states[self._inner]], tokens)
         return Encoded(pooled=pooled, hidden=output.last_hidden_state if hidden else None, inner=inner,
                        attentions=output.attentions if attentions else None)
 
