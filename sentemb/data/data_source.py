@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 from annotated_types import Ge
-from pydantic import BeforeValidator
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BeforeValidator
 
 from sentemb.data.faults import Faults
 from sentemb.data.formats import BLOCK, RecordBlock, arrow_blocks, row_blocks
@@ -21,9 +24,16 @@ from sentemb.data.sources import HUB_ID, Format, source_blocks
 from sentemb.data.table import Table, read_table
 from sentemb.data.templates import Template
 from sentemb.errors import DataError, did_you_mean
-from sentemb.parts import Count, Part, Positive
+from sentemb.parts import Count, NonNegative, Part, Positive
 
 _IN_MEMORY = "data in memory"
+
+
+def _ascending(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    scores = [score for score, _ in points]
+    if not scores or any(second <= first for first, second in pairwise(scores)):
+        raise ValueError("must be points [score, weight] whose scores ascend, at least one")
+    return tuple(points)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +59,9 @@ class DataSource(Part, room="sources"):
         prefixes: role -> what is put in front of its texts, e.g. ``{ anchor = "query: " }``, or a template that they
             are written into, ``{ anchor = 'This sentence : "{text}" means {mask} .' }``.
         skip_faulty: leave malformed rows out instead of refusing the data.
+        weight_of_score: points [score, weight] by ascending score, which make a row's weight of its score: it lies on
+            the straight lines between them, and beyond them is that of the nearest. ``[[2.5, 0], [5, 1]]`` gives pairs
+            up to 2.5 no weight.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -56,6 +69,7 @@ class DataSource(Part, room="sources"):
     max_tokens: Annotated[int, Ge(3)] | None = None  # [CLS] token [SEP]
     prefixes: Mapping[str, str] = field(default_factory=dict)
     skip_faulty: bool = False
+    weight_of_score: Annotated[Sequence[tuple[float, NonNegative]], AfterValidator(_ascending)] | None = None
 
     marks = MappingProxyType({"name": str, "batch_size": Count, "weight": Positive})  # as a part of a mixture
     required: ClassVar[frozenset[str]] = frozenset({"anchor"})
@@ -109,7 +123,17 @@ class DataSource(Part, room="sources"):
                 f"{table.source}: [data] needs {', '.join(sorted(self.required))}; the columns read as "
                 f"{', '.join(table.columns)}: {fault}; name them with columns = {{ anchor = … }} or use = \"table\""
             )
-        return replace(table, prefixes=dict(self.prefixes))
+        return replace(table, prefixes=dict(self.prefixes), weight=self._weight(table))
+
+    def _weight(self, table: Table) -> NDArray[np.float32] | None:
+        if self.weight_of_score is None:
+            return table.weight
+        if table.score is None or table.weight is not None:
+            fault = "no score" if table.score is None else "a weight as well"
+            raise DataError(f"{table.source}: weight_of_score makes weights of the column score; there is {fault}")
+        scores, weights = zip(*self.weight_of_score, strict=True)
+        weight: NDArray[np.float32] = np.interp(table.score, scores, weights).astype(np.float32)
+        return weight
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,18 @@ def masked_logsumexp(
     return torch.where(mask.any(dim=1), torch.logsumexp(chosen, dim=1), empty)
 
 
+def masked_log_softmax(logits: Float[Tensor, "n m"], mask: Bool[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """Over every row's chosen entries; 0 elsewhere."""
+    normaliser = masked_logsumexp(logits, mask, empty=0.0)
+    return torch.where(mask, logits.masked_fill(~mask, 0.0) - normaliser[:, None], 0.0)
+
+
+def weighted_mean(losses: Float[Tensor, " n"], weight: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """``Σ w ℓ / Σ w``; a row of weight 0 may have an infinite loss, and rows of no weight at all give 0."""
+    weight = weight.to(losses.dtype)
+    return torch.where(weight > 0, weight * losses, 0.0).sum() / weight.sum().clamp(min=torch.finfo(losses.dtype).tiny)
+
+
 def mean_over(values: Float[Tensor, " n"], rows: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
     """Mean of the chosen rows; 0, with a zero gradient, where none is chosen."""
     return torch.where(rows, values, torch.zeros_like(values)).sum() / rows.sum().clamp(min=1)

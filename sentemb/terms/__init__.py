@@ -16,6 +16,9 @@ from sentemb.terms.distill import Distill
 from sentemb.terms.grounded_contrast import GroundedContrast
 from sentemb.terms.info_nce import InfoNCE
 from sentemb.terms.inter_set import InterSet
+from sentemb.terms.label_cosine import LabelCosine
+from sentemb.terms.level_contrast import LevelContrast
+from sentemb.terms.list_net import ListNet
 from sentemb.terms.local import Local
 from sentemb.terms.margin_mse import MarginMSE
 from sentemb.terms.masked_lm import MaskedLM
@@ -29,6 +32,7 @@ from sentemb.terms.prototypes import PrototypeSoftmax
 from sentemb.terms.rank_kl import RankKL
 from sentemb.terms.replaced_token_detection import ReplacedTokenDetection
 from sentemb.terms.self_guided import SelfGuided
+from sentemb.terms.sigmoid_contrast import SigmoidContrast
 from sentemb.terms.softmax_nli import SoftmaxNLI
 from sentemb.terms.spectral import Spectral
 from sentemb.terms.stay_near import StayNear
@@ -38,6 +42,7 @@ from sentemb.terms.token_contrast import TokenContrast
 from sentemb.terms.triplet import Triplet
 from sentemb.terms.uniformity import Uniformity
 from sentemb.terms.view_contrast import ViewContrast
+from sentemb.terms.wasserstein_lists import WassersteinLists
 from sentemb.terms.words import Words
 
 PARTS: dict[str, type[Term]] = {
@@ -57,6 +62,9 @@ PARTS: dict[str, type[Term]] = {
     "grounded_contrast": GroundedContrast,
     "info_nce": InfoNCE,
     "inter_set": InterSet,
+    "label_cosine": LabelCosine,
+    "level_contrast": LevelContrast,
+    "list_net": ListNet,
     "local": Local,
     "margin_mse": MarginMSE,
     "masked_lm": MaskedLM,
@@ -70,6 +78,7 @@ PARTS: dict[str, type[Term]] = {
     "rank_kl": RankKL,
     "replaced_token_detection": ReplacedTokenDetection,
     "self_guided": SelfGuided,
+    "sigmoid_contrast": SigmoidContrast,
     "softmax_nli": SoftmaxNLI,
     "spectral": Spectral,
     "stay_near": StayNear,
@@ -78,14 +87,15 @@ PARTS: dict[str, type[Term]] = {
     "triplet": Triplet,
     "uniformity": Uniformity,
     "view_contrast": ViewContrast,
+    "wasserstein_lists": WassersteinLists,
     "words": Words,
 }
 
 __all__ = [
     "MSE", "PARTS", "Alignment", "AllViewsContrast", "Angle", "AttentionAgreement", "BidirectionalMargin", "CausalLM",
     "CellEntropy", "CoSENT", "Contrastive", "CosineError", "Decoupled", "Denoise", "Distill", "GroundedContrast",
-    "InfoNCE", "InterSet", "Local", "MarginMSE", "MaskedLM", "MultiView", "OnlineContrastive", "Pearson",
-    "PreferenceRank", "PrototypeSoftmax", "PrototypeTriplet", "RankKL", "ReplacedTokenDetection", "SelfGuided",
-    "SoftmaxNLI", "Spectral", "StayNear", "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity",
-    "ViewContrast", "Words",
+    "InfoNCE", "InterSet", "LabelCosine", "LevelContrast", "ListNet", "Local", "MarginMSE", "MaskedLM", "MultiView",
+    "OnlineContrastive", "Pearson", "PreferenceRank", "PrototypeSoftmax", "PrototypeTriplet", "RankKL",
+    "ReplacedTokenDetection", "SelfGuided", "SigmoidContrast", "SoftmaxNLI", "Spectral", "StayNear",
+    "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "WassersteinLists", "Words",
 ]  # fmt: skip

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.companions.momentum import faults_of_keys, teacher_similarity
-from sentemb.maths.softmax import live_pairs, masked_logsumexp, mean_over, table_logits
+from sentemb.maths.softmax import live_pairs, masked_log_softmax, mean_over, table_logits
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores, Temperature
 
@@ -52,13 +51,7 @@ class Distill(Term):
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         cosine, is_known = teacher_similarity(table, batch, self.companion, self.name)
         shared = live_pairs(table) & is_known
-        log_p = _log_softmax(table_logits(table, self.temperature), shared)
-        log_q = _log_softmax(cosine.detach().to(log_p.dtype) / self.reference_temperature, shared)
+        log_p = masked_log_softmax(table_logits(table, self.temperature), shared)
+        log_q = masked_log_softmax(cosine.detach().to(log_p.dtype) / self.reference_temperature, shared)
         divergence = (log_q.exp() * (log_q - log_p) * shared).sum(dim=1)
         return mean_over(divergence, shared.sum(dim=1) > 1)
-
-
-def _log_softmax(logits: Float[Tensor, "n m"], mask: Tensor) -> Float[Tensor, "n m"]:
-    """Over every row's chosen entries; 0 elsewhere."""
-    normaliser = masked_logsumexp(logits, mask, empty=0.0)
-    return torch.where(mask, logits.masked_fill(~mask, 0.0) - normaliser[:, None], 0.0)

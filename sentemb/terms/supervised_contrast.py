@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor
 
-from sentemb.maths.softmax import live_pairs, log_remainder, masked_logsumexp, mean_over_positives, table_logits
+from sentemb.maths.softmax import (
+    live_pairs,
+    log_remainder,
+    masked_logsumexp,
+    mean_over_positives,
+    table_logits,
+    weighted_mean,
+)
+from sentemb.terms.info_nce import row_weights
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores, Temperature
 
@@ -25,6 +35,7 @@ class SupervisedContrast(Term):
         focus: exponent of the weight of every positive, which carries no gradient. 1 counts positives that are still
             to be found more (Core-tuning); -1 undoes InfoNCE's fading, so that one positive has the gradient of
             ``decoupled`` (FlatNCE, MACL); 0 weighs all alike.
+        row_weight: ``weight`` takes the mean over anchors weighted by the column ``weight`` in the place of 1/n Σ.
     Returns: 0 for one example with no other candidate.
     Source: Khosla et al. 2020, NeurIPS, eq. 2 (L_out); focus: Zhang et al. 2021, NeurIPS, "Unleashing the power of
         contrastive self-supervised visual models via contrast-regularized fine-tuning" (Core-tuning).
@@ -32,16 +43,21 @@ class SupervisedContrast(Term):
         each other except themselves. Core-tuning's released code lets gradients through the weight.
     """
 
-    def __init__(self, *, temperature: Temperature = 0.05, focus: float = 0.0) -> None:
+    def __init__(
+        self, *, temperature: Temperature = 0.05, focus: float = 0.0, row_weight: Literal["weight"] | None = None
+    ) -> None:
         super().__init__()
-        self.temperature, self.focus = temperature, focus
+        self.temperature, self.focus, self.row_weight = temperature, focus, row_weight
+        self.needs = frozenset({"weights"} if row_weight else ())
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         logits, live = table_logits(table, self.temperature), live_pairs(table)
         normaliser = masked_logsumexp(logits, live)
         if not self.focus:
-            return (normaliser - mean_over_positives(logits, table)).mean()
-        log_p = logits - normaliser[:, None]
-        weight = (self.focus * log_remainder(logits.detach(), live)).exp()
-        return -mean_over_positives(weight * log_p.masked_fill(~live, 0.0), table).mean()
+            losses = normaliser - mean_over_positives(logits, table)
+        else:
+            log_p = logits - normaliser[:, None]
+            weight = (self.focus * log_remainder(logits.detach(), live)).exp()
+            losses = -mean_over_positives(weight * log_p.masked_fill(~live, 0.0), table)
+        return weighted_mean(losses, row_weights(self.name, batch)) if self.row_weight else losses.mean()
 

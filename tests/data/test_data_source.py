@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sentemb.data import Lines, TableData, TextPairs, Triplets
-from sentemb.data.data_source import DataSource
+from sentemb.data.data_source import DataSource, InMemory
 from sentemb.errors import DataError, PartError
 
 
@@ -89,3 +89,23 @@ def test_a_source_of_ones_own_gives_rows(tmp_path):
     (tmp_path / "talk.txt").write_text("hello| \n")
     with pytest.raises(DataError, match=r'talk.txt: row 1: column "positive" is empty'):
         source.load()
+
+
+def test_weights_of_scores_lie_on_straight_lines():
+    rows = [{"anchor": "a", "positive": "b", "score": score} for score in (0, 2.5, 3, 5, 9)]
+    table = InMemory(data=rows, weight_of_score=[(2.5, 0), (5, 1)]).load()
+    assert table.weight is not None
+    assert table.weight.tolist() == pytest.approx([0, 0, 0.2, 1, 1])
+    constant = InMemory(data=rows, weight_of_score=[(0, 2)]).load().weight
+    assert constant is not None
+    assert constant.tolist() == [2] * 5
+
+
+def test_bad_weights_of_scores_are_refused():
+    for points in ([], [(1, 0), (1, 1)], [(1, -1)]):
+        with pytest.raises(PartError, match="weight_of_score"):
+            InMemory(data=[], weight_of_score=points)
+    with pytest.raises(DataError, match="weight_of_score makes weights of the column score; there is no score"):
+        InMemory(data=[{"anchor": "a"}], weight_of_score=[(0, 1)]).load()
+    with pytest.raises(DataError, match="there is a weight as well"):
+        InMemory(data=[{"anchor": "a", "score": 1, "weight": 1}], weight_of_score=[(0, 1)]).load()

@@ -37,16 +37,18 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "".join(json.dumps({"anchor": a, "positive": b, "margin": len(a) % 3 / 20, "score": len(a) % 3 / 2,
                             "label": i % 4}) + "\n" for i, (a, b) in enumerate(zip(first, second, strict=True)))
     )
-    graded = zip(first, second, third, strict=True)
-    (folder / "scored_lists.jsonl").write_text("".join(
-        json.dumps({"anchor": a, "positive": b, "negative_1": c, "score": len(a) % 7, "score_1": -len(c) % 5}) + "\n"
-        for a, b, c in graded
-    ))
-    pairs = list(enumerate(zip(first, second, strict=True)))
-    for name, columns in (("duplicates", ("anchor", "positive", "score")), ("nli", ("premise", "hypothesis", "label"))):
-        kinds = 2 if name == "duplicates" else 3
-        rows = [dict(zip(columns, (a, b, i % kinds), strict=True)) for i, (a, b) in pairs]
+    for name, row_of in {
+        "duplicates": lambda i, a, b, c: {"anchor": a, "positive": b, "score": i % 2},
+        "scored_pairs": lambda i, a, b, c: {"anchor": a, "positive": b, "score": i % 6},
+        "scored_lists": lambda i, a, b, c: {"anchor": a, "positive": b, "negative": c, "score": i % 7, "score_1": 1},
+        "graded_lists": lambda i, a, b, c: {"anchor": a, "positive": b, "negative": c, "grade_0": 3, "grade_1": i % 3},
+        "nli": lambda i, a, b, c: {"premise": a, "hypothesis": b, "label": i % 3},
+        "label_texts": lambda i, a, b, c: {"anchor": a, "positive": second[i % 4], "label": i % 4},
+    }.items():
+        rows = [row_of(i, *texts) for i, texts in enumerate(zip(first, second, third, strict=True))]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    levels = "".join(f"{text},{i % 4},{i % 4 // 2},0\n" for i, text in enumerate(first))
+    (folder / "levels.csv").write_text("text,label,label_2,label_3\n" + levels)
     lines = [f"{a}\t{b}\t{i % 5}" for i, (a, b) in enumerate(zip(first[:20], second[:20], strict=True))]
     (folder / "dev.tsv").write_text("sentence1\tsentence2\tscore\n" + "\n".join(lines) + "\n")
     np.save(folder / "vectors.npy", np.random.default_rng(4).normal(size=(len(first), 6)).astype(np.float32))

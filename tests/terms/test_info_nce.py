@@ -266,3 +266,56 @@ def test_scores_must_be_there_and_not_negative(table_of, batch_of, random_sim):
     InfoNCE().prepare(data, services)
     with pytest.raises(ValueError, match="row_weight"):
         InfoNCE(row_weight="scores")
+
+
+@pytest.mark.parametrize("directions", ["one", "both"])
+def test_weights_take_the_place_of_n(table_of, batch_of, random_sim, directions):
+    sim = random_sim(3, 3).detach()
+    weight = torch.tensor([0.5, 2.0, 0.0])
+    weighted = InfoNCE(temperature=0.3, directions=directions, row_weight="weight")
+    rows = []
+    for i in range(3):
+        only = torch.zeros(3)
+        only[i] = 1.0  # the loss of one row, with all columns
+        rows.append(weighted(table_of(sim), batch_of(3, weight=only)).item())
+    loss = weighted(table_of(sim), batch_of(3, weight=weight))
+    assert loss.item() == pytest.approx((0.5 * rows[0] + 2 * rows[1]) / 2.5, rel=1e-10)
+    plain = InfoNCE(temperature=0.3, directions=directions)(table_of(sim), batch_of(3)).item()
+    assert sum(rows) / 3 == pytest.approx(plain, rel=1e-12)
+    equal = weighted(table_of(sim), batch_of(3, weight=torch.full((3,), 4.0)))
+    assert equal.item() == pytest.approx(plain, rel=1e-12)
+    assert weighted.needs == {"weights"}
+    assert weighted(table_of(sim), batch_of(3, weight=torch.zeros(3))).item() == 0
+    with pytest.raises(DataError, match="add a weight column"):
+        weighted(table_of(sim), batch_of(3))
+
+
+@pytest.fixture
+def several(random_sim):
+    """Similarities, several positives, and log-weights with one negative and one positive removed."""
+    positive = torch.eye(4, 6, dtype=torch.bool)
+    positive[0, 5] = positive[1, 4] = positive[1, 3] = True
+    log_weight = random_sim(4, 6, seed=1).detach()
+    log_weight[2, 3] = log_weight[1, 4] = -math.inf
+    return random_sim(4, 6), positive, log_weight
+
+
+def test_positives_apart_equal_the_loop(table_of, batch_of, several):
+    sim, positive, log_weight = several
+    fixed, total = sim.detach(), 0.0
+    for i in range(4):
+        e = [math.exp(float(fixed[i, j]) / 0.3 + float(log_weight[i, j])) for j in range(6)]
+        below = sum(e[j] for j in range(6) if not positive[i, j])
+        own = [j for j in range(6) if positive[i, j] and e[j] > 0]
+        total -= sum(math.log(e[j] / (e[j] + below)) for j in own) / len(own) / 4
+    term = InfoNCE(temperature=0.3, positives="apart")
+    assert term(table_of(*several), batch_of(4)).item() == pytest.approx(total, rel=1e-10)
+    assert torch.autograd.gradcheck(lambda s: term(table_of(s, positive, log_weight), batch_of(4)), (sim,))
+
+
+def test_one_positive_apart_is_the_plain_loss(table_of, batch_of, random_sim):
+    table = table_of(random_sim(4, 6))
+    plain = InfoNCE(temperature=0.2)(table, batch_of(4)).item()
+    assert InfoNCE(temperature=0.2, positives="apart")(table, batch_of(4)).item() == pytest.approx(plain, rel=1e-12)
+    alone = InfoNCE(positives="apart")(table_of(random_sim(1, 1)), batch_of(1))
+    assert alone.item() == 0

@@ -148,3 +148,14 @@ def test_one_example_alone_is_zero_whatever_the_focus(table_of, batch_of):
         loss = SupervisedContrast(focus=focus)(table_of(sim), batch_of(1))
         loss.backward()
         assert (loss.item(), sim.grad.item()) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("focus", [0.0, 1.0])
+def test_weights_of_rows(table_of, batch_of, random_sim, focus):
+    sim, weight = random_sim(3, 5), torch.tensor([1.0, 0.0, 3.0])
+    term = SupervisedContrast(focus=focus, row_weight="weight")
+    rows = [term(table_of(sim), batch_of(3, weight=torch.eye(3)[i])).item() for i in range(3)]
+    loss = term(table_of(sim), batch_of(3, weight=weight)).item()
+    assert loss == pytest.approx((rows[0] + 3 * rows[2]) / 4, rel=1e-10)
+    plain = SupervisedContrast(focus=focus)(table_of(sim), batch_of(3)).item()
+    assert sum(rows) / 3 == pytest.approx(plain, rel=1e-10)

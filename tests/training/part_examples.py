@@ -88,12 +88,25 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
         ],
     },
     ("terms", "supervised_contrast"): {
-        "terms": [{"use": "supervised_contrast", "temperature": 0.1}], "edits": [{"use": "same_label"}],
+        "terms": [
+            {"use": "supervised_contrast", "temperature": 0.1},
+            {"use": "supervised_contrast", "temperature": 0.1, "row_weight": "weight", "name": "weighted"},
+        ],
+        "edits": [{"use": "same_label"}],
+    },
+    ("terms", "label_cosine"): {"terms": [{"use": "label_cosine"}], "edits": [{"use": "same_label"}]},
+    ("terms", "sigmoid_contrast"): {
+        "terms": [{"use": "sigmoid_contrast", "learn": True}], "edits": [{"use": "same_label"}],
+    },
+    ("terms", "list_net"): {"terms": [{"use": "list_net", "temperature": 0.1}], "edits": [{"use": "given"}]},
+    ("terms", "wasserstein_lists"): {
+        "terms": [{"use": "wasserstein_lists", "temperature": 0.1}], "edits": [{"use": "given"}],
     },
     ("terms", "info_nce"): {
         "terms": [
             {**INFO_NCE, "directions": "both", "learnable_temperature": True},
             {**INFO_NCE, "row_weight": "score", "name": "scored"},
+            {**INFO_NCE, "row_weight": "weight", "positives": "apart", "name": "weighted"},
         ],
         "edits": [{"use": "given"}],
     },
