@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sentemb.classify import TextClassifier
     from sentemb.companions.companion import Companion
     from sentemb.data.data_source import DataSource
     from sentemb.edits.edit import Edit
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "companions.companion": "Companion", "data.data_source": "DataSource", "edits.edit": "Edit", "encoder": "Encoder",
+    "classify": "TextClassifier", "companions.companion": "Companion", "data.data_source": "DataSource",
+    "edits.edit": "Edit", "encoder": "Encoder",
     "encoder.cross_encoder": "CrossEncoder", "encoder.poolings": "Pooling", "errors": "SentembError",
     "evaluate.evaluation": "evaluate_model", "evaluate.task": "Task", "maths.table": "score_table",
     "mining.run": "mine", "parts": "Part", "recipe.check": "check", "recipe.recipe": "EncoderSettings Recipe",
@@ -47,9 +49,9 @@ _HOMES = {
 
 __all__ = [
     "Callback", "Companion", "CrossEncoder", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Pooling",
-    "Recipe", "RerankSettings", "Run", "SearchIndex", "SentembError", "Task", "Term", "TrainSettings", "VectorIndex",
-    "ViewCopy", "ViewMaker", "__version__", "build", "check", "evaluate_model", "mine", "score_table", "train",
-    "train_reranker",
+    "Recipe", "RerankSettings", "Run", "SearchIndex", "SentembError", "Task", "Term", "TextClassifier", "TrainSettings",
+    "VectorIndex", "ViewCopy", "ViewMaker", "__version__", "build", "check", "evaluate_model", "mine", "score_table",
+    "train", "train_reranker",
 ]  # fmt: skip
 
 

@@ -83,9 +83,9 @@ def main(arguments: list[str]) -> None:
     facts.update(arguments=vars(asked), mined=vars(mined),
                  scores={name: result.main for name, result in found.items()}, alone=alone)
     text = (f"First stage {asked.first_stage}; cross-encoder from {asked.backbone}, {asked.steps} steps of "
-            f"{asked.lists} lists of {asked.group} candidates at {asked.rate:g}, {asked.max_tokens} tokens (of the first "
-            f"stage too); {mined.mined} lists, {asked.negatives} negatives mined for each. The best {asked.depth} "
-            "documents of the test queries are reranked. Intervals are 95 % bootstrap intervals over queries; the gain "
+            f"{asked.lists} lists of {asked.group} candidates at {asked.rate:g}, {asked.max_tokens} tokens (of the "
+            f"first stage too); {mined.mined} lists, {asked.negatives} negatives mined for each. The best "
+            f"{asked.depth} documents of the test queries are reranked. Intervals are 95 % bootstrap intervals over queries; the gain "
             "is paired.\n\n")
     text += markdown_table(["", "nDCG@10", "gain over the first stage", "last loss", "seconds of training"], rows)
     text += (f"\n`list` minus `bce`, mean over seeds, query by query: {between.mean():+.2f} "

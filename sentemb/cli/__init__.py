@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "search": ("search", "query an index, once or interactively"),
     "serve": ("serve", "models and indexes over HTTP: OpenAI's embeddings, search and its page"),
     "mine": ("mine", "hard negatives for training data"),
+    "classify": ("classify", "texts to labels from few examples: fit, predict, score"),
     "rerank": ("rerank", "train and score cross-encoders, which order what a search found"),
 }
 

@@ -136,6 +136,7 @@ ROOMS: Mapping[str, Room] = MappingProxyType({
         ("kinds", "search.vectors:PARTS", "kinds of vector index: sentemb index build --kind"),
         ("mining_sources", "mining.sources:PARTS", "where candidates for negatives come from: sentemb mine"),
         ("mining_rules", "mining.rules:PARTS", "which candidates become negatives: sentemb mine --rule"),
+        ("classifiers", "classify:PARTS", "how texts get labels: sentemb classify fit --method"),
         ("rerank_losses", "rerank.losses:PARTS", "what a cross-encoder learns: sentemb rerank train --loss"),
         ("tasks", "evaluate.tasks:PARTS", "what a model is scored on: suites, sentemb eval, [[dev]]"),
     )

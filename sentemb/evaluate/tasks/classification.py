@@ -10,25 +10,27 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.classify.linear import Logistic
+from sentemb.classify.method import ClassifierMethod, LabelledVectors
+from sentemb.classify.nearest import NearestNeighbours
+from sentemb.classify.text_classifier import TextClassifier
 from sentemb.errors import EvaluationError
 from sentemb.evaluate.groups import scores_by_group
 from sentemb.evaluate.model import EvalModel
 from sentemb.evaluate.reading import LabelledTexts, read_rows, read_splits
 from sentemb.evaluate.results import Items, TaskResult, fingerprint
 from sentemb.evaluate.task import EvalSetup, Task, Texts
-from sentemb.maths.neighbours import top
 from sentemb.types import Vectors
 
-PENALTIES = tuple(2.0**power for power in range(-2, 6))  # C of the logistic regression
 FOLDS = 10
 NEIGHBOURS = 5
 DRAWS = 10
@@ -36,7 +38,6 @@ SAMPLES_PER_LABEL = 8
 
 Labels = NDArray[Any]
 Splits = tuple[LabelledTexts, LabelledTexts | None]
-Predict = Callable[[Vectors, Labels, Vectors, int], Labels]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +80,6 @@ class Classification(Task):
         return [Texts(texts=[*train.texts, *(test.texts if test else ())])]
 
     def run(self, data: Splits, model: EvalModel, setup: EvalSetup) -> TaskResult:
-        from sklearn.metrics import f1_score
-
         train, test = data
         vectors = self.encode(model, [*train.texts, *(test.texts if test else ())])
         x, y = vectors[: len(train)], np.array(train.labels)
@@ -95,15 +94,13 @@ class Classification(Task):
             note = f"interval over the repetitions ({protocol}), not over its texts"
             interval = setup.interval_of_runs(draws[self.metric])
         else:
-            predict = predict_logistic if self.method == "logistic" else predict_nearest
+            linear = Logistic(c="held_out", seed=setup.seed)
+            method: ClassifierMethod = linear if self.method == "logistic" else NearestNeighbours(k=NEIGHBOURS)
             if test is not None:
-                predicted, protocol = predict(x, y, vectors[len(train) :], setup.seed), "train/test"
+                predicted, protocol = predictions_of(method, x, y, vectors[len(train) :]), "train/test"
             else:
-                predicted, protocol = cross_validated(x, y, predict, setup.seed), f"{FOLDS}-fold"
-            gold = np.array(scored.labels)
-            right = (predicted == gold).astype(np.float64)
-            f1 = float(f1_score(gold, predicted, average="macro", zero_division=0))
-            metrics = {"accuracy": 100 * float(right.mean()), "f1_macro": 100 * f1}
+                predicted, protocol = cross_validated(x, y, method, setup.seed), f"{FOLDS}-fold"
+            right, metrics = scores_of(scored.labels, predicted)
             if self.by:
                 metrics |= scores_by_group(scored.group, self.by, lambda rows: 100 * float(right[rows].mean()))
             note = "no interval: macro F1 is not resampled"
@@ -137,7 +134,39 @@ def check_labels(train: LabelledTexts, test: LabelledTexts | None = None) -> Non
         raise EvaluationError(f"{test.source}: labels that training lacks: {', '.join(unknown[:10])}")
 
 
-def cross_validated(x: Vectors, y: Labels, predict: Predict, seed: int) -> Labels:
+def score_classifier(classifier: TextClassifier, data: LabelledTexts, setup: EvalSetup) -> TaskResult:
+    """Accuracy, with its interval, and macro F1 of a fitted classifier on labelled texts."""
+    start = perf_counter()
+    predicted = classifier.predict(data.texts).labels
+    right, metrics = scores_of(data.labels, np.array(predicted))
+    result = Classification(path=data.source or "texts").result(
+        setup, metric="accuracy", metrics=metrics, protocol=f"classifier ({type(classifier.method).__name__})",
+        items=Items(fingerprint=fingerprint(data.texts, data.labels), values=right.tolist()), count=len(data),
+    )  # fmt: skip
+    known = {*classifier.labels, *predicted}
+    unknown = sorted(set(data.labels) - known)
+    notes = f"labels that the classifier does not know, whose texts count as wrong: {', '.join(unknown[:10])}"
+    return replace(result, seconds=perf_counter() - start, notes=notes if unknown else "")
+
+
+def scores_of(gold: Sequence[str], predicted: Labels) -> tuple[NDArray[np.float64], dict[str, float]]:
+    """Whether every prediction is right (1 or 0), and accuracy and macro F1 ×100."""
+    from sklearn.metrics import f1_score
+
+    right = (np.asarray(predicted) == np.asarray(gold)).astype(np.float64)
+    f1 = float(f1_score(gold, predicted, average="macro", zero_division=0))
+    return right, {"accuracy": 100 * float(right.mean()), "f1_macro": 100 * f1}
+
+
+def predictions_of(method: ClassifierMethod, x: Vectors, y: Labels, x_test: Vectors) -> Labels:
+    """The labels that a method that reads vectors alone gives."""
+    labels, targets = np.unique(y, return_inverse=True)
+    data = LabelledVectors(texts=[""] * len(x), vectors=x, targets=targets, labels=labels.tolist())
+    state = method.fit(data, lambda texts: x[:0])
+    return np.asarray(labels[method.posteriors(state, [""] * len(x_test), x_test).argmax(axis=1)])
+
+
+def cross_validated(x: Vectors, y: Labels, method: ClassifierMethod, seed: int) -> Labels:
     """A prediction for every text by a classifier that has not seen it, over ``FOLDS`` stratified folds.
 
     Raises: EvaluationError: a label has a single text.
@@ -149,33 +178,8 @@ def cross_validated(x: Vectors, y: Labels, predict: Predict, seed: int) -> Label
         raise EvaluationError("a label has a single text, so it cannot be in training and test; give a test split")
     predicted = np.empty_like(y)
     for fit, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
-        predicted[held_out] = predict(x[fit], y[fit], x[held_out], seed)
+        predicted[held_out] = predictions_of(method, x[fit], y[fit], x[held_out])
     return predicted
-
-
-def predict_logistic(x: Vectors, y: Labels, x_test: Vectors, seed: int) -> Labels:
-    """Logistic regression; its penalty is chosen on a tenth of the training data, then refitted on all."""
-    from sklearn.model_selection import train_test_split
-
-    counts = np.unique(y, return_counts=True)[1]
-    stratify = y if counts.min() >= 2 and len(y) // 10 >= len(counts) else None
-    x_fit, x_dev, y_fit, y_dev = train_test_split(x, y, test_size=0.1, random_state=seed, stratify=stratify)
-    best = PENALTIES[len(PENALTIES) // 2]
-    if len(np.unique(y_fit)) > 1:
-        fits = [_fitted(x_fit, y_fit, penalty=c, iterations=200, seed=seed) for c in PENALTIES]
-        best = PENALTIES[int(np.argmax([np.mean(fit.predict(x_dev) == y_dev) for fit in fits]))]
-    return np.asarray(_fitted(x, y, penalty=best, iterations=1000, seed=seed).predict(x_test))
-
-
-def predict_nearest(x: Vectors, y: Labels, x_test: Vectors, seed: int) -> Labels:
-    """The majority label of the ``NEIGHBOURS`` nearest texts."""
-    hits = top(x_test, x, NEIGHBOURS, metric="cosine")
-    classes, index = np.unique(y, return_inverse=True)
-    votes = np.zeros((len(x_test), len(classes)))
-    rows = np.arange(len(x_test))[:, None]
-    # a summed cosine below 1/10 of a vote decides between equal counts only
-    np.add.at(votes, (rows, index[hits.ids]), 1 + hits.scores / (10 * NEIGHBOURS))
-    return np.asarray(classes[votes.argmax(axis=1)])
 
 
 def few_shot(x: Vectors, y: Labels, x_test: Vectors, y_test: Labels, seed: int) -> dict[str, NDArray[np.float64]]:
@@ -186,16 +190,7 @@ def few_shot(x: Vectors, y: Labels, x_test: Vectors, y_test: Labels, seed: int) 
     for draw in range(DRAWS):
         order = np.random.default_rng([seed, draw]).permutation(len(y))
         chosen = np.concatenate([order[y[order] == label][:SAMPLES_PER_LABEL] for label in np.unique(y)])
-        predicted = _fitted(x[chosen], y[chosen], penalty=1.0, iterations=100, seed=seed).predict(x_test)
+        predicted = predictions_of(Logistic(iterations=100, seed=seed), x[chosen], y[chosen], x_test)
         accuracies.append(float(np.mean(predicted == y_test)))
         f1.append(f1_score(y_test, predicted, average="macro", zero_division=0))
     return {"accuracy": np.array(accuracies), "f1_macro": np.array(f1)}
-
-
-def _fitted(x: Vectors, y: Labels, *, penalty: float, iterations: int, seed: int) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a cut-off fit is part of both protocols
-        return LogisticRegression(C=penalty, max_iter=iterations, random_state=seed).fit(x, y)
