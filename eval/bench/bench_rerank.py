@@ -85,8 +85,8 @@ def main(arguments: list[str]) -> None:
     text = (f"First stage {asked.first_stage}; cross-encoder from {asked.backbone}, {asked.steps} steps of "
             f"{asked.lists} lists of {asked.group} candidates at {asked.rate:g}, {asked.max_tokens} tokens (of the "
             f"first stage too); {mined.mined} lists, {asked.negatives} negatives mined for each. The best "
-            f"{asked.depth} documents of the test queries are reranked. Intervals are 95 % bootstrap intervals over queries; the gain "
-            "is paired.\n\n")
+            f"{asked.depth} documents of the test queries are reranked. Intervals are 95 % bootstrap intervals over "
+            "queries; the gain is paired.\n\n")
     text += markdown_table(["", "nDCG@10", "gain over the first stage", "last loss", "seconds of training"], rows)
     text += (f"\n`list` minus `bce`, mean over seeds, query by query: {between.mean():+.2f} "
              f"({interval.low:+.2f} to {interval.high:+.2f}).\n")

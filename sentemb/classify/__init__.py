@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sentemb.classify.funnel import Funnel
 from sentemb.classify.linear import Logistic, WordFrequencies
-from sentemb.classify.method import ClassifierMethod
+from sentemb.classify.method import ClassifierMethod, LabelledVectors
 from sentemb.classify.nearest import LabelTexts, NearestNeighbours, Prototypes
 from sentemb.classify.text_classifier import Predictions, TextClassifier
 
@@ -14,6 +14,6 @@ PARTS: dict[str, type[ClassifierMethod]] = {
 }  # fmt: skip
 
 __all__ = [
-    "PARTS", "ClassifierMethod", "Funnel", "LabelTexts", "Logistic", "NearestNeighbours", "Predictions", "Prototypes",
-    "TextClassifier", "WordFrequencies",
+    "PARTS", "ClassifierMethod", "Funnel", "LabelTexts", "LabelledVectors", "Logistic", "NearestNeighbours",
+    "Predictions", "Prototypes", "TextClassifier", "WordFrequencies",
 ]  # fmt: skip

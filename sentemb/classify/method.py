@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from sentemb.parts import Part
 from sentemb.types import Vectors
 
-State = Mapping[str, NDArray[np.generic]]  # what fitting found, as safetensors can hold it
+State = Mapping[str, NDArray[Any]]  # what fitting found, as safetensors can hold it
 Posteriors = NDArray[np.float64]  # (texts, labels); rows sum to 1
 Encode = Callable[[Sequence[str]], Vectors]
 

@@ -69,8 +69,8 @@ class TextClassifier:
             raise DataError(f"{len(texts):,} texts and {len(labels):,} labels; every text needs one")
         names, targets, counts = np.unique(np.asarray(labels, dtype=str), return_inverse=True, return_counts=True)
         if len(names) < 2:
-            only = f"only the label {str(names[0])!r}; at least two are needed"
-            raise DataError(only if len(names) else "no examples")
+            found = f"only the label {str(names[0])!r}" if len(names) else "no examples"
+            raise DataError(f"{found}; at least two labels are needed")
         if counts.min() < method.least:
             rare = str(names[int(counts.argmin())])
             use = room("classifiers").name_of(type(method))
