@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sentemb.edits.edit import Edit
     from sentemb.encoder import Encoder
     from sentemb.encoder.cross_encoder import CrossEncoder
+    from sentemb.encoder.distil import distil
     from sentemb.encoder.poolings import Pooling
     from sentemb.errors import SentembError
     from sentemb.evaluate.evaluation import evaluate_model
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "classify": "TextClassifier", "companions.companion": "Companion", "data.data_source": "DataSource",
     "edits.edit": "Edit", "encoder": "Encoder",
+    "encoder.distil": "distil",
     "encoder.cross_encoder": "CrossEncoder", "encoder.poolings": "Pooling", "errors": "SentembError",
     "evaluate.evaluation": "evaluate_model", "evaluate.task": "Task", "maths.table": "score_table",
     "mining.run": "mine", "parts": "Part", "recipe.check": "check", "recipe.recipe": "EncoderSettings Recipe",
@@ -50,7 +52,8 @@ _HOMES = {
 __all__ = [
     "Callback", "Companion", "CrossEncoder", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Pooling",
     "Recipe", "RerankSettings", "Run", "SearchIndex", "SentembError", "Task", "Term", "TextClassifier", "TrainSettings",
-    "VectorIndex", "ViewCopy", "ViewMaker", "__version__", "build", "check", "evaluate_model", "mine", "score_table",
+    "VectorIndex", "ViewCopy", "ViewMaker", "__version__", "build", "check", "distil", "evaluate_model", "mine",
+    "score_table",
     "train", "train_reranker",
 ]  # fmt: skip
 

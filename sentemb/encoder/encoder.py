@@ -18,7 +18,7 @@ from sentemb.encoder.digest import digest_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare
 from sentemb.encoder.encode import EmptyTemplate, encode_texts, encode_tokens, progress_bar
 from sentemb.encoder.heads import HeadChoice
-from sentemb.encoder.layout import whole_folder, write_backbone, write_modules
+from sentemb.encoder.layout import whole_folder, write_backbone, write_modules, write_static
 from sentemb.encoder.loading import Loaded, load, remember
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice
@@ -96,6 +96,8 @@ class Encoder:
             folder, pooling=pooling, head=head, max_tokens=max_tokens, layers=layers, device=where,
             trust_remote_code=trust_remote_code, dtype=format_of(checked, where, eight_bits)[0],
         )
+        if loaded.layout.is_static and checked == "auto":
+            checked = "fp32"  # nothing is multiplied that half precision could make faster
         stored = loaded.layout.prompting
         prompting = replace(
             stored, prompts={**stored.prompts, **(prompts or {})},
@@ -284,10 +286,13 @@ class Encoder:
         prompting = Prompting(prompts=self.prompts, default_prompt=self.default_prompt,
                               subtract_empty=self.subtract_empty)
         with whole_folder(Path(folder)) as temporary:
-            write_backbone(temporary, module, self._loaded.carried, dtype)
+            if self._loaded.layout.is_static:
+                write_static(temporary, module, self.tokeniser, is_normalised=self.is_normalised)
+            else:
+                write_backbone(temporary, module, self._loaded.carried, dtype)
+                self.tokeniser.save(temporary)
             write_modules(temporary, module, prompting=prompting, is_normalised=self.is_normalised,
                           similarity=self.similarity_name, max_tokens=self.max_tokens)
-            self.tokeniser.save(temporary)
             if eight_bits is not None:
                 eight_bits.write(temporary)
             write_text(temporary / "README.md", card_of(self, temporary, name=str(folder)))

@@ -20,12 +20,15 @@ from sentemb.encoder.heads import ACTIVATIONS, Activation, Dense, Head, LayerNor
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import TOKEN_POOLINGS, LayerMean, Pooling, known_form, make_pooling
 from sentemb.encoder.prompting import Prompting
+from sentemb.encoder.static import StaticTable, model2vec_config, static_files, static_home
+from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.errors import ModelError, NumericError, PartError, did_you_mean, first_line
 from sentemb.files import atomic_folder, write_json
 from sentemb.parts import room, to_table
 from sentemb.types import Similarity
 
-KNOWN_MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout", "WeightedLayerPooling")
+KNOWN_MODULES = ("Transformer", "StaticEmbedding", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout",
+                 "WeightedLayerPooling")
 _THEIRS = "sentence_transformers.models."
 _PREFIX = f"{Prefix.__module__}.{Prefix.__qualname__}"
 _TEMPLATES = "sentemb.encoder.prompting.Templates"
@@ -38,6 +41,7 @@ class Layout:
 
     backbone: Path  # its folder
     prefix: tuple[Prefix, Mapping[str, Tensor]] | None = None  # not in the backbone yet, and its weights
+    is_static: bool = False  # a table of token vectors in place of a transformer
     pooling: tuple[Pooling, Mapping[str, Tensor]] | None = None  # not bound yet, and its weights; None: not said
     pools_prompt: bool = True  # whether a prompt's tokens are pooled too
     heads: tuple[tuple[Head, Mapping[str, Tensor]], ...] = ()  # not bound yet, and their weights
@@ -53,7 +57,10 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
     """Read ``modules.json`` and what it names; a plain Hugging Face folder gives a bare ``Layout``."""
     layout, listed = Layout(backbone=folder), folder / "modules.json"
     if not listed.is_file():
-        return layout
+        static = model2vec_config(folder)
+        if static is None:
+            return layout
+        return replace(layout, is_static=True, is_normalised=bool(static.get("normalize")))
     layer_weights: tuple[float, ...] | None = None
     for module in sorted(read_json(listed), key=lambda module: int(module.get("idx", 0))):
         path = str(module["type"])
@@ -64,6 +71,8 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
             config = read_json(configs[0]) if configs else {}
             layout = replace(layout, backbone=home, max_tokens=config.get("max_seq_length"),
                              lower_case=bool(config.get("do_lower_case", False)))
+        elif name == "StaticEmbedding":
+            layout = replace(layout, backbone=home, is_static=True)
         elif name == "Pooling" and is_theirs:
             layout = _read_pooling(layout, home, layer_weights)
         elif name == "WeightedLayerPooling":
@@ -173,6 +182,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
                          "elsewhere") from error
 
 
+def write_static(folder: Path, module: EncoderModule, tokeniser: Tokeniser, *, is_normalised: bool) -> None:
+    """Table, tokenizer and configuration of a static model, in the layout that it came in."""
+    table = module.backbone
+    assert isinstance(table, StaticTable)
+    home = folder / static_home(table)
+    home.mkdir(exist_ok=True)
+    tensors, config = static_files(table, is_normalised=is_normalised, max_tokens=tokeniser.max_tokens)
+    write_weights(home, tensors)
+    write_json(home / "config.json", config)
+    tokeniser.save(home)
+
+
 def write_backbone(folder: Path, module: EncoderModule, carried: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     """``config.json`` and ``model.safetensors``, adapters merged; a prefix, which cannot be, is left out."""
     backbone = merged(module.backbone)
@@ -191,7 +212,8 @@ def write_modules(
     max_tokens: int,
 ) -> None:
     """A numbered folder for each module behind the backbone, ``modules.json``, and what the model says of itself."""
-    modules = [("", f"{_THEIRS}Transformer")]
+    table = module.backbone if isinstance(module.backbone, StaticTable) else None
+    modules = [("", f"{_THEIRS}Transformer")] if table is None else [(static_home(table), f"{_THEIRS}StaticEmbedding")]
 
     def add(kind: str, config: Mapping[str, Any], weights: Mapping[str, Tensor], *, package: str = _THEIRS) -> None:
         own_folder = folder / f"{len(modules)}_{kind}"
@@ -211,7 +233,9 @@ def write_modules(
     if prompting.has_templates or module.pooling.reads_mask_token:
         package, _, kind = _TEMPLATES.rpartition(".")
         add(kind, {"subtract_empty": prompting.subtract_empty}, {}, package=f"{package}.")
-    if form is None:
+    if table is not None:
+        pass  # its mean is a part of it
+    elif form is None:
         cls = type(module.pooling)
         try:
             add(cls.__qualname__, to_table(module.pooling), module.pooling.state_dict(), package=f"{cls.__module__}.")
@@ -247,6 +271,8 @@ def write_modules(
         "prompts": dict(prompting.prompts), "default_prompt_name": prompting.default_prompt,
         "similarity_fn_name": similarity,
     })
+    if table is not None:
+        return
     # the tokenizer's own files already hold its lower-casing
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False})
 

@@ -31,6 +31,7 @@ from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice, make_pooling
 from sentemb.encoder.runners.choose import Runners, comparison_name, weights_state
 from sentemb.encoder.runners.families import Skeleton, Unsupported
+from sentemb.encoder.static import load_static
 from sentemb.encoder.tokeniser import Tokeniser, checked_max, load_hub, load_tokeniser
 from sentemb.errors import ModelError
 from sentemb.files import cache_dir, write_json
@@ -72,6 +73,8 @@ def _load_full(
 ) -> Loaded:
     """Everything, through transformers: what training, saving and unknown architectures need."""
     layout = read_layout(folder, trust_remote_code=trust_remote_code)
+    if layout.is_static:
+        return _load_static(layout, device, pooling=pooling, head=head, max_tokens=max_tokens, layers=layers)
     backbone, pooler = backbones.load_backbone(layout.backbone, trust_remote_code=trust_remote_code)
     if layers is not None:
         backbones.keep_layers(backbone, layers)
@@ -90,6 +93,22 @@ def _load_full(
         layout=layout, module=module, tokeniser=tokeniser, state=weights_state(module), memo_path=path,
         memo=None if path is None else read_memo(path), carried=pooler,
     )
+
+
+def _load_static(
+    layout: Layout, device: torch.device, *, pooling: PoolingChoice | None, head: HeadChoice | None,
+    max_tokens: int | None, layers: Sequence[int] | None,
+) -> Loaded:
+    """A static model, which needs no transformers."""
+    if layers is not None or (pooling is not None and make_pooling(pooling) != make_pooling("mean")):
+        raise ModelError(f"{layout.backbone}: a static model is the mean of its tokens' vectors; it has no layers and "
+                         "no other pooling")
+    table, tokeniser = load_static(layout.backbone, max_tokens)
+    module = _assemble(layout, table, None, None)
+    for one in make_heads(head):
+        module.add_head(one)
+    module.eval().to(device)
+    return Loaded(layout=layout, module=module, tokeniser=tokeniser, state=weights_state(module))
 
 
 def _assemble(

@@ -30,11 +30,15 @@ class Tokeniser:
         fast: the `tokenizers` backend, or None; it is changed, so it must be this object's own.
         max_tokens: longest row, special tokens included; longer texts are cut, and counted in ``cut_count``.
         load_hub: gives the transformers tokenizer when it is first needed (saving, decoding).
+        dropped: a token that is left out of every row.
     """
 
-    def __init__(self, fast: Any, vocabulary: Vocabulary, max_tokens: int, load_hub: Callable[[], Any]) -> None:
+    def __init__(
+        self, fast: Any, vocabulary: Vocabulary, max_tokens: int, load_hub: Callable[[], Any], *,
+        dropped: int | None = None,
+    ) -> None:
         self.vocabulary, self.max_tokens, self.cut_count = vocabulary, max_tokens, 0
-        self._fast, self._load_hub = fast, load_hub
+        self._fast, self._load_hub, self._dropped = fast, load_hub, dropped
         if fast is not None:
             fast.no_padding()
             fast.enable_truncation(max_tokens)
@@ -42,7 +46,8 @@ class Tokeniser:
     def cut_to(self, max_tokens: int) -> Tokeniser:
         """The same tokenizer with a shorter limit; a longer one changes nothing."""
         fast = None if self._fast is None else type(self._fast).from_str(self._fast.to_str())
-        return Tokeniser(fast, self.vocabulary, min(max_tokens, self.max_tokens), lambda: self.hub)
+        limit = min(max_tokens, self.max_tokens)
+        return Tokeniser(fast, self.vocabulary, limit, lambda: self.hub, dropped=self._dropped)
 
     @cached_property
     def hub(self) -> Any:
@@ -136,8 +141,8 @@ class Tokeniser:
         """Token ids of texts, special tokens included, of any length."""
         if self._fast is None:
             rows: list[list[int]] = self.hub(texts, truncation=False, verbose=False)["input_ids"]
-            return rows
-        return [encoding.ids for encoding in self._uncut.encode_batch_fast(texts)]
+            return self._without_dropped(rows)
+        return self._without_dropped([encoding.ids for encoding in self._uncut.encode_batch_fast(texts)])
 
     def decode(self, column: TokenColumn) -> list[str]:
         """Text of every row, special tokens left out."""
@@ -172,7 +177,7 @@ class Tokeniser:
             full = [text for text, row in zip(texts, rows, strict=True) if len(row) == self.max_tokens]
             room = self.max_tokens - self.hub.num_special_tokens_to_add()
             self.cut_count += sum(len(self.hub.tokenize(text)) > room for text in full)
-            return rows
+            return self._without_dropped(rows)
         encodings = self._fast.encode_batch_fast(texts)
         rows = [encoding.ids for encoding in encodings]
         # only a row of the full length can have been cut; asking the others would cost time
@@ -180,7 +185,12 @@ class Tokeniser:
             len(row) == self.max_tokens and bool(encoding.overflowing)
             for row, encoding in zip(rows, encodings, strict=True)
         )
-        return rows
+        return self._without_dropped(rows)
+
+    def _without_dropped(self, rows: list[list[int]]) -> list[list[int]]:
+        if self._dropped is None:
+            return rows
+        return [[token for token in row if token != self._dropped] for row in rows]
 
     def _guarded(
         self, tokenise: Callable[[list[str]], list[list[int]]], texts: list[str], start: int

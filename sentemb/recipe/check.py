@@ -16,13 +16,14 @@ from sentemb.edits import Given, Mined
 from sentemb.encoder.backbone import read_config, refused
 from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import PACKAGE, locate
+from sentemb.encoder.static import load_static_tokeniser
 from sentemb.encoder.tokeniser import Tokeniser, load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
 from sentemb.evaluate.evaluation import check_dev
 from sentemb.recipe.needs import check_data, class_faults, parts_of, views_of
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
-from sentemb.training.memory import BackboneShape, estimate, free_memory, read_shape
+from sentemb.training.memory import BackboneShape, estimate, free_memory, read_shape, read_static_shape
 from sentemb.types import Component, Footprint
 
 ROWS = 1000  # of the data that are looked at
@@ -117,12 +118,16 @@ def _encoder(report: Report) -> BackboneShape | None:
     of_data = None if None in longest else max(limit for limit in longest if limit is not None)
     limits = [limit for limit in (of_data, encoder.max_tokens, layout.max_tokens) if limit]
     with refused(folder):
-        shape = read_shape(layout.backbone, min(limits, default=None))
-        tokeniser = load_tokeniser(
-            layout.backbone, max_tokens=encoder.max_tokens, stored_max=layout.max_tokens,
-            limit=read_config(layout.backbone).get("max_position_embeddings"), lower_case=False,
-            trust_remote_code=encoder.trust_remote_code,
-        )
+        if layout.is_static:
+            shape = read_static_shape(layout.backbone, min(limits, default=None))
+            tokeniser, _ = load_static_tokeniser(layout.backbone, encoder.max_tokens)
+        else:
+            shape = read_shape(layout.backbone, min(limits, default=None))
+            tokeniser = load_tokeniser(
+                layout.backbone, max_tokens=encoder.max_tokens, stored_max=layout.max_tokens,
+                limit=read_config(layout.backbone).get("max_position_embeddings"), lower_case=False,
+                trust_remote_code=encoder.trust_remote_code,
+            )
     if encoder.layers is not None:
         if max(encoder.layers) >= shape.layers:
             raise RecipeError(f"encoder.layers = {list(encoder.layers)}: the backbone has the layers 0 to "

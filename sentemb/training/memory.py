@@ -82,6 +82,21 @@ def read_shape(folder: Path, max_tokens: int | None) -> BackboneShape:
     )
 
 
+def read_static_shape(folder: Path, max_tokens: int | None) -> BackboneShape:
+    """The shape of a static model's table in ``folder``, from its header."""
+    from safetensors import safe_open
+
+    from sentemb.encoder.backbone import refused, weight_files
+
+    path = weight_files(folder)[0]
+    with refused(path), safe_open(path, framework="pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    rows, width = max((shape for shape in shapes if len(shape) == 2), key=prod, default=(0, 0))
+    return BackboneShape(
+        parameters=rows * width, hidden=width, layers=0, intermediate=0, heads=0, longest=max_tokens or 512
+    )
+
+
 def estimate(
     shape: BackboneShape, train: TrainSettings, *, views: int, candidates: int, parameter_bytes: int,
     available: float | None, parts: Footprint = _NO_PARTS,

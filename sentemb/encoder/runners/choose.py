@@ -21,6 +21,7 @@ from sentemb.encoder.runners import int8
 from sentemb.encoder.runners.attention import pack
 from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.runners.forms import ModernBertEncoder, PostNormEncoder, lean_form
+from sentemb.encoder.static import StaticTable
 from sentemb.errors import ModelError, first_line
 from sentemb.types import TokenColumn, Tokens, Vocabulary
 
@@ -68,6 +69,18 @@ class LeanRunner:
         return torch.cat(pooled)
 
 
+class StaticRunner:
+    """Token ids of a static model to the mean of their vectors, which are not copied side by side before."""
+
+    def __init__(self, table: StaticTable) -> None:
+        self._weight = table.embedding.weight
+
+    def __call__(self, column: TokenColumn, prompt_tokens: int = 0) -> Float[Tensor, "b d"]:
+        device = self._weight.device
+        flat, offsets = torch.from_numpy(column.flat).to(device), torch.from_numpy(column.offsets[:-1]).to(device)
+        return F.embedding_bag(flat.long(), self._weight, offsets, mode="mean")
+
+
 class Runners:
     """The runner of one encoder, made when first needed, and again after the weights changed. A lean form is compared
     with the plain path on a few made-up rows before its first use."""
@@ -91,6 +104,8 @@ class Runners:
             return ready[1]
         with evaluating(module):
             runner: Runner | None = self._lean(module, dtype, vocabulary)
+            if isinstance(module.backbone, StaticTable) and dtype == torch.float32:
+                runner = StaticRunner(module.backbone)
             if int8_tensors is not None:
                 runner = LeanRunner(int8.with_bytes(post_norm_form(runner, module), int8_tensors), module)
             runner = runner or PlainRunner(module, dtype, vocabulary.pad)
