@@ -28,7 +28,7 @@ Wait = Annotated[float, typer.Option(min=0, help="seconds to wait for another pr
 WordRule = Annotated[str, typer.Option(help="word index for --hybrid: english, unicode, stem-german …, trigram, none")]
 
 SETTINGS = {"memory_gib": float, "segment_rows": int, "target_recall": float, "seed": int, "dim": int,
-            "query_prompt": str, "document_prompt": str}
+            "query_prompt": str, "document_prompt": str, "fields": dict[str, float]}
 
 
 @app.command()

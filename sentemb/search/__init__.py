@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sentemb.search.index import SearchIndex
-    from sentemb.search.store.build import BuildOptions
     from sentemb.search.store.documents import Document
     from sentemb.search.store.generation import Hit
+    from sentemb.search.store.options import BuildOptions
 
 __all__ = ["BuildOptions", "Document", "Hit", "SearchIndex"]
 _HOME = {
-    "BuildOptions": "store.build", "Document": "store.documents", "Hit": "store.generation", "SearchIndex": "index",
+    "BuildOptions": "store.options", "Document": "store.documents", "Hit": "store.generation", "SearchIndex": "index",
 }
 
 

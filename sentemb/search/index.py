@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 
 from sentemb.data.faults import Faults
+from sentemb.errors import SearchError
 from sentemb.maths.neighbours import Metric
 from sentemb.search.query.searcher import Searcher
 from sentemb.search.store import changes
-from sentemb.search.store.build import BuildOptions, Spread, build
+from sentemb.search.store.build import Spread, build
 from sentemb.search.store.documents import Document, Id
-from sentemb.search.store.embedding import check_model, load_encoder
+from sentemb.search.store.embedding import check_model, load_encoder, mean_of_fields
 from sentemb.search.store.generation import Generation, Stats, open_generation, stats_of, verified
 from sentemb.search.store.manifest import Manifest, Tuned, read
+from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.segment import Segment
 from sentemb.search.vectors.kind import VectorIndex, Vectors
 from sentemb.types import Embedder
@@ -63,6 +66,7 @@ class SearchIndex(Searcher):
         segment_rows: int | None = None,
         indexed_fields: tuple[str, ...] = (),
         words: str = "english",
+        fields: Mapping[str, float] = MappingProxyType({}),
         resume: bool = False,
         overwrite: bool = False,
         skipped: Faults | None = None,
@@ -78,7 +82,7 @@ class SearchIndex(Searcher):
             encoder: anything with ``encode(list of texts)``, or a model's path or id.
             vectors: (rows, d), in the order of the data, instead of an encoder; ``search`` by text then needs one.
             kind, metric, dim, rescore, memory_bytes, target_recall, seed, query_prompt, document_prompt, segment_rows,
-                indexed_fields, words: see ``BuildOptions``.
+                indexed_fields, words, fields: see ``BuildOptions``.
             resume: continue a build that was interrupted (same data, model and options).
             overwrite: replace an index that lies there; it stays in place until the new one is complete.
             skipped: leave out faulty documents, and count them here; by default they are refused.
@@ -93,7 +97,7 @@ class SearchIndex(Searcher):
         options = BuildOptions(
             kind=kind, metric=metric, dim=dim, rescore=rescore, memory_bytes=memory_bytes, target_recall=target_recall,
             seed=seed, query_prompt=query_prompt, document_prompt=document_prompt, segment_rows=segment_rows,
-            indexed_fields=indexed_fields, words=words,
+            indexed_fields=indexed_fields, words=words, fields=fields,
         )
         embedder = load_encoder(encoder) if encoder is not None else None
         source = name or (str(data) if isinstance(data, (str, Path)) else "the given documents")
@@ -169,6 +173,22 @@ class SearchIndex(Searcher):
     def get(self, ids: Sequence[Id]) -> dict[Id, Document]:
         """Documents by id; absent ones are left out."""
         return self.generation.get(ids)
+
+    def vectors_of_fields(self, queries: Sequence[Mapping[str, str]]) -> Vectors:
+        """Query vectors (queries, dimension) of queries that have fields themselves, weighted as the documents' are.
+
+        Raises:
+            SearchError: the index has no fields with weights, or a query has a field without one.
+        """
+        model = self.manifest.model
+        weights = model.fields if model else {}
+        for query in queries:
+            unknown = [name for name in query if name not in weights] or ([] if query else ["(none)"])
+            if unknown:
+                raise SearchError(f"{self.folder}: a query has the field {unknown[0]}; with weights: {[*weights]}")
+        assert model is not None
+        vectors = mean_of_fields(self.encoder, queries, weights, model.query_prompt)
+        return self.generation.rule.apply(vectors, "queries")
 
     # --------------------------------------------------------------------------------------------- changes
     def add(self, data: Data, *, vectors: Vectors | None = None, skipped: Faults | None = None) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,79 +19,26 @@ import numpy as np
 
 from sentemb.data.faults import Faults
 from sentemb.errors import SearchError, SentembError
-from sentemb.maths.neighbours import Metric
 from sentemb.parts import to_table
 from sentemb.progress import Progress
 from sentemb.search.store.disk import commit, commit_draft, discard_draft, on_disk, sweep, write_lock
-from sentemb.search.store.documents import Row, extract
+from sentemb.search.store.documents import Row
 from sentemb.search.store.embedding import GivenRows, VectorRule, counted, encoded_blocks, model_of
 from sentemb.search.store.generation import Generation
 from sentemb.search.store.manifest import Draft, Manifest, Model, SegmentEntry
+from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.records import Numbering, as_rows
 from sentemb.search.store.searching import least_effort
 from sentemb.search.store.segment import BLOCK, Block, SegmentWriter, empty_index
 from sentemb.search.store.words import rule_of
-from sentemb.search.vectors.choice import check_fits, choose, kind_of
-from sentemb.search.vectors.kind import VectorIndex, Vectors
+from sentemb.search.vectors.choice import check_fits, choose
+from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Embedder
 
 # ``map``, or something like it that calls the function in other processes; results come in order
 Spread = Callable[[Callable[[Any], SegmentEntry], Sequence[Any]], Iterable[SegmentEntry]]
 SHARE = 32  # at most this share of the work done so far is lost when a build is killed
 QUERIES = 256  # documents that the search effort is tuned on
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """What is decided about an index when it is built.
-
-    Args:
-        kind: ``auto``, a kind or its name with settings (``hnsw:m=16``), or a FAISS factory string.
-        metric: cosine (vectors are normalised), dot, or l2 (squared Euclidean distance; smaller is better).
-        dim: leading values of a vector to keep, for models trained with nested dimensions.
-        rescore: keep half-precision vectors and compare the best candidates exactly; None: for coarse kinds only.
-        memory_bytes: memory budget that ``auto`` keeps to; None: half of what is free now.
-        target_recall: recall@10 against exact search that the search effort is tuned to, on 256 of the documents
-            themselves. Real queries usually find less (0.86 where documents find 0.95); ``tune`` measures on them.
-        seed: of the training sample, the tuning sample and k-means.
-        query_prompt: put in front of queries; None: what the model itself says of queries.
-        document_prompt: put in front of documents; None: what the model itself says of documents.
-        segment_rows: rows after which a new segment begins, to bound the memory of building; None: one segment.
-        indexed_fields: metadata fields that get a database index, for fast filters.
-        words: how texts are split for search by words: ``unicode`` (any language with spaces), ``english`` (without its
-            commonest words), ``stem-LANGUAGE`` (stems), ``trigram`` (languages without spaces), ``none``.
-    """
-
-    kind: str | VectorIndex = "auto"
-    metric: Metric = "cosine"
-    dim: int | None = None
-    rescore: bool | None = None
-    memory_bytes: int | None = None
-    target_recall: float = 0.95
-    seed: int = 42
-    query_prompt: str | None = None
-    document_prompt: str | None = None
-    segment_rows: int | None = None
-    indexed_fields: tuple[str, ...] = ()
-    words: str = "english"
-
-    def check(self) -> None:
-        """Raises SearchError for an impossible value."""
-        if self.metric not in ("cosine", "dot", "l2"):
-            raise SearchError(f'metric = "{self.metric}"; allowed: cosine, dot, l2')
-        if not 0 < self.target_recall <= 1:
-            raise SearchError(f"target_recall = {self.target_recall}; allowed: above 0, up to 1")
-        for name, value, least in (
-            ("dim", self.dim, 1), ("segment_rows", self.segment_rows, 1), ("seed", self.seed, 0),
-            ("memory", self.memory_bytes, 1),
-        ):
-            if value is not None and value < least:
-                raise SearchError(f"{name} = {value}; at least {least}")
-        for name in self.indexed_fields:
-            extract(name)
-        rule_of(self.words)
-        # a kind that does not exist or lacks its library is refused before anything is encoded; auto takes one of FAISS
-        kind_of("flat" if self.kind == "auto" else self.kind)
 
 
 def build(
@@ -103,6 +50,8 @@ def build(
     options.check()
     if vectors is None and (encoder is None or records is None):
         raise SearchError("build needs documents and an encoder, or vectors")
+    if vectors is not None and options.fields:
+        raise SearchError("fields are encoded, and here vectors are given; give one of the two")
     with write_lock(folder, wait_s):
         old = on_disk(folder)
         if old is not None and not overwrite:
@@ -162,10 +111,11 @@ def _from_texts(
     writer: SegmentWriter, draft: Draft | None, records: Iterable[Any], encoder: Embedder, options: BuildOptions,
     source_name: str, skipped: Faults | None, spread: Spread,
 ) -> Manifest:
-    model = model_of(encoder, options.query_prompt, options.document_prompt)
+    model = model_of(encoder, options.query_prompt, options.document_prompt, options.fields)
     settings = {
         "data": source_name, "metric": options.metric, "dim": options.dim, "model": model.source,
         "digest": model.digest, "document prompt": model.document_prompt,
+        "fields": ", ".join(f"{name} {weight:g}" for name, weight in model.fields.items()),
     }
     numbering = Numbering(0, is_unique=True)
     rows = as_rows(records, numbering, with_text=True, skipped=skipped)
@@ -181,7 +131,7 @@ def _from_texts(
             _pass_staged(rows, staged)
     with Progress("encoding", total=None, unit="texts", done=draft.staged.rows if draft else 0) as bar:
         rule = VectorRule(metric=options.metric, dimension=options.dim)
-        blocks = encoded_blocks(rows, lambda: encoder, rule, model.document_prompt, bar)
+        blocks = encoded_blocks(rows, lambda: encoder, rule, model, bar)
         draft = _stage(writer, draft, blocks, options, settings)
     if draft is None:
         raise SearchError(f"{source_name}: there are no documents to index")

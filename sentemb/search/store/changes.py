@@ -20,7 +20,7 @@ from sentemb.search.store.disk import commit, sweep, write_lock
 from sentemb.search.store.documents import Id, Row
 from sentemb.search.store.embedding import GivenRows, counted, encoded_blocks
 from sentemb.search.store.generation import Generation, check_ids, open_generation
-from sentemb.search.store.manifest import Manifest, SegmentEntry
+from sentemb.search.store.manifest import Manifest, Model, SegmentEntry
 from sentemb.search.store.records import Numbering, as_rows
 from sentemb.search.store.searching import least_effort
 from sentemb.search.store.segment import BLOCK, Block, Segment, SegmentWriter, empty_index
@@ -173,8 +173,8 @@ def put(
         if not replace_existing:
             rows = _new_rows(rows, change)
         if vectors is None:
-            prompt = made.model.document_prompt if made.model else ""
-            blocks = encoded_blocks(rows, encoder, rule, prompt, bar)
+            model = made.model or Model(source="", digest="", width=1)  # built of vectors: no prompt, no fields
+            blocks = encoded_blocks(rows, encoder, rule, model, bar)
         else:
             given = GivenRows(np.asarray(vectors), rows, rule)
             blocks = counted(given.blocks(0, len(given)), bar)

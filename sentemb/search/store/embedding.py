@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from itertools import islice
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sentemb.data.templates import prompted_texts
-from sentemb.errors import NumericError, SearchError
+from sentemb.errors import DataError, NumericError, SearchError
 from sentemb.maths.neighbours import Metric
 from sentemb.progress import Progress
 from sentemb.search.store.documents import Row
@@ -31,7 +32,9 @@ def load_encoder(encoder: Embedder | str | Path, precision: str = "auto") -> Emb
     return encoder
 
 
-def model_of(encoder: Embedder, query_prompt: str | None, document_prompt: str | None) -> Model:
+def model_of(
+    encoder: Embedder, query_prompt: str | None, document_prompt: str | None, fields: Mapping[str, float]
+) -> Model:
     """What the manifest keeps of an embedder, but its width; one without a digest is known by its class."""
     source, digest = f"object:{type(encoder).__module__}.{type(encoder).__qualname__}", ""
     if isinstance(encoder, IdentifiedEmbedder):
@@ -39,8 +42,9 @@ def model_of(encoder: Embedder, query_prompt: str | None, document_prompt: str |
     query, document = prompts_of(encoder, query_prompt, document_prompt)
     precision = str(getattr(encoder, "precision", "auto"))
     return Model(
-        source=source, digest=digest, width=1, query_prompt=query, document_prompt=document, precision=precision
-    )
+        source=source, digest=digest, width=1, query_prompt=query, document_prompt=document, precision=precision,
+        fields=dict(fields),
+    )  # fmt: skip
 
 
 def check_model(encoder: Embedder, model: Model | None, where: Path) -> None:
@@ -133,22 +137,75 @@ def prompts_of(encoder: Embedder, query: str | None, document: str | None) -> tu
     return query, document
 
 
+TEXT = "text"  # the field that is a document's text
+
+
+def mean_of_fields(
+    encoder: Embedder, rows: Sequence[Mapping[str, str]], weights: Mapping[str, float], prompt: str,
+    bar: Progress | None = None,
+) -> Vectors:
+    """The weighted mean of the vectors of every row's fields (rows, d); one that a row lacks has no weight there.
+
+        v = Σ over its fields f  weight(f) · encode(text of f)  /  Σ weight(f)
+
+    Equal texts are encoded once.
+
+    Args:
+        rows: field -> text; every row has a field of ``weights`` at least.
+
+    Source: the vectors of several fields in generalised contrastive learning (GCL).
+    Deviations: its training code is not published; that an absent field has no weight is ours.
+    """
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(text for row in rows for text in row.values()))}
+    raw = encode(encoder, list(numbers), prompt, bar)
+    owners = np.array([number for number, row in enumerate(rows) for _ in row])
+    places = np.array([numbers[text] for row in rows for text in row.values()])
+    weight = np.array([weights[name] for row in rows for name in row], dtype=np.float32)
+    mean = np.zeros((len(rows), raw.shape[1]), dtype=np.float32)
+    np.add.at(mean, owners, weight[:, None] * raw[places])
+    return mean / np.bincount(owners, weights=weight).astype(np.float32)[:, None]
+
+
+def fields_of(row: Row, weights: Mapping[str, float]) -> dict[str, str]:
+    """The texts of a document's weighted fields.
+
+    Raises: DataError: it has none of them, or one that is no text.
+    """
+    name, text, metadata = row
+    values = {**(json.loads(metadata) if metadata else {}), TEXT: text}
+    if "title" in weights and isinstance(values.get("title"), str):  # which a document's text begins with
+        values[TEXT] = (text or "").removeprefix(values["title"]).strip()
+    fields = {field: values[field] for field in weights if values.get(field) not in (None, "")}
+    for field, value in fields.items():
+        if not isinstance(value, str):
+            raise DataError(f'document {name!r}: field "{field}" is {value!r}; a field with a weight holds text')
+    if not any(value.strip() for value in fields.values()):
+        raise DataError(f"document {name!r}: none of the fields {', '.join(weights)} holds a text")
+    return fields
+
+
 def encoded_blocks(
-    rows: Iterator[Row], encoder: Callable[[], Embedder], rule: VectorRule, prompt: str, bar: Progress
+    rows: Iterator[Row], encoder: Callable[[], Embedder], rule: VectorRule, model: Model, bar: Progress
 ) -> Iterator[Block]:
-    """Documents with the vectors of their texts; equal texts of a block are encoded once.
+    """Documents with the vectors of their texts, or of their fields; equal texts of a block are encoded once.
 
     Args:
         encoder: is asked for when there is a document.
+        model: says prompt and fields.
     """
     while part := list(islice(rows, BLOCK)):
-        model = encoder()
-        cut_before = getattr(model, "cut_count", 0)
-        numbers = {text or "": number for number, text in enumerate(dict.fromkeys(text for _, text, _ in part))}
-        raw = encode(model, list(numbers), prompt, bar)
-        vectors = rule.apply(raw, "encoded texts")[[numbers[text or ""] for _, text, _ in part]]
-        bar.advance(len(part) - len(numbers))
-        cut = getattr(model, "cut_count", 0) - cut_before
+        embedder, done = encoder(), bar.done
+        cut_before = getattr(embedder, "cut_count", 0)
+        if model.fields:
+            texts = [fields_of(row, model.fields) for row in part]
+            raw = mean_of_fields(embedder, texts, model.fields, model.document_prompt)
+            vectors = rule.apply(raw, "encoded fields")
+        else:
+            numbers = {text or "": number for number, text in enumerate(dict.fromkeys(text for _, text, _ in part))}
+            raw = encode(embedder, list(numbers), model.document_prompt, bar)
+            vectors = rule.apply(raw, "encoded texts")[[numbers[text or ""] for _, text, _ in part]]
+        bar.advance(done + len(part) - bar.done)
+        cut = getattr(embedder, "cut_count", 0) - cut_before
         yield Block(rows=part, vectors=vectors, cut=cut, width=raw.shape[1])
 
 

@@ -70,6 +70,7 @@ class Model:
     query_prompt: str = ""
     document_prompt: str = ""
     precision: str = "auto"  # number format of encoding
+    fields: dict[str, float] = Field(default_factory=dict)  # whose weighted mean a vector is; none: the text's vector
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
