@@ -13,7 +13,7 @@ from sentemb.cli.options import DEFAULT_MODEL, Json, Model, Precision, Resume, S
 from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
-    from sentemb.mining.run import MiningReport
+    from sentemb.mining.run import MiningResult
     from sentemb.mining.texts import MiningColumns
 
 app = typer.Typer(add_completion=False)
@@ -37,6 +37,8 @@ def mine(
         metavar="NAME:KEY=VALUE,…", help="which are refused, e.g. relative_margin:fraction=0.1; repeatable")] = None,
     sampling: Annotated[str, typer.Option(help="of the candidates that pass, take the top ones or random ones")]
     = "top",
+    judge: Annotated[bool, typer.Option("--judge", help="also score the negatives by hardness, safety and diversity")]
+    = False,
     split: Split = None,
     precision: Precision = "auto",
     seed: Seed = 42,
@@ -61,9 +63,10 @@ def mine(
         result = mine_texts(
             data, encoder=encoder, output=output, corpus=corpus or (), columns=columns, split=split,
             negatives=negatives, sources=sources, rules=rules, sampling=cast(Any, sampling), seed=seed, resume=resume,
+            judge=judge,
         )
     with stoppable(f"{output} is complete"):
-        _show(result.report, output, json)
+        _show(result, output, json)
 
 
 def _columns(data: str, given: list[str], unlabelled: bool) -> MiningColumns:
@@ -83,12 +86,19 @@ def _columns(data: str, given: list[str], unlabelled: bool) -> MiningColumns:
     return MiningColumns(**names)
 
 
-def _show(report: MiningReport, output: Path, as_json: bool) -> None:
+def _show(result: MiningResult, output: Path, as_json: bool) -> None:
+    report, judged = result.report, result.judgement
     if as_json:
-        typer.echo(dumps({"output": str(output), **asdict(report)}))
+        judgement = {"judgement": asdict(judged)} if judged else {}
+        typer.echo(dumps({"output": str(output), **asdict(report), **judgement}))
         return
     typer.echo(f"{output}: {report.mined:,} of {report.anchors:,} anchors with {report.negatives} negatives each")
     typer.echo(f"  mean cosine to the anchor: positives {report.positive_similarity:.4f}, negatives "
                f"{report.negative_similarity:.4f}, each anchor's hardest negative {report.hardest_similarity:.4f}")
     typer.echo(f"  as near as the positive, so perhaps positives themselves: {report.false_negatives:.2%} of the "
                f"negatives; refused by the rules: {report.refused:.2%} of the candidates")
+    if judged is not None:
+        typer.echo(f"  ECI {judged.eci:.3f} ({judged.eci_low:.3f} – {judged.eci_high:.3f}): hardness "
+                   f"{judged.hardness:.3f}, safety {judged.safety:.3f}")
+        typer.echo(f"  ECI_sem {judged.eci_sem:.4f}: safe {judged.safe:.3f}, near {judged.near:.3f}, lexical "
+                   f"{judged.lexical:.3f}")

@@ -16,6 +16,8 @@ import numpy as np
 from sentemb.errors import SearchError
 from sentemb.files import atomic_file, write_json
 from sentemb.maths.neighbours import Vectors
+from sentemb.mining.judge import Judgement
+from sentemb.mining.judge import judge as judge_blocks
 from sentemb.mining.miner import MinedBlock, Miner, MiningOptions
 from sentemb.mining.rules import MiningRule
 from sentemb.mining.sources import MiningSource, Nearest
@@ -49,6 +51,7 @@ class MiningResult:
     report: MiningReport
     output: Path | None
     rows: Sequence[Mapping[str, Any]] = ()
+    judgement: Judgement | None = None  # where it was asked for
 
 
 def mine(
@@ -66,6 +69,7 @@ def mine(
     candidates: int | None = None,
     seed: int = 42,
     resume: bool = False,
+    judge: bool = False,
 ) -> MiningResult:
     """Find hard negatives: anchor, positive, negative_1…n and their similarities, a row for every pair.
 
@@ -79,6 +83,7 @@ def mine(
         output: a .jsonl file; None: the rows are in the result.
         negatives, sources, rules, sampling, candidates, seed: see ``MiningOptions``.
         resume: continue an interrupted run of the same data, models and options.
+        judge: also score the negatives, see ``Judgement``.
 
     Raises:
         SearchError: unfinished parts are of other data or options, or ``resume`` was not asked for; no anchor has
@@ -106,14 +111,16 @@ def mine(
                 f"none of {report.anchors:,} anchors has {negatives} negatives; the rules refused {report.refused:.1%} "
                 "of the candidates: ask for fewer, loosen the rules, or give a corpus"
             )
+        judgement = _judged(texts, embedder, folder, seed) if judge else None
         if target is None:
-            return MiningResult(report=report, output=None, rows=list(_rows(texts, folder)))
+            return MiningResult(report=report, output=None, rows=list(_rows(texts, folder)), judgement=judgement)
         with atomic_file(target) as file, file.open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(texts, folder))
         write_json(target.with_name(target.name + ".report.json"),
-                   {"report": asdict(report), "options": facts["options"]})
+                   {"report": asdict(report), "options": facts["options"],
+                    **({"judgement": asdict(judgement)} if judgement else {})})
         shutil.rmtree(folder)
-        return MiningResult(report=report, output=target)
+        return MiningResult(report=report, output=target, judgement=judgement)
 
 
 def _facts(texts: MiningTexts, encoder: Embedder, options: MiningOptions) -> dict[str, Any]:
@@ -138,10 +145,19 @@ def _open(folder: Path, facts: dict[str, Any], resume: bool) -> None:
         raise SearchError(f"{folder}: the unfinished mining had other data, models or options; remove the folder")
 
 
-def _mine_blocks(texts: MiningTexts, encoder: Embedder, options: MiningOptions, folder: Path) -> None:
+def _judged(texts: MiningTexts, encoder: Embedder, folder: Path, seed: int) -> Judgement:
+    return judge_blocks(_blocks(folder), texts, *_encoded(texts, encoder, folder), seed=seed)
+
+
+def _encoded(texts: MiningTexts, encoder: Embedder, folder: Path) -> tuple[Vectors, Vectors]:
+    """The vectors of anchors and corpus."""
     query_prompt, document_prompt = prompts_of(encoder, None, None)
     anchors = _vectors(folder / "anchors.npy", encoder, texts.anchors, query_prompt)
-    corpus = _vectors(folder / "corpus.npy", encoder, texts.corpus, document_prompt)
+    return anchors, _vectors(folder / "corpus.npy", encoder, texts.corpus, document_prompt)
+
+
+def _mine_blocks(texts: MiningTexts, encoder: Embedder, options: MiningOptions, folder: Path) -> None:
+    anchors, corpus = _encoded(texts, encoder, folder)
     miner = Miner(texts, anchors, corpus, options, folder)
     with Progress("mining", total=len(texts.anchors), unit="anchors") as bar:
         for number in range(miner.blocks):
