@@ -77,6 +77,31 @@ def load_masked_lm_head(folder: Path, *, seed: int, trust_remote_code: bool = Fa
     return nn.Sequential(dense, ACT2FN[name], norm, decoder).requires_grad_(True).train(), trained
 
 
+def load_decoder(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """An encoder's checkpoint as a decoder: causal, with fresh cross-attention to states of its own width.
+
+    Its output weights start from the input embeddings where the checkpoint ties them; here the two learn apart.
+
+    Raises: ModelError where transformers has no decoder of this architecture.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with refused(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    config.is_decoder = config.add_cross_attention = True
+    config.tie_word_embeddings = False
+    model, missing = load_pretrained(
+        AutoModelForCausalLM, folder, trust_remote_code=trust_remote_code, config=config
+    )
+    if not any("crossattention" in name for name in missing):
+        raise ModelError(f"{folder}: {type(model).__name__} has no cross-attention for a decoder; those of BERT, "
+                         "RoBERTa and XLM-RoBERTa have")
+    if any("decoder.weight" in name for name in missing):
+        with torch.no_grad():
+            model.get_output_embeddings().weight.copy_(model.get_input_embeddings().weight)
+    return model.requires_grad_(True).train()
+
+
 def load_causal_head(folder: Path, *, trust_remote_code: bool = False) -> nn.Linear:
     """The map from last states to logits over the vocabulary of a causal language model's checkpoint.
 

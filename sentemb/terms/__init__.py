@@ -30,6 +30,7 @@ from sentemb.terms.preference_rank import PreferenceRank
 from sentemb.terms.prototype_triplet import PrototypeTriplet
 from sentemb.terms.prototypes import PrototypeSoftmax
 from sentemb.terms.rank_kl import RankKL
+from sentemb.terms.reconstruction import Reconstruction
 from sentemb.terms.replaced_token_detection import ReplacedTokenDetection
 from sentemb.terms.self_guided import SelfGuided
 from sentemb.terms.sigmoid_contrast import SigmoidContrast
@@ -76,6 +77,7 @@ PARTS: dict[str, type[Term]] = {
     "prototype_triplet": PrototypeTriplet,
     "prototypes": PrototypeSoftmax,
     "rank_kl": RankKL,
+    "reconstruction": Reconstruction,
     "replaced_token_detection": ReplacedTokenDetection,
     "self_guided": SelfGuided,
     "sigmoid_contrast": SigmoidContrast,
@@ -96,6 +98,6 @@ __all__ = [
     "CellEntropy", "CoSENT", "Contrastive", "CosineError", "Decoupled", "Denoise", "Distill", "GroundedContrast",
     "InfoNCE", "InterSet", "LabelCosine", "LevelContrast", "ListNet", "Local", "MarginMSE", "MaskedLM", "MultiView",
     "OnlineContrastive", "Pearson", "PreferenceRank", "PrototypeSoftmax", "PrototypeTriplet", "RankKL",
-    "ReplacedTokenDetection", "SelfGuided", "SigmoidContrast", "SoftmaxNLI", "Spectral", "StayNear",
+    "Reconstruction", "ReplacedTokenDetection", "SelfGuided", "SigmoidContrast", "SoftmaxNLI", "Spectral", "StayNear",
     "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "WassersteinLists", "Words",
 ]  # fmt: skip

@@ -54,6 +54,10 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("terms", "contrastive"): {"terms": [{"use": "contrastive"}], "data": TOGETHER},
     ("terms", "online_contrastive"): {"terms": [{"use": "online_contrastive"}], "data": TOGETHER},
     ("terms", "softmax_nli"): {"terms": [{"use": "softmax_nli", "classes": 4}]},
+    ("terms", "reconstruction"): {
+        "terms": [INFO_NCE, {"use": "reconstruction", "weight": 0.5}],
+        "views": {"use": "edited", "first": ["delete_words"], "second": []},
+    },
     ("terms", "local"): {"terms": [INFO_NCE, {"use": "local", "weight": 0.5}]},
     ("terms", "attention_agreement"): {"terms": [INFO_NCE, {"use": "attention_agreement", "layers": [0, 2]}]},
     ("terms", "self_guided"): {"terms": [{"use": "self_guided", "temperature": 0.1}], **GUIDED},
