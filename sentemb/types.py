@@ -64,6 +64,7 @@ class Examples:
     ids: NDArray[np.int64]  # (rows,) position in the data set; equal ids are the same example
     columns: Mapping[str, TokenColumn]  # "anchor", "positive", "negative_1", … in this order
     label: NDArray[np.int64] | None = None  # (rows,) class of the anchor
+    label_names: tuple[str, ...] = ()  # of the classes 0, 1, …, where the data have names for them
     levels: NDArray[np.int64] | None = None  # (rows, l) its coarser classes, finest first
     score: NDArray[np.float32] | None = None  # (rows,) graded similarity of anchor and positive
     margin: NDArray[np.float32] | None = None  # (rows,) by how much the positive is to be preferred
@@ -82,6 +83,7 @@ class Examples:
             ids=self.ids[rows],
             columns={name: column.take(rows) for name, column in self.columns.items()},
             label=None if self.label is None else self.label[rows],
+            label_names=self.label_names,
             score=None if self.score is None else self.score[rows],
             margin=None if self.margin is None else self.margin[rows],
             weight=None if self.weight is None else self.weight[rows],
@@ -277,6 +279,7 @@ class Build:
     seed: int = 42
     trust_remote_code: bool = False
     folder_of: Callable[[str], Path] = Path  # the local folder of a path, hub id or package:… source
+    tokenise: Callable[[Sequence[str]], TokenColumn] | None = None  # as the encoder does
 
 
 @dataclass(frozen=True, kw_only=True)

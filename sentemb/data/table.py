@@ -26,6 +26,7 @@ class Table:
 
     columns: Mapping[str, list[str]]  # "anchor", "positive", "positive_2", "negative_1", … in this order
     label: NDArray[np.int64] | None = None  # (rows,) class of the anchor
+    label_names: tuple[str, ...] = ()  # of the classes 0, 1, …, where the data have names for them
     levels: NDArray[np.int64] | None = None  # (rows, l) its coarser classes, finest first
     score: NDArray[np.float32] | None = None  # (rows,) graded similarity of anchor and positive
     margin: NDArray[np.float32] | None = None  # (rows,) by how much the positive is to be preferred
@@ -65,13 +66,15 @@ def read_table(
     values = {role: column[:max_rows] for role, column in checked.values.items()}
     if not values.get("anchor"):
         raise DataError(f"{source}: no rows" + (f" left ({faults.count:,} are faulty)" if faults.count else ""))
+    names = sorted(set(values["label"])) if "label" in roles and isinstance(values["label"][0], str) else ()
     labels = [_coded(values[role]) for role in roles if kind_of(role) == "label"]
     numbers = {
         role: np.array(values[role], dtype=np.float32) for role in roles if kind_of(role) not in ("text", "label")
     }
     return Table(
         columns={role: values[role] for role in roles if kind_of(role) == "text"},
-        label=labels[0] if labels else None, levels=np.stack(labels[1:], axis=1) if len(labels) > 1 else None,
+        label=labels[0] if labels else None, label_names=tuple(names),
+        levels=np.stack(labels[1:], axis=1) if len(labels) > 1 else None,
         grades={text_of(role): grade for role, grade in numbers.items() if kind_of(role) == "grade"},
         negative_scores={text_of(role): score for role, score in numbers.items() if role.startswith("score_")},
         score=numbers.get("score"), margin=numbers.get("margin"), weight=numbers.get("weight"),

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
-from sentemb.errors import ModelError
-from sentemb.types import Frame, Tokens, Vocabulary
+from sentemb.data.table import Table
+from sentemb.errors import DataError, ModelError
+from sentemb.types import UNKNOWN, Examples, Frame, Tokens, Vocabulary
 
 TEXT, MASK = "{text}", "{mask}"
 
@@ -85,6 +86,23 @@ def _templates(prompts: Sequence[str]) -> tuple[str, ...]:
     return tuple(prompts)
 
 
+def class_words(words: Sequence[str], examples: Examples | Table, place: str) -> list[str]:
+    """A word for each class: those given, or the classes' names in the data, underscores read as spaces.
+
+    Raises: DataError where there are neither, or fewer than classes.
+    """
+    found = list(words) or [name.replace("_", " ") for name in examples.label_names]
+    if not found:
+        raise DataError(f'{place}: the labels are numbers; give words = ["…", …], one for each class in order, or name '
+                        "the column that has the classes' names as label")
+    most = int(examples.label.max(initial=UNKNOWN)) if examples.label is not None else UNKNOWN
+    if most >= len(found):
+        raise DataError(f"{place}: words has {len(found)}, but the data have the label {most}; give one for each "
+                        "class, labels counted from 0")
+    return found
+
+
+Words = Annotated[Sequence[str], AfterValidator(tuple)]  # of classes, as a setting
 Templates = Annotated[Sequence[str], AfterValidator(_templates)]  # as a setting
 
 

@@ -111,8 +111,8 @@ def tokenise(table: Table, tokeniser: TextTokeniser) -> Examples:
         columns |= {role: tokens.take(rows) for role, rows in zip(roles, rows_of, strict=True)}
     return Examples(
         ids=np.arange(len(table), dtype=np.int64), columns={role: columns[role] for role in table.columns},
-        label=table.label, levels=table.levels, score=table.score, margin=table.margin, weight=table.weight,
-        negative_scores=table.negative_scores, grades=table.grades,
+        label=table.label, label_names=table.label_names, levels=table.levels, score=table.score, margin=table.margin,
+        weight=table.weight, negative_scores=table.negative_scores, grades=table.grades,
     )
 
 

@@ -60,7 +60,7 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
     context = Build(
         backbone=encoder.source, width=encoder.module.width, vocabulary=encoder.vocabulary, encoder=encoder.module,
         load_encoder=encoders.load, seed=recipe.train.seed, trust_remote_code=recipe.encoder.trust_remote_code,
-        folder_of=lambda source: read_layout(locate(source)).backbone,
+        folder_of=lambda source: read_layout(locate(source)).backbone, tokenise=encoder.tokeniser,
     )
     companions = {companion.name: _bound(companion, context) for companion in recipe.companions}
     context = dataclasses.replace(context, companions=companions)

@@ -17,6 +17,7 @@ from sentemb.terms.grounded_contrast import GroundedContrast
 from sentemb.terms.info_nce import InfoNCE
 from sentemb.terms.inter_set import InterSet
 from sentemb.terms.label_cosine import LabelCosine
+from sentemb.terms.label_words import LabelWords
 from sentemb.terms.level_contrast import LevelContrast
 from sentemb.terms.list_net import ListNet
 from sentemb.terms.local import Local
@@ -64,6 +65,7 @@ PARTS: dict[str, type[Term]] = {
     "info_nce": InfoNCE,
     "inter_set": InterSet,
     "label_cosine": LabelCosine,
+    "label_words": LabelWords,
     "level_contrast": LevelContrast,
     "list_net": ListNet,
     "local": Local,
@@ -96,8 +98,8 @@ PARTS: dict[str, type[Term]] = {
 __all__ = [
     "MSE", "PARTS", "Alignment", "AllViewsContrast", "Angle", "AttentionAgreement", "BidirectionalMargin", "CausalLM",
     "CellEntropy", "CoSENT", "Contrastive", "CosineError", "Decoupled", "Denoise", "Distill", "GroundedContrast",
-    "InfoNCE", "InterSet", "LabelCosine", "LevelContrast", "ListNet", "Local", "MarginMSE", "MaskedLM", "MultiView",
-    "OnlineContrastive", "Pearson", "PreferenceRank", "PrototypeSoftmax", "PrototypeTriplet", "RankKL",
+    "InfoNCE", "InterSet", "LabelCosine", "LabelWords", "LevelContrast", "ListNet", "Local", "MarginMSE", "MaskedLM",
+    "MultiView", "OnlineContrastive", "Pearson", "PreferenceRank", "PrototypeSoftmax", "PrototypeTriplet", "RankKL",
     "Reconstruction", "ReplacedTokenDetection", "SelfGuided", "SigmoidContrast", "SoftmaxNLI", "Spectral", "StayNear",
     "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "WassersteinLists", "Words",
 ]  # fmt: skip
