@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sentemb.data.templates import Words, class_words
 from sentemb.encoder.pretrained import load_masked_lm_head
-from sentemb.errors import ModelError, RecipeError
+from sentemb.errors import ModelError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.terms.term import Term
 from sentemb.types import UNKNOWN, Batch, Build, Examples, PairScores, Services, TokenColumn
@@ -86,8 +86,7 @@ class LabelWords(Term):
         self.register_buffer("share", torch.from_numpy(share).to(weight), persistent=False)
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        if self.head is None:
-            raise RecipeError(f"{self.name} needs the encoder: it works in recipes, where bind() gives it")
+        assert self.head is not None
         label = batch.views["anchor"].label
         assert label is not None
         known = (label != UNKNOWN).nonzero()[:, 0]

@@ -35,6 +35,7 @@ EDITED: dict[str, Any] = {
 TOGETHER = {
     "use": "table", "path": "PAIRS", "columns": {"anchor": "anchor", "positive": "positive", "score": "together"},
 }
+CLASSES = ["music", "dog", "red house", "school"]
 TEMPLATES = ['the song : "{text}" means {mask} .', "{text} , by name {mask} ."]
 PROMPTED: dict[str, Any] = {
     "views": {"use": "prompted", "templates": TEMPLATES, "subtract": True},
@@ -68,6 +69,11 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("terms", "stay_near"): {"terms": [INFO_NCE, {"use": "stay_near", "weight": 0.1}]},
     ("terms", "token_contrast"): {"terms": [INFO_NCE, {"use": "token_contrast", "margin": 0.9}]},
     ("terms", "words"): {"terms": [INFO_NCE, {"use": "words", "vocabulary": 12, "weight": 0.1}]},
+    ("terms", "label_words"): {
+        "views": {"use": "prompted", "templates": TEMPLATES, "draw": True, "demonstrations": 1, "words": CLASSES},
+        "terms": [INFO_NCE, {"use": "label_words", "words": CLASSES, "weight": 0.5}],
+        "encoder": PROMPTED["encoder"],
+    },
     ("terms", "denoise"): {
         "terms": [INFO_NCE, {"use": "denoise", "layers": 2, "heads": 4, "dropout": 0.0, "weight": 0.5}],
     },

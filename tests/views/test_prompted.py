@@ -12,7 +12,7 @@ from sentemb import Encoder, Recipe
 from sentemb.data import Table
 from sentemb.data.templates import Template, empty_rows
 from sentemb.data.tokens import pad
-from sentemb.errors import RecipeError
+from sentemb.errors import DataError, RecipeError
 from sentemb.views import Prompted
 
 TEXTS = ["the dog runs", "a cat plays music in the city", "x", "two men", "the red house"]
@@ -61,6 +61,52 @@ def test_drawn_templates_depend_on_the_generator_alone(tokeniser, context_of):
     assert first["anchor"].column.flat.tolist() == again["anchor"].column.flat.tolist()
     assert first["anchor"].column.flat.tolist() != first["positive"].column.flat.tolist()
     assert first["anchor"].column.flat.tolist() != other["anchor"].column.flat.tolist()
+
+
+SOLVED = {"templates": ["{text} , {mask} .", "{mask} : {text}"], "demonstrations": 2}
+
+
+def test_demonstrations_are_other_rows_with_their_word_in_the_views_template(tokeniser, context_of):
+    maker = Prompted(**SOLVED)
+    names = ("music", "red_house")
+    table = Table(columns={"anchor": TEXTS}, label=np.array([0, 1, 0, 1, 1]), label_names=names)
+    examples = maker.read(table, tokeniser)
+    views = maker(examples, context_of(examples))
+    for view, (before, after) in zip(views.values(), [("", " , {} ."), ("{} : ", "")], strict=True):
+        asked = [before.format("[MASK]") + text + after.format("[MASK]") for text in TEXTS]
+        solved = [before.format(word) + text + after.format(word)
+                  for text, word in zip(TEXTS, ["music", "red house", "music", "red house", "red house"], strict=True)]
+        asked, solved = rows_of(tokeniser(asked)), [row[1:] for row in rows_of(tokeniser(solved))]
+        for i, row in enumerate(rows_of(view.column)):
+            assert row in [asked[i] + solved[j] + solved[k] for j in range(5) for k in range(5) if i not in (j, k)]
+            assert row.count(4) == 1
+    again = maker(examples, context_of(examples))
+    assert again["anchor"].column.flat.tolist() == views["anchor"].column.flat.tolist()
+    other = maker(examples, context_of(examples, seed=1))
+    assert views["anchor"].column.flat.tolist() != other["anchor"].column.flat.tolist()
+
+
+def test_demonstrations_are_cut_and_their_texts_hold_no_mask(tokeniser, context_of):
+    maker = Prompted(**SOLVED, words=["a", "b"], draw=True)
+    table = Table(columns={"anchor": ["the [MASK] dog", "two men", "x"]}, label=np.array([0, 1, 1]))
+    whole, short = (maker.fresh() for _ in range(2))
+    full = whole.read(table, tokeniser)
+    cut = short.read(table, tokeniser.cut_to(16))
+    pairs = zip(rows_of(short(cut, context_of(cut))["anchor"].column),
+                rows_of(whole(full, context_of(full))["anchor"].column), strict=True)
+    for row, longer in pairs:
+        assert row == longer[:16]
+        assert longer.count(4) == 1
+
+
+@pytest.mark.parametrize(("table", "words"), [
+    (Table(columns={"anchor": TEXTS}, label=np.arange(5)), "the labels are numbers; give words"),
+    (Table(columns={"anchor": TEXTS}, label=np.array([0, 1, -1, 0, 1])), "the class of every row"),
+    (Table(columns={"anchor": ["x"]}, label=np.array([0])), "need two rows"),
+])
+def test_demonstrations_need_classes_and_words(table, words, tokeniser):
+    with pytest.raises(DataError, match=words):
+        Prompted(**SOLVED).read(table, tokeniser)
 
 
 def run_of(tmp_path: Path, tiny_bert: Path, **views):
@@ -113,6 +159,8 @@ def test_gradients_pass_through_the_text_and_the_empty_template(tmp_path, tiny_b
     ({"views": {"use": "prompted", "templates": ["query: ", "{text} {mask}"]}}, "must have one {text}"),
     ({"views": {"use": "prompted", "templates": ["{text} {mask}", "{text}"]}}, "views.templates[1] must be a template"),
     ({"views": {"use": "prompted", "templates": TEMPLATES, "subtract": True, "draw": True}}, "set draw = false"),
+    ({"views": {"use": "prompted", "templates": TEMPLATES, "subtract": True, "demonstrations": 1}}, "leave one of"),
+    ({"views": {"use": "prompted", "templates": TEMPLATES, "words": ["a"]}}, "set demonstrations"),
     ({"data": {"use": "lines", "path": "x", "prefixes": {"anchor": "a {text} {mask}"}}}, "leave out data.prefixes"),
     ({"encoder": {"backbone": "B", "pooling": "mask"}}, "encoder.default_prompt must be a template with one {mask}"),
     ({"encoder": {"backbone": "B", "prompts": {"p": "{mask}"}}}, "prompts.p: the template '{mask}' must have one"),
