@@ -2,7 +2,7 @@
 
     SENTEMB_DATA=…/data python eval/bench/run.py templates --backbone FOLDER
 
-The seven STS sets and STSBenchmark's dev set (SimCSE protocol, Spearman of cosine × 100, fp32). From the mask's vector
+The seven STS sets and STSBenchmark's dev set (SimCSE protocol, Spearman of cosine × 100). From the mask's vector
 of a text, λ times another vector is subtracted: that of the empty template, its tokens at the same positions
 (PromptBERT), or that of the text in another template (the vector form of contrastive prompting). λ is chosen on the dev
 set alone.
@@ -14,6 +14,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from harness import machine, markdown_table, write_report
@@ -77,17 +78,16 @@ def main(arguments: list[str]) -> None:
     """Score everything and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", required=True, help="a masked-language model that was not tuned for sentences")
-    backbone, facts = parser.parse_args(arguments).backbone, machine()
-    rows: dict[str, dict[str, float]] = {}
+    parser.add_argument("--precision", default="fp32", help="of encoding; empty templates are always in fp32")
+    parser.add_argument("--templates", nargs="+", default=TEMPLATES)
+    asked, facts = parser.parse_args(arguments), machine()
+    load, rows = partial(Encoder.load, asked.backbone, precision=asked.precision), dict[str, dict[str, float]]()
 
     def add(name: str, scores: dict[str, float]) -> None:
         rows[name] = scores
         sys.stderr.write(f"{name}: {scores['average']:.2f}, dev {scores['dev']:.2f}, λ {scores['share']:g}\n")
 
-    for pooling in ("cls", "mean"):
-        plain = Encoder.load(backbone, pooling=pooling, precision="fp32")
-        add(f"{pooling}, no template", scored(Remembering(plain.encode)))
-    encoder = Encoder.load(backbone, pooling="mask", precision="fp32")
+    encoder = load(pooling="mask")
 
     def in_template(prompt: str) -> Remembering:
         return Remembering(lambda texts: encoder.encode(texts, prompt=prompt))
@@ -98,17 +98,20 @@ def main(arguments: list[str]) -> None:
         return Remembering(lambda texts: vectors(encoder.tokeniser(texts, template)).detach().numpy())
 
     other = in_template(OTHER)
-    for template in TEMPLATES:
+    for template in asked.templates:
         own = in_template(template)
-        add(f"mask, `{template}`", scored(own))
-        add("the same − λ · the empty template", scored(own, empty(template)))
-        add(f"the same − λ · `{OTHER}`", scored(own, other))
+        add(f"mask of `{template}`", scored(own))
+        add("the same − λ · empty template", scored(own, empty(template)))
+        add("the same − λ · other template", scored(own, other))
+    for pooling in ("mean", "cls"):
+        add(f"{pooling}, no template", scored(Remembering(load(pooling=pooling).encode)))
     table = []
     for name, scores in rows.items():
         share = f"{scores['share']:g}" if "dev at 1" in scores else "–"
         table.append([name, *(f"{scores[column]:.2f}" for column in COLUMNS), share])
-    text = ("STS without training, SimCSE protocol, Spearman of cosine × 100, fp32; dev is STSBenchmark's, on which λ "
-            f"was chosen among {', '.join(f'{share:g}' for share in SHARES)}.\n\n"
+    shares = ", ".join(f"{share:g}" for share in SHARES)
+    text = (f"STS without training, SimCSE protocol, Spearman of cosine × 100, {asked.precision}; dev is STSBenchmark's, on "
+            f"which λ was chosen among {shares}. The other template: `{OTHER}`\n\n"
             + markdown_table(["", *COLUMNS, "λ"], table))
     write_report("templates", "Templates without training", text, {**facts, "scores": rows}, {})
 
