@@ -110,8 +110,8 @@ def main(arguments: list[str]) -> None:
         share = f"{scores['share']:g}" if "dev at 1" in scores else "–"
         table.append([name, *(f"{scores[column]:.2f}" for column in COLUMNS), share])
     shares = ", ".join(f"{share:g}" for share in SHARES)
-    text = (f"STS without training, SimCSE protocol, Spearman of cosine × 100, {asked.precision}; dev is STSBenchmark's, "
-            f"on which λ was chosen among {shares}. The other template: `{OTHER}`\n\n"
+    text = (f"STS without training, SimCSE protocol, Spearman of cosine × 100, {asked.precision}; dev is that of "
+            f"STSBenchmark, on which λ was chosen among {shares}. The other template: `{OTHER}`\n\n"
             + markdown_table(["", *COLUMNS, "λ"], table))
     write_report("templates", "Templates without training", text, {**facts, "scores": rows}, {})
 
