@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sentemb.companions.companion import Companion
 from sentemb.encoder.backbone import load_backbone
-from sentemb.encoder.pretrained import HEAD_LAYERS, check_same_tokenizer, load_masked_lm
+from sentemb.encoder.pretrained import check_same_tokenizer, lacks_head, load_masked_lm
 from sentemb.errors import CheckpointError, ModelError
 from sentemb.types import Build, Tokens, Vocabulary
 
@@ -72,7 +72,7 @@ class Detector(Companion):
         for other in {generator_folder, folder} - {own}:
             check_same_tokenizer(own, other, "companions: detector", trust_remote_code=trust)
         self.generator, missing = load_masked_lm(generator_folder, trust_remote_code=trust)
-        if any(name.startswith(layer) for name in missing for layers in HEAD_LAYERS for layer in layers):
+        if lacks_head(missing):
             raise ModelError(
                 f"companions: detector: {self.generator_source} has no masked-language-model head, so it cannot fill "
                 "masks; name a checkpoint trained by masked-language modelling, e.g. distilbert-base-uncased"

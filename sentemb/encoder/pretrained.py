@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from sentemb.encoder.source import locate
 from sentemb.errors import ModelError, first_line, needs_extra
 
 # where the dense layer and the norm of a masked-LM head lie: BERT; RoBERTa, MPNet, XLM-R; DistilBERT
-HEAD_LAYERS = (
+_HEAD_LAYERS = (
     ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
     ("lm_head.dense", "lm_head.layer_norm"),
     ("vocab_transform", "vocab_layer_norm"),
@@ -29,6 +29,11 @@ def load_masked_lm(folder: Path, *, trust_remote_code: bool = False) -> tuple[An
     from transformers import AutoModelForMaskedLM
 
     return load_pretrained(AutoModelForMaskedLM, folder, trust_remote_code=trust_remote_code)
+
+
+def lacks_head(missing: Collection[str]) -> bool:
+    """Whether a checkpoint that lacks these weights has no masked-LM head."""
+    return any(name.startswith(layer) for name in missing for pair in _HEAD_LAYERS for layer in pair)
 
 
 def check_same_tokenizer(folder: Path, other: Path, part: str, *, trust_remote_code: bool = False) -> None:
@@ -61,7 +66,7 @@ def load_masked_lm_head(folder: Path, *, seed: int, trust_remote_code: bool = Fa
     dense, norm = _layers(model, folder)
     tied = model.get_output_embeddings()
     decoder = nn.Linear(tied.in_features, tied.out_features)
-    trained = not any(name.startswith(layer) for name in missing for pair in HEAD_LAYERS for layer in pair)
+    trained = not lacks_head(missing)
     with torch.no_grad():
         decoder.weight.copy_(tied.weight)
         decoder.bias.zero_()
@@ -123,7 +128,7 @@ def load_causal_head(folder: Path, *, trust_remote_code: bool = False) -> nn.Lin
 
 def _layers(model: nn.Module, folder: Path) -> tuple[nn.Linear, nn.LayerNorm]:
     modules = dict(model.named_modules())
-    for names in HEAD_LAYERS:
+    for names in _HEAD_LAYERS:
         dense, norm = map(modules.get, names)
         if isinstance(dense, nn.Linear) and isinstance(norm, nn.LayerNorm):
             return dense, norm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sentemb.data.makers.maker import Maker, Row
+from sentemb.data.makers.sentences import sentences_of
 from sentemb.parts import Count, Fraction
-
-_SENTENCE_END = re.compile(r"""(?:(?<=[.!?…])|(?<=[.!?…]["')\]]))\s+(?=["'(\[]*[A-Z0-9])""")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,7 @@ class Chunks(Maker):
 def chunks_of(text: str, words: int) -> list[str]:
     """Whole sentences in order, each chunk of ``words`` words or a little more; a short end joins the last chunk."""
     chunks: list[list[str]] = [[]]
-    for sentence in filter(None, _SENTENCE_END.split(" ".join(text.split()))):
+    for sentence in sentences_of(text):
         if sum(len(part.split()) for part in chunks[-1]) >= words:
             chunks.append([])
         chunks[-1].append(sentence)
