@@ -33,7 +33,7 @@ Vectors = NDArray[np.float32]  # (texts, width)
 class TokenColumn:
     """Ragged token ids of one column: row i is ``flat[offsets[i]:offsets[i + 1]]``, special tokens included."""
 
-    flat: NDArray[np.int32]
+    flat: NDArray[np.int32]  # of a whole data set perhaps a mapped file with two bytes an id
     offsets: NDArray[np.int64]  # (rows + 1,)
     text: NDArray[np.int64]  # (rows,) content hash of the source text: equal texts have equal hashes
 
@@ -50,11 +50,11 @@ class TokenColumn:
 
     def take(self, rows: NDArray[np.int64]) -> TokenColumn:
         """The given rows, in the given order."""
-        lengths = self.lengths[rows]
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         index = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
-        return TokenColumn(flat=self.flat[index], offsets=offsets, text=self.text[rows])
+        return TokenColumn(flat=self.flat[index].astype(np.int32, copy=False), offsets=offsets, text=self.text[rows])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ BENCHMARKS = {
     "memory": "peak memory and time of training steps, with chunks (GradCache) and without",
     "mine": "hard-negative mining: ours, sentence-transformers",
     "serve": "embeddings over HTTP, one large client and sixteen small ones: beside encode",
+    "large": "how a run starts on training data larger than memory: time and memory of every stage, by row",
     "data": "reading, and batches without duplicate texts: ours, sentence-transformers, datasets",
 }
 

@@ -17,11 +17,14 @@ from sentemb.data.data_source import DataSource
 from sentemb.data.orders import BatchOrder, Deal
 from sentemb.data.repeated_texts import RowNumbers
 from sentemb.data.table import Table
+from sentemb.data.texts import temporary_file
 from sentemb.data.tokens import TextTokeniser, concatenate, tokenise
 from sentemb.data.turns import Floor, Supply, Turns
 from sentemb.errors import DataError
 from sentemb.types import UNKNOWN, Examples, TokenColumn
 
+_MAPPED_FROM = 2**26  # token ids of a column
+_WRITTEN = 2**22  # token ids at a time
 _SHARED = ("columns", "max_rows", "max_tokens", "prefixes", "skip_faulty")
 
 
@@ -125,7 +128,7 @@ def joined(parts: Mapping[str, Examples]) -> Examples:
     ends = np.cumsum([len(part) for part in parts.values()])
     ids = np.arange(ends[-1])
     roles = dict.fromkeys(role for part in parts.values() for role in part.columns)
-    columns = {role: concatenate([_column(part, role) for part in parts.values()]) for role in roles}
+    columns = {role: _appended([_column(part, role) for part in parts.values()]) for role in roles}
     sources = {
         name: replace(
             part, ids=ids[end - len(part) : end],
@@ -146,6 +149,23 @@ def joined(parts: Mapping[str, Examples]) -> Examples:
         grades={role: _together([part.grades.get(role) for part in every], rows) for role in grades},
         texts={role: _texts_together([part.texts.get(role) for part in every], rows) for role in texts},
     )
+
+
+def _appended(columns: Sequence[TokenColumn]) -> TokenColumn:
+    """The columns one after the other; ids that were mapped from files are mapped from one temporary file."""
+    lengths = np.concatenate([column.lengths for column in columns])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    if offsets[-1] < _MAPPED_FROM:
+        return concatenate(columns)
+    dtype = np.result_type(*(column.flat.dtype for column in columns if len(column.flat)))
+    with temporary_file() as file:
+        for column in columns:
+            for start in range(int(column.offsets[0]), int(column.offsets[-1]), _WRITTEN):
+                end = min(start + _WRITTEN, int(column.offsets[-1]))
+                file.write(column.flat[start:end].astype(dtype).tobytes())
+        file.flush()
+        flat = np.asarray(np.memmap(file, dtype=dtype, mode="r"))
+    return TokenColumn(flat=flat, offsets=offsets, text=np.concatenate([column.text for column in columns]))
 
 
 def _column(part: Examples, role: str) -> TokenColumn:

@@ -76,7 +76,7 @@ class NoDuplicates(BatchOrder):
             rows = generator.permutation(len(examples))[: sizes.sum()]
             rows = texts.deal(rows, sizes, generator)
             batch_of = np.repeat(np.arange(len(sizes)), sizes)
-            first, end = np.zeros_like(rows), np.full_like(rows, len(rows))
+            first, end = np.broadcast_to(0, len(rows)), np.broadcast_to(len(rows), len(rows))
             left_out = texts.repair(rows, batch_of, generator, first=first, end=end)
             refuse_losses(left_out, batch_size)
             return _cut(rows, sizes, generator, left_out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,31 +16,66 @@ RowNumbers = NDArray[np.int64]
 _BLIND_ROUNDS = 8
 _CAREFUL_ROUNDS = 60
 _TRIALS = 16
+_BLOCK = 2**18  # rows that are looked at together: memory grows with the repeated texts, not with all
+
+
+def _repeated(columns: Sequence[RowNumbers]) -> RowNumbers:
+    """The hashes that stand in the columns more than once, ascending."""
+    hashes = np.concatenate(columns)
+    hashes.sort()
+    again = hashes[1:][hashes[1:] == hashes[:-1]]
+    several: RowNumbers = again[np.diff(again, prepend=-1) != 0]
+    return several
+
+
+def _key_blocks(
+    columns: Sequence[RowNumbers], repeated: RowNumbers
+) -> Iterator[tuple[slice, RowNumbers, NDArray[np.bool_]]]:
+    """Blocks of rows with their texts as sorted indices into ``repeated`` (rows, columns), and which of these count.
+
+    -1 is a text that stands nowhere else, which does not count; nor does a text that the row holds already.
+    """
+    for start in range(0, len(columns[0]), _BLOCK):
+        rows = slice(start, min(start + _BLOCK, len(columns[0])))
+        text = np.stack([column[rows] for column in columns], axis=1)
+        keys = np.searchsorted(repeated, text)
+        keys[np.take(repeated, keys, mode="clip") != text if len(repeated) else np.ones_like(keys, bool)] = -1
+        keys.sort(axis=1)
+        is_first = keys >= 0
+        is_first[:, 1:] &= keys[:, 1:] != keys[:, :-1]
+        yield rows, keys, is_first
 
 
 class RepeatedTexts:
     """The texts that occur in two or more rows of a data set, in whichever columns; ``most``: in how many at most."""
 
     def __init__(self, examples: Examples) -> None:
-        texts = np.stack([column.text for column in examples.columns.values()], axis=1)
-        rows, columns = texts.shape
-        _, key = np.unique(texts, return_inverse=True)
-        # a row whose own columns are equal holds that text once
-        key = np.sort(key.reshape(rows, columns), axis=1)
-        first = np.ones_like(key, dtype=bool)
-        first[:, 1:] = key[:, 1:] != key[:, :-1]
-        frequency = np.bincount(key[first])
-        self.most = int(frequency.max(initial=0))
-        shared = first & (frequency[key] > 1)
-        number = np.cumsum(frequency > 1) - 1  # repeated texts, renumbered from 0
+        columns = [column.text for column in examples.columns.values()]
+        repeated = _repeated(columns)
+        # a row whose own columns are equal holds that text once, so a text may prove to be in one row only
+        frequency = np.zeros(len(repeated), dtype=np.int64)
+        for _, keys, is_first in _key_blocks(columns, repeated):
+            frequency += np.bincount(keys[is_first], minlength=len(repeated))
+        self.most = int(frequency.max(initial=min(len(examples), 1)))
+        number = np.cumsum(frequency > 1) - 1  # texts of several rows, renumbered from 0
+        counts, group = np.zeros(len(examples), dtype=np.int32), np.full(len(examples), -1, dtype=np.int32)
+        entries = [np.zeros(0, dtype=np.int32)]
+        for rows, keys, is_first in _key_blocks(columns, repeated):
+            is_shared = is_first.copy()
+            is_shared[is_first] = frequency[keys[is_first]] > 1
+            entries.append(number[keys[is_shared]].astype(np.int32))
+            counts[rows] = is_shared.sum(axis=1)
+            # a row's most frequent text decides where it is dealt
+            weight = np.zeros(keys.shape, dtype=np.int64)
+            weight[is_shared] = frequency[keys[is_shared]]
+            heaviest = keys[np.arange(len(keys)), weight.argmax(axis=1)]
+            group[rows] = np.where(is_shared.any(axis=1), number[heaviest], -1) if len(number) else -1
         # entries of row i: _key[_start[i]:_start[i + 1]]
-        self._key: RowNumbers = number[key[shared]]
-        self._start = np.concatenate([[0], np.cumsum(shared.sum(axis=1))])
-        self._frequency = frequency[frequency > 1]
-        # a row's most frequent text decides where it is dealt
-        weight = np.where(shared, frequency[key], 0)
-        heaviest = weight.argmax(axis=1)
-        self._group = np.where(weight.any(axis=1), number[key[np.arange(rows), heaviest]], -1)
+        self._key = np.concatenate(entries)
+        self._start = np.zeros(len(examples) + 1, dtype=np.int64)
+        np.cumsum(counts, out=self._start[1:])
+        self._frequency: RowNumbers = frequency[frequency > 1]
+        self._group = group
 
     def deal(self, rows: RowNumbers, sizes: RowNumbers, generator: np.random.Generator) -> RowNumbers:
         """Deal rows to batches like cards, one batch after the other, rows of one text in succession.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from sentemb.data.faults import Faults
 from sentemb.data.formats import MISSING, RecordBlock
 from sentemb.data.roles import kind_of, roles_of, text_of
+from sentemb.data.texts import Texts
 from sentemb.errors import DataError
 from sentemb.types import UNKNOWN
 
@@ -24,7 +26,7 @@ from sentemb.types import UNKNOWN
 class Table:
     """Text columns that share their rows, under their roles."""
 
-    columns: Mapping[str, list[str]]  # "anchor", "positive", "positive_2", "negative_1", … in this order
+    columns: Mapping[str, Sequence[str]]  # "anchor", "positive", "positive_2", "negative_1", … in this order
     label: NDArray[np.int64] | None = None  # (rows,) class of the anchor
     label_names: tuple[str, ...] = ()  # of the classes 0, 1, …, where the data have names for them
     levels: NDArray[np.int64] | None = None  # (rows, l) its coarser classes, finest first
@@ -59,12 +61,14 @@ def read_table(
             continue
         roles = roles or roles_of(block.names, columns, source)
         checked.add(block, roles)
-        if max_rows is not None and len(checked.values["anchor"]) >= max_rows:
+        if max_rows is not None and len(checked.texts["anchor"]) >= max_rows:
             break
     if not skip_faulty:
         faults.raise_if_any("correct these rows, or leave faulty ones out with skip_faulty = true")
-    values = {role: column[:max_rows] for role, column in checked.values.items()}
-    if not values.get("anchor"):
+    texts, values = checked.texts, {role: column[:max_rows] for role, column in checked.values.items()}
+    for column in texts.values():
+        column.truncate(len(column) if max_rows is None else max_rows)
+    if not texts["anchor"]:
         raise DataError(f"{source}: no rows" + (f" left ({faults.count:,} are faulty)" if faults.count else ""))
     names = sorted(set(values["label"])) if "label" in roles and isinstance(values["label"][0], str) else ()
     labels = [_coded(values[role]) for role in roles if kind_of(role) == "label"]
@@ -72,7 +76,7 @@ def read_table(
         role: np.array(values[role], dtype=np.float32) for role in roles if kind_of(role) not in ("text", "label")
     }
     return Table(
-        columns={role: values[role] for role in roles if kind_of(role) == "text"},
+        columns={role: texts[role].plain() for role in roles if kind_of(role) == "text"},
         label=labels[0] if labels else None, label_names=tuple(names),
         levels=np.stack(labels[1:], axis=1) if len(labels) > 1 else None,
         grades={text_of(role): grade for role, grade in numbers.items() if kind_of(role) == "grade"},
@@ -82,7 +86,7 @@ def read_table(
     )
 
 
-def _coded(labels: list[Any]) -> NDArray[np.int64]:
+def _coded(labels: Sequence[Any]) -> NDArray[np.int64]:
     """Whole numbers as they are, names by their place in the alphabet."""
     if isinstance(labels[0], str):
         return np.unique(labels, return_inverse=True)[1].astype(np.int64)
@@ -97,7 +101,8 @@ class _Checked:
         self._faults = faults
         self._first_label: dict[str, int | str] = {}  # by role
         self._coarser: dict[tuple[str, int | str], tuple[int | str, str]] = {}  # label -> the one above it, and where
-        self.values: dict[str, list[Any]] = {"anchor": []}  # by role
+        self.texts = {"anchor": Texts()}  # by role
+        self.values: dict[str, list[Any] | array[float]] = {}  # labels and numbers by role
 
     def add(self, block: RecordBlock, roles: Mapping[str, str]) -> None:
         by_name = dict(zip(block.names, block.columns, strict=True))
@@ -115,7 +120,10 @@ class _Checked:
             self._faults.add(block.file, block.lines[row], faulty[row], has_lines=block.has_lines)
         for role, column in checked.items():
             good = column if not faulty else [value for i, value in enumerate(column) if i not in faulty]
-            self.values.setdefault(role, []).extend(good)
+            if kind_of(role) == "text":
+                self.texts.setdefault(role, Texts()).extend(good)
+            else:
+                self.values.setdefault(role, [] if kind_of(role) == "label" else array("d")).extend(good)
 
     def _check_levels(
         self, block: RecordBlock, levels: list[str], names: Mapping[str, str], checked: Mapping[str, list[Any]],

@@ -1,15 +1,13 @@
-"""Texts to columns of token ids: every distinct text once, in bulk, kept on disk by content; joined, padded."""
+"""Texts to columns of token ids, in bulk, kept on disk by content; joined, padded."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import zipfile
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, chain
-from pathlib import Path
+from itertools import chain
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -19,14 +17,14 @@ from torch import Tensor
 
 from sentemb.data.table import Table
 from sentemb.data.templates import Template
+from sentemb.data.token_files import load_columns, locked, store_columns
 from sentemb.errors import DataError
-from sentemb.files import atomic_file, cache_dir
+from sentemb.files import cache_dir
 from sentemb.progress import Progress
 from sentemb.types import Examples, Frame, TokenColumn, Tokens
 
-_CHUNK = 16_384  # texts between two movements of the progress bar
-CACHE_BYTES = 10 * 2**30  # what token ids on disk may take together
-CACHED_FROM = 50_000  # distinct texts; fewer are tokenised in the time that verifying a file takes
+_CHUNK = 16_384  # rows that are hashed or tokenised at a time
+CACHED_FROM = 50_000  # texts; fewer are tokenised in the time that verifying files takes
 
 
 # ----------------------------------------------------------------------------------- which texts are the same
@@ -86,11 +84,10 @@ class TextTokeniser(Protocol):
 
 
 def tokenise(table: Table, tokeniser: TextTokeniser) -> Examples:
-    """Token ids of all columns, each in its template. A text that recurs in columns of one template, in whichever row
-    or column, is tokenised once.
+    """Token ids of all columns, each in its template.
 
     ``TokenColumn.text`` holds the hashes of the texts without their template: a query and a document of the same words
-    are the same text. Many texts' ids are kept in ``tokens`` in sentemb's cache folder.
+    are the same text. Many texts' ids are kept in ``tokens`` in sentemb's cache folder and mapped into memory.
 
     Raises: DataError for a text of which the tokenizer leaves nothing.
     """
@@ -98,72 +95,70 @@ def tokenise(table: Table, tokeniser: TextTokeniser) -> Examples:
     if unknown:
         known = ", ".join(table.columns)
         raise DataError(f"{table.source}: prefixes for {', '.join(sorted(unknown))}; columns: {known}")
-    columns: dict[str, TokenColumn] = {}
-    for prompt in dict.fromkeys(table.prefixes.get(role) for role in table.columns):
-        roles = [role for role in table.columns if table.prefixes.get(role) == prompt]
-        unique = distinct(chain.from_iterable(table.columns[role] for role in roles))
-        tokens = _tokens_of(unique.values, tokeniser, prompt)
-        empty = np.flatnonzero(tokens.lengths == 0)
-        if len(empty):
-            where = ", ".join(str(row % len(table) + 1) for row in unique.first[empty[:10]])
-            raise DataError(f"{table.source}: the tokenizer leaves nothing of {len(empty)} texts, e.g. of row {where}")
-        rows_of = np.split(unique.position, len(roles))
-        columns |= {role: tokens.take(rows) for role, rows in zip(roles, rows_of, strict=True)}
     return Examples(
-        ids=np.arange(len(table), dtype=np.int64), columns={role: columns[role] for role in table.columns},
-        label=table.label, label_names=table.label_names, levels=table.levels, score=table.score, margin=table.margin,
+        ids=np.arange(len(table), dtype=np.int64), columns=_columns(table, tokeniser), label=table.label,
+        label_names=table.label_names, levels=table.levels, score=table.score, margin=table.margin,
         weight=table.weight, negative_scores=table.negative_scores, grades=table.grades,
     )
 
 
-def _tokens_of(texts: list[str], tokeniser: TextTokeniser, prompt: str | None) -> TokenColumn:
-    hashes = text_hashes(texts)
-    if len(texts) < CACHED_FROM:
-        return replace(_in_chunks(texts, tokeniser, prompt), text=hashes)
-    facts = f"sentemb tokens 3\0{tokeniser.fingerprint()}\0{tokeniser.max_tokens}\0{prompt or ''}\0"
-    digest = hashlib.sha256(facts.encode())
-    digest.update(hashes.astype("<i8").tobytes())
-    entry = cache_dir() / "tokens" / f"{digest.hexdigest()}.npz"
-    column = load_tokens(entry, hashes)
-    if column is None:
-        column = replace(_in_chunks(texts, tokeniser, prompt), text=hashes)
-        store_tokens(entry, column)
-    return column
+def _columns(table: Table, tokeniser: TextTokeniser) -> dict[str, TokenColumn]:
+    text = {role: _hashes_of(column) for role, column in table.columns.items()}
+    if len(table) * len(table.columns) >= CACHED_FROM:
+        folder = cache_dir() / "tokens" / _digest(table, tokeniser, text)
+        try:
+            with locked(folder):
+                columns = load_columns(folder, text)
+                if columns is None:
+                    store_columns(folder, list(text), _chunks(table, tokeniser))
+                    columns = load_columns(folder, text)
+            if columns is not None:
+                return columns
+        except OSError:
+            pass  # a full or read-only disk is no reason to stop
+    chunks = list(_chunks(table, tokeniser))
+    return {role: replace(concatenate([chunk[role] for chunk in chunks]), text=text[role]) for role in text}
 
 
-def _in_chunks(texts: list[str], tokeniser: TextTokeniser, prompt: str | None) -> TokenColumn:
-    template = () if prompt is None else (Template.read(prompt),)
-    chunks: list[TokenColumn] = []
-    with Progress("tokenising", total=len(texts), unit="texts", enabled=len(texts) > _CHUNK) as bar:
-        for start in range(0, len(texts), _CHUNK):
-            chunks.append(tokeniser(texts[start : start + _CHUNK], *template))
-            bar.advance(len(chunks[-1]))
-    return concatenate(chunks)
+def _hashes_of(column: Sequence[str]) -> NDArray[np.int64]:
+    hashes = np.empty(len(column), dtype=np.int64)
+    for start in range(0, len(column), _CHUNK):
+        hashes[start : start + _CHUNK] = text_hashes(column[start : start + _CHUNK])
+    return hashes
 
 
-def load_tokens(path: Path, hashes: NDArray[np.int64]) -> TokenColumn | None:
-    """The tokens of the texts with these hashes; None where they are absent, or damaged by the file's checksums."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            column = TokenColumn(flat=arrays["flat"], offsets=arrays["offsets"], text=hashes)
-        os.utime(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    return column if len(column) == len(hashes) else None
+def _digest(table: Table, tokeniser: TextTokeniser, text: Mapping[str, NDArray[np.int64]]) -> str:
+    """Of everything that decides token ids."""
+    facts = ["sentemb tokens 4", dict(table.prefixes), tokeniser.fingerprint(), tokeniser.max_tokens]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for role, hashes in text.items():
+        digest.update(role.encode())
+        digest.update(np.ascontiguousarray(hashes, dtype="<i8").data)
+    return digest.hexdigest()
 
 
-def store_tokens(path: Path, column: TokenColumn) -> None:
-    """Keep a column, in place of the least recently used ones; a full or read-only disk is no reason to stop."""
-    try:
-        with atomic_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, flat=column.flat, offsets=column.offsets)
-        entries = sorted(path.parent.glob("*.npz"), key=lambda entry: entry.stat().st_mtime, reverse=True)
-        sizes = accumulate(entry.stat().st_size for entry in entries)
-        for entry, size in zip(entries, list(sizes), strict=True):
-            if size > CACHE_BYTES and entry != path:
-                entry.unlink(missing_ok=True)
-    except OSError:
-        pass  # also where another process of the run stored or removed an entry at this moment
+def _chunks(table: Table, tokeniser: TextTokeniser) -> Iterator[dict[str, TokenColumn]]:
+    """Token ids of some rows at a time; a text that recurs among them in columns of one template is tokenised once."""
+    with Progress("tokenising", total=len(table), unit="rows", enabled=len(table) > _CHUNK) as bar:
+        for start in range(0, len(table), _CHUNK):
+            rows = min(_CHUNK, len(table) - start)
+            yield _tokens_of(table, tokeniser, start, rows)
+            bar.advance(rows)
+
+
+def _tokens_of(table: Table, tokeniser: TextTokeniser, start: int, rows: int) -> dict[str, TokenColumn]:
+    columns: dict[str, TokenColumn] = {}
+    for prompt in dict.fromkeys(table.prefixes.get(role) for role in table.columns):
+        alike = [role for role in table.columns if table.prefixes.get(role) == prompt]
+        unique = distinct(chain.from_iterable(table.columns[role][start : start + rows] for role in alike))
+        tokens = tokeniser(unique.values, *(() if prompt is None else (Template.read(prompt),)))
+        empty = np.flatnonzero(tokens.lengths == 0)
+        if len(empty):
+            where = ", ".join(str(start + row % rows + 1) for row in unique.first[empty[:10]])
+            raise DataError(f"{table.source}: the tokenizer leaves nothing of {len(empty)} texts, e.g. of row {where}")
+        positions = np.split(unique.position, len(alike))
+        columns |= {role: tokens.take(position) for role, position in zip(alike, positions, strict=True)}
+    return {role: columns[role] for role in table.columns}
 
 
 def concatenate(columns: Sequence[TokenColumn]) -> TokenColumn:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -31,6 +32,7 @@ from sentemb.training.objective import Objective
 from sentemb.types import Examples
 
 FORMAT = 2
+_IDS = 2**22  # hashed at a time
 
 
 @dataclass(kw_only=True)
@@ -131,8 +133,9 @@ def hash_of_data(examples: Examples) -> str:
     digest = hashlib.sha256()
     for name, column in examples.columns.items():
         digest.update(name.encode())
-        digest.update(column.offsets.tobytes())
-        digest.update(column.flat.tobytes())
+        digest.update(np.ascontiguousarray(column.offsets).data)
+        for start in range(0, len(column.flat), _IDS):  # mapped ids may be more than fit into memory
+            digest.update(np.ascontiguousarray(column.flat[start : start + _IDS], dtype=np.int32).data)
     for name, part in examples.sources.items():
         digest.update(f"{name} {len(part)}".encode())
     numbers = (examples.label, examples.score, examples.margin, examples.weight, examples.levels)

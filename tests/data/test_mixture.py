@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sentemb.data import InMemory, Lines, Mixture, TableData
+from sentemb.data import mixture as mixtures
 from sentemb.data.grouped import Grouped
 from sentemb.data.mixture import MixedBatches, joined, load_examples
 from sentemb.data.orders import Batches, NoDuplicates, Shuffled
@@ -76,6 +77,18 @@ def test_columns_of_the_whole_and_of_every_source():
     assert "".join(map(chr, batch.columns["anchor"].flat)) == "a11a3"
     assert data.batch(np.array([2, 0]))[0] == "wiki"
     assert np.shares_memory(sts.columns["anchor"].flat, data.columns["anchor"].flat)
+
+
+def test_many_ids_are_joined_in_a_file(monkeypatch, tmp_path):
+    expected = load_examples(mixture(), Letters())
+    monkeypatch.setenv("SENTEMB_CACHE", str(tmp_path))
+    monkeypatch.setattr(mixtures, "_MAPPED_FROM", 10)
+    monkeypatch.setattr(mixtures, "_WRITTEN", 7)
+    found = load_examples(mixture(), Letters())
+    for role, column in expected.columns.items():
+        for name in ("flat", "offsets", "text"):
+            assert np.array_equal(getattr(found.columns[role], name), getattr(column, name))
+    assert not list(tmp_path.iterdir())
 
 
 def test_labels_and_levels_where_a_source_has_none():

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sentemb.data import repeated_texts
 from sentemb.data.orders import Batches, BatchOrder, ByLength, NoDuplicates, Shuffled
 from sentemb.errors import DataError
 from sentemb.parts import room
@@ -201,3 +204,27 @@ def test_no_rows():
 def test_a_text_in_every_row_is_refused():
     with pytest.raises(DataError, match=r'one text occurs in 100 of 100 rows.*train.batches = "shuffled"'):
         Batches(examples([7] * 100, list(range(100, 200))), NoDuplicates(), batch_size=10, seed=0)
+
+
+def test_repeated_texts_are_found_block_by_block(monkeypatch):
+    draw = np.random.default_rng(5)
+    hashes = draw.integers(0, 60, size=(3, 100))
+    columns = {
+        role: TokenColumn(flat=np.zeros(0, np.int32), offsets=np.zeros(101, np.int64), text=text)
+        for role, text in zip(("anchor", "positive", "negative_1"), hashes, strict=True)
+    }
+    examples = Examples(ids=np.arange(100), columns=columns)
+    rows = [sorted(set(row)) for row in hashes.T.tolist()]
+    count = Counter(text for row in rows for text in row)
+    shared = sorted(text for text, times in count.items() if times > 1)
+    for size in (7, 1000):
+        monkeypatch.setattr(repeated_texts, "_BLOCK", size)
+        found = repeated_texts.RepeatedTexts(examples)
+        assert found.most == max(count.values())
+        entry, owner = found._entries(np.arange(100))
+        keys = [found._key[entry[owner == row]].tolist() for row in range(100)]
+        assert keys == [[shared.index(text) for text in row if count[text] > 1] for row in rows]
+        heaviest = [max(row, key=lambda text: (count[text], -text)) for row in rows]
+        assert found._group.tolist() == [
+            shared.index(text) if count[text] > 1 else -1 for text in heaviest
+        ]

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from sentemb.data import tokens
+from sentemb.data import token_files, tokens
 from sentemb.data.table import Table
-from sentemb.data.tokens import load_tokens, store_tokens, text_hashes, tokenise
+from sentemb.data.token_files import load_columns, store_columns
+from sentemb.data.tokens import text_hashes, tokenise
 from sentemb.errors import DataError
-from sentemb.files import cache_dir
+from sentemb.files import cache_dir, sha256_of
+from sentemb.training.checkpoint import hash_of_data
 from sentemb.types import TokenColumn
 
 
@@ -133,24 +136,26 @@ def test_the_cache_answers_for_nothing_else(tokeniser, cache, tiny_bert, change)
     assert rows(examples.columns["anchor"]) == rows(tokeniser([prefix + text for text in table.columns["anchor"]]))
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "pickle", "other-rows"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "absent", "pickle", "other-rows", "no-json"])
 def test_a_damaged_entry_is_made_anew(tokeniser, cache, damage):
     good = tokenise(TABLE, tokeniser)
-    (entry,) = cache.iterdir()
-    data = bytearray(entry.read_bytes())
-    with np.load(entry) as arrays:
-        flat, offsets = arrays["flat"], arrays["offsets"]
+    (entry,) = (path for path in cache.iterdir() if path.is_dir())
+    ids, offsets = entry / "anchor.bin", entry / "anchor.offsets.npy"
+    data = bytearray(ids.read_bytes())
     if damage == "flip":
-        data[data.index(flat.tobytes()) + 1] ^= 1
-        entry.write_bytes(data)
+        data[1] ^= 1
+        ids.write_bytes(data)
     elif damage == "cut":
-        entry.write_bytes(data[:-4])
-    elif damage == "empty":
-        entry.write_bytes(b"")
-    elif damage == "pickle":  # an object array needs unpickling, which np.load must refuse
-        np.savez(entry, flat=np.array([{}], dtype=object), offsets=offsets)
-    else:
-        np.savez(entry, flat=flat, offsets=np.array([0, len(flat)]))
+        ids.write_bytes(data[:-4])
+    elif damage == "absent":
+        ids.unlink()
+    elif damage == "no-json":
+        (entry / "entry.json").write_text("[]")
+    else:  # whoever can write the checksums could also plant objects to unpickle, which np.load must refuse
+        np.save(offsets, np.array([{}], dtype=object) if damage == "pickle" else np.array([0, len(data) // 2]))
+        known = json.loads((entry / "entry.json").read_text())
+        known["sha256"][offsets.name] = sha256_of(offsets)
+        (entry / "entry.json").write_text(json.dumps(known))
     tokeniser.seen = 0
     again = tokenise(TABLE, tokeniser)
     assert tokeniser.seen == 5
@@ -166,14 +171,39 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tokeniser, cache):
 
 
 def test_the_least_recently_used_entries_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(tokens, "CACHE_BYTES", 10_000)
+    monkeypatch.setattr(token_files, "CACHE_BYTES", 5_000)
     column = TokenColumn(flat=np.zeros(1000, dtype=np.int32), offsets=np.array([0, 1000]), text=np.array([1]))
     for i, key in enumerate("ab"):
-        store_tokens(tmp_path / f"{key}.npz", column)
-        os.utime(tmp_path / f"{key}.npz", (i, i))
-    assert load_tokens(tmp_path / "a.npz", column.text) is not None  # now the younger of the two
-    store_tokens(tmp_path / "c.npz", column)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "c.npz"]
+        store_columns(tmp_path / key, ["anchor"], [{"anchor": column}])
+        os.utime(tmp_path / key, (i, i))
+    assert load_columns(tmp_path / "a", {"anchor": column.text}) is not None  # now the younger of the two
+    store_columns(tmp_path / "c", ["anchor"], [{"anchor": column}])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
+
+
+def test_ids_beyond_two_bytes_are_written_with_four(tmp_path):
+    small = TokenColumn(flat=np.array([1, 65_535], np.int32), offsets=np.array([0, 2]), text=np.array([1]))
+    large = TokenColumn(flat=np.array([65_536, 3], np.int32), offsets=np.array([0, 1, 2]), text=np.array([2, 3]))
+    store_columns(tmp_path / "a", ["anchor"], [{"anchor": small}, {"anchor": large}])
+    column = load_columns(tmp_path / "a", {"anchor": np.array([1, 2, 3])})["anchor"]
+    assert rows(column) == [[1, 65_535], [65_536], [3]]
+    assert (tmp_path / "a" / "anchor.bin").stat().st_size == 16
+    store_columns(tmp_path / "b", ["anchor"], [{"anchor": small}])
+    column = load_columns(tmp_path / "b", {"anchor": np.array([1])})["anchor"]
+    assert (tmp_path / "b" / "anchor.bin").stat().st_size == 4
+    assert column.take(np.array([0, 0])).flat.dtype == np.int32
+
+
+def test_blocks_of_rows_are_what_they_are_together(tokeniser, cache, monkeypatch):
+    whole = tokenise(TABLE, tokeniser)
+    monkeypatch.setattr(tokens, "_CHUNK", 3)
+    for folder in (path for path in cache.iterdir() if path.is_dir()):
+        shutil.rmtree(folder)
+    parts = tokenise(TABLE, tokeniser)
+    for role, column in whole.columns.items():
+        assert rows(column) == rows(parts.columns[role])
+        assert column.text.tolist() == parts.columns[role].text.tolist()
+    assert hash_of_data(whole) == hash_of_data(parts)
 
 
 def test_a_text_of_which_nothing_is_left():
