@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sentemb.encoder import Encoder
     from sentemb.encoder.cross_encoder import CrossEncoder
     from sentemb.encoder.distil import distil
+    from sentemb.encoder.merging import merge
     from sentemb.encoder.poolings import Pooling
     from sentemb.errors import SentembError
     from sentemb.evaluate.evaluation import evaluate_model
@@ -40,7 +41,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "classify": "TextClassifier", "companions.companion": "Companion", "data.data_source": "DataSource",
     "edits.edit": "Edit", "encoder": "Encoder",
-    "encoder.distil": "distil",
+    "encoder.distil": "distil", "encoder.merging": "merge",
     "encoder.cross_encoder": "CrossEncoder", "encoder.poolings": "Pooling", "errors": "SentembError",
     "evaluate.evaluation": "evaluate_model", "evaluate.task": "Task", "maths.table": "score_table",
     "mining.run": "mine", "parts": "Part", "recipe.check": "check", "recipe.recipe": "EncoderSettings Recipe",
@@ -52,7 +53,8 @@ _HOMES = {
 __all__ = [
     "Callback", "Companion", "CrossEncoder", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Pooling",
     "Recipe", "RerankSettings", "Run", "SearchIndex", "SentembError", "Task", "Term", "TextClassifier", "TrainSettings",
-    "VectorIndex", "ViewCopy", "ViewMaker", "__version__", "build", "check", "distil", "evaluate_model", "mine",
+    "VectorIndex", "ViewCopy", "ViewMaker", "__version__", "build", "check", "distil", "evaluate_model",
+    "merge", "mine",
     "score_table",
     "train", "train_reranker",
 ]  # fmt: skip
