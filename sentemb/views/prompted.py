@@ -124,7 +124,7 @@ class Prompted(ViewMaker):
         for i, template in enumerate(self.templates, 1):
             parts = []
             for word, rows in zip(words, rows_of, strict=True):
-                texts = {"anchor": [table.columns["anchor"][row] for row in rows]}
+                texts = {"anchor": [table.columns["anchor"][row] for row in rows.tolist()]}
                 if len(rows):
                     prefixes = {"anchor": template.replace(MASK, word)}
                     solved = tokenise(Table(columns=texts, prefixes=prefixes, source=table.source), tokeniser)
