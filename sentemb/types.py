@@ -325,6 +325,12 @@ class Component(Part, nn.Module):
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Once before training, on the whole tokenised data set; deterministic. The default does nothing."""
 
+    def sources_of(self, dataset: Examples) -> Mapping[str, Examples]:
+        """What it sees of a data set: the sources of a mixture that it is for, each with the words that name it in
+        messages; all rows of any other data set, with none."""
+        mine = {f'source "{name}", ': part for name, part in dataset.sources.items() if self.is_for(name)}
+        return mine if dataset.sources else {"": dataset}
+
     @property
     def files(self) -> tuple[str, ...]:
         """Paths of the files that it reads beside the data, for ``sentemb check``."""

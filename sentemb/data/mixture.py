@@ -138,6 +138,7 @@ def joined(parts: Mapping[str, Examples]) -> Examples:
     }
     every, rows = parts.values(), [len(part) for part in parts.values()]
     grades = dict.fromkeys(role for part in every for role in part.grades)
+    scores = dict.fromkeys(role for part in every for role in part.negative_scores)
     texts = dict.fromkeys(role for part in every for role in part.texts)
     return Examples(
         ids=ids, columns=columns, sources=sources,
@@ -146,6 +147,7 @@ def joined(parts: Mapping[str, Examples]) -> Examples:
         score=_together([part.score for part in every], rows),
         margin=_together([part.margin for part in every], rows),
         weight=_together([part.weight for part in every], rows),
+        negative_scores={role: _together([part.negative_scores.get(role) for part in every], rows) for role in scores},
         grades={role: _together([part.grades.get(role) for part in every], rows) for role in grades},
         texts={role: _texts_together([part.texts.get(role) for part in every], rows) for role in texts},
     )

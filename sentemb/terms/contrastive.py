@@ -39,7 +39,7 @@ class Contrastive(Term):
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Refuse scores that are neither 0 nor 1."""
-        refuse_graded_scores(self.name, dataset)
+        refuse_graded_scores(self, dataset)
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         distance, score = own_distances(table), graded_scores(self.name, batch)
@@ -52,11 +52,12 @@ def own_distances(table: PairScores) -> Float[Tensor, " n"]:
     return 1 - at_least_float32(table.sim).diagonal()
 
 
-def refuse_graded_scores(part: str, dataset: Examples) -> None:
+def refuse_graded_scores(term: Term, dataset: Examples) -> None:
     """Raise a DataError that names the first row whose score is neither 0 nor 1."""
-    if dataset.score is not None and (is_other := (dataset.score != 0) & (dataset.score != 1)).any():
-        row = int(is_other.argmax())
-        raise DataError(
-            f"term {part}: row {row + 1} has the score {dataset.score[row]:g}; scores must be 0 or 1. For graded "
-            "scores use cosent or cosine_error"
-        )
+    for where, rows in term.sources_of(dataset).items():
+        if rows.score is not None and (is_other := (rows.score != 0) & (rows.score != 1)).any():
+            row = int(is_other.argmax())
+            raise DataError(
+                f"term {term.name}: {where}row {row + 1} has the score {rows.score[row]:g}; scores must be 0 or 1. For "
+                "graded scores use cosent or cosine_error"
+            )

@@ -84,12 +84,13 @@ class InfoNCE(Term):
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Refuse scores that are no weights."""
-        if self.row_weight == "score" and dataset.score is not None and (dataset.score < 0).any():
-            row = int((dataset.score < 0).argmax())
-            raise DataError(
-                f'term {self.name}: row_weight = "score", but row {row + 1} has the score {dataset.score[row]:g}; '
-                "scores must be at least 0"
-            )
+        for where, rows in self.sources_of(dataset).items() if self.row_weight == "score" else ():
+            if rows.score is not None and (rows.score < 0).any():
+                row = int((rows.score < 0).argmax())
+                raise DataError(
+                    f'term {self.name}: row_weight = "score", but {where}row {row + 1} has the score '
+                    f"{rows.score[row]:g}; scores must be at least 0"
+                )
 
     @property
     def temperature(self) -> float | Float[Tensor, ""]:

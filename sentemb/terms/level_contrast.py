@@ -61,12 +61,14 @@ class LevelContrast(Term):
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Refuse other weights than levels."""
-        levels = 1 + (0 if dataset.levels is None else dataset.levels.shape[1])
-        if self.weights is not None and len(self.weights) != levels:
-            raise DataError(
-                f"term {self.name}: weights = {list(self.weights)} are for {len(self.weights)} levels of labels; the "
-                f"data have {levels} (label{''.join(f', label_{k}' for k in range(2, levels + 1))})"
-            )
+        for where, rows in self.sources_of(dataset).items():
+            levels = 1 + (0 if rows.levels is None else rows.levels.shape[1])
+            if self.weights is not None and len(self.weights) != levels:
+                names = "".join(f", label_{k}" for k in range(2, levels + 1))
+                raise DataError(
+                    f"term {self.name}: {where}weights = {list(self.weights)} are for {len(self.weights)} levels of "
+                    f"labels; the data have {levels} (label{names})"
+                )
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         label, n = table.anchor.label, len(table.anchor)

@@ -40,7 +40,7 @@ class OnlineContrastive(Term):
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Refuse scores that are neither 0 nor 1."""
-        refuse_graded_scores(self.name, dataset)
+        refuse_graded_scores(self, dataset)
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         distance, together = own_distances(table), graded_scores(self.name, batch) == 1

@@ -47,15 +47,16 @@ class SoftmaxNLI(Term):
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Refuse labels that the classifier does not have."""
-        if dataset.label is None:
-            return
-        is_other = (dataset.label < UNKNOWN) | (dataset.label >= self.classes)
-        if is_other.any():
-            row = int(is_other.argmax())
-            raise DataError(
-                f"term {self.name}: row {row + 1} has the label {dataset.label[row]}; with classes = {self.classes} "
-                f"labels are 0 to {self.classes - 1} (and -1 for an unknown one)"
-            )
+        for where, rows in self.sources_of(dataset).items():
+            if rows.label is None:
+                continue
+            is_other = (rows.label < UNKNOWN) | (rows.label >= self.classes)
+            if is_other.any():
+                row = int(is_other.argmax())
+                raise DataError(
+                    f"term {self.name}: {where}row {row + 1} has the label {rows.label[row]}; with classes = "
+                    f"{self.classes} labels are 0 to {self.classes - 1} (and -1 for an unknown one)"
+                )
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         label = table.anchor.label

@@ -198,3 +198,12 @@ def test_parts_of_the_current_folder_are_found_by_the_command(tiny_bert, data_di
     assert elsewhere.returncode == 2
     assert "no module own_loss, neither installed nor in" in elsewhere.stderr
     assert "run in the folder that has it" in elsewhere.stderr
+
+
+def test_columns_of_graded_data_are_told(faults):
+    terms = "terms=[{use='margin_mse'},{use='list_net'},{use='info_nce',row_weight='weight'}]"
+    assert 'terms[1] (list_net) reads the grades that the edit "given" puts into the table' in faults(terms)
+    said = faults(terms, "edits=[{use='given'}]", "data.use=pairs", "views.use=columns", data="pairs.jsonl")
+    assert 'terms[0] (margin_mse) needs the column "score_1"; the data have: anchor, positive' in said
+    assert 'terms[1] (list_net) needs the column "grade_0"' in said
+    assert 'terms[2] (info_nce) needs the column "weight"' in said

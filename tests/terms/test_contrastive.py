@@ -62,5 +62,13 @@ def test_graded_scores_and_bad_margins_are_refused(table_of, batch_of, random_si
         Contrastive().prepare(Examples(ids=np.arange(3), columns={}, score=score), services_of([]))
     with pytest.raises(ValueError, match="margin"):
         Contrastive(margin=0)
+    binary = Examples(ids=np.arange(2), columns={}, score=np.float32([1, 0]))
+    graded = Examples(ids=np.arange(2, 5), columns={}, score=score)
+    mixture = Examples(
+        ids=np.arange(5), columns={}, score=np.concatenate([binary.score, score]), sources={"a": binary, "b": graded}
+    )
+    Contrastive().marked(only=["a"]).prepare(mixture, services_of([]))  # no row of the source b is its
+    with pytest.raises(DataError, match=r'source "b", row 3 has the score 0.5'):
+        Contrastive().prepare(mixture, services_of([]))
     with pytest.raises(DataError, match="contrastive needs graded scores"):
         Contrastive()(table_of(random_sim(3, 3)), batch_of(3))
