@@ -271,3 +271,27 @@ def test_the_training_verb(tiny_bert, tmp_path, capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["model"] == str(tmp_path / "run" / "model")
     assert said["steps"] == 1  # an epoch of three lists
+
+
+def test_searching_and_mining_use_it(trained, tiny_bert, tmp_path, capsys):
+    from sentemb.cli import main
+    from sentemb.mining.rules import CrossEncoderRule
+    from sentemb.mining.run import mine
+    from sentemb.search import SearchIndex
+
+    texts = [row["positive"] for row in LISTS] + ["a blue dog", "music"]
+    SearchIndex.build(tmp_path / "index", texts, encoder=tiny_bert).close()
+    model, reranker = CrossEncoder.load(trained / "model"), str(trained / "model")
+    with pytest.raises(SystemExit) as ended:
+        main(["search", str(tmp_path / "index"), "the red cat", "-k", "3", "--rerank", reranker, "--json"])
+    assert ended.value.code == 0
+    hits = json.loads(capsys.readouterr().out)["hits"]
+    scores = model.score([("the red cat", text) for text in texts])
+    assert [hit["score"] for hit in hits] == pytest.approx(sorted(scores.tolist(), reverse=True)[:3], abs=1e-5)
+    pairs = [{"anchor": row["anchor"], "positive": row["positive"]} for row in LISTS]
+    rows = mine(pairs, corpus=[{"text": text} for text in texts], encoder=tiny_bert, negatives=1,
+                rules=[CrossEncoderRule(model=reranker)]).rows
+    assert rows
+    for row in rows:
+        positive, negative = model.score([(row["anchor"], row["positive"]), (row["anchor"], row["negative_1"])])
+        assert negative <= positive + 1e-5
