@@ -1,6 +1,6 @@
 """How far do a few examples a label carry? Banking77: 77 intents, 1 to 16 examples of each, five draws.
 
-    SENTEMB_DATA=… python eval/bench/run.py few_labels [--shots 1 2 4] [--draws 5] [--setfit 4 8]
+    SENTEMB_DATA=… python eval/bench/run.py few_labels [--shots 1 2 4] [--draws 5] [--tuned 4 8]
 
 Every method sees the same draws and is scored on the whole test split. Seconds are those of fitting, and of training
 where the encoder is fine-tuned; encoding is told apart, because all methods on the untouched encoder share it.
@@ -21,6 +21,11 @@ from bench_index_quality import MODEL, lines
 from harness import data, machine, markdown_table, write_report
 
 SEED = 7
+# the rows of encoders that are tuned on the examples; the recipes are setfit-minilm and label-cosine-minilm
+ROWS = {
+    "SetFit": "SetFit ({iterations} pairs of either kind a text) + logistic regression",
+    "label_cosine": "label_cosine in the batch ({epochs} epochs) + logistic regression",
+}
 
 
 def methods() -> dict[str, Any]:
@@ -47,9 +52,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--setfit", type=int, nargs="*", default=[4, 8], help="shots at which the encoder is tuned too")
-    parser.add_argument("--setfit-draws", type=int, default=1)
+    parser.add_argument("--tuned", type=int, nargs="*", default=[4, 8], help="shots at which the encoder is tuned too")
+    parser.add_argument("--tuned-draws", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=2, help="SetFit: so many pairs of either kind for every text")
+    parser.add_argument("--epochs", type=int, default=4, help="label_cosine: passes over the examples")
     asked = parser.parse_args(arguments)
     from sentemb.classify import LabelledVectors, Logistic
     from sentemb.encoder import Encoder
@@ -90,35 +96,41 @@ def main(arguments: list[str]) -> None:
                 for rows in (drawn(labels, shots, draw) for draw in range(asked.draws))
             ]
             print(row, shots, found[row][str(shots)], flush=True)
-    for shots in asked.setfit:
-        cells = found.setdefault(f"SetFit ({asked.iterations} pairs of either kind a text) + logistic regression", {})
-        for draw in range(asked.setfit_draws):
-            rows = drawn(labels, shots, draw)
-            model, seconds = tuned([texts[row] for row in rows], labels[rows], asked)
-            of = model.encode([texts[row] for row in rows])
-            accuracy, fitting = scored(Logistic(), rows, model, of, model.encode(test_texts))
-            cells.setdefault(str(shots), []).append((accuracy, seconds + fitting))
-            print("setfit", shots, cells[str(shots)], flush=True)
+    for arm in ("SetFit", "label_cosine"):
+        for shots in asked.tuned:
+            cells = found.setdefault(ROWS[arm].format(iterations=asked.iterations, epochs=asked.epochs), {})
+            for draw in range(asked.tuned_draws):
+                rows = drawn(labels, shots, draw)
+                model, seconds = tuned(arm, [texts[row] for row in rows], labels[rows], asked)
+                of = model.encode([texts[row] for row in rows])
+                accuracy, fitting = scored(Logistic(), rows, model, of, model.encode(test_texts))
+                cells.setdefault(str(shots), []).append((accuracy, seconds + fitting))
+                print(arm, shots, cells[str(shots)], flush=True)
     report(asked, facts, found, encoding, len(used) + len(test_texts))
 
 
-def tuned(texts: list[str], labels: Any, asked: Any) -> tuple[Any, float]:
-    """The encoder after training on pairs of the examples, and the seconds that making pairs and training took."""
+def tuned(arm: str, texts: list[str], labels: Any, asked: Any) -> tuple[Any, float]:
+    """The encoder after training on the examples, and the seconds that making data and training took."""
     from sentemb import Encoder, Recipe, train
     from sentemb.data.makers.label_pairs import LabelPairs
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        few = place / "few.jsonl"
-        few.write_text("".join(json.dumps({"text": text, "label": label}) + "\n"
-                               for text, label in zip(texts, labels.tolist(), strict=True)))
-        maker = LabelPairs(path=str(few), iterations=asked.iterations)
-        rows = list(maker.rows(np.random.default_rng(SEED), Counter()))
-        pairs = place / "pairs.jsonl"
-        pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        recipe = Recipe.load("setfit-minilm", [f"encoder.backbone={asked.model}", f"data.path={pairs}"])
-        result = train(recipe, output=place / "run")
+        few, pairs = place / "few.jsonl", place / "pairs.jsonl"
+        rows = [{"text": text, "label": label} for text, label in zip(texts, labels.tolist(), strict=True)]
+        few.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if arm == "SetFit":
+            maker = LabelPairs(path=str(few), iterations=asked.iterations)
+            made = maker.rows(np.random.default_rng(SEED), Counter())
+            pairs.write_text("".join(json.dumps(row) + "\n" for row in made))
+            recipe, changes = "setfit-minilm", [f"data.path={pairs}"]
+        else:
+            recipe, changes = "label-cosine-minilm", [
+                f"data.path={few}", f"train.epochs={asked.epochs}", "train.learning_rate=2e-5",
+                "train.warmup_fraction=0.1",
+            ]
+        result = train(Recipe.load(recipe, [f"encoder.backbone={asked.model}", *changes]), output=place / "run")
         seconds = time.perf_counter() - start
         return Encoder.load(result.model_dir), seconds
 
@@ -138,9 +150,9 @@ def report(asked: Any, facts: dict[str, Any], found: dict[str, Any], encoding: f
 
     headers = ["examples an intent", *shots]
     text = (f"{asked.model}; accuracy on the test split's 3,080 texts, mean ± standard deviation over {asked.draws} "
-            f"draws ({asked.setfit_draws} for SetFit). A funnel needs two examples of every intent.\n\n")
+            f"draws ({asked.tuned_draws} where the encoder is tuned). A funnel needs two examples of every intent.\n\n")
     text += markdown_table(headers, [row(name, cells, 0, ".1f") for name, cells in found.items()])
-    text += (f"\nSeconds of fitting and, for SetFit, of training, mean over draws. Encoding {encoded:,} texts "
+    text += (f"\nSeconds of fitting and of training, mean over draws. Encoding {encoded:,} texts "
              f"once took {encoding:.0f} s, for all methods together.\n\n")
     text += markdown_table(headers, [row(name, cells, 1, ".2f") for name, cells in found.items()])
     write_report("few_labels", "Few labels: Banking77, 1 to 16 examples an intent", text, facts, {})

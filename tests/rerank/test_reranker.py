@@ -59,6 +59,30 @@ def test_the_second_text_has_a_type_of_its_own_with_a_gradient(trained):
     assert torch.allclose(*gradients, atol=1e-6)
 
 
+@pytest.mark.parametrize(("kind", "is_lean"), [("electra", True), ("roberta", True), ("distilbert", False)])
+def test_other_architectures_score_as_transformers_does(kind, is_lean, tiny_bert):
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    if kind != "electra":  # their own tokenizers give no types either
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    sizes = {"hidden_size": 32, "embedding_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "intermediate_size": 64}
+    if kind == "distilbert":
+        sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(
+        AutoConfig.for_model(kind, vocab_size=len(tokenizer), num_labels=1, max_position_embeddings=128,
+                             pad_token_id=tokenizer.pad_token_id, **sizes)).eval()
+    ours = CrossEncoder(model, tokenizer, source=kind, max_tokens=64)
+    lean, head = ours._lean
+    assert (lean is not None and head is not None) == is_lean
+    for pair, score in zip(PAIRS, ours.score(PAIRS), strict=True):
+        with torch.no_grad():
+            expected = model(**tokenizer(*pair, return_tensors="pt")).logits
+        assert float(expected) == pytest.approx(float(score), abs=1e-5)
+
+
 def test_sentence_transformers_opens_it_and_gives_the_same_scores(trained):
     sentence_transformers = pytest.importorskip("sentence_transformers")
     theirs = sentence_transformers.CrossEncoder(str(trained / "model"), device="cpu")
