@@ -101,10 +101,21 @@ class Gallery:
         arms = f"{arm.protocol}.{arm.recipe}.{arm.name}.{self.budget.steps}-{self.budget.precision}"
         return self.folder / "runs" / f"{arms}.rate-{rate.replace('/', '_')}.seed-{seed}.json"
 
+    def _done(self, arm: Arm, seed: int, rate: str) -> dict[str, Any] | None:
+        """The result of a run, where there is one and its settings are still those of gallery.toml."""
+        file = self.file_of(arm, seed, rate)
+        if not file.is_file():
+            return None
+        entry: dict[str, Any] = json.loads(file.read_text())
+        count = len(arm.overrides)
+        then = entry["overrides"][len(entry["overrides"]) - count :]
+        is_same = all("{backbone}" in now or now == before for now, before in zip(arm.overrides, then, strict=False))
+        return entry if is_same and len(then) == count else None
+
     def _entry(self, arm: Arm, seed: int, rate: str) -> dict[str, Any]:
         file = self.file_of(arm, seed, rate)
-        if file.is_file():
-            entry: dict[str, Any] = json.loads(file.read_text())
+        entry = self._done(arm, seed, rate)
+        if entry is not None:
             return entry
         data, protocol = Path(os.environ["SENTEMB_DATA"]), self.protocols[arm.protocol]
         plain = Recipe.named(arm.recipe)
@@ -141,8 +152,8 @@ class Gallery:
         runs: dict[str, list[dict[str, Any]]] = {}
         for name, arm in self.arms(method).items():
             rate = self._chosen(arm) if method.get("sweep") else "1"
-            files = [self.file_of(arm, seed, rate) for seed in self.budget.seeds]
-            runs[name] = [json.loads(file.read_text()) for file in files if file.is_file()]
+            done = [self._done(arm, seed, rate) for seed in self.budget.seeds]
+            runs[name] = [entry for entry in done if entry is not None]
         row = {key: method[key] for key in ("recipe", "protocol", "what_breaks", "mechanism")}
         if any(len(entries) < len(self.budget.seeds) for entries in runs.values()):
             return row
@@ -160,8 +171,8 @@ class Gallery:
         }
 
     def _chosen(self, arm: Arm) -> str:
-        dev = {rate: self.file_of(arm, SWEEP_SEED, rate) for rate in RATES}
-        found = {rate: json.loads(file.read_text())["dev"] for rate, file in dev.items() if file.is_file()}
+        done = {rate: self._done(arm, SWEEP_SEED, rate) for rate in RATES}
+        found = {rate: entry["dev"] for rate, entry in done.items() if entry is not None}
         return max(found, key=lambda rate: found[rate]) if len(found) == len(RATES) else "none"
 
 

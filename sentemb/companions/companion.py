@@ -25,11 +25,17 @@ class Companion(Component, room="companions"):
     What must survive a restart is in parameters and buffers; ``checkpoint_state`` may leave out what ``bind`` or
     ``prepare`` rebuild exactly. Two of one kind have different names, ``Reference(…).marked(name="teacher")``; parts
     that use one take its name as a setting. One with ``only = ["NAME", …]`` neither observes nor changes in batches of
-    other sources of a mixture; ``prepare`` sees the examples of all.
+    other sources of a mixture; ``prepare`` sees the examples of all. With ``rolled = true`` every example is given what
+    was observed of the example before it in the batch: a control, which keeps the cost and breaks the idea.
     """
 
-    marks = MappingProxyType({"name": str, "only": Names})
+    marks = MappingProxyType({"name": str, "only": Names, "rolled": bool})
     model_bytes = 0  # of the models that it holds, for each parameter of the backbone
+
+    @property
+    def rolled(self) -> bool:
+        """Whether every example is given the outputs of another one."""
+        return bool(self.given_marks.get("rolled", False))
 
     @property
     def checkpoints(self) -> tuple[str, ...]:

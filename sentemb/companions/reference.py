@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -81,6 +81,12 @@ class Reference(FrozenEncoder):
     def files(self) -> tuple[str, ...]:
         """The vectors, where they come from a file."""
         return () if self.vectors is None else (self.vectors,)
+
+    def faults(self, recipe: Mapping[str, Any]) -> list[str]:
+        """Outputs of other examples, where a step observes none."""
+        if self.rolled and self.knows_texts:
+            return ["rolled = true moves what is observed in a step, and this companion knows its texts before"]
+        return []
 
     def bind(self, build: Build) -> None:
         """Load the encoder, or see how wide the file's vectors are."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sentemb.companions.companion import Companion
 from sentemb.companions.prototypes import Prototypes
 from sentemb.data.grouped import Grouped
 from sentemb.data.table import Table
@@ -110,8 +111,15 @@ def recipe_faults(fields: Mapping[str, Any]) -> list[Fault]:
     ]
     return [
         *_faults_of_names(fields), *_faults_of_sources(fields), *_faults_of_needs(fields), *_faults_of_tables(fields),
-        *own, *_faults_of_templates(fields), *_faults_of_training(fields),
+        *own, *_faults_of_controls(fields), *_faults_of_templates(fields), *_faults_of_training(fields),
     ]
+
+
+def _faults_of_controls(fields: Mapping[str, Any]) -> Iterator[Fault]:
+    for i, companion in enumerate(fields.get("companions", ())):
+        if companion.rolled and type(companion).observe is Companion.observe:
+            fault = f"moves what is observed of examples, and {_use(companion)} observes nothing"
+            yield f"companions[{i}].rolled", fault
 
 
 def _use(part: Part) -> str:

@@ -236,7 +236,8 @@ class Objective(nn.Module):
         with torch.no_grad():
             for name, companion in self.active(inputs.source).companions.items():
                 for key, rows in companion.observe(inputs.tokens, ids).items():
-                    outputs[f"{name}/{key}"] = gather_detached(rows, inputs.sizes)
+                    gathered = gather_detached(rows, inputs.sizes)
+                    outputs[f"{name}/{key}"] = gathered.roll(1, dims=0) if companion.rolled else gathered
         return outputs
 
     # ------------------------------------------------------------------------------------- after a step

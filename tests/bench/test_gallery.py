@@ -73,6 +73,7 @@ def test_the_page_names_what_was_run_and_what_was_not(made, tmp_path):
             file.parent.mkdir(parents=True, exist_ok=True)
             score = 70 + seed / 10 + (2 if name == "method" else 0)
             file.write_text(json.dumps({
+                "overrides": ["train.seed=1", *arm.overrides],
                 "score": score, "rate": "1", "cpu_s_per_step": 1.0, "geometry": {method["mechanism"]: -1.5},
             }))
     made.report()
@@ -84,3 +85,6 @@ def test_the_page_names_what_was_run_and_what_was_not(made, tmp_path):
     assert (tmp_path / "gallery.svg").read_text().startswith("<?xml")
     row = next(row for row in json.loads((tmp_path / "gallery.json").read_text())["rows"] if "gain" in row)
     assert row["over_knockout"]["mean"] == pytest.approx(2.0)
+    # a knock-out that was changed since then counts as not run
+    method["knockout"] = ["train.weight_decay=0.5"]
+    assert "gain" not in made._row(method)

@@ -10,6 +10,7 @@ from part_examples import INFO_NCE, tree_of
 from rank_work import open_run
 from torch import nn
 
+from sentemb import Recipe
 from sentemb.errors import NumericError, RecipeError
 from sentemb.maths.similarity import pairwise
 from sentemb.maths.table import narrow_table
@@ -150,3 +151,29 @@ def test_leaving_an_edit_out_changes_no_draw_of_another(make: Open) -> None:
     whole = both.edited(plain, batch, inputs.seed).sim
     torch.testing.assert_close(both.edited(plain, batch, inputs.seed, frozenset({"one"})).sim[:, 7:], whole[:, 14:])
     assert not torch.equal(whole[:, 7:14], whole[:, 14:])
+
+
+def test_outputs_of_the_example_before(still_bert: Path, pairs_file: Path, tmp_path: Path) -> None:
+    outputs = []
+    for rolled in (False, True):
+        tree = tree_of("companions", "layers", str(still_bert), str(pairs_file))
+        tree["companions"] = [{**tree["companions"][0], "rolled": rolled}]
+        run = open_run(tree, str(tmp_path / str(rolled)))
+        inputs = run.make_input(np.arange(5), 0)
+        outputs.append(run.plan.objective.table(run.plan.objective.encode(inputs), inputs)[1].outputs["layers/anchor"])
+    plain, moved = outputs
+    assert torch.equal(moved[1:], plain[:-1])
+    assert torch.equal(moved[0], plain[-1])
+
+
+@pytest.mark.parametrize(
+    ("companion", "words"),
+    [
+        ({"use": "clusters", "rolled": True}, "clusters observes nothing"),
+        ({"use": "reference", "precompute": True, "rolled": True}, "knows its texts before"),
+    ],
+)
+def test_a_companion_without_outputs_cannot_give_those_of_others(companion: dict[str, Any], words: str) -> None:
+    tree = tree_of("terms", "info_nce", "nowhere", "nowhere.jsonl")
+    with pytest.raises(RecipeError, match=words):
+        Recipe.from_tree({**tree, "companions": [companion]}, "r.toml")
