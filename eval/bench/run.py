@@ -19,6 +19,8 @@ BENCHMARKS = {
     "index": "search index: ours, bare FAISS, hnswlib",
     "index_quality": "nDCG@10 and recall@10 of every kind of index on SciFact and NFCorpus",
     "mined": "training with mined negatives against in-batch ones, SciFact train to test",
+    "expansion": "pseudo-relevance feedback on NFCorpus: by words, by vectors, by both",
+    "judge": "whether scores of mined negatives predict the gain of training on them; goes on where it stopped",
     "few_labels": "Banking77 with 1 to 16 examples an intent: every classifier, and fine-tuning as SetFit does",
     "rerank": "rerankers by supervised fine-tuning and by contrast, SciFact train to test",
     "templates": "STS of an untuned masked-language model: poolings against the mask of a template",
