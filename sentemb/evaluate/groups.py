@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.errors import EvaluationError
 from sentemb.evaluate.significance import Values
 
 OVERLAP = "overlap"
 PREFIX = "by "  # of the names of metrics that are scores of groups
+MOST_GROUPS = 100
 WORST, GAP = "worst group", "gap between groups"
 _QUARTERS = ("1st quarter (least)", "2nd quarter", "3rd quarter", "4th quarter (most)")
 _WORD = re.compile(r"\w+")
@@ -41,9 +43,14 @@ def scores_by_group(groups: Sequence[str], by: str, score: Callable[[NDArray[np.
 
     Args:
         score: of the items that a mask (items,) chooses.
+
+    Raises: EvaluationError: there are more groups than anybody reads.
     """
-    of = np.array(groups)
-    scores = {f"{PREFIX}{by}: {name}": score(of == name) for name in sorted(set(groups))}
+    of, names = np.array(groups), sorted(set(groups))
+    if len(names) > MOST_GROUPS:
+        count = f"{len(names):,} different values"
+        raise EvaluationError(f'by = "{by}": {count}; at most {MOST_GROUPS}: name a column of few groups')
+    scores = {f"{PREFIX}{by}: {name}": score(of == name) for name in names}
     known = [value for value in scores.values() if not math.isnan(value)] or [math.nan]
     return {**scores, f"{PREFIX}{by}: {WORST}": min(known), f"{PREFIX}{by}: {GAP}": max(known) - min(known)}
 

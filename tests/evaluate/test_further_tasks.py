@@ -150,6 +150,7 @@ def test_demonstrations_cover_labels_and_leave_out_the_text_itself(tmp_path):
     assert result.metrics["coverage@1"] == result.metrics["nearest coverage@1"]
     assert result.metrics["nearest coverage@4"] <= 100
     assert result.baselines["k at random"] == pytest.approx(100 * (1 - comb(18, 4) / comb(24, 4)))
+    assert score(model, Demonstrations(path=str(tmp_path), k=23)).main == 100  # two texts have 23 others, one has 24
     failed = evaluate_model(model, Demonstrations(path=str(tmp_path), k=24)).failures[0].error
     assert "k = 24 must be fewer" in failed
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from sentemb.cli import main
-from sentemb.errors import PartError
+from sentemb.errors import EvaluationError, PartError
 from sentemb.evaluate import Classification, Sts, evaluate_model
 from sentemb.evaluate.groups import group_line, overlap, quarters, scores_by_group
 from sentemb.evaluate.metrics import pair_similarities
@@ -82,6 +82,11 @@ def test_classification_by_group(tmp_path):
 def test_a_column_that_is_not_there_is_named(pairs):
     results = evaluate_model(lengths, Sts(path=str(pairs[0]), by="language"), resamples=0)
     assert 'pairs.jsonl:1: no column "language"' in results.failures[0].error
+
+
+def test_a_column_of_ids_is_no_column_of_groups():
+    with pytest.raises(EvaluationError, match='by = "id": 101 different values; at most 100'):
+        scores_by_group([str(i) for i in range(101)], "id", lambda rows: 0.0)
 
 
 def test_the_verb_shows_groups(pairs, tmp_path, capsys, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import comb
 from typing import ClassVar
@@ -67,9 +67,11 @@ class Demonstrations(Task):
         train, test = data
         vectors = unit(self.encode(model, [*train.texts, *test.texts]))
         labels, of = np.unique([*train.labels, *test.labels], return_inverse=True)
-        nearest, covering = retrieved(vectors, of, train, test, self.k)
         gold = of[len(train) :]
-        right = {name: of[ids] == gold[:, None] for name, ids in (("nearest", nearest), ("", covering))}
+        right = {name: np.zeros((len(test), self.k), dtype=bool) for name in ("nearest", "")}
+        for row, both in enumerate(retrieved(vectors, of, train, test, self.k)):
+            for found, ids in zip(right.values(), both, strict=True):
+                found[row, : len(ids)] = of[ids] == gold[row]
         metrics = {
             f"{name} coverage@{k}".strip(): 100 * float(found[:, :k].any(axis=1).mean())
             for name, found in right.items() for k in sorted({1, 2, 4, self.k} & set(range(1, self.k + 1)))
@@ -77,8 +79,8 @@ class Demonstrations(Task):
         counts = np.bincount(of[: len(train)], minlength=len(labels))
         chance = [1 - comb(len(train) - int(count), self.k) / comb(len(train), self.k) for count in counts[gold]]
         metric = f"coverage@{self.k}"
-        items = Items(fingerprint=fingerprint(test.texts, test.labels),
-                      values=right[""].any(axis=1).astype(np.float64).tolist())
+        covered: list[float] = np.any(right[""], axis=1).astype(np.float64).tolist()
+        items = Items(fingerprint=fingerprint(test.texts, test.labels), values=covered)
         result = self.result(setup, metric=metric, metrics=metrics, protocol="own label among k", items=items)
         baselines = {"k nearest": metrics[f"nearest {metric}"], "k at random": 100 * float(np.mean(chance))}
         return replace(result, baselines=baselines)
@@ -86,16 +88,12 @@ class Demonstrations(Task):
 
 def retrieved(
     vectors: Vectors, of: NDArray[np.int64], train: LabelledTexts, test: LabelledTexts, k: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The k nearest training texts of every test text, (test, k), and the k that cover labels; none has its text."""
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """For every test text the k nearest training texts, and the k that cover labels; none of them has its text."""
     from sentemb.search.query.diversity import marginal
 
-    pool = min(max(POOL, k) + 1, len(train))
-    hits = top(vectors[len(train) :], vectors[: len(train)], pool)
-    nearest, covering = [], []
+    hits = top(vectors[len(train) :], vectors[: len(train)], min(max(POOL, k) + 1, len(train)))
     for text, ids, scores in zip(test.texts, hits.ids, hits.scores, strict=True):
         others = np.array([train.texts[row] != text for row in ids.tolist()])
         ids, scores = ids[others], scores[others]
-        nearest.append(ids[:k])
-        covering.append(ids[marginal(scores, vectors[ids], k, 1.0, of[ids].tolist())])
-    return np.stack(nearest), np.stack(covering)
+        yield ids[:k], ids[marginal(scores, vectors[ids], k, 1.0, of[ids].tolist())]
