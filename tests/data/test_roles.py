@@ -153,3 +153,21 @@ def test_a_batch_of_the_examples_takes_its_rows():
     assert part.levels is not None
     assert part.levels.tolist() == [[3], [1]]
     assert part.grades["positive"].tolist() == [6, 4]
+
+
+@pytest.mark.parametrize("column", ["weight", "label_2", "score_1", "grade_1"])
+def test_a_run_is_not_resumed_on_other_numbers(column):
+    """The hash of the data reads every number."""
+    from sentemb.training.checkpoint import hash_of_data
+    from sentemb.types import Examples
+
+    row = {"anchor": "a", "positive": "b", "negative": "c", "label": 1, "label_2": 2, "weight": 1, "score": 1,
+           "score_1": 0, "grade_0": 1, "grade_1": 0}
+    hashes = set()
+    for change in ({}, {column: 5}):
+        table = load({**row, **change})
+        hashes.add(hash_of_data(Examples(
+            ids=np.arange(1), columns={}, label=table.label, levels=table.levels, score=table.score,
+            weight=table.weight, negative_scores=table.negative_scores, grades=table.grades,
+        )))
+    assert len(hashes) == 2
