@@ -7,7 +7,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -146,6 +146,12 @@ def spell(annotation: Any) -> str:
         return " or ".join(map(shown, arguments))
     if origin in (typing.Union, types.UnionType):
         return " or ".join(spell(kind) for kind in arguments if kind is not type(None))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"table of {' to '.join(map(spell, arguments))}"
+    if origin is tuple and Ellipsis not in arguments:
+        return f"[{', '.join(map(spell, arguments))}]"
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return f"list of {spell(arguments[0])}"
     words: dict[type, str] = {float: "number", int: "whole number", str: "text", bool: "true or false"}
     if isinstance(annotation, type) and origin is None:
         return words.get(annotation, annotation.__name__)

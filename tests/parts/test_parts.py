@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -212,3 +212,6 @@ def test_annotations_in_words() -> None:
     assert spell(Positive) == "number above 0"
     assert spell(Fraction | None) == "number at least 0 and at most 1"
     assert spell(Literal["a", "b"]) == '"a" or "b"'
+    assert spell(Sequence[tuple[float, Positive]]) == "list of [number, number above 0]"
+    assert spell(Mapping[str, str] | None) == "table of text to text"
+    assert spell(tuple[int, ...]) == "list of whole number"
