@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +31,10 @@ def test_words_by_a_loop() -> None:
     for word in {word for text in documents for word in text.split()} - {"heart"}:
         worth[word] = bm25.idf(word) * sum(text.split().count(word) for text in documents)
     expected = sorted(worth, key=lambda word: (-worth[word], word))[:2]
-    assert Feedback(terms=2).words(bm25, "heart", first) == Counter(["heart", *expected])
-    assert Feedback(terms=0).words(bm25, "heart heart", first) == Counter(["heart", "heart"])
+    whole = sum(worth[word] for word in expected)
+    widened = Feedback(terms=2, weight=0.5).words(bm25, "heart heart", first)
+    assert widened == {"heart": 2, **{word: pytest.approx(0.5 * 2 * worth[word] / whole) for word in expected}}
+    assert Feedback(terms=0).words(bm25, "heart heart", first) == {"heart": 2}
     assert set(Feedback(terms=9).words(bm25, "heart", first)) == {"heart", "attack", "aspirin", "dose"}
 
 
@@ -45,7 +46,7 @@ def test_a_document_without_a_query_word_is_found_through_the_first_results(inde
     assert 2 in wide  # aspirin, dose
 
 
-@pytest.mark.parametrize("expand", [Feedback(documents=0), Feedback(terms=0, weight=0.0)])
+@pytest.mark.parametrize("expand", [Feedback(documents=0), Feedback(weight=0.0)])
 def test_nothing_to_add_is_the_plain_search_exactly(index: SearchIndex, expand: Feedback) -> None:
     queries = ["heart", "house music"]
     for way in (index.search, index.by_words, index.hybrid):

@@ -21,13 +21,15 @@ _SPELLING = re.compile(r"prf:(\d+)(?:,(\d+))?")
 class Feedback(Part):
     """The first results of a query are taken to be relevant.
 
-        words:    the query's, and the ``terms`` others w with the largest  idf(w) · Σ over the first documents tf(w)
+        worth(w) = idf(w) · Σ over the first documents tf(w)
+        words:    the query's, and the ``terms`` others that are worth most, which together count ``weight`` times as
+                  often as the query's, each by its share of their worth
         vectors:  q' = (q + weight · mean of the first documents' vectors) / (1 + weight)
 
     Args:
         documents: how many of the first results are read; 0 is the plain search.
         terms: how many words of theirs join a search by words; 0 adds none.
-        weight: of their mean beside the query's vector; 0 is the plain search.
+        weight: of what the first results add, beside the query; 0 is the plain search.
 
     Source: the idea of a query that is expanded by keywords (LREM); the expansion from first results is the field's
         common one.
@@ -50,11 +52,13 @@ class Feedback(Part):
         documents, terms = match.groups()
         return cls(documents=int(documents), **({"terms": int(terms)} if terms else {}))
 
-    def words(self, bm25: Bm25, query: str, first: Sequence[Hit]) -> Counter[str]:
-        """The query's words and those that its first results add, once each; of equal ones the first by name."""
+    def words(self, bm25: Bm25, query: str, first: Sequence[Hit]) -> dict[str, float]:
+        """The query's words and those that its first results add, with weights; of equal ones the first by name."""
         own, counts = bm25.words(query), sum((bm25.words(hit.text or "") for hit in first), Counter[str]())
         worth = {word: bm25.idf(word) * count for word, count in counts.items() if word not in own}
-        return own + Counter(sorted(worth, key=lambda word: (-worth[word], word))[: self.terms])
+        added = sorted(worth, key=lambda word: (-worth[word], word))[: self.terms] if self.weight else []
+        unit = self.weight * own.total() / sum(worth[word] for word in added) if added else 0.0
+        return {**own, **{word: unit * worth[word] for word in added}}
 
     def vectors(self, generation: Generation, queries: Vectors, first: Hits) -> Vectors:
         """Queries (queries, d) moved towards their first results; one without results stays where it is."""

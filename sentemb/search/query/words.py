@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -43,12 +43,12 @@ class Bm25:
         return Counter(self.segments[0].rule.words(text)) if self.segments else Counter()
 
     def top(
-        self, queries: Sequence[str | Counter[str]], k: int, allowed: Sequence[NDArray[np.bool_] | None] = ()
+        self, queries: Sequence[str | Mapping[str, float]], k: int, allowed: Sequence[NDArray[np.bool_] | None] = ()
     ) -> Hits:
         """The k best documents of every query, numbered over all segments; places that words cannot fill have id -1.
 
         Args:
-            queries: texts, or their words.
+            queries: texts, or words with how often each counts.
             allowed: for every segment, the rows that may be among them; None: all.
         """
         best = nothing(len(queries), min(k, self.rows), "dot")
@@ -58,7 +58,7 @@ class Bm25:
             best.ids[number], best.scores[number] = hits.ids[0], hits.scores[0]
         return best
 
-    def _best(self, words: Counter[str], k: int, allowed: Sequence[NDArray[np.bool_] | None]) -> Hits:
+    def _best(self, words: Mapping[str, float], k: int, allowed: Sequence[NDArray[np.bool_] | None]) -> Hits:
         results, first = [nothing(1, k, "dot")], 0
         weights = {word: times * self.idf(word) for word, times in words.items()}
         for number, segment in enumerate(self.segments):
