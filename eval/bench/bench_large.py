@@ -167,9 +167,10 @@ def main(arguments: list[str]) -> None:
     facts.update(starts=starts, tokenizer_s_a_row=cost)
     length = starts["first start"]["tokens"] / asked.rows / 2
     text = (
-        f"{asked.rows:,} pairs of {length:.0f} words a text ({size / 2**30:.2f} GiB of JSON lines), batches of {BATCH} "
-        f"without duplicate texts. Token ids on disk: {on_disk / 2**30:.2f} GiB, {on_disk / asked.rows:.0f} bytes a row. The "
-        f"tokenizer of {MODEL} takes {cost * 1e6:.0f} CPU µs a row of these texts, in the first start alone.\n"
+        f"{asked.rows:,} pairs of {length:.0f} words a text ({size / 2**30:.2f} GiB of JSON lines), batches of "
+        f"{BATCH} without duplicate texts. Token ids on disk: {on_disk / 2**30:.2f} GiB, "
+        f"{on_disk / asked.rows:.0f} bytes a row. The tokenizer of {MODEL} takes {cost * 1e6:.0f} CPU µs a row of "
+        "these texts, in the first start alone.\n"
     )
     for name, result in starts.items():
         stages, rows = result["stages"], result["rows"]
