@@ -22,6 +22,7 @@ BENCHMARKS = {
     "expansion": "pseudo-relevance feedback on NFCorpus: by words, by vectors, by both",
     "judge": "whether scores of mined negatives predict the gain of training on them; goes on where it stopped",
     "few_labels": "Banking77 with 1 to 16 examples an intent: every classifier, and fine-tuning as SetFit does",
+    "students": "a teacher, four of its layers and static models: scores and speed",
     "rerank": "rerankers by supervised fine-tuning and by contrast, SciFact train to test",
     "templates": "STS of an untuned masked-language model: poolings against the mask of a template",
     "objectives": "every objective's share of a training step, beside plain InfoNCE",

@@ -40,7 +40,7 @@ class Reference(FrozenEncoder):
         model: path, ``package:…`` or hub id of the frozen encoder; without it, the checkpoint from which the training
             starts. Unless ``precompute`` is true, its tokenizer must be that of the trained encoder.
         precompute: encode the texts of the data before training, each whole and with the model's default prompt; costs
-            2 bytes a dimension and distinct text.
+            2 bytes a dimension and distinct text, and the model stays in memory (``vectors`` spares it).
         vectors: a file of ``sentemb encode`` in place of a model: parquet holds every text of the data with its vector,
             .npy has a vector for each row of one column (name it in ``columns`` where the data have several).
         columns: whose texts it knows; by default all.

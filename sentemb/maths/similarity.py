@@ -29,6 +29,16 @@ def require_cosine(similarity: Similarity, part: str) -> None:
         raise RecipeError(f'{part}: works on the unit sphere; similarity = "{similarity}", allowed: cosine')
 
 
+def paired(
+    anchor: Float[Tensor, "n d"], other: Float[Tensor, "n d"], similarity: Similarity
+) -> Float[Tensor, " n"]:
+    """Every anchor with its own row of ``other``, in float32 or better."""
+    anchor, other = at_least_float32(anchor), at_least_float32(other)
+    if similarity == "cosine":
+        anchor, other = F.normalize(anchor, dim=-1), F.normalize(other, dim=-1)
+    return (anchor * other).sum(dim=-1)
+
+
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Half precision becomes float32; float32 and float64 stay."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -33,6 +33,7 @@ from sentemb.terms.prototypes import PrototypeSoftmax
 from sentemb.terms.rank_kl import RankKL
 from sentemb.terms.reconstruction import Reconstruction
 from sentemb.terms.replaced_token_detection import ReplacedTokenDetection
+from sentemb.terms.score_kl import ScoreKL
 from sentemb.terms.self_guided import SelfGuided
 from sentemb.terms.sigmoid_contrast import SigmoidContrast
 from sentemb.terms.softmax_nli import SoftmaxNLI
@@ -81,6 +82,7 @@ PARTS: dict[str, type[Term]] = {
     "rank_kl": RankKL,
     "reconstruction": Reconstruction,
     "replaced_token_detection": ReplacedTokenDetection,
+    "score_kl": ScoreKL,
     "self_guided": SelfGuided,
     "sigmoid_contrast": SigmoidContrast,
     "softmax_nli": SoftmaxNLI,
@@ -100,6 +102,7 @@ __all__ = [
     "CellEntropy", "CoSENT", "Contrastive", "CosineError", "Decoupled", "Denoise", "Distill", "GroundedContrast",
     "InfoNCE", "InterSet", "LabelCosine", "LabelWords", "LevelContrast", "ListNet", "Local", "MarginMSE", "MaskedLM",
     "MultiView", "OnlineContrastive", "Pearson", "PreferenceRank", "PrototypeSoftmax", "PrototypeTriplet", "RankKL",
-    "Reconstruction", "ReplacedTokenDetection", "SelfGuided", "SigmoidContrast", "SoftmaxNLI", "Spectral", "StayNear",
-    "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast", "WassersteinLists", "Words",
+    "Reconstruction", "ReplacedTokenDetection", "ScoreKL", "SelfGuided", "SigmoidContrast", "SoftmaxNLI", "Spectral",
+    "StayNear", "SupervisedContrast", "Term", "TokenContrast", "Triplet", "Uniformity", "ViewContrast",
+    "WassersteinLists", "Words",
 ]  # fmt: skip

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.errors import DataError
-from sentemb.maths.similarity import at_least_float32
+from sentemb.maths.similarity import paired
 from sentemb.parts import Positive
 from sentemb.terms.cosent import graded_scores
 from sentemb.terms.term import Term
@@ -42,18 +41,10 @@ class MarginMSE(Term):
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         if not batch.negative_scores:
             raise DataError(f"term {self.name}: the negatives have no scores; add the columns score, score_1, …")
-        teacher = graded_scores(self.name, batch)
-        own = self._similarity(table, batch, "positive")
+        teacher, anchor = graded_scores(self.name, batch), batch.views["anchor"].embedding
+        own = paired(anchor, batch.views["positive"].embedding, table.similarity)
         errors = [
-            own - self._similarity(table, batch, name) - (teacher - score) / self.unit
+            own - paired(anchor, batch.views[name].embedding, table.similarity) - (teacher - score) / self.unit
             for name, score in batch.negative_scores.items()
         ]
         return torch.stack(errors).square().mean()
-
-    def _similarity(self, table: PairScores, batch: Batch, view: str) -> Float[Tensor, " n"]:
-        """Of every anchor and its own row of the view."""
-        rows = (at_least_float32(batch.views[name].embedding) for name in ("anchor", view))
-        if table.similarity == "cosine":
-            rows = (F.normalize(embedding, dim=1) for embedding in rows)
-        anchor, other = rows
-        return (anchor * other).sum(dim=1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sentemb.maths.table import score_table
-from sentemb.terms import Angle, Contrastive, CoSENT, MarginMSE, OnlineContrastive
+from sentemb.terms import Angle, Contrastive, CoSENT, MarginMSE, OnlineContrastive, ScoreKL
 
 pytestmark = pytest.mark.slow  # importing the library takes seconds
 
@@ -45,3 +45,15 @@ def test_margin_mse(losses):
         similarity="dot",
     )
     assert MarginMSE()(table, batch).item() == pytest.approx(theirs.item(), rel=1e-4)
+
+
+def test_score_kl(losses):
+    given = torch.randn(N, 3, generator=torch.Generator().manual_seed(9))
+    theirs = losses.DistillKLDivLoss(None, temperature=1.0).compute_loss_from_embeddings(
+        [rows(k) for k in range(4)], given
+    )
+    table, batch = score_table(
+        rows(0), rows(1), negatives=[rows(2), rows(3)], scores=given[:, 0], negative_scores=[given[:, 1], given[:, 2]],
+        similarity="dot",
+    )
+    assert ScoreKL(temperature=1.0)(table, batch).item() == pytest.approx(theirs.item(), rel=1e-4)
