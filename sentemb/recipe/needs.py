@@ -12,11 +12,12 @@ from sentemb.companions.companion import Companion
 from sentemb.companions.prototypes import Prototypes
 from sentemb.data.grouped import Grouped
 from sentemb.data.table import Table
-from sentemb.data.templates import require_one_mask
-from sentemb.errors import RecipeError
+from sentemb.data.templates import class_words, require_one_mask
+from sentemb.errors import DataError, RecipeError
 from sentemb.parts import Part, room
+from sentemb.terms import LabelWords
 from sentemb.types import UNKNOWN, Component, Examples
-from sentemb.views import BySource, ViewMaker
+from sentemb.views import BySource, Prompted, ViewMaker
 
 if TYPE_CHECKING:
     from sentemb.recipe.recipe import Recipe
@@ -100,6 +101,11 @@ def class_faults(recipe: Recipe, data: Table, source: str = "") -> list[str]:
                 faults.append(f"{place} needs the class of all rows; {unknown} are unknown (label {UNKNOWN})")
         elif isinstance(part, Prototypes) and part.update == "average" and (part.count or 0) > texts:
             faults.append(f"{place} count = {part.count}, but there are {texts} distinct anchors")
+        elif isinstance(part, LabelWords) or (isinstance(part, Prompted) and part.demonstrations):
+            try:
+                class_words(part.words, data, place)
+            except DataError as error:
+                faults.append(str(error))
     return faults
 
 

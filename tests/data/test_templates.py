@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sentemb.data import TableData
-from sentemb.data.templates import Template, empty_rows, require_one_mask
+from sentemb.data.templates import Template, empty_rows, prompted_texts, require_one_mask
+from sentemb.errors import ModelError
 from sentemb.types import Frame, TokenColumn, Vocabulary
 
 VOCABULARY = Vocabulary(size=30, pad=0, mask=4, special=frozenset({0, 2, 3, 4}))
@@ -41,6 +42,16 @@ def test_a_pooling_of_the_mask_needs_exactly_one(prompt):
     with pytest.raises(ValueError, match=r"must be a template with one \{mask\}"):
         require_one_mask(prompt)
     require_one_mask("{text} {mask}")
+
+
+def test_models_that_take_nothing_but_texts_get_them_in_their_prompt():
+    assert prompted_texts(["a"], None) == prompted_texts(["a"], "") == ["a"]
+    assert prompted_texts(["a", "b"], "q: ") == ["q: a", "q: b"]
+    assert prompted_texts(["a"], 'say "{text}"') == ['say "a"']
+    with pytest.raises(ModelError, match="no mask token"):
+        prompted_texts(["a"], "{text} {mask}")
+    with pytest.raises(ModelError, match="must have one"):
+        prompted_texts(["a"], "{text} {text}")
 
 
 def test_empty_rows_by_hand():

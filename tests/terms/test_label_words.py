@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from sentemb import Encoder, Recipe
+from sentemb.data import Table
 from sentemb.errors import DataError, ModelError, RecipeError
+from sentemb.recipe.needs import class_faults
 from sentemb.terms import LabelWords
 from sentemb.types import Batch, Build, Examples, Rows, Services
 
@@ -129,6 +131,14 @@ def test_names_of_the_data_are_the_words(bound, table_of):
 def test_refuses_words_that_tell_no_classes_apart(settings, data, kind, words, bound):
     with pytest.raises(kind, match=words):
         bound(data, **settings)
+
+
+def test_check_tells_of_labels_without_words():
+    table = Table(columns={"anchor": list("abcd")}, label=np.array([0, 1, 0, 1]))
+    faults = class_faults(Recipe.named("lm-supcon-minilm"), table)
+    assert sum("the labels are numbers; give words" in fault for fault in faults) == 2  # the view and the term
+    named = Table(columns=table.columns, label=table.label, label_names=("dog", "music"))
+    assert not [fault for fault in class_faults(Recipe.named("lm-supcon-minilm"), named) if "words" in fault]
 
 
 def test_refuses_rows_that_are_no_states_at_a_mask():
