@@ -28,6 +28,9 @@ class LabelCosine(Term):
         of equal numbers of pairs.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         sim, live = at_least_float32(table.sim), live_pairs(table)
         halves = []

@@ -29,6 +29,9 @@ class Pearson(Term):
 
     needs = frozenset({"scores"})
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         own = at_least_float32(table.sim).diagonal()
         score = graded_scores(self.name, batch).to(own)
