@@ -40,6 +40,7 @@ class SoftmaxNLI(Term):
     def __init__(self, *, classes: Annotated[int, Ge(2)] = 3) -> None:
         super().__init__()
         self.classes = classes
+        self.classifier: nn.Linear | None = None
 
     def bind(self, build: Build) -> None:
         """Make the classifier."""
@@ -59,6 +60,8 @@ class SoftmaxNLI(Term):
                 )
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
+        if self.classifier is None:
+            raise RecipeError(f"{self.name} needs the encoder: it works in recipes, where bind() makes its classifier")
         label = table.anchor.label
         if label is None:
             raise RecipeError(f"{self.name}: the data have no label column; add one with the class of every pair")

@@ -8,8 +8,9 @@ from typing import overload
 
 from torch import Tensor
 
+from sentemb.edits.given import Given
 from sentemb.errors import RecipeError
-from sentemb.maths.table import add_candidates, extra_rows, mark_same_label, score_table
+from sentemb.maths.table import mark_same_label, score_table
 from sentemb.parts import NonNegative
 from sentemb.terms.diagnosis import explain_table
 from sentemb.types import Batch, Component, Names, PairScores, Share, Similarity
@@ -57,6 +58,9 @@ class Term(Component, room="terms"):
         negatives: Sequence[Tensor] = (),
         labels: Tensor | None = None,
         scores: Tensor | None = None,
+        negative_scores: Sequence[Tensor] = (),
+        weights: Tensor | None = None,
+        grades: Sequence[Tensor] = (),
         similarity: Similarity = "cosine",
     ) -> Tensor: ...
 
@@ -69,6 +73,9 @@ class Term(Component, room="terms"):
         negatives: Sequence[Tensor] = (),
         labels: Tensor | None = None,
         scores: Tensor | None = None,
+        negative_scores: Sequence[Tensor] = (),
+        weights: Tensor | None = None,
+        grades: Sequence[Tensor] = (),
         similarity: Similarity = "cosine",
     ) -> Tensor | Share:
         """The loss of a table and its batch, or of two tensors of embeddings (n, d) whose rows belong together.
@@ -79,6 +86,9 @@ class Term(Component, room="terms"):
             negatives: embeddings (n, d) of hard negatives; every anchor sees all of them.
             labels: (n,) classes; rows of one class become each other's positives.
             scores: (n,) graded similarities of the pairs, for terms that fit them.
+            negative_scores: (n,) the same of the anchors and every entry of ``negatives``.
+            weights: (n,) how much every pair counts, for terms with ``row_weight``.
+            grades: (n,) relevance of the positives, then of every entry of ``negatives``.
             similarity: how embeddings are compared.
 
         Raises:
@@ -89,14 +99,18 @@ class Term(Component, room="terms"):
             return self._checked(super().__call__(anchors, positives))
         assert isinstance(positives, Tensor)
         table, batch = score_table(
-            anchors, positives, negatives=negatives, labels=labels, scores=scores, similarity=similarity
+            anchors, positives, negatives=negatives, labels=labels, scores=scores, negative_scores=negative_scores,
+            weights=weights, grades=grades, similarity=similarity,
         )
-        given = {"labels": labels is not None, "scores": scores is not None}
+        given = {
+            "labels": labels is not None, "scores": scores is not None, "negative_scores": bool(negative_scores),
+            "weights": weights is not None, "grades": bool(grades),
+        }
         lacking = self.needs - {f"view:{name}" for name in batch.views} - {name for name in given if given[name]}
         if lacking:
             raise RecipeError(f"{self.name} needs {', '.join(sorted(lacking))}, which embeddings alone do not have")
-        for name in list(batch.views)[2:]:
-            table = add_candidates(table, extra_rows(batch.views[name].embedding, table.candidate))
+        if negatives:
+            table = Given()(table, batch)
         if labels is not None:
             table = mark_same_label(table)
         loss = self._checked(super().__call__(table, batch))

@@ -16,11 +16,13 @@ from sentemb.terms import PARTS, CoSENT, InfoNCE, MaskedLM, SupervisedContrast, 
 from sentemb.terms.term import Term
 from sentemb.types import Share
 
-N, WIDTH = 6, 5
+N, WIDTH = 6, 8
 MORE_THAN_EMBEDDINGS = {
-    "attention_agreement", "bidirectional_margin", "causal_lm", "distill", "grounded_contrast", "local", "masked_lm",
-    "prototypes", "replaced_token_detection", "self_guided", "stay_near", "token_contrast", "words",
+    "attention_agreement", "bidirectional_margin", "causal_lm", "denoise", "distill", "grounded_contrast",
+    "label_words", "local", "masked_lm", "mse", "prototypes", "reconstruction", "replaced_token_detection",
+    "self_guided", "softmax_nli", "stay_near", "token_contrast", "words",
 }
+ANCHORS_LEARN = {"inter_set", "level_contrast"}  # the positives are not read, or carry no gradient
 
 
 def embeddings(count=2, seed=0):
@@ -30,22 +32,39 @@ def embeddings(count=2, seed=0):
 
 @pytest.mark.parametrize("name", sorted(set(PARTS) - MORE_THAN_EMBEDDINGS))
 def test_every_term_of_embeddings_is_the_term_of_their_table(name):
-    anchors, positives = embeddings()
-    all_known = {"scores": torch.rand(N, dtype=torch.float64), "labels": torch.arange(N) // 2}
-    known = {kind: values for kind, values in all_known.items() if kind in PARTS[name].needs}
+    anchors, positives, hard = embeddings(3)
+    score = torch.rand(N, dtype=torch.float64)
+    all_known = {
+        "scores": {"scores": score.round() if "contrastive" in name else score},
+        "labels": {"labels": torch.arange(N) // 2},
+        "grades": {"grades": [score + 1, score], "negatives": [hard]},
+        "negative_scores": {"scores": score, "negative_scores": [1 - score], "negatives": [hard]},
+    }
+    known = {key: value for kind in PARTS[name].needs for key, value in all_known.get(kind, {}).items()}
     loss = PARTS[name]()(anchors, positives, **known)
     assert loss.shape == ()
     table, batch = score_table(anchors, positives, **known)
-    assert torch.equal(loss, PARTS[name]()(table, batch))
+    assert torch.equal(loss, PARTS[name]()(Given()(table, batch) if "negatives" in known else table, batch))
     loss.backward()
     assert anchors.grad.abs().sum() > 0
-    assert positives.grad.abs().sum() > 0
+    assert name in ANCHORS_LEARN or positives.grad.abs().sum() > 0
+
+
+def test_weights_of_pairs():
+    anchors, positives = embeddings()
+    weights = torch.tensor([1.0, 0, 0, 0, 0, 0])
+    loss = InfoNCE(row_weight="weight")(anchors, positives, weights=weights)
+    only = InfoNCE(row_weight="weight")(anchors, positives, weights=7 * weights)
+    assert loss.item() == pytest.approx(only.item())
+    with pytest.raises(RecipeError, match="info_nce needs weights"):
+        InfoNCE(row_weight="weight")(anchors, positives)
 
 
 @pytest.mark.parametrize("name", sorted(MORE_THAN_EMBEDDINGS))
 def test_a_term_that_needs_more_says_what(name):
+    labels = torch.arange(N) if name == "softmax_nli" else None
     with pytest.raises(RecipeError, match=f"{name} needs .*(tokens|companion|encoder|pooled)"):
-        PARTS[name]()(*embeddings())
+        PARTS[name]()(*embeddings(), labels=labels)
 
 
 def test_info_nce_is_cross_entropy_over_cosines_and_hard_negatives():
@@ -156,7 +175,8 @@ def test_an_edit_that_gives_no_table_is_named(make, words):
 
 def test_own_loops_cover_every_term_and_edit():
     assert set(PARTS) >= MORE_THAN_EMBEDDINGS
-    assert set(EDITS) - {"cluster_negatives", "composed", "mined", "nearest", "propensity", "queue", "soften"} == {
+    others = {"cluster_negatives", "composed", "inner_layer", "mined", "nearest", "propensity", "queue", "regulators"}
+    assert set(EDITS) - others - {"soften"} == {
         "attraction", "false_negative", "given", "groups", "hardness", "margin", "mixed", "mixed_hard_pair",
         "mixed_ordered",
         "mixed_partners", "moved", "neighbours_in_text", "noise", "same_label", "temperature",
