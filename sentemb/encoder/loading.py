@@ -127,6 +127,8 @@ def _assemble(
     )
     if stored:
         _load_weights(module.pooling, stored[1], layout.backbone)
+    else:
+        module.pooling.start_from(layout.backbone)
     for head, weights in layout.heads:
         module.add_head(head)
         _load_weights(head, weights, layout.backbone)

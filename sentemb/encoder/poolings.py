@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -33,6 +34,9 @@ class Pooling(Part, nn.Module, room="poolings"):
     def bind(self, width: int, layers: int) -> int:
         """Make what depends on the width of token vectors and on the number of layers; gives the pooled width."""
         return width
+
+    def start_from(self, folder: Path) -> None:
+        """Take what starts from the backbone's checkpoint, once it is bound; most take nothing."""
 
     def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b o"]:
         """Pool the last layer's vectors where ``mask`` is 1 (every row has such a token)."""
@@ -180,6 +184,10 @@ class Joined(Pooling):
     def bind(self, width: int, layers: int) -> int:
         return sum(part.bind(width, layers) for part in self.parts)
 
+    def start_from(self, folder: Path) -> None:
+        for part in self.parts:
+            part.start_from(folder)
+
     def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b o"]:
         return torch.cat([part(hidden, mask) for part in self.parts], dim=-1)
 
@@ -243,9 +251,10 @@ class Last2Mean(LayerMean):
         return width
 
 
-PARTS: dict[str, type[Pooling]] = {
+PARTS: dict[str, type[Pooling] | str] = {
     **TOKEN_POOLINGS, "first_last_mean": FirstLastMean, "last2_mean": Last2Mean, "layer_mean": LayerMean,
     "joined": Joined, "mask": Mask, "mean_words": MeanWords,
+    "masked_lm_mean": "sentemb.encoder.informative:MaskedLMMean",
 }
 
 PoolingChoice = Pooling | str | Mapping[str, Any]
