@@ -20,6 +20,7 @@ BENCHMARKS = {
     "index_quality": "nDCG@10 and recall@10 of every kind of index on SciFact and NFCorpus",
     "mined": "training with mined negatives against in-batch ones, SciFact train to test",
     "expansion": "pseudo-relevance feedback on NFCorpus: by words, by vectors, by both",
+    "fields": "title and text as weighted fields against one joined text, NFCorpus and SciFact",
     "judge": "whether scores of mined negatives predict the gain of training on them; goes on where it stopped",
     "few_labels": "Banking77 with 1 to 16 examples an intent: every classifier, and fine-tuning as SetFit does",
     "students": "a teacher, four of its layers and static models: scores and speed",
