@@ -30,7 +30,7 @@ def test_help_names_every_verb(capsys):
 
 
 def test_unknown_verb_and_option_say_what_is_known(capsys):
-    for arguments, words in ([["trian"], "did you mean train?"], [["--verbos"], "known: check, data"]):
+    for arguments, words in ([["trian"], "did you mean train?"], [["--verbos"], "known: check, classify"]):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 2
