@@ -18,6 +18,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 DISTRIBUTIONS = {
     "faiss": "faiss-cpu", "sklearn": "scikit-learn", "pytrec_eval": "pytrec-eval-terrier", "tomli_w": "tomli-w",
     "sentence_transformers": "sentence-transformers", "Stemmer": "pystemmer",
+    "bs4": "beautifulsoup4", "docx": "python-docx",
 }  # fmt: skip
 BROUGHT_BY_OTHERS = {"IPython", "pydantic_core"}  # by the notebook that runs sentemb; by pydantic
 NOT_INSTALLED = {"wandb", "mlflow"}

@@ -1,4 +1,4 @@
-"""``sentemb index build|add|upsert|delete|compact|merge|tune|upgrade|stats|verify``; ``index DATA`` is build."""
+"""``sentemb index build|add|upsert|sync|delete|compact|merge|tune|upgrade|stats|verify``; ``index DATA`` is build."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ Folder = Annotated[Path, typer.Argument(metavar="INDEX", help="folder of the ind
 TextField = Annotated[str | None, typer.Option(help="column with the text; default text, sentence, document, passage")]
 IdField = Annotated[str | None, typer.Option(help="column with the id; default id or _id, else documents are numbered")]
 SkipFaulty = Annotated[bool, typer.Option("--skip-faulty", help="leave out and count documents that cannot be indexed")]
+Files = Annotated[bool, typer.Option(
+    "--files", help="every file of DATA is one document: text, Markdown, HTML, PDF, docx")]
 VectorFile = Annotated[Path | None, typer.Option(help="the documents' vectors, a .npy array; no model is needed then")]
 Wait = Annotated[float, typer.Option(min=0, help="seconds to wait for another process that writes to this index")]
 WordRule = Annotated[str, typer.Option(help="word index for --hybrid: english, unicode, stem-german …, trigram, none")]
@@ -47,6 +49,11 @@ def build(
         "--rescore/--no-rescore", help="compare the best in half precision; default where codes are coarse")] = None,
     field: Annotated[list[str] | None, typer.Option(help="metadata field to index for fast filters; repeat")] = None,
     words: WordRule = "english",
+    chunk_tokens: Annotated[int | None, typer.Option(
+        min=1, help="cut documents into passages of at most so many tokens; without it the ends of long ones are "
+        "left out")] = None,
+    overlap: Annotated[int, typer.Option(min=0, help="tokens that two passages share at most")] = 0,
+    files: Files = False,
     set_: Annotated[list[str] | None, typer.Option(
         "--set", metavar="KEY=VALUE", help=f"one more setting: {', '.join(SETTINGS)}; repeatable")] = None,
     text_field: TextField = None,
@@ -61,12 +68,17 @@ def build(
     json: Json = False,
 ) -> None:
     """Encode documents and build an index, in bounded memory."""
-    from sentemb.search import BuildOptions, SearchIndex
+    from sentemb.errors import SearchError
+    from sentemb.search import BuildOptions, Passages, SearchIndex
 
+    if overlap and (chunk_tokens is None or overlap > chunk_tokens // 2):
+        raise SearchError(f"--overlap {overlap} is for --chunk-tokens of at least {2 * overlap}")
     options: dict[str, Any] = {
         "kind": kind, "metric": metric, "rescore": rescore, "words": words, "indexed_fields": tuple(field or ()),
         **settings_of(set_ or (), SETTINGS),
     }
+    if chunk_tokens is not None:
+        options["passages"] = Passages(tokens=chunk_tokens, overlap=overlap)
     if "memory_gib" in options:
         options["memory_bytes"] = int(options.pop("memory_gib") * (1 << 30))
     BuildOptions(**options).check()
@@ -80,7 +92,8 @@ def build(
 
             cluster = context.with_resource(Cluster(ray))
             encoder, options["spread"] = cluster.encoder(encoder), cluster.spread
-    with _writing(out, builds=True), _documents(data, split, text_field, id_field, skip_faulty) as (documents, skipped):
+    reading = _documents(data, split, text_field, id_field, skip_faulty, files)
+    with _writing(out, builds=True), reading as (documents, skipped):
         index = SearchIndex.build(
             out, documents, encoder=encoder, vectors=_array(vectors), resume=resume, overwrite=overwrite,
             skipped=skipped, wait_s=wait, name=", ".join(data or [str(vectors)]), **options,
@@ -93,15 +106,58 @@ def build(
 def put(
     context: typer.Context, index: Folder, data: Data, vectors: VectorFile = None, text_field: TextField = None,
     id_field: IdField = None, split: Split = None, precision: Precision = "auto", skip_faulty: SkipFaulty = False,
-    wait: Wait = 0,
+    files: Files = False, wait: Wait = 0,
 ) -> None:
     with (
         _changing(index, wait, precision) as opened,
-        _documents(data, split, text_field, id_field, skip_faulty) as (documents, skipped),
+        _documents(data, split, text_field, id_field, skip_faulty, files) as (documents, skipped),
     ):
         change, said = (opened.add, "added") if context.info_name == "add" else (opened.upsert, "wrote")
         count = change(documents, vectors=_array(vectors), skipped=skipped)
         typer.echo(f"{index}: {said} {count:,} documents; {len(opened):,} now")
+
+
+@app.command()
+def sync(
+    data: Annotated[list[str], typer.Argument(metavar="DATA… INDEX", help="all the documents there are to be, then the "
+                                              "folder of the index")],
+    text_field: TextField = None, id_field: IdField = None, split: Split = None, precision: Precision = "auto",
+    skip_faulty: SkipFaulty = False, files: Files = False,
+    watch: Annotated[float | None, typer.Option(
+        min=0.1, metavar="SECONDS", help="look again every so many seconds, until Ctrl-C")] = None,
+    wait: Wait = 0,
+) -> None:
+    """Make INDEX hold the documents of DATA and no others.
+
+    What is new or changed is encoded, what vanished is deleted, the rest stays as it is.
+    """
+    from dataclasses import asdict
+    from time import sleep
+
+    from sentemb.errors import SearchError
+
+    *sources, index = data
+    if not sources:
+        raise SearchError("sync needs DATA and INDEX; give the documents first and the index last")
+    with _changing(Path(index), wait, precision) as opened:
+        before = None
+        while True:
+            now = _changed_at(sources)
+            if now != before:
+                with _documents(sources, split, text_field, id_field, skip_faulty, files) as (documents, skipped):
+                    done = asdict(opened.sync(documents, skipped=skipped))
+                typer.echo(f"{index}: " + ", ".join(f"{count:,} {what}" for what, count in done.items()))
+            if watch is None:
+                return
+            before = now
+            sleep(watch)
+            opened.refresh()
+
+
+def _changed_at(sources: list[str]) -> dict[str, tuple[int, int]]:
+    """Size and time of every file."""
+    paths = [file for source in sources for file in (Path(source), *Path(source).rglob("*")) if file.is_file()]
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
 
 
 @app.command()
@@ -205,15 +261,20 @@ def _open(folder: Path, precision: str = "auto", wait_s: float = 0.0) -> SearchI
 
 @contextmanager
 def _documents(
-    data: list[str] | None, split: str | None, text_field: str | None, id_field: str | None, skip_faulty: bool
+    data: list[str] | None, split: str | None, text_field: str | None, id_field: str | None, skip_faulty: bool,
+    are_files: bool,
 ) -> Iterator[tuple[Any, Faults | None]]:
     """The documents of all files, and where faulty ones are counted; says at the end how many there were."""
     from sentemb.data import iter_records
+    from sentemb.data.document_files import iter_files
     from sentemb.data.faults import Faults
     from sentemb.search.store.records import read_documents
 
     skipped = Faults() if skip_faulty else None
-    records = chain.from_iterable(iter_records(path, split=split, skipped=skipped) for path in data or ())
+    records: Iterator[Any] = chain.from_iterable(
+        iter_files(path, skipped=skipped) if are_files else iter_records(path, split=split, skipped=skipped)
+        for path in data or ()
+    )
     documents = read_documents(records, text_field=text_field, id_field=id_field, skipped=skipped)
     yield (documents if data else None), skipped
     if skipped is not None and skipped.count:
@@ -241,7 +302,8 @@ def _report(index: SearchIndex, as_json: bool = False) -> None:
     if as_json:
         typer.echo(to_json(stats))
         return
-    typer.echo(f"{index.folder}: {stats.documents:,} documents ({stats.deleted:,} deleted rows), "
+    what = "documents" if stats.passages is None else f"passages of at most {stats.passages.tokens} tokens"
+    typer.echo(f"{index.folder}: {stats.documents:,} {what} ({stats.deleted:,} deleted rows), "
                f"segments {stats.segments}, generation {stats.generation}\n"
                f"  {stats.kind} ({stats.description}), {stats.metric}, {stats.dimension} dimensions, "
                f"words {stats.words}, {stats.bytes:,} bytes, {stats.bytes_per_vector:.0f} a vector\n"

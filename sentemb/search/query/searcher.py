@@ -83,7 +83,7 @@ class Searcher:
         """
         generation, filter_ = self.generation, condition(where)
         vectors = self._expanded(generation, self._vectors(queries), filter_, expand)
-        hits = generation.hits(search(generation, vectors, k, condition=filter_, effort=effort))
+        hits = _best(generation, lambda n: search(generation, vectors, n, condition=filter_, effort=effort), k)
         return hits[0] if isinstance(queries, str) else hits
 
     def search_positions(
@@ -101,7 +101,7 @@ class Searcher:
             expand: add words of the first results, and search again.
         """
         generation = self.generation
-        return generation.hits(self._by_words(generation, queries, k, condition(where), expand))
+        return _best(generation, lambda n: self._by_words(generation, queries, n, condition(where), expand), k)
 
     def hybrid(
         self, queries: Sequence[str], k: int = 10, *, where: Where = None, pool: int = 100, expand: Expand = None
@@ -113,11 +113,15 @@ class Searcher:
             expand: widen either search by its own first results.
         """
         check_k(k)
-        generation, filter_, pool = self.generation, condition(where), max(pool, k)
+        generation, filter_ = self.generation, condition(where)
         vectors = self._expanded(generation, self._vectors(queries), filter_, expand)
-        meaning = search(generation, vectors, pool, condition=filter_)
-        words = self._by_words(generation, queries, pool, filter_, expand)
-        return generation.hits(fuse([meaning.ids, words.ids], min(k, generation.manifest.rows)))
+
+        def fused(n: int) -> Hits:
+            meaning = search(generation, vectors, max(pool, n), condition=filter_)
+            words = self._by_words(generation, queries, max(pool, n), filter_, expand)
+            return fuse([meaning.ids, words.ids], min(n, generation.manifest.rows))
+
+        return _best(generation, fused, k)
 
     def diverse(
         self, queries: Queries, k: int = 10, *, weight: float = 0.5, pool: int | None = None, where: Where = None
@@ -139,14 +143,18 @@ class Searcher:
             raise SearchError(f"diversity weight {weight}; allowed: 0 to 1")
         self._check_similarity("diverse results")
         vectors = self._vectors(queries)
-        candidates = search(generation, vectors, max(pool or 5 * k, k), condition=condition(where))
-        hits = nothing(len(vectors), min(k, candidates.ids.shape[1]), "dot")
-        for query, ids in enumerate(candidates.ids):
-            ids = ids[ids >= 0]
-            relevance = candidates.scores[query][: len(ids)]
-            picked = marginal(relevance, generation.vectors_at(ids), hits.ids.shape[1], weight)
-            hits.ids[query, : len(picked)], hits.scores[query, : len(picked)] = ids[picked], relevance[picked]
-        return generation.hits(hits)
+
+        def picked(n: int) -> Hits:
+            candidates = search(generation, vectors, max(pool or 5 * n, n), condition=condition(where))
+            hits = nothing(len(vectors), min(n, candidates.ids.shape[1]), "dot")
+            for query, ids in enumerate(candidates.ids):
+                ids = ids[ids >= 0]
+                relevance = candidates.scores[query][: len(ids)]
+                chosen = marginal(relevance, generation.vectors_at(ids), hits.ids.shape[1], weight)
+                hits.ids[query, : len(chosen)], hits.scores[query, : len(chosen)] = ids[chosen], relevance[chosen]
+            return hits
+
+        return _best(generation, picked, k)
 
     def demonstrations(
         self, queries: Sequence[str], k: int = 8, *, cover: str, weight: float = 1, pool: int = 100, where: Where = None
@@ -195,7 +203,8 @@ class Searcher:
         counts = [sum(part.ids.shape[1] for part in hits) for hits in parts]
         if max(counts, default=0) > most:
             raise SearchError(f"{max(counts):,} documents are within {threshold}, more than {most:,}: raise the bar")
-        return [generation.hits(merged(hits, count, metric))[0] for hits, count in zip(parts, counts, strict=True)]
+        found = [generation.hits(merged(hits, count, metric))[0] for hits, count in zip(parts, counts, strict=True)]
+        return [_distinct(hits) for hits in found] if generation.manifest.passages else found
 
     def combined(
         self, like: Queries, unlike: Queries | None = None, k: int = 10, *, where: Where = None, pool: int = 1000
@@ -228,10 +237,10 @@ class Searcher:
         if unlike is not None and len(unlike):
             away = generation.rule.apply(self._vectors(unlike), "unlike")
             scores = scores - np.maximum((vectors @ away.T).max(axis=1), 0)
-        return generation.hits(ordered(ids[None], scores[None], k, "dot"))[0]
+        return _best(generation, lambda n: ordered(ids[None], scores[None], n, "dot"), k)[0]
 
     def similar_to(self, ids: Sequence[Id], k: int = 10, *, where: Where = None) -> list[list[Hit]]:
-        """The k nearest documents of every given one, itself left out.
+        """The k nearest documents of every given one (of several passages: of its first), itself left out.
 
         Raises:
             SearchError: no such document.
@@ -243,8 +252,12 @@ class Searcher:
         if absent:
             raise SearchError(f"{generation.folder}: no document with id {absent[0]!r}")
         own = np.array([positions[name] for name in ids], dtype=np.int64)
-        hits = search(generation, generation.vectors_at(own), k + 1, condition=condition(where))
-        return generation.hits(without_own(hits, own))
+        vectors = generation.vectors_at(own)
+        if generation.manifest.passages is None:
+            return generation.hits(without_own(search(generation, vectors, k + 1, condition=condition(where)), own))
+        lists = _best(generation, lambda n: search(generation, vectors, n, condition=condition(where)), k + 1)
+        others = ([hit for hit in hits if str(hit.id) != str(name)] for name, hits in zip(ids, lists, strict=True))
+        return [hits[:k] for hits in others]
 
     def rerank(self, query: str, hits: Sequence[Hit], score: Reranker, k: int | None = None) -> list[Hit]:
         """The hits in the order of another model's scores (a cross-encoder's ``predict``), which they then carry."""
@@ -297,3 +310,27 @@ class Searcher:
         widened = [expand.words(bm25, query, hits) for query, hits in zip(queries, first, strict=True)]
         return bm25.top(widened, k, allowed)
 
+
+def _best(generation: Generation, ask: Callable[[int], Hits], k: int) -> list[list[Hit]]:
+    """The k best documents of every query; of an index of passages, each by its best one.
+
+    Args:
+        ask: a number of rows -> so many best rows.
+    """
+    if generation.manifest.passages is None:
+        return generation.hits(ask(k))
+    check_k(k)
+    rows, asked = generation.manifest.rows, 4 * k
+    while True:
+        lists = [_distinct(hits)[:k] for hits in generation.hits(ask(asked))]
+        if asked >= rows or all(len(hits) == k for hits in lists):
+            return lists
+        asked *= 4
+
+
+def _distinct(hits: Sequence[Hit]) -> list[Hit]:
+    """The first hit of every document."""
+    first: dict[str, Hit] = {}
+    for hit in hits:
+        first.setdefault(str(hit.id), hit)
+    return list(first.values())

@@ -22,11 +22,12 @@ from sentemb.errors import SearchError, SentembError
 from sentemb.parts import to_table
 from sentemb.progress import Progress
 from sentemb.search.store.disk import commit, commit_draft, discard_draft, on_disk, sweep, write_lock
-from sentemb.search.store.documents import Row
+from sentemb.search.store.documents import NAME_OF_PASSAGE, Row
 from sentemb.search.store.embedding import GivenRows, VectorRule, counted, encoded_blocks, model_of
 from sentemb.search.store.generation import Generation
 from sentemb.search.store.manifest import Draft, Manifest, Model, SegmentEntry
 from sentemb.search.store.options import BuildOptions
+from sentemb.search.store.passages import splitter
 from sentemb.search.store.records import Numbering, as_rows
 from sentemb.search.store.searching import least_effort
 from sentemb.search.store.segment import BLOCK, Block, SegmentWriter, empty_index
@@ -52,6 +53,10 @@ def build(
         raise SearchError("build needs documents and an encoder, or vectors")
     if vectors is not None and options.fields:
         raise SearchError("fields are encoded, and here vectors are given; give one of the two")
+    if vectors is not None and options.passages is not None:
+        raise SearchError("passages are cut from texts that are encoded here; give no vectors, or no passages")
+    if options.passages is not None:  # rows are found by their document
+        options = replace(options, indexed_fields=(*options.indexed_fields, NAME_OF_PASSAGE))
     with write_lock(folder, wait_s):
         old = on_disk(folder)
         if old is not None and not overwrite:
@@ -114,14 +119,16 @@ def _from_texts(
     model = model_of(encoder, options.query_prompt, options.document_prompt, options.fields)
     settings = {
         "data": source_name, "metric": options.metric, "dim": options.dim, "model": model.source,
-        "digest": model.digest, "document prompt": model.document_prompt,
+        "digest": model.digest, "document prompt": model.document_prompt, "passages": str(options.passages or "none"),
         "fields": ", ".join(f"{name} {weight:g}" for name, weight in model.fields.items()),
     }
     numbering = Numbering(0, is_unique=True)
     rows = as_rows(records, numbering, with_text=True, skipped=skipped)
+    if options.passages is not None:
+        rows = splitter(options.passages, encoder, model.document_prompt).rows(rows)
     if draft is not None:
         for name, before in draft.begun_with.items():
-            if before != settings[name]:
+            if before != settings.get(name):
                 raise SearchError(
                     f"{writer.folder}: the interrupted build had {name} = {before!r}, now it is {settings[name]!r}; "
                     "resume with the same settings, or start over with overwrite"
@@ -201,6 +208,7 @@ def make_index(
         generation=writer.generation, dimension=source.dimension, metric=options.metric, kind=to_table(index),
         description=index.description, reason=choice.reason, seed=options.seed, next_id=next_id, width=width,
         model=model, rescored=choice.is_rescored, indexed_fields=options.indexed_fields, words=options.words,
+        passages=options.passages,
     )
     step = options.segment_rows or rows
     parts = [(start, min(start + step, rows)) for start in range(0, rows, step)]

@@ -20,7 +20,8 @@ from sentemb.search.store.disk import commit, sweep, write_lock
 from sentemb.search.store.documents import Id, Row
 from sentemb.search.store.embedding import GivenRows, counted, encoded_blocks
 from sentemb.search.store.generation import Generation, check_ids, open_generation
-from sentemb.search.store.manifest import Manifest, Model, SegmentEntry
+from sentemb.search.store.manifest import Manifest, Model, Passages, SegmentEntry
+from sentemb.search.store.passages import splitter
 from sentemb.search.store.records import Numbering, as_rows
 from sentemb.search.store.searching import least_effort
 from sentemb.search.store.segment import BLOCK, Block, Segment, SegmentWriter, empty_index
@@ -43,13 +44,13 @@ class Change:
 
     def delete(self, ids: Iterable[Id]) -> int:
         """Mark documents as deleted; gives how many were live."""
-        ids, count = list(ids), 0
+        ids, deleted = list(ids), set[Id]()
         for number, segment in enumerate(self.segments):
-            rows = list({row for _, row in segment.rows_of(ids)})
-            if rows:
-                self.segments[number] = segment.without(rows)
-                count += len(rows)
-        return count
+            found = segment.rows_of(ids)
+            if found:
+                self.segments[number] = segment.without([row for _, row in found])
+                deleted.update(name for name, _ in found)
+        return len(deleted)
 
     def refuse_known(self, ids: Sequence[Id], advice: str) -> None:
         """Raises DataError where one of the ids is live."""
@@ -168,10 +169,15 @@ def put(
     """
     with changing(known, wait_s) as change, Progress("adding", total=None, unit="documents") as bar:
         made, rule = change.manifest, change.before.rule
-        numbering = Numbering(change.before.next_id, is_unique=not replace_existing)
+        numbering = Numbering(change.before.next_id, is_unique=not replace_existing or made.passages is not None)
         rows = as_rows(records, numbering, with_text=vectors is None, skipped=skipped)
         if not replace_existing:
             rows = _new_rows(rows, change)
+        prompt = made.model.document_prompt if made.model else ""
+        if made.passages is not None:
+            if vectors is not None:
+                raise SearchError(f"{known.folder}: holds passages, which come from texts; give no vectors")
+            rows = _split(rows, made.passages, encoder, prompt)
         if vectors is None:
             model = made.model or Model(source="", digest="", width=1)  # built of vectors: no prompt, no fields
             blocks = encoded_blocks(rows, encoder, rule, model, bar)
@@ -189,13 +195,19 @@ def put(
         )
         if replace_existing:
             for start in range(0, added.rows, BLOCK):
-                change.delete(added.documents.ids(start, start + BLOCK))
+                change.delete(added.documents.names(start, start + BLOCK))
             if superseded := added.documents.superseded():
                 added = added.without(superseded)
         change.segments.append(added)
         change.merge_small()
         new = replace(change.manifest, next_id=numbering.next_id, has_next_id=True)
-        return change.finish(new), len(added.live_rows)
+        return change.finish(new), numbering.rows if made.passages else len(added.live_rows)
+
+
+def _split(rows: Iterator[Row], rule: Passages, encoder: Callable[[], Embedder], prompt: str) -> Iterator[Row]:
+    """Rows of passages; the model that they are cut for is loaded when there is a document."""
+    for first in rows:
+        yield from splitter(rule, encoder(), prompt).rows(chain([first], rows))
 
 
 def _new_rows(rows: Iterator[Row], change: Change) -> Iterator[Row]:
@@ -236,6 +248,8 @@ def merge(
     """
     for other in others:
         _check_mergeable(known, other)
+    if renumber and known.manifest.passages:
+        raise SearchError(f"{known.folder}: passages keep the ids of their documents and cannot be renumbered")
     with changing(known, wait_s) as change:
         count, next_id = 0, change.before.next_id
         for other in others:
@@ -243,9 +257,10 @@ def merge(
             taken = change.rewritten(other.segments, can_copy=can_copy, first_id=next_id if renumber else None)
             for segment in taken:
                 for start in range(0, segment.rows, BLOCK):
-                    names = segment.documents.ids(start, start + BLOCK)
+                    names = segment.documents.names(start, start + BLOCK)
                     change.refuse_known(names, f"{other.folder} has it too: ids are unique; renumber gives new ones")
-                next_id = max(next_id, segment.documents.largest_integer() + 1)
+                largest = other.next_id - 1 if other.manifest.passages else segment.documents.largest_integer()
+                next_id = max(next_id, largest + 1)
                 count += segment.rows
             change.segments += taken
         if not count:
@@ -258,6 +273,7 @@ def _check_mergeable(mine: Generation, other: Generation) -> None:
     for name, one, two in (
         ("model", here.model and here.model.digest, there.model and there.model.digest),
         ("dimension", here.dimension, there.dimension), ("metric", here.metric, there.metric),
+        ("passages", here.passages, there.passages),
     ):
         if one != two:
             raise SearchError(f"{other.folder}: its {name} is {two!r}, that of {mine.folder} is {one!r}; only indexes "

@@ -31,6 +31,8 @@ from sentemb.search.store.words import WordRule, Words, words_of_texts, write_wo
 
 Id = int | str
 Row = tuple[Id, str | None, str | None]  # id, text, metadata as JSON
+PASSAGE = "passage"  # the metadata field of a row that is a passage, see ``store.passages``
+NAME_OF_PASSAGE = f"{PASSAGE}.of"
 MANY = 500  # values in one IN (…) list
 _TABLE = "CREATE TABLE documents (row INTEGER PRIMARY KEY, id, text TEXT, metadata TEXT)"
 _TEXTS = "SELECT text FROM documents ORDER BY row"
@@ -84,10 +86,15 @@ def write_documents(
 
 
 class Documents:
-    """Reads a segment's file. Safe to share between threads."""
+    """Reads a segment's file. Safe to share between threads.
 
-    def __init__(self, path: Path, rows: int) -> None:
+    Args:
+        is_split: rows are passages; documents are known by the ids in their metadata.
+    """
+
+    def __init__(self, path: Path, rows: int, *, is_split: bool = False) -> None:
         self.path, self.rows = path, rows
+        self._name = extract(NAME_OF_PASSAGE) if is_split else "id"
         self._lock = threading.Lock()
         uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
         try:
@@ -133,19 +140,29 @@ class Documents:
         return [by_number[row] for row in rows]
 
     def rows_of(self, ids: Iterable[Id]) -> list[tuple[Id, int]]:
-        """The rows (live or deleted) that carry any of the ids, each with the id as it was asked for."""
+        """The rows (live or deleted) of documents with any of the ids, each with the id as it was asked for."""
         by_spelling = {spelling: name for name in ids for spelling in spellings(name)}
         every, rows = list(by_spelling), []
         for start in range(0, len(every), MANY):
             part = every[start : start + MANY]
             marks = ",".join("?" * len(part))
-            rows += self.query(f"SELECT id, row FROM documents WHERE id IN ({marks}) ORDER BY row", part)  # noqa: S608 - values are bound
+            sql = f"SELECT {self._name}, row FROM documents WHERE {self._name} IN ({marks}) ORDER BY row"  # noqa: S608 - values are bound
+            rows += self.query(sql, part)
         return [(by_spelling[name], row) for name, row in rows]
 
     def ids(self, start: int, stop: int) -> list[Id]:
         """Ids of rows start … stop - 1."""
         sql = "SELECT id FROM documents WHERE row >= ? AND row < ? ORDER BY row"
         return [name for (name,) in self.query(sql, (start, stop))]
+
+    def names_of_rows(self, start: int, stop: int) -> list[tuple[int, Id]]:
+        """Rows start … stop - 1, each with the id of its document."""
+        sql = f"SELECT row, {self._name} FROM documents WHERE row >= ? AND row < ? ORDER BY row"  # noqa: S608 - no user's text
+        return [(row, name) for row, name in self.query(sql, (start, stop))]
+
+    def names(self, start: int, stop: int) -> list[Id]:
+        """Ids of the documents of rows start … stop - 1, each once."""
+        return list(dict.fromkeys(name for _, name in self.names_of_rows(start, stop)))
 
     def superseded(self) -> list[int]:
         """Rows whose id a later row has too."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from sentemb.errors import SearchError
 from sentemb.search.store import manifest as manifests
 from sentemb.search.store.documents import Document, Id, is_id
 from sentemb.search.store.embedding import VectorRule
-from sentemb.search.store.manifest import Manifest, Tuned, damaged
-from sentemb.search.store.segment import Block, Segment, verify_file
+from sentemb.search.store.manifest import Manifest, Passages, Tuned, damaged
+from sentemb.search.store.passages import document_of, put_together
+from sentemb.search.store.segment import BLOCK, Block, Segment, verify_file
 from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Hits
 
@@ -31,7 +33,7 @@ class Hit:
 
     id: Id
     score: float
-    text: str | None
+    text: str | None  # of an index of passages: the passage, whose place ``metadata["passage"]`` tells
     metadata: dict[str, Any]
 
 
@@ -120,16 +122,31 @@ class Generation:
         return documents
 
     def positions_of(self, ids: Sequence[Id]) -> dict[Id, int]:
-        """Positions of the live documents among the ids."""
-        check_ids(ids)
-        segments = zip(self.segments, self.starts, strict=True)
-        return {name: first + row for segment, first in segments for name, row in segment.rows_of(ids)}
+        """Positions of the live documents among the ids; of a document of several passages, the first one's."""
+        return {name: places[0] for name, places in self._places_of(ids).items()}
+
+    def names(self) -> list[Id]:
+        """Ids of all live documents."""
+        names: dict[Id, None] = {}
+        for segment in self.segments:
+            for start in range(0, segment.rows, BLOCK):
+                names |= dict.fromkeys(segment.live_names(start, start + BLOCK))
+        return list(names)
 
     def get(self, ids: Sequence[Id]) -> dict[Id, Document]:
-        """Live documents by id; absent ones are left out."""
-        positions = self.positions_of(ids)
-        documents = self.documents_of(positions.values())
-        return {name: documents[place] for name, place in positions.items()}
+        """Live documents by id, whole; absent ones are left out."""
+        positions = self._places_of(ids)
+        rows = self.documents_of(chain.from_iterable(positions.values()))
+        documents = {name: [rows[place] for place in places] for name, places in positions.items()}
+        return {name: put_together(one) if self.manifest.passages else one[0] for name, one in documents.items()}
+
+    def _places_of(self, ids: Sequence[Id]) -> dict[Id, list[int]]:
+        check_ids(ids)
+        places: dict[Id, list[int]] = {}
+        for segment, first in zip(self.segments, self.starts, strict=True):
+            for name, row in segment.rows_of(ids):
+                places.setdefault(name, []).append(first + row)
+        return places
 
     def vectors_at(self, positions: NDArray[np.int64]) -> Vectors:
         """Vectors of documents at the best precision that is kept, (positions, dimension)."""
@@ -147,8 +164,10 @@ class Generation:
             yield from segment.blocks(rows, with_vectors=with_vectors)
 
     def hits(self, found: Hits) -> list[list[Hit]]:
-        """Results with their documents."""
+        """Results with their documents; of an index of passages, a document for every passage."""
         documents = self.documents_of(found.ids[found.ids >= 0].ravel().tolist())
+        if self.manifest.passages:
+            documents = {place: document_of(row) for place, row in documents.items()}
 
         def hit(document: Document, score: float) -> Hit:
             assert document.id is not None  # every one that is kept has an id
@@ -222,6 +241,7 @@ class Stats:
     documents: int
     deleted: int
     cut: int  # documents longer than the model reads: no search sees their end
+    passages: Passages | None  # then documents, deleted and cut count passages
     segments: int
     generation: int
     kind: str
@@ -243,7 +263,7 @@ def stats_of(generation: Generation) -> Stats:
     vectors = sum(segment.index.bytes for segment in made.segments)
     return Stats(
         documents=made.live, deleted=made.rows - made.live, cut=sum(segment.cut for segment in made.segments),
-        segments=len(made.segments), generation=made.generation, kind=str(made.kind["use"]),
+        passages=made.passages, segments=len(made.segments), generation=made.generation, kind=str(made.kind["use"]),
         description=made.description, reason=made.reason, metric=made.metric, dimension=made.dimension,
         words=made.words, model=made.model.source if made.model else None,
         digest=made.model.digest if made.model else None, bytes=sum(file.bytes for file in made.files),

@@ -87,6 +87,18 @@ class Tuned:
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
+class Passages:
+    """How documents are cut into rows."""
+
+    tokens: Annotated[int, Field(ge=1)]  # of a passage at most, without special tokens and prompt
+    overlap: Count = 0  # that two neighbours share at most
+
+    def __post_init__(self) -> None:
+        if self.overlap > self.tokens // 2:
+            raise ValueError(f"overlap = {self.overlap}; at most half of the passage's {self.tokens} tokens")
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
 class Manifest:
     """One generation of an index."""
 
@@ -106,6 +118,7 @@ class Manifest:
     tuned: Tuned | None = None
     indexed_fields: tuple[str, ...] = ()  # metadata fields with a database index
     words: str = "none"  # how the word index of every segment splits texts, see ``words.rule_of``
+    passages: Passages | None = None  # rows are passages of documents
     segments: tuple[SegmentEntry, ...] = ()
 
     @property

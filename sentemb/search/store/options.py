@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from sentemb.errors import SearchError
 from sentemb.maths.neighbours import Metric
 from sentemb.search.store.documents import extract
+from sentemb.search.store.manifest import Passages
 from sentemb.search.store.words import rule_of
 from sentemb.search.vectors.choice import kind_of
 from sentemb.search.vectors.kind import VectorIndex
@@ -36,6 +37,8 @@ class BuildOptions:
             metadata. None given: the vector of title and text in one.
         words: how texts are split for search by words: ``unicode`` (any language with spaces), ``english`` (without its
             commonest words), ``stem-LANGUAGE`` (stems), ``trigram`` (languages without spaces), ``none``.
+        passages: cut documents into passages of so many tokens that overlap, instead of leaving their ends out; None:
+            a document is one row.
     """
 
     kind: str | VectorIndex = "auto"
@@ -51,6 +54,7 @@ class BuildOptions:
     indexed_fields: tuple[str, ...] = ()
     words: str = "english"
     fields: Mapping[str, float] = field(default_factory=dict)
+    passages: Passages | None = None
 
     def check(self) -> None:
         """Raises SearchError for an impossible value."""
@@ -66,6 +70,8 @@ class BuildOptions:
                 raise SearchError(f"{name} = {value}; at least {least}")
         for name in self.indexed_fields:
             extract(name)
+        if self.fields and self.passages is not None:
+            raise SearchError("fields and passages do not go together: a passage is a part of one text")
         for name, weight in self.fields.items():
             if not 0 < weight < math.inf:
                 raise SearchError(f"fields.{name} = {weight}; a weight is above 0")

@@ -110,7 +110,9 @@ class Segment:
         shape = self.vectors.rows, self.vectors.dimension
         if shape != (entry.rows, manifest.dimension):
             raise damaged(path, f"vectors of shape {shape}, the manifest says {(entry.rows, manifest.dimension)}")
-        self.documents = Documents(folder / entry.documents.name, entry.rows)
+        self.documents = Documents(
+            folder / entry.documents.name, entry.rows, is_split=manifest.passages is not None
+        )
         self.half: NDArray[np.float16] | None = None
         if entry.half is not None:
             self.half = np.memmap(folder / entry.half.name, np.float16, mode="r", shape=shape)
@@ -149,8 +151,13 @@ class Segment:
         return mask if self.live is None else mask & self.live
 
     def rows_of(self, ids: Iterable[Id]) -> list[tuple[Id, int]]:
-        """The live rows that carry any of the ids, each with the id as it was asked for."""
+        """The live rows of documents with any of the ids, each with the id as it was asked for."""
         return [(name, row) for name, row in self.documents.rows_of(ids) if self.live is None or self.live[row]]
+
+    def live_names(self, start: int, stop: int) -> list[Id]:
+        """Ids of the live documents of rows start … stop - 1."""
+        rows = self.documents.names_of_rows(start, stop)
+        return [name for row, name in rows if self.live is None or self.live[row]]
 
     def exact_vectors(self, rows: Rows) -> Vectors:
         """Vectors at the best precision that is kept."""
