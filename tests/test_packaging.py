@@ -78,7 +78,7 @@ FILES = sorted((ROOT / "sentemb").rglob("*.py"))
 BEHIND = {
     "sentemb/evaluate/mteb/encoder.py": {"mteb"}, "sentemb/evaluate/mteb/run.py": {"mteb"},
     "sentemb/serve/app.py": {"starlette", "prometheus_client"}, "sentemb/serve/running.py": {"starlette", "uvicorn"},
-    "sentemb/serve/service.py": {"starlette"},
+    "sentemb/serve/service.py": {"starlette"}, "sentemb/serve/models.py": {"starlette"},
     "sentemb/training/monitor.py": {"matplotlib"}, "sentemb/encoder/ray_engine.py": {"pyarrow"},
 }  # fmt: skip
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sentemb.cli.documents import array_of, changed_at, documents_of
 from sentemb.cli.options import DEFAULT_MODEL, Data, Json, Model, Precision, Ray, Split, settings_of, with_default
 from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
-    from sentemb.data.faults import Faults
     from sentemb.search import SearchIndex
 
 app = typer.Typer(add_completion=False, cls=with_default("build"), no_args_is_help=True, help=__doc__)
@@ -92,10 +91,10 @@ def build(
 
             cluster = context.with_resource(Cluster(ray))
             encoder, options["spread"] = cluster.encoder(encoder), cluster.spread
-    reading = _documents(data, split, text_field, id_field, skip_faulty, files)
+    reading = documents_of(data, split, text_field, id_field, skip_faulty, files)
     with _writing(out, builds=True), reading as (documents, skipped):
         index = SearchIndex.build(
-            out, documents, encoder=encoder, vectors=_array(vectors), resume=resume, overwrite=overwrite,
+            out, documents, encoder=encoder, vectors=array_of(vectors), resume=resume, overwrite=overwrite,
             skipped=skipped, wait_s=wait, name=", ".join(data or [str(vectors)]), **options,
         )
         _report(index, json)
@@ -110,10 +109,10 @@ def put(
 ) -> None:
     with (
         _changing(index, wait, precision) as opened,
-        _documents(data, split, text_field, id_field, skip_faulty, files) as (documents, skipped),
+        documents_of(data, split, text_field, id_field, skip_faulty, files) as (documents, skipped),
     ):
         change, said = (opened.add, "added") if context.info_name == "add" else (opened.upsert, "wrote")
-        count = change(documents, vectors=_array(vectors), skipped=skipped)
+        count = change(documents, vectors=array_of(vectors), skipped=skipped)
         typer.echo(f"{index}: {said} {count:,} documents; {len(opened):,} now")
 
 
@@ -142,9 +141,9 @@ def sync(
     with _changing(Path(index), wait, precision) as opened:
         before = None
         while True:
-            now = _changed_at(sources)
+            now = changed_at(sources)
             if now != before:
-                with _documents(sources, split, text_field, id_field, skip_faulty, files) as (documents, skipped):
+                with documents_of(sources, split, text_field, id_field, skip_faulty, files) as (documents, skipped):
                     done = asdict(opened.sync(documents, skipped=skipped))
                 typer.echo(f"{index}: " + ", ".join(f"{count:,} {what}" for what, count in done.items()))
             if watch is None:
@@ -152,12 +151,6 @@ def sync(
             before = now
             sleep(watch)
             opened.refresh()
-
-
-def _changed_at(sources: list[str]) -> dict[str, tuple[int, int]]:
-    """Size and time of every file."""
-    paths = [file for source in sources for file in (Path(source), *Path(source).rglob("*")) if file.is_file()]
-    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
 
 
 @app.command()
@@ -257,42 +250,6 @@ def _open(folder: Path, precision: str = "auto", wait_s: float = 0.0) -> SearchI
     from sentemb.search import SearchIndex
 
     return SearchIndex.open(folder, precision=None if precision == "auto" else precision, wait_s=wait_s)
-
-
-@contextmanager
-def _documents(
-    data: list[str] | None, split: str | None, text_field: str | None, id_field: str | None, skip_faulty: bool,
-    are_files: bool,
-) -> Iterator[tuple[Any, Faults | None]]:
-    """The documents of all files, and where faulty ones are counted; says at the end how many there were."""
-    from sentemb.data import iter_records
-    from sentemb.data.document_files import iter_files
-    from sentemb.data.faults import Faults
-    from sentemb.search.store.records import read_documents
-
-    skipped = Faults() if skip_faulty else None
-    records: Iterator[Any] = chain.from_iterable(
-        iter_files(path, skipped=skipped) if are_files else iter_records(path, split=split, skipped=skipped)
-        for path in data or ()
-    )
-    documents = read_documents(records, text_field=text_field, id_field=id_field, skipped=skipped)
-    yield (documents if data else None), skipped
-    if skipped is not None and skipped.count:
-        typer.echo(f"left out {skipped.count:,} faulty documents", err=True)
-
-
-def _array(path: Path | None) -> Any:
-    """A memory-mapped array of a file."""
-    if path is None:
-        return None
-    import numpy as np
-
-    from sentemb.errors import SearchError
-
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise SearchError(f"{path}: not an array in numpy's .npy format ({error})") from None
 
 
 def _report(index: SearchIndex, as_json: bool = False) -> None:

@@ -6,16 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sentemb.search.index import SearchIndex, Synced
+    from sentemb.search.index import SearchIndex
     from sentemb.search.store.documents import Document
     from sentemb.search.store.generation import Hit
     from sentemb.search.store.manifest import Passages
     from sentemb.search.store.options import BuildOptions
+    from sentemb.search.store.syncing import Synced
 
 __all__ = ["BuildOptions", "Document", "Hit", "Passages", "SearchIndex", "Synced"]
 _HOME = {
     "BuildOptions": "store.options", "Document": "store.documents", "Hit": "store.generation",
-    "Passages": "store.manifest", "SearchIndex": "index", "Synced": "index",
+    "Passages": "store.manifest", "SearchIndex": "index", "Synced": "store.syncing",
 }
 
 

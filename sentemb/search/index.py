@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from reprlib import repr as short
 from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 
 from sentemb.data.faults import Faults
-from sentemb.errors import DataError, SearchError
+from sentemb.errors import SearchError
 from sentemb.maths.neighbours import Metric
 from sentemb.search.query.searcher import Searcher
 from sentemb.search.store import changes
 from sentemb.search.store.build import Spread, build
-from sentemb.search.store.documents import Document, Id, json_of
+from sentemb.search.store.documents import Document, Id
 from sentemb.search.store.embedding import check_model, load_encoder, mean_of_fields
 from sentemb.search.store.generation import Generation, Stats, open_generation, stats_of, verified
 from sentemb.search.store.manifest import Manifest, Passages, Tuned, read
 from sentemb.search.store.options import BuildOptions
 from sentemb.search.store.records import read_documents
-from sentemb.search.store.segment import BLOCK, Segment
+from sentemb.search.store.segment import Segment
+from sentemb.search.store.syncing import Synced, Wanted
 from sentemb.search.vectors.kind import VectorIndex, Vectors
 from sentemb.types import Embedder
 
 Data = str | Path | Iterable[Any]  # what a file or hub id names, or texts, mappings or Documents
-
-
-@dataclass(frozen=True, kw_only=True)
-class Synced:
-    """How many documents a sync added, changed, left as they were, and deleted."""
-
-    added: int
-    changed: int
-    unchanged: int
-    deleted: int
 
 
 class SearchIndex(Searcher):
@@ -246,27 +233,9 @@ class SearchIndex(Searcher):
 
         Raises: DataError: a document without an id.
         """
-        seen: set[str] = set()
-        counts = {"added": 0, "changed": 0, "unchanged": 0}
-
-        def wanted() -> Iterator[Document]:
-            for block in _blocks(read_documents(_records(data), skipped=skipped)):
-                without = next((document for document in block if document.id is None), None)
-                if without is not None:
-                    raise DataError(f"a document to sync has no id: {short(without.text)}")
-                known = self.generation.get([name for document in block if (name := document.id) is not None])
-                for document in block:
-                    assert document.id is not None
-                    seen.add(str(document.id))
-                    old = known.get(document.id)
-                    is_same = old is not None and (old.text, old.metadata) == (document.text, _as_kept(document))
-                    counts["unchanged" if is_same else "added" if old is None else "changed"] += 1
-                    if not is_same:
-                        yield document
-
-        self.upsert(wanted(), skipped=skipped)
-        vanished = [name for name in self.generation.names() if str(name) not in seen]
-        return Synced(**counts, deleted=self.delete(vanished))
+        wanted = Wanted(self.generation, read_documents(_records(data), skipped=skipped))
+        self.upsert(wanted.differing(), skipped=skipped)
+        return wanted.done(deleted=self.delete(wanted.vanished(self.generation.names())))
 
     def compact(self) -> None:
         """Rewrite everything as one segment without deleted rows."""
@@ -310,14 +279,3 @@ def _records(data: Data) -> Iterable[Any]:
 
         return iter_records(data)
     return data
-
-
-def _blocks(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    while block := list(islice(documents, BLOCK)):
-        yield block
-
-
-def _as_kept(document: Document) -> dict[str, Any]:
-    """Metadata as they come back from the index, which keeps them as JSON."""
-    kept = json_of(document.metadata, document.id or "")
-    return json.loads(kept) if kept else {}

@@ -7,7 +7,8 @@ needs_extra("uvicorn", "serve")
 needs_extra("prometheus_client", "serve")
 
 from sentemb.serve.app import app  # noqa: E402
+from sentemb.serve.models import Limits  # noqa: E402
 from sentemb.serve.running import serve  # noqa: E402
-from sentemb.serve.service import Limits, Service  # noqa: E402
+from sentemb.serve.service import Service  # noqa: E402
 
 __all__ = ["Limits", "Service", "app", "serve"]

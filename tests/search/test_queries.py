@@ -12,8 +12,8 @@ from sentemb.errors import SearchError
 from sentemb.parts import to_table
 from sentemb.search import Document, SearchIndex
 from sentemb.search.query.words import fuse
-from sentemb.search.store.changes import MAX_SEGMENTS, to_merge
 from sentemb.search.store.embedding import VectorRule
+from sentemb.search.store.segment import MAX_SEGMENTS, to_merge
 from sentemb.search.vectors.choice import choose
 
 TEXTS = ["red cat", "red dog", "blue cat", "blue dog", "old house", "red red cat"]

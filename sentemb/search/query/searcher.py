@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any, overload
 
 import numpy as np
 
 from sentemb.errors import SearchError, did_you_mean
 from sentemb.maths.neighbours import merged, nothing, ordered, without_own
+from sentemb.search.query.best import Reranker, best_documents, covering, first_of_each, reranked
 from sentemb.search.query.diversity import marginal
 from sentemb.search.query.expansion import Feedback
 from sentemb.search.query.expression import Where, condition
@@ -23,7 +23,6 @@ from sentemb.types import Embedder, Hits
 
 Queries = str | Sequence[str] | Vectors
 Expand = Feedback | None  # None: the query as it is
-Reranker = Callable[[list[tuple[str, str]]], Any]  # (query, text) pairs to one score each
 
 
 class Searcher:
@@ -83,7 +82,7 @@ class Searcher:
         """
         generation, filter_ = self.generation, condition(where)
         vectors = self._expanded(generation, self._vectors(queries), filter_, expand)
-        hits = _best(generation, lambda n: search(generation, vectors, n, condition=filter_, effort=effort), k)
+        hits = best_documents(generation, lambda n: search(generation, vectors, n, condition=filter_, effort=effort), k)
         return hits[0] if isinstance(queries, str) else hits
 
     def search_positions(
@@ -101,7 +100,7 @@ class Searcher:
             expand: add words of the first results, and search again.
         """
         generation = self.generation
-        return _best(generation, lambda n: self._by_words(generation, queries, n, condition(where), expand), k)
+        return best_documents(generation, lambda n: self._by_words(generation, queries, n, condition(where), expand), k)
 
     def hybrid(
         self, queries: Sequence[str], k: int = 10, *, where: Where = None, pool: int = 100, expand: Expand = None
@@ -121,7 +120,7 @@ class Searcher:
             words = self._by_words(generation, queries, max(pool, n), filter_, expand)
             return fuse([meaning.ids, words.ids], min(n, generation.manifest.rows))
 
-        return _best(generation, fused, k)
+        return best_documents(generation, fused, k)
 
     def diverse(
         self, queries: Queries, k: int = 10, *, weight: float = 0.5, pool: int | None = None, where: Where = None
@@ -154,7 +153,7 @@ class Searcher:
                 hits.ids[query, : len(chosen)], hits.scores[query, : len(chosen)] = ids[chosen], relevance[chosen]
             return hits
 
-        return _best(generation, picked, k)
+        return best_documents(generation, picked, k)
 
     def demonstrations(
         self, queries: Sequence[str], k: int = 8, *, cover: str, weight: float = 1, pool: int = 100, where: Where = None
@@ -173,14 +172,7 @@ class Searcher:
         if cover not in (fields := {name for part in generation.segments for name in part.documents.fields()}):
             raise SearchError(f'no document has the field "{cover}"{did_you_mean(cover, fields)}')
         candidates = search(generation, self._vectors(queries), max(pool, k) + 1, condition=condition(where))
-        lists: list[list[Hit]] = []
-        for query, ids, hits in zip(queries, candidates.ids, generation.hits(candidates), strict=True):
-            others = [i for i, hit in enumerate(hits) if (hit.text or "").strip() != query.strip()]
-            labels = [str(hits[i].metadata.get(cover)) for i in others]
-            relevance = candidates.scores[len(lists)][others]
-            order = marginal(relevance, generation.vectors_at(ids[others]), k, weight, labels) if others else []
-            lists.append([hits[others[i]] for i in order])
-        return lists
+        return covering(generation, queries, candidates, k, cover=cover, weight=weight)
 
     def within(
         self, queries: Queries, threshold: float, *, where: Where = None, most: int = 10_000
@@ -204,7 +196,7 @@ class Searcher:
         if max(counts, default=0) > most:
             raise SearchError(f"{max(counts):,} documents are within {threshold}, more than {most:,}: raise the bar")
         found = [generation.hits(merged(hits, count, metric))[0] for hits, count in zip(parts, counts, strict=True)]
-        return [_distinct(hits) for hits in found] if generation.manifest.passages else found
+        return [first_of_each(hits) for hits in found] if generation.manifest.passages else found
 
     def combined(
         self, like: Queries, unlike: Queries | None = None, k: int = 10, *, where: Where = None, pool: int = 1000
@@ -237,7 +229,7 @@ class Searcher:
         if unlike is not None and len(unlike):
             away = generation.rule.apply(self._vectors(unlike), "unlike")
             scores = scores - np.maximum((vectors @ away.T).max(axis=1), 0)
-        return _best(generation, lambda n: ordered(ids[None], scores[None], n, "dot"), k)[0]
+        return best_documents(generation, lambda n: ordered(ids[None], scores[None], n, "dot"), k)[0]
 
     def similar_to(self, ids: Sequence[Id], k: int = 10, *, where: Where = None) -> list[list[Hit]]:
         """The k nearest documents of every given one (of several passages: of its first), itself left out.
@@ -255,20 +247,13 @@ class Searcher:
         vectors = generation.vectors_at(own)
         if generation.manifest.passages is None:
             return generation.hits(without_own(search(generation, vectors, k + 1, condition=condition(where)), own))
-        lists = _best(generation, lambda n: search(generation, vectors, n, condition=condition(where)), k + 1)
+        lists = best_documents(generation, lambda n: search(generation, vectors, n, condition=condition(where)), k + 1)
         others = ([hit for hit in hits if str(hit.id) != str(name)] for name, hits in zip(ids, lists, strict=True))
         return [hits[:k] for hits in others]
 
     def rerank(self, query: str, hits: Sequence[Hit], score: Reranker, k: int | None = None) -> list[Hit]:
         """The hits in the order of another model's scores (a cross-encoder's ``predict``), which they then carry."""
-        texts = [hit.text or "" for hit in hits]
-        if not texts:
-            return []
-        values = np.asarray(score([(query, text) for text in texts]), dtype=np.float32).reshape(-1)
-        if len(values) != len(texts) or not np.isfinite(values).all():
-            raise SearchError(f"the re-ranker gave {len(values)} scores for {len(texts)} documents, or not finite ones")
-        order = np.argsort(-values, kind="stable")[:k]
-        return [replace(hits[i], score=float(values[i])) for i in order.tolist()]
+        return reranked(query, hits, score, k)
 
     def vectors_of_texts(self, texts: Sequence[str]) -> Vectors:
         """Query vectors of texts, (texts, dimension)."""
@@ -309,28 +294,3 @@ class Searcher:
         first = generation.hits(bm25.top(queries, expand.documents, allowed))
         widened = [expand.words(bm25, query, hits) for query, hits in zip(queries, first, strict=True)]
         return bm25.top(widened, k, allowed)
-
-
-def _best(generation: Generation, ask: Callable[[int], Hits], k: int) -> list[list[Hit]]:
-    """The k best documents of every query; of an index of passages, each by its best one.
-
-    Args:
-        ask: a number of rows -> so many best rows.
-    """
-    if generation.manifest.passages is None:
-        return generation.hits(ask(k))
-    check_k(k)
-    rows, asked = generation.manifest.rows, 4 * k
-    while True:
-        lists = [_distinct(hits)[:k] for hits in generation.hits(ask(asked))]
-        if asked >= rows or all(len(hits) == k for hits in lists):
-            return lists
-        asked *= 4
-
-
-def _distinct(hits: Sequence[Hit]) -> list[Hit]:
-    """The first hit of every document."""
-    first: dict[str, Hit] = {}
-    for hit in hits:
-        first.setdefault(str(hit.id), hit)
-    return list(first.values())

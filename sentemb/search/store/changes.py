@@ -20,17 +20,14 @@ from sentemb.search.store.disk import commit, sweep, write_lock
 from sentemb.search.store.documents import Id, Row
 from sentemb.search.store.embedding import GivenRows, counted, encoded_blocks
 from sentemb.search.store.generation import Generation, check_ids, open_generation
-from sentemb.search.store.manifest import Manifest, Model, Passages, SegmentEntry
-from sentemb.search.store.passages import splitter
+from sentemb.search.store.manifest import Manifest, Model, SegmentEntry
+from sentemb.search.store.passages import split
 from sentemb.search.store.records import Numbering, as_rows
 from sentemb.search.store.searching import least_effort
-from sentemb.search.store.segment import BLOCK, Block, Segment, SegmentWriter, empty_index
+from sentemb.search.store.segment import BLOCK, TAIL_ROWS, Block, Segment, SegmentWriter, empty_index, to_merge
 from sentemb.search.store.words import rule_of
 from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Embedder
-
-TAIL_ROWS = BLOCK  # an addition up to this size stays exact until it is merged
-MAX_SEGMENTS = 8
 
 
 @dataclass(kw_only=True)
@@ -117,25 +114,6 @@ def _numbered(blocks: Iterable[Block], first_id: int) -> Iterator[Block]:
         first_id += len(block.rows)
 
 
-def to_merge(rows: Sequence[int]) -> list[int]:
-    """Numbers of the segments to merge so that few remain; none while there are at most ``MAX_SEGMENTS``.
-
-    The smallest are taken, and then each next one that is not more than twice as large as all taken so far: a row
-    is rewritten about log₂(rows) times in its life (a log-structured merge).
-    """
-    if len(rows) <= MAX_SEGMENTS:
-        return []
-    order = np.argsort(rows, kind="stable").tolist()
-    chosen = order[:2]
-    for number in order[2:]:
-        total = sum(rows[taken] for taken in chosen)
-        are_few = len(rows) - len(chosen) + 1 <= MAX_SEGMENTS // 2
-        if rows[number] > 2 * total and (are_few or rows[number] > TAIL_ROWS):
-            break
-        chosen.append(number)
-    return sorted(chosen)
-
-
 @contextmanager
 def changing(known: Generation, wait_s: float) -> Iterator[Change]:
     """Lock, catch up with other writers, clean up after killed ones, and give a change to fill."""
@@ -177,7 +155,7 @@ def put(
         if made.passages is not None:
             if vectors is not None:
                 raise SearchError(f"{known.folder}: holds passages, which come from texts; give no vectors")
-            rows = _split(rows, made.passages, encoder, prompt)
+            rows = split(rows, made.passages, encoder, prompt)
         if vectors is None:
             model = made.model or Model(source="", digest="", width=1)  # built of vectors: no prompt, no fields
             blocks = encoded_blocks(rows, encoder, rule, model, bar)
@@ -202,12 +180,6 @@ def put(
         change.merge_small()
         new = replace(change.manifest, next_id=numbering.next_id, has_next_id=True)
         return change.finish(new), numbering.rows if made.passages else len(added.live_rows)
-
-
-def _split(rows: Iterator[Row], rule: Passages, encoder: Callable[[], Embedder], prompt: str) -> Iterator[Row]:
-    """Rows of passages; the model that they are cut for is loaded when there is a document."""
-    for first in rows:
-        yield from splitter(rule, encoder(), prompt).rows(chain([first], rows))
 
 
 def _new_rows(rows: Iterator[Row], change: Change) -> Iterator[Row]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 from sentemb.errors import DataError, SearchError
@@ -118,6 +118,12 @@ def splitter(rule: Passages, encoder: Embedder, prompt: str) -> Splitter:
         raise SearchError(f"passages of {rule.tokens} tokens; this model reads {_LEAST} to {room} beside its special "
                           "tokens and its prompt")
     return Splitter(rule, backend)
+
+
+def split(rows: Iterator[Row], rule: Passages, encoder: Callable[[], Embedder], prompt: str) -> Iterator[Row]:
+    """Rows of passages; the model that they are cut for is asked for when there is a document."""
+    for first in rows:
+        yield from splitter(rule, encoder(), prompt).rows(chain([first], rows))
 
 
 def document_of(row: Document) -> Document:

@@ -23,6 +23,8 @@ from sentemb.search.vectors.choice import kind_of
 from sentemb.search.vectors.kind import Mask, Rows, VectorIndex, Vectors
 
 BLOCK = 8192  # rows in memory at a time
+TAIL_ROWS = BLOCK  # an addition up to this size stays exact until it is merged
+MAX_SEGMENTS = 8
 KEPT_FILTERS = 16
 
 
@@ -252,3 +254,22 @@ def _in_half_precision(vectors: Vectors) -> NDArray[np.float16]:
     if np.abs(vectors).max(initial=0) > np.finfo(np.float16).max:
         raise SearchError("re-scoring keeps half precision, and a value is beyond 65504; build without rescore")
     return vectors.astype(np.float16)
+
+
+def to_merge(rows: Sequence[int]) -> list[int]:
+    """Numbers of the segments to merge so that few remain; none while there are at most ``MAX_SEGMENTS``.
+
+    The smallest are taken, and then each next one that is not more than twice as large as all taken so far: a row
+    is rewritten about log₂(rows) times in its life (a log-structured merge).
+    """
+    if len(rows) <= MAX_SEGMENTS:
+        return []
+    order = np.argsort(rows, kind="stable").tolist()
+    chosen = order[:2]
+    for number in order[2:]:
+        total = sum(rows[taken] for taken in chosen)
+        are_few = len(rows) - len(chosen) + 1 <= MAX_SEGMENTS // 2
+        if rows[number] > 2 * total and (are_few or rows[number] > TAIL_ROWS):
+            break
+        chosen.append(number)
+    return sorted(chosen)

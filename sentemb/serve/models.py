@@ -1,0 +1,148 @@
+"""A model whose texts come from many clients, and how much of them a server takes on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+
+from sentemb.data.tokens import text_hashes
+from sentemb.encoder import Encoder
+from sentemb.serve.batching import Batcher
+from sentemb.serve.wire import Refusal
+from sentemb.types import TokenColumn, Vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a server takes on; more is refused with 413 or 429.
+
+    Args:
+        body_mib: of a request.
+        body_s: seconds for a request's body to arrive.
+        inputs: texts of a request.
+        results: of a search.
+        waiting_tokens: of a model's requests that wait.
+        searches: at a time, the waiting ones included.
+    """
+
+    body_mib: float = 16.0
+    body_s: float = 30.0
+    inputs: int = 2048
+    results: int = 1000
+    waiting_tokens: int = 500_000
+    searches: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """Vectors with what they took."""
+
+    vectors: Vectors
+    tokens: int
+    cut: int  # texts that were longer than the model reads
+
+
+class ServedModel:
+    """An encoder whose calls from all clients are made together."""
+
+    def __init__(self, encoder: Encoder, limits: Limits) -> None:
+        self.encoder = encoder
+        self.batcher = Batcher(self._encode, waiting_cost=limits.waiting_tokens)
+        self._counting = encoder.tokeniser.cut_to(encoder.max_tokens)  # a counter of cut texts of its own
+        self._lock = threading.Lock()
+
+    async def embed(
+        self, inputs: Sequence[str] | Sequence[list[int]], *, prompt_name: str | None = None,
+        dimensions: int | None = None, truncate: bool = False,
+    ) -> Embedded:
+        """Vectors of texts or token ids.
+
+        Raises: Refusal, Overloaded.
+        """
+        encoder = self.encoder
+        if dimensions is not None and dimensions > encoder.width:
+            raise Refusal(400, f"dimensions = {dimensions}; this model has {encoder.width}", param="dimensions")
+        if prompt_name is not None and prompt_name not in encoder.prompts:
+            known = ", ".join(encoder.prompts) or "none"
+            raise Refusal(400, f'prompt_name "{prompt_name}" is not known; known: {known}', param="prompt_name")
+        name = prompt_name or encoder.default_prompt
+        prompt = encoder.prompts[name] if name else ""
+        if isinstance(inputs[0], str):
+            texts: list[str] = list(inputs)  # type: ignore[arg-type]
+            lengths, cut = await run_in_threadpool(self._lengths, [prompt + text for text in texts])
+            if cut and not truncate:
+                raise Refusal(
+                    400, f"{cut} of {len(texts)} texts are longer than the {encoder.max_tokens} tokens that the model "
+                    'reads; shorten them, or send "truncate": true to have their ends left out', param="input",
+                )
+            items: list[Any] = [(prompt, text) for text in texts]
+        else:
+            lengths, cut = self._checked(inputs), 0  # type: ignore[arg-type]
+            items = [(None, ids) for ids in inputs]
+        vectors = np.stack(await self.batcher(items, lengths))
+        if dimensions is not None:
+            vectors = vectors[:, :dimensions]
+            if encoder.is_normalised:
+                vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return Embedded(vectors=vectors, tokens=sum(lengths), cut=cut)
+
+    def _lengths(self, texts: Sequence[str]) -> tuple[list[int], int]:
+        with self._lock:
+            before = self._counting.cut_count
+            lengths: list[int] = self._counting(texts).lengths.tolist()
+            return lengths, self._counting.cut_count - before
+
+    def _checked(self, rows: Sequence[list[int]]) -> list[int]:
+        size, longest = self.encoder.vocabulary.size, self.encoder.max_tokens
+        for place, row in enumerate(rows):
+            if len(row) > longest:
+                raise Refusal(400, f"input {place} has {len(row):,} token ids; this model reads {longest:,}",
+                              param="input")
+            if min(row) < 0 or max(row) >= size:
+                raise Refusal(400, f"input {place} has a token id outside 0 … {size - 1}: ids are those of this "
+                              "model's own tokenizer; send texts instead", param="input")
+        return [len(row) for row in rows]
+
+    def _encode(self, items: list[tuple[str | None, Any]]) -> list[Vectors]:
+        """In the batcher's thread: one call for every run of items of one prompt."""
+        vectors: list[Vectors] = []
+        for prompt, run in groupby(items, key=lambda item: item[0]):
+            entries = [entry for _, entry in run]
+            if prompt is None:
+                vectors.extend(self.encoder.encode(_column(entries)))
+            else:
+                vectors.extend(self.encoder.encode(entries, prompt=prompt, progress=False))
+        return vectors
+
+
+class FromThreads:
+    """A served model as the embedder of an index, whose searches run in threads."""
+
+    def __init__(self, model: ServedModel, loop: asyncio.AbstractEventLoop) -> None:
+        self._model, self._loop = model, loop
+        self.source, self.prompts = model.encoder.source, model.encoder.prompts
+
+    def digest(self) -> str:
+        return self._model.encoder.digest()
+
+    def encode(self, texts: Sequence[str], /, *, prompt: str | None = None) -> Vectors:
+        put = "" if prompt is None else prompt
+        lengths, _ = self._model._lengths([put + text for text in texts])
+        work = self._model.batcher([(put, text) for text in texts], lengths)
+        return np.stack(asyncio.run_coroutine_threadsafe(work, self._loop).result())
+
+
+def _column(rows: Sequence[list[int]]) -> TokenColumn:
+    lengths = [len(row) for row in rows]
+    return TokenColumn(
+        flat=np.concatenate([np.array(row, dtype=np.int32) for row in rows]),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        text=text_hashes([str(row) for row in rows]),
+    )
