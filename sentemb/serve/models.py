@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 
+from sentemb.data.templates import Template
 from sentemb.data.tokens import text_hashes
 from sentemb.encoder import Encoder
 from sentemb.serve.batching import Batcher
@@ -76,7 +77,7 @@ class ServedModel:
         prompt = encoder.prompts[name] if name else ""
         if isinstance(inputs[0], str):
             texts: list[str] = list(inputs)  # type: ignore[arg-type]
-            lengths, cut = await run_in_threadpool(self._lengths, [prompt + text for text in texts])
+            lengths, cut = await run_in_threadpool(self.lengths, texts, prompt)
             if cut and not truncate:
                 raise Refusal(
                     400, f"{cut} of {len(texts)} texts are longer than the {encoder.max_tokens} tokens that the model "
@@ -93,11 +94,12 @@ class ServedModel:
                 vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return Embedded(vectors=vectors, tokens=sum(lengths), cut=cut)
 
-    def _lengths(self, texts: Sequence[str]) -> tuple[list[int], int]:
+    def lengths(self, texts: Sequence[str], prompt: str) -> tuple[list[int], int]:
+        """Tokens of every text in its prompt, and how many texts were cut."""
         with self._lock:
             before = self._counting.cut_count
-            lengths: list[int] = self._counting(texts).lengths.tolist()
-            return lengths, self._counting.cut_count - before
+            column = self._counting(texts, Template.read(prompt) if prompt else None)
+            return column.lengths.tolist(), self._counting.cut_count - before
 
     def _checked(self, rows: Sequence[list[int]]) -> list[int]:
         size, longest = self.encoder.vocabulary.size, self.encoder.max_tokens
@@ -134,7 +136,7 @@ class FromThreads:
 
     def encode(self, texts: Sequence[str], /, *, prompt: str | None = None) -> Vectors:
         put = "" if prompt is None else prompt
-        lengths, _ = self._model._lengths([put + text for text in texts])
+        lengths, _ = self._model.lengths(texts, put)
         work = self._model.batcher([(put, text) for text in texts], lengths)
         return np.stack(asyncio.run_coroutine_threadsafe(work, self._loop).result())
 

@@ -63,8 +63,9 @@ def test_a_long_text_is_refused_or_cut_as_asked(client, encoder):
     assert 'sentemb_cut_texts_total{model="tiny"} 1.0' in client("GET", "/metrics")[1]
 
 
-def test_named_prompts_are_put_in_front(tiny_bert):
-    prompted = Encoder.load(tiny_bert, precision="fp32", prompts={"query": "music: "})
+@pytest.mark.parametrize("prompt", ["music: ", "the music of {text} and film"])
+def test_named_prompts_hold_the_text(tiny_bert, prompt):
+    prompted = Encoder.load(tiny_bert, precision="fp32", prompts={"query": prompt})
     with running(app(Service(models={"m": prompted}))) as client:
         _, answer = client("POST", "/v1/embeddings", {"input": "cat", "prompt_name": "query"})
         np.testing.assert_allclose(

@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import chain, islice, pairwise
 from typing import Any
 
+from sentemb.data.templates import Template
 from sentemb.errors import DataError, SearchError
 from sentemb.search.store.documents import PASSAGE, Document, Row
 from sentemb.search.store.manifest import Passages
@@ -113,7 +114,7 @@ def splitter(rule: Passages, encoder: Embedder, prompt: str) -> Splitter:
     if tokeniser is None or backend is None:
         raise SearchError("passages are cut by tokens, and this embedder has no tokenizer of the tokenizers library; "
                           "cut the documents yourself")
-    room = tokeniser.max_tokens - len(tokeniser([""]).flat) - tokeniser.prompt_tokens(prompt)
+    room = tokeniser.max_tokens - len(tokeniser([""], Template.read(prompt) if prompt else None).flat)
     if not _LEAST <= rule.tokens <= room:
         raise SearchError(f"passages of {rule.tokens} tokens; this model reads {_LEAST} to {room} beside its special "
                           "tokens and its prompt")
