@@ -10,8 +10,8 @@ stage's best documents in the cross-encoder's order, beside the first stage alon
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rate", type=float, default=5e-5)
     parser.add_argument("--max-tokens", type=int, default=192, help="of query and document together")
     parser.add_argument("--depth", type=int, default=50)
+    parser.add_argument("--place", type=Path, help="folder to work in; what is finished there is not done again")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     asked = parser.parse_args(arguments)
     from sentemb.encoder import Encoder
@@ -51,20 +52,20 @@ def main(arguments: list[str]) -> None:
     rows: list[list[str]] = []
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        mined = mine(task.pairs, corpus=task.documents, encoder=first, negatives=asked.negatives,
-                     output=place / "mined.jsonl", rules=[RelativeMargin(fraction=0.05)]).report
+        place, lists = asked.place or Path(name), (asked.place or Path(name)) / "mined.jsonl"
+        if not lists.exists():
+            mine(task.pairs, corpus=task.documents, encoder=first, negatives=asked.negatives, output=lists,
+                 rules=[RelativeMargin(fraction=0.05)])
+        mined = json.loads(lists.with_name(f"{lists.name}.report.json").read_text())["report"]
         print(mined, flush=True)
         for seed in asked.seeds:
             for loss in ("bce", "list"):
-                start = time.perf_counter()
                 settings = RerankSettings(
                     loss={"use": loss}, group=asked.group, batch_size=asked.lists, epochs=1000, max_steps=asked.steps,
                     max_tokens=asked.max_tokens, learning_rate=asked.rate, seed=seed,
                 )
-                run = train_reranker(place / "mined.jsonl", backbone=asked.backbone, output=place / f"{loss}-{seed}",
-                                     settings=settings)
-                trained = time.perf_counter() - start
+                run = train_reranker(lists, backbone=asked.backbone, output=place / f"{loss}-{seed}",
+                                     settings=settings, resume=True)
                 (result,) = evaluate_model(
                     model, Reranked(path=str(folder), reranker=str(run.model_dir), depth=asked.depth)
                 ).tasks
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> None:
                 alone, gain = result.baselines.values()
                 intervals = list(result.baseline_intervals.values())
                 rows.append([f"`{loss}`, seed {seed}", _score(result.main, result.interval),
-                             _score(gain, intervals[1], "+"), f"{run.last_losses['loss']:.3f}", f"{trained:.0f}"])
+                             _score(gain, intervals[1], "+"), f"{run.last_losses['loss']:.3f}", f"{run.seconds:.0f}"])
                 print(rows[-1], flush=True)
     rows.insert(0, ["first stage alone", _score(alone, intervals[0]), "", "", ""])
     gap = [np.subtract(found[f"list {s}"].items.values, found[f"bce {s}"].items.values) for s in asked.seeds]
@@ -80,11 +81,11 @@ def main(arguments: list[str]) -> None:
     from sentemb.evaluate.significance import bootstrap
 
     interval = bootstrap(between, resamples=2000)
-    facts.update(arguments=vars(asked), mined=vars(mined),
+    facts.update(arguments={name: str(value) for name, value in vars(asked).items()}, mined=mined,
                  scores={name: result.main for name, result in found.items()}, alone=alone)
     text = (f"First stage {asked.first_stage}; cross-encoder from {asked.backbone}, {asked.steps} steps of "
             f"{asked.lists} lists of {asked.group} candidates at {asked.rate:g}, {asked.max_tokens} tokens (of the "
-            f"first stage too); {mined.mined} lists, {asked.negatives} negatives mined for each. The best "
+            f"first stage too); {mined['mined']} anchors, {asked.negatives} negatives mined for each. The best "
             f"{asked.depth} documents of the test queries are reranked. Intervals are 95 % bootstrap intervals over "
             "queries; the gain is paired.\n\n")
     text += markdown_table(["", "nDCG@10", "gain over the first stage", "last loss", "seconds of training"], rows)

@@ -31,8 +31,8 @@ def fit(
 ) -> None:
     """Fit a classifier on labelled texts; the encoder stays as it is (sentemb list classifiers).
 
-    funnel:views=["tfidf","logistic"],folds=5 combines views. Few examples gain from fine-tuning the encoder first:
-    sentemb data make label_pairs, then sentemb train setfit-minilm. Examples are added to knn without fitting:
+    funnel:views=["tfidf","logistic"],folds=5 combines views. To fine-tune the encoder on the examples first, as SetFit
+    does: sentemb data make label_pairs, then sentemb train setfit-minilm. Examples are added to knn without fitting:
     sentemb index upsert CLASSIFIER/index more.jsonl.
     """
     from time import perf_counter
