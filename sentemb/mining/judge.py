@@ -1,6 +1,7 @@
 """How good mined negatives are before anything is trained on them: two scores and what they are made of.
 
-Neither is known to predict what training on the negatives brings: eval/bench/bench_judge.py measures it.
+They describe; they do not choose: in the one experiment that was run (eval/results/judge.md), files of
+higher scores gained less from training.
 """
 
 from __future__ import annotations
