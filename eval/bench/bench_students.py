@@ -92,7 +92,7 @@ def scores(model: str, asked: argparse.Namespace) -> dict[str, float]:
         Sts(protocol="mteb", sets=tuple(asked.sts)),
         *(Retrieval(path=path, baselines=False) for path in asked.retrieval),
     ]
-    found = {result.name: result.main for result in evaluate_model(encoder, tasks, resamples=0).tasks}
+    found = {result.task: float(result.main) for result in evaluate_model(encoder, tasks, resamples=0).tasks}
     return {"STS": sum(found[name] for name in asked.sts) / len(asked.sts), **found}
 
 
@@ -126,10 +126,11 @@ def main(arguments: list[str]) -> None:
          f"{timed[title]:.2f}", f"{timed['teacher'] / timed[title]:,.1f}×"]
         for title in models
     ]  # fmt: skip
+    retrieval = "retrieval: nDCG@10 × 100; " if retrieved else ""
     text = (f"Teacher {asked.teacher}, which read {asked.texts:,} Wikipedia sentences; layers {asked.layers}; "
             f"{asked.steps} steps of 64 sentences at {asked.rate:g} (recipe distilled-4-layer), {asked.static_steps} "
             f"of 256 at {asked.static_rate:g} (recipe distill-minilm on the static model). One seed, nothing tuned. "
-            f"STS: mean of {', '.join(asked.sts)} (MTEB's), Spearman × 100; retrieval: nDCG@10 × 100; texts cut after "
+            f"STS: mean of {', '.join(asked.sts)} (MTEB's), Spearman × 100; {retrieval}texts cut after "
             f"{asked.max_tokens} tokens. Time: of the processor for one of {TIMED} other sentences, float32, "
             f"the least of {asked.rounds} rounds.\n\n")
     header = ["", "STS", *retrieved, "ms a sentence", "as fast as the teacher"]
