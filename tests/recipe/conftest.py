@@ -86,6 +86,8 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
             file = {"lines": "lines.txt", "triplets": "triplets.jsonl", "pairs": "pairs.jsonl"}[part["use"]]
             if (data_dir / part["path"]).is_file():
                 file = part["path"]
+            elif part["use"] == "lines" and part["path"].endswith(".csv"):  # sentences with labels
+                file = "labelled.csv"
             result.append(f"data.{where}path={data_dir / file}")
         if parts:
             result.append("data.schedule=round_robin")  # so that two steps see two sources
