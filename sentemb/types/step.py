@@ -1,153 +1,27 @@
-"""What passes between rooms: frozen dataclasses with shapes, and the protocols that parts keep.
-
-Sizes: n examples (anchors) of the whole batch over all devices, b of them on this device, m candidates,
-d width of an embedding, t tokens of the longest row.
-"""
+"""A training step: rows, score table, batch, and what parts are given to work with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Le, MinLen
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from sentemb.parts import Part, room
-
-Similarity = Literal["cosine", "dot"]
-Cosine = Annotated[float, Gt(-1), Le(1)]  # as a setting: a threshold
-Temperature = Annotated[float, Ge(1e-4)]  # as a setting; below it float32 cannot tell logits apart
-Names = Annotated[Sequence[str], MinLen(1), AfterValidator(tuple)]  # as a setting
-UNKNOWN = -1  # of ids, content hashes and labels; equal to nothing, not even to itself
-Vectors = NDArray[np.float32]  # (texts, width)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenColumn:
-    """Ragged token ids of one column: row i is ``flat[offsets[i]:offsets[i + 1]]``, special tokens included."""
-
-    flat: NDArray[np.int32]  # of a whole data set perhaps a mapped file with two bytes an id
-    offsets: NDArray[np.int64]  # (rows + 1,)
-    text: NDArray[np.int64]  # (rows,) content hash of the source text: equal texts have equal hashes
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        return np.diff(self.offsets)
-
-    def rows(self, start: int, end: int) -> TokenColumn:
-        """Consecutive rows, which share memory with these."""
-        return TokenColumn(flat=self.flat, offsets=self.offsets[start : end + 1], text=self.text[start:end])
-
-    def take(self, rows: NDArray[np.int64]) -> TokenColumn:
-        """The given rows, in the given order."""
-        lengths = self.offsets[rows + 1] - self.offsets[rows]
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        index = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
-        return TokenColumn(flat=self.flat[index].astype(np.int32, copy=False), offsets=offsets, text=self.text[rows])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Examples:
-    """A data set, or a batch of it: tokenised columns that share their rows."""
-
-    ids: NDArray[np.int64]  # (rows,) position in the data set; equal ids are the same example
-    columns: Mapping[str, TokenColumn]  # "anchor", "positive", "negative_1", … in this order
-    label: NDArray[np.int64] | None = None  # (rows,) class of the anchor
-    label_names: tuple[str, ...] = ()  # of the classes 0, 1, …, where the data have names for them
-    levels: NDArray[np.int64] | None = None  # (rows, l) its coarser classes, finest first
-    score: NDArray[np.float32] | None = None  # (rows,) graded similarity of anchor and positive
-    margin: NDArray[np.float32] | None = None  # (rows,) by how much the positive is to be preferred
-    weight: NDArray[np.float32] | None = None  # (rows,) how much the example counts
-    negative_scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text column -> (rows,), as score
-    grades: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text column -> (rows,) its relevance
-    sources: Mapping[str, Examples] = field(default_factory=dict)  # of a mixture: its consecutive parts, by name
-    # column -> its texts, without prefixes, where a part's needs say "texts"; batches have none
-    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def take(self, rows: NDArray[np.int64]) -> Examples:
-        return Examples(
-            ids=self.ids[rows],
-            columns={name: column.take(rows) for name, column in self.columns.items()},
-            label=None if self.label is None else self.label[rows],
-            label_names=self.label_names,
-            score=None if self.score is None else self.score[rows],
-            margin=None if self.margin is None else self.margin[rows],
-            weight=None if self.weight is None else self.weight[rows],
-            levels=None if self.levels is None else self.levels[rows],
-            negative_scores={name: score[rows] for name, score in self.negative_scores.items()},
-            grades={name: grade[rows] for name, grade in self.grades.items()},
-        )
-
-    def batch(self, rows: NDArray[np.int64]) -> tuple[str, Examples]:
-        """The source of a mixture that these rows come from, and they with its own columns; all rows are of one."""
-        for name, part in self.sources.items():
-            if part.ids[0] <= rows[0] <= part.ids[-1]:
-                return name, part.take(rows - part.ids[0])
-        return "", self.take(rows)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """A template's token ids before and behind the text, special tokens included."""
-
-    begin: tuple[int, ...]
-    end: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.begin) + len(self.end)
-
-    def room_in(self, column: TokenColumn) -> NDArray[np.int64]:
-        """How many tokens the text takes in every row that was written in this template."""
-        # where a word of the text and one of the template became one token, there may be fewer than the template's
-        return np.maximum(column.lengths - len(self), 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """What is encoded (or only read) for every example under one name."""
-
-    column: TokenColumn
-    ids: NDArray[np.int64]  # (rows,) example ids the texts come from
-    targets: NDArray[np.int32] | None = None  # flat like column.flat: original token, or -100 where none is asked
-    dropout: float | None = None  # rate of the backbone's dropout while this view is encoded; None: the backbone's own
-    minus: Frame | None = None  # the template whose own vector, without a text, is subtracted from the pooled rows
-
-
-Views = Mapping[str, View]  # "anchor", "positive", "negative_1", …, and copies such as "anchor.masked"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vocabulary:
-    """What parts must know of a tokenizer."""
-
-    size: int
-    pad: int
-    mask: int | None
-    special: frozenset[int]  # never masked, replaced or counted: [CLS], [SEP], [PAD], …
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tokens:
-    """One padded batch of token ids on a device (right padding)."""
-
-    input_ids: Int[Tensor, "b t"]
-    attention_mask: Int[Tensor, "b t"]
-    targets: Int[Tensor, "b t"] | None = None  # see View.targets; -100 at padding
-    token_types: Int[Tensor, "b t"] | None = None  # of pairs: 1 in the second text; None: 0 everywhere
+from sentemb.types.texts import (
+    Examples,
+    Similarity,
+    TokenColumn,
+    Tokens,
+    Vectors,
+    Vocabulary,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,41 +221,3 @@ class Component(Part, nn.Module):
     def faults(self, recipe: Mapping[str, Any]) -> list[str]:
         """What is wrong with it among the other fields of a recipe (by name; those that are wrong are absent)."""
         return []
-
-
-@runtime_checkable
-class Embedder(Protocol):
-    """Anything that can be evaluated or can fill an index: texts in, a row for each out."""
-
-    def encode(self, texts: Sequence[str], /) -> Vectors: ...
-
-
-@runtime_checkable
-class IdentifiedEmbedder(Protocol):
-    """An embedder, such as ``sentemb.Encoder``, that puts prompts in front of texts itself.
-
-    Wherever it is given, results and indexes keep its digest, and its named prompts are used.
-    """
-
-    source: str  # path or id
-    prompts: Mapping[str, str]
-
-    def digest(self) -> str: ...  # a checksum of everything that decides a vector
-
-    def encode(self, texts: Sequence[str], /, *, prompt: str | None = None) -> Vectors: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class DevScores:
-    """What an evaluation while training gave; higher is better."""
-
-    value: float  # the mean of the scores: chooses the best checkpoint and stops early
-    scores: Mapping[str, float]  # task → its main metric, ×100
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hits:
-    """Search results, best first; positions with no hit have id -1 and score -inf (or +inf for L2)."""
-
-    ids: NDArray[np.int64]  # (queries, k)
-    scores: NDArray[np.float32]  # (queries, k)
