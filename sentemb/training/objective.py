@@ -33,16 +33,8 @@ from sentemb.terms.term import Term
 from sentemb.training.active import ActiveParts, WeightedTerm
 from sentemb.training.inputs import LengthGroup, StepInput
 from sentemb.types import (
-    Batch,
-    Component,
-    Encoded,
-    PairScores,
-    Rows,
-    SentenceModule,
-    Services,
-    Share,
-    Similarity,
-)
+    Batch, Component, Encoded, PairScores, Rows, SentenceModule, Services, Share, Similarity,
+)  # fmt: skip
 
 _PRIME = 2_305_843_009_213_693_951  # 2^61 - 1: seeds of one step's heads and edits lie far apart
 
