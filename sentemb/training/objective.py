@@ -32,9 +32,7 @@ from sentemb.maths.table import in_batch_table, narrow_batch, narrow_table
 from sentemb.terms.term import Term
 from sentemb.training.active import ActiveParts, WeightedTerm
 from sentemb.training.inputs import LengthGroup, StepInput
-from sentemb.types import (
-    Batch, Component, Encoded, PairScores, Rows, SentenceModule, Services, Share, Similarity,
-)  # fmt: skip
+from sentemb.types import Batch, Component, Encoded, PairScores, Rows, SentenceModule, Services, Share, Similarity
 
 _PRIME = 2_305_843_009_213_693_951  # 2^61 - 1: seeds of one step's heads and edits lie far apart
 
