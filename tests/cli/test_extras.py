@@ -66,6 +66,7 @@ def test_the_core_is_enough(arguments: list[str], folder: Path, tiny_bert: Path)
     assert done.stdout or (folder / "vectors.npy").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extra", "arguments"),
     [

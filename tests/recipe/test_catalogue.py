@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,13 @@ from sentemb.recipe.load import read_tree, shipped_recipes
 RECIPES = sorted(shipped_recipes())
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# recipes of published sizes have the parts of the small ones, which run among the fast tests
+_PUBLISHED = re.compile(r"bert.*-(base|large)")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if _PUBLISHED.search(name) else name for name in RECIPES]
+)
 def test_recipe_checks_builds_and_trains_two_steps(name, on_tiny_model, tmp_path):
     tree, _ = read_tree(name)
     recipe = Recipe.load(name, on_tiny_model(tree))

@@ -144,7 +144,7 @@ def test_the_shares_of_two_devices_sum_to_the_whole(table_of, batch, copies):
     shares = []
     for row in (0, 1):
         mine = {
-            name: Tokens(**{key: rows[row : row + 1] for key, rows in vars(tokens).items()})
+            name: Tokens(**{key: rows[row : row + 1] for key, rows in vars(tokens).items() if rows is not None})
             for name, tokens in copies.items()
         }
         shares.append(term(table, replace(batch(anchor, positive, tokens=mine), local=slice(1 + row, 2 + row))))

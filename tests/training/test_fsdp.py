@@ -101,6 +101,7 @@ def test_killed_and_resumed_to_the_bit(
     assert sorted(scores(tmp_path / "run")) == [4, 8]
 
 
+@pytest.mark.slow
 def test_checkpoints_and_scores_are_those_of_one_device(
     still_bert: Path, pairs_file: Path, dev_file: Path, tmp_path: Path
 ) -> None:

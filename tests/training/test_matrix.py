@@ -84,7 +84,7 @@ def compare(
 
 
 @pytest.mark.parametrize("part", CATALOGUE, ids="-".join)
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_devices_share_one_batch(
     part: tuple[str, str], world: int, ranks: Any, expected: Any, still_bert: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
