@@ -21,7 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "list": ("list_", "the methods, terms, edits, views, companions and recipes there are"),
     "encode": ("encode", "texts to vectors (.npy or parquet)"),
     "quantize": ("quantize", "the eight-bit form of a model: faster on CPUs"),
-    "distill": ("distill", "a static model of an encoder: hundreds of times as fast, less able"),
+    "distill": ("distill", "a static model of an encoder: a hundred times as fast, less able"),
     "merge": ("merge", "one model of several that were trained from one checkpoint"),
     "push": ("push", "send a model with its card to the hub"),
     "eval": ("eval_", "score a model on STS, MTEB, retrieval and more; compare models"),
