@@ -29,7 +29,7 @@ BENCHMARKS = {
     "objectives": "every objective's share of a training step, beside plain InfoNCE",
     "memory": "peak memory and time of training steps, with chunks (GradCache) and without",
     "mine": "hard-negative mining: ours, sentence-transformers",
-    "serve": "embeddings over HTTP, one large client and sixteen small ones: beside encode",
+    "serve": "embeddings over HTTP, sixteen clients with many texts or one: beside encode",
     "large": "how a run starts on training data larger than memory: time and memory of every stage, by row",
     "mixture": "one model for search and similarity: single tasks, mixed rows, batches in turn, merged models",
     "data": "reading, and batches without duplicate texts: ours, sentence-transformers, datasets",
