@@ -28,6 +28,9 @@ from harness import machine, write_report
 from sentemb import Recipe, Run, build
 
 HERE = Path(__file__).resolve().parent
+SAID = """CPU time of everything right of the encoder, beside plain InfoNCE's; `of a step` is the difference over a whole step of the
+baseline. Methods with a momentum encoder (queues, neighbours) encode their keys once more: that is in it.
+"""
 
 
 class Work:
@@ -96,7 +99,7 @@ def main(arguments: list[str]) -> None:
             own = [*common, *(text.replace("{backbone}", options.backbone) for text in method.get("set", []))]
             rows.append(row(method["recipe"], Work(method["recipe"], own, Path(folder) / str(number), options.n), plain,
                             encoding, options.rounds))
-    lines = ["| recipe | ms | baseline, ms | of a step |", "|-|-:|-:|-:|"]
+    lines = [SAID, "| recipe | ms | baseline, ms | of a step |", "|-|-:|-:|-:|"]
     lines += [
         f"| {one['recipe']} | {one['ms']:.1f} | {one['baseline_ms']:.1f} | {100 * one['of_a_step']:+.1f} % |"
         for one in sorted(rows, key=lambda one: -one["of_a_step"])
