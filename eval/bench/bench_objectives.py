@@ -28,7 +28,8 @@ from harness import machine, write_report
 from sentemb import Recipe, Run, build
 
 HERE = Path(__file__).resolve().parent
-SAID = """CPU time of everything right of the encoder, beside plain InfoNCE's; `of a step` is the difference over a whole
+SAID = """\
+CPU time of everything right of the encoder, beside plain InfoNCE's; `of a step` is the difference over a whole
 step of the baseline. Methods with a momentum encoder (queues, neighbours) encode their keys once more: that is in it.
 """
 
