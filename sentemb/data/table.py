@@ -19,22 +19,14 @@ from sentemb.data.formats import MISSING, RecordBlock
 from sentemb.data.roles import kind_of, roles_of, text_of
 from sentemb.data.texts import Texts
 from sentemb.errors import DataError
-from sentemb.types import UNKNOWN
+from sentemb.types import UNKNOWN, RowFacts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class Table(RowFacts):
     """Text columns that share their rows, under their roles."""
 
     columns: Mapping[str, Sequence[str]]  # "anchor", "positive", "positive_2", "negative_1", … in this order
-    label: NDArray[np.int64] | None = None  # (rows,) class of the anchor
-    label_names: tuple[str, ...] = ()  # of the classes 0, 1, …, where the data have names for them
-    levels: NDArray[np.int64] | None = None  # (rows, l) its coarser classes, finest first
-    score: NDArray[np.float32] | None = None  # (rows,) graded similarity of anchor and positive
-    margin: NDArray[np.float32] | None = None  # (rows,) by how much the positive is to be preferred
-    weight: NDArray[np.float32] | None = None  # (rows,) how much the row counts
-    negative_scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text role -> (rows,), as score
-    grades: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text role -> (rows,) relevance
     prefixes: Mapping[str, str] = field(default_factory=dict)  # role -> the prompt or template of its texts
     source: str = ""  # for messages
     skipped: int = 0  # faulty rows that were left out, where that was asked for

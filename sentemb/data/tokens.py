@@ -96,9 +96,7 @@ def tokenise(table: Table, tokeniser: TextTokeniser) -> Examples:
         known = ", ".join(table.columns)
         raise DataError(f"{table.source}: prefixes for {', '.join(sorted(unknown))}; columns: {known}")
     return Examples(
-        ids=np.arange(len(table), dtype=np.int64), columns=_columns(table, tokeniser), label=table.label,
-        label_names=table.label_names, levels=table.levels, score=table.score, margin=table.margin,
-        weight=table.weight, negative_scores=table.negative_scores, grades=table.grades,
+        ids=np.arange(len(table), dtype=np.int64), columns=_columns(table, tokeniser), **table.facts()
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, MinLen
@@ -50,11 +50,9 @@ class TokenColumn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples:
-    """A data set, or a batch of it: tokenised columns that share their rows."""
+class RowFacts:
+    """What is known of a data set's rows beside their texts."""
 
-    ids: NDArray[np.int64]  # (rows,) position in the data set; equal ids are the same example
-    columns: Mapping[str, TokenColumn]  # "anchor", "positive", "negative_1", … in this order
     label: NDArray[np.int64] | None = None  # (rows,) class of the anchor
     label_names: tuple[str, ...] = ()  # of the classes 0, 1, …, where the data have names for them
     levels: NDArray[np.int64] | None = None  # (rows, l) its coarser classes, finest first
@@ -63,6 +61,18 @@ class Examples:
     weight: NDArray[np.float32] | None = None  # (rows,) how much the example counts
     negative_scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text column -> (rows,), as score
     grades: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # text column -> (rows,) its relevance
+
+    def facts(self) -> dict[str, Any]:
+        """All of it by name, to be passed on."""
+        return {one.name: getattr(self, one.name) for one in fields(RowFacts)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples(RowFacts):
+    """A data set, or a batch of it: tokenised columns that share their rows."""
+
+    ids: NDArray[np.int64]  # (rows,) position in the data set; equal ids are the same example
+    columns: Mapping[str, TokenColumn]  # "anchor", "positive", "negative_1", … in this order
     sources: Mapping[str, Examples] = field(default_factory=dict)  # of a mixture: its consecutive parts, by name
     # column -> its texts, without prefixes, where a part's needs say "texts"; batches have none
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -74,14 +84,7 @@ class Examples:
         return Examples(
             ids=self.ids[rows],
             columns={name: column.take(rows) for name, column in self.columns.items()},
-            label=None if self.label is None else self.label[rows],
-            label_names=self.label_names,
-            score=None if self.score is None else self.score[rows],
-            margin=None if self.margin is None else self.margin[rows],
-            weight=None if self.weight is None else self.weight[rows],
-            levels=None if self.levels is None else self.levels[rows],
-            negative_scores={name: score[rows] for name, score in self.negative_scores.items()},
-            grades={name: grade[rows] for name, grade in self.grades.items()},
+            **{name: _of_rows(value, rows) for name, value in self.facts().items()},
         )
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[str, Examples]:
@@ -90,6 +93,13 @@ class Examples:
             if part.ids[0] <= rows[0] <= part.ids[-1]:
                 return name, part.take(rows - part.ids[0])
         return "", self.take(rows)
+
+
+def _of_rows(value: Any, rows: NDArray[np.int64]) -> Any:
+    """The rows' part of an array or of several by name; whatever else it is holds for all rows."""
+    if isinstance(value, Mapping):
+        return {name: part[rows] for name, part in value.items()}
+    return value[rows] if isinstance(value, np.ndarray) else value
 
 
 @dataclass(frozen=True, kw_only=True)
