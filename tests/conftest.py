@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import signal
@@ -73,4 +74,15 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.random.set_rng_state(state)
     model.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_bert`` without dropout, which no two devices share and a further pass would draw from."""
+    folder = tmp_path_factory.mktemp("still") / "bert"
+    shutil.copytree(tiny_bert, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["hidden_dropout_prob"] = config["attention_probs_dropout_prob"] = 0.0
+    (folder / "config.json").write_text(json.dumps(config))
     return folder

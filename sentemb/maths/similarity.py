@@ -15,9 +15,7 @@ def pairwise(
     anchor: Float[Tensor, "n d"], candidate: Float[Tensor, "m d"], similarity: Similarity
 ) -> Float[Tensor, "n m"]:
     """Every anchor with every candidate, in float32 or better (cosines in bfloat16 have only two digits)."""
-    anchor, candidate = at_least_float32(anchor), at_least_float32(candidate)
-    if similarity == "cosine":
-        anchor, candidate = F.normalize(anchor, dim=-1), F.normalize(candidate, dim=-1)
+    anchor, candidate = _for(similarity, anchor), _for(similarity, candidate)
     # autocast would take the product back to half precision
     with torch.autocast(device_type=anchor.device.type, enabled=False):
         return anchor @ candidate.T
@@ -33,10 +31,13 @@ def paired(
     anchor: Float[Tensor, "n d"], other: Float[Tensor, "n d"], similarity: Similarity
 ) -> Float[Tensor, " n"]:
     """Every anchor with its own row of ``other``, in float32 or better."""
-    anchor, other = at_least_float32(anchor), at_least_float32(other)
-    if similarity == "cosine":
-        anchor, other = F.normalize(anchor, dim=-1), F.normalize(other, dim=-1)
-    return (anchor * other).sum(dim=-1)
+    return (_for(similarity, anchor) * _for(similarity, other)).sum(dim=-1)
+
+
+def _for(similarity: Similarity, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Rows whose inner products are the similarities."""
+    rows = at_least_float32(rows)
+    return F.normalize(rows, dim=-1) if similarity == "cosine" else rows
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -39,7 +39,13 @@ class Contrastive(Term):
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Refuse scores that are neither 0 nor 1."""
-        refuse_graded_scores(self, dataset)
+        for where, rows in self.sources_of(dataset).items():
+            if rows.score is not None and (is_other := (rows.score != 0) & (rows.score != 1)).any():
+                row = int(is_other.argmax())
+                raise DataError(
+                    f"term {self.name}: {where}row {row + 1} has the score {rows.score[row]:g}; scores must be 0 or 1. "
+                    "For graded scores use cosent or cosine_error"
+                )
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         distance, score = own_distances(table), graded_scores(self.name, batch)
@@ -50,14 +56,3 @@ class Contrastive(Term):
 def own_distances(table: PairScores) -> Float[Tensor, " n"]:
     """1 - similarity of every anchor and its own candidate."""
     return 1 - at_least_float32(table.sim).diagonal()
-
-
-def refuse_graded_scores(term: Term, dataset: Examples) -> None:
-    """Raise a DataError that names the first row whose score is neither 0 nor 1."""
-    for where, rows in term.sources_of(dataset).items():
-        if rows.score is not None and (is_other := (rows.score != 0) & (rows.score != 1)).any():
-            row = int(is_other.argmax())
-            raise DataError(
-                f"term {term.name}: {where}row {row + 1} has the score {rows.score[row]:g}; scores must be 0 or 1. For "
-                "graded scores use cosent or cosine_error"
-            )

@@ -65,9 +65,9 @@ class Denoise(Term):
     def footprint(self, *, hidden: int, vocabulary: int, texts: int, tokens: int) -> Footprint:
         """Decoder and head, what their layers keep for backward, and the logits with their softmax."""
         layer = 8 * hidden**2 + 2 * hidden * _FEED_FORWARD
-        kept = self.layers * (20 * hidden + 2 * _FEED_FORWARD + 2 * self.heads * tokens) + 3 * vocabulary
+        values = self.layers * (20 * hidden + 2 * _FEED_FORWARD + 2 * self.heads * tokens) + 3 * vocabulary
         return Footprint(parameters=self.layers * layer + hidden * (hidden + vocabulary),
-                         activation_bytes=4.0 * texts * tokens * kept)
+                         activation_bytes=4.0 * texts * tokens * values)
 
     def bind(self, build: Build) -> None:
         """Make the decoder, load the head, remember the embedding layer."""

@@ -72,14 +72,14 @@ class LabelWords(Term):
         """Find the words' tokens."""
         words = class_words(self.words, dataset, f"terms: {self.name}")
         tokens = [self._tokens(word) for word in words]
-        for place, ids in enumerate(tokens):
-            if ids in tokens[:place]:
+        for label, ids in enumerate(tokens):
+            if ids in tokens[:label]:
                 raise ModelError(f'terms: {self.name}: the tokenizer knows the words "{words[tokens.index(ids)]}" and '
-                                 f'"{words[place]}" alike; give each class a word of its own')
+                                 f'"{words[label]}" alike; give each class a word of its own')
         entries = np.unique(np.concatenate(tokens))
         share = np.zeros((len(words), len(entries)))
-        for place, ids in enumerate(tokens):
-            np.add.at(share[place], np.searchsorted(entries, ids), 1 / len(ids))
+        for label, ids in enumerate(tokens):
+            np.add.at(share[label], np.searchsorted(entries, ids), 1 / len(ids))
         assert self.head is not None
         weight = next(self.head.parameters())
         self.register_buffer("token", torch.from_numpy(entries).to(weight.device), persistent=False)
@@ -106,7 +106,7 @@ class LabelWords(Term):
     def _tokens(self, word: str) -> list[int]:
         assert self._tokenise is not None
         ids = self._tokenise([f" {word}"]).flat.astype(np.int64)  # behind a space, as inside a text
-        found: list[int] = ids[~np.isin(ids, self._special)].tolist()
-        if not found:
+        ordinary: list[int] = ids[~np.isin(ids, self._special)].tolist()
+        if not ordinary:
             raise ModelError(f'terms: {self.name}: the tokenizer knows nothing of the word "{word}"; give another one')
-        return found
+        return ordinary

@@ -17,7 +17,33 @@ from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores, Temperature
 
 
-class ListNet(Term):
+class GradedLists(Term):
+    """Base of the losses that compare P, the softmax of an anchor's similarities, with T, that of its grades."""
+
+    needs = frozenset({"grades"})
+
+    def __init__(self, *, temperature: Temperature = 0.05, grade_temperature: Positive = 0.5) -> None:
+        super().__init__()
+        self.temperature, self.grade_temperature = temperature, grade_temperature
+
+    def faults(self, recipe: Mapping[str, Any]) -> list[str]:
+        """No edit that puts grades into its table."""
+        if any(isinstance(edit, Given) and edit.name not in self.without for edit in recipe.get("edits", [Given()])):
+            return []
+        return ['reads the grades that the edit "given" puts into the table: add [[edits]] use = "given"']
+
+    def log_rows(
+        self, table: PairScores
+    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"], Bool[Tensor, "n m"]]:
+        """log P, log T and which pairs are live; 0 elsewhere."""
+        if table.grade is None:
+            raise RecipeError(f'{self.name}: the table has no grades; add [[edits]] use = "given"')
+        live = live_pairs(table)
+        log_p = masked_log_softmax(table_logits(table, self.temperature), live)
+        return log_p, masked_log_softmax(table.grade.to(log_p) / self.grade_temperature, live), live
+
+
+class ListNet(GradedLists):
     """Cross-entropy between the softmax of the grades and that of the similarities, over every anchor's row.
 
         P_i = softmax_j(s_ij / τ + w_ij),   T_i = softmax_j(y_ij / τ_g)
@@ -37,34 +63,6 @@ class ListNet(Term):
     Deviations: the list is the whole row of the table, as in SyCL's released code; a temperature for the grades.
     """
 
-    needs = frozenset({"grades"})
-
-    def __init__(self, *, temperature: Temperature = 0.05, grade_temperature: Positive = 0.5) -> None:
-        super().__init__()
-        self.temperature, self.grade_temperature = temperature, grade_temperature
-
-    def faults(self, recipe: Mapping[str, Any]) -> list[str]:
-        """No edit that puts grades into its table."""
-        return faults_of_grades(self, recipe)
-
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        log_p, log_t, live = graded_rows(self, table, self.temperature, self.grade_temperature)
+        log_p, log_t, live = self.log_rows(table)
         return -torch.where(live, log_t.exp() * log_p, 0.0).sum(dim=1).mean()
-
-
-def faults_of_grades(term: Term, recipe: Mapping[str, Any]) -> list[str]:
-    """What keeps grades from the table of a term."""
-    if any(isinstance(edit, Given) and edit.name not in term.without for edit in recipe.get("edits", [Given()])):
-        return []
-    return ['reads the grades that the edit "given" puts into the table: add [[edits]] use = "given"']
-
-
-def graded_rows(
-    term: Term, table: PairScores, temperature: float, grade_temperature: float
-) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"], Bool[Tensor, "n m"]]:
-    """log P, log T and which pairs are live; 0 elsewhere."""
-    if table.grade is None:
-        raise RecipeError(f'{term.name}: the table has no grades; add [[edits]] use = "given"')
-    live = live_pairs(table)
-    log_p = masked_log_softmax(table_logits(table, temperature), live)
-    return log_p, masked_log_softmax(table.grade.to(log_p) / grade_temperature, live), live

@@ -7,14 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.maths.softmax import mean_over
-from sentemb.parts import Positive
-from sentemb.terms.contrastive import own_distances, refuse_graded_scores
+from sentemb.terms.contrastive import Contrastive, own_distances
 from sentemb.terms.cosent import graded_scores
-from sentemb.terms.term import Term
-from sentemb.types import Batch, Examples, PairScores, Services
+from sentemb.types import Batch, PairScores
 
 
-class OnlineContrastive(Term):
+class OnlineContrastive(Contrastive):
     """``contrastive`` over the pairs that stand on the wrong side of a pair of the other kind.
 
         d_i = 1 - s_ii
@@ -31,16 +29,6 @@ class OnlineContrastive(Term):
     Source: sentence-transformers' ``OnlineContrastiveLoss``.
     Deviations: divided by n, so that the loss does not grow with the batch; the library sums.
     """
-
-    needs = frozenset({"scores"})
-
-    def __init__(self, *, margin: Positive = 0.5) -> None:
-        super().__init__()
-        self.margin = margin
-
-    def prepare(self, dataset: Examples, services: Services) -> None:
-        """Refuse scores that are neither 0 nor 1."""
-        refuse_graded_scores(self, dataset)
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         distance, together = own_distances(table), graded_scores(self.name, batch) == 1

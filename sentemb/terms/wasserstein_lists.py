@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.errors import RecipeError
-from sentemb.parts import Positive
-from sentemb.terms.list_net import faults_of_grades, graded_rows
-from sentemb.terms.term import Term
-from sentemb.types import Batch, PairScores, Temperature
+from sentemb.terms.list_net import GradedLists
+from sentemb.types import Batch, PairScores
 
 
-class WassersteinLists(Term):
+class WassersteinLists(GradedLists):
     """Squared 2-Wasserstein distance between the rows of P and the rows of T, each taken for samples of a Gaussian.
 
         P_i = softmax_j(s_ij / τ + w_ij),   T_i = softmax_j(y_ij / τ_g)
@@ -37,18 +33,8 @@ class WassersteinLists(Term):
         has a stable gradient, in place of eigenvalues of an m × m matrix with 1e-15 added; the grades' temperature.
     """
 
-    needs = frozenset({"grades"})
-
-    def __init__(self, *, temperature: Temperature = 0.05, grade_temperature: Positive = 0.5) -> None:
-        super().__init__()
-        self.temperature, self.grade_temperature = temperature, grade_temperature
-
-    def faults(self, recipe: Mapping[str, Any]) -> list[str]:
-        """No edit that puts grades into its table."""
-        return faults_of_grades(self, recipe)
-
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
-        log_p, log_t, live = graded_rows(self, table, self.temperature, self.grade_temperature)
+        log_p, log_t, live = self.log_rows(table)
         n = len(log_p)
         if n < 2:
             raise RecipeError(f"{self.name}: one example has no covariance; train with batches of two or more")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,17 +31,6 @@ LIMITS = {
     "syncse-minilm": (TRIPLETS, ["terms.1.weight=0.0"]),
     "promcse-sup-minilm": (TRIPLETS, ["encoder.adapters=[]", "terms.1.weight=0.0", "train.learning_rate=5e-5"]),
 }
-
-
-@pytest.fixture(scope="session")
-def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``tiny_bert`` without dropout, so that a further pass draws nothing."""
-    folder = tmp_path_factory.mktemp("still") / "bert"
-    shutil.copytree(tiny_bert, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["hidden_dropout_prob"] = config["attention_probs_dropout_prob"] = 0.0
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from sentemb import Encoder
 from sentemb.types import Batch, Build, PairScores, Rows, Vocabulary
 
 
@@ -77,3 +79,11 @@ def build_for() -> Callable[..., Build]:
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def build(tiny_bert: Path) -> Build:
+    """What parts of a recipe on the tiny model are bound with."""
+    encoder = Encoder.load(tiny_bert)
+    return Build(backbone=str(tiny_bert), width=32, vocabulary=encoder.vocabulary, encoder=encoder.module,
+                 load_encoder=lambda _: encoder.module, tokenise=encoder.tokeniser)

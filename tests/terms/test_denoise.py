@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from token_batches import IDS, MASK, token_batch
 from torch.nn.functional import layer_norm
 
-from sentemb import Encoder, Recipe
+from sentemb import Recipe
 from sentemb.errors import ModelError, RecipeError
 from sentemb.terms import Denoise
 from sentemb.types import Build, Tokens
 
 VALUES = {"layers": 2, "heads": 2, "dropout": 0.5}
-
-
-@pytest.fixture(scope="module")
-def build(tiny_bert: Path) -> Build:
-    encoder = Encoder.load(tiny_bert)
-    return Build(backbone=str(tiny_bert), width=32, vocabulary=encoder.vocabulary, encoder=encoder.module,
-                 load_encoder=lambda _: encoder.module)
 
 
 @pytest.fixture

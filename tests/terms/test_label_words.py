@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from sentemb import Encoder, Recipe
+from sentemb import Recipe
 from sentemb.data import Table
 from sentemb.errors import DataError, ModelError, RecipeError
 from sentemb.recipe.needs import class_faults
@@ -26,13 +25,6 @@ def unasked(*_: object) -> None:
 
 
 SERVICES = Services(embed=unasked, nearest=unasked, decode=unasked, say=unasked)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def build(tiny_bert: Path) -> Build:
-    encoder = Encoder.load(tiny_bert)
-    return Build(backbone=str(tiny_bert), width=32, vocabulary=encoder.vocabulary, encoder=encoder.module,
-                 load_encoder=lambda _: encoder.module, tokenise=encoder.tokeniser)
 
 
 def examples(label: list[int] = LABEL, names: tuple[str, ...] = ()) -> Examples:

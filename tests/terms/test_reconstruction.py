@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from token_batches import IDS, MASK, token_batch
 
-from sentemb import Encoder
 from sentemb.errors import ModelError
 from sentemb.terms import Reconstruction
 from sentemb.types import Build
-
-
-@pytest.fixture(scope="module")
-def build(tiny_bert: Path) -> Build:
-    encoder = Encoder.load(tiny_bert)
-    return Build(backbone=str(tiny_bert), width=32, vocabulary=encoder.vocabulary, encoder=encoder.module,
-                 load_encoder=lambda _: encoder.module)
 
 
 @pytest.fixture

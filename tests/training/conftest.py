@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,17 +15,6 @@ WORDS = (
     "the a an of and to in is was for on with as by at from man woman dog cat child runs eats plays music guitar red "
     "blue green big small river house song film book year world team game school people found made called"
 ).split()
-
-
-@pytest.fixture(scope="session")
-def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``tiny_bert`` without dropout, which no two devices share."""
-    folder = tmp_path_factory.mktemp("still") / "bert"
-    shutil.copytree(tiny_bert, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["hidden_dropout_prob"] = config["attention_probs_dropout_prob"] = 0.0
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 @pytest.fixture(scope="session")
