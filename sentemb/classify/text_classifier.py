@@ -69,8 +69,8 @@ class TextClassifier:
             raise DataError(f"{len(texts):,} texts and {len(labels):,} labels; every text needs one")
         names, targets, counts = np.unique(np.asarray(labels, dtype=str), return_inverse=True, return_counts=True)
         if len(names) < 2:
-            found = f"only the label {str(names[0])!r}" if len(names) else "no examples"
-            raise DataError(f"{found}; at least two labels are needed")
+            too_few = f"only the label {str(names[0])!r}" if len(names) else "no examples"
+            raise DataError(f"{too_few}; at least two labels are needed")
         if counts.min() < method.least:
             rare = str(names[int(counts.argmin())])
             use = room("classifiers").name_of(type(method))
@@ -105,8 +105,8 @@ class TextClassifier:
             if hit.metadata.get("label") in (None, ""):
                 raise DataError(f"{index.folder}: the document with id {hit.id!r} has no label; give it one with "
                                 "sentemb index upsert (columns id, text, label), or delete it")
-        found = {str(hit.metadata["label"]) for hits in lists for hit in hits}
-        labels = sorted({*self.labels, *found})  # examples of new labels may have been added
+        neighbour_labels = {str(hit.metadata["label"]) for hits in lists for hit in hits}
+        labels = sorted({*self.labels, *neighbour_labels})  # examples of new labels may have been added
         number = {label: position for position, label in enumerate(labels)}
         targets = np.full((len(lists), self.method.k), -1, dtype=np.int64)
         scores = np.zeros(targets.shape, dtype=np.float32)

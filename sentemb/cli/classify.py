@@ -80,8 +80,8 @@ def predict(
     texts = [text for path in data for text in iter_texts(path, text_column, split=split)]
     if not texts:
         raise DataError(f"{', '.join(data)}: no texts")
-    found = loaded.predict(texts)
-    rows = zip(texts, found.labels, found.probabilities.tolist(), strict=True)
+    predictions = loaded.predict(texts)
+    rows = zip(texts, predictions.labels, predictions.probabilities.tolist(), strict=True)
     objects = ({"text": text, "label": label, "probability": round(share, 6)} for text, label, share in rows)
     lines = "".join(dumps(one, ensure_ascii=False) + "\n" for one in objects)
     if output is None:

@@ -141,8 +141,8 @@ def sync(
     with _changing(Path(index), wait, precision) as opened:
         before = None
         while True:
-            now = changed_at(sources)
-            if now != before:
+            now = changed_at(sources) if watch is not None else None
+            if watch is None or now != before:
                 with documents_of(sources, split, text_field, id_field, skip_faulty, files) as (documents, skipped):
                     done = asdict(opened.sync(documents, skipped=skipped))
                 typer.echo(f"{index}: " + ", ".join(f"{count:,} {what}" for what, count in done.items()))

@@ -54,6 +54,7 @@ def search(
     """Find documents by meaning, by words, or by both."""
     from sentemb.errors import SearchError
     from sentemb.search import SearchIndex
+    from sentemb.search.query.best import RERANKED
     from sentemb.search.query.expansion import Feedback
 
     settings = settings_of(set_ or (), {"effort": int, "mapped": bool, "verify": bool})
@@ -85,7 +86,7 @@ def search(
         score = load_cross_encoder(rerank)
 
     def answer(texts: list[str]) -> Iterable[tuple[str, list[Hit]]]:
-        count = k if score is None else 5 * k
+        count = k if score is None else RERANKED * k
         if words:
             lists = opened.by_words(texts, count, where=where, expand=feedback)
         elif hybrid:

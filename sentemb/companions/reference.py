@@ -117,9 +117,9 @@ class Reference(FrozenEncoder):
         device = self.hashes.device
         if self.vectors is None:
             services.say(f"{self.name}: encoding {len(known):,} distinct texts")
-            vectors = services.embed(self.encoder, [texts[place] for place in first])
+            vectors = services.embed(self.encoder, [texts[row] for row in first])
         elif self.vectors.endswith(".parquet"):
-            vectors = vectors_of_texts(self.vectors, [texts[place] for place in first])
+            vectors = vectors_of_texts(self.vectors, [texts[row] for row in first])
         else:
             vectors = self._rows_of_file(columns, len(dataset))[first]
         vectors = self._checked(vectors)

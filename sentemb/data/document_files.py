@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sentemb.data.faults import Faults
 from sentemb.data.sources import Record
-from sentemb.errors import DataError, first_line, needs_extra
+from sentemb.errors import DataError, MissingExtra, first_line, needs_extra
 
 _HEADING = re.compile(r"^#\s+(.+?)\s*#*$", re.MULTILINE)
 _EMPTY_LINES = re.compile(r"\n\s*\n+")
@@ -37,9 +37,9 @@ def iter_files(path: str | Path, *, skipped: Faults | None = None) -> Iterator[R
             title, text = READERS[file.suffix.lower()](file)
             if not text.strip():
                 raise DataError("no text in it")
+        except MissingExtra:
+            raise
         except Exception as error:  # the libraries raise whatever a broken file makes them raise
-            if not isinstance(error, (DataError, OSError, ValueError)) and error.__class__.__module__ == "builtins":
-                raise
             if skipped is None:
                 raise DataError(f"{file}: {first_line(error)}; correct it, or leave out faulty ones") from None
             skipped.add(str(file), 1, first_line(error))

@@ -35,8 +35,8 @@ class Template:
         """The template that a prompt is; raises ``ValueError`` where its ``{text}`` is missing or is there twice."""
         before, _, after = prompt.partition(TEXT)
         if (TEXT not in prompt and MASK in prompt) or TEXT in after:
-            found = "none" if TEXT not in prompt else str(prompt.count(TEXT))
-            raise ValueError(f"the template '{prompt}' must have one {TEXT}, where the text stands; it has {found}")
+            count = "none" if TEXT not in prompt else str(prompt.count(TEXT))
+            raise ValueError(f"the template '{prompt}' must have one {TEXT}, where the text stands; it has {count}")
         return cls(before=before, after=after)
 
     @property
@@ -73,9 +73,9 @@ def require_one_mask(prompt: str | None) -> None:
     """Raise ``ValueError`` unless a prompt has exactly one mask token, as the pooling ``mask`` needs."""
     masks = 0 if prompt is None else Template.read(prompt).masks
     if masks != 1:
-        found = "there is none" if prompt is None else f"'{prompt}' has {masks or 'none'}"
+        fault = "there is none" if prompt is None else f"'{prompt}' has {masks or 'none'}"
         raise ValueError(f"must be a template with one {MASK}, whose vector the pooling \"mask\" reads, as in 'This "
-                         f"sentence : \"{TEXT}\" means {MASK} .'; {found}")
+                         f"sentence : \"{TEXT}\" means {MASK} .'; {fault}")
 
 
 def _templates(prompts: Sequence[str]) -> tuple[str, ...]:
@@ -86,20 +86,20 @@ def _templates(prompts: Sequence[str]) -> tuple[str, ...]:
     return tuple(prompts)
 
 
-def class_words(words: Sequence[str], examples: Examples | Table, place: str) -> list[str]:
+def class_words(words: Sequence[str], examples: Examples | Table, where: str) -> list[str]:
     """A word for each class: those given, or the classes' names in the data, underscores read as spaces.
 
     Raises: DataError where there are neither, or fewer than classes.
     """
-    found = list(words) or [name.replace("_", " ") for name in examples.label_names]
-    if not found:
-        raise DataError(f'{place}: the labels are numbers; give words = ["…", …], one for each class in order, or name '
+    chosen = list(words) or [name.replace("_", " ") for name in examples.label_names]
+    if not chosen:
+        raise DataError(f'{where}: the labels are numbers; give words = ["…", …], one for each class in order, or name '
                         "the column that has the classes' names as label")
     most = int(examples.label.max(initial=UNKNOWN)) if examples.label is not None else UNKNOWN
-    if most >= len(found):
-        raise DataError(f"{place}: words has {len(found)}, but the data have the label {most}; give one for each "
+    if most >= len(chosen):
+        raise DataError(f"{where}: words has {len(chosen)}, but the data have the label {most}; give one for each "
                         "class, labels counted from 0")
-    return found
+    return chosen
 
 
 Words = Annotated[Sequence[str], AfterValidator(tuple)]  # of classes, as a setting

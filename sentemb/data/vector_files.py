@@ -133,12 +133,12 @@ def vectors_of_texts(path: str | Path, texts: Sequence[str]) -> Vectors:
 
     Raises: DataError where a text has none.
     """
-    place = {text: number for number, text in enumerate(texts)}
+    row_of = {text: number for number, text in enumerate(texts)}
     out, has_vector = np.empty((len(texts), 0), dtype=np.float32), np.zeros(len(texts), dtype=bool)
     for block, vectors in read_parquet(path):
         if not out.shape[1]:
             out = np.empty((len(texts), vectors.shape[1]), dtype=np.float32)
-        places = np.array([place.get(text.strip(), -1) if text else -1 for text in block], dtype=np.int64)
+        places = np.array([row_of.get(text.strip(), -1) if text else -1 for text in block], dtype=np.int64)
         out[places[places >= 0]] = vectors[places >= 0]
         has_vector[places[places >= 0]] = True
     if not has_vector.all():

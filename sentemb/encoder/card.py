@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sentemb.data.sources import HUB_ID
 from sentemb.encoder.source import PACKAGE
 
 if TYPE_CHECKING:
     from sentemb.encoder.encoder import Encoder
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CREATED_BY = "sentence-transformers"  # the hub's name of the layout
 
 
@@ -30,7 +29,7 @@ def card_of(
         sections: title -> text, below the use.
         facts: further entries of the hub's table (license, language, datasets, model-index, …).
     """
-    is_on_hub = bool(_HUB_ID.fullmatch(encoder.source)) and not Path(encoder.source).exists()
+    is_on_hub = bool(HUB_ID.fullmatch(encoder.source)) and not Path(encoder.source).exists()
     base = encoder.source if is_on_hub or encoder.source.startswith(PACKAGE) else Path(encoder.source).name
     table: dict[str, Any] = {
         "library_name": _CREATED_BY, "pipeline_tag": "sentence-similarity",

@@ -134,8 +134,8 @@ class CrossEncoder:
     @property
     def device(self) -> torch.device:
         """Where the model lies."""
-        found: torch.device = next(self.model.parameters()).device
-        return found
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     def tokenise(self, pairs: Sequence[tuple[str, str]]) -> PairTokens:
         """Token ids; a pair that is too long loses tokens of its longer text first."""

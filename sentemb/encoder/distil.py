@@ -41,7 +41,7 @@ def lone_tokens(tokeniser: Tokeniser) -> TokenColumn:
     fast = Tokenizer.from_str(tokeniser.backend_json)
     fast.no_truncation()
     whole, bare = fast.encode("a").ids, fast.encode("a", add_special_tokens=False).ids
-    first = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
+    first = next(start for start in range(len(whole)) if whole[start : start + len(bare)] == bare)
     before, after = whole[:first], whole[first + len(bare) :]
     names = {number: fast.id_to_token(number) for number in range(fast.get_vocab_size())}
     special = tokeniser.vocabulary.special

@@ -65,14 +65,13 @@ class Filled(Maker):
                 for sentence in sentences for share in self.shares
             ]
             fitting = [pair for pair in hidden if fill.reads(pair[1])]
-            left_out["texts that are longer than the model reads, or have a mask"] += len(hidden) - len(fitting)
+            if len(fitting) < len(hidden):
+                left_out["texts that are longer than the model reads, or have a mask"] += len(hidden) - len(fitting)
             for (sentence, _), positive in zip(fitting, fill([words for _, words in fitting]), strict=True):
                 if positive.lower() == sentence.lower():
                     left_out["texts that were filled with their own words"] += 1
                 else:
                     yield {"anchor": sentence, "positive": positive}
-        for reason in [reason for reason, count in left_out.items() if not count]:
-            del left_out[reason]
 
 
 def hide(

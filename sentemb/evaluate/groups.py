@@ -33,7 +33,7 @@ def overlap(first: Sequence[str], second: Sequence[str]) -> Values:
 def quarters(values: Values) -> list[str]:
     """The quarter of every value; equal values are in one quarter, so the four need not be equally large."""
     bounds = np.quantile(values, [0.25, 0.5, 0.75])
-    return [_QUARTERS[place] for place in np.searchsorted(bounds, values)]
+    return [_QUARTERS[quarter] for quarter in np.searchsorted(bounds, values)]
 
 
 def scores_by_group(groups: Sequence[str], by: str, score: Callable[[NDArray[np.bool_]], float]) -> dict[str, float]:

@@ -142,8 +142,8 @@ class WordOverlap:
         shares = np.zeros(negatives.shape)
         for anchor, (rows, positive) in enumerate(zip(negatives.tolist(), positives.tolist(), strict=True)):
             known = self._words(positive)
-            for place, row in enumerate(rows):
+            for column, row in enumerate(rows):
                 words = self._words(row)
                 whole = sum(self._idf[word] for word in words)
-                shares[anchor, place] = sum(self._idf[word] for word in words & known) / whole if whole else 0.0
+                shares[anchor, column] = sum(self._idf[word] for word in words & known) / whole if whole else 0.0
         return shares

@@ -95,8 +95,8 @@ def _training(recipe: Recipe, run: Path) -> str:
     file = run / "result.json"
     if file.is_file():
         result = json.loads(file.read_text(encoding="utf-8"))
-        place = f" on {facts['gpu']}" if facts.get("gpu") else ""
-        lines.append(f"{result['steps']:,} steps of {recipe.train.batch_size} in {result['seconds']:,.0f} s{place}, "
+        gpu = f" on {facts['gpu']}" if facts.get("gpu") else ""
+        lines.append(f"{result['steps']:,} steps of {recipe.train.batch_size} in {result['seconds']:,.0f} s{gpu}, "
                      f"seed {recipe.train.seed}.")  # fmt: skip
         if result.get("best_score") is not None:
             lines.append(f"Best dev score {result['best_score']:.4g} at step {result['best_step']:,}, which is the "
@@ -136,4 +136,4 @@ def _sources(recipe: Recipe) -> str:
         source = describe(type(part)).source
         if source and source.rstrip(".") != "none":
             lines.append(f"* `{type(part).__name__}` ({place}): {source}")
-    return "\n".join(dict.fromkeys(lines)) or "The parts of this recipe are sentemb's own."
+    return "\n".join(lines) or "The parts of this recipe are sentemb's own."

@@ -16,6 +16,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic_core import to_json
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -92,16 +93,16 @@ class _Web:
 
     def routes(self) -> list[Route]:
         """Every route; those without a key are what a browser or a load balancer asks first."""
-        kept = [
+        behind_key = [
             ("POST", "/v1/embeddings", self.embeddings), ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{name:path}", self.model), ("POST", "/v1/rerank", self.rerank),
             ("POST", "/search", self.search), ("GET", "/indexes", self.indexes), ("GET", "/documents", self.document),
             ("GET", "/map", self.map), ("GET", "/metrics", self.metrics),
         ]  # fmt: skip
-        open_ = [("GET", "/health", self.health), ("GET", "/", self.page), ("GET", "/page/{name}", self.page)]
+        for_all = [("GET", "/health", self.health), ("GET", "/", self.page), ("GET", "/page/{name}", self.page)]
         return [
-            Route(path, self._answering(path, handler, is_open=(method, path, handler) in open_), methods=[method])
-            for method, path, handler in [*kept, *open_]
+            Route(path, self._answering(path, handler, is_open=is_open), methods=[method])
+            for entries, is_open in ((behind_key, False), (for_all, True)) for method, path, handler in entries
         ]
 
     @asynccontextmanager
@@ -178,15 +179,15 @@ class _Web:
     # ------------------------------------------------------------------------------------------------- handlers
     async def embeddings(self, request: Request) -> Response:
         """OpenAI's embeddings."""
-        asked = parse(EmbeddingsRequest, await self._body(request))
-        name, model = named(self.service.models, asked.model, "model")
-        inputs = inputs_of(asked.input, self.service.limits.inputs)
+        body = parse(EmbeddingsRequest, await self._body(request))
+        name, model = named(self.service.models, body.model, "model")
+        inputs = inputs_of(body.input, self.service.limits.inputs)
         done = await model.embed(
-            inputs, prompt_name=asked.prompt_name, dimensions=asked.dimensions, truncate=asked.truncate
+            inputs, prompt_name=body.prompt_name, dimensions=body.dimensions, truncate=body.truncate
         )
         self.tokens.labels(name).inc(done.tokens)
         self.cut.labels(name).inc(done.cut)
-        values: Any = done.vectors.tolist() if asked.encoding_format == "float" else map(_base64, done.vectors)
+        values: Any = done.vectors.tolist() if body.encoding_format == "float" else map(_base64, done.vectors)
         return _json({
             "object": "list", "model": name,
             "data": [{"object": "embedding", "index": i, "embedding": value} for i, value in enumerate(values)],
@@ -205,17 +206,17 @@ class _Web:
 
     async def rerank(self, request: Request) -> Response:
         """Order documents by their relevance to a query."""
-        asked = parse(RerankRequest, await self._body(request))
-        name, _ = named(self.service.rerankers, asked.model, "model")
-        texts, most = texts_of(asked.documents), self.service.limits.inputs
-        if not texts or not asked.query.strip():
+        body = parse(RerankRequest, await self._body(request))
+        name, _ = named(self.service.rerankers, body.model, "model")
+        texts, most = texts_of(body.documents), self.service.limits.inputs
+        if not texts or not body.query.strip():
             raise Refusal(422, f"{'query' if texts else 'documents'} is empty")
         if len(texts) > most:
             raise Refusal(413, f"documents has {len(texts):,} entries; at most {most:,}", param="documents")
-        scores = await self.service.rerank(name, asked.query, texts)
-        order = sorted(range(len(texts)), key=lambda place: -scores[place])[: asked.top_n]
+        scores = await self.service.rerank(name, [(body.query, text) for text in texts])
+        order = sorted(range(len(texts)), key=lambda place: -scores[place])[: body.top_n]
         results: list[dict[str, Any]] = [{"index": place, "relevance_score": scores[place]} for place in order]
-        if asked.return_documents:
+        if body.return_documents:
             results = [{**result, "document": {"text": texts[result["index"]]}} for result in results]
         return _json({"model": name, "results": results})
 
@@ -227,7 +228,7 @@ class _Web:
         """The indexes, with the fields that a page can filter by."""
         described = []
         for name, index in self.service.indexes.items():
-            fields = await asyncio.to_thread(fields_of, index)
+            fields = await run_in_threadpool(fields_of, index)
             described.append({"name": name, **asdict(index.stats()), "fields": fields})
         return _json({"indexes": described, "rerankers": [*self.service.rerankers]})
 
@@ -235,10 +236,10 @@ class _Web:
         """One document, whole."""
         _, index = named(self.service.indexes, request.query_params.get("index"), "index")
         name = request.query_params.get("id", "")
-        found = await asyncio.to_thread(index.get, [name])
-        if not found:
+        documents = await run_in_threadpool(index.get, [name])
+        if not documents:
             raise Refusal(404, f"no document with id {name!r}", param="id")
-        return _json(next(iter(found.values())))
+        return _json(next(iter(documents.values())))
 
     async def map(self, request: Request) -> Response:
         """The documents on a plane."""
@@ -260,11 +261,12 @@ class _Web:
 
     async def page(self, request: Request) -> Response:
         """The search page; all of it comes from here."""
-        found = _PAGE.get(request.path_params.get("name", ""))
-        if found is None:
+        name = request.path_params.get("name", "")
+        if name not in _PAGE:
             raise Refusal(404, "no such page")
-        content = (files("sentemb.serve") / "page" / found[0]).read_bytes()
-        return Response(content, media_type=found[1], headers=_SAFE)
+        file, media_type = _PAGE[name]
+        content = (files("sentemb.serve") / "page" / file).read_bytes()
+        return Response(content, media_type=media_type, headers=_SAFE)
 
 
 def _base64(vector: np.ndarray[Any, Any]) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.maths.principal import principal_axes
 from sentemb.search import SearchIndex
-from sentemb.search.store.documents import Document
 from sentemb.search.store.generation import Generation
 from sentemb.types import Vectors
 
@@ -34,21 +34,22 @@ class Landscape:
         """Project the vectors of at most 5,000 documents, evenly chosen. Deterministic."""
         positions = _live(generation, _POINTS)
         vectors = generation.vectors_at(positions)
-        mean = vectors.mean(axis=0) if len(vectors) else np.zeros(generation.dimension, dtype=np.float32)
-        plane = _plane(vectors - mean)
+        mean, axes = vectors.sum(axis=0) / max(1, len(vectors)), np.eye(generation.dimension, 2, dtype=np.float32)
+        if len(vectors) and generation.dimension > 1:
+            axes = principal_axes(vectors, 2, centred=True)
         documents = generation.documents_of(positions.tolist())
         points = [
             {"id": document.id, "x": x, "y": y, "text": (document.text or "")[:_TEXT], "metadata": document.metadata}
             for document, (x, y) in zip(
-                (documents[place] for place in positions.tolist()), ((vectors - mean) @ plane).tolist(), strict=True
+                map(documents.__getitem__, positions.tolist()), ((vectors - mean) @ axes).tolist(), strict=True
             )
         ]
-        return cls(generation=generation.manifest.generation, mean=mean, axes=plane, points=points)
+        return cls(generation=generation.manifest.generation, mean=mean, axes=axes, points=points)
 
     def place_of(self, vector: Vectors) -> list[float]:
         """Where a query vector (d,) lies."""
-        place: list[float] = ((vector - self.mean) @ self.axes).tolist()
-        return place
+        coordinates: list[float] = ((vector - self.mean) @ self.axes).tolist()
+        return coordinates
 
 
 def fields_of(index: SearchIndex) -> list[dict[str, Any]]:
@@ -59,19 +60,8 @@ def fields_of(index: SearchIndex) -> list[dict[str, Any]]:
     generation = index.generation
     documents = generation.documents_of(_live(generation, _ROWS).tolist()).values()
     names = dict.fromkeys(name for document in documents for name in document.metadata)
-    described = (_field(name, [_value(document, name) for document in documents]) for name in names)
+    described = (_field(name, [document.metadata.get(name) for document in documents]) for name in names)
     return [field for field in described if field is not None]
-
-
-def _plane(centred: Vectors) -> Vectors:
-    """The two directions (d, 2) along which the rows differ most."""
-    if len(centred) < 3 or centred.shape[1] < 2:
-        return np.eye(centred.shape[1], 2, dtype=np.float32)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    plane = axes[:, :-3:-1]
-    signs = np.sign(plane[np.abs(plane).argmax(axis=0), [0, 1]])  # an eigenvector's sign is any
-    directions: Vectors = (plane * signs).astype(np.float32)
-    return directions
 
 
 def _field(name: str, values: Sequence[Any]) -> dict[str, Any] | None:
@@ -85,10 +75,6 @@ def _field(name: str, values: Sequence[Any]) -> dict[str, Any] | None:
     if kinds and kinds <= {int, float}:
         return {"name": name, "kind": "number", "least": min(present), "most": max(present)}
     return None
-
-
-def _value(document: Document, name: str) -> Any:
-    return document.metadata.get(name)
 
 
 def _live(generation: Generation, most: int) -> NDArray[np.int64]:

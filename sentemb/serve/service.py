@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from sentemb.encoder import Encoder
 from sentemb.errors import SentembError
 from sentemb.search import Hit, SearchIndex
-from sentemb.search.query.best import Reranker
+from sentemb.search.query.best import RERANKED, Reranker, in_order_of, pairs_of
 from sentemb.search.query.explanation import why_nothing
 from sentemb.search.store.manifest import read
 from sentemb.serve.batching import Batcher, Overloaded
@@ -46,16 +45,15 @@ class Service:
         self.limits = limits or Limits()
         self.indexes = dict(indexes or {})
         self.models = {name: ServedModel(encoder, self.limits) for name, encoder in (models or {}).items()}
-        self._scores = dict(rerankers or {})
+        self.rerankers = {
+            name: Batcher(score, waiting_cost=self.limits.waiting_tokens) for name, score in (rerankers or {}).items()
+        }
         self._maps: dict[str, Landscape] = {}
         self._searching = 0
 
     async def start(self) -> None:
         """Inside the event loop: share encoders between indexes and models."""
         loop = asyncio.get_running_loop()
-        self.rerankers = {
-            name: Batcher(score, waiting_cost=self.limits.waiting_tokens) for name, score in self._scores.items()
-        }
         for index in self.indexes.values():
             model = index.manifest.model
             if model is None or not model.digest:
@@ -85,10 +83,10 @@ class Service:
                 _log.warning("%s: not refreshed: %s", name, error)
         return moved
 
-    async def rerank(self, name: str, query: str, texts: Sequence[str]) -> list[float]:
-        """Scores of the texts for the query."""
-        costs = [(len(query) + len(text)) // _LETTERS_A_TOKEN + 1 for text in texts]
-        return [float(score) for score in await self.rerankers[name]([(query, text) for text in texts], costs)]
+    async def rerank(self, name: str, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Scores of (query, text) pairs."""
+        costs = [(len(query) + len(text)) // _LETTERS_A_TOKEN + 1 for query, text in pairs]
+        return [float(score) for score in await self.rerankers[name](pairs, costs)]
 
     async def search(self, request: SearchRequest) -> dict[str, Any]:
         """Answer a search; raises Refusal, Overloaded or a SearchError about the request."""
@@ -102,9 +100,8 @@ class Service:
         with self._turn():
             hits = await run_in_threadpool(_ask, index, request, question)
             if request.rerank is not None and hits:
-                scores = await self.rerank(request.rerank, request.query or "", [hit.text or "" for hit in hits])
-                ranked = sorted(zip(scores, hits, strict=True), key=lambda pair: -pair[0])
-                hits = [replace(hit, score=score) for score, hit in ranked[: request.k]]
+                scores = await self.rerank(request.rerank, pairs_of(request.query or "", hits))
+                hits = in_order_of(scores, hits, request.k)
             ms = round(1000 * (time.perf_counter() - start), 1)
             answer: dict[str, Any] = {"index": name, "ms": ms, "hits": hits}
             if not hits and request.where:
@@ -135,8 +132,8 @@ class Service:
 
 
 def _ask(index: SearchIndex, request: SearchRequest, question: str) -> list[Hit]:
-    """In a thread: the hits of one request (five times as many as asked for where a re-ranker picks among them)."""
-    where, k = request.where, request.k * (5 if request.rerank else 1)
+    """In a thread: the hits of one request, more than asked for where a re-ranker picks among them."""
+    where, k = request.where, request.k * (RERANKED if request.rerank else 1)
     if question == "more_like":
         assert request.more_like is not None
         return index.similar_to([request.more_like], k, where=where)[0]
@@ -165,6 +162,8 @@ def _vectors(index: SearchIndex, request: SearchRequest, question: str) -> Vecto
 
 def _refreshed(index: SearchIndex) -> bool:
     newest, model = read(index.folder), index.manifest.model
+    if newest == index.manifest:
+        return False
     if newest.model is not None and model is not None and newest.model.digest != model.digest:
         raise Refusal(409, f"{index.folder}: was built again by another model; start the server again to serve it")
     return index.refresh()

@@ -65,11 +65,12 @@ class SearchRequest(BaseModel):
 
     def question(self) -> str:
         """Which field asks; raises Refusal where not exactly one does."""
-        asked = [name for name in ("query", "vector", "like", "more_like") if getattr(self, name) is not None]
-        if len(asked) != 1:
-            found = " and ".join(asked) or "none of them"
-            raise Refusal(422, f"give one of query, vector, like, more_like; found {found}")
-        name = asked[0]
+        given = [name for name in ("query", "vector", "like", "more_like") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise Refusal(
+                422, f"give one of query, vector, like, more_like; found {' and '.join(given) or 'none of them'}"
+            )
+        name = given[0]
         if self.unlike and name != "like":
             raise Refusal(422, "unlike says what results of like should not be like; give like as well", param="unlike")
         if name != "query" and (self.by != "meaning" or self.rerank):

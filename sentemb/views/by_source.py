@@ -35,8 +35,8 @@ class BySource(ViewMaker):
     def of(self, source: str) -> ViewMaker:
         """The maker of this source."""
         if source not in self.makers:
-            found = f'the source "{source}"' if source else "data without named sources"
-            raise DataError(f"views (by_source): makers names {', '.join(self.makers)}, and not {found}")
+            absent = f'the source "{source}"' if source else "data without named sources"
+            raise DataError(f"views (by_source): makers names {', '.join(self.makers)}, and not {absent}")
         return self.makers[source].of(source)
 
     def makes(self, columns: Collection[str]) -> tuple[str, ...]:

@@ -115,10 +115,10 @@ class Prompted(ViewMaker):
 
     def _solved(self, table: Table, tokeniser: TextTokeniser) -> dict[str, TokenColumn]:
         """Every example in each of the templates, the word of its class at the mask."""
-        label, place = table.label, f"{table.source}: views: prompted: demonstrations"
+        label, where = table.label, f"{table.source}: views: prompted: demonstrations"
         if label is None or len(label) < 2 or UNKNOWN in label:
-            raise DataError(f"{place} need two rows, and the class of every row")
-        words = class_words(self.words, table, place)
+            raise DataError(f"{where} need two rows, and the class of every row")
+        words = class_words(self.words, table, where)
         rows_of = [np.flatnonzero(label == number) for number in range(len(words))]
         columns = {}
         for i, template in enumerate(self.templates, 1):
@@ -187,6 +187,6 @@ def joined_rows(
     merged = concatenate(columns).take(np.arange(len(columns) * n).reshape(len(columns), n).T.ravel())
     offsets = merged.offsets[:: len(columns)]
     lengths = np.diff(offsets)
-    place = np.arange(len(merged.flat)) - np.repeat(offsets[:-1], lengths)
-    return TokenColumn(flat=merged.flat[place < longest], text=first.text,
+    number = np.arange(len(merged.flat)) - np.repeat(offsets[:-1], lengths)
+    return TokenColumn(flat=merged.flat[number < longest], text=first.text,
                        offsets=np.concatenate([[0], np.cumsum(np.minimum(lengths, longest))]))

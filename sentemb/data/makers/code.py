@@ -84,13 +84,13 @@ class Code(Maker):
 def source_without_docstring(node: Function, lines: list[str]) -> str | None:
     """A function's lines, decorators and docstring left out; None where nothing else is in it."""
     start, first = node.lineno - 1, node.body[0]
-    kept = lines[start : node.end_lineno]
+    body = lines[start : node.end_lineno]
     if ast.get_docstring(node) is not None:
         if len(node.body) == 1 or first.lineno == node.lineno or first.end_lineno == node.body[1].lineno:
             return None
         assert first.end_lineno is not None
-        kept = lines[start : first.lineno - 1] + lines[first.end_lineno : node.end_lineno]
-    source = dedent("\n".join(kept))
+        body = lines[start : first.lineno - 1] + lines[first.end_lineno : node.end_lineno]
+    source = dedent("\n".join(body))
     try:
         ast.parse(source)
     except SyntaxError:  # a text over several lines that begins left of the function

@@ -70,11 +70,11 @@ class Demonstrations(Task):
         gold = of[len(train) :]
         right = {name: np.zeros((len(test), self.k), dtype=bool) for name in ("nearest", "")}
         for row, both in enumerate(retrieved(vectors, of, train, test, self.k)):
-            for found, ids in zip(right.values(), both, strict=True):
-                found[row, : len(ids)] = of[ids] == gold[row]
+            for is_right, ids in zip(right.values(), both, strict=True):
+                is_right[row, : len(ids)] = of[ids] == gold[row]
         metrics = {
-            f"{name} coverage@{k}".strip(): 100 * float(found[:, :k].any(axis=1).mean())
-            for name, found in right.items() for k in sorted({1, 2, 4, self.k} & set(range(1, self.k + 1)))
+            f"{name} coverage@{k}".strip(): 100 * float(is_right[:, :k].any(axis=1).mean())
+            for name, is_right in right.items() for k in sorted({1, 2, 4, self.k} & set(range(1, self.k + 1)))
         }  # fmt: skip
         counts = np.bincount(of[: len(train)], minlength=len(labels))
         chance = [1 - comb(len(train) - int(count), self.k) / comb(len(train), self.k) for count in counts[gold]]

@@ -14,6 +14,7 @@ from sentemb.search.store.generation import Generation, Hit
 from sentemb.search.store.searching import check_k
 from sentemb.types import Hits
 
+RERANKED = 5  # times as many hits as are asked for are read by a re-ranker
 Reranker = Callable[[list[tuple[str, str]]], Any]  # (query, text) pairs to one score each
 
 
@@ -26,12 +27,12 @@ def best_documents(generation: Generation, ask: Callable[[int], Hits], k: int) -
     if generation.manifest.passages is None:
         return generation.hits(ask(k))
     check_k(k)
-    rows, asked = generation.manifest.rows, 4 * k
+    count = 4 * k
     while True:
-        lists = [first_of_each(hits)[:k] for hits in generation.hits(ask(asked))]
-        if asked >= rows or all(len(hits) == k for hits in lists):
+        lists = [first_of_each(hits)[:k] for hits in generation.hits(ask(count))]
+        if count >= generation.manifest.rows or all(len(hits) == k for hits in lists):
             return lists
-        asked *= 4
+        count *= 4
 
 
 def first_of_each(hits: Sequence[Hit]) -> list[Hit]:
@@ -56,13 +57,18 @@ def covering(
     return lists
 
 
-def reranked(query: str, hits: Sequence[Hit], score: Reranker, k: int | None) -> list[Hit]:
-    """The k best hits in the order of another model's scores, which they then carry."""
-    texts = [hit.text or "" for hit in hits]
-    if not texts:
-        return []
-    values = np.asarray(score([(query, text) for text in texts]), dtype=np.float32).reshape(-1)
-    if len(values) != len(texts) or not np.isfinite(values).all():
-        raise SearchError(f"the re-ranker gave {len(values)} scores for {len(texts)} documents, or not finite ones")
+def pairs_of(query: str, hits: Sequence[Hit]) -> list[tuple[str, str]]:
+    """What a re-ranker scores."""
+    return [(query, hit.text or "") for hit in hits]
+
+
+def in_order_of(scores: Any, hits: Sequence[Hit], k: int | None) -> list[Hit]:
+    """The k best hits in the order of another model's scores, which they then carry.
+
+    Raises: SearchError: not one finite score a hit.
+    """
+    values = np.asarray(scores, dtype=np.float32).reshape(-1)
+    if len(values) != len(hits) or not np.isfinite(values).all():
+        raise SearchError(f"the re-ranker gave {len(values)} scores for {len(hits)} documents, or not finite ones")
     order = np.argsort(-values, kind="stable")[:k]
     return [replace(hits[i], score=float(values[i])) for i in order.tolist()]

@@ -9,7 +9,7 @@ import numpy as np
 
 from sentemb.errors import SearchError, did_you_mean
 from sentemb.maths.neighbours import merged, nothing, ordered, without_own
-from sentemb.search.query.best import Reranker, best_documents, covering, first_of_each, reranked
+from sentemb.search.query.best import Reranker, best_documents, covering, first_of_each, in_order_of, pairs_of
 from sentemb.search.query.diversity import marginal
 from sentemb.search.query.expansion import Feedback
 from sentemb.search.query.expression import Where, condition
@@ -195,8 +195,8 @@ class Searcher:
         counts = [sum(part.ids.shape[1] for part in hits) for hits in parts]
         if max(counts, default=0) > most:
             raise SearchError(f"{max(counts):,} documents are within {threshold}, more than {most:,}: raise the bar")
-        found = [generation.hits(merged(hits, count, metric))[0] for hits, count in zip(parts, counts, strict=True)]
-        return [first_of_each(hits) for hits in found] if generation.manifest.passages else found
+        lists = [generation.hits(merged(hits, count, metric))[0] for hits, count in zip(parts, counts, strict=True)]
+        return [first_of_each(hits) for hits in lists] if generation.manifest.passages else lists
 
     def combined(
         self, like: Queries, unlike: Queries | None = None, k: int = 10, *, where: Where = None, pool: int = 1000
@@ -253,7 +253,7 @@ class Searcher:
 
     def rerank(self, query: str, hits: Sequence[Hit], score: Reranker, k: int | None = None) -> list[Hit]:
         """The hits in the order of another model's scores (a cross-encoder's ``predict``), which they then carry."""
-        return reranked(query, hits, score, k)
+        return in_order_of(score(pairs_of(query, hits)), hits, k) if hits else []
 
     def vectors_of_texts(self, texts: Sequence[str]) -> Vectors:
         """Query vectors of texts, (texts, dimension)."""

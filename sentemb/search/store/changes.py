@@ -43,10 +43,10 @@ class Change:
         """Mark documents as deleted; gives how many were live."""
         ids, deleted = list(ids), set[Id]()
         for number, segment in enumerate(self.segments):
-            found = segment.rows_of(ids)
-            if found:
-                self.segments[number] = segment.without([row for _, row in found])
-                deleted.update(name for name, _ in found)
+            matches = segment.rows_of(ids)
+            if matches:
+                self.segments[number] = segment.without([row for _, row in matches])
+                deleted.update(name for name, _ in matches)
         return len(deleted)
 
     def refuse_known(self, ids: Sequence[Id], advice: str) -> None:

@@ -137,7 +137,7 @@ class Generation:
         """Live documents by id, whole; absent ones are left out."""
         positions = self._places_of(ids)
         rows = self.documents_of(chain.from_iterable(positions.values()))
-        documents = {name: [rows[place] for place in places] for name, places in positions.items()}
+        documents = {name: [rows[position] for position in places] for name, places in positions.items()}
         return {name: put_together(one) if self.manifest.passages else one[0] for name, one in documents.items()}
 
     def _places_of(self, ids: Sequence[Id]) -> dict[Id, list[int]]:
@@ -167,7 +167,7 @@ class Generation:
         """Results with their documents; of an index of passages, a document for every passage."""
         documents = self.documents_of(found.ids[found.ids >= 0].ravel().tolist())
         if self.manifest.passages:
-            documents = {place: document_of(row) for place, row in documents.items()}
+            documents = {position: document_of(row) for position, row in documents.items()}
 
         def hit(document: Document, score: float) -> Hit:
             assert document.id is not None  # every one that is kept has an id

@@ -12,14 +12,13 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, islice, pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from sentemb.data.templates import Template
 from sentemb.errors import DataError, SearchError
-from sentemb.search.store.documents import PASSAGE, Document, Row
+from sentemb.search.store.documents import PASSAGE, Document, Row, json_of
 from sentemb.search.store.manifest import Passages
-from sentemb.search.store.segment import BLOCK
 from sentemb.types import Embedder
 
 # where a text may be cut, the best places first: at a Markdown heading, between paragraphs, behind a sentence
@@ -56,8 +55,8 @@ class Splitter:
             return [(0, len(text))]
         # tokens before which a text may be cut, by how good a place it is
         places = [
-            sorted({bisect_left(starts, match.end()) for match in place.finditer(text)} - {0, size})
-            for place in _PLACES
+            sorted({bisect_left(starts, match.end()) for match in pattern.finditer(text)} - {0, size})
+            for pattern in _PLACES
         ]
         spans: list[tuple[int, int]] = []
         begin = 0
@@ -85,23 +84,19 @@ class Splitter:
     @staticmethod
     def _first(places: Sequence[Sequence[int]], least: int, most: int) -> int:
         """The first place of any kind in least … most - 1; ``least`` where there is none."""
-        found = [cuts[number] for cuts in places if (number := bisect_left(cuts, least)) < len(cuts)]
-        return min((cut for cut in found if cut < most), default=least)
+        first = [cuts[number] for cuts in places if (number := bisect_left(cuts, least)) < len(cuts)]
+        return min((cut for cut in first if cut < most), default=least)
 
     def rows(self, documents: Iterable[Row]) -> Iterator[Row]:
         """The passages of documents as rows."""
-        documents = iter(documents)
-        while block := list(islice(documents, BLOCK)):
-            for name, text, metadata in block:
-                assert text is not None  # vectors that are given have no passages
-                fields: dict[str, Any] = json.loads(metadata) if metadata else {}
-                if PASSAGE in fields:
-                    raise DataError(f'document {name!r}: its field "{PASSAGE}" is needed for its passages; rename it')
-                for number, (start, end) in enumerate(self.spans(text)):
-                    fields[PASSAGE] = {"of": name, "number": number, "start": start, "end": end}
-                    yield f"{name}#{number}", text[start:end], json.dumps(
-                        fields, ensure_ascii=False, separators=(",", ":")
-                    )
+        for name, text, metadata in documents:
+            assert text is not None  # vectors that are given have no passages
+            fields: dict[str, Any] = json.loads(metadata) if metadata else {}
+            if PASSAGE in fields:
+                raise DataError(f'document {name!r}: its field "{PASSAGE}" is needed for its passages; rename it')
+            for number, (start, end) in enumerate(self.spans(text)):
+                fields[PASSAGE] = {"of": name, "number": number, "start": start, "end": end}
+                yield f"{name}#{number}", text[start:end], json_of(fields, name)
 
 
 def splitter(rule: Passages, encoder: Embedder, prompt: str) -> Splitter:

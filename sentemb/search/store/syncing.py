@@ -67,5 +67,5 @@ class Wanted:
 
 def _as_kept(document: Document) -> dict[str, Any]:
     """Metadata as they come back from the index, which keeps them as JSON."""
-    kept: dict[str, Any] = json.loads(json_of(document.metadata, document.id or "") or "{}")
-    return kept
+    metadata: dict[str, Any] = json.loads(json_of(document.metadata, document.id or "") or "{}")
+    return metadata

@@ -2,7 +2,7 @@
 // The search page of `sentemb serve`. It talks to its own server alone, and puts texts into the page as text.
 
 const at = (id) => document.getElementById(id);
-const state = { indexes: [], liked: [], unliked: [], asked: 0, points: [], hits: new Set(), place: null };
+const state = { indexes: [], liked: [], unliked: [], questions: 0, points: [], hits: new Set(), place: null };
 const view = { x: 0, y: 0, scale: 1 }; // centre of the map in the documents' coordinates, and pixels a unit
 const COLOURS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#44bb99", "#9970ab", "#888888"];
 
@@ -72,7 +72,7 @@ function filter() {
 
 // ------------------------------------------------------------------------------------------------- search
 async function search() {
-  const query = at("query").value.trim(), number = ++state.asked;
+  const query = at("query").value.trim(), number = ++state.questions;
   const hasExamples = state.liked.length > 0;
   if (!query && !hasExamples) {
     show([], "Write what you look for.");
@@ -89,11 +89,11 @@ async function search() {
   }
   try {
     const answer = await call("search", request);
-    if (number !== state.asked) return; // a newer question was asked meanwhile
+    if (number !== state.questions) return; // a newer question was asked meanwhile
     state.place = answer.place ?? null;
     show(answer.hits, answer.hits.length ? `${answer.hits.length} results in ${answer.ms} ms` : answer.reason ?? "Nothing found.");
   } catch (error) {
-    if (number === state.asked) show([], error.message, true);
+    if (number === state.questions) show([], error.message, true);
   }
 }
 
@@ -142,10 +142,10 @@ function showExamples() {
 
 async function open(id) {
   try {
-    const found = await call(`documents?index=${encodeURIComponent(at("index").value)}&id=${encodeURIComponent(id)}`);
-    at("document-id").textContent = found.id;
-    at("document-text").textContent = found.text ?? "(no text is kept)";
-    at("document-metadata").replaceChildren(...Object.entries(found.metadata).flatMap(([name, value]) => [
+    const entry = await call(`documents?index=${encodeURIComponent(at("index").value)}&id=${encodeURIComponent(id)}`);
+    at("document-id").textContent = entry.id;
+    at("document-text").textContent = entry.text ?? "(no text is kept)";
+    at("document-metadata").replaceChildren(...Object.entries(entry.metadata).flatMap(([name, value]) => [
       element("dt", name), element("dd", typeof value === "string" ? value : JSON.stringify(value)),
     ]));
     at("document").showModal();
@@ -176,16 +176,16 @@ function whole() {
 }
 
 function colouring() {
-  const field = at("colour").value;
-  const found = current()?.fields.find((one) => one.name === field);
-  if (!found) return { of: () => COLOURS[0], entries: [] };
-  if (found.kind === "number") {
-    const [least, most] = [found.least, found.most];
+  const name = at("colour").value;
+  const field = current()?.fields.find((one) => one.name === name);
+  if (!field) return { of: () => COLOURS[0], entries: [] };
+  if (field.kind === "number") {
+    const [least, most] = [field.least, field.most];
     const of = (value) => `hsl(${Math.round(240 * (1 - (value - least) / (most - least || 1)))} 70% 50%)`;
-    return { of: (point) => (typeof point.metadata[field] === "number" ? of(point.metadata[field]) : "#888888"), entries: [[least, of(least)], [most, of(most)]] };
+    return { of: (point) => (typeof point.metadata[name] === "number" ? of(point.metadata[name]) : "#888888"), entries: [[least, of(least)], [most, of(most)]] };
   }
-  const colours = new Map(found.values.map((value, number) => [value, COLOURS[Math.min(number, COLOURS.length - 1)]]));
-  return { of: (point) => colours.get(point.metadata[field]) ?? "#888888", entries: [...colours] };
+  const colours = new Map(field.values.map((value, number) => [value, COLOURS[Math.min(number, COLOURS.length - 1)]]));
+  return { of: (point) => colours.get(point.metadata[name]) ?? "#888888", entries: [...colours] };
 }
 
 function draw() {
@@ -328,16 +328,16 @@ async function start() {
   });
   listenToMap();
   try {
-    const found = await call("indexes");
-    state.indexes = found.indexes;
-    at("index").append(...found.indexes.map((index) => element("option", index.name, { value: index.name })));
-    at("rerank").append(...found.rerankers.map((name) => element("option", name, { value: name })));
-    at("rerank-label").hidden = found.rerankers.length === 0;
-    const asked = new URLSearchParams(location.search);
-    at("query").value = asked.get("q") ?? "";
-    if (asked.has("index")) at("index").value = asked.get("index");
-    if (asked.has("colour")) setTimeout(() => { at("colour").value = asked.get("colour"); draw(); });
-    if (found.indexes.length) choose();
+    const described = await call("indexes");
+    state.indexes = described.indexes;
+    at("index").append(...described.indexes.map((index) => element("option", index.name, { value: index.name })));
+    at("rerank").append(...described.rerankers.map((name) => element("option", name, { value: name })));
+    at("rerank-label").hidden = described.rerankers.length === 0;
+    const parameters = new URLSearchParams(location.search);
+    at("query").value = parameters.get("q") ?? "";
+    if (parameters.has("index")) at("index").value = parameters.get("index");
+    if (parameters.has("colour")) setTimeout(() => { at("colour").value = parameters.get("colour"); draw(); });
+    if (described.indexes.length) choose();
     else show([], "This server has no index; it answers at /v1/embeddings.");
   } catch (error) {
     show([], error.message, true);
