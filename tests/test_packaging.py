@@ -18,7 +18,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 DISTRIBUTIONS = {
     "faiss": "faiss-cpu", "sklearn": "scikit-learn", "pytrec_eval": "pytrec-eval-terrier", "tomli_w": "tomli-w",
     "sentence_transformers": "sentence-transformers", "Stemmer": "pystemmer",
-    "bs4": "beautifulsoup4", "docx": "python-docx",
+    "bs4": "beautifulsoup4", "docx": "python-docx", "haystack": "haystack-ai", "llama_index": "llama-index-core",
 }  # fmt: skip
 BROUGHT_BY_OTHERS = {"IPython", "pydantic_core"}  # by the notebook that runs sentemb; by pydantic
 NOT_INSTALLED = {"wandb", "mlflow"}
@@ -78,7 +78,8 @@ FILES = sorted((ROOT / "sentemb").rglob("*.py"))
 BEHIND = {
     "sentemb/evaluate/mteb/encoder.py": {"mteb"}, "sentemb/evaluate/mteb/run.py": {"mteb"},
     "sentemb/serve/app.py": {"starlette", "prometheus_client"}, "sentemb/serve/running.py": {"starlette", "uvicorn"},
-    "sentemb/serve/service.py": {"starlette"}, "sentemb/serve/models.py": {"starlette"},
+    "sentemb/integrations/mcp.py": {"starlette"}, "sentemb/serve/service.py": {"starlette"},
+    "sentemb/serve/models.py": {"starlette"},
     "sentemb/training/monitor.py": {"matplotlib"}, "sentemb/encoder/ray_engine.py": {"pyarrow"},
 }  # fmt: skip
 

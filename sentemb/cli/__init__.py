@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "index": ("index", "build and change a search index"),
     "search": ("search", "query an index, once or interactively"),
     "serve": ("serve", "models and indexes over HTTP: OpenAI's embeddings, search and its page"),
+    "mcp": ("mcp", "an index as tools of an agent (MCP): search and get"),
     "mine": ("mine", "hard negatives for training data"),
     "classify": ("classify", "texts to labels from few examples: fit, predict, score"),
     "rerank": ("rerank", "train and score cross-encoders, which order what a search found"),

@@ -84,3 +84,18 @@ def settings_of(entries: Iterable[str], known: Mapping[str, Any]) -> dict[str, A
     if faults:
         raise PartError("--set", faults)
     return checked
+
+
+def named_paths(entries: list[str] | None) -> list[tuple[str, str]]:
+    """(name, path) of NAME=PATH, or of PATH, whose last part is its name."""
+    from sentemb.errors import SentembError
+
+    pairs = []
+    for entry in entries or ():
+        name, is_named, path = entry.partition("=")
+        pairs.append((name, path) if is_named else (entry.rstrip("/").rsplit("/", 1)[-1], entry))
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SentembError(f'two of them are called "{twice}"; give other names with NAME=…')
+    return pairs

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sentemb.cli.options import Precision, settings_of
+from sentemb.cli.options import Precision, named_paths, settings_of
 
 app = typer.Typer(add_completion=False)
 
@@ -58,9 +58,11 @@ def serve(
         raise SentembError(f"{api_key_file}: is empty; write the key into it")
     is_local = host in ("127.0.0.1", "localhost", "::1")
     service = Service(
-        models={name: Encoder.load(path, precision=precision) for name, path in _named(models)},
-        indexes={name: SearchIndex.open(path, precision=precision, mapped=mapped) for name, path in _named(indexes)},
-        rerankers={name: load_cross_encoder(path) for name, path in _named(rerankers)}, limits=Limits(**settings),
+        models={name: Encoder.load(path, precision=precision) for name, path in named_paths(models)},
+        indexes={
+            name: SearchIndex.open(path, precision=precision, mapped=mapped) for name, path in named_paths(indexes)
+        },
+        rerankers={name: load_cross_encoder(path) for name, path in named_paths(rerankers)}, limits=Limits(**settings),
     )
     served = application(
         service, api_key=key, origins=allow_origin or (), refresh_s=refresh_s,
@@ -71,18 +73,3 @@ def serve(
     typer.echo(f"http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C ends)", err=True)
     serve(served, host=host, port=port)
     typer.echo("stopped; everything that was taken on is answered", err=True)
-
-
-def _named(entries: list[str] | None) -> list[tuple[str, str]]:
-    """(name, path) of NAME=PATH, or of PATH, whose last part is its name."""
-    from sentemb.errors import SentembError
-
-    pairs = []
-    for entry in entries or ():
-        name, is_named, path = entry.partition("=")
-        pairs.append((name, path) if is_named else (entry.rstrip("/").rsplit("/", 1)[-1], entry))
-    names = [name for name, _ in pairs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise SentembError(f'two of them are called "{twice}"; give other names with NAME=…')
-    return pairs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -12,6 +12,7 @@ import numpy as np
 from sentemb.data.faults import Faults
 from sentemb.errors import SearchError
 from sentemb.maths.neighbours import Metric
+from sentemb.search.query.expression import Where, condition
 from sentemb.search.query.searcher import Searcher
 from sentemb.search.store import changes
 from sentemb.search.store.build import Spread, build
@@ -176,6 +177,10 @@ class SearchIndex(Searcher):
     def get(self, ids: Sequence[Id]) -> dict[Id, Document]:
         """Documents by id; absent ones are left out."""
         return self.generation.get(ids)
+
+    def documents(self, where: Where = None) -> Iterator[Document]:
+        """The documents that a filter finds, whole, in the order of the index; None: all."""
+        return self.generation.documents_where(condition(where))
 
     def vectors_of_fields(self, queries: Sequence[Mapping[str, str]]) -> Vectors:
         """Query vectors (queries, dimension) of queries that have fields themselves, weighted as the documents' are.

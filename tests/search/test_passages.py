@@ -125,6 +125,11 @@ def test_more_results_than_there_are_documents_gives_all(index):
     assert len(index.search("cat", 50)) == 12
 
 
+def test_documents_of_a_filter_are_whole(index):
+    wanted = {one["id"]: one["text"] for one in documents() if one["even"]}
+    assert {one.id: one.text for one in index.documents("even = true")} == wanted
+
+
 def test_get_gives_whole_documents(index):
     for document in documents():
         found = index.get([document["id"]])[document["id"]]

@@ -40,6 +40,19 @@ def test_hybrid_honours_filters_and_deletions(index: SearchIndex) -> None:
     assert 0 not in [hit.id for hit in index.hybrid(["red cat"], 6)[0]]
 
 
+def test_hybrid_takes_vectors_of_elsewhere(index: SearchIndex) -> None:
+    given = index.vectors_of_texts(["old house"])
+    assert index.hybrid(["cat"], 6, vectors=given) != index.hybrid(["cat"], 6)
+    assert index.hybrid(["old house"], 6, vectors=given) == index.hybrid(["old house"], 6)
+
+
+def test_documents_of_a_filter_are_live_and_in_order(index: SearchIndex) -> None:
+    index.delete([2])
+    index.upsert([Document(0, "red cow", {"n": 9})])
+    assert [one.id for one in index.documents()] == [1, 3, 4, 5, 0]
+    assert [one.text for one in index.documents("n > 3")] == ["old house", "red red cat", "red cow"]
+
+
 def test_words_alone(index: SearchIndex) -> None:
     assert [hit.text for hit in index.by_words(["house"])[0]] == ["old house"]
     assert [hit.id for hit in index.by_words(["red cat"], 2, where="n != 5")[0]] == [0, 1]

@@ -103,17 +103,19 @@ class Searcher:
         return best_documents(generation, lambda n: self._by_words(generation, queries, n, condition(where), expand), k)
 
     def hybrid(
-        self, queries: Sequence[str], k: int = 10, *, where: Where = None, pool: int = 100, expand: Expand = None
+        self, queries: Sequence[str], k: int = 10, *, where: Where = None, pool: int = 100, expand: Expand = None,
+        vectors: Vectors | None = None,
     ) -> list[list[Hit]]:
         """Search by meaning and by words, fused by reciprocal ranks, whose scores the hits carry.
 
         Args:
             pool: results of either that are fused.
             expand: widen either search by its own first results.
+            vectors: of the queries, raw; None: their texts are encoded.
         """
         check_k(k)
         generation, filter_ = self.generation, condition(where)
-        vectors = self._expanded(generation, self._vectors(queries), filter_, expand)
+        vectors = self._expanded(generation, self._vectors(queries if vectors is None else vectors), filter_, expand)
 
         def fused(n: int) -> Hits:
             meaning = search(generation, vectors, max(pool, n), condition=filter_)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sentemb.errors import SearchError
 from sentemb.search.store import manifest as manifests
-from sentemb.search.store.documents import Document, Id, is_id
+from sentemb.search.store.documents import Condition, Document, Id, is_id
 from sentemb.search.store.embedding import VectorRule
 from sentemb.search.store.manifest import Manifest, Passages, Tuned, damaged
 from sentemb.search.store.passages import document_of, put_together
@@ -139,6 +139,19 @@ class Generation:
         rows = self.documents_of(chain.from_iterable(positions.values()))
         documents = {name: [rows[position] for position in places] for name, places in positions.items()}
         return {name: put_together(one) if self.manifest.passages else one[0] for name, one in documents.items()}
+
+    def documents_where(self, condition: Condition | None) -> Iterator[Document]:
+        """Live documents that satisfy a condition, whole."""
+        for segment in self.segments:
+            allowed = segment.allowed(condition)
+            rows = np.arange(segment.rows) if allowed is None else np.flatnonzero(allowed)
+            parts = (rows[start : start + BLOCK].tolist() for start in range(0, len(rows), BLOCK))
+            rows_of_parts = (document for part in parts for document in segment.documents.fetch(part).values())
+            if self.manifest.passages is None:
+                yield from rows_of_parts
+            else:
+                names = dict.fromkeys(document_of(row).id for row in rows_of_parts)
+                yield from self.get([name for name in names if name is not None]).values()
 
     def _places_of(self, ids: Sequence[Id]) -> dict[Id, list[int]]:
         check_ids(ids)

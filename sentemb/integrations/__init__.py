@@ -1,0 +1,1 @@
+"""sentemb's models and indexes in other libraries: one file a library, which is imported by its own name."""

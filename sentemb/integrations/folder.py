@@ -1,0 +1,104 @@
+"""A search index that another library fills bit by bit: its first documents make it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sentemb.errors import SearchError
+from sentemb.search import Document, SearchIndex
+from sentemb.search.store.disk import on_disk
+from sentemb.search.store.embedding import encode, prompts_of
+from sentemb.search.vectors.kind import Vectors
+from sentemb.types import Embedder
+
+WAIT_S = 60.0  # for another process that is writing
+NO_MODEL = "has no model that could encode texts; give one, or vectors"
+
+
+class IndexFolder:
+    """The index in a folder, if there is one yet.
+
+    Args:
+        index: an opened index, or a folder, whose index is opened where there is one; None: a temporary folder, which
+            is removed with this object.
+        encoder: encodes documents and queries; None: the model that the index was built with, or none: whoever uses
+            the folder then gives vectors.
+    """
+
+    def __init__(self, index: SearchIndex | str | Path | None = None, encoder: Embedder | None = None) -> None:
+        self.index: SearchIndex | None = None
+        self._encoder, self._lock = encoder, threading.Lock()
+        if isinstance(index, SearchIndex):
+            self.path, self.index = index.folder, index
+            if encoder is not None:
+                index.use(encoder)
+            return
+        self.path = Path(tempfile.mkdtemp(prefix="sentemb-index-") if index is None else index)
+        if index is None:
+            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        elif on_disk(self.path) is not None:
+            self.index = SearchIndex.open(self.path, encoder=encoder, wait_s=WAIT_S)
+
+    def __len__(self) -> int:
+        return 0 if self.index is None else len(self.index)
+
+    def encoded(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of documents' texts, with the prompt of the index's documents."""
+        encoder, model = self._encoder, None if self.index is None else self.index.manifest.model
+        if encoder is None:
+            if self.index is None or model is None:
+                raise SearchError(f"{self.path}: {NO_MODEL}")
+            encoder = self.index.encoder
+        prompt = prompts_of(encoder, None, None)[1] if model is None else model.document_prompt
+        return encode(encoder, texts, prompt)
+
+    def put(self, documents: Sequence[Document], vectors: Vectors | None = None) -> None:
+        """Add documents, replacing those of the same ids, of several with one id the last; all, durably, or none.
+
+        Args:
+            vectors: of the documents; None: their texts are encoded.
+        """
+        last = {str(document.id): row for row, document in enumerate(documents)}
+        rows = list(last.values())
+        documents = [documents[row] for row in rows]
+        if not documents:
+            return
+        if vectors is not None:
+            vectors = np.asarray(vectors, dtype=np.float32)[rows]
+        elif self.index is not None and self.index.manifest.model is None:
+            vectors = self.encoded([document.text or "" for document in documents])  # the index knows no prompt
+        with self._lock:
+            if self.index is None and on_disk(self.path) is None:
+                if vectors is None and self._encoder is None:
+                    raise SearchError(f"{self.path}: {NO_MODEL}")
+                self.index = SearchIndex.build(
+                    self.path, documents, encoder=None if vectors is not None else self._encoder, vectors=vectors,
+                    wait_s=WAIT_S,
+                )
+                if self._encoder is not None:
+                    self.index.use(self._encoder)  # for texts that come without a vector
+                return
+            if self.index is None:  # another process made it meanwhile
+                self.index = SearchIndex.open(self.path, encoder=self._encoder, wait_s=WAIT_S)
+            self.index.upsert(documents, vectors=vectors)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete documents, durably; gives how many there were."""
+        with self._lock:
+            return 0 if self.index is None else self.index.delete(ids)
+
+    def documents(self, ids: Sequence[str]) -> list[Document]:
+        """The documents with these ids, in this order; absent ones are left out."""
+        documents = {} if self.index is None else self.index.get(list(ids))
+        return [documents[name] for name in ids if name in documents]
+
+    def matching(self, where: str | None) -> Iterator[Document]:
+        """The documents that a filter finds, in the order in which they were added."""
+        return iter(()) if self.index is None else self.index.documents(where)
