@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from sentemb.data.data_source import DataSource
     from sentemb.edits.edit import Edit
     from sentemb.encoder import Encoder
+    from sentemb.encoder.convert import convert
     from sentemb.encoder.cross_encoder import CrossEncoder
     from sentemb.encoder.distil import distil
+    from sentemb.encoder.export import export
     from sentemb.encoder.merging import merge
     from sentemb.encoder.poolings import Pooling
     from sentemb.errors import SentembError
@@ -40,8 +42,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "classify": "TextClassifier", "companions.companion": "Companion", "data.data_source": "DataSource",
-    "edits.edit": "Edit", "encoder": "Encoder",
-    "encoder.distil": "distil", "encoder.merging": "merge",
+    "edits.edit": "Edit", "encoder": "Encoder", "encoder.convert": "convert",
+    "encoder.distil": "distil", "encoder.export": "export", "encoder.merging": "merge",
     "encoder.cross_encoder": "CrossEncoder", "encoder.poolings": "Pooling", "errors": "SentembError",
     "evaluate.evaluation": "evaluate_model", "evaluate.task": "Task", "maths.table": "score_table",
     "mining.run": "mine", "parts": "Part", "recipe.check": "check", "recipe.recipe": "EncoderSettings Recipe",
@@ -53,10 +55,8 @@ _HOMES = {
 __all__ = [
     "Callback", "Companion", "CrossEncoder", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Pooling",
     "Recipe", "RerankSettings", "Run", "SearchIndex", "SentembError", "Task", "Term", "TextClassifier", "TrainSettings",
-    "VectorIndex", "ViewCopy", "ViewMaker", "__version__", "build", "check", "distil", "evaluate_model",
-    "merge", "mine",
-    "score_table",
-    "train", "train_reranker",
+    "VectorIndex", "ViewCopy", "ViewMaker", "__version__", "build", "check", "convert", "distil", "evaluate_model",
+    "export", "merge", "mine", "score_table", "train", "train_reranker",
 ]  # fmt: skip
 
 

@@ -23,6 +23,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "quantize": ("quantize", "the eight-bit form of a model: faster on CPUs"),
     "distill": ("distill", "a static model of an encoder: a hundred times as fast, less able"),
     "merge": ("merge", "one model of several that were trained from one checkpoint"),
+    "convert": ("convert", "pickled weights (.bin) to safetensors, without running their code"),
+    "export": ("export", "a model as one graph for ONNX Runtime or OpenVINO"),
     "push": ("push", "send a model with its card to the hub"),
     "eval": ("eval_", "score a model on STS, MTEB, retrieval and more; compare models"),
     "data": ("data", "fetch and verify evaluation data, make training data"),

@@ -51,6 +51,9 @@ def array_of(path: Path | None) -> Any:
 
 
 def changed_at(sources: list[str]) -> dict[str, tuple[int, int]]:
-    """Size and time of every file."""
-    paths = [file for source in sources for file in (Path(source), *Path(source).rglob("*")) if file.is_file()]
+    """Size and time of every file, also of databases that are queried."""
+    from sentemb.data.databases import Query
+
+    named = [query.path if (query := Query.read(source)) else Path(source) for source in sources]
+    paths = [file for source in named for file in (source, *source.rglob("*")) if file.is_file()]
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}

@@ -38,7 +38,7 @@ def build(
     context: typer.Context,
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the index")],
     data: Annotated[list[str] | None, typer.Argument(
-        metavar="DATA…", help="files, data sets, or - for standard input")] = None,
+        metavar="DATA…", help='files, data sets, "FILE.db: SELECT …", - for standard input')] = None,
     model: Model = DEFAULT_MODEL,
     vectors: VectorFile = None,
     kind: Annotated[str, typer.Option(help="auto, a kind (sentemb list kinds) such as hnsw or hnsw:m=16, or a FAISS "

@@ -18,7 +18,8 @@ RecipeName = Annotated[str, typer.Argument(
 Model = Annotated[str, typer.Option("--model", "-m", help="the encoder: a folder, hub id, or package:NAME/FOLDER")]
 Data = Annotated[list[str], typer.Argument(
     metavar="DATA…",
-    help="txt, csv, tsv, jsonl, parquet (also .gz, .zst), a data set's folder or hub id, - for standard input")]
+    help="txt, csv, tsv, jsonl, parquet (also .gz, .zst), a data set's folder or hub id, "
+         "\"FILE.db: SELECT …\", - for standard input")]
 TextColumn = Annotated[str | None, typer.Option(
     "--text-column", help="column with the text; default text, sentence, or the only one")]
 Split = Annotated[str | None, typer.Option("--split", help="split to read of a data set's folder or hub id")]

@@ -17,6 +17,7 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator
 
+from sentemb.data.databases import Query
 from sentemb.data.faults import Faults
 from sentemb.data.formats import BLOCK, RecordBlock, arrow_blocks, row_blocks
 from sentemb.data.roles import ROLES, is_role
@@ -146,7 +147,8 @@ class TableData(DataSource):
 
     Args:
         path: a file (txt, csv, tsv, jsonl, parquet; also .gz and .zst), a folder of files, a folder made by
-            ``datasets``, a hub id, or ``-`` for standard input: JSON objects if the first line is one, else sentences.
+            ``datasets``, a hub id, a database with a query (see ``sql``), or ``-`` for standard input: JSON objects if
+            the first line is one, else sentences.
         split: of a folder or a hub data set; without it ``train`` if there is one, or the only one.
         config: configuration name of a hub data set.
         revision: branch, tag or commit of a hub data set.
@@ -172,6 +174,9 @@ class TableData(DataSource):
         """Standard input and hub ids are looked at when the training starts."""
         if self.path == "-":
             return "standard input is read when training starts"
+        if query := Query.read(self.path):
+            query.require_file()
+            return None
         if Path(self.path).expanduser().exists():
             return None
         if HUB_ID.fullmatch(self.path) and "." not in self.path:

@@ -15,6 +15,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any, BinaryIO, Literal, cast
 
+from sentemb.data.databases import Query, advice
 from sentemb.data.faults import Faults, damage_named
 from sentemb.data.formats import BLOCK, MISSING, RecordBlock, arrow_blocks, jsonl_blocks, separated_blocks, txt_blocks
 from sentemb.errors import DataError, did_you_mean, first_line, needs_extra
@@ -54,11 +55,17 @@ def iter_records(
     for block in source_blocks(path, faults, split=split):
         if skipped is None:
             faults.raise_if_any(advice)
+        yield from records_of([block])
+    if skipped is None:
+        faults.raise_if_any(advice)
+
+
+def records_of(blocks: Iterable[RecordBlock]) -> Iterator[Record]:
+    """The rows of blocks one by one."""
+    for block in blocks:
         for i, values in enumerate(zip(*block.columns, strict=True)):
             fields = {name: value for name, value in zip(block.names, values, strict=True) if value is not MISSING}
             yield Record(where=block.where(i), fields=fields, is_typed=block.is_typed)
-    if skipped is None:
-        faults.raise_if_any(advice)
 
 
 def iter_texts(
@@ -100,10 +107,15 @@ def source_blocks(
     """All rows of files or of a hub data set, in order; ``faults`` collects those that cannot be read.
 
     Args:
-        path, split, config, revision, format: see ``TableData``.
+        path: see ``TableData``, or a database with a query (``notes.db: SELECT …``).
+        split, config, revision, format: see ``TableData``.
 
     Raises: DataError where the source is missing, damaged or of an unknown format.
     """
+    query = Query.read(path)
+    if query is not None:
+        yield from query.blocks()
+        return
     source = Path(path).expanduser()
     if str(path) == "-":
         yield from _stream_blocks(sys.stdin.buffer, "-", format, faults)
@@ -211,6 +223,8 @@ def _suffix(path: Path) -> str:
 def _format_of(path: Path) -> Format:
     suffix = _suffix(path)
     if suffix not in _FORMATS:
+        if told := advice(path):
+            raise DataError(f"{path}: {told}")
         raise DataError(
             f'{path}: unknown format "{suffix}"; known: {", ".join(sorted(_FORMATS))}, also with .gz or .zst; '
             'or name it: format = "txt"'

@@ -150,8 +150,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not single.is_file():
         others = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
         raise ModelError(f"{folder}: found {others}, needed model.safetensors; pickled weights are never read (they "
-                         "can run any code). Convert them once with transformers' save_pretrained, or save the model "
-                         "again with a current sentence-transformers")
+                         "can run any code). Convert them once: sentemb convert MODEL -o FOLDER")
     return [single]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import make_pooling
 from sentemb.encoder.prompting import Prompting
 from sentemb.encoder.runners.choose import weights_state
+from sentemb.encoder.source import public_name
 from sentemb.encoder.static import StaticTable, static_tokeniser
 from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.errors import ModelError
@@ -98,7 +98,13 @@ def distil(
     table[column.text] = vectors
     module = EncoderModule(StaticTable(torch.from_numpy(table), drops_unknown=True), make_pooling("mean")).eval()
     loaded = Loaded(
-        layout=Layout(backbone=Path(), is_static=True, is_normalised=True), module=module, tokeniser=student,
+        layout=Layout(backbone=encoder.folder, is_static=True, is_normalised=True), module=module, tokeniser=student,
         state=weights_state(module),
     )
-    return Encoder(loaded, source=encoder.source, precision="fp32", prompting=Prompting(), eight_bits=None)
+    made = Encoder(loaded, source=encoder.source, precision="fp32", prompting=Prompting(), eight_bits=None)
+    made.origin = (
+        f"A static model: every token has one vector, what `{public_name(encoder.source)}` makes of it alone "
+        f"({vectors.shape[1]} {'numbers' if width is None else 'principal components'}, sif {sif or 'none'}), and a "
+        "text is their mean. After Tulkens & van Dongen 2024, model2vec."
+    )
+    return made

@@ -9,7 +9,7 @@ The other texts of a call decide which rows share a batch, which changes a vecto
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -35,6 +35,15 @@ _log = logging.getLogger("sentemb")
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
 _MAX_ROWS = 4096  # a batch, however short its texts
 WINDOW = 32_768  # texts that are tokenised ahead while the ones before them are computed
+
+
+def rows_of(texts: str | Iterable[str]) -> list[str]:
+    """The texts as a list; raises ``ModelError`` for a data frame, whose iteration gives the names of its columns."""
+    if hasattr(texts, "columns"):
+        names = list(map(str, getattr(texts, "column_names", texts.columns)))
+        raise ModelError(f"a data frame has the columns {', '.join(names)}; give the one with the texts: "
+                         f'encode(frame["{names[0] if names else "text"}"])')
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def encode_texts(

@@ -16,7 +16,7 @@ from sentemb.data.tokens import text_hashes
 from sentemb.encoder.card import card_of
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare
-from sentemb.encoder.encode import EmptyTemplate, encode_texts, encode_tokens, progress_bar
+from sentemb.encoder.encode import EmptyTemplate, encode_texts, encode_tokens, progress_bar, rows_of
 from sentemb.encoder.heads import HeadChoice
 from sentemb.encoder.layout import whole_folder, write_backbone, write_modules, write_static
 from sentemb.encoder.loading import Loaded, load, remember
@@ -44,6 +44,7 @@ class Encoder:
         prompts: named prompts: prefixes, or templates with ``{text}`` and ``{mask}``.
         subtract_empty: how much of the empty template's vector is subtracted from every text's.
         similarity_name: what the model was made for, ``cosine`` or ``dot``.
+        origin, folder: how it was made of other models, in words for its card; where the backbone's files were read.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Encoder:
         self.tokeniser, self.source, self.precision = loaded.tokeniser, source, precision
         self.is_normalised = layout.is_normalised
         self.prompts, self.default_prompt = prompting.prompts, prompting.default_prompt
-        self.subtract_empty = prompting.subtract_empty
+        self.subtract_empty, self.origin, self.folder = prompting.subtract_empty, layout.origin, layout.backbone
         self.similarity_name: Similarity = layout.similarity
         self._loaded, self._eight_bits = loaded, eight_bits
         self._digest: tuple[int, str] | None = None  # of which state of the weights
@@ -203,7 +204,7 @@ class Encoder:
         template = None if isinstance(texts, TokenColumn) else self._template(prompt, prompt_name)
         empty = None if template is None else self._empty(template)
         run = self._runner(check_precision(precision or self.precision))
-        rows = texts if isinstance(texts, TokenColumn) else [texts] if isinstance(texts, str) else list(texts)
+        rows = texts if isinstance(texts, TokenColumn) else rows_of(texts)
         with progress_bar(progress, len(rows)) as bar:
             encode = partial(
                 encode_tokens, self._loaded.module, run, dim=dim, batch_tokens=batch_tokens, bar=bar,
@@ -282,7 +283,7 @@ class Encoder:
             ModelError: a part that the layout cannot hold, or a folder that cannot be written.
             NumericError: a weight is NaN or infinite.
         """
-        module, eight_bits = self.module, self.eight_bits
+        module = self.module
         prompting = Prompting(prompts=self.prompts, default_prompt=self.default_prompt,
                               subtract_empty=self.subtract_empty)
         with whole_folder(Path(folder)) as temporary:
@@ -292,8 +293,8 @@ class Encoder:
                 write_backbone(temporary, module, self._loaded.carried, dtype)
                 self.tokeniser.save(temporary)
             write_modules(temporary, module, prompting=prompting, is_normalised=self.is_normalised,
-                          similarity=self.similarity_name, max_tokens=self.max_tokens)
-            if eight_bits is not None:
+                          similarity=self.similarity_name, max_tokens=self.max_tokens, origin=self.origin)
+            if (eight_bits := self.eight_bits) is not None:
                 eight_bits.write(temporary)
             write_text(temporary / "README.md", card_of(self, temporary, name=str(folder)))
         return Path(folder)

@@ -50,6 +50,7 @@ class Layout:
     lower_case: bool = False
     prompting: Prompting = field(default_factory=Prompting)
     similarity: Similarity = "cosine"
+    origin: str = ""  # how the model was made of others
 
 
 # ------------------------------------------------------------------------------------------------- reading
@@ -96,11 +97,10 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
             try:
                 pooling = _pooling_from_outside(read_json(home / "config.json"), trust_remote_code)
             except (PartError, TypeError) as error:
-                raise ModelError(
-                    f'{listed}: module type "{path}" is no module that sentemb has ({error})'
-                    f"{did_you_mean(name, KNOWN_MODULES)}; where it is a pooling of your own, import "
-                    f"{path.rpartition('.')[0]} before loading, or load with trust_remote_code=True"
-                ) from None
+                raise ModelError(f'{listed}: module type "{path}" is no module that sentemb has ({error})'
+                                 f"{did_you_mean(name, KNOWN_MODULES)}; where it is a pooling of your own, import "
+                                 f"{path.rpartition('.')[0]} before loading, or load with trust_remote_code=True"
+                                 ) from None
             weights = read_weights(home / _WEIGHTS) if (home / _WEIGHTS).is_file() else {}
             layout = replace(layout, pooling=(pooling, weights))
         elif name != "Dropout":
@@ -165,7 +165,7 @@ def _read_model_config(layout: Layout, path: Path) -> Layout:
     # Euclidean and Manhattan similarities rank like none of ours; callers that need them compute them
     similarity: Similarity = "dot" if config.get("similarity_fn_name") == "dot" else "cosine"
     prompting = replace(layout.prompting, prompts=prompts, default_prompt=default)
-    return replace(layout, prompting=prompting, similarity=similarity)
+    return replace(layout, prompting=prompting, similarity=similarity, origin=str(config.get("origin", "")))
 
 
 # ------------------------------------------------------------------------------------------------- writing
@@ -209,7 +209,7 @@ def write_backbone(folder: Path, module: EncoderModule, carried: Mapping[str, Te
 
 def write_modules(
     folder: Path, module: EncoderModule, *, prompting: Prompting, is_normalised: bool, similarity: str,
-    max_tokens: int,
+    max_tokens: int, origin: str,
 ) -> None:
     """A numbered folder for each module behind the backbone, ``modules.json``, and what the model says of itself."""
     table = module.backbone if isinstance(module.backbone, StaticTable) else None
@@ -269,7 +269,7 @@ def write_modules(
     write_json(folder / "config_sentence_transformers.json", {
         "__version__": {"sentemb": version("sentemb"), "pytorch": torch.__version__},
         "prompts": dict(prompting.prompts), "default_prompt_name": prompting.default_prompt,
-        "similarity_fn_name": similarity,
+        "similarity_fn_name": similarity, **({"origin": origin} if origin else {}),
     })
     if table is not None:
         return

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sentemb.encoder.encoder import Encoder
+from sentemb.encoder.source import public_name
 from sentemb.errors import ModelError
 
 
@@ -49,6 +50,9 @@ def merge(models: Sequence[str | Path], *, base: str | Path | None = None, power
         name: _merged([state[name] for state in states], None if origin is None else origin[name], power)
         for name in states[0]
     })
+    how = "the mean of their weights" if base is None else f"fused by their changes from `{public_name(str(base))}`"
+    names = ", ".join(f"`{public_name(str(model))}`" for model in models)
+    first.origin = f"One model of {names}, without training: {how}" + (f" (power {power:g})." if base else ".")
     return first
 
 

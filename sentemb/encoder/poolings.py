@@ -62,7 +62,7 @@ class Cls(TokenPooling):
     mode, flag = "cls", "pooling_mode_cls_token"
 
     def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
-        return hidden[torch.arange(len(hidden), device=hidden.device), mask.argmax(dim=1)]
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), mask.argmax(dim=1)]
 
 
 class Last(TokenPooling):
@@ -72,7 +72,7 @@ class Last(TokenPooling):
 
     def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
         last = mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
-        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
 
 
 class Max(TokenPooling):
@@ -156,7 +156,7 @@ class Mask(Pooling):
     reads_mask_token = True
 
     def forward(self, hidden: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
-        return hidden[torch.arange(len(hidden), device=hidden.device), mask.argmax(dim=1)]
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), mask.argmax(dim=1)]
 
 
 # in the order in which sentence-transformers joins several modes that are given as flags

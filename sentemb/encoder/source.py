@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from sentemb.errors import ModelError, first_line
@@ -14,8 +15,11 @@ _HUB_ID = re.compile(r"^\w[\w.-]*(/[\w.-]+)?$")
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.md", "*.jinja"]
 
 
-def locate(source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> Path:
-    """The local folder of ``source``; a hub repository is fetched (or found in the cache when offline)."""
+def locate(
+    source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False, also: Sequence[str] = ()
+) -> Path:
+    """The local folder of ``source``; a hub repository is fetched (or found in the cache when offline), with the files
+    ``also`` of it."""
     text = str(source)
     if text.startswith(PACKAGE):
         return _inside_package(text)
@@ -24,6 +28,9 @@ def locate(source: str | Path, *, revision: str | None = None, trust_remote_code
         if not ((folder / "config.json").is_file() or (folder / "modules.json").is_file()):
             raise ModelError(f"{folder}: no config.json or modules.json; a model is a folder as Hugging Face or "
                              "sentence-transformers saves it")
+        if (folder / "export.json").is_file():
+            raise ModelError(f"{folder}: a graph that sentemb export wrote; sentemb eval scores it, and its README.md "
+                             "shows how to run it. For everything else give the model that it was made of")
         return folder
     if folder.exists():
         raise ModelError(f"{folder} is a file; a model is a folder with config.json and model.safetensors")
@@ -31,7 +38,7 @@ def locate(source: str | Path, *, revision: str | None = None, trust_remote_code
         raise ModelError(f"{text}: no such folder")
     from huggingface_hub import snapshot_download
 
-    patterns = [*_HUB_FILES, *(["*.py"] if trust_remote_code else [])]
+    patterns = [*_HUB_FILES, *(["*.py"] if trust_remote_code else []), *also]
     try:
         # OpenVINO and ONNX exports are not used here and can be larger than the model
         return Path(snapshot_download(text, revision=revision, allow_patterns=patterns,
@@ -41,6 +48,12 @@ def locate(source: str | Path, *, revision: str | None = None, trust_remote_code
             f"{text}: no such folder here, and the hub gave no model of that name ({type(error).__name__}: "
             f"{first_line(error)}); give a local folder, a hub id, or package:NAME/FOLDER"
         ) from error
+
+
+def public_name(source: str) -> str:
+    """What a card may call a source: a hub id or a package's folder as it is, of a local folder its own name."""
+    is_local = Path(source).expanduser().exists() or not (_HUB_ID.match(source) or source.startswith(PACKAGE))
+    return Path(source).resolve().name if is_local else source
 
 
 def _inside_package(source: str) -> Path:

@@ -38,7 +38,7 @@ class Tokeniser:
         dropped: int | None = None,
     ) -> None:
         self.vocabulary, self.max_tokens, self.cut_count = vocabulary, max_tokens, 0
-        self._fast, self._load_hub, self._dropped = fast, load_hub, dropped
+        self._fast, self._load_hub, self.dropped = fast, load_hub, dropped
         if fast is not None:
             fast.no_padding()
             fast.enable_truncation(max_tokens)
@@ -47,7 +47,7 @@ class Tokeniser:
         """The same tokenizer with a shorter limit; a longer one changes nothing."""
         fast = None if self._fast is None else type(self._fast).from_str(self._fast.to_str())
         limit = min(max_tokens, self.max_tokens)
-        return Tokeniser(fast, self.vocabulary, limit, lambda: self.hub, dropped=self._dropped)
+        return Tokeniser(fast, self.vocabulary, limit, lambda: self.hub, dropped=self.dropped)
 
     @cached_property
     def hub(self) -> Any:
@@ -188,9 +188,9 @@ class Tokeniser:
         return self._without_dropped(rows)
 
     def _without_dropped(self, rows: list[list[int]]) -> list[list[int]]:
-        if self._dropped is None:
+        if self.dropped is None:
             return rows
-        return [[token for token in row if token != self._dropped] for row in rows]
+        return [[token for token in row if token != self.dropped] for row in rows]
 
     def _guarded(
         self, tokenise: Callable[[list[str]], list[list[int]]], texts: list[str], start: int

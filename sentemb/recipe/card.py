@@ -9,6 +9,7 @@ from typing import Any
 
 from sentemb.encoder import Encoder
 from sentemb.encoder.card import card_of
+from sentemb.encoder.exported import FACTS
 from sentemb.errors import ModelError, first_line
 from sentemb.evaluate.results import Results, TaskResult, read_results
 from sentemb.files import write_text
@@ -16,6 +17,7 @@ from sentemb.parts.help import describe
 from sentemb.recipe.recipe import Recipe
 
 _SENT = ["*.json", "*.safetensors", "*.txt", "*.model", "*.md", "*.jinja"]  # what loading reads: never a pickle
+_GRAPHS = ["model.onnx*", "openvino_model.*"]  # of sentemb export
 
 
 def write_card(
@@ -60,7 +62,8 @@ def push(
 ) -> str:
     """Write the model card and send the folder to the hub; gives the address.
 
-    The token is that of ``hf auth login`` or of the variable HF_TOKEN. Only what loading reads is sent.
+    The token is that of ``hf auth login`` or of the variable HF_TOKEN. Only what loading reads is sent. The card of an
+    exported model stays as it is.
 
     Raises: ModelError: no model there, or the hub refused.
     """
@@ -68,17 +71,22 @@ def push(
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     folder = Path(model)
-    if not (folder / "modules.json").is_file():
-        raise ModelError(f"{folder}: no saved model (no modules.json); give the folder that training or "
-                         "Encoder.save wrote")
-    write_card(folder, name=repository, results=results, facts=facts)
+    is_export = (folder / FACTS).is_file()
+    if not is_export and not (folder / "modules.json").is_file():
+        raise ModelError(f"{folder}: no saved model (no modules.json); give the folder that training, Encoder.save or "
+                         "sentemb export wrote")
+    if is_export and (results or facts):
+        raise ModelError(f"{folder}: the card of an exported model is sent as it is; write scores and further facts "
+                         "into its README.md")
+    if not is_export:
+        write_card(folder, name=repository, results=results, facts=facts)
     api = HfApi()
     try:
         api.create_repo(repository, private=is_private, exist_ok=True)
         if branch is not None:
             api.create_branch(repository, branch=branch, exist_ok=True)
         done = api.upload_folder(
-            repo_id=repository, folder_path=folder, allow_patterns=_SENT, revision=branch,
+            repo_id=repository, folder_path=folder, allow_patterns=[*_SENT, *(_GRAPHS if is_export else [])], revision=branch,
             commit_message="Model saved by sentemb",
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:

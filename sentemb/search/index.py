@@ -279,8 +279,10 @@ class SearchIndex(Searcher):
 
 
 def _records(data: Data) -> Iterable[Any]:
-    if isinstance(data, (str, Path)):
-        from sentemb.data import iter_records
+    from sentemb.data.data_source import MemoryRows
+    from sentemb.data.sources import iter_records, records_of
 
+    if isinstance(data, (str, Path)):
         return iter_records(data)
-    return data
+    is_table = any(hasattr(data, name) for name in ("columns", "column_names"))  # pandas, polars, datasets, pyarrow
+    return records_of(MemoryRows(data).blocks(Faults())) if is_table else data

@@ -28,7 +28,7 @@ ARCHITECTURES = {
 def backbone(kind: str, **changes: object) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.for_model(kind, vocab_size=99, **(ARCHITECTURES[kind] | changes))
+    config = AutoConfig.for_model(kind, **({"vocab_size": 99} | ARCHITECTURES[kind] | changes))
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model = AutoModel.from_config(config).eval()

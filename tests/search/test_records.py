@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from toy import ToyEncoder, vectors
 
+from sentemb import Encoder
 from sentemb.data import iter_records
-from sentemb.errors import DataError
+from sentemb.errors import DataError, ModelError
 from sentemb.search import Document, SearchIndex
 from sentemb.search.store.records import as_document
 
@@ -65,3 +66,20 @@ def test_faults_say_where(row: dict[str, Any], choices: dict[str, Any], message:
     as_document(first, **choices)
     with pytest.raises(DataError, match=rf"d\.jsonl:2: .*{message}"):
         as_document(second, **choices)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow", "datasets"])
+def test_data_frames_fill_an_index(library: str, tmp_path: Path, tiny_bert: Path) -> None:
+    columns = {"id": ["a", "b"], "text": ["the dog runs", "a cat plays"], "year": [2019, 2021]}
+    module = pytest.importorskip(library)
+    frame = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "table", "datasets": "Dataset"}[library]
+    make = getattr(module, frame)
+    data = make.from_dict(columns) if library == "datasets" else make(columns)
+    encoder = Encoder.load(tiny_bert)
+    index = SearchIndex.build(tmp_path / "index", data, encoder=encoder)
+    (hit,) = index.search(["the dog runs"], k=5, where="year > 2020")[0]
+    assert (hit.id, hit.text) == ("b", "a cat plays")
+    if library in ("pandas", "polars"):
+        assert encoder.encode(data["text"]).shape == (2, encoder.width)
+        with pytest.raises(ModelError, match=r'columns id, text, year; give the one with the texts: encode\(frame\["'):
+            encoder.encode(data)
