@@ -86,7 +86,8 @@ def push(
         if branch is not None:
             api.create_branch(repository, branch=branch, exist_ok=True)
         done = api.upload_folder(
-            repo_id=repository, folder_path=folder, allow_patterns=[*_SENT, *(_GRAPHS if is_export else [])], revision=branch,
+            repo_id=repository, folder_path=folder, revision=branch,
+            allow_patterns=[*_SENT, *(_GRAPHS if is_export else [])],
             commit_message="Model saved by sentemb",
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:

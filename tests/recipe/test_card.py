@@ -71,6 +71,28 @@ def test_every_save_has_a_card(tiny_bert, tmp_path):
     assert "## Training" not in card
 
 
+def test_licence_base_and_origin_are_handed_on(tiny_bert, tmp_path):
+    from huggingface_hub import metadata_load
+
+    from sentemb import distil, merge
+
+    first = Encoder.load(tiny_bert).save(tmp_path / "first")
+    assert "Licence: not stated" in (first / "README.md").read_text()
+    card = "---\nlicense: mit\nbase_model:\n- org/base\nmodel-index: []\n---\n# theirs\n"
+    (first / "README.md").write_text(card)
+    Encoder.load(first).save(tmp_path / "second")
+    merge([first, tmp_path / "second"]).save(tmp_path / "merged")
+    distil(Encoder.load(tmp_path / "merged"), width=4).save(tmp_path / "static")
+    write_card(tmp_path / "static", facts={"language": "en"})  # as push does
+    for name, said in (("second", "Licence: mit, that of the model"), ("merged", "One model of `first`, `second`"),
+                       ("static", "A static model: every token has one vector, what `merged` makes")):  # fmt: skip
+        stated = metadata_load(tmp_path / name / "README.md")
+        assert (stated["license"], stated["base_model"]) == ("mit", ["org/base"])
+        assert said in (tmp_path / name / "README.md").read_text()
+        assert "model-index" not in stated
+    assert Encoder.load(tmp_path / "merged").origin == merge([first, tmp_path / "second"]).origin
+
+
 def test_scores_stand_in_the_text_and_in_the_hubs_index(run_dir, results):
     write_card(run_dir / "model", results=[results], facts={"license": "mit"})
     card = (run_dir / "model" / "README.md").read_text()
@@ -160,6 +182,17 @@ def test_push_sends_what_loading_reads_and_the_card(run_dir, results, hub, capsy
     assert front(sent["README.md"].decode())["license"] == "apache-2.0"
     assert 'Encoder.load("me/m")' in sent["README.md"].decode()
     assert sent["model.safetensors"] == (run_dir / "model" / "model.safetensors").read_bytes()
+
+
+def test_push_sends_an_exported_graph_with_its_own_card(hub, tmp_path, capsys):
+    for name, text in (("model.onnx", "graph"), ("export.json", "{}"), ("README.md", "# mine"), ("x.bin", "never")):
+        (tmp_path / name).write_text(text)
+    assert push(tmp_path, "me/m").endswith("/c/1")
+    (commit,) = [body for path, _, body in hub.calls if "/commit/" in path]
+    for name, is_sent in (("model.onnx", True), ("README.md", True), ("x.bin", False)):
+        assert (f'"path":"{name}"' in commit.decode().replace(": ", ":")) == is_sent
+    with pytest.raises(ModelError, match="sent as it is"):
+        push(tmp_path, "me/m", facts={"license": "mit"})
 
 
 def test_a_refusal_of_the_hub_is_one_sentence(run_dir, hub, monkeypatch):
