@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sentemb.recipe.check import check
     from sentemb.recipe.recipe import EncoderSettings, Recipe
     from sentemb.recipe.train import build, train
+    from sentemb.reporting import report
     from sentemb.rerank.train import RerankSettings, train_reranker
     from sentemb.search import SearchIndex
     from sentemb.search.vectors import VectorIndex
@@ -47,8 +48,9 @@ _HOMES = {
     "encoder.cross_encoder": "CrossEncoder", "encoder.poolings": "Pooling", "errors": "SentembError",
     "evaluate.evaluation": "evaluate_model", "evaluate.task": "Task", "maths.table": "score_table",
     "mining.run": "mine", "parts": "Part", "recipe.check": "check", "recipe.recipe": "EncoderSettings Recipe",
-    "recipe.train": "build train", "rerank.train": "RerankSettings train_reranker", "search": "SearchIndex",
-    "search.vectors": "VectorIndex", "terms.term": "Term", "training.callbacks": "Callback", "training.run": "Run",
+    "recipe.train": "build train", "reporting": "report", "rerank.train": "RerankSettings train_reranker",
+    "search": "SearchIndex", "search.vectors": "VectorIndex",
+    "terms.term": "Term", "training.callbacks": "Callback", "training.run": "Run",
     "training.settings": "TrainSettings", "views.view": "ViewCopy ViewMaker",
 }  # fmt: skip
 
@@ -56,7 +58,7 @@ __all__ = [
     "Callback", "Companion", "CrossEncoder", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Pooling",
     "Recipe", "RerankSettings", "Run", "SearchIndex", "SentembError", "Task", "Term", "TextClassifier", "TrainSettings",
     "VectorIndex", "ViewCopy", "ViewMaker", "__version__", "build", "check", "convert", "distil", "evaluate_model",
-    "export", "merge", "mine", "score_table", "train", "train_reranker",
+    "export", "merge", "mine", "report", "score_table", "train", "train_reranker",
 ]  # fmt: skip
 
 

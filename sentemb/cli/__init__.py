@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("export", "a model as one graph for ONNX Runtime or OpenVINO"),
     "push": ("push", "send a model with its card to the hub"),
     "eval": ("eval_", "score a model on STS, MTEB, retrieval and more; compare models"),
+    "report": ("report", "scores and training runs as one HTML page"),
     "data": ("data", "fetch and verify evaluation data, make training data"),
     "index": ("index", "build and change a search index"),
     "search": ("search", "query an index, once or interactively"),

@@ -26,6 +26,8 @@ from sentemb.files import share_dir
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from sentemb.pages import Node
+
 HEADERS = ("task", "protocol", "metric", "n", "score", "95 % interval", "published", "difference")
 COMPARED = ("task", "protocol", "A", "B", "B − A", "95 % interval", "p", "p (Holm)", "test")
 Published = Mapping[tuple[str, str], float]  # (protocol, plain name of the task) -> score ×100
@@ -69,6 +71,17 @@ class Sheet:
         table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
         return table + "".join(f"\n{note}\n" for note in self.notes)
 
+    def html(self) -> list[Node]:
+        """The table for a page or a notebook's cell, then its notes."""
+        from sentemb.pages import node, table
+
+        columns = self._columns()
+        rows = [[row[column] for column in columns] for row in self.rows]
+        text_columns = sum(column < self.text_columns for column in columns)
+        shown = table([self.headers[column] for column in columns], rows, text_columns=text_columns,
+                      foot_from=self.bold_from)  # fmt: skip
+        return [shown, *(node("p", {"class": "soft"}, note) for note in self.notes)]
+
 
 def report_sheet(results: Sequence[Results], published: Published | None = None) -> Sheet:
     """One or several results of the same suite: tasks in the first one's order, other systems under them, averages."""
@@ -91,7 +104,7 @@ def report_sheet(results: Sequence[Results], published: Published | None = None)
     for runs in by_key.values():
         first, mains = runs[0], [run.main for run in runs]
         labels = (first.protocol, first.metric)
-        known = _published(first, published or {})
+        known = published_of(first, published or {})
         beside = () if known is None else (number(known), signed(float(np.mean(mains)) - known))
         count = f"{first.count:,}" if first.count else ""
         add(first.task, (*labels, count), mains, first.interval, first.interval_note, *beside)
@@ -143,7 +156,7 @@ def _base_name(model: str) -> str:
     return model.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
-def _published(task: TaskResult, published: Published) -> float | None:
+def published_of(task: TaskResult, published: Published) -> float | None:
     """The published score of the same task in the same protocol. MTEB's hold for whatever runs MTEB's own rules: mteb
     itself, our STS on raw text, BEIR's retrieval, the few-shot classification."""
     is_mteb = task.protocol in ("mteb", "beir") or task.protocol.startswith("fewshot ")

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from sentemb.evaluate.model import ModelIdentity
 from sentemb.evaluate.significance import Interval, Values
 from sentemb.files import write_text
 from sentemb.provenance import Provenance
+
+if TYPE_CHECKING:
+    from sentemb.pages import Chart
 
 FORMAT = 3
 # JSON has no NaN: files have null
@@ -118,6 +121,17 @@ class Results:
     wall_s: float = 0.0
     texts: int = 0  # distinct texts encoded
     texts_per_s: float = 0.0
+
+    def plot(self, *others: Results) -> Chart:
+        """Scores with their intervals, those of other models beside them; a notebook shows it."""
+        from sentemb.evaluate.result_pages import named, score_chart
+
+        return score_chart(named([[results] for results in (self, *others)]))
+
+    def _repr_html_(self) -> str:
+        from sentemb.evaluate.result_pages import results_in_cell
+
+        return results_in_cell(self)
 
 
 def fingerprint(*columns: Sequence[Any] | NDArray[Any]) -> str:

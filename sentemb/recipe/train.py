@@ -51,7 +51,8 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
         recipe.data, encoder.tokeniser, keep_texts=any("texts" in part.needs for part in recipe.parts().values()),
         reader_of=lambda name: maker.of(name).read,
     )
-    for name, examples in (dataset.sources or {"": dataset}).items():
+    by_source = dataset.sources or {"": dataset}
+    for name, examples in by_source.items():
         check_data(recipe, examples, name)
     settings = recipe.train
     if isinstance(recipe.data, Mixture):
@@ -73,9 +74,13 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
         nested=recipe.train.nested_dims,
     )
     tokens = sum(int(column.offsets[-1]) for column in dataset.columns.values())
+    longest = encoder.tokeniser.max_tokens
+    limits = {name: min(source.max_tokens or longest, longest) for name, source in recipe.data.sources.items()}
+    at_limit = sum(int((column.lengths >= limits[name]).sum())
+                   for name, examples in by_source.items() for column in examples.columns.values())  # fmt: skip
     facts = {
         **dataclasses.asdict(provenance()), "recipe_hash": recipe.hash, "seed": recipe.train.seed, "rows": len(dataset),
-        "tokens": tokens, "model_digest": encoder.digest(),
+        "tokens": tokens, "texts_at_limit": at_limit, "model_digest": encoder.digest(),
     }
     return Plan(
         encoder=encoder, encoders=encoders, objective=objective, dataset=dataset, maker=maker,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ from sentemb.training.objective import Objective
 from sentemb.training.settings import TrainSettings
 from sentemb.types import DevScores, Examples, SentenceModule, Services, TokenColumn
 from sentemb.views.view import ViewCopy, ViewMaker
+
+if TYPE_CHECKING:
+    from sentemb.pages import Chart
+    from sentemb.training.run_pages import Curve
 
 # rows that a device embeds before the devices exchange what they have: a slow device keeps no other one waiting long
 _ROWS_AT_ONCE = 8192
@@ -89,6 +93,17 @@ class TrainResult:
     best_step: int | None
     last_losses: Mapping[str, float]
     skipped_steps: int = 0
+
+    def plot(self, curve: Curve = "loss") -> Chart:
+        """The run's ``loss`` by term, ``dev`` scores, ``learning_rate`` or ``gradient_norm``; a notebook shows it."""
+        from sentemb.training.run_pages import RunRecord, curve_chart
+
+        return curve_chart(RunRecord.read(self.run_dir), curve)
+
+    def _repr_html_(self) -> str:
+        from sentemb.training.run_pages import result_in_cell
+
+        return result_in_cell(self)
 
 
 def build_services(encoders: EncoderCache, trained: UnshardedEncoder) -> Services:

@@ -125,7 +125,7 @@ class RunFolder:
             best_step=state.best_step, last_losses=losses, skipped_steps=state.skipped,
         )
         content = {**asdict(result), "model_dir": "model", "run_dir": ".", "recipe_hash": state.recipe_hash,
-                   "stopped": state.stopped, **facts}
+                   "data_hash": state.data_hash, "stopped": state.stopped, **facts}
         _save(lambda: write_json(self.path / "result.json", content), "the result")
         return result
 
