@@ -1,4 +1,4 @@
-"""``sentemb eval MODEL…`` and ``sentemb eval compare A B``."""
+"""``sentemb eval MODEL…``, ``sentemb eval compare A B`` and ``sentemb eval submit RESULTS``."""
 
 from __future__ import annotations
 
@@ -165,6 +165,30 @@ def compare(
         _print_json(rows)
     else:
         _show(sheet)
+
+
+@app.command()
+def submit(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="results file of sentemb eval -o FOLDER, in FOLDER")
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="OWNER/NAME", help="hub id of the model that was scored")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="new folder for what is to be submitted")],
+    revision: Annotated[
+        str | None, typer.Option(help="branch, tag or commit of the hub's model; default the newest")
+    ] = None,
+) -> None:
+    """Prepare scores for MTEB's leaderboard: its results tree, and the description of the model as Python.
+
+    Only scores in fp32 by mteb's protocol, of exactly the model that the hub has, are taken.
+    """
+    from sentemb.evaluate.mteb.submission import submission
+
+    description = submission(results, output, model=model, revision=revision)
+    typer.echo(f"{description}: fill it in, and send it to mteb's repository")
+    typer.echo(f"{output / 'results'}: send with mteb.ResultCache({str(output)!r}).submit_results({model!r})")
 
 
 def _print_json(value: Any) -> None:
