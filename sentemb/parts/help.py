@@ -22,6 +22,7 @@ class Facts:
     """What a part's docstring and class say."""
 
     summary: str
+    body: str  # what follows the summary: the formula, indented, and prose
     formula: str
     settings: Mapping[str, str]  # name -> what ``Args`` says of it
     source: str
@@ -41,6 +42,7 @@ def describe(cls: type) -> Facts:
     summary, *body = sections[""] or [""]
     return Facts(
         summary=summary,
+        body="\n".join(body).strip("\n"),
         formula="\n".join(line[4:] for line in body if line.startswith("    ")),
         settings=settings,
         source=" ".join(map(str.strip, sections.get("Source", []))).strip(),
