@@ -180,7 +180,7 @@ class Gallery:
 def scores(encoder: Encoder, task: str, data: Path) -> dict[str, Any]:
     """Test score (the mean of STS sets, or accuracy), dev score and geometry of an encoder."""
     geometry = Geometry(path=str(data / "sts-simcse/STSBenchmark-dev.jsonl"))
-    tests = [Classification(path=str(data / "hub/mteb/banking77"), method="nearest")] if task == "labels" else []
+    tests = [Classification(path=str(data / "hub/mteb/banking77"), method="knn")] if task == "labels" else []
     results = evaluate_model(encoder, [Sts(protocol="simcse"), *tests, DEV, geometry], data_dir=data, resamples=0)
     *main, dev_result, shape = results.tasks
     sets = {result.task: result.main for result in main}
