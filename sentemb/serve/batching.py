@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from sentemb.errors import SentembError
@@ -16,10 +18,10 @@ class Overloaded(SentembError):  # noqa: N818 - reads better where it is caught
     """More work is waiting than the server takes; asking again later helps."""
 
 
-@dataclass
+@dataclass(eq=False)  # a request is itself alone; items may be arrays
 class _Request:
     items: Sequence[Any]
-    costs: Sequence[int]
+    costs: Sequence[int]  # of the items before each, and of all
     answer: asyncio.Future[list[Any]]
     results: list[Any] = field(default_factory=list)
 
@@ -27,12 +29,22 @@ class _Request:
     def begun(self) -> int:
         return len(self.results)
 
+    @property
+    def left(self) -> int:
+        return self.costs[-1] - self.costs[self.begun]
+
+    def end_within(self, cost: int, start: int) -> int:
+        """Up to which item ``cost`` reaches, from ``start`` on."""
+        return bisect_right(self.costs, self.costs[start] + cost) - 1
+
 
 class Batcher:
-    """Gathers the items of all requests into rounds; every waiting request gets an equal share of a round.
+    """Gathers the items of all requests into rounds. Half of a round is the oldest request's, the rest goes to those
+    that have the least left.
 
-    A large request therefore does not hold up small ones, and small ones fill a round together. One thread works, so
-    that rounds do not compete for the processor; the event loop stays free.
+    A large request therefore does not hold up small ones, which fill a round together, and is not held up for ever
+    either. Requests of one size end one after the other, so that new ones arrive while others are computed. One thread
+    works, so that rounds do not compete for the processor; the event loop stays free.
 
     Args:
         work: items to one result each, called in the thread.
@@ -57,12 +69,13 @@ class Batcher:
         """
         if not items:
             return []
-        total = sum(costs)
+        reached = [0, *accumulate(costs)]
+        total = reached[-1]
         if self._requests and self.waiting + total > self._waiting_cost:
             raise Overloaded(f"{self.waiting:,} tokens are waiting already; try again in a moment")
         if self._loop is None:
             self._loop = asyncio.create_task(self._rounds())
-        request = _Request(items, costs, asyncio.get_running_loop().create_future())
+        request = _Request(items, reached, asyncio.get_running_loop().create_future())
         self._requests.append(request)
         self.waiting += total
         self._wake.set()
@@ -103,22 +116,25 @@ class Batcher:
                     self._end(request)
 
     def _shares(self) -> list[tuple[_Request, int]]:
-        """Every waiting request with the end of its part of the next round: what a small one leaves over goes to the
-        larger ones."""
-        remaining, shares = self._round_cost, []
-        order = sorted(self._requests, key=lambda request: len(request.items) - request.begun)
-        for position, request in enumerate(order):
-            share, end, cost = remaining // (len(order) - position), request.begun, 0
-            while end < len(request.items) and (end == request.begun or cost + request.costs[end] <= share):
-                cost += request.costs[end]
-                end += 1
-            remaining = max(0, remaining - cost)
-            shares.append((request, end))
-        return shares
+        """The requests of the next round, each with the end of its part."""
+        if not self._requests:
+            return []
+        oldest, remaining = self._requests[0], self._round_cost
+        # an item that is larger than its part of a round is computed all the same
+        ends = {0: max(oldest.begun + 1, oldest.end_within(remaining // 2, oldest.begun))}
+        remaining -= oldest.costs[ends[0]] - oldest.costs[oldest.begun]
+        for place in sorted(range(len(self._requests)), key=lambda place: self._requests[place].left):
+            request = self._requests[place]
+            start = ends.get(place, request.begun)
+            end = request.end_within(max(0, remaining), start)
+            remaining -= request.costs[end] - request.costs[start]
+            if end > request.begun:
+                ends[place] = end
+        return [(self._requests[place], end) for place, end in ends.items()]
 
     def _end(self, request: _Request, error: Exception | None = None) -> None:
         self._requests.remove(request)
-        self.waiting -= sum(request.costs)
+        self.waiting -= request.costs[-1]
         if request.answer.done():
             return
         if error is None:

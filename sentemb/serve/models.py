@@ -10,14 +10,14 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from sentemb.data.templates import Template
-from sentemb.data.tokens import text_hashes
 from sentemb.encoder import Encoder
 from sentemb.serve.batching import Batcher
 from sentemb.serve.wire import Refusal
-from sentemb.types import TokenColumn, Vectors
+from sentemb.types import UNKNOWN, TokenColumn, Vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,31 +77,40 @@ class ServedModel:
         prompt = encoder.prompts[name] if name else ""
         if isinstance(inputs[0], str):
             texts: list[str] = list(inputs)  # type: ignore[arg-type]
-            lengths, cut = await run_in_threadpool(self.lengths, texts, prompt)
+            column, cut = await run_in_threadpool(self.tokenised, texts, prompt)
             if cut and not truncate:
                 raise Refusal(
                     400, f"{cut} of {len(texts)} texts are longer than the {encoder.max_tokens} tokens that the model "
                     'reads; shorten them, or send "truncate": true to have their ends left out', param="input",
                 )
-            items: list[Any] = [(prompt, text) for text in texts]
         else:
-            lengths, cut = self._checked(inputs), 0  # type: ignore[arg-type]
-            items = [(None, ids) for ids in inputs]
-        vectors = np.stack(await self.batcher(items, lengths))
+            self._check(inputs)  # type: ignore[arg-type]
+            texts, column, cut = [], _column([np.array(row, dtype=np.int32) for row in inputs]), 0
+        vectors = await self.vectors(texts, column, prompt)
         if dimensions is not None:
             vectors = vectors[:, :dimensions]
             if encoder.is_normalised:
                 vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return Embedded(vectors=vectors, tokens=sum(lengths), cut=cut)
+        return Embedded(vectors=vectors, tokens=int(column.lengths.sum()), cut=cut)
 
-    def lengths(self, texts: Sequence[str], prompt: str) -> tuple[list[int], int]:
+    async def vectors(self, texts: Sequence[str], column: TokenColumn, prompt: str) -> Vectors:
+        """Vectors of texts whose tokens are ``column``, or of token ids alone.
+
+        Tokens are encoded as they are; texts in a prompt go through ``encode``, which knows what a prompt means for
+        the pooling.
+        """
+        is_prompted = prompt and texts
+        items: list[Any] = [(prompt, text) for text in texts] if is_prompted else [(None, row) for row in _rows(column)]
+        return np.stack(await self.batcher(items, column.lengths.tolist()))
+
+    def tokenised(self, texts: Sequence[str], prompt: str) -> tuple[TokenColumn, int]:
         """Tokens of every text in its prompt, and how many texts were cut."""
         with self._lock:
             before = self._counting.cut_count
             column = self._counting(texts, Template.read(prompt) if prompt else None)
-            return column.lengths.tolist(), self._counting.cut_count - before
+            return column, self._counting.cut_count - before
 
-    def _checked(self, rows: Sequence[list[int]]) -> list[int]:
+    def _check(self, rows: Sequence[list[int]]) -> None:
         size, longest = self.encoder.vocabulary.size, self.encoder.max_tokens
         for place, row in enumerate(rows):
             if len(row) > longest:
@@ -110,7 +119,6 @@ class ServedModel:
             if min(row) < 0 or max(row) >= size:
                 raise Refusal(400, f"input {place} has a token id outside 0 … {size - 1}: ids are those of this "
                               "model's own tokenizer; send texts instead", param="input")
-        return [len(row) for row in rows]
 
     def _encode(self, items: list[tuple[str | None, Any]]) -> list[Vectors]:
         """In the batcher's thread: one call for every run of items of one prompt."""
@@ -136,15 +144,14 @@ class FromThreads:
 
     def encode(self, texts: Sequence[str], /, *, prompt: str | None = None) -> Vectors:
         put = "" if prompt is None else prompt
-        lengths, _ = self._model.lengths(texts, put)
-        work = self._model.batcher([(put, text) for text in texts], lengths)
-        return np.stack(asyncio.run_coroutine_threadsafe(work, self._loop).result())
+        column, _ = self._model.tokenised(texts, put)
+        return asyncio.run_coroutine_threadsafe(self._model.vectors(texts, column, put), self._loop).result()
 
 
-def _column(rows: Sequence[list[int]]) -> TokenColumn:
-    lengths = [len(row) for row in rows]
-    return TokenColumn(
-        flat=np.concatenate([np.array(row, dtype=np.int32) for row in rows]),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        text=text_hashes([str(row) for row in rows]),
-    )
+def _column(rows: Sequence[NDArray[np.int32]]) -> TokenColumn:
+    offsets = np.cumsum([0, *map(len, rows)])
+    return TokenColumn(flat=np.concatenate(rows), offsets=offsets, text=np.full(len(rows), UNKNOWN, dtype=np.int64))
+
+
+def _rows(column: TokenColumn) -> list[NDArray[np.int32]]:
+    return np.split(column.flat[column.offsets[0] : column.offsets[-1]], (column.offsets - column.offsets[0])[1:-1])

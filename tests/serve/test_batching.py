@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import numpy as np
 import pytest
 
 from sentemb.serve.batching import Batcher, Overloaded
@@ -17,6 +18,17 @@ def test_results_come_back_in_order_whatever_shares_a_round():
         answers = await asyncio.gather(*(batcher(items, [1] * len(items)) for items in requests))
         assert answers == [[10 * item for item in items] for items in requests]
         assert batcher.waiting == 0
+        await batcher.stop()
+
+    asyncio.run(main())
+
+
+def test_items_may_be_arrays():
+    async def main():
+        batcher = Batcher(lambda items: [item.sum() for item in items], round_cost=4)
+        requests = [[np.arange(3), np.arange(5)], [np.arange(4)], [np.arange(3), np.arange(5)]]
+        answers = await asyncio.gather(*(batcher(items, [len(item) for item in items]) for items in requests))
+        assert answers == [[3, 10], [6], [3, 10]]
         await batcher.stop()
 
     asyncio.run(main())
@@ -39,6 +51,48 @@ def test_a_small_request_does_not_wait_for_a_large_one():
     with_small = next(number for number, items in enumerate(rounds) if "small" in items)
     assert with_small <= 1
     assert rounds[with_small].count("large") == (9 if with_small else 10) or rounds[with_small].count("large") == 9
+
+
+def test_requests_of_one_size_end_one_after_the_other():
+    done = []
+
+    async def main():
+        held = threading.Event()
+        batcher = Batcher(lambda items: (held.wait(5), items)[1], round_cost=10)
+
+        async def ask(name):
+            await batcher([name] * 10, [1] * 10)
+            done.append((name, batcher.waiting))
+
+        asking = [asyncio.create_task(ask(name)) for name in range(4)]
+        await asyncio.sleep(0.02)
+        held.set()
+        await asyncio.gather(*asking)
+        await batcher.stop()
+
+    asyncio.run(main())
+    assert [waiting for _, waiting in done] == [30, 20, 10, 0]
+
+
+def test_the_oldest_request_has_half_of_every_round_however_many_small_ones_there_are():
+    rounds = []
+
+    async def main():
+        batcher = Batcher(lambda items: rounds.append(items) or items, round_cost=10)
+        large = asyncio.create_task(batcher(["large"] * 40, [1] * 40))
+        await asyncio.sleep(0)
+
+        async def many():
+            while not large.done():
+                await asyncio.gather(*(batcher(["small"], [1]) for _ in range(30)))
+
+        await asyncio.gather(large, many())
+        await batcher.stop()
+
+    asyncio.run(main())
+    counts = [items.count("large") for items in rounds[:8] if "large" in items]
+    assert sum(counts) == 40
+    assert min(counts) >= 5
 
 
 def test_what_a_small_request_leaves_over_goes_to_the_large_ones():
