@@ -23,6 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell that starts tes
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["SENTEMB_CONFIG"] = ""  # nobody's own defaults
 # what earlier runs learned of a checkpoint must not decide which path a test takes
 os.environ["SENTEMB_CACHE"] = tempfile.mkdtemp(prefix="sentemb-test-cache-")
 atexit.register(shutil.rmtree, os.environ["SENTEMB_CACHE"], ignore_errors=True)

@@ -51,6 +51,9 @@ usage: sentemb [--debug] [--quiet] VERB …        sentemb VERB --help for its o
   --quiet               no progress bars, only warnings
   --version             print the version
   --install-completion  complete verbs and options in this shell
+
+Your own defaults of options: ~/.config/sentemb/config.toml, or the file that SENTEMB_CONFIG names; e.g.
+[serve] port = 9000
 """
 
 
@@ -88,15 +91,25 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> None:
         warnings.formatwarning = lambda message, *_: f"sentemb: warning: {message}\n"
     show_log()
     _share_processors()
+    defaults: dict[str, object] = {}
     try:
         with stoppable():
             import typer
 
+            from sentemb.cli.defaults import config_file, defaults_of
+
             app = importlib.import_module(f"sentemb.cli.{VERBS[verb][0]}").app
             app.rich_markup_mode = None  # plain help: one column of options, twice as dense as boxes
-            typer.main.get_command(app).main(
-                args=arguments, prog_name=f"sentemb {verb}", help_option_names=["-h", "--help"], max_content_width=100
+            command = typer.main.get_command(app)
+            defaults = defaults_of(verb, command, VERBS)
+            command.main(
+                args=arguments, prog_name=f"sentemb {verb}", help_option_names=["-h", "--help"], max_content_width=100,
+                default_map=defaults,
             )
+    except SystemExit as end:
+        if end.code == 2 and defaults:  # the option at fault may be none of the command line's
+            sys.stderr.write(f"sentemb: options that are not given come from {config_file()}\n")
+        raise
     except BrokenPipeError:  # `sentemb list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
