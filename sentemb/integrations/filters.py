@@ -13,6 +13,12 @@ from typing import Any
 
 from sentemb.errors import SearchError
 
+
+class Own(str):
+    """A name that means the document's own, not a metadata field."""
+
+
+OWN_ID, OWN_TEXT = Own("id"), Own("text")
 NOTHING = "id = null"  # every document has an id
 EVERYTHING = "id != null"
 ORDERS = ("<", "<=", ">", ">=")
@@ -114,6 +120,8 @@ def _joined(parts: list[str], word: str) -> str:
 
 
 def _name(name: str) -> str:
+    if isinstance(name, Own):
+        return name
     if not isinstance(name, str) or not name or "`" in name:
         raise SearchError(f"filter: a field's name is a text without backticks; found {name!r}")
     return f"`{name}`"

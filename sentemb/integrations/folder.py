@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sentemb.errors import SearchError
+from sentemb.errors import DataError, SearchError
 from sentemb.search import Document, SearchIndex
 from sentemb.search.store.disk import on_disk
 from sentemb.search.store.embedding import encode, prompts_of
@@ -33,24 +33,32 @@ class IndexFolder:
     """
 
     def __init__(self, index: SearchIndex | str | Path | None = None, encoder: Embedder | None = None) -> None:
-        self.index: SearchIndex | None = None
+        self._index: SearchIndex | None = None
         self._encoder, self._lock = encoder, threading.Lock()
         if isinstance(index, SearchIndex):
-            self.path, self.index = index.folder, index
+            self.path, self._index = index.folder, index
             if encoder is not None:
                 index.use(encoder)
             return
         self.path = Path(tempfile.mkdtemp(prefix="sentemb-index-") if index is None else index)
         if index is None:
             weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-        elif on_disk(self.path) is not None:
-            self.index = SearchIndex.open(self.path, encoder=encoder, wait_s=WAIT_S)
+        _ = self.index  # an index of another model is refused at once
+
+    @property
+    def index(self) -> SearchIndex | None:
+        """The index; None before there are documents. One that another process made meanwhile is opened."""
+        if self._index is None and on_disk(self.path) is not None:
+            self._index = SearchIndex.open(self.path, encoder=self._encoder, wait_s=WAIT_S)
+        return self._index
 
     def __len__(self) -> int:
         return 0 if self.index is None else len(self.index)
 
     def encoded(self, texts: Sequence[str]) -> Vectors:
         """Vectors of documents' texts, with the prompt of the index's documents."""
+        if not all(text.strip() for text in texts):
+            raise DataError("a document has neither a vector nor a text to encode; give it one of them")
         encoder, model = self._encoder, None if self.index is None else self.index.manifest.model
         if encoder is None:
             if self.index is None or model is None:
@@ -72,31 +80,30 @@ class IndexFolder:
             return
         if vectors is not None:
             vectors = np.asarray(vectors, dtype=np.float32)[rows]
-        elif self.index is not None and self.index.manifest.model is None:
-            vectors = self.encoded([document.text or "" for document in documents])  # the index knows no prompt
         with self._lock:
-            if self.index is None and on_disk(self.path) is None:
-                if vectors is None and self._encoder is None:
-                    raise SearchError(f"{self.path}: {NO_MODEL}")
-                self.index = SearchIndex.build(
-                    self.path, documents, encoder=None if vectors is not None else self._encoder, vectors=vectors,
-                    wait_s=WAIT_S,
-                )
-                if self._encoder is not None:
-                    self.index.use(self._encoder)  # for texts that come without a vector
+            index = self.index
+            if index is not None:
+                if vectors is None and index.manifest.model is None:  # the index knows no prompt
+                    vectors = self.encoded([document.text or "" for document in documents])
+                index.upsert(documents, vectors=vectors)
                 return
-            if self.index is None:  # another process made it meanwhile
-                self.index = SearchIndex.open(self.path, encoder=self._encoder, wait_s=WAIT_S)
-            self.index.upsert(documents, vectors=vectors)
+            if vectors is None and self._encoder is None:
+                raise SearchError(f"{self.path}: {NO_MODEL}")
+            encoder = None if vectors is not None else self._encoder
+            index = SearchIndex.build(self.path, documents, encoder=encoder, vectors=vectors, wait_s=WAIT_S)
+            if self._encoder is not None:
+                index.use(self._encoder)  # for texts that come without a vector
+            self._index = index
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete documents, durably; gives how many there were."""
+        index = self.index
         with self._lock:
-            return 0 if self.index is None else self.index.delete(ids)
+            return 0 if index is None else index.delete(ids)
 
     def documents(self, ids: Sequence[str]) -> list[Document]:
         """The documents with these ids, in this order; absent ones are left out."""
-        documents = {} if self.index is None else self.index.get(list(ids))
+        documents = {} if self.index is None else self.index.get(ids)
         return [documents[name] for name in ids if name in documents]
 
     def matching(self, where: str | None) -> Iterator[Document]:

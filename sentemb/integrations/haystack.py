@@ -275,7 +275,8 @@ def _of_condition(one: Any) -> str:
 
 
 def _of_comparison(field: str, operator: str, value: Any) -> str:
-    name = {"content": "text"}.get(field, field.removeprefix("meta."))
+    own = {"id": expressions.OWN_ID, "content": expressions.OWN_TEXT}
+    name = own.get(field, field.removeprefix("meta."))
     if operator in ("in", "not in"):
         if not isinstance(value, list):
             raise FilterError(f"filter on {field}: {operator} takes a list; found {value!r}")

@@ -99,7 +99,7 @@ class SentembVectorStore(VectorStore):
         ids = ids or [None] * len(texts)
         if not len(texts) == len(metadatas) == len(ids):
             raise SearchError(f"{len(texts)} texts, {len(metadatas)} metadatas and {len(ids)} ids; give one for each")
-        names = [name or str(uuid.uuid4()) for name in ids]
+        names = [str(uuid.uuid4() if name is None else name) for name in ids]
         documents = [Document(*entry) for entry in zip(names, texts, metadatas, strict=True)]
         vectors = None
         if self._foreign is not None and texts:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from sentemb.encoder import Encoder
 from sentemb.errors import SearchError, needs_extra
-from sentemb.integrations.filters import all_of, among, any_of, compared, has_member, negated
+from sentemb.integrations.filters import OWN_ID, all_of, among, any_of, compared, has_member, negated
 from sentemb.integrations.folder import IndexFolder
 from sentemb.search import Document, Hit, SearchIndex
 
@@ -61,7 +62,7 @@ class SentembEmbedding(BaseEmbedding):
         return self._encoder.encode_query(query).tolist()  # type: ignore[no-any-return]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._get_query_embedding(query)
+        return await asyncio.to_thread(self._get_query_embedding, query)
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
@@ -74,7 +75,7 @@ class SentembVectorStore(BasePydanticVectorStore):
     """An index as LlamaIndex's vector store. Vectors come from LlamaIndex, whose embedding has to be the index's model.
 
     Queries by meaning, by words (``text_search``), by both (``hybrid``), and diverse ones (``mmr``). A filter on a
-    field that a node lacks holds for ``!=`` and ``nin`` alone. ``id`` and ``text`` mean the node's own.
+    field that a node lacks holds for ``!=`` and ``nin`` alone.
 
     Args:
         index: an opened index, or a folder: its index, or the one that its first nodes make. None: a temporary folder,
@@ -181,7 +182,7 @@ def _where(
     filters: MetadataFilters | None, *, node_ids: Sequence[str] | None = None, doc_ids: Sequence[str] | None = None
 ) -> str | None:
     parts = [_of_filters(filters)] if filters is not None and filters.filters else []
-    parts += [among("id", node_ids)] if node_ids is not None else []
+    parts += [among(OWN_ID, node_ids)] if node_ids is not None else []
     parts += [among("ref_doc_id", doc_ids)] if doc_ids is not None else []
     return all_of(parts) if parts else None
 

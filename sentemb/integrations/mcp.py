@@ -14,16 +14,17 @@ from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from sentemb.errors import SentembError, first_line, needs_extra
-from sentemb.serve import Service
-from sentemb.serve.wire import SearchRequest, named
 
 needs_extra("mcp", "mcp")
 
 from mcp.server.mcpserver import MCPServer  # noqa: E402 - behind the message of its absence
 from mcp.server.mcpserver.exceptions import ToolError  # noqa: E402
+from starlette.concurrency import run_in_threadpool  # noqa: E402
+
+from sentemb.serve import Service  # noqa: E402
+from sentemb.serve.wire import SearchRequest, named  # noqa: E402
 
 SHOWN = 2_000  # characters of a text in search results
 DOCUMENTS = 20  # that one call of ``get`` gives

@@ -25,7 +25,7 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = CoreOnly
 """
 EXTRAS = {
     "accelerate", "matplotlib", "datasets", "pyarrow", "zstandard", "mteb", "scipy", "sklearn", "pytrec_eval", "faiss",
-    "sentence_transformers", "peft", "ray", "pandas", "polars", "Stemmer", "tensorboard",
+    "sentence_transformers", "peft", "ray", "pandas", "polars", "Stemmer", "tensorboard", "mcp",
 }  # fmt: skip
 
 
@@ -80,6 +80,7 @@ def test_the_core_is_enough(arguments: list[str], folder: Path, tiny_bert: Path)
         ("eval", ["data", "verify", "--task", "SciFact", "--data-dir", "."]),
         ("search", ["index", "build", "texts.txt", "-m", "MODEL", "-o", "texts.index"]),
         ("search", ["index", "texts.txt", "-m", "MODEL", "-o", "texts.index", "--kind", "hnsw"]),
+        ("mcp", ["mcp", "texts.index"]),
         ("quickstart", ["quickstart"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,

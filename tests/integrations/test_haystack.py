@@ -19,6 +19,7 @@ from haystack.document_stores.types import DuplicatePolicy, FilterPolicy
 from haystack.errors import FilterError
 from haystack.testing.document_store import DocumentStoreBaseTests
 
+from sentemb.errors import DataError
 from sentemb.integrations.haystack import (
     SentembDocumentEmbedder,
     SentembDocumentStore,
@@ -99,6 +100,13 @@ def test_documents_with_and_without_vectors_meet(store, encoder) -> None:
     assert [one.id for one in store.filter_documents({"field": "content", "operator": "==", "value": "given"})] == ["3"]
 
 
+def test_the_documents_own_id_and_a_field_of_that_name(store) -> None:
+    store.write_documents([Document(id="5", content="a river", meta={"id": 70})])
+    for field, value in (("id", "5"), ("meta.id", 70), ("content", "a river")):
+        found = store.filter_documents({"field": field, "operator": "==", "value": value})
+        assert [one.id for one in found] == ["5"]
+
+
 def test_policies(store) -> None:
     new, other = Document(id="1", content="new"), Document(id="9", content="other")
     assert store.write_documents([new, other], DuplicatePolicy.SKIP) == 1
@@ -110,6 +118,8 @@ def test_policies(store) -> None:
 def test_bad_input(store, tiny_bert) -> None:
     with pytest.raises(ValueError, match="blob"):
         store.write_documents([Document(blob=ByteStream(b"x"))])
+    with pytest.raises(DataError, match="neither a vector nor a text"):
+        store.write_documents([Document(content=" "), Document(content="a", embedding=[0.1] * 32)])
     with pytest.raises(TypeError, match="SentembDocumentEmbedder embeds documents"):
         SentembTextEmbedder(str(tiny_bert)).run([Document(content="a")])
     with pytest.raises(TypeError, match="a list of documents"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,14 @@ from langchain_tests.integration_tests import EmbeddingsIntegrationTests, Vector
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
 from sentemb import Encoder
-from sentemb.errors import SearchError
+from sentemb.errors import DataError, SearchError
 from sentemb.integrations.langchain import SentembEmbeddings, SentembVectorStore
 from sentemb.search import SearchIndex
 
 ANIMALS = [
     Document(id="1", page_content="a dog eats", metadata={"legs": 4, "tags": ["pet"]}),
     Document(id="2", page_content="a dog eats fish", metadata={"legs": 4, "lang": "en"}),
-    Document(id="3", page_content="blue guitar music", metadata={"legs": 0, "lang": "de"}),
+    Document(id="3", page_content="blue guitar music", metadata={"legs": 0, "lang": "de", "id": 70}),
 ]
 
 
@@ -74,7 +75,7 @@ def ids(documents: list[Document]) -> list[str | None]:
     ({"legs": 4}, ["1", "2"]), ({"legs": {"$lt": 4}}, ["3"]), ({"lang": {"$in": ["de", "fr"]}}, ["3"]),
     ({"lang": {"$ne": "en"}}, ["1", "3"]), ({"lang": {"$nin": ["en"]}}, ["1", "3"]), ({"lang": None}, ["1"]),
     ({"$or": [{"lang": "de"}, {"legs": {"$gte": 4}, "lang": "en"}]}, ["2", "3"]), ({"$not": {"legs": 4}}, ["3"]),
-    ({"lang": {"$in": []}}, []), ("legs = 0", ["3"]), (None, ["1", "2", "3"]), ({"id": {"$in": ["1"]}}, ["1"]),
+    ({"lang": {"$in": []}}, []), ("legs = 0", ["3"]), (None, ["1", "2", "3"]), ({"id": 70}, ["3"]), ("id = 3", ["3"]),
 ])  # fmt: skip
 def test_filters(store: SentembVectorStore, where, expected) -> None:
     assert ids(store.similarity_search("a dog", k=5, filter=where)) == expected
@@ -116,7 +117,28 @@ def test_delete_without_ids_deletes_all_and_a_temporary_index_goes_with_its_stor
     assert not folder.exists()
 
 
+def test_an_index_that_another_store_makes_is_taken_up(encoder, tmp_path) -> None:
+    first, second = (SentembVectorStore(tmp_path / "index", SentembEmbeddings(encoder)) for _ in range(2))
+    assert second.similarity_search("a dog") == []
+    first.add_documents(ANIMALS)
+    assert len(second.similarity_search("a dog", k=5)) == 3
+    second.add_texts(["a cat"], ids=["4"])
+    first.add_texts(["a river"], ids=["5"])
+    assert len(first.similarity_search("a dog", k=9)) == 5
+
+
+def test_changes_from_many_threads_all_arrive(store: SentembVectorStore) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: store.add_texts([f"a man {number}"], ids=[f"t{number}"]), range(8)))
+    assert len(store.get_by_ids([f"t{number}" for number in range(8)])) == 8
+
+
 def test_bad_input(store: SentembVectorStore) -> None:
+    with pytest.raises(DataError, match="its text is int, not text"):
+        store.add_texts([5])  # type: ignore[list-item]
+    with pytest.raises(SearchError, match="ids are a list"):
+        store.get_by_ids("1")
+    assert store.add_texts(["a cat"], ids=[7]) == ["7"]  # type: ignore[list-item]
     with pytest.raises(SearchError, match="2 texts, 1 metadatas"):
         store.add_texts(["a", "b"], [{}])
     with pytest.raises(SearchError, match="no operator '\\$regex'; known"):

@@ -42,7 +42,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> SearchIndex:
         ('lang = "en" or lang = "de"', "abc"), ("lang = null", "d5fg"), ("lang != null", "abc"), ("draft = true", "a"),
         ("draft = false", "b"), ("score > 0.5", "b"), ("score >= 5e-1", "ab"), ('title_ contains "draft"', "c"),
         ('text startswith "f"', "ad"), ('id = "a"', "a"), ("id = 5", "5"), ('id in ("a", 5)', "a5"),
-        ('id = "5"', "5"), ('id in ("5", "f")', "5f"), ("`odd name` = 1", "5"),
+        ('id = "5"', "5"), ('id in ("5", "f")', "5f"), ("`odd name` = 1", "5"), ("`id` = null and id = 5", "5"),
         ('not (lang = "en" or year = 2020) and year != null', "d"), ("missing = 1", ""),
         ('text contains "it\'s \\"five"', "5"), ({"year": 2020}, "b"), ({"year": (2020, None)}, "bc"),
         ({"year": (2019, 2020), "lang": ["en", "fr"]}, "a"), ({"lang": None}, "d5fg"), ({}, "abcd5fg"),

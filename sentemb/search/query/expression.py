@@ -4,8 +4,8 @@
 
 Comparisons: ``= == != < <= > >=``, ``in (…)``, ``= null``; ``contains`` (a text has a part, a list has a member),
 ``"cat" in tags`` (a list has a member) and ``startswith``. Names are metadata fields (quote odd ones with backticks);
-``author.name`` is also the field ``name`` of the field ``author``; ``id`` and ``text`` mean the document's own. Texts
-stand in quotes, with the escapes of JSON.
+``author.name`` is also the field ``name`` of the field ``author``; ``id`` and ``text`` mean the document's own, and in
+backticks metadata fields of these names. Texts stand in quotes, with the escapes of JSON.
 
 A comparison with a field that a document lacks is not satisfied, and its ``not`` is: ``not year = 2020`` finds
 documents without a year. Nothing of a filter is put into SQL as text except field names inside a JSON path, from which
@@ -128,7 +128,7 @@ class _Parser:
             name = self._name()
             if name in OWN:
                 raise SearchError(f"filter: {name} is no list; write: {name} contains …")
-            self.comparisons.append((name, value))
+            self.comparisons.append((name.strip("`"), value))
             return _member(name, value, Condition("0", ()))
         name = self._name()
         sign = self._take("=", "==", "!=", "<", "<=", ">", ">=", "in", "contains", "startswith")
@@ -137,7 +137,7 @@ class _Parser:
         if sign == "in":
             self._expect("(")
         values = [self._value()]
-        self.comparisons.append((name, values[0]))
+        self.comparisons.append((name.strip("`"), values[0]))
         if sign == "in":
             while self._take(","):
                 values.append(self._value())
@@ -152,7 +152,8 @@ class _Parser:
         if kind not in ("name", "quoted"):
             raise self._fault("a field name")
         self.next += 1
-        return text.strip("`")
+        bare = text.strip("`")
+        return text if kind == "quoted" and bare in OWN else bare
 
     def _value(self) -> Scalar:
         kind, text, _ = self.tokens[self.next]
@@ -198,12 +199,17 @@ def _joined(parts: list[Condition], word: str) -> Condition:
 
 
 def _field(name: str) -> str:
-    return name if name in OWN else extract(name)
+    return name if name in OWN else extract(_metadata(name))
 
 
 def _type(name: str) -> str:
     """SQL expression of a field's type, in the words of JSON."""
-    return f"typeof({name})" if name in OWN else extract(name, "json_type")
+    return f"typeof({name})" if name in OWN else extract(_metadata(name), "json_type")
+
+
+def _metadata(name: str) -> str:
+    """The metadata field of a name, which stands in backticks where the document has something of that name itself."""
+    return name[1:-1] if name[1:-1] in OWN and name == f"`{name[1:-1]}`" else name
 
 
 def _bound(name: str, value: Any) -> Scalar:

@@ -48,6 +48,8 @@ def as_document(record: Any, *, text_field: str | None = None, id_field: str | N
         record = _from_mapping(record, text_field, id_field)
     if not isinstance(record, Document):
         raise DataError(f"a document is a text, a mapping or a Document; found {type(record).__name__}")
+    if record.text is not None and not isinstance(record.text, str):
+        raise DataError(f"document {record.id!r}: its text is {type(record.text).__name__}, not text")
     if record.id is not None and not is_id(record.id):
         raise DataError(f"document id {record.id!r}: an id is a text or a whole number of 64 bits")
     return record
