@@ -23,9 +23,12 @@ def mcp(
 
     Name this command in the configuration of the agent: {"command": "sentemb", "args": ["mcp", "docs.index"]}
     """
+    import signal
+
     from sentemb.integrations.mcp import server
     from sentemb.search import SearchIndex
     from sentemb.serve import Service
 
     opened = {name: SearchIndex.open(path, precision=precision, mapped=mapped) for name, path in named_paths(indexes)}
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a thread that waits for input would keep a gentler end from ending
     server(Service(indexes=opened)).run("stdio")
