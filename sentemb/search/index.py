@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from sentemb.data.faults import Faults
+from sentemb.data.vector_codes import CodedVectors
 from sentemb.errors import SearchError
 from sentemb.maths.neighbours import Metric
 from sentemb.search.query.expression import Where, condition
@@ -56,7 +57,7 @@ class SearchIndex(Searcher):
         data: Data | None,
         *,
         encoder: Embedder | str | Path | None = None,
-        vectors: Vectors | None = None,
+        vectors: Vectors | CodedVectors | None = None,
         kind: str | VectorIndex = "auto",
         metric: Metric = "cosine",
         dim: int | None = None,

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sentemb.data.vector_codes import CodedVectors
 from sentemb.data.vector_files import open_npy
 from sentemb.errors import DataError
 from sentemb.maths.similarity import at_least_float32
@@ -53,7 +54,7 @@ class GroundedContrast(Term):
         super().__init__()
         self.path, self.width, self.temperature, self.of = path, width, temperature, of
         self.needs = frozenset({"pooled", *(f"view:{name}" for name in of)})
-        self._vectors: NDArray[Any]
+        self._vectors: NDArray[Any] | CodedVectors
 
     @property
     def files(self) -> tuple[str, ...]:

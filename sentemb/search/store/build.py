@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sentemb.data.faults import Faults
+from sentemb.data.vector_codes import CodedVectors
 from sentemb.errors import SearchError, SentembError
 from sentemb.parts import to_table
 from sentemb.progress import Progress
@@ -44,8 +45,8 @@ QUERIES = 256  # documents that the search effort is tuned on
 
 def build(
     folder: Path, records: Iterable[Any] | None, options: BuildOptions, *, encoder: Embedder | None,
-    vectors: Vectors | None, source_name: str, resume: bool, overwrite: bool, wait_s: float, skipped: Faults | None,
-    spread: Spread,
+    vectors: Vectors | CodedVectors | None, source_name: str, resume: bool, overwrite: bool, wait_s: float,
+    skipped: Faults | None, spread: Spread,
 ) -> None:
     """Build the index in ``folder``; see ``SearchIndex.build``."""
     options.check()
@@ -73,7 +74,8 @@ def build(
         )
         try:
             if vectors is not None:
-                made = _from_vectors(writer, records, np.asarray(vectors), options, skipped)
+                array = vectors if isinstance(vectors, CodedVectors) else np.asarray(vectors)
+                made = _from_vectors(writer, records, array, options, skipped)
             else:
                 assert records is not None
                 assert encoder is not None
@@ -98,7 +100,7 @@ def _tidy(folder: Path, error: BaseException) -> None:
 
 
 def _from_vectors(
-    writer: SegmentWriter, records: Iterable[Any] | None, vectors: Vectors, options: BuildOptions,
+    writer: SegmentWriter, records: Iterable[Any] | None, vectors: Vectors | CodedVectors, options: BuildOptions,
     skipped: Faults | None,
 ) -> Manifest:
     if len(vectors) == 0:

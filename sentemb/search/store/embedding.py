@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sentemb.data.templates import prompted_texts
+from sentemb.data.vector_codes import CodedVectors
 from sentemb.errors import DataError, NumericError, SearchError
 from sentemb.maths.neighbours import Metric
 from sentemb.progress import Progress
@@ -216,7 +217,7 @@ class GivenRows:
         rows: documents in the order of the vectors; they are read once.
     """
 
-    def __init__(self, vectors: Vectors, rows: Iterator[Row], rule: VectorRule) -> None:
+    def __init__(self, vectors: Vectors | CodedVectors, rows: Iterator[Row], rule: VectorRule) -> None:
         self._vectors, self._rows, self._rule = vectors, rows, rule
         self.dimension = self.vectors_at(slice(1)).shape[1]
 
