@@ -30,6 +30,7 @@ BENCHMARKS = {
     "memory": "peak memory and time of training steps, with chunks (GradCache) and without",
     "mine": "hard-negative mining: ours, sentence-transformers",
     "serve": "embeddings over HTTP, sixteen clients with many texts or one: beside encode",
+    "soak": "ten minutes of mixed load on a server: lost or wrong answers, memory",
     "large": "how a run starts on training data larger than memory: time and memory of every stage, by row",
     "mixture": "one model for search and similarity: single tasks, mixed rows, batches in turn, merged models",
     "data": "reading, and batches without duplicate texts: ours, sentence-transformers, datasets",
