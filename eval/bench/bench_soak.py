@@ -196,8 +196,8 @@ def _soak(
 * Requests without an answer: {len(lost)}. Answers that should have been others: {sum(faults["unexpected"].values())}.
 * `sentemb index sync` made {generation} generations of the index outside; each was taken up, the slowest
   {max(waits):.1f} s after the sync had ended.
-* Memory of the server, every {SYNC_S} s: first {memory[0]:,.0f} MiB, last {memory[-1]:,.0f}; behind the first quarter of
-  the time {min(settled):,.0f} to {max(settled):,.0f}.
+* Memory of the server, every {SYNC_S} s: first {memory[0]:,.0f} MiB, last {memory[-1]:,.0f}; behind the first quarter
+  of the time {min(settled):,.0f} to {max(settled):,.0f}.
 * SIGTERM under load: exit code {code}, everything that was taken on was answered.
 """
     facts = {**facts, "memory_mib": memory, "taken_up_s": waits, **faults}
