@@ -115,6 +115,7 @@ def _plan(suite: Suite, setup: EvalSetup) -> EvalPlan:
 def run_plan(model: EvalModel, plan: EvalPlan, setup: EvalSetup) -> Results:
     """Score the model on every task that is ready."""
     facts, start, texts, seconds = provenance(), time.perf_counter(), model.texts, model.seconds
+    cut = model.cut_count()
     results: list[TaskResult] = []
     failures = list(plan.missing)
     for number, (task, data) in enumerate(_loaded(model, plan.tasks, setup), start=1):
@@ -137,7 +138,7 @@ def run_plan(model: EvalModel, plan: EvalPlan, setup: EvalSetup) -> Results:
     return Results(
         model=model.identity, suite=plan.suite.name, tasks=results, failures=failures, seed=setup.seed, averages=means,
         average_intervals=intervals, provenance=facts, wall_s=time.perf_counter() - start, texts=encoded,
-        texts_per_s=encoded / encoding if encoding > 0 else 0.0,
+        texts_per_s=encoded / encoding if encoding > 0 else 0.0, cut=model.cut_count() - cut,
     )  # fmt: skip
 
 

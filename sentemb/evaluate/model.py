@@ -42,6 +42,7 @@ class EvalModel:
         identity: what a results file keeps of it.
         function: (texts, prompt or None) → (texts, d).
         prompts: its named prompts.
+        cut_count: how many texts it has cut so far, where it tells.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class EvalModel:
         identity: ModelIdentity,
         function: Callable[[list[str], str | None], Any],
         prompts: Mapping[str, str] | None = None,
+        cut_count: Callable[[], int] = lambda: 0,
     ) -> None:
+        self.cut_count = cut_count
         self.identity, self.function, self.prompts = identity, function, dict(prompts or {})
         self.texts = 0  # encoded so far, without those that were remembered
         self.seconds = 0.0  # spent encoding

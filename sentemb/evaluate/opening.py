@@ -166,7 +166,7 @@ def of_encoder(
     return EvalModel(
         identity,
         lambda rows, prompt: encoder.encode(rows, prompt=prompt, precision=chosen, progress=progress),
-        {**encoder.prompts, **options.prompts},
+        {**encoder.prompts, **options.prompts}, lambda: encoder.cut_count,
     )
 
 

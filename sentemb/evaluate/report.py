@@ -179,6 +179,8 @@ def summary(results: Sequence[Results]) -> list[str]:
         lines.append(", ".join([f"model {model.name}", *facts, *([model.precision] if model.precision else [])]))
         if result.wall_s and result.texts:
             lines.append(f"{result.texts:,} texts encoded at {result.texts_per_s:,.0f}/s, {result.wall_s:.1f} s in all")
+        if result.cut:
+            lines.append(f"{result.cut:,} texts were cut, which are longer than the {model.max_tokens} tokens it reads")
         lines += [f"FAILED {failure.task}: {failure.error}" for failure in result.failures]
     return lines
 

@@ -285,7 +285,8 @@ def _identity(side: Side) -> list[Node | None]:
         f"{model.max_tokens} tokens", "width": model.width, "similarity": model.similarity,
         "results": f"{len(side.runs)} files" if len(side.runs) > 1 else "", "suite": first.suite,
         "protocols": ", ".join(dict.fromkeys(task.protocol for task in first.tasks)),
-        "seed of draws and resamples": seeds, "texts encoded": encoded,
+        "seed of draws and resamples": seeds, "texts encoded": encoded, "texts cut":
+        f"{first.cut:,}, longer than the model reads" if first.cut else "",
         "time": f"{first.wall_s:.1f} s" if first.wall_s else "", "begun": origin.started,
         "command": " ".join(origin.command), "system": origin.system, "processor": " ".join(
             filter(None, [origin.processor, origin.capability])),

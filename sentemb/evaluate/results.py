@@ -121,6 +121,7 @@ class Results:
     wall_s: float = 0.0
     texts: int = 0  # distinct texts encoded
     texts_per_s: float = 0.0
+    cut: int = 0  # of the texts that were encoded: longer than the model reads
 
     def plot(self, *others: Results) -> Chart:
         """Scores with their intervals, those of other models beside them; a notebook shows it."""

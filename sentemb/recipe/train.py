@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from sentemb.training.plan import EncoderCache, Plan, TrainResult
 from sentemb.training.run import run
 from sentemb.types import Build, Component
 
+_log = logging.getLogger("sentemb")
 C = TypeVar("C", bound=Component)
 
 
@@ -78,6 +80,9 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
     limits = {name: min(source.max_tokens or longest, longest) for name, source in recipe.data.sources.items()}
     at_limit = sum(int((column.lengths >= limits[name]).sum())
                    for name, examples in by_source.items() for column in examples.columns.values())  # fmt: skip
+    if at_limit:
+        _log.info("%s texts fill all of their %s tokens; what a text has beyond is cut", f"{at_limit:,}",
+                  "/".join(map(str, sorted(set(limits.values())))))
     facts = {
         **dataclasses.asdict(provenance()), "recipe_hash": recipe.hash, "seed": recipe.train.seed, "rows": len(dataset),
         "tokens": tokens, "texts_at_limit": at_limit, "model_digest": encoder.digest(),

@@ -16,6 +16,7 @@ from sentemb.evaluate import Clustering, EvalSetup, Geometry, Pairs, Reranking, 
 from sentemb.evaluate.data_folder import DataFolder
 from sentemb.evaluate.evaluation import check_dev, dev_score
 from sentemb.evaluate.opening import open_model
+from sentemb.evaluate.report import summary
 from sentemb.evaluate.tasks.pairs import best_threshold
 from sentemb.parts import room, to_table
 
@@ -245,6 +246,16 @@ def test_dev_of_an_encoder_is_its_own_evaluation(data, tiny_bert):
 
 
 # ------------------------------------------------------------------------------------------- data folder
+def test_texts_that_were_cut_are_counted(tmp_path, tiny_bert):
+    file = tmp_path / "pairs.tsv"
+    long = "the dog runs " * 100
+    file.write_text(f"sentence1\tsentence2\tscore\n{long}\tthe cat\t1\n{long}\ta house\t2\nred\tblue\t3\n")
+    results = evaluate_model(str(tiny_bert), [Sts(path=str(file))], resamples=0)
+    assert results.cut == 1  # the text twice is one text
+    assert "1 texts were cut" in "\n".join(summary([results]))
+    assert evaluate_model(lambda texts: np.eye(len(texts)), [Sts(path=str(file))], resamples=0).cut == 0
+
+
 def test_data_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("SENTEMB_DATA", raising=False)
     assert DataFolder.find().root is None

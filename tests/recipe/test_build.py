@@ -12,10 +12,15 @@ from sentemb.errors import RecipeError
 from sentemb.recipe.train import build
 
 
-def test_data_max_tokens_cuts_the_training_texts_and_leaves_the_model_alone(data_dir: Path, tiny_bert: Path, tmp_path):
+def test_data_max_tokens_cuts_the_training_texts_and_leaves_the_model_alone(
+    data_dir: Path, tiny_bert: Path, tmp_path, caplog
+):
+    caplog.set_level("INFO", "sentemb")
     overrides = [f"encoder.backbone={tiny_bert}", f"data.path={data_dir / 'lines.txt'}", "data.max_tokens=6"]
     plan = build(Recipe.load("simcse-unsup-minilm", overrides), tmp_path / "run")
-    assert plan.dataset.columns["anchor"].lengths.max() == 6
+    lengths = plan.dataset.columns["anchor"].lengths
+    assert lengths.max() == 6
+    assert f"{(lengths == 6).sum()} texts fill all of their 6 tokens" in caplog.text
     assert plan.encoder.max_tokens == 128
     assert plan.encoder.tokenise(["the " * 50]).lengths.tolist() == [52]
 
