@@ -19,7 +19,7 @@ _LOG = logging.getLogger("mkdocs.hooks.pages")
 
 
 def on_config(config: Any) -> Any:
-    """Put the generated pages where ``mkdocs.yml`` names a section ``parts``."""
+    """Add the kinds of parts to the menu, below the entry ``Parts`` of ``mkdocs.yml``."""
     for section in config.nav:
         for entries in section.values():
             for entry in entries if isinstance(entries, list) else ():

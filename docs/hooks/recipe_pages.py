@@ -49,6 +49,8 @@ def used_parts(recipe: Recipe) -> Iterable[Part]:
 
 def family_of(recipe: Recipe) -> str:
     """Which heading a recipe stands under: what its data must have."""
+    from sentemb.companions import Reference
+    from sentemb.data import Lines
     from sentemb.recipe.needs import parts_of
 
     parts = list(parts_of(vars(recipe)).values())
@@ -57,13 +59,13 @@ def family_of(recipe: Recipe) -> str:
         return "published"
     if len(recipe.data.sources) > 1:
         return "mixtures"
-    if any(part.room == "companions" and type(part).__name__ == "Reference" for part in parts) and "texts" in needs:
+    if any(isinstance(part, Reference) for part in parts) and "texts" in needs:
         return "teachers"
     if needs & {"labels", "levels"}:
         return "labels"
     if needs & {"scores", "grades", "negative_scores", "margins", "weights"}:
         return "scores"
-    return "sentences" if type(recipe.data).__name__ == "Lines" else "pairs"
+    return "sentences" if isinstance(recipe.data, Lines) else "pairs"
 
 
 def page() -> str:

@@ -135,6 +135,7 @@ GUIDES = ["encode", "search", "serve", "evaluate", "guide/few-labels", "guide/sm
           "guide/rerankers"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", GUIDES)
 def test_a_guide_runs(page: str, reader) -> None:
     pairs = "sentence1\tsentence2\tscore\n" + "".join(f"a dog runs {i}\ta cat eats {i * i}\t{i}\n" for i in range(8))
@@ -152,6 +153,7 @@ def test_training_and_own_parts_run(reader) -> None:
     assert names["anchors"].grad.shape == (8, 32)
 
 
+@pytest.mark.slow
 def test_merging_runs(reader, tiny_bert: Path) -> None:
     for folder in ("CHECKPOINT", "runs/a/model", "runs/b/model"):
         Encoder.load(tiny_bert).save(folder)
