@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from sentemb.search.store.segment import Segment
 from sentemb.search.store.syncing import Synced, Wanted
 from sentemb.search.vectors.kind import VectorIndex, Vectors
 from sentemb.types import Embedder
+
+if TYPE_CHECKING:
+    from sentemb.pages import Chart
 
 Data = str | Path | Iterable[Any]  # what a file or hub id names, or texts, mappings or Documents
 
@@ -273,6 +276,12 @@ class SearchIndex(Searcher):
         """Check every file and id of the newest generation; gives the number of files."""
         self.generation, files = verified(self.generation)
         return files
+
+    def plot(self, *, colour: str | None = None) -> Chart:
+        """A map: documents on the two directions in which they differ most, coloured by a field."""
+        from sentemb.search.landscape import Landscape, map_chart
+
+        return map_chart(Landscape.of(self.generation), colour)
 
     def stats(self) -> Stats:
         """What the index holds and takes."""

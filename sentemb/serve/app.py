@@ -26,8 +26,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sentemb.errors import SearchError, SentembError
+from sentemb.search.landscape import fields_of
 from sentemb.serve.batching import Overloaded
-from sentemb.serve.landscape import fields_of
 from sentemb.serve.service import Service
 from sentemb.serve.wire import (
     EmbeddingsRequest,

@@ -16,11 +16,11 @@ from starlette.concurrency import run_in_threadpool
 from sentemb.encoder import Encoder
 from sentemb.errors import SentembError
 from sentemb.search import Hit, SearchIndex
+from sentemb.search.landscape import Landscape
 from sentemb.search.query.best import RERANKED, Reranker, in_order_of, pairs_of
 from sentemb.search.query.explanation import why_nothing
 from sentemb.search.store.manifest import read
 from sentemb.serve.batching import Batcher, Overloaded
-from sentemb.serve.landscape import Landscape
 from sentemb.serve.models import FromThreads, Limits, ServedModel
 from sentemb.serve.wire import Refusal, SearchRequest, named
 from sentemb.types import Vectors

@@ -1,22 +1,28 @@
-"""What the search page shows of an index: a map of its documents in the plane, and the fields to filter by."""
+"""What the search page and notebooks show of an index: a map of its documents in the plane, fields to filter by."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sentemb.errors import SearchError, did_you_mean
 from sentemb.maths.principal import principal_axes
-from sentemb.search import SearchIndex
+from sentemb.pages import Chart, Points, point_chart
 from sentemb.search.store.generation import Generation
 from sentemb.types import Vectors
+
+if TYPE_CHECKING:
+    from sentemb.search import SearchIndex
 
 _POINTS = 5000  # of a map; of a larger index every n-th document
 _ROWS = 2000  # that are looked at for fields
 _CHOICES = 24  # a field of at most so many values is chosen from a list
+_COLOURS = 5  # values of a field that are told apart in a drawing
 _TEXT = 160  # letters of a text that a point shows
 
 
@@ -50,6 +56,28 @@ class Landscape:
         """Where a query vector (d,) lies."""
         coordinates: list[float] = ((vector - self.mean) @ self.axes).tolist()
         return coordinates
+
+
+def map_chart(landscape: Landscape, colour: str | None = None) -> Chart:
+    """A drawing of the map; ``colour`` is a field, whose five commonest values have marks of their own.
+
+    Raises: SearchError: no document has the field.
+    """
+    fields = dict.fromkeys(name for point in landscape.points for name in point["metadata"])
+    if colour is not None and colour not in fields:
+        known = ", ".join(map(str, fields)) or "none"
+        raise SearchError(f'colour = "{colour}": no document has this field; known: {known}'
+                          f"{did_you_mean(colour, list(fields))}")
+    values = [str(point["metadata"].get(colour, "")) for point in landscape.points]
+    common = [value for value, _ in Counter(values).most_common(_COLOURS)]
+    groups: dict[str, list[dict[str, Any]]] = {value: [] for value in common}
+    for value, point in zip(values, landscape.points, strict=True):
+        groups.setdefault(value if value in common else "others", []).append(point)
+    return point_chart(
+        [Points(name=name or "none", places=[(point["x"], point["y"]) for point in points],
+                texts=[f"{point['id']}: {point['text']}" for point in points]) for name, points in groups.items()],
+        title="Map of the documents", x="first principal direction", y="second",
+    )  # fmt: skip
 
 
 def fields_of(index: SearchIndex) -> list[dict[str, Any]]:
