@@ -36,8 +36,6 @@ def describe(cls: type) -> Facts:
     for base in reversed(cls.__mro__):  # a base class explains the settings that it brings
         if issubclass(base, Part):
             settings |= _arguments(_sections(base).get("Args", []))
-    file = Path(inspect.getsourcefile(cls) or "?").resolve()
-    file = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
     sections = _sections(cls)
     summary, *body = sections[""] or [""]
     return Facts(
@@ -47,8 +45,18 @@ def describe(cls: type) -> Facts:
         settings=settings,
         source=" ".join(map(str.strip, sections.get("Source", []))).strip(),
         deviations=" ".join(map(str.strip, sections.get("Deviations", []))).strip(),
-        location=f"{file}:{inspect.getsourcelines(cls)[1]}",
+        location=_location(cls),
     )
+
+
+def _location(cls: type) -> str:
+    """Where a class stands; of one that was written in a notebook's cell or a shell, its module alone."""
+    try:
+        file = Path(inspect.getsourcefile(cls) or "?").resolve()
+        line = inspect.getsourcelines(cls)[1]
+    except (OSError, TypeError):
+        return cls.__module__
+    return f"{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}:{line}"
 
 
 def _sections(cls: type) -> dict[str, list[str]]:

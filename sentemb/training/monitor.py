@@ -131,7 +131,7 @@ def draw_curve(run_dir: Path) -> None:
     axis = figure.add_subplot()
     for name in losses:
         points = [(entry["step"], entry[name]) for entry in entries if name in entry]
-        axis.plot(*zip(*points, strict=True), label=name.removeprefix("loss/"), linewidth=1.2)
+        axis.plot(*zip(*points, strict=True), label=name.removeprefix("loss/").rpartition(":")[2], linewidth=1.2)
     axis.set_xlabel("step")
     axis.set_ylabel("loss")
     axis.set_yscale("log" if all(e[n] > 0 for e in entries for n in losses if n in e) else "linear")

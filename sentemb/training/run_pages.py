@@ -54,7 +54,7 @@ class RunRecord:
         whole = _CURVES[curve][2]
         keys = dict.fromkeys(key for entry in self.metrics for key in entry if _is_of(key, whole))
         return [
-            Line(name=key.removeprefix("loss/").removeprefix("dev/"), points=[
+            Line(name=_name_of(key), points=[
                 (entry["step"], entry[key]) for entry in self.metrics if key in entry])
             for key in keys
         ]  # fmt: skip
@@ -149,6 +149,11 @@ def _numbers(lines: Sequence[Line]) -> Node:
     steps = [step for step, _ in thinned([(step, 0.0) for step in sorted(by_step)], _ROWS)]
     rows = [[f"{step:g}", *(_shown(by_step[step].get(line.name), "{:.5g}") for line in lines)] for step in steps]
     return table(["step", *(line.name for line in lines)], rows, text_columns=0)
+
+
+def _name_of(key: str) -> str:
+    """What a curve is called: a term of somebody's module by its class."""
+    return key.removeprefix("loss/").rpartition(":")[2] if key.startswith("loss/") else key.removeprefix("dev/")
 
 
 def _is_of(key: str, names: Sequence[str]) -> bool:

@@ -215,3 +215,12 @@ def test_annotations_in_words() -> None:
     assert spell(Sequence[tuple[float, Positive]]) == "list of [number, number above 0]"
     assert spell(Mapping[str, str] | None) == "table of text to text"
     assert spell(tuple[int, ...]) == "list of whole number"
+
+
+def test_a_part_of_a_notebook_has_facts_without_a_file():
+    class InCell(Scaled):
+        """Made in a cell."""
+
+    InCell.__module__ = "__main__"  # as in a notebook, whose main module has no such class
+    facts = describe(InCell)
+    assert (facts.summary, facts.location) == ("Made in a cell.", "__main__")
