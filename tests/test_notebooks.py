@@ -45,5 +45,6 @@ def test_it_runs(path, tmp_path, monkeypatch, minilm):
     monkeypatch.setenv("SENTEMB_CACHE", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    folder = {"metadata": {"path": str(tmp_path)}}
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=folder)
     client.execute()
