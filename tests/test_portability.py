@@ -19,6 +19,8 @@ def without_unix(name, globals=None, locals=None, fromlist=(), level=0):
     return plain_import(name, globals, locals, fromlist, level)
 
 import torch, transformers  # other libraries know their systems
+import haystack, sentence_transformers, langchain_core.runnables.base, langchain_core.vectorstores.base
+import llama_index.core, mcp.server.mcpserver
 
 warnings.simplefilter("ignore")  # faiss's SWIG types
 builtins.__import__ = without_unix
