@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from sentemb import Encoder, convert
 from sentemb.cli import main
+from sentemb.encoder.unpickle import unpickled
 from sentemb.errors import ModelError
 
 
@@ -102,14 +103,14 @@ def test_the_process_that_reads_has_no_secrets(
     assert "HF_TOKEN" not in str(told.value)
 
 
-def test_shared_and_odd_tensors(tiny_bert: Path, tmp_path: Path) -> None:
-    folder = pickled(tiny_bert, tmp_path / "old")
+def test_shared_and_odd_tensors(tmp_path: Path) -> None:
     table = torch.arange(12.0).view(3, 4)
     odd = {"a": table, "tied": table, "turned": table.T, "half": table.bfloat16(), "count": torch.tensor(7),
            "nan": torch.tensor([float("nan")]), "none": torch.zeros(0, 3)}  # fmt: skip
-    torch.save({"state_dict": odd}, folder / "pytorch_model.bin")
-    assert convert(folder, tmp_path / "new").tensors == len(odd)
-    written = load_file(tmp_path / "new" / "model.safetensors")
+    torch.save({"state_dict": odd}, tmp_path / "x.bin")
+    told = unpickled(str(tmp_path / "x.bin"), str(tmp_path / "x.safetensors"))
+    assert told == {"tensors": {name: [str(value.dtype), list(value.shape)] for name, value in odd.items()}}
+    written = load_file(tmp_path / "x.safetensors")
     assert written.keys() == odd.keys()
     for name, value in odd.items():
         assert written[name].dtype == value.dtype
@@ -119,11 +120,10 @@ def test_shared_and_odd_tensors(tiny_bert: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("state", "said"), [
     ([torch.zeros(2)], "no tensors by name"), ({}, "no tensors by name"), ({"a": 3}, "entries a are no dense tensors"),
 ])
-def test_what_holds_no_weights_is_told(state: object, said: str, tiny_bert: Path, tmp_path: Path) -> None:
-    folder = pickled(tiny_bert, tmp_path / "old")
-    torch.save(state, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=said):
-        convert(folder, tmp_path / "new")
+def test_what_holds_no_weights_is_told(state: object, said: str, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "x.bin")
+    assert said in str(unpickled(str(tmp_path / "x.bin"), str(tmp_path / "x.safetensors"))["error"])
+    assert not (tmp_path / "x.safetensors").exists()
 
 
 def test_damage_and_mistakes_leave_nothing(
