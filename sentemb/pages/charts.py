@@ -132,10 +132,12 @@ def legend(names: Sequence[str], x: float, y: float, width: float) -> tuple[list
     return nodes, y + (18 if names else 0)
 
 
-def x_axis(scale: Scale, top: float, bottom: float, title: str) -> list[Node]:
-    """Ticks under a chart with rules up through it."""
+def x_axis(scale: Scale, top: float, bottom: float, title: str, *, is_counted: bool = False) -> list[Node]:
+    """Ticks under a chart with rules up through it; of what is counted, such as steps, only at whole numbers."""
     nodes = []
     for value, shown in scale.ticks():
+        if is_counted and not float(shown).is_integer():
+            continue
         nodes += [rule("grid", scale(value), top, scale(value), bottom),
                   text_at(scale(value), bottom + 16, shown, anchor="middle", kind="tick")]  # fmt: skip
     middle = (scale.start + scale.end) / 2

@@ -50,7 +50,7 @@ def line_chart(
     spoken = f"{title}: {axis} over {x}"
     if len(lines) > 1:
         spoken += f", of {', '.join(line.name for line in lines)}"
-    axes = [*x_axis(across, top, bottom, x), *y_axis(up, _LEFT, _WIDTH - 16, axis)]
+    axes = [*x_axis(across, top, bottom, x, is_counted=True), *y_axis(up, _LEFT, _WIDTH - 16, axis)]
     return Chart(tree=frame(_WIDTH, bottom + 44, spoken, [*axes, *names, *drawn]), description=spoken)
 
 

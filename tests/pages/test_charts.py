@@ -55,6 +55,9 @@ def test_a_curve_breaks_where_it_is_not_finite_and_long_ones_are_thinned():
     chart = line_chart([Line(name="loss", points=points)], title="Loss", axis="loss", chosen=4)
     assert len(marks(chart, "curve")) == 2
     assert "chosen: step 4" in chart.svg()
+    ticks = [one.text for one in fromstring(chart.svg()).iter() if one.get("class") == "tick"]
+    assert {"1", "2", "3", "4", "5"} <= set(ticks)
+    assert "2.5" not in ticks[: ticks.index("step")]
     long = thinned([(i, float(i)) for i in range(10_001)], 400)
     assert (len(long), long[0][0], long[-1][0]) == (400, 0, 10_000)
 
