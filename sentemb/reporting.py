@@ -29,10 +29,12 @@ def report(
         resamples: of the paired tests between models.
         seed: of those.
 
-    Raises: DataError, EvaluationError: a source is none of these, or damaged.
+    Raises: DataError, EvaluationError: a source is none of these, or damaged; the output is a folder.
     """
     if not sources:
         raise EvaluationError("nothing to report: give results of sentemb eval, or runs' folders")
+    if Path(output).is_dir():
+        raise DataError(f"{output}: is a folder; give the name of a file, such as {Path(output) / 'report.html'}")
     sides: list[Sequence[Results]] = []
     runs: list[RunRecord] = []
     for source in sources:

@@ -128,6 +128,7 @@ def test_seeds_of_one_recipe_are_one_model(tmp_path):
         write_results(tmp_path / "seeds" / f"{seed}.json", results_of(better=better, seed=seed))
     shown = text_of(report(tmp_path / "seeds", results_of("b"), output=tmp_path / "page.html", resamples=200))
     assert "70.50 ± 0.71" in shown
+    assert "all-MiniLM-L6-v2 and 1 more" in shown
     assert "seed of draws and resamples 0, 1" in shown
     assert "one side has several seeds" in shown
 
@@ -177,6 +178,8 @@ def test_nothing_that_a_user_wrote_becomes_markup(tmp_path):
 def test_refused(tmp_path, capsys):
     with pytest.raises(EvaluationError, match="nothing to report"):
         report(output=tmp_path / "page.html")
+    with pytest.raises(DataError, match="is a folder; give the name of a file"):
+        report(results_of(), output=tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "other.json").write_text("[1]")
     damaged = run_folder(tmp_path)

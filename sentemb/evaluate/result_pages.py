@@ -58,6 +58,8 @@ def named(sides: Sequence[Sequence[Results]]) -> list[Side]:
     """Sides with names that differ: the models', with a number where one recurs."""
     names = [runs[0].model.name for runs in sides]
     shown = [name if len(name) <= 40 else f"…{name[-39:]}" for name in names]
+    shown = [f"{name} and {len(runs) - 1} more" if len(runs) > 1 else name
+             for name, runs in zip(shown, sides, strict=True)]  # fmt: skip
     return [
         Side(name=name if shown.count(name) == 1 else f"{name} ({shown[: i + 1].count(name)})", runs=runs)
         for i, (name, runs) in enumerate(zip(shown, sides, strict=True))
