@@ -22,6 +22,7 @@ from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
 from sentemb.evaluate.evaluation import dev_score
+from sentemb.machine.resources import return_freed_memory
 from sentemb.provenance import provenance
 from sentemb.recipe.card import write_card
 from sentemb.recipe.needs import check_data
@@ -154,6 +155,7 @@ def train(
             write_card(result.model_dir, encoder=plan.encoder)
         return result
     finally:
+        return_freed_memory()
         if has_joined:
             leave()
 

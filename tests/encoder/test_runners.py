@@ -11,7 +11,7 @@ from torch import nn
 
 from sentemb.encoder.poolings import TOKEN_POOLINGS
 from sentemb.encoder.runners import choose
-from sentemb.encoder.runners.attention import EqualRows, attend, pack, softmax_parts
+from sentemb.encoder.runners.attention import attend, pack, softmax_parts
 from sentemb.encoder.runners.choose import LeanRunner, PlainRunner, Runners
 from sentemb.encoder.runners.families import Unsupported, plain_weights
 from sentemb.encoder.runners.forms import FastLinear, lean_form
@@ -54,8 +54,29 @@ def test_bfloat16_stays_close_to_float32() -> None:
 
 def test_pack_joins_neighbours_of_equal_length() -> None:
     packed = pack(column([4, 4, 2]))
-    assert packed.runs == (EqualRows(begin=0, rows=2, length=4), EqualRows(begin=8, rows=1, length=2))
+    first, second = packed.rectangles
+    assert (first.begin, first.end, first.rows, first.length, first.mask) == (0, 8, 2, 4, None)
+    assert (second.begin, second.end, second.rows, second.length) == (8, 10, 1, 2)
     assert packed.positions.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+
+
+def test_pack_fills_up_a_few_rows_of_nearly_one_length() -> None:
+    (rows,) = pack(column([4, 4, 3])).rectangles
+    line = torch.arange(11.0)[:, None]
+    assert rows.mask.tolist() == [[True] * 4, [True] * 4, [True, True, True, False]]
+    assert rows.of(line)[..., 0].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 8]]
+    assert torch.equal(rows.tokens_of(rows.of(line)), line)
+
+
+@pytest.mark.parametrize(("lengths", "rectangles"), [
+    ([100] * 8 + [90] * 3, 2),  # more than a thousand tokens: each length alone
+    ([100] * 8 + [90], 1), ([8, 7, 6, 5, 4], 2), ([5, 8, 6], 2), ([9], 1),
+])  # fmt: skip
+def test_rows_are_grouped_by_length_and_size(lengths: list[int], rectangles: int) -> None:
+    packed = pack(column(lengths))
+    assert len(packed.rectangles) == rectangles
+    assert [rows.begin for rows in packed.rectangles[1:]] == [rows.end for rows in packed.rectangles[:-1]]
+    assert packed.rectangles[-1].end == sum(lengths)
 
 
 def test_joined_linear_maps_without_some_biases() -> None:
@@ -119,8 +140,9 @@ def test_weights_that_change_are_noticed() -> None:
 @pytest.mark.parametrize("extra", ["none", "bias", "window"])
 def test_attention_by_hand(dtype: torch.dtype, extra: str) -> None:
     """Both kernels, short rows and long ones, against softmax(Q Kᵀ / √d + bias) V, row by row and head by head."""
-    lengths, heads, width = [300, 20, 20, 16, 5, 1], 3, 8
+    lengths, heads, width = [300, 290, 20, 20, 19, 18, 16, 5, 4, 1], 3, 8
     packed = pack(column(lengths))
+    assert len(packed.rectangles) == 4
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(sum(lengths), 3 * heads * width, generator=generator).to(dtype)
     table = torch.randn(1, heads, 300, 300, generator=generator).to(dtype)

@@ -5,53 +5,103 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sentemb.types import TokenColumn
 
 _LOG2_E = math.log2(math.e)
+_ALIKE = 0.75  # of the longest: how short a row may be that is filled up to it
+_FEW_TOKENS = 1024  # of a rectangle whose rows are filled up
 
 # (longest row) -> additive bias (heads or 1, longest, longest), or None
 Bias = Callable[[int], Tensor | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EqualRows:
-    """Neighbouring rows of equal length: tokens from ``begin`` to ``end``, a rectangle without padding."""
+class Rectangle:
+    """Neighbouring rows side by side, for what looks at whole rows: tokens from ``begin`` to ``end``.
+
+    Rows of one length are a view of the line; else the shorter ones are filled up (``index``, ``mask``).
+    """
 
     begin: int
+    end: int
     rows: int
-    length: int
+    length: int  # of the longest
+    index: Int[Tensor, "rows length"] | None = None  # where each token lies; filled up with the row's first one
+    mask: Bool[Tensor, "rows length"] | None = None  # what is a token
 
-    @property
-    def end(self) -> int:
-        return self.begin + self.rows * self.length
+    def of(self, line: Float[Tensor, "tokens d"]) -> Float[Tensor, "rows length d"]:
+        """The rectangle of a line of tokens."""
+        if self.index is None:
+            return line[self.begin : self.end].view(self.rows, self.length, -1)
+        return F.embedding(self.index, line)
+
+    def tokens_of(self, rectangle: Float[Tensor, "rows length d"]) -> Float[Tensor, "tokens d"]:
+        """What stands at the tokens, as a line."""
+        return rectangle.reshape(self.end - self.begin, -1) if self.mask is None else rectangle[self.mask]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A batch as one line of tokens; rows must be sorted by length for few runs."""
+    """A batch as one line of tokens; rows must be sorted by length for few rectangles."""
 
     ids: Int[Tensor, " tokens"]
     positions: Int[Tensor, " tokens"]  # of every token in its row, from 0
-    runs: tuple[EqualRows, ...]
+    rectangles: tuple[Rectangle, ...]
 
 
 def pack(column: TokenColumn) -> Packed:
     """Pack the rows of ``column`` in their order."""
     lengths, starts = column.lengths, column.offsets - column.offsets[0]
-    first = np.concatenate([[0], np.flatnonzero(np.diff(lengths)) + 1])
-    counts = np.diff(np.append(first, len(lengths)))
-    runs = tuple(EqualRows(begin=int(starts[row]), rows=int(count), length=int(lengths[row]))
-                 for row, count in zip(first, counts, strict=True))
     ids = column.flat[column.offsets[0] : column.offsets[-1]].astype(np.int64)
     positions = np.arange(len(ids)) - np.repeat(starts[:-1], lengths)
-    return Packed(ids=torch.from_numpy(ids), positions=torch.from_numpy(positions), runs=runs)
+    rectangles = tuple(_rectangle(starts, lengths, first, end) for first, end in _alike(lengths))
+    return Packed(ids=torch.from_numpy(ids), positions=torch.from_numpy(positions), rectangles=rectangles)
+
+
+def _alike(lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """First and last row (exclusive) of neighbouring rows that are attended to at once: those of one length, together
+    with the next ones of nearly that length while there are few tokens.
+
+    A product of a handful of rows takes longer to set up than to compute: 256 sentences took 8 % less time in one call
+    so, 64 took 11 % less (all-MiniLM-L6-v2, bfloat16, one Zen 4 core).
+    """
+    changes = (np.flatnonzero(np.diff(lengths)) + 1).tolist()
+    groups: list[tuple[int, int]] = []
+    longest = shortest = 0
+    for first, end in pairwise([0, *changes, len(lengths)]):
+        length = int(lengths[first])
+        low, high = min(shortest, length), max(longest, length)
+        begin = groups[-1][0] if groups else first
+        if groups and low >= _ALIKE * high and high * (end - begin) <= _FEW_TOKENS:
+            groups[-1] = begin, end
+            longest, shortest = high, low
+        else:
+            groups.append((first, end))
+            longest = shortest = length
+    return groups
+
+
+def _rectangle(starts: NDArray[np.int64], lengths: NDArray[np.int64], first: int, end: int) -> Rectangle:
+    of = lengths[first:end]
+    facts: dict[str, Any] = {
+        "begin": int(starts[first]), "end": int(starts[end]), "rows": end - first, "length": int(of.max())
+    }
+    if of.min() == of.max():
+        return Rectangle(**facts)
+    place = np.arange(facts["length"])
+    mask = place < of[:, None]
+    index = starts[first:end, None] + np.where(mask, place, 0)
+    return Rectangle(**facts, index=torch.from_numpy(index), mask=torch.from_numpy(mask))
 
 
 def attend(
@@ -65,23 +115,35 @@ def attend(
         window: tokens farther apart than this do not see one another.
     """
     parts = []
-    for run in packed.runs:
-        split = split_heads(qkv[run.begin : run.end].view(run.rows, run.length, -1), heads)
-        mask = bias(run.length) if bias is not None else None
-        if window is not None and run.length - 1 > window:
-            position = torch.arange(run.length)
-            mask = (position[:, None] - position[None, :]).abs() <= window
+    for rows in packed.rectangles:
+        split = split_heads(rows.of(qkv), heads)
+        mask = _mask(rows, None if bias is None else bias(rows.length), window)
         # Timed on two Zen 5 cores (12 heads of 32, 4,096 tokens, milliseconds), batched products against PyTorch's
         # tiled attention: bfloat16 1.3 against 6.2 at 31 tokens, 5 against 12 at 240 and 10 against 24 at 512;
         # float32 3.1 against 5.5 at 31, 5.1 against 4.4 at 64.
-        if run.length <= (512 if qkv.dtype == torch.bfloat16 else 32):
+        if rows.length <= (512 if qkv.dtype == torch.bfloat16 else 32):
             query, key, value = split.flatten(1, 2).unbind(0)
-            powers, totals = softmax_parts(query, key, mask, run.rows)
-            out = join_heads(torch.bmm(powers, value).div_(totals), run.rows)
+            powers, totals = softmax_parts(query, key, mask, rows.rows)
+            out = join_heads(torch.bmm(powers, value).div_(totals), rows.rows)
         else:
-            out = F.scaled_dot_product_attention(split[0], split[1], split[2], attn_mask=mask).transpose(1, 2)
-        parts.append(out.reshape(run.rows * run.length, -1))
+            out = F.scaled_dot_product_attention(split[0], split[1], split[2], attn_mask=mask)
+            out = out.transpose(1, 2).flatten(2)
+        parts.append(rows.tokens_of(out))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _mask(rows: Rectangle, bias: Tensor | None, window: int | None) -> Tensor | None:
+    """Who sees whom, as a bias or as bools, over (rows, heads, length, length) or what broadcasts to it."""
+    mask = bias
+    if window is not None and rows.length - 1 > window:
+        position = torch.arange(rows.length)
+        mask = (position[:, None] - position[None, :]).abs() <= window
+    if rows.mask is None:
+        return mask
+    keys = rows.mask[:, None, None, :]
+    if mask is None:
+        return keys
+    return mask & keys if mask.dtype == torch.bool else mask.masked_fill(~keys, -torch.inf)
 
 
 def split_heads(qkv: Float[Tensor, "rows length three_d"], heads: int) -> Float[Tensor, "three rows heads length w"]:

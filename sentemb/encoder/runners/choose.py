@@ -61,11 +61,11 @@ class LeanRunner:
         packed = pack(column)
         layers = self.form(packed, all_layers=self._module.pooling.needs_layers)
         pooled = []
-        for run in packed.runs:
-            cut = [layer[run.begin : run.end].view(run.rows, run.length, -1) for layer in layers]
-            ids = packed.ids[run.begin : run.end].view(run.rows, run.length)
-            tokens = Tokens(input_ids=ids, attention_mask=torch.ones_like(ids))
-            pooled.append(self._module.pool(cut, tokens, prompt_tokens))
+        for rows in packed.rectangles:
+            ids = rows.of(packed.ids[:, None])[..., 0]
+            mask = torch.ones_like(ids) if rows.mask is None else rows.mask.long()
+            tokens = Tokens(input_ids=ids, attention_mask=mask)
+            pooled.append(self._module.pool([rows.of(layer) for layer in layers], tokens, prompt_tokens))
         return torch.cat(pooled)
 
 

@@ -164,7 +164,7 @@ class PostNormEncoder:
     def embed(self, packed: Packed) -> tuple[Tensor, Bias | None]:
         """What the first layer reads, and the bias of every layer's attention."""
         x = self.norm(F.embedding(packed.ids, self.words) + F.embedding(packed.positions, self.positions))
-        bias = None if self.relative is None else self.relative(max(run.length for run in packed.runs))
+        bias = None if self.relative is None else self.relative(max(rows.length for rows in packed.rectangles))
         return x if self.projection is None else self.projection(x), bias
 
 
