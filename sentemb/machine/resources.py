@@ -59,8 +59,8 @@ def keep_freed_memory() -> None:
 def return_freed_memory() -> None:
     """Give freed memory back to the system after work that will not be repeated at once.
 
-    What ``keep_freed_memory`` keeps lies in pieces between what lives on: a process that trained three models of MiniLM's
-    size in turn held 2.1 GB, and 1.1 GB with this.
+    What ``keep_freed_memory`` keeps lies in pieces between what lives on: a process that trained three small models in
+    turn held 2.1 GB, and 1.1 GB with this.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
