@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sentemb.cli.options import Json, Overwrite, Seed
+from sentemb.cli.options import Json, Overwrite, Resume, Seed
 
 app = typer.Typer(add_completion=False)
 
@@ -19,6 +19,7 @@ def quickstart(
     pairs: Annotated[int, typer.Option("--pairs", min=64, help="training pairs; fewer take less time")] = 9_600,
     seed: Seed = 42,
     overwrite: Overwrite = False,
+    resume: Resume = False,
     json: Json = False,
 ) -> None:
     """Fine-tune, evaluate, index and search, on the docstrings of this machine's Python packages.
@@ -29,7 +30,7 @@ def quickstart(
     """
     from sentemb.quickstart import journey
 
-    result = journey.quickstart(output, pairs=pairs, seed=seed, overwrite=overwrite)
+    result = journey.quickstart(output, pairs=pairs, seed=seed, overwrite=overwrite, resume=resume)
     if json:
         typer.echo((output / "result.json").read_text(encoding="utf-8"), nl=False)
         return

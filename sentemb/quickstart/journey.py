@@ -63,7 +63,7 @@ class QuickstartResult:
 
 def quickstart(
     output: Path, *, pairs: int = PAIRS, seed: int = 42, documents: int = DOCUMENTS, queries: int = QUERIES,
-    overwrite: bool = False, model: str | None = None, roots: Sequence[Path] | None = None,
+    overwrite: bool = False, resume: bool = False, model: str | None = None, roots: Sequence[Path] | None = None,
     recipe: Recipe | None = None,
 ) -> QuickstartResult:  # fmt: skip
     """The whole journey; its files come to lie in ``output``, what it measured in ``result.json``.
@@ -72,6 +72,7 @@ def quickstart(
         pairs: for training.
         documents, queries: size of the held-out task.
         overwrite: replace what an earlier quickstart left in ``output``.
+        resume: go on with a training that was stopped there; the other steps are done again.
         model: the encoder to start from; by default all-MiniLM-L6-v2, verified.
         roots: folders of Python source; by default this interpreter's packages.
         recipe: the settings to train with; its backbone, data and seed are replaced. The default is ``quickstart``.
@@ -92,7 +93,7 @@ def quickstart(
         data=TextPairs(path=str(output / "train.jsonl"), max_tokens=recipe.data.max_tokens),
         train=replace(recipe.train, seed=seed),
     )
-    _empty(output, overwrite=overwrite)
+    _prepare(output, overwrite=overwrite, resume=resume)
     seconds: dict[str, float] = {}
     with _timed(seconds, "corpus"):
         docstrings = read_docstrings(pairs + documents, roots)
@@ -106,7 +107,7 @@ def quickstart(
         before = _evaluate(model, output / "task")
     logger.info(f"before training: {METRIC} {before.main:.2f}")
     with _timed(seconds, "training"):
-        tuned = train(recipe, output=output / "run").model_dir
+        tuned = train(recipe, output=output / "run", resume=resume).model_dir
     with _timed(seconds, "evaluation after"):
         after = _evaluate(str(tuned), output / "task")
     logger.info(f"after training: {METRIC} {after.main:.2f}")
@@ -147,15 +148,20 @@ def verified_model() -> str:
     return f"package:{PACKAGE}/{FOLDER}"
 
 
-def _empty(output: Path, *, overwrite: bool) -> None:
-    """Remove an earlier quickstart if that was asked for; any other folder is left alone."""
+def _prepare(output: Path, *, overwrite: bool, resume: bool) -> None:
+    """Remove an earlier quickstart, or what cannot be gone on with, if that was asked for; any other folder is left
+    alone."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not (output / "train.jsonl").is_file() or not (output / "task").is_dir():
         raise DataError(f"{output} holds something else than a quickstart; choose another folder with --output")
-    if not overwrite:
-        raise DataError(f"{output} holds a quickstart already; replace it with --overwrite, or choose another --output")
-    shutil.rmtree(output)
+    if resume:
+        shutil.rmtree(output / "index", ignore_errors=True)
+    elif overwrite:
+        shutil.rmtree(output)
+    else:
+        raise DataError(f"{output} holds a quickstart already; replace it with --overwrite, go on with one that was "
+                        "stopped with --resume, or choose another --output")
 
 
 def split(docs: Sequence[Docstring], *, pairs: int, seed: int, documents: int, queries: int) -> Split:

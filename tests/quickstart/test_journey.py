@@ -87,6 +87,23 @@ def test_an_earlier_quickstart_is_replaced_when_asked(tmp_path, corpus, tiny_ber
     assert (old / "train.jsonl").read_text() != ""
 
 
+def test_one_that_was_stopped_goes_on(tmp_path, corpus, tiny_bert, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    out, short = tmp_path / "out", Recipe.load("quickstart", ["train.max_steps=2"])
+    with monkeypatch.context() as patch:
+        patch.setattr("sentemb.quickstart.journey._index_and_ask", stop)
+        with pytest.raises(KeyboardInterrupt):
+            journey(out, corpus, tiny_bert, recipe=short)
+    trained = (out / "run" / "metrics.jsonl").read_bytes()
+    result = journey(out, corpus, tiny_bert, recipe=short, resume=True)
+    assert (out / "run" / "metrics.jsonl").read_bytes() == trained  # was not trained again
+    again = journey(out, corpus, tiny_bert, recipe=short, resume=True)  # also over an index that is there
+    assert again.after.main == result.after.main
+    assert (out / "result.json").is_file()
+
+
 def test_too_small_a_corpus(tmp_path, tiny_bert):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "one.py").write_text('def f():\n    """One docstring is not enough."""\n')
