@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness import Contender, Lane, Work, data, lanes_table, machine, race, ratio, write_report
 
@@ -49,21 +49,13 @@ def encode(count: int) -> Work:
 def served(count: int, batch: int, clients: int) -> Work:
     """The texts through a server of its own."""
     texts = sentences(count)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "sentemb", "serve", "-m", f"model={MODEL}", "--port", str(port)]
-    atexit.register(subprocess.Popen(command, stderr=subprocess.DEVNULL).terminate)
+    process, port = started_server("-m", f"model={MODEL}")
+    atexit.register(process.terminate)
     bodies = [
         json.dumps({"input": texts[start : start + batch], "encoding_format": "base64", "truncate": True}).encode()
         for start in range(0, len(texts), batch)
     ]
-    while True:
-        try:
-            _ask(port, bodies[:1])
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.1)
+    _ask(port, bodies[:1])
 
     def work() -> dict[str, Any]:
         with ThreadPoolExecutor(clients) as pool:
@@ -75,6 +67,23 @@ def served(count: int, batch: int, clients: int) -> Work:
         }  # fmt: skip
 
     return work
+
+
+def started_server(*arguments: str, log: int | IO[str] = subprocess.DEVNULL) -> tuple[subprocess.Popen[bytes], int]:
+    """`sentemb serve` with these arguments, once it answers, and its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sentemb", "serve", *arguments, "--port", str(port)], stderr=log
+    )
+    while process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return process, port
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    raise RuntimeError(f"the server ended with {process.returncode}")
 
 
 def _ask(port: int, bodies: Sequence[bytes]) -> list[float]:

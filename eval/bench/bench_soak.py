@@ -17,7 +17,6 @@ import json
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench_serve import MODEL, sentences
+from bench_serve import MODEL, sentences, started_server
 from harness import machine, markdown_table, write_report
 
 DOCUMENTS, CLIENTS, SYNC_S = 5000, 8, 30
@@ -133,13 +132,7 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         sync(folder, texts, 0)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        server = subprocess.Popen(
-            [sys.executable, "-m", "sentemb", "serve", f"docs={folder / 'index'}", "--port", str(port)],
-            stderr=(folder / "log").open("w"),
-        )
+        server, port = started_server(f"docs={folder / 'index'}", log=(folder / "log").open("w"))
         try:
             _soak(server, port, folder, texts, options.minutes, facts)
         finally:
@@ -149,12 +142,6 @@ def main(arguments: list[str]) -> None:
 def _soak(
     server: subprocess.Popen[bytes], port: int, folder: Path, texts: list[str], minutes: float, facts: dict[str, Any]
 ) -> None:
-    while True:
-        try:
-            ask(port, "/health")
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.2)
     ending = threading.Event()
     clients = [Client(port, texts, seed, ending) for seed in range(CLIENTS)]
     for client in clients:

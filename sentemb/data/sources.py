@@ -230,8 +230,8 @@ def _suffix(path: Path) -> str:
 def _format_of(path: Path) -> Format:
     suffix = _suffix(path)
     if suffix not in _FORMATS:
-        if told := advice(path):
-            raise DataError(f"{path}: {told}")
+        if of_database := advice(path):
+            raise DataError(f"{path}: {of_database}")
         raise DataError(
             f'{path}: unknown format "{suffix}"; known: {", ".join(sorted(_FORMATS))}, also with .gz or .zst; '
             'or name it: format = "txt"'

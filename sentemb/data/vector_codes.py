@@ -17,6 +17,13 @@ VECTOR_TYPES: tuple[str, ...] = get_args(VectorType)
 _BLOCK = 8192  # rows
 
 
+def vector_type(name: str) -> VectorType:
+    """``name`` as a type; raises ``DataError`` for another name."""
+    if name not in VECTOR_TYPES:
+        raise DataError(f'dtype = "{name}"{did_you_mean(name, VECTOR_TYPES)}')
+    return cast(VectorType, name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Coding:
     """How a file's numbers stand for vectors; the names are those of sentence-transformers' ``quantize_embeddings``:
@@ -42,13 +49,11 @@ class Coding:
     @classmethod
     def of(cls, dtype: str, sample: Vectors) -> Coding:
         """Fitted to a sample (rows, width); raises ``DataError`` for an unknown type."""
-        if dtype not in VECTOR_TYPES:
-            raise DataError(f'dtype = "{dtype}"{did_you_mean(dtype, VECTOR_TYPES)}')
+        kind = vector_type(dtype)
         low = high = np.zeros(0, dtype=np.float32)
         if dtype == "int8" and len(sample):
             low, high = sample.min(axis=0), sample.max(axis=0)
-        return cls(dtype=cast(VectorType, dtype), width=sample.shape[1], low=tuple(low.tolist()),
-                   high=tuple(high.tolist()))
+        return cls(dtype=kind, width=sample.shape[1], low=tuple(low.tolist()), high=tuple(high.tolist()))
 
     @classmethod
     def read(cls, facts: Mapping[str, Any], where: str) -> Coding:

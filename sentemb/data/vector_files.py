@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sentemb.data.vector_codes import VECTOR_TYPES, CodedVectors, Coding
-from sentemb.errors import DataError, did_you_mean, first_line, needs_extra
+from sentemb.data.vector_codes import CodedVectors, Coding, vector_type
+from sentemb.errors import DataError, first_line, needs_extra
 from sentemb.files import atomic_file, write_json
 from sentemb.stopping import stoppable
 from sentemb.types import Vectors
@@ -43,9 +43,7 @@ def vector_writer(path: Path, dtype: str = "float32") -> Callable[[int], Abstrac
         raise DataError(f"{path} is a folder; name a file")
     if path.suffix not in writers:
         raise DataError(f'{path}: the suffix "{path.suffix}" is no vector format; allowed: {", ".join(writers)}')
-    if dtype not in VECTOR_TYPES:
-        raise DataError(f'dtype = "{dtype}"{did_you_mean(dtype, VECTOR_TYPES)}')
-    return partial(writers[path.suffix], path, dtype=dtype)
+    return partial(writers[path.suffix], path, dtype=vector_type(dtype))
 
 
 @contextmanager

@@ -179,14 +179,14 @@ def _compared(encoder: Encoder, folder: Path, facts: ExportFacts) -> ExportFacts
     prompt = "{text} {mask}" if facts.reads_mask_token and facts.default_prompt is None else None
     with _quiet("sentemb"):  # that texts were cut is meant
         expected = encoder.encode(COMPARED, prompt=prompt, precision="fp32", progress=False)
-        found = ExportedModel.load(folder).encode(COMPARED, prompt=prompt)
+        exported = ExportedModel.load(folder).encode(COMPARED, prompt=prompt)
     length = np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)
-    largest = float((np.abs(found - expected) / length).max())
+    largest = float((np.abs(exported - expected) / length).max())
     if not largest <= ALLOWED:
         raise ModelError(f"{encoder.source}: the exported graph's vectors differ from the model's by {largest:.1e} of "
                          f"their length, more than {ALLOWED:g}; nothing was written. Try other releases of torch and "
                          "onnxruntime")
-    cosine = (expected * found).sum(axis=1) / length[:, 0] / np.maximum(np.linalg.norm(found, axis=1), 1e-12)
+    cosine = (expected * exported).sum(axis=1) / length[:, 0] / np.maximum(np.linalg.norm(exported, axis=1), 1e-12)
     return replace(facts, compared_texts=len(COMPARED), largest_difference=float(f"{largest:.2g}"),
                    least_cosine=round(float(cosine[length[:, 0] > 1e-6].min(initial=1)), 7))
 

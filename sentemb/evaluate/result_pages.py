@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from sentemb.evaluate.report import (
 from sentemb.evaluate.results import Results, TaskResult
 from sentemb.evaluate.significance import Interval
 from sentemb.pages import Chart, Dot, DotRow, Node, Points, dot_chart, fragment, node, point_chart, table
-from sentemb.pages.page import details, facts, figure, scrolling
+from sentemb.pages.page import facts, figure, origin, scrolling, versions_of
 
 Section = tuple[str, list[Node | None]]
 GEOMETRY = "Geometry"  # tasks whose figures are no scores
@@ -277,7 +277,7 @@ def _failures(sides: Sequence[Side]) -> list[Node | None]:
 
 def _identity(side: Side) -> list[Node | None]:
     first = side.runs[0]
-    model, origin = first.model, first.provenance
+    model, started = first.model, asdict(first.provenance)
     seeds = ", ".join(str(run.seed) for run in side.runs)
     encoded = f"{first.texts:,} at {first.texts_per_s:,.0f} a second" if first.texts else ""
     lines = {
@@ -289,11 +289,6 @@ def _identity(side: Side) -> list[Node | None]:
         "protocols": ", ".join(dict.fromkeys(task.protocol for task in first.tasks)),
         "seed of draws and resamples": seeds, "texts encoded": encoded, "texts cut":
         f"{first.cut:,}, longer than the model reads" if first.cut else "",
-        "time": f"{first.wall_s:.1f} s" if first.wall_s else "", "begun": origin.started,
-        "command": " ".join(origin.command), "system": origin.system, "processor": " ".join(
-            filter(None, [origin.processor, origin.capability])),
-        "threads": origin.threads, "GPU": origin.gpu, "Python": origin.python,
+        "time": f"{first.wall_s:.1f} s" if first.wall_s else "", **origin(started),
     }  # fmt: skip
-    versions = [[name, version] for name, version in origin.versions.items()]
-    shown = details("Versions", table(["package", "version"], versions, text_columns=2)) if versions else None
-    return [node("h3", {}, side.name), facts(lines), shown]
+    return [node("h3", {}, side.name), facts(lines), versions_of(started)]

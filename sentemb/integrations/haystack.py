@@ -280,8 +280,8 @@ def _of_comparison(field: str, operator: str, value: Any) -> str:
     if operator in ("in", "not in"):
         if not isinstance(value, list):
             raise FilterError(f"filter on {field}: {operator} takes a list; found {value!r}")
-        found = expressions.among(name, value)
-        return found if operator == "in" else expressions.negated(found)
+        is_among = expressions.among(name, value)
+        return is_among if operator == "in" else expressions.negated(is_among)
     if operator in ("==", "!="):
         equal = expressions.compared(name, "=", value)
         return equal if operator == "==" else expressions.negated(equal)

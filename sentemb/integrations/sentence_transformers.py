@@ -43,7 +43,7 @@ class SentembTransformer(SentenceTransformer):
     def __init__(self, model: str | Path, *, precision: str = "auto", device: str | None = None) -> None:
         encoder = Encoder.load(model, precision=precision, device=device)
         super().__init__(str(locate(model)), device=str(encoder.device))
-        self._sentemb, self._told = encoder, False
+        self._sentemb, self._has_warned = encoder, False
         self._weights = weights_state(self)
         self._length = self.get_max_seq_length()
 
@@ -73,19 +73,19 @@ class SentembTransformer(SentenceTransformer):
             texts, prompt=known, normalise=True if normalize_embeddings else None,
             progress=bool(show_progress_bar),
         )
-        return _as_asked(vectors, is_tensor=convert_to_tensor, is_array=convert_to_numpy, device=self.device,
+        return _in_type(vectors, is_tensor=convert_to_tensor, is_array=convert_to_numpy, device=self.device,
                          is_one=isinstance(inputs, str))
 
     def _is_unchanged(self) -> bool:
         is_unchanged = weights_state(self) == self._weights and self.get_max_seq_length() == self._length
-        if not is_unchanged and not self._told:
-            self._told = True
+        if not is_unchanged and not self._has_warned:
+            self._has_warned = True
             _log.warning("weights or length of the model changed: sentence-transformers encodes from here on; save "
                          "the model and open it again to encode with sentemb")
         return is_unchanged
 
 
-def _as_asked(
+def _in_type(
     vectors: np.ndarray[Any, Any], *, is_tensor: bool, is_array: bool, device: torch.device, is_one: bool
 ) -> np.ndarray[Any, Any] | torch.Tensor | Sequence[torch.Tensor]:
     """In the type that the arguments of sentence-transformers ask for."""

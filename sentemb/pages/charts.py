@@ -62,8 +62,8 @@ class Scale:
         return cls(low=low - room, high=high + room, start=start, end=end, is_log=is_log)
 
     def __call__(self, value: float) -> float:
-        place = math.log10(value) if self.is_log else value
-        return round(self.start + (place - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+        scaled = math.log10(value) if self.is_log else value
+        return round(self.start + (scaled - self.low) / (self.high - self.low) * (self.end - self.start), 1)
 
     def ticks(self, wanted: int = 6) -> list[tuple[float, str]]:
         """Round values and how they are written."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sentemb.pages.charts import Chart, Scale, frame, legend, mark, rule, text_at, width_of, x_axis
+from sentemb.pages.charts import SERIES, Chart, Scale, frame, legend, mark, rule, text_at, width_of, x_axis
 from sentemb.pages.elements import Node, node
 
 _WIDTH, _STEP, _APART = 720.0, 14.0, 12.0
@@ -57,9 +57,9 @@ def dot_chart(
         height = _STEP * max(1, len(row.dots))
         drawn.append(text_at(left, y + _APART / 2 + height / 2 + 4, row.label, anchor="end"))
         for number, dot in enumerate(row.dots):
-            place = y + _APART / 2 + _STEP * (number + 0.5)
+            middle = y + _APART / 2 + _STEP * (number + 0.5)
             name = f"{series[number]}, " if len(series) > 1 else ""
-            drawn += _drawn(dot, number, place, scale, f"{name}{row.label}", beside)
+            drawn += _drawn(dot, number, middle, scale, f"{name}{row.label}", beside)
         y += height + _APART
     zero_rule = rule("zero", scale(0.0), top, scale(0.0), y) if zero else None
     spoken = f"{title}: {len(rows)} rows, {axis}" + (f", of {', '.join(series)}" if len(series) > 1 else "")
@@ -74,7 +74,7 @@ def _drawn(dot: Dot, number: int, y: float, scale: Scale, name: str, beside: str
     tooltip = f"{name}: {dot.value:.2f}"
     if dot.low is not None and dot.high is not None:
         tooltip += f" ({dot.low:.2f} to {dot.high:.2f})"
-        nodes.append(rule(f"interval s{number % 6}", scale(dot.low), y, scale(dot.high), y))
+        nodes.append(rule(f"interval s{number % SERIES}", scale(dot.low), y, scale(dot.high), y))
     if dot.beside is not None:
         nodes.append(_hollow(scale(dot.beside), y, f"{name}, {beside}: {dot.beside:.2f}"))
     return [*nodes, mark(number, scale(dot.value), y, f"{tooltip}{f'; {dot.note}' if dot.note else ''}")]

@@ -42,11 +42,11 @@ def line_chart(
     up = Scale.of(values, bottom, top, is_log=is_log)
     drawn = [one for number, line in enumerate(lines) for one in _curve(number, line, across, up)]
     if chosen is not None:
-        place = across(chosen)
-        is_right = place > _WIDTH / 2
-        label = text_at(place + (-6 if is_right else 6), top + 12, f"chosen: {x} {chosen:g}",
+        chosen_x = across(chosen)
+        is_right = chosen_x > _WIDTH / 2
+        label = text_at(chosen_x + (-6 if is_right else 6), top + 12, f"chosen: {x} {chosen:g}",
                         anchor="end" if is_right else "start")  # fmt: skip
-        drawn += [rule("zero", place, top, place, bottom), label]
+        drawn += [rule("zero", chosen_x, top, chosen_x, bottom), label]
     spoken = f"{title}: {axis} over {x}"
     if len(lines) > 1:
         spoken += f", of {', '.join(line.name for line in lines)}"

@@ -1,8 +1,8 @@
 "use strict";
 // Every column of a table can be sorted: the header is a button, which the keyboard reaches. What is printed is open.
 const numberOf = (text) => {
-  const found = text.replace("−", "-").match(/[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?/i);
-  return found ? Number(found[0].replaceAll(",", "")) : NaN;
+  const number = text.replace("−", "-").match(/[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?/i);
+  return number ? Number(number[0].replaceAll(",", "")) : NaN;
 };
 const compare = (isNumber) => (a, b) => {
   if (!isNumber) return a.text.localeCompare(b.text);

@@ -6,9 +6,11 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import tostring
 
 from sentemb.pages.elements import Node, node
+from sentemb.pages.tables import table
 
 
 def page(title: str, sections: Sequence[tuple[str, Sequence[Node | None]]], *, below: Sequence[str] = ()) -> str:
@@ -47,13 +49,12 @@ def page(title: str, sections: Sequence[tuple[str, Sequence[Node | None]]], *, b
 
 def figure(chart: Node, caption: str) -> Node:
     """A chart with its caption; on a narrow screen it scrolls sideways, also by the arrow keys."""
-    scroll = node("div", {"class": "scroll", "tabindex": "0", "role": "group", "aria-label": caption}, chart)
-    return node("figure", {}, scroll, node("figcaption", {}, caption))
+    return node("figure", {}, scrolling(chart, caption), node("figcaption", {}, caption))
 
 
-def scrolling(table: Node, name: str) -> Node:
-    """A wide table in a box that scrolls sideways."""
-    return node("div", {"class": "scroll", "tabindex": "0", "role": "group", "aria-label": name}, table)
+def scrolling(wide: Node, name: str) -> Node:
+    """What is wide, in a box that scrolls sideways."""
+    return node("div", {"class": "scroll", "tabindex": "0", "role": "group", "aria-label": name}, wide)
 
 
 def facts(lines: Mapping[str, object]) -> Node:
@@ -65,6 +66,22 @@ def facts(lines: Mapping[str, object]) -> Node:
 def details(summary: str, *children: Node | None) -> Node:
     """What opens on demand."""
     return node("details", {}, node("summary", {}, summary), *children)
+
+
+def origin(started: Mapping[str, Any]) -> dict[str, object]:
+    """What a file says of how a program ran (``Provenance``), as lines for ``facts``."""
+    return {
+        "begun": started.get("started"), "command": " ".join(map(str, started.get("command") or ())),
+        "system": started.get("system"),
+        "processor": " ".join(str(started[key]) for key in ("processor", "capability") if started.get(key)),
+        "threads": started.get("threads"), "GPU": started.get("gpu"), "Python": started.get("python"),
+    }  # fmt: skip
+
+
+def versions_of(started: Mapping[str, Any]) -> Node | None:
+    """Its packages, to be opened on demand."""
+    rows = [[name, str(version)] for name, version in dict(started.get("versions") or {}).items()]
+    return details("Versions", table(["package", "version"], rows, text_columns=2)) if rows else None
 
 
 def _hash_of(text: str) -> str:

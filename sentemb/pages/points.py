@@ -30,12 +30,12 @@ def point_chart(
     names, top = legend([group.name for group in groups] if len(groups) > 1 else (), _LEFT, 14, _WIDTH)
     top += 22
     bottom = top + height
-    across = Scale.of([place[0] for group in groups for place in group.places], _LEFT + 4, _WIDTH - 16)
-    up = Scale.of([place[1] for group in groups for place in group.places], bottom, top)
+    across = Scale.of([point_x for group in groups for point_x, _ in group.places], _LEFT + 4, _WIDTH - 16)
+    up = Scale.of([point_y for group in groups for _, point_y in group.places], bottom, top)
     drawn = [
-        mark(number, across(place[0]), up(place[1]), group.texts[i] if group.texts else "", size=size)
+        mark(number, across(point_x), up(point_y), group.texts[i] if group.texts else "", size=size)
         for number, group in enumerate(groups)
-        for i, place in list(enumerate(group.places))[::step]
+        for i, (point_x, point_y) in list(enumerate(group.places))[::step]
     ]
     spoken = f"{title}: {total} points" + (f" in {len(groups)} groups" if len(groups) > 1 else "")
     axes = [*x_axis(across, top, bottom, x), *y_axis(up, _LEFT, _WIDTH - 16, y)]

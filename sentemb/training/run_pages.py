@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sentemb.errors import DataError, did_you_mean
 from sentemb.pages import Chart, Line, Node, fragment, line_chart, node, table
 from sentemb.pages.lines import thinned
-from sentemb.pages.page import details, facts, figure, scrolling
+from sentemb.pages.page import details, facts, figure, origin, scrolling, versions_of
 from sentemb.training.plan import TrainResult
 
 Curve = Literal["loss", "dev", "learning_rate", "gradient_norm"]
@@ -62,8 +62,8 @@ class RunRecord:
     @property
     def chosen(self) -> int | None:
         """The step whose model was kept."""
-        kept = [int(entry["step"]) for entry in self.metrics if entry.get("is_best")]
-        return kept[-1] if kept else None
+        best_steps = [int(entry["step"]) for entry in self.metrics if entry.get("is_best")]
+        return best_steps[-1] if best_steps else None
 
 
 def is_run(folder: Path) -> bool:
@@ -96,10 +96,7 @@ def run_section(run: RunRecord) -> tuple[str, list[Node | None]]:
         if run.lines(curve):
             content += [node("h3", {}, title), figure(curve_chart(run, curve).tree, f"{title} over the steps"),
                         details("Numbers", scrolling(_numbers(run.lines(curve)), title))]  # fmt: skip
-    content += [node("h3", {}, "Data and machine"), facts(_origin(run.facts, run.result))]
-    versions = [[name, str(version)] for name, version in dict(run.facts.get("versions") or {}).items()]
-    if versions:
-        content.append(details("Versions", table(["package", "version"], versions, text_columns=2)))
+    content += [node("h3", {}, "Data and machine"), facts(_origin(run.facts, run.result)), versions_of(run.facts)]
     if run.recipe:
         content.append(details("Recipe, resolved", node("pre", {"tabindex": "0"}, run.recipe)))
     return f"Run: {run.name}", content
@@ -133,10 +130,7 @@ def _origin(start: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, ob
         "digest of the data": result.get("data_hash"), "recipe's hash": start.get("recipe_hash"),
         "digest of the model at the start": start.get("model_digest"), "seed": start.get("seed"),
         "number format": result.get("precision"),
-        "devices": f"{devices} × {result.get('device')}" if devices else "", "begun": start.get("started"),
-        "command": " ".join(map(str, start.get("command") or ())), "system": start.get("system"),
-        "processor": " ".join(str(start[key]) for key in ("processor", "capability") if start.get(key)),
-        "threads": start.get("threads"), "GPU": start.get("gpu"), "Python": start.get("python"),
+        "devices": f"{devices} × {result.get('device')}" if devices else "", **origin(start),
     }  # fmt: skip
 
 

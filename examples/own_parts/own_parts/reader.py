@@ -1,4 +1,4 @@
-"""Training texts out of an SQLite database."""
+"""Training texts out of an SQLite database: in thirty lines what ``use = "sql"`` does for SQLite and DuckDB."""
 
 from __future__ import annotations
 

@@ -98,9 +98,9 @@ def _rectangle(starts: NDArray[np.int64], lengths: NDArray[np.int64], first: int
     }
     if of.min() == of.max():
         return Rectangle(**facts)
-    place = np.arange(facts["length"])
-    mask = place < of[:, None]
-    index = starts[first:end, None] + np.where(mask, place, 0)
+    position = np.arange(facts["length"])
+    mask = position < of[:, None]
+    index = starts[first:end, None] + np.where(mask, position, 0)
     return Rectangle(**facts, index=torch.from_numpy(index), mask=torch.from_numpy(mask))
 
 
