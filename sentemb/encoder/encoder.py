@@ -25,7 +25,7 @@ from sentemb.encoder.poolings import PoolingChoice
 from sentemb.encoder.prompting import Prompting, template_of
 from sentemb.encoder.runners.choose import Runner, Runners, comparison_name, weights_state
 from sentemb.encoder.source import locate
-from sentemb.errors import ModelError, did_you_mean
+from sentemb.errors import ModelError
 from sentemb.files import write_text
 from sentemb.machine.precision import Precision, check_precision, find_device
 from sentemb.progress import Progress
@@ -218,12 +218,17 @@ class Encoder:
 
     def _template(self, prompt: str | None = None, prompt_name: str | None = None) -> Template | None:
         """The template of a prompt, of a named one, or of the model's default; None without any."""
-        name = self.default_prompt if prompt_name is None else prompt_name
-        if prompt is None and name is not None:
-            if name not in self.prompts:
-                raise ModelError(f'prompt_name = "{name}"{did_you_mean(name, self.prompts)}')
-            prompt = self.prompts[name]
-        return template_of(prompt, self._loaded.module, self.source)
+        module = self._loaded.module
+        return template_of(
+            prompt, prompt_name, self._prompting, self.source, reads_mask_token=module.pooling.reads_mask_token,
+            pools_prompt=module.pools_prompt,
+        )
+
+    @property
+    def _prompting(self) -> Prompting:
+        return Prompting(
+            prompts=self.prompts, default_prompt=self.default_prompt, subtract_empty=self.subtract_empty
+        )
 
     def _empty(self, template: Template) -> EmptyTemplate | None:
         """The template's own vectors, where they are subtracted."""
@@ -284,8 +289,7 @@ class Encoder:
             NumericError: a weight is NaN or infinite.
         """
         module = self.module
-        prompting = Prompting(prompts=self.prompts, default_prompt=self.default_prompt,
-                              subtract_empty=self.subtract_empty)
+        prompting = self._prompting
         with whole_folder(Path(folder)) as temporary:
             if self._loaded.layout.is_static:
                 write_static(temporary, module, self.tokeniser, is_normalised=self.is_normalised)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sentemb.data.templates import Template, require_one_mask
 from sentemb.data.tokens import pad
 from sentemb.encoder.backbone import read_json, refused
 from sentemb.encoder.encode import BATCH_TOKENS, budget_batches, encode_texts, length_order, progress_bar, rows_of
+from sentemb.encoder.prompting import Prompting, template_of
 from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.errors import ModelError, did_you_mean, first_line, needs_extra
 from sentemb.files import sha256_of
@@ -121,17 +121,9 @@ class ExportedModel:
 
         Raises: ModelError: an unknown prompt, a template that cannot be used, or an entry that is no string.
         """
-        name = self.facts.default_prompt if prompt_name is None else prompt_name
-        if prompt is None and name is not None:
-            if name not in self.prompts:
-                raise ModelError(f'prompt_name = "{name}"{did_you_mean(name, self.prompts)}')
-            prompt = self.prompts[name]
-        try:
-            if self.facts.reads_mask_token:
-                require_one_mask(prompt)
-            template = Template.read(prompt) if prompt else None
-        except ValueError as error:
-            raise ModelError(f"{self.source}: prompt {error}") from None
+        facts = self.facts
+        prompting = Prompting(prompts=facts.prompts, default_prompt=facts.default_prompt)
+        template = template_of(prompt, prompt_name, prompting, self.source, reads_mask_token=facts.reads_mask_token)
         rows = rows_of(texts)
         with progress_bar(None, len(rows)) as bar:
             def encode(column: TokenColumn, **_: Any) -> Vectors:

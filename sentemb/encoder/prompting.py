@@ -41,15 +41,30 @@ class Prompting:
                 raise ModelError(f"{source}: prompts.{name}: {error}") from None
 
 
-def template_of(prompt: str | None, module: EncoderModule, source: str) -> Template | None:
-    """The template of a prompt; None without one. Raises ``ModelError`` where the model cannot use it."""
+def template_of(
+    prompt: str | None, prompt_name: str | None, prompting: Prompting, source: str, *, reads_mask_token: bool,
+    pools_prompt: bool = True,
+) -> Template | None:
+    """The template of a prompt, of a named one, or of the model's default; None without any.
+
+    Args:
+        reads_mask_token: the pooling's, which then needs a template with one.
+        pools_prompt: whether a prompt's tokens are pooled; if not, it stands in front of the text.
+
+    Raises: ModelError for an unknown name, and where the model cannot use the prompt.
+    """
+    name = prompting.default_prompt if prompt_name is None else prompt_name
+    if prompt is None and name is not None:
+        if name not in prompting.prompts:
+            raise ModelError(f'prompt_name = "{name}"{did_you_mean(name, prompting.prompts)}')
+        prompt = prompting.prompts[name]
     try:
-        if module.pooling.reads_mask_token:
+        if reads_mask_token:
             require_one_mask(prompt)
         template = Template.read(prompt) if prompt else None
     except ValueError as error:
         raise ModelError(f"{source}: prompt {error}") from None
-    if template is not None and template.after and not module.pools_prompt:
+    if template is not None and template.after and not pools_prompt:
         raise ModelError(f"{source}: the model leaves prompts out of its pooling, and knows only those in front of a "
                          f"text; the template '{prompt}' has words behind {TEXT}")
     return template

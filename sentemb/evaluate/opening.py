@@ -92,7 +92,6 @@ def _from_export(source: str, options: ModelOptions) -> EvalModel:
 def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
     from sentemb.encoder import Encoder
     from sentemb.encoder.exported import FACTS
-    from sentemb.encoder.source import locate
 
     if (Path(source).expanduser() / FACTS).is_file():
         return _from_export(source, options)
@@ -103,6 +102,13 @@ def _from_sentemb(source: str, options: ModelOptions) -> EvalModel:
             f"{error}\n(a model that only sentence-transformers can open: make it in a module of yours, and give it as "
             "module:NAME)"
         ) from None
+    return of_source(encoder, source, options)
+
+
+def of_source(encoder: Encoder, source: str, options: ModelOptions) -> EvalModel:
+    """An ``Encoder`` that was loaded from a source, whose revision the scores are to name."""
+    from sentemb.encoder.source import locate
+
     model = of_encoder(encoder, _short_name(source), options)
     folder = locate(source, revision=options.revision, trust_remote_code=options.trust_remote_code)
     # the hub's cache has snapshots/<commit>

@@ -6,9 +6,8 @@ search results, because an agent pays for what it reads; ``get`` gives them whol
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any
@@ -42,15 +41,8 @@ def server(service: Service, *, refresh_s: float = 2.0) -> MCPServer[Any]:
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[Any]) -> AsyncIterator[None]:
-        await service.start()
-        watching = asyncio.create_task(_refresh(service, refresh_s))
-        try:
+        async with service.running(refresh_s):
             yield
-        finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
-            await service.stop()
 
     async def search(
         query: Annotated[str, Field(description="what is looked for, in words")],
@@ -88,12 +80,6 @@ def server(service: Service, *, refresh_s: float = 2.0) -> MCPServer[Any]:
     agents.add_tool(search)
     agents.add_tool(get)
     return agents
-
-
-async def _refresh(service: Service, refresh_s: float) -> None:
-    while True:
-        await asyncio.sleep(refresh_s)
-        await service.refresh()
 
 
 def _shown(hit: dict[str, Any]) -> dict[str, Any]:

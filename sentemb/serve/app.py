@@ -7,7 +7,7 @@ import base64
 import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -108,21 +108,8 @@ class _Web:
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Share encoders, look for newer generations, and finish what was taken on."""
-        await self.service.start()
-        watching = asyncio.create_task(self._watch())
-        try:
+        async with self.service.running(self._refresh_s, lambda name: self.refreshes.labels(name).inc()):
             yield
-        finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
-            await self.service.stop()
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._refresh_s)
-            for name in await self.service.refresh():
-                self.refreshes.labels(name).inc()
 
     def _answering(self, route: str, handler: Handler, *, is_open: bool) -> Handler:
         """The handler with its key, its errors as JSON, and its metrics."""

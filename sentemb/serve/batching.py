@@ -121,16 +121,15 @@ class Batcher:
             return []
         oldest, remaining = self._requests[0], self._round_cost
         # an item that is larger than its part of a round is computed all the same
-        ends = {0: max(oldest.begun + 1, oldest.end_within(remaining // 2, oldest.begun))}
-        remaining -= oldest.costs[ends[0]] - oldest.costs[oldest.begun]
-        for place in sorted(range(len(self._requests)), key=lambda place: self._requests[place].left):
-            request = self._requests[place]
-            start = ends.get(place, request.begun)
+        ends = {oldest: max(oldest.begun + 1, oldest.end_within(remaining // 2, oldest.begun))}
+        remaining -= oldest.costs[ends[oldest]] - oldest.costs[oldest.begun]
+        for request in sorted(self._requests, key=lambda request: request.left):
+            start = ends.get(request, request.begun)
             end = request.end_within(max(0, remaining), start)
             remaining -= request.costs[end] - request.costs[start]
             if end > request.begun:
-                ends[place] = end
-        return [(self._requests[place], end) for place, end in ends.items()]
+                ends[request] = end
+        return list(ends.items())
 
     def _end(self, request: _Request, error: Exception | None = None) -> None:
         self._requests.remove(request)

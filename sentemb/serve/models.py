@@ -19,6 +19,8 @@ from sentemb.serve.batching import Batcher
 from sentemb.serve.wire import Refusal
 from sentemb.types import UNKNOWN, TokenColumn, Vectors
 
+Item = tuple[str | None, Any]  # a prompt and its text, or None and token ids
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -76,39 +78,34 @@ class ServedModel:
         name = prompt_name or encoder.default_prompt
         prompt = encoder.prompts[name] if name else ""
         if isinstance(inputs[0], str):
-            texts: list[str] = list(inputs)  # type: ignore[arg-type]
-            column, cut = await run_in_threadpool(self.tokenised, texts, prompt)
+            items, lengths, cut = await run_in_threadpool(self.prepared, inputs, prompt)  # type: ignore[arg-type]
             if cut and not truncate:
                 raise Refusal(
-                    400, f"{cut} of {len(texts)} texts are longer than the {encoder.max_tokens} tokens that the model "
+                    400, f"{cut} of {len(inputs)} texts are longer than the {encoder.max_tokens} tokens that the model "
                     'reads; shorten them, or send "truncate": true to have their ends left out', param="input",
                 )
         else:
             self._check(inputs)  # type: ignore[arg-type]
-            texts, column, cut = [], _column([np.array(row, dtype=np.int32) for row in inputs]), 0
-        vectors = await self.vectors(texts, column, prompt)
+            items, lengths, cut = [(None, np.array(row, dtype=np.int32)) for row in inputs], [*map(len, inputs)], 0
+        vectors = np.stack(await self.batcher(items, lengths))
         if dimensions is not None:
             vectors = vectors[:, :dimensions]
             if encoder.is_normalised:
                 vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return Embedded(vectors=vectors, tokens=int(column.lengths.sum()), cut=cut)
+        return Embedded(vectors=vectors, tokens=sum(lengths), cut=cut)
 
-    async def vectors(self, texts: Sequence[str], column: TokenColumn, prompt: str) -> Vectors:
-        """Vectors of texts whose tokens are ``column``, or of token ids alone.
+    def prepared(self, texts: Sequence[str], prompt: str) -> tuple[list[Item], list[int], int]:
+        """What the batcher takes for texts, their tokens in the prompt, and how many texts were cut.
 
         Tokens are encoded as they are; texts in a prompt go through ``encode``, which knows what a prompt means for
         the pooling.
         """
-        is_prompted = prompt and texts
-        items: list[Any] = [(prompt, text) for text in texts] if is_prompted else [(None, row) for row in _rows(column)]
-        return np.stack(await self.batcher(items, column.lengths.tolist()))
-
-    def tokenised(self, texts: Sequence[str], prompt: str) -> tuple[TokenColumn, int]:
-        """Tokens of every text in its prompt, and how many texts were cut."""
         with self._lock:
             before = self._counting.cut_count
             column = self._counting(texts, Template.read(prompt) if prompt else None)
-            return column, self._counting.cut_count - before
+            cut = self._counting.cut_count - before
+        items: list[Item] = [(prompt, text) for text in texts] if prompt else [(None, row) for row in _rows(column)]
+        return items, column.lengths.tolist(), cut
 
     def _check(self, rows: Sequence[list[int]]) -> None:
         size, longest = self.encoder.vocabulary.size, self.encoder.max_tokens
@@ -120,7 +117,7 @@ class ServedModel:
                 raise Refusal(400, f"input {place} has a token id outside 0 … {size - 1}: ids are those of this "
                               "model's own tokenizer; send texts instead", param="input")
 
-    def _encode(self, items: list[tuple[str | None, Any]]) -> list[Vectors]:
+    def _encode(self, items: list[Item]) -> list[Vectors]:
         """In the batcher's thread: one call for every run of items of one prompt."""
         vectors: list[Vectors] = []
         for prompt, run in groupby(items, key=lambda item: item[0]):
@@ -144,8 +141,8 @@ class FromThreads:
 
     def encode(self, texts: Sequence[str], /, *, prompt: str | None = None) -> Vectors:
         put = "" if prompt is None else prompt
-        column, _ = self._model.tokenised(texts, put)
-        return asyncio.run_coroutine_threadsafe(self._model.vectors(texts, column, put), self._loop).result()
+        items, lengths, _ = self._model.prepared(texts, put)
+        return np.stack(asyncio.run_coroutine_threadsafe(self._model.batcher(items, lengths), self._loop).result())
 
 
 def _column(rows: Sequence[NDArray[np.int32]]) -> TokenColumn:

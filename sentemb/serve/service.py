@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,26 @@ class Service:
         """Finish what was taken on."""
         for batcher in [*(model.batcher for model in self.models.values()), *self.rerankers.values()]:
             await batcher.stop()
+
+    @asynccontextmanager
+    async def running(self, refresh_s: float, refreshed: Callable[[str], None] = lambda _: None) -> AsyncIterator[None]:
+        """Started, looking for newer generations every ``refresh_s`` seconds (``refreshed`` is told which index moved),
+        and stopped at the end."""
+        await self.start()
+        watching = asyncio.create_task(self._watch(refresh_s, refreshed))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            await self.stop()
+
+    async def _watch(self, refresh_s: float, refreshed: Callable[[str], None]) -> None:
+        while True:
+            await asyncio.sleep(refresh_s)
+            for name in await self.refresh():
+                refreshed(name)
 
     async def refresh(self) -> list[str]:
         """Move every index to its newest generation; gives the names of those that moved. Faults are logged: what

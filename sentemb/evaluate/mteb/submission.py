@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sentemb.encoder import Encoder
 from sentemb.errors import EvaluationError, needs_extra
 from sentemb.evaluate.model import EvalModel
-from sentemb.evaluate.opening import ModelOptions, open_model
+from sentemb.evaluate.opening import ModelOptions, of_source
 from sentemb.evaluate.results import Results, read_results
 from sentemb.files import atomic_folder, write_json, write_text
 
@@ -44,7 +45,9 @@ def submission(results: Path, output: Path, *, model: str, revision: str | None 
     faults = _faults(scored)
     if faults:
         raise EvaluationError("\n".join(f"{results}: {fault}" for fault in faults))
-    on_hub = open_model(model, ModelOptions(precision="fp32", revision=revision))
+    options = ModelOptions(precision="fp32", revision=revision)
+    encoder = Encoder.load(model, **options.settings)
+    on_hub = of_source(encoder, model, options)
     commit = on_hub.identity.revision or ""
     if not _COMMIT.fullmatch(commit):
         raise EvaluationError(f"{model}: the hub named no commit (found {commit!r}); give --revision")
@@ -55,7 +58,7 @@ def submission(results: Path, output: Path, *, model: str, revision: str | None 
             "length or prompts; score it: sentemb eval OWNER/NAME --precision fp32"
         )
     files = _files(results.parent, scored)
-    meta = _meta(on_hub, model)
+    meta = _meta(on_hub, encoder, model)
     with atomic_folder(output) as temporary:
         folder = temporary / "results" / meta.model_name_as_path() / commit
         folder.mkdir(parents=True)
@@ -99,16 +102,14 @@ def _files(folder: Path, scored: Results) -> list[Path]:
     return [*files, *([settings] if settings.is_file() else [])]
 
 
-def _meta(on_hub: EvalModel, model: str) -> Any:
+def _meta(on_hub: EvalModel, encoder: Encoder, model: str) -> Any:
     """mteb's description of the hub's model, with what can be known here."""
     from mteb.models import sentence_transformers_loader
 
-    from sentemb.encoder import Encoder
     from sentemb.evaluate.mteb.encoder import model_meta
 
     on_hub.identity = replace(on_hub.identity, name=model)
-    module = Encoder.load(model, revision=on_hub.identity.revision).module
-    count = sum(weight.numel() for weight in module.parameters())
+    count = sum(weight.numel() for weight in encoder.module.parameters())
     has_templates = any("{text}" in prompt for prompt in on_hub.prompts.values())  # which sentemb alone opens
     facts = {
         "loader": None if has_templates else sentence_transformers_loader,
