@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sentemb.errors import SentembError
     from sentemb.evaluate.evaluation import evaluate_model
     from sentemb.evaluate.task import Task
+    from sentemb.machine.resources import share_processors
     from sentemb.maths.table import score_table
     from sentemb.mining.run import mine
     from sentemb.parts import Part
@@ -46,7 +47,8 @@ _HOMES = {
     "edits.edit": "Edit", "encoder": "Encoder", "encoder.convert": "convert",
     "encoder.distil": "distil", "encoder.export": "export", "encoder.merging": "merge",
     "encoder.cross_encoder": "CrossEncoder", "encoder.poolings": "Pooling", "errors": "SentembError",
-    "evaluate.evaluation": "evaluate_model", "evaluate.task": "Task", "maths.table": "score_table",
+    "evaluate.evaluation": "evaluate_model", "evaluate.task": "Task", "machine.resources": "share_processors",
+    "maths.table": "score_table",
     "mining.run": "mine", "parts": "Part", "recipe.check": "check", "recipe.recipe": "EncoderSettings Recipe",
     "recipe.train": "build train", "reporting": "report", "rerank.train": "RerankSettings train_reranker",
     "search": "SearchIndex", "search.vectors": "VectorIndex",
@@ -58,7 +60,7 @@ __all__ = [
     "Callback", "Companion", "CrossEncoder", "DataSource", "Edit", "Encoder", "EncoderSettings", "Part", "Pooling",
     "Recipe", "RerankSettings", "Run", "SearchIndex", "SentembError", "Task", "Term", "TextClassifier", "TrainSettings",
     "VectorIndex", "ViewCopy", "ViewMaker", "__version__", "build", "check", "convert", "distil", "evaluate_model",
-    "export", "merge", "mine", "report", "score_table", "train", "train_reranker",
+    "export", "merge", "mine", "report", "score_table", "share_processors", "train", "train_reranker",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 BENCHMARKS = {
     "encode": "texts to vectors: ours, sentence-transformers (torch, ONNX, OpenVINO), plain HF, fastembed, infinity",
     "start": "start-up of commands, collecting a million results: ours, sentence-transformers",
+    "busy": "encoding and training while other processes keep all cores busy: ours, sentence-transformers",
     "train": "SimCSE training: ours, sentence-transformers' trainer",
     "eval": "STS and retrieval: ours, mteb on a SentenceTransformer",
     "index": "search index: ours, bare FAISS, hnswlib",

@@ -84,13 +84,15 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> None:
     3 unexpected, with the traceback in a file; 130 stopped by the user. A verb that did a part of its work ends with 1.
     """
     from sentemb.errors import SentembError, first_line
+    from sentemb.machine.resources import share_processors
     from sentemb.progress import show_log
     from sentemb.stopping import stoppable
 
     if not debug:  # without the code's line, which tells a user nothing
         warnings.formatwarning = lambda message, *_: f"sentemb: warning: {message}\n"
     show_log()
-    _share_processors()
+    if "torch" not in sys.modules:  # a program that calls main() may have it
+        share_processors()
     defaults: dict[str, object] = {}
     try:
         with stoppable():
@@ -123,17 +125,6 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> None:
             _fail(f"{where}{error.strerror or first_line(error)}")
         kind = "" if not str(error).strip() else f"{type(error).__name__}: "
         _fail(f"{kind}{first_line(error)}\nsentemb did not expect this; what happened is in {_keep_traceback()}", 3)
-
-
-def _share_processors() -> None:
-    """Where other work keeps half of the processors busy, let waiting threads sleep, unless the user chose otherwise.
-
-    OpenMP's threads otherwise spin, which takes the processor from the thread that they wait for: 3 to 10 times slower
-    steps. It must be set before torch is imported.
-    """
-    chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
-    if not chosen and hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def _keep_traceback() -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
+import warnings
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT = 256 << 20  # bytes free at the heap's end before they go back to the system
 _ON_THE_HEAP = 64 << 20  # larger requests still get pages of their own, which go back when they are freed
+_SPINS = 1000
 
 
 def cpu_count() -> int:
@@ -38,6 +41,21 @@ def free_memory() -> int | None:
         limit = int((_CGROUP / "memory.max").read_text(encoding="ascii"))
         free = min(free, limit - int((_CGROUP / "memory.current").read_text(encoding="ascii")))
     return max(free, 0)
+
+
+def share_processors() -> None:
+    """Let threads of PyTorch that wait for one another fall asleep soon, unless the user has chosen how they wait
+    (``OMP_WAIT_POLICY``, ``GOMP_SPINCOUNT``). Call it before anything imports torch; the command line does.
+
+    They otherwise spin: on a machine with other work that takes the processor from the very thread that they wait for.
+    Figures are in ``eval/results/busy.md``. Only GNU's OpenMP, which PyTorch's wheels for Linux bring, reads this.
+    """
+    if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        return
+    if "torch" in sys.modules:
+        warnings.warn("share_processors() has no effect any more: torch is loaded; call it first", stacklevel=2)
+        return
+    os.environ["GOMP_SPINCOUNT"] = str(_SPINS)
 
 
 @cache

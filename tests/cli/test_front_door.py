@@ -168,18 +168,3 @@ def test_warnings_are_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["list", "--help"])
     assert warnings.formatwarning("it is so", UserWarning, cli.__file__, 3) == "sentemb: warning: it is so\n"
-
-
-@pytest.mark.parametrize(("load", "chosen", "policy"), [(9.0, {}, "PASSIVE"), (0.1, {}, None),
-                                                        (9.0, {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
-                                                        (9.0, {"GOMP_SPINCOUNT": "10"}, None)])
-def test_waiting_threads_sleep_on_a_busy_machine(load, chosen, policy, monkeypatch):
-
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in chosen.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
-    cli._share_processors()
-    assert os.environ.get("OMP_WAIT_POLICY") == policy

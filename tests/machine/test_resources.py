@@ -68,3 +68,24 @@ def page_faults(**environment: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator only")
 def test_freed_memory_is_used_again_unless_the_user_chose() -> None:
     assert 4 * page_faults() < page_faults(MALLOC_MMAP_THRESHOLD_="1048576")
+
+
+@pytest.mark.parametrize(("chosen", "spins"), [({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+                                               ({"GOMP_SPINCOUNT": "10"}, "10")])  # fmt: skip
+def test_threads_share_the_processors(chosen: dict[str, str], spins: str | None) -> None:
+    code = ("import os, sentemb; sentemb.share_processors(); import torch; "
+            "torch.ones(2, 2) @ torch.ones(2, 2); print(os.environ.get('GOMP_SPINCOUNT'))")
+    unset = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run([sys.executable, "-c", code], env={**unset, **chosen}, capture_output=True, text=True,
+                          check=True)
+    assert done.stdout.strip() == str(spins)
+    assert not done.stderr
+
+
+def test_sharing_too_late_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.warns(UserWarning, match="call it first"):
+        resources.share_processors()
+    assert "GOMP_SPINCOUNT" not in os.environ
