@@ -36,6 +36,7 @@ from harness import Contender, Lane, Work, data, lanes_table, machine, race, rat
 
 HARNESS = str(Path(__file__).with_name("harness.py"))
 PEAKS = {"peak fp32": "float32", "peak bf16": "bfloat16"}
+PRODUCTS = {"sentemb fp32": "products fp32", "sentemb bf16": "products bf16"}
 # the default configuration of the peer that every ratio is taken against
 BASE = "sentence-transformers fp32, batch 32"
 REFERENCE = "sentemb fp32"
@@ -98,6 +99,10 @@ def contenders(
         found.append(Contender(
             f"infinity {precision}, batch 32", __file__, "infinity", {**common, "precision": precision},
             environment={**peers_environment(infinity), "DO_NOT_TRACK": "1"}))
+    found += [
+        Contender(products, __file__, "products", {**common, "precision": products.split()[1]})
+        for products in PRODUCTS.values()
+    ]
     found += [Contender(peak, HARNESS, "matmul_peak", {"dtype": dtype}) for peak, dtype in PEAKS.items()]
     return found
 
@@ -119,6 +124,7 @@ def table(lanes: dict[str, Lane], count: int, tokens: int, gflop: float) -> str:
     """One race as Markdown."""
     peaks = {name: lanes[name].facts["gflops"] for name in PEAKS if lanes[name].facts}
     reference = np.load(lanes[REFERENCE].facts["array"])
+    shares = [f"{name} at {ratio(lanes[products], lanes[name])} of its products" for name, products in PRODUCTS.items()]
 
     def cells(lane: Lane) -> list[object]:
         vectors = np.load(lane.facts["array"])
@@ -132,9 +138,10 @@ def table(lanes: dict[str, Lane], count: int, tokens: int, gflop: float) -> str:
 
     header = ["", "texts/s", "tokens/s", f"× {BASE}", "GFLOP/s", "of top peak", "peak MiB", "max diff", "mean cosine"]
     note = ", ".join(f"{name} {value:,.0f} GFLOP/s" for name, value in peaks.items())
-    rows = {name: lane for name, lane in lanes.items() if name not in PEAKS}
+    rows = {name: lane for name, lane in lanes.items() if name not in {*PEAKS, *PRODUCTS.values()}}
     return (lanes_table(header, rows, cells)
-            + f"\n{note} (2048³ matrix product, best of a second, last round).\n")
+            + f"\n{note} (2048³ matrix product, best of a second, last round).\n\n"
+            f"{'; '.join(shares)}: the same matrix products in the same shapes, and nothing else.\n")
 
 
 def _texts(path: str) -> list[str]:
@@ -148,6 +155,41 @@ def sentemb(texts: str, model: str, precision: str) -> Work:
 
     encoder, rows = Encoder.load(model, precision=precision), _texts(texts)
     return lambda: {"array": encoder.encode(rows)}
+
+
+def products(texts: str, model: str, precision: str) -> Work:
+    """The matrix products of `sentemb`'s batches, linear maps and attention, and nothing between them."""
+    import torch
+
+    from sentemb import Encoder
+    from sentemb.encoder.encode import BATCH_TOKENS, budget_batches, length_order
+    from sentemb.encoder.runners.attention import pack, split_heads
+    from sentemb.encoder.runners.forms import FastLinear
+
+    encoder = Encoder.load(model)
+    column, config = encoder.tokenise(_texts(texts)), encoder.module.backbone.config
+    order = length_order(column.lengths)
+    cuts = budget_batches(column.lengths[order], BATCH_TOKENS["cpu"])
+    batches = [pack(column.take(order[begin:end])) for begin, end in cuts]
+    d, inner, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    sizes = ((3 * d, d), (d, d), (inner, d), (d, inner))
+    layers = [[FastLinear(torch.randn(size, dtype=dtype)) for size in sizes] for _ in range(config.num_hidden_layers)]
+
+    @torch.inference_mode()
+    def work() -> dict[str, Any]:
+        for packed in batches:
+            x = torch.ones(len(packed.ids), d, dtype=dtype)
+            for qkv, out, up, down in layers:
+                line = qkv(x)
+                for rows in packed.rectangles:
+                    query, key, value = split_heads(rows.of(line), heads).flatten(1, 2).unbind(0)
+                    torch.bmm(torch.bmm(query, key.transpose(1, 2)), value)
+                out(x)
+                down(up(x))
+        return {}
+
+    return work
 
 
 def exported(texts: str, model: str, to: str, cache: str) -> Work:

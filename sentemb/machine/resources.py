@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import sys
+import time
 import warnings
 from contextlib import suppress
 from functools import cache
@@ -16,7 +17,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT = 256 << 20  # bytes free at the heap's end before they go back to the system
 _ON_THE_HEAP = 64 << 20  # larger requests still get pages of their own, which go back when they are freed
-_SPINS = 1000
+_STAT = Path("/proc/stat")
 
 
 def cpu_count() -> int:
@@ -44,18 +45,34 @@ def free_memory() -> int | None:
 
 
 def share_processors() -> None:
-    """Let threads of PyTorch that wait for one another fall asleep soon, unless the user has chosen how they wait
-    (``OMP_WAIT_POLICY``, ``GOMP_SPINCOUNT``). Call it before anything imports torch; the command line does.
+    """Where other processes keep half of the processors busy at this moment, let threads of PyTorch sleep while they
+    wait for one another, unless the user has chosen how they wait (``OMP_WAIT_POLICY``, ``GOMP_SPINCOUNT``). Call it
+    before anything imports torch; the command line does.
 
-    They otherwise spin: on a machine with other work that takes the processor from the very thread that they wait for.
-    Figures are in ``eval/results/busy.md``. Only GNU's OpenMP, which PyTorch's wheels for Linux bring, reads this.
+    They otherwise spin, which takes the processor from the very thread that they wait for; on an idle machine, where
+    sleeping threads take time to wake, spinning is better. Figures are in ``eval/results/busy.md``. It is chosen once,
+    for the life of the process, and only GNU's OpenMP, which PyTorch's wheels for Linux bring, can be told so.
     """
     if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         return
     if "torch" in sys.modules:
         warnings.warn("share_processors() has no effect any more: torch is loaded; call it first", stacklevel=2)
-        return
-    os.environ["GOMP_SPINCOUNT"] = str(_SPINS)
+    elif busy_processors() >= 0.5 * (os.cpu_count() or 1):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def busy_processors() -> int:
+    """Other threads of the machine that want a processor all the time: the fewest of five looks within 20 ms; 0 where
+    the system does not say."""
+    counts = []
+    for _ in range(5):
+        try:
+            lines = _STAT.read_text(encoding="ascii").splitlines()
+            counts.append(next(int(line.split()[1]) for line in lines if line.startswith("procs_running")) - 1)
+        except (OSError, StopIteration, ValueError):
+            return 0
+        time.sleep(0.004)
+    return min(counts)
 
 
 @cache

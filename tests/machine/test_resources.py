@@ -70,16 +70,36 @@ def test_freed_memory_is_used_again_unless_the_user_chose() -> None:
     assert 4 * page_faults() < page_faults(MALLOC_MMAP_THRESHOLD_="1048576")
 
 
-@pytest.mark.parametrize(("chosen", "spins"), [({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
-                                               ({"GOMP_SPINCOUNT": "10"}, "10")])  # fmt: skip
-def test_threads_share_the_processors(chosen: dict[str, str], spins: str | None) -> None:
-    code = ("import os, sentemb; sentemb.share_processors(); import torch; "
-            "torch.ones(2, 2) @ torch.ones(2, 2); print(os.environ.get('GOMP_SPINCOUNT'))")
-    unset = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    done = subprocess.run([sys.executable, "-c", code], env={**unset, **chosen}, capture_output=True, text=True,
-                          check=True)
-    assert done.stdout.strip() == str(spins)
-    assert not done.stderr
+@pytest.mark.parametrize(("running", "chosen", "policy"), [
+    (3, {}, "PASSIVE"), (2, {}, "PASSIVE"), (1, {}, None), (9, {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+    (9, {"GOMP_SPINCOUNT": "10"}, None),
+])  # fmt: skip
+def test_waiting_threads_sleep_on_a_busy_machine(
+    running: int, chosen: dict[str, str], policy: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stat").write_text(f"cpu  1 2 3\nprocs_running {running}\nprocs_blocked 0\n")
+    monkeypatch.setattr(resources, "_STAT", tmp_path / "stat")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    resources.share_processors()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
+def test_threads_that_want_a_processor_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if resources._STAT.is_file():
+        others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+        try:
+            assert any(resources.busy_processors() >= 3 for _ in range(100))
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()
+    monkeypatch.setattr(resources, "_STAT", tmp_path / "none")
+    assert resources.busy_processors() == 0
 
 
 def test_sharing_too_late_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,4 +108,4 @@ def test_sharing_too_late_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     with pytest.warns(UserWarning, match="call it first"):
         resources.share_processors()
-    assert "GOMP_SPINCOUNT" not in os.environ
+    assert "OMP_WAIT_POLICY" not in os.environ

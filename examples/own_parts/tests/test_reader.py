@@ -1,45 +1,61 @@
 from __future__ import annotations
 
-import sqlite3
+import mailbox
 from contextlib import closing
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
-from own_parts.reader import Sqlite
+from own_parts.reader import Mailbox
 
 from sentemb.errors import DataError
 from sentemb.parts import PartError, room
 
-QUERY = "SELECT question AS anchor, answer AS positive FROM faq"
+
+def message(subject: str | None, text: str, **headers: str) -> EmailMessage:
+    """A message as a mail program writes it."""
+    written = EmailMessage()
+    if subject is not None:
+        written["Subject"] = subject
+    for name, value in headers.items():
+        written[name.replace("_", "-")] = value
+    written.set_content(text)
+    return written
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
-    with closing(sqlite3.connect(tmp_path / "faq.db")) as connection, connection:
-        connection.execute("CREATE TABLE faq (question TEXT, answer TEXT)")
-        connection.executemany("INSERT INTO faq VALUES (?, ?)", [("who", "the man"), ("what", "a song"), ("how", None)])
-    return tmp_path / "faq.db"
+def archive(tmp_path: Path) -> Path:
+    with closing(mailbox.mbox(tmp_path / "archive.mbox")) as box:
+        box.add(message("Crème brûlée, and how to burn it " + "slowly " * 20, "Sugar first.\n"))
+        box.add(message("Re: Crème brûlée", "Thanks!", In_Reply_To="<1@example.org>"))
+        box.add(message(None, "no subject"))
+        box.add(message("Trains", "From here they leave at nine."))
+    return tmp_path / "archive.mbox"
 
 
-def test_it_reads_the_rows_of_a_query(database: Path) -> None:
-    source = room("sources").make({"use": "sqlite", "path": str(database), "query": f"{QUERY} LIMIT 2"})
-    assert source == Sqlite(path=str(database), query=f"{QUERY} LIMIT 2")
-    assert dict(source.load().columns) == {"anchor": ["who", "what"], "positive": ["the man", "a song"]}
+def test_it_reads_subjects_and_texts(archive: Path) -> None:
+    source = room("sources").make({"use": "mailbox", "path": str(archive)})
+    assert source == Mailbox(path=str(archive))
+    first = ("Crème brûlée, and how to burn it " + "slowly " * 20).strip()
+    assert {name: [text.strip() for text in column] for name, column in source.load().columns.items()} == {
+        "anchor": [first, "Trains"], "positive": ["Sugar first.", "From here they leave at nine."],
+    }
 
 
-def test_faulty_rows_are_named_or_left_out(database: Path) -> None:
-    with pytest.raises(DataError, match=r"faq.db: row 3.*positive"):
-        Sqlite(path=str(database), query=QUERY).load()
-    table = Sqlite(path=str(database), query=QUERY, skip_faulty=True).load()
+def test_faulty_rows_are_named_or_left_out(archive: Path) -> None:
+    with closing(mailbox.mbox(archive)) as box:
+        box.add(message("empty", ""))
+    with pytest.raises(DataError, match=r"archive.mbox: row 3.*positive"):
+        Mailbox(path=str(archive)).load()
+    table = Mailbox(path=str(archive), skip_faulty=True).load()
     assert (len(table), table.skipped) == (2, 1)
 
 
-def test_what_it_refuses(database: Path) -> None:
+def test_what_it_refuses(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
-        Sqlite(path=str(database.with_name("none.db")), query=QUERY).load()
-    with pytest.raises(DataError, match="no such table: faqs"):
-        Sqlite(path=str(database), query=f"{QUERY}s").load()
-    with pytest.raises(DataError, match="readonly"):
-        Sqlite(path=str(database), query="DELETE FROM faq RETURNING question AS anchor").load()
-    with pytest.raises(PartError, match="needs query"):
-        Sqlite(path=str(database))
+        Mailbox(path=str(tmp_path / "none.mbox")).load()
+    (tmp_path / "letter.txt").write_text("Dear all,\n")
+    with pytest.raises(DataError, match="no messages"):
+        Mailbox(path=str(tmp_path / "letter.txt")).load()
+    with pytest.raises(PartError, match="needs path"):
+        Mailbox()

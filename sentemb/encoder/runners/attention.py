@@ -29,7 +29,7 @@ Bias = Callable[[int], Tensor | None]
 class Rectangle:
     """Neighbouring rows side by side, for what looks at whole rows: tokens from ``begin`` to ``end``.
 
-    Rows of one length are a view of the line; else the shorter ones are filled up (``index``, ``mask``).
+    Rows of one length are a view of the line; else the shorter ones are filled up (``index``, ``mask``, ``tokens``).
     """
 
     begin: int
@@ -38,6 +38,7 @@ class Rectangle:
     length: int  # of the longest
     index: Int[Tensor, "rows length"] | None = None  # where each token lies; filled up with the row's first one
     mask: Bool[Tensor, "rows length"] | None = None  # what is a token
+    tokens: Int[Tensor, " tokens"] | None = None  # where the tokens lie, row by row
 
     def of(self, line: Float[Tensor, "tokens d"]) -> Float[Tensor, "rows length d"]:
         """The rectangle of a line of tokens."""
@@ -47,7 +48,8 @@ class Rectangle:
 
     def tokens_of(self, rectangle: Float[Tensor, "rows length d"]) -> Float[Tensor, "tokens d"]:
         """What stands at the tokens, as a line."""
-        return rectangle.reshape(self.end - self.begin, -1) if self.mask is None else rectangle[self.mask]
+        line = rectangle.flatten(0, 1)
+        return line if self.tokens is None else F.embedding(self.tokens, line)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,8 @@ def _rectangle(starts: NDArray[np.int64], lengths: NDArray[np.int64], first: int
     position = np.arange(facts["length"])
     mask = position < of[:, None]
     index = starts[first:end, None] + np.where(mask, position, 0)
-    return Rectangle(**facts, index=torch.from_numpy(index), mask=torch.from_numpy(mask))
+    index, mask, tokens = map(torch.from_numpy, (index, mask, np.flatnonzero(mask)))
+    return Rectangle(**facts, index=index, mask=mask, tokens=tokens)
 
 
 def attend(
@@ -195,9 +198,7 @@ def _binary_logits(query: Tensor, key: Tensor, mask: Tensor | None, rows: int) -
     unused = query.new_empty(1, 1, 1)  # beta = 0 leaves it unread
     logits = torch.baddbmm(unused, query, key.transpose(1, 2), beta=0, alpha=query.shape[-1] ** -0.5 * _LOG2_E)
     if mask is not None:
-        by_row = logits.view(rows, -1, *logits.shape[1:])
-        if mask.dtype == torch.bool:
-            by_row.masked_fill_(~mask, -torch.inf)
-        else:
-            by_row.add_(mask.to(logits.dtype), alpha=_LOG2_E)
+        if mask.dtype == torch.bool:  # a sum of what is small goes over the logits several times as fast as a filling
+            mask = torch.where(mask, 0.0, -torch.inf)
+        logits.view(rows, -1, *logits.shape[1:]).add_(mask.to(logits.dtype), alpha=_LOG2_E)
     return logits
