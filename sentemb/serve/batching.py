@@ -48,12 +48,13 @@ class Batcher:
 
     Args:
         work: items to one result each, called in the thread.
-        round_cost: of a round, in the unit of ``costs`` (tokens).
+        round_cost: of a round, in the unit of ``costs`` (tokens). A lone text waits for the round under way; rounds of
+            half the size took 3 % longer a text on two cores (all-MiniLM-L6-v2, sixteen clients of 64 texts).
         waiting_cost: more than this does not wait: ``Overloaded``. A single request may be larger.
     """
 
     def __init__(
-        self, work: Callable[[list[Any]], Sequence[Any]], *, round_cost: int = 8192, waiting_cost: int = 500_000
+        self, work: Callable[[list[Any]], Sequence[Any]], *, round_cost: int = 16_384, waiting_cost: int = 500_000
     ) -> None:
         self._work, self._round_cost, self._waiting_cost = work, round_cost, waiting_cost
         self._requests: list[_Request] = []

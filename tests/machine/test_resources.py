@@ -81,10 +81,7 @@ def test_waiting_threads_sleep_on_a_busy_machine(
     monkeypatch.setattr(resources, "_STAT", tmp_path / "stat")
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in chosen.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "environ", dict(chosen))
     resources.share_processors()
     assert os.environ.get("OMP_WAIT_POLICY") == policy
 
@@ -104,8 +101,7 @@ def test_threads_that_want_a_processor_are_counted(tmp_path: Path, monkeypatch: 
 
 def test_sharing_too_late_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", sys)
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "environ", {})
     with pytest.warns(UserWarning, match="call it first"):
         resources.share_processors()
     assert "OMP_WAIT_POLICY" not in os.environ

@@ -29,7 +29,7 @@ def archive(tmp_path: Path) -> Path:
         box.add(message("Crème brûlée, and how to burn it " + "slowly " * 20, "Sugar first.\n"))
         box.add(message("Re: Crème brûlée", "Thanks!", In_Reply_To="<1@example.org>"))
         box.add(message(None, "no subject"))
-        box.add(message("Trains", "From here they leave at nine."))
+        box.add(message("Trains", "They leave at nine."))
     return tmp_path / "archive.mbox"
 
 
@@ -38,7 +38,7 @@ def test_it_reads_subjects_and_texts(archive: Path) -> None:
     assert source == Mailbox(path=str(archive))
     first = ("Crème brûlée, and how to burn it " + "slowly " * 20).strip()
     assert {name: [text.strip() for text in column] for name, column in source.load().columns.items()} == {
-        "anchor": [first, "Trains"], "positive": ["Sugar first.", "From here they leave at nine."],
+        "anchor": [first, "Trains"], "positive": ["Sugar first.", "They leave at nine."],
     }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import sqlite3
+import mailbox
 import subprocess
 import sys
 from contextlib import closing
+from email.message import EmailMessage
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +20,27 @@ from sentemb.cli import main
 
 RECIPE = Path(__file__).parents[1] / "recipe.toml"
 OWN = {
-    "sources": "sqlite", "copies": "ance", "companions": "ance", "terms": "additive_margin", "poolings": "attention",
+    "sources": "mailbox", "copies": "ance", "companions": "ance", "terms": "additive_margin", "poolings": "attention",
     "kinds": "usearch", "tasks": "triplets",
 }  # fmt: skip
 
 
 @pytest.fixture
 def recipe(backbone: Path, pairs: list[tuple[str, str]], tmp_path: Path) -> Recipe:
-    with closing(sqlite3.connect(tmp_path / "faq.db")) as connection, connection:
-        connection.execute("CREATE TABLE faq (question TEXT, answer TEXT)")
-        connection.executemany("INSERT INTO faq VALUES (?, ?)", pairs)
+    with closing(mailbox.mbox(tmp_path / "archive.mbox")) as box:
+        for subject, text in pairs:
+            message = EmailMessage()
+            message["Subject"] = subject
+            message.set_content(text)
+            box.add(message)
     rows = itertools.pairwise(pairs)
     triplets = [{"anchor": one[0], "positive": one[1], "negative": other[1]} for one, other in rows]
     (tmp_path / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in triplets))
     return Recipe.load(RECIPE, [
-        f"encoder.backbone={backbone}", f"data.path={tmp_path / 'faq.db'}", f"dev.0.path={tmp_path / 'dev.jsonl'}",
-        "data.max_tokens=16", "companions.0.every=2", "companions.0.depth=4", "train.batch_size=8", "train.max_steps=4",
-        "train.eval_every=2", "train.learning_rate=1e-3", "train.precision=fp32",
+        f"encoder.backbone={backbone}", f"data.path={tmp_path / 'archive.mbox'}",
+        f"dev.0.path={tmp_path / 'dev.jsonl'}", "data.max_tokens=16", "companions.0.every=2", "companions.0.depth=4",
+        "train.batch_size=8", "train.max_steps=4", "train.eval_every=2", "train.learning_rate=1e-3",
+        "train.precision=fp32",
     ])  # fmt: skip
 
 

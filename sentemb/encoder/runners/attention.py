@@ -103,8 +103,8 @@ def _rectangle(starts: NDArray[np.int64], lengths: NDArray[np.int64], first: int
     position = np.arange(facts["length"])
     mask = position < of[:, None]
     index = starts[first:end, None] + np.where(mask, position, 0)
-    index, mask, tokens = map(torch.from_numpy, (index, mask, np.flatnonzero(mask)))
-    return Rectangle(**facts, index=index, mask=mask, tokens=tokens)
+    return Rectangle(**facts, index=torch.from_numpy(index), mask=torch.from_numpy(mask),
+                     tokens=torch.from_numpy(np.flatnonzero(mask)))
 
 
 def attend(
