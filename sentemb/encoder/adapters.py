@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -29,6 +29,14 @@ class Adapter(Part, room="adapters"):
     def add_to(self, backbone: nn.Module) -> None:
         """Put the new weights into the backbone; everything else in it stops learning."""
         raise NotImplementedError
+
+    def layers_in(self, matrices: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:
+        """Outputs and inputs of the linear layers that it keeps inputs of; ``matrices`` are a backbone's by name."""
+        return []
+
+    def parameters_in(self, matrices: Mapping[str, tuple[int, int]]) -> int:
+        """How many new weights a backbone with these matrices gets."""
+        return 0
 
 
 class Lora(Adapter):
@@ -68,13 +76,31 @@ class Lora(Adapter):
             raise ModelError(f"LoRA: {first_line(error)}") from error
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_("lora_" in name)
+            if "lora_" in name:  # peft gives them the format of the weights that stand still, which may be bfloat16
+                parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+
+    def layers_in(self, matrices: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:
+        """See ``Adapter``."""
+        linear = {name.removesuffix(".weight"): size for name, size in matrices.items() if "embed" not in name}
+        ends = self._targets_among({name.rpartition(".")[2] for name in linear})
+        return [size for name, size in linear.items()
+                if self.targets == "all-linear" or any(f".{name}".endswith(f".{end}") for end in ends)]
+
+    def parameters_in(self, matrices: Mapping[str, tuple[int, int]]) -> int:
+        """See ``Adapter``."""
+        return self.rank * sum(outputs + inputs for outputs, inputs in self.layers_in(matrices))
+
+    def _targets_among(self, ends: Collection[str]) -> Sequence[str]:
+        """The targets, given ends of the names of a backbone's linear layers; not those of all."""
+        named = () if self.targets == "all-linear" else self.targets
+        return named or next((known for known in _ATTENTION if set(ends).issuperset(known)), ())
 
     def _layers_of(self, backbone: nn.Module) -> list[str]:
         names = [name for name, part in backbone.named_modules() if isinstance(part, nn.Linear)]
         if self.targets == "all-linear":
             return names
         ends = {name.rpartition(".")[2] for name in names}
-        targets = self.targets or next((known for known in _ATTENTION if ends.issuperset(known)), ())
+        targets = self._targets_among(ends)
         missing = [target for target in targets if target.rpartition(".")[2] not in ends]
         if missing or not targets:
             wanted = ", ".join(missing) or "known as the queries' or values'"
@@ -91,15 +117,35 @@ def merged(backbone: nn.Module) -> nn.Module:
     """The backbone itself where it has no adapters, else a copy with the adapters added to its weights."""
     if not has_adapters(backbone):
         return backbone
+    whole = copy.deepcopy(backbone)
+    merge_into(whole)
+    return whole
+
+
+def merge_into(backbone: nn.Module) -> None:
+    """Add the adapters of a backbone to its weights, and take them out."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    whole = copy.deepcopy(backbone)
-    for name, layer in list(whole.named_modules()):
+    for name, layer in list(backbone.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.merge()
             parent, _, child = name.rpartition(".")
-            setattr(whole.get_submodule(parent), child, layer.get_base_layer())
-    return whole
+            setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
+
+
+def merged_state(backbone: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """The weights of ``merged`` in ``dtype`` by name, sorted, each made in its turn: no copy of the backbone."""
+    from_adapters: dict[str, Any] = {}
+    if has_adapters(backbone):
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        from_adapters = {name: part for name, part in backbone.named_modules() if isinstance(part, BaseTunerLayer)}
+    stored = {name.replace(".base_layer.", "."): (name, value) for name, value in backbone.state_dict().items()
+              if "lora_" not in name}
+    for name, (key, value) in sorted(stored.items()):
+        layer = from_adapters.get(key.removesuffix(".base_layer.weight"))
+        whole = value if layer is None else value + sum(map(layer.get_delta_weight, layer.active_adapters))
+        yield name, whole.to(dtype) if whole.is_floating_point() else whole
 
 
 class Prefix(Adapter):
@@ -127,6 +173,10 @@ class Prefix(Adapter):
             raise ValueError("dropout = 1: leaves nothing to learn from")
         self.length, self.dropout = length, dropout
 
+    def parameters_in(self, matrices: Mapping[str, tuple[int, int]]) -> int:
+        """See ``Adapter``."""
+        return 2 * self.length * sum(outputs for name, (outputs, _) in matrices.items() if name.endswith("key.weight"))
+
     def add_to(self, backbone: nn.Module) -> None:
         """See ``Adapter``; raises ``ModelError`` where the attention takes no further keys, or has a prefix already."""
         config: Any = backbone.config
@@ -139,7 +189,8 @@ class Prefix(Adapter):
                              "adapter out, and all weights learn), or start from a backbone without")
         for attention in attentions:
             prefix = LayerPrefix(length=self.length, width=attention.key.out_features, dropout=self.dropout)
-            attention.prefix = prefix.to(attention.key.weight)
+            weight = attention.key.weight
+            attention.prefix = prefix.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
             attention.register_forward_pre_hook(attention.prefix.enter, with_kwargs=True)
         learning = prefix_weights(backbone)
         for name, parameter in backbone.named_parameters():

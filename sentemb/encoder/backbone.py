@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentemb.errors import ModelError, RecipeError, first_line
+from sentemb.errors import ModelError, NumericError, RecipeError, first_line
 
 
-def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The encoder of the checkpoint in ``folder``, in float32, without task heads.
+def load_backbone(
+    folder: Path, *, trust_remote_code: bool = False, dtype: torch.dtype = torch.float32
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The encoder of the checkpoint in ``folder``, its weights in ``dtype``, without task heads.
 
     BERT's unused ``pooler``, whose parameters would never get a gradient, is taken out; its weights come beside the
     encoder, so that a saved copy has them again.
@@ -30,7 +32,9 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> tuple[nn.
     # of T5 and its like only the encoder half, which says so once it was saved alone
     is_half = any(name.endswith("EncoderModel") for name in config.architectures or [])
     family = AutoModelForTextEncoding if config.is_encoder_decoder or is_half else AutoModel
-    model, missing = load_pretrained(family, folder, trust_remote_code=trust_remote_code, config=config)
+    model, missing = load_pretrained(
+        family, folder, trust_remote_code=trust_remote_code, config=config, dtype=dtype
+    )
     lacking = sorted(name for name in missing if not name.startswith("pooler."))
     if lacking:
         raise ModelError(f"{folder}: the checkpoint lacks {len(lacking)} of the backbone's weights, e.g. "
@@ -88,9 +92,14 @@ def keep_layers(backbone: Any, layers: Sequence[int]) -> None:
         backbone.config.layer_types = backbone.config.layer_types[: len(chosen)]
 
 
-def load_pretrained(family: Any, folder: Path, *, trust_remote_code: bool, **options: Any) -> tuple[Any, set[str]]:
-    """A checkpoint through one of transformers' Auto classes, in float32, and the names of weights that it lacks:
-    quietly, because callers decide which may be missing. Raises ``ModelError`` where it cannot be opened."""
+def load_pretrained(
+    family: Any, folder: Path, *, trust_remote_code: bool, dtype: torch.dtype = torch.float32, **options: Any
+) -> tuple[Any, set[str]]:
+    """A checkpoint through one of transformers' Auto classes and the names of weights that it lacks: quietly, because
+    callers decide which may be missing. Weights become ``dtype`` one at a time, as they are read.
+
+    Raises: ModelError where it cannot be opened.
+    """
     from transformers.utils import logging
 
     verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -99,7 +108,7 @@ def load_pretrained(family: Any, folder: Path, *, trust_remote_code: bool, **opt
     try:
         with refused(folder):
             model, report = family.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
+                folder, dtype=dtype, use_safetensors=True, output_loading_info=True,
                 trust_remote_code=trust_remote_code, **options,
             )
     finally:
@@ -154,6 +163,18 @@ def weight_files(folder: Path) -> list[Path]:
     return [single]
 
 
+def is_stored_as(folder: Path, dtype: torch.dtype) -> bool:
+    """Whether all numbers of a checkpoint's weights are stored in ``dtype``."""
+    from safetensors import safe_open
+
+    name = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}[dtype]
+    for path in weight_files(folder):
+        with refused(path), safe_open(path, framework="pt") as file:
+            if any(file.get_slice(key).get_dtype() not in (name, "I64", "I32", "BOOL") for key in file.keys()):  # noqa: SIM118
+                return False
+    return True
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file; raises ``ModelError`` where it is missing or damaged."""
     from safetensors.torch import load_file
@@ -161,6 +182,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     with refused(path):
         weights: dict[str, Tensor] = load_file(path)
     return weights
+
+
+def write_weights(folder: Path, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype = torch.float32) -> None:
+    """Copies in ``dtype``; raises ``NumericError`` where a weight is NaN or infinite."""
+    from safetensors.torch import save_file
+
+    written = {}
+    for name, tensor in tensors:
+        form = dtype if tensor.is_floating_point() else tensor.dtype
+        written[name] = tensor.detach().to("cpu", form, copy=True).contiguous()
+        if not bool(written[name].isfinite().all()):
+            raise NumericError(f"the model is not saved: its weight {name} holds NaN or infinity")
+    save_file(written, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def position_limit(backbone: nn.Module) -> int | None:

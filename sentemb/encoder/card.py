@@ -65,6 +65,9 @@ def card_of(
                 f'vectors = SentenceTransformer("{name}").encode(["a text", "another"])', "```", ""]  # fmt: skip
     else:
         use += ["It has a part that sentence-transformers does not know, so only sentemb opens it.", ""]
+    stored = folder / "config.json"
+    if stored.is_file() and json.loads(stored.read_text(encoding="utf-8")).get("dtype") == "bfloat16":
+        use += ["Its weights are stored in bfloat16.", ""]
     if prompts := _named(encoder.prompts):
         use += [f"Texts get a prompt in front: {prompts}. `encode_query` and `encode_document` put them there.", ""]
     own = {"library_name": _CREATED_BY}

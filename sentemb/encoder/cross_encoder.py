@@ -19,9 +19,17 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sentemb.encoder.backbone import evaluating, load_pretrained, position_limit, read_config, read_json, refused
+from sentemb.encoder.backbone import (
+    evaluating,
+    load_pretrained,
+    position_limit,
+    read_config,
+    read_json,
+    refused,
+    write_weights,
+)
 from sentemb.encoder.encode import BATCH_TOKENS, budget_batches, length_order
-from sentemb.encoder.layout import read_layout, whole_folder, write_weights
+from sentemb.encoder.layout import read_layout, whole_folder
 from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.runners.trainable import TrainableEncoder
 from sentemb.encoder.source import locate
@@ -198,7 +206,7 @@ class CrossEncoder:
         try:
             with whole_folder(Path(folder)) as temporary, refused(Path(folder)):
                 config.save_pretrained(temporary)
-                write_weights(temporary, self.model.state_dict())
+                write_weights(temporary, self.model.state_dict().items())
                 self.tokenizer.save_pretrained(temporary)
         finally:
             self.tokenizer.model_max_length = before

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from sentemb.encoder.adapters import merged
+from sentemb.encoder.adapters import merged_state
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import known_form
 from sentemb.encoder.tokeniser import Tokeniser
@@ -29,11 +29,13 @@ def digest_of(module: EncoderModule, tokeniser: Tokeniser) -> str:
     facts = {name: value for name, value in config.to_dict().items()
              if name not in _IGNORED and not name.startswith("_")}
     total.update(json.dumps(facts, sort_keys=True, default=str).encode())
-    parts: list[tuple[str, nn.Module]] = [("backbone", merged(module.backbone))]
+    # in the backbone's own format, as it is saved
+    weights = merged_state(module.backbone, next(module.backbone.parameters()).dtype)
+    parts: list[tuple[str, Iterable[tuple[str, Tensor]]]] = [("backbone", weights)]
     form = known_form(module.pooling)
     if form is None:
         total.update(f"{module.pooling!r} {module.pools_prompt}".encode())
-        parts.append(("pooling", module.pooling))
+        parts.append(("pooling", sorted(module.pooling.state_dict().items())))
     else:  # these very words, because indexes know their models by the digest
         modes, layer_weights = form
         total.update(f"PoolingSpec(modes={modes!r}, layer_weights={layer_weights!r}, "
@@ -43,16 +45,17 @@ def digest_of(module: EncoderModule, tokeniser: Tokeniser) -> str:
     for head in module.kept_heads:
         layers = head.dense_layers()
         if layers is None:
-            parts.append(("head", head))
+            parts.append(("head", sorted(head.state_dict().items())))
             continue
         for layer in layers:
             total.update(layer.activation_path.encode())
             for tensor in layer.state_dict().values():
                 total.update(bytes_of(tensor))
-    for name, part in parts:
-        for key, tensor in sorted(part.state_dict().items()):
+    for name, tensors in parts:
+        for key, tensor in tensors:
             total.update(f"{name}.{key}{tuple(tensor.shape)}".encode())
-            total.update(bytes_of(tensor))
+            # one at a time in float32, so that weights kept in bfloat16 have the digest of the same ones in float32
+            total.update(bytes_of(tensor.float() if tensor.dtype == torch.bfloat16 else tensor))
     return total.hexdigest()
 
 

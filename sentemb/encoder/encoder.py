@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -23,13 +24,15 @@ from sentemb.encoder.loading import Loaded, load, remember
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice
 from sentemb.encoder.prompting import Prompting, template_of
-from sentemb.encoder.runners.choose import Runner, Runners, comparison_name, weights_state
+from sentemb.encoder.runners.choose import Runner, Runners, weights_state
 from sentemb.encoder.source import locate
 from sentemb.errors import ModelError
 from sentemb.files import write_text
-from sentemb.machine.precision import Precision, check_precision, find_device
+from sentemb.machine.precision import Precision, WeightFormat, check_precision, check_weights, find_device
 from sentemb.progress import Progress
 from sentemb.types import Similarity, TokenColumn, Vectors, Vocabulary
+
+_log = logging.getLogger("sentemb")
 
 
 class Encoder:
@@ -65,6 +68,7 @@ class Encoder:
         max_tokens: int | None = None, device: str | torch.device | None = None, precision: str = "auto",
         trust_remote_code: bool = False, prompts: Mapping[str, str] | None = None, default_prompt: str | None = None,
         subtract_empty: float | None = None, revision: str | None = None, layers: Sequence[int] | None = None,
+        weights: WeightFormat | None = None,
     ) -> Encoder:
         """Load a model.
 
@@ -77,7 +81,7 @@ class Encoder:
             max_tokens: overrides the checkpoint's limit.
             device: the GPU where there is one, else the CPU.
             precision: of ``encode``: fp32, bf16, fp16 (GPU), or auto: bf16 where this machine multiplies it clearly
-                faster than fp32, else fp32; int8 for a model of ``sentemb quantize``. ``module`` stays in float32.
+                faster than fp32, else fp32; int8 for a model of ``sentemb quantize``.
             trust_remote_code: run Python code that comes with the checkpoint.
             prompts: added to (and overriding) the checkpoint's named prompts. One with ``{text}`` is a template that
                 texts are written into, ``{mask}`` its mask token (for the pooling ``mask``); others are put in front.
@@ -86,16 +90,22 @@ class Encoder:
                 1, before the heads); None: as the checkpoint says, else 0.
             revision: branch, tag or commit of a hub repository.
             layers: of the backbone that are kept, from 0 on, in this order: a smaller model to distil into.
+            weights: format of the backbone's weights in memory. By default bf16 for an architecture without a lean form
+                that encodes in bf16 (then ``module``, and other precisions, read the checkpoint again in float32), else
+                fp32. bf16: always and for good, also those of ``module``: for frozen backbones.
 
         Raises:
             ModelError: nothing there, not safetensors, or parts that do not fit.
         """
         folder = locate(source, revision=revision, trust_remote_code=trust_remote_code)
         where, checked = find_device(device), check_precision(precision)
+        check_weights(weights)
+        if weights == "bf16" and checked == "auto":
+            checked = "bf16"  # any other would take a copy
         eight_bits = EightBits.read(folder) if layers is None else None  # it is of all layers
         loaded = load(
             folder, pooling=pooling, head=head, max_tokens=max_tokens, layers=layers, device=where,
-            trust_remote_code=trust_remote_code, dtype=format_of(checked, where, eight_bits)[0],
+            trust_remote_code=trust_remote_code, dtype=format_of(checked, where, eight_bits)[0], weights=weights,
         )
         if loaded.layout.is_static and checked == "auto":
             checked = "fp32"  # nothing is multiplied that half precision could make faster
@@ -110,7 +120,8 @@ class Encoder:
 
     @property
     def module(self) -> EncoderModule:
-        """The trainable ``nn.Module``: backbone, pooling, heads. Completed on first use after a lean start."""
+        """The trainable ``nn.Module``: backbone, pooling, heads. In float32, read on first use where it was
+        not in memory, unless its weights were asked for in bf16."""
         if self._loaded.complete is not None:
             self._loaded = self._loaded.complete(self.device)
         return self._loaded.module
@@ -152,6 +163,11 @@ class Encoder:
         dtype, is_int8 = format_of(self.precision, self.device, self.eight_bits)
         return "int8" if is_int8 else str(dtype).removeprefix("torch.")
 
+    @property
+    def weights(self) -> WeightFormat:
+        """The format that the backbone's weights are in in memory: fp32 or bf16."""
+        return "bf16" if self._loaded.kept == torch.bfloat16 else "fp32"
+
     def to(self, device: str | torch.device) -> Encoder:
         """Move the weights; gives the encoder itself."""
         self._loaded.module.to(find_device(device))
@@ -162,9 +178,11 @@ class Encoder:
         if self._loaded.memo is not None and self._loaded.complete is not None:
             digest = self._loaded.memo.digest  # lean: the weights cannot have changed
         else:
-            state = weights_state(self.module)
+            loaded, state = self._loaded, weights_state(self._loaded.module)
             if self._digest is None or self._digest[0] != state:
-                self._digest = (state, digest_of(self.module, self.tokeniser))
+                # the checkpoint's own weights count, so that the format they are kept in changes no digest
+                whole = loaded.complete(self.device) if loaded.complete and loaded.is_rounded else loaded
+                self._digest = (state, digest_of(whole.module, self.tokeniser))
             digest = self._digest[1]
         facts = [self.max_tokens, self.is_normalised, sorted(self.prompts.items()), self.default_prompt]
         facts += [self.subtract_empty] if self.subtract_empty else []
@@ -256,9 +274,12 @@ class Encoder:
         """What turns token ids into pooled vectors in ``precision``; a lean start that cannot is completed first."""
         eight_bits = self.eight_bits
         dtype, is_int8 = format_of(precision, self.device, eight_bits)
-        if comparison_name(dtype, self.device) not in self._loaded.runners.agrees:
+        if not self._loaded.encodes(dtype, self.device):
             assert self.module is self._loaded.module
         loaded = self._loaded
+        if loaded.is_rounded and dtype != loaded.kept:
+            _log.warning("%s: encodes in %s with weights that were rounded to %s when they were loaded", self.source,
+                         *(str(form).removeprefix("torch.") for form in (dtype, loaded.kept)))
         tensors = eight_bits.tensors if eight_bits is not None and is_int8 else None
         run = loaded.runners.ready(loaded.module, dtype, self.vocabulary, tensors)
         self._loaded = remember(loaded, dtype)
@@ -281,14 +302,20 @@ class Encoder:
                                     self.vocabulary)
         return other
 
-    def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
+    def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
         """Write the sentence-transformers layout and a model card, whole or not at all; train-only heads are left out.
+
+        Args:
+            dtype: of the backbone's weights in the file. None: float32, or bfloat16 where they are kept so (of a
+                checkpoint in bfloat16, or because ``load`` was told to).
 
         Raises:
             ModelError: a part that the layout cannot hold, or a folder that cannot be written.
             NumericError: a weight is NaN or infinite.
         """
-        module = self.module
+        if not self._loaded.saves(dtype):
+            assert self.module is self._loaded.module  # completed
+        module, dtype = self._loaded.module, dtype or self._loaded.kept
         prompting = self._prompting
         with whole_folder(Path(folder)) as temporary:
             if self._loaded.layout.is_static:

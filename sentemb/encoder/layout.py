@@ -8,21 +8,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sentemb.encoder.adapters import Prefix, merged, prefix_of, prefix_weights, state_without_prefix
-from sentemb.encoder.backbone import read_json, read_weights, weight_files
+from sentemb.encoder.adapter_folder import base_of
+from sentemb.encoder.adapters import Prefix, merged_state, prefix_of, prefix_weights
+from sentemb.encoder.backbone import read_json, read_weights, weight_files, write_weights
 from sentemb.encoder.heads import ACTIVATIONS, Activation, Dense, Head, LayerNorm
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import TOKEN_POOLINGS, LayerMean, Pooling, known_form, make_pooling
 from sentemb.encoder.prompting import Prompting
 from sentemb.encoder.static import StaticTable, model2vec_config, static_files, static_home
 from sentemb.encoder.tokeniser import Tokeniser
-from sentemb.errors import ModelError, NumericError, PartError, did_you_mean, first_line
+from sentemb.errors import ModelError, PartError, did_you_mean, first_line
 from sentemb.files import atomic_folder, write_json
 from sentemb.parts import room, to_table
 from sentemb.types import Similarity
@@ -40,6 +42,7 @@ class Layout:
     """What a checkpoint's folder says beside the backbone's weights."""
 
     backbone: Path  # its folder
+    adapter: Path | None = None  # the folder of one in peft's layout, which is not in the backbone yet
     prefix: tuple[Prefix, Mapping[str, Tensor]] | None = None  # not in the backbone yet, and its weights
     is_static: bool = False  # a table of token vectors in place of a transformer
     pooling: tuple[Pooling, Mapping[str, Tensor]] | None = None  # not bound yet, and its weights; None: not said
@@ -57,6 +60,8 @@ class Layout:
 def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
     """Read ``modules.json`` and what it names; a plain Hugging Face folder gives a bare ``Layout``."""
     layout, listed = Layout(backbone=folder), folder / "modules.json"
+    if not listed.is_file() and (base := base_of(folder)) is not None:
+        return replace(read_layout(base, trust_remote_code=trust_remote_code), adapter=folder)
     if not listed.is_file():
         static = model2vec_config(folder)
         if static is None:
@@ -70,8 +75,11 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
         if name == "Transformer":
             configs = sorted(home.glob("sentence_*_config.json"), key=lambda path: "_bert_" not in path.name)
             config = read_json(configs[0]) if configs else {}
+            base = base_of(home)
             layout = replace(layout, backbone=home, max_tokens=config.get("max_seq_length"),
                              lower_case=bool(config.get("do_lower_case", False)))
+            if base is not None:
+                layout = replace(layout, backbone=read_layout(base).backbone, adapter=home)
         elif name == "StaticEmbedding":
             layout = replace(layout, backbone=home, is_static=True)
         elif name == "Pooling" and is_theirs:
@@ -189,14 +197,14 @@ def write_static(folder: Path, module: EncoderModule, tokeniser: Tokeniser, *, i
     home = folder / static_home(table)
     home.mkdir(exist_ok=True)
     tensors, config = static_files(table, is_normalised=is_normalised, max_tokens=tokeniser.max_tokens)
-    write_weights(home, tensors)
+    write_weights(home, tensors.items())
     write_json(home / "config.json", config)
     tokeniser.save(home)
 
 
 def write_backbone(folder: Path, module: EncoderModule, carried: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     """``config.json`` and ``model.safetensors``, adapters merged; a prefix, which cannot be, is left out."""
-    backbone = merged(module.backbone)
+    backbone, prefix = module.backbone, prefix_weights(module.backbone)
     config: Any = backbone.config
     stored = json.loads(config.to_json_string(use_diff=False))
     write_json(folder / "config.json", {name: value for name, value in stored.items() if not name.startswith("_")} | {
@@ -204,7 +212,8 @@ def write_backbone(folder: Path, module: EncoderModule, carried: Mapping[str, Te
         # sentence-transformers hands all layers to WeightedLayerPooling only where the config says so
         "output_hidden_states": module.pooling.needs_layers,
     })
-    write_weights(folder, {**state_without_prefix(backbone), **carried}, dtype)
+    weights = ((name, value) for name, value in merged_state(backbone, dtype) if name not in prefix)
+    write_weights(folder, chain(weights, carried.items()), dtype)
 
 
 def write_modules(
@@ -222,7 +231,7 @@ def write_modules(
         if config:
             write_json(own_folder / "config.json", config)
         if weights:
-            write_weights(own_folder, weights)
+            write_weights(own_folder, weights.items())
 
     prefix = prefix_of(module.backbone)
     if prefix is not None:
@@ -285,16 +294,3 @@ def _pooling_config(modes: tuple[str, ...], width: int, pools_prompt: bool) -> d
         # the booleans have no order; releases that know the newer key prefer it
         config["pooling_mode"] = [TOKEN_POOLINGS[mode].mode for mode in modes]
     return config
-
-
-def write_weights(folder: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
-    """Copies in ``dtype``; raises ``NumericError`` where a weight is NaN or infinite."""
-    from safetensors.torch import save_file
-
-    written = {}
-    for name, tensor in tensors.items():
-        form = dtype if tensor.is_floating_point() else tensor.dtype
-        written[name] = tensor.detach().to("cpu", form, copy=True).contiguous()
-        if not bool(written[name].isfinite().all()):
-            raise NumericError(f"the model is not saved: its weight {name} holds NaN or infinity")
-    save_file(written, folder / _WEIGHTS, metadata={"format": "pt"})

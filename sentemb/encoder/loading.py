@@ -4,6 +4,9 @@ A lean start does not import transformers (1.4 s instead of 5 s). After the firs
 folder holds the tokenizer and says that the lean forward pass agrees with transformers'; it is bound to the files (size
 and time of change), to the releases and to sentemb's own code. Whatever needs more (training, saving, another
 precision) completes the load in full, and anything unexpected in the memo means a full load.
+
+An architecture without a lean form that encodes in bfloat16 is kept in bfloat16, with no float32 copy at any moment;
+what needs float32 weights then reads the checkpoint again.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from sentemb.encoder import backbone as backbones
+from sentemb.encoder.adapter_folder import CONFIG, add_stored
 from sentemb.encoder.adapters import state_without_prefix
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.heads import HeadChoice, make_heads
@@ -30,11 +34,12 @@ from sentemb.encoder.layout import Layout, read_layout
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice, make_pooling
 from sentemb.encoder.runners.choose import Runners, comparison_name, weights_state
-from sentemb.encoder.runners.families import Skeleton, Unsupported
+from sentemb.encoder.runners.families import Skeleton, Unsupported, has_lean_form
 from sentemb.encoder.static import load_static
 from sentemb.encoder.tokeniser import Tokeniser, checked_max, load_hub, load_tokeniser
 from sentemb.errors import ModelError
 from sentemb.files import cache_dir, write_json
+from sentemb.machine.precision import WeightFormat
 from sentemb.types import Vocabulary
 
 
@@ -48,34 +53,71 @@ class Loaded:
     state: int  # ``weights_state`` when it was loaded
     runners: Runners = field(default_factory=Runners)
     carried: Mapping[str, Tensor] = field(default_factory=dict)  # weights that are not used, but saved again
-    complete: Callable[[torch.device], Loaded] | None = None  # after a lean start: gives the full form
+    kept: torch.dtype = torch.float32  # of the backbone's weights in memory
+    is_rounded: bool = False  # whether the checkpoint holds finer weights than those in memory
+    complete: Callable[[torch.device], Loaded] | None = None  # where float32 weights are not in memory: gives them
     memo: StartMemo | None = None
     memo_path: Path | None = None  # where a memo may be written
+
+    def encodes(self, dtype: torch.dtype, device: torch.device) -> bool:
+        """Whether it encodes in ``dtype`` as it is, without being completed."""
+        is_kept = dtype == self.kept != torch.float32
+        return self.complete is None or is_kept or comparison_name(dtype, device) in self.runners.agrees
+
+    def saves(self, dtype: torch.dtype | None) -> bool:
+        """Whether its weights are what a checkpoint in ``dtype`` (None: in their own format) has to hold."""
+        is_kept = self.kept != torch.float32 and (not self.is_rounded or dtype == self.kept)
+        return self.complete is None or is_kept
 
 
 def load(
     folder: Path, *, pooling: PoolingChoice | None, head: HeadChoice | None, max_tokens: int | None,
     layers: Sequence[int] | None, trust_remote_code: bool, dtype: torch.dtype, device: torch.device,
+    weights: WeightFormat | None,
 ) -> Loaded:
-    """The checkpoint on a device: lean where this machine has a memo of it, taken as it is, else in full."""
-    is_changed = not (pooling is None and head is None and layers is None)
-    path = None if is_changed or trust_remote_code else memo_path(folder)
+    """The checkpoint on a device: lean where this machine has a memo of it, taken as it is, else in full.
+
+    ``dtype`` is what it will encode in, ``weights`` the format that its backbone is to stay in, whatever it encodes in.
+    """
+    is_changed = not (pooling is None and head is None and layers is None) or weights == "bf16"
+    # a memo of an adapter would not notice another base
+    is_changed = is_changed or trust_remote_code or any(folder.rglob(CONFIG))
+    path = None if is_changed else memo_path(folder)
     full = partial(_load_full, folder, pooling=pooling, head=head, max_tokens=max_tokens, path=path, layers=layers,
                    trust_remote_code=trust_remote_code)
     memo = None if path is None else read_memo(path)
     is_known = memo is not None and comparison_name(dtype, device) in memo.checked
-    return (_load_lean(folder, memo, full, max_tokens) if memo and is_known else None) or full(device)
+    lean = _load_lean(folder, memo, full, max_tokens) if memo and is_known else None
+    if lean is not None:
+        return lean
+    kept = kept_format(read_layout(folder, trust_remote_code=trust_remote_code), dtype, weights)
+    if kept == torch.float32:
+        return full(device)
+    loaded = full(device, kept=kept)
+    return loaded if weights == "bf16" else replace(loaded, complete=full)
+
+
+def kept_format(layout: Layout, dtype: torch.dtype, weights: WeightFormat | None) -> torch.dtype:
+    """The format in which a backbone's weights stay in memory: bfloat16 where that was asked for, or where the plain
+    forward pass encodes in it, which can use them as they are; lean forms make their own copy of float32 weights."""
+    if weights is not None or layout.is_static:
+        return torch.bfloat16 if weights == "bf16" and not layout.is_static else torch.float32
+    kind = backbones.read_config(layout.backbone).get("model_type")
+    return dtype if dtype == torch.bfloat16 and not has_lean_form(str(kind)) else torch.float32
 
 
 def _load_full(
     folder: Path, device: torch.device, *, pooling: PoolingChoice | None, head: HeadChoice | None,
     max_tokens: int | None, layers: Sequence[int] | None, trust_remote_code: bool, path: Path | None,
+    kept: torch.dtype = torch.float32,
 ) -> Loaded:
     """Everything, through transformers: what training, saving and unknown architectures need."""
     layout = read_layout(folder, trust_remote_code=trust_remote_code)
     if layout.is_static:
         return _load_static(layout, device, pooling=pooling, head=head, max_tokens=max_tokens, layers=layers)
-    backbone, pooler = backbones.load_backbone(layout.backbone, trust_remote_code=trust_remote_code)
+    backbone, pooler = backbones.load_backbone(layout.backbone, trust_remote_code=trust_remote_code, dtype=kept)
+    if layout.adapter is not None:
+        add_stored(backbone, layout.adapter)
     if layers is not None:
         backbones.keep_layers(backbone, layers)
     tokeniser = load_tokeniser(
@@ -91,7 +133,10 @@ def _load_full(
         path = None
     return Loaded(
         layout=layout, module=module, tokeniser=tokeniser, state=weights_state(module), memo_path=path,
-        memo=None if path is None else read_memo(path), carried=pooler,
+        memo=None if path is None else read_memo(path), carried=pooler, kept=kept,
+        is_rounded=kept != torch.float32 and (
+            layout.adapter is not None or not backbones.is_stored_as(layout.backbone, kept)
+        ),
     )
 
 

@@ -25,9 +25,9 @@ def locate(
         return _inside_package(text)
     folder = Path(text).expanduser()
     if folder.is_dir():
-        if not ((folder / "config.json").is_file() or (folder / "modules.json").is_file()):
+        if not any((folder / name).is_file() for name in ("config.json", "modules.json", "adapter_config.json")):
             raise ModelError(f"{folder}: no config.json or modules.json; a model is a folder as Hugging Face or "
-                             "sentence-transformers saves it")
+                             "sentence-transformers saves it, or an adapter's as peft does (adapter_config.json)")
         if (folder / "export.json").is_file():
             raise ModelError(f"{folder}: a graph that sentemb export wrote; sentemb eval scores it, and its README.md "
                              "shows how to run it. For everything else give the model that it was made of")

@@ -10,6 +10,7 @@ from sentemb.errors import ModelError, did_you_mean, first_line
 from sentemb.machine.rates import has_fast_bfloat16
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+WeightFormat = Literal["fp32", "bf16"]  # that a model's weights stay in
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -19,6 +20,12 @@ def check_precision(name: str) -> Precision:
     if name not in PRECISIONS:
         raise ModelError(f'precision = "{name}"{did_you_mean(name, PRECISIONS)}')
     return cast(Precision, name)
+
+
+def check_weights(name: str | None) -> None:
+    """Raise ``ModelError`` for a format that weights cannot stay in."""
+    if name is not None and name not in get_args(WeightFormat):
+        raise ModelError(f'weights = "{name}"{did_you_mean(name, get_args(WeightFormat))}')
 
 
 def find_device(name: str | torch.device | None) -> torch.device:

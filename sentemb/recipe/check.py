@@ -23,7 +23,7 @@ from sentemb.evaluate.evaluation import check_dev
 from sentemb.recipe.needs import check_data, class_faults, parts_of, views_of
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
-from sentemb.training.memory import BackboneShape, estimate, free_memory, read_shape, read_static_shape
+from sentemb.training.memory import BackboneShape, Kept, forecast, free_memory, read_shape, read_static_shape
 from sentemb.types import Component, Footprint
 
 ROWS = 1000  # of the data that are looked at
@@ -36,6 +36,7 @@ class Report:
     recipe: Recipe
     verified: list[str] = field(default_factory=list)
     unverified: list[str] = field(default_factory=list)
+    peak_bytes: float | None = None  # memory of a step, where the checkpoint's files are at hand
 
 
 def check(recipe: str | Path | Recipe) -> Report:
@@ -86,7 +87,7 @@ def check(recipe: str | Path | Recipe) -> Report:
             raise RecipeError([f"dev: {fault}" for fault in wrong])
         report.verified.extend(f"dev task {task.label}" for task in recipe.dev)
     if shape is not None:
-        _memory(report, shape, tables)
+        report = _memory(report, shape, tables)
     if faults:
         raise RecipeError([f"{recipe.name}: {fault}" for fault in dict.fromkeys(faults)])
     return report
@@ -111,8 +112,10 @@ def _encoder(report: Report) -> BackboneShape | None:
     if folder is None:
         return None
     weights = list(folder.rglob("*.safetensors"))
-    if not weights:
-        raise ModelError(f"encoder.backbone = {folder}: no .safetensors file there; pickled weights are not opened")
+    pickled = ", ".join(sorted(path.name for path in folder.rglob("*.bin")))
+    if not weights and pickled:
+        raise ModelError(f"encoder.backbone = {folder}: no .safetensors file there, but {pickled}; pickled weights are "
+                         "not opened. Convert them once: sentemb convert MODEL -o FOLDER")
     layout = read_layout(folder)
     longest = [source.max_tokens for source in recipe.data.sources.values()]
     of_data = None if None in longest else max(limit for limit in longest if limit is not None)
@@ -134,7 +137,11 @@ def _encoder(report: Report) -> BackboneShape | None:
                               f"{shape.layers - 1}")
         shape = replace(shape, layers=len(encoder.layers))
     _templates(recipe, tokeniser)
-    report.verified.append(f"checkpoint {folder} ({sum(file.stat().st_size for file in weights) / 2**20:.0f} MiB)")
+    if weights:
+        report.verified.append(f"checkpoint {folder} ({sum(file.stat().st_size for file in weights) / 2**20:.0f} MiB)")
+    else:
+        report.unverified.append(f"checkpoint {folder}: has no .safetensors file; its {shape.parameters / 1e6:,.0f} "
+                                 "million parameters are those of its config.json, and training needs their weights")
     width = shape.hidden
     for head in encoder.heads if dims and not layout.heads else ():
         with torch.device("meta"):
@@ -186,11 +193,9 @@ def _data(report: Report, name: str, data: DataSource, tables: dict[str, Table])
         )
 
 
-def _memory(report: Report, shape: BackboneShape, tables: Mapping[str, Table]) -> None:
+def _memory(report: Report, shape: BackboneShape, tables: Mapping[str, Table]) -> Report:
     """The peak of a step, of the source whose batches have most texts."""
     recipe = report.recipe
-    is_still = recipe.encoder.freeze is True or bool(recipe.encoder.adapters)
-    own = 4 if is_still else 16  # weight, gradient and AdamW's two moments
     reads_given, reads_mined = (any(isinstance(edit, kind) for edit in recipe.edits) for kind in (Given, Mined))
     steps: list[tuple[int, int, int]] = []  # batch size, views, columns of the score table for an example
     for name, source in recipe.data.sources.items():
@@ -207,9 +212,12 @@ def _memory(report: Report, shape: BackboneShape, tables: Mapping[str, Table]) -
     ]
     large = Footprint(parameters=sum(part.parameters for part in parts),
                       activation_bytes=sum(part.activation_bytes for part in parts))
-    fits, sentence = estimate(
-        shape, replace(recipe.train, batch_size=batch), views=views_each, candidates=candidates,
-        parameter_bytes=own + sum(companion.model_bytes for companion in recipe.companions), available=free_memory(),
-        parts=large,
-    )
+    encoder = recipe.encoder
+    kept = Kept.of(shape, encoder.adapters, bytes=2 if encoder.weights == "bf16" else 4,
+                   is_still=encoder.freeze is True or bool(encoder.adapters),
+                   copies=sum(companion.model_bytes for companion in recipe.companions))
+    step = forecast(shape, replace(recipe.train, batch_size=batch), views=views_each, candidates=candidates, kept=kept,
+                    parts=large)
+    fits, sentence = step.advice(free_memory())
     (report.verified if fits else report.unverified).append(sentence)
+    return replace(report, peak_bytes=step.peak())

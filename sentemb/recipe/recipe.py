@@ -22,6 +22,7 @@ from sentemb.encoder.heads import Head
 from sentemb.encoder.poolings import Pooling
 from sentemb.errors import PartError, RecipeError, did_you_mean
 from sentemb.evaluate.task import Task
+from sentemb.machine.precision import WeightFormat
 from sentemb.parts import Fraction, Part, Whole, settings_of, to_table
 from sentemb.parts.settings import check_values
 from sentemb.recipe.load import DESCRIPTIVE, parse, read_tree, shipped_recipes
@@ -58,6 +59,9 @@ class EncoderSettings(Part):
         trust_remote_code: run code that comes with the checkpoint.
         freeze: keep the backbone as it is, or only its modules of these names (``["embeddings", "encoder.layer.0"]``),
             with what adapters put into them.
+        weights: format in which the backbone's weights stay in memory; ``bf16`` takes half of it, for a backbone that
+            stands still (adapters, or ``freeze = true``). Adapters and heads are in float32 all the same. What is saved
+            is in bfloat16, too.
     """
 
     backbone: str
@@ -72,8 +76,12 @@ class EncoderSettings(Part):
     revision: str | None = None
     trust_remote_code: bool = False
     freeze: bool | Annotated[Sequence[str], AfterValidator(tuple)] = False
+    weights: WeightFormat = "fp32"
 
     def __post_init__(self) -> None:
+        if self.weights == "bf16" and not (self.adapters or self.freeze is True):
+            raise ValueError('weights = "bf16": weights in bfloat16 lose every update that is below their rounding; '
+                             'give adapters ([{ use = "lora" }]) or freeze = true, or leave it out')
         for name, prompt in self.prompts.items():
             try:
                 Template.read(prompt)

@@ -102,7 +102,7 @@ def _encoder(recipe: Recipe) -> Encoder:
     encoder = Encoder.load(
         spec.backbone, pooling=spec.pooling, head=[head.fresh() for head in spec.heads], max_tokens=spec.max_tokens,
         trust_remote_code=spec.trust_remote_code, prompts=dict(spec.prompts), default_prompt=spec.default_prompt,
-        subtract_empty=spec.subtract_empty, revision=spec.revision, layers=spec.layers,
+        subtract_empty=spec.subtract_empty, revision=spec.revision, layers=spec.layers, weights=spec.weights,
     )
     for adapter in spec.adapters:
         adapter.add_to(encoder.module.backbone)

@@ -1,6 +1,7 @@
 """How much memory a step will take at its peak, coarsely, from the checkpoint's files alone; and which chunk size fits.
 
-    peak = parameters · (4 weights + 4 gradients + 8 moments) + frozen copies
+    peak = parameters · (4 weights + 4 gradients + 8 moments) + frozen copies     (2 or 4 for weights that stand still)
+         + parameters of adapters · 16
          + texts at a time · tokens · layers · bytes a token and layer          (what backward needs)
          + rows · d and n · m of the score table                                (never chunked)
          + what large parts say of themselves (``Component.footprint``)         (never chunked)
@@ -8,16 +9,26 @@
 A token leaves what it leaves in a BERT layer with dropout (measured with ``saved_tensors_hooks``): ``4 (10 h + 2 i) +
 12 a t`` bytes in float32 (h hidden, i intermediate, a heads, t tokens; the last part only on CPUs, where attention with
 dropout has no fused kernel). Other architectures differ by tens of percent.
+
+Decoders of Llama's form (Qwen, Mistral, …: gated, with norms by the root mean square and attention without dropout)
+have a count of their own, measured likewise: v bytes a value (2 where they compute in bfloat16, else 4), q and k the
+widths of queries and keys:
+
+    8 h (inputs of the norms, in float32) + 4 (q + k) (of those inside attention) + v (4 q + 3 i)
+    + v (2 h + q + i) where the weights learn  +  a adapted inputs (a 2 or 4, the copy that an adapter keeps)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from sentemb.encoder.adapters import Adapter
 from sentemb.errors import ModelError
 from sentemb.machine import resources
 from sentemb.training.device import resolve_precision
@@ -25,6 +36,7 @@ from sentemb.training.settings import TrainSettings
 from sentemb.types import Footprint
 
 _NO_PARTS = Footprint()
+_LEARNING = 16  # bytes of a parameter that learns: weight, gradient and AdamW's two moments, in float32
 _PYTHON_BYTES = 500 * 2**20  # interpreter, torch, tokenizer
 _USABLE = 0.8  # of what is free
 
@@ -40,27 +52,59 @@ class BackboneShape:
     heads: int
     longest: int  # tokens of the longest text that it reads
     vocabulary: int = 0
+    is_gated: bool = False  # a decoder of Llama's form
+    queries: int = 0  # width of all heads' queries, of a gated one
+    keys: int = 0
+    matrices: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # name -> (outputs, inputs)
 
-    def text_bytes(self, train: TrainSettings) -> float:
+    def text_bytes(self, train: TrainSettings, kept: Kept | None = None) -> float:
         """What a text of ``longest`` tokens leaves for backward."""
-        per_value = 4.0 if resolve_precision(train.precision) == "fp32" else 2.6
-        layer = per_value * (10 * self.hidden + 2 * self.intermediate)
-        if not torch.cuda.is_available():
-            layer += 12.0 * self.heads * self.longest
+        kept = kept or Kept()
+        is_half = resolve_precision(train.precision) != "fp32"
+        layer = self._gated_bytes(kept, is_half=is_half) if self.is_gated else self._bert_bytes(is_half=is_half)
         if train.gradient_checkpointing:  # every layer's input, and one layer at a time in full
             return self.longest * (4.0 * self.hidden * self.layers + layer)
         return self.longest * self.layers * layer
 
+    def _bert_bytes(self, *, is_half: bool) -> float:
+        layer = (2.6 if is_half else 4.0) * (10 * self.hidden + 2 * self.intermediate)
+        return layer if torch.cuda.is_available() else layer + 12.0 * self.heads * self.longest
+
+    def _gated_bytes(self, kept: Kept, *, is_half: bool) -> float:
+        value = 2.0 if is_half or kept.bytes == 2 else 4.0
+        layer = 8.0 * self.hidden + 4.0 * (self.queries + self.keys)
+        layer += value * (4 * self.queries + 3 * self.intermediate)
+        if not kept.is_still:
+            layer += value * (2 * self.hidden + self.queries + self.intermediate)
+        return layer + (2.0 if is_half else 4.0) * kept.adapted_inputs / max(self.layers, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """How a backbone's weights lie in memory, and what learns beside them."""
+
+    bytes: int = 4  # a weight
+    is_still: bool = False  # they do not learn
+    copies: int = 0  # bytes of companions' copies for each weight
+    adapter_parameters: int = 0
+    adapted_inputs: int = 0  # values a token that go into layers with an adapter
+
+    @classmethod
+    def of(cls, shape: BackboneShape, adapters: Sequence[Adapter], **facts: Any) -> Kept:
+        """With what adapters put into a backbone of this shape."""
+        layers = [size for adapter in adapters for size in adapter.layers_in(shape.matrices)]
+        return cls(adapter_parameters=sum(adapter.parameters_in(shape.matrices) for adapter in adapters),
+                   adapted_inputs=sum(inputs for _, inputs in layers), **facts)
+
 
 def read_shape(folder: Path, max_tokens: int | None) -> BackboneShape:
-    """The shape of the checkpoint in ``folder``, from ``config.json`` and the weights' headers.
+    """The shape of the checkpoint in ``folder``, from ``config.json`` and the weights' headers, or, where there are no
+    weights, from a model without memory that transformers makes of the configuration.
 
     Raises:
         ModelError: the configuration does not say how wide and deep the model is.
     """
-    from safetensors import safe_open
-
-    from sentemb.encoder.backbone import read_config, weight_files
+    from sentemb.encoder.backbone import read_config
 
     config = read_config(folder)
 
@@ -70,16 +114,40 @@ def read_shape(folder: Path, max_tokens: int | None) -> BackboneShape:
                 return int(config[name])
         raise ModelError(f"{folder / 'config.json'}: has none of {', '.join(names)}; the memory cannot be estimated")
 
-    longest, parameters = number("max_position_embeddings", "n_positions"), 0
+    longest, hidden = number("max_position_embeddings", "n_positions"), number("hidden_size", "dim", "d_model")
+    heads, is_gated = number("num_attention_heads", "n_heads"), "rms_norm_eps" in config
+    head = (config.get("head_dim") or hidden // heads) if is_gated else 0
+    shapes = _weights_in(folder) if any(folder.glob("*.safetensors")) else _weights_of(folder)
+    shapes = {name: shape for name, shape in shapes.items() if not name.startswith("lm_head.")}  # is not loaded
+    return BackboneShape(
+        parameters=sum(map(prod, shapes.values())), hidden=hidden,
+        layers=number("num_hidden_layers", "n_layers"), intermediate=number("intermediate_size", "hidden_dim", "d_ff"),
+        heads=heads, longest=min(longest, max_tokens or longest), vocabulary=number("vocab_size"), is_gated=is_gated,
+        queries=heads * head, keys=int(config.get("num_key_value_heads") or heads) * head,
+        matrices={name: (shape[0], shape[1]) for name, shape in shapes.items() if len(shape) == 2},
+    )
+
+
+def _weights_in(folder: Path) -> dict[str, Sequence[int]]:
+    from safetensors import safe_open
+
+    from sentemb.encoder.backbone import weight_files
+
+    shapes: dict[str, Sequence[int]] = {}
     for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
-            parameters += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return BackboneShape(
-        parameters=parameters, hidden=number("hidden_size", "dim", "d_model"),
-        layers=number("num_hidden_layers", "n_layers"), intermediate=number("intermediate_size", "hidden_dim", "d_ff"),
-        heads=number("num_attention_heads", "n_heads"), longest=min(longest, max_tokens or longest),
-        vocabulary=number("vocab_size"),
-    )
+            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    return shapes
+
+
+def _weights_of(folder: Path) -> dict[str, Sequence[int]]:
+    from transformers import AutoConfig, AutoModel
+
+    from sentemb.encoder.backbone import refused
+
+    with refused(folder), torch.device("meta"):
+        model = AutoModel.from_config(AutoConfig.from_pretrained(folder))
+    return {name: tuple(value.shape) for name, value in model.named_parameters()}
 
 
 def read_static_shape(folder: Path, max_tokens: int | None) -> BackboneShape:
@@ -97,40 +165,60 @@ def read_static_shape(folder: Path, max_tokens: int | None) -> BackboneShape:
     )
 
 
-def estimate(
-    shape: BackboneShape, train: TrainSettings, *, views: int, candidates: int, parameter_bytes: int,
-    available: float | None, parts: Footprint = _NO_PARTS,
-) -> tuple[bool, str]:
-    """Whether a step on one device fits into ``available`` bytes, and a sentence that says what to set if not.
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Bytes of a step on one device."""
 
-    ``views`` are texts encoded and ``candidates`` columns of the score table for an example; ``parameter_bytes`` are
-    weight, gradient, moments and companions' copies for each parameter of the backbone; ``parts`` is what the other
-    parts take together.
-    """
+    models: float  # weights, gradients, moments, and Python itself
+    parts: float  # decoders and heads of terms
+    a_text: float  # activations of a text
+    texts: int  # encoded at a time
+    tables: float
+    longest: int  # tokens of a text
+
+    def peak(self, texts: int | None = None) -> float:
+        """With so many texts at a time; None: as set."""
+        return self.models + self.parts + (self.texts if texts is None else texts) * self.a_text + self.tables
+
+    def advice(self, available: float | None) -> tuple[bool, str]:
+        """Whether it fits into ``available`` bytes, and a sentence that says what to set if not."""
+        sentence = (
+            f"peak memory of about {_gib(self.peak())} (models and optimiser {_gib(self.models)}, "
+            + (f"decoders and heads of terms {_gib(self.parts)}, " if self.parts else "") +
+            f"activations of {self.texts} texts of {self.longest} tokens {_gib(self.texts * self.a_text)}, "
+            f"score tables {_gib(self.tables)})"
+        )
+        if available is None:
+            return True, sentence
+        sentence += f"; {_gib(available)} are free"
+        sizes = [self.texts, *(2**power for power in range(self.texts.bit_length(), -1, -1))]
+        fitting = next((size for size in sizes if self.peak(size) <= _USABLE * available), None)
+        if fitting == self.texts:
+            return True, sentence
+        if fitting is None:
+            advice = "does not fit, not even with train.chunk_size = 1; use a smaller backbone or batch"
+        else:
+            advice = f"set train.chunk_size = {fitting} (same gradients), or lower train.batch_size"
+        return False, f"{sentence}: {advice}"
+
+
+def forecast(
+    shape: BackboneShape, train: TrainSettings, *, views: int, candidates: int, kept: Kept | None = None,
+    parts: Footprint = _NO_PARTS,
+) -> Forecast:
+    """``views`` are texts encoded and ``candidates`` columns of the score table for an example; ``parts`` is what the
+    other parts take together."""
+    kept = kept or Kept()
     rows = train.batch_size * views
-    texts = min(rows, train.chunk_size or rows)
-    large = parts.parameters * 16 + parts.activation_bytes  # weight, gradient and AdamW's two moments
-    fixed, a_text = float(shape.parameters) * parameter_bytes + _PYTHON_BYTES + large, shape.text_bytes(train)
-    # rows: pooled, gathered, projected, normalised, and their gradients; table: similarities, weights, logits, softmax
-    tables = 4.0 * (8 * rows * shape.hidden + 10 * train.batch_size**2 * candidates)
-
-    def fits(texts: int) -> bool:
-        return available is None or fixed + texts * a_text + tables <= _USABLE * available
-
-    sentence = (
-        f"peak memory of about {_gib(fixed + texts * a_text + tables)} (models and optimiser {_gib(fixed - large)}, "
-        + (f"decoders and heads of terms {_gib(large)}, " if large else "") +
-        f"activations of {texts} texts of {shape.longest} tokens {_gib(texts * a_text)}, score tables {_gib(tables)})"
+    own = kept.bytes if kept.is_still else _LEARNING
+    return Forecast(
+        models=float(shape.parameters) * (own + kept.copies) + kept.adapter_parameters * _LEARNING + _PYTHON_BYTES,
+        parts=parts.parameters * _LEARNING + parts.activation_bytes,
+        a_text=shape.text_bytes(train, kept), texts=min(rows, train.chunk_size or rows),
+        # rows: pooled, gathered, projected, normalised, and their gradients; table: similarities, weights, logits,
+        # softmax
+        tables=4.0 * (8 * rows * shape.hidden + 10 * train.batch_size**2 * candidates), longest=shape.longest,
     )
-    sentence += "" if available is None else f"; {_gib(available)} are free"
-    if fits(texts):
-        return True, sentence
-    chunk_size = next((2**power for power in range(texts.bit_length(), -1, -1) if fits(2**power)), None)
-    if chunk_size is None:
-        advice = "does not fit, not even with train.chunk_size = 1; use a smaller backbone or batch"
-    else:
-        advice = f"set train.chunk_size = {chunk_size} (same gradients), or lower train.batch_size"
-    return False, f"{sentence}: {advice}"
 
 
 def free_memory() -> int | None:

@@ -171,7 +171,8 @@ class Objective(nn.Module):
     def in_batch(self, encoded: EncodedViews, inputs: StepInput) -> tuple[PairScores, Batch]:
         """The score table before any edit, and the batch behind it."""
         names = inputs.use.embedded
-        pooled = gather_rows(encoded.pooled, inputs.sizes)  # (n, v, d)
+        # heads and terms compute in float32 behind a backbone that is kept in bfloat16
+        pooled = at_least_float32(gather_rows(encoded.pooled, inputs.sizes))  # (n, v, d)
         inner = None
         if self._has_inner:
             pooled, inner = pooled.chunk(2, dim=-1)

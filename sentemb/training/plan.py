@@ -45,7 +45,7 @@ class EncoderCache:
             RecipeError: the tokenizers differ, so token ids cannot be shared.
         """
         if source not in self._loaded:
-            self._loaded[source] = Encoder.load(source)
+            self._loaded[source] = Encoder.load(source, weights="fp32")
             self._loaded[source].module.requires_grad_(False).eval()
         loaded = self._loaded[source]
         if not by_text and loaded.tokeniser.fingerprint() != self.encoder.tokeniser.fingerprint():
@@ -125,8 +125,10 @@ def build_services(encoders: EncoderCache, trained: UnshardedEncoder) -> Service
 def _embed(encoder: Encoder, rows: TokenColumn | Sequence[str], *, on: int) -> NDArray[np.float32]:
     """Unit embeddings (rows, d), equal on every device; the first ``on`` devices share the work.
 
-    Always in float32 and in the same blocks of rows, so that neither the clock nor the number of devices changes a bit.
+    Always in one format (float32, unless the weights are kept in bfloat16) and in the same blocks of rows, so that
+    neither the clock nor the number of devices changes a bit.
     """
+    precision = "bf16" if encoder.weights == "bf16" else "fp32"
     starts = range(0, len(rows), _ROWS_AT_ONCE)
     vectors: list[NDArray[np.float32]] = []
     was_training = encoder.module.training
@@ -137,7 +139,7 @@ def _embed(encoder: Encoder, rows: TokenColumn | Sequence[str], *, on: int) -> N
             if rank() < on and first + rank() < len(starts):
                 with torch.no_grad():
                     block = _block(rows, starts[first + rank()])
-                    own = encoder.encode(block, normalise=True, precision="fp32", batch_tokens=_BATCH_TOKENS)
+                    own = encoder.encode(block, normalise=True, precision=precision, batch_tokens=_BATCH_TOKENS)
             vectors += [block for block in all_objects(own) if block is not None]
     finally:
         encoder.module.train(was_training)

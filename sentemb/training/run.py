@@ -118,7 +118,10 @@ class Run:
         if settings.chunk_size:
             check_backbone(backbone)
         if settings.gradient_checkpointing:
-            backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # older releases of transformers know the second name only, newer ones warn of it
+            has_new_name = hasattr(backbone, "activation_checkpointing_enable")
+            enable = backbone.activation_checkpointing_enable if has_new_name else backbone.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
         if settings.compile:
             backbone.compile(dynamic=True)
         model, optimizer, self.optimizer = prepare(plan.objective, settings, self.accelerator)

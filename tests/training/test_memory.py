@@ -12,7 +12,7 @@ from rank_work import open_run
 from torch import Tensor
 
 from sentemb.errors import ModelError
-from sentemb.training.memory import BackboneShape, estimate, read_shape
+from sentemb.training.memory import BackboneShape, Kept, forecast, read_shape
 from sentemb.training.settings import TrainSettings
 
 BASE = BackboneShape(parameters=110_000_000, hidden=768, layers=12, intermediate=3072, heads=12, longest=32)
@@ -22,10 +22,8 @@ def settings(**changes: Any) -> TrainSettings:
     return TrainSettings(batch_size=512, precision="fp32", **changes)
 
 
-def told(available: float | None = None, *, parameter_bytes: int = 16, **train: Any) -> tuple[bool, str]:
-    return estimate(
-        BASE, settings(**train), views=2, candidates=1, parameter_bytes=parameter_bytes, available=available
-    )
+def told(available: float | None = None, *, copies: int = 0, **train: Any) -> tuple[bool, str]:
+    return forecast(BASE, settings(**train), views=2, candidates=1, kept=Kept(copies=copies)).advice(available)
 
 
 def gib(sentence: str, before: str) -> float:
@@ -91,5 +89,5 @@ def test_chunks_recomputation_and_companions_count() -> None:
     activations = gib(plain, "32 tokens ")
     assert gib(told(chunk_size=64)[1], "32 tokens ") == pytest.approx(activations / 16, abs=0.06)
     assert gib(told(gradient_checkpointing=True)[1], "32 tokens ") < activations
-    more = gib(told(parameter_bytes=20)[1], "optimiser ") - gib(plain, "optimiser ")
+    more = gib(told(copies=4)[1], "optimiser ") - gib(plain, "optimiser ")
     assert more == pytest.approx(4 * BASE.parameters / 2**30, abs=0.1)

@@ -37,7 +37,7 @@ class Runner(Protocol):
 
 
 class PlainRunner:
-    """Works for every architecture and device; another dtype than the module's takes a copy of the backbone."""
+    """Works for every architecture and device, with the module's weights; another dtype takes a copy of them."""
 
     def __init__(self, module: EncoderModule, dtype: torch.dtype, pad_id: int) -> None:
         backbone = module.backbone

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 _PLAIN = (nn.Linear, nn.LayerNorm, nn.Embedding)
@@ -49,6 +50,8 @@ def plain_weights(backbone: nn.Module) -> Weights:
     weights = Weights(backbone.named_parameters())
     if any(type(weight) is not nn.Parameter or weight.device.type != "cpu" for weight in weights.values()):
         raise Unsupported("a backbone that is not on a CPU")
+    if any(weight.dtype == torch.bfloat16 for weight in weights.values()):  # a comparison would need them in float32
+        raise Unsupported("weights that are kept in bfloat16")
     return weights
 
 
@@ -71,6 +74,11 @@ _DISTILBERT = {
 }
 _ROBERTA = ("roberta", "xlm-roberta", "camembert")
 FAMILIES = dict.fromkeys(("bert", "electra", *_ROBERTA), _BERT) | {"distilbert": _DISTILBERT, "mpnet": _MPNET}
+
+
+def has_lean_form(kind: str) -> bool:
+    """Whether there is a lean forward pass for this ``model_type``."""
+    return kind in FAMILIES or kind == "modernbert"
 
 
 @dataclass(frozen=True, kw_only=True)
