@@ -28,7 +28,7 @@ BENCHMARKS = {
     "rerank": "rerankers by supervised fine-tuning and by contrast, SciFact train to test",
     "templates": "STS of an untuned masked-language model: poolings against the mask of a template",
     "objectives": "every objective's share of a training step, beside plain InfoNCE",
-    "memory": "peak memory and time of training steps, with chunks (GradCache) and without",
+    "memory": "peak memory of training steps, in chunks (GradCache) or not; --billion and --forecast: of large models",
     "mine": "hard-negative mining: ours, sentence-transformers",
     "serve": "embeddings over HTTP, sixteen clients with many texts or one: beside encode",
     "soak": "ten minutes of mixed load on a server: lost or wrong answers, memory",

@@ -28,8 +28,8 @@ def base_of(folder: Path) -> Path | None:
         raise ModelError(f'{path}: peft_type = "{config.get("peft_type")}"; sentemb opens "LORA"')
     if config.get("modules_to_save") or config.get("bias", "none") != "none":
         more = config.get("modules_to_save") or "biases"
-        raise ModelError(f"{path}: it also replaces {more}; sentemb opens adapters of linear layers alone. Merge it with "
-                         "peft (merge_and_unload) and save the whole model")
+        raise ModelError(f"{path}: it also replaces {more}; sentemb opens adapters of linear layers alone. Merge it "
+                         "with peft (merge_and_unload) and save the whole model")
     base = config.get("base_model_name_or_path")
     if not base:
         raise ModelError(f"{path}: has no base_model_name_or_path; write there the model that it was trained on")

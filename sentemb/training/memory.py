@@ -15,7 +15,8 @@ have a count of their own, measured likewise: v bytes a value (2 where they comp
 widths of queries and keys:
 
     8 h (inputs of the norms, in float32) + 4 (q + k) (of those inside attention) + v (4 q + 3 i)
-    + v (2 h + q + i) where the weights learn  +  a adapted inputs (a 2 or 4, the copy that an adapter keeps)
+    + v (2 h + q + i) where the weights learn, or a · adapted inputs (a copy for every adapter: 2 bytes a value in a
+    bf16 run, else 4; of weights and values in float32 no copy)
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ from sentemb.types import Footprint
 _NO_PARTS = Footprint()
 _LEARNING = 16  # bytes of a parameter that learns: weight, gradient and AdamW's two moments, in float32
 _PYTHON_BYTES = 500 * 2**20  # interpreter, torch, tokenizer
+# of what a decoder's step keeps for backward on a CPU: gradients under way, and holes between freed tensors; chosen on
+# random models of 30, 100 and 300 million parameters (eval/results/memory_forecast.md; 1.27, 1.50 and 1.39 there)
+_UNDER_WAY = 1.4
 _USABLE = 0.8  # of what is free
 
 
@@ -74,9 +78,15 @@ class BackboneShape:
         value = 2.0 if is_half or kept.bytes == 2 else 4.0
         layer = 8.0 * self.hidden + 4.0 * (self.queries + self.keys)
         layer += value * (4 * self.queries + 3 * self.intermediate)
+        inputs = 2 * self.hidden + self.queries + self.intermediate  # of all maps, those of one input counted once
+        adapted = kept.adapted_inputs / max(self.layers, 1)
         if not kept.is_still:
-            layer += value * (2 * self.hidden + self.queries + self.intermediate)
-        return layer + (2.0 if is_half else 4.0) * kept.adapted_inputs / max(self.layers, 1)
+            layer += value * inputs
+        elif value == 4.0:  # an adapter reads the input itself; else a copy of its own
+            layer += value * min(inputs, adapted)
+        else:
+            layer += (2.0 if is_half else 4.0) * adapted
+        return layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,12 +219,14 @@ def forecast(
     """``views`` are texts encoded and ``candidates`` columns of the score table for an example; ``parts`` is what the
     other parts take together."""
     kept = kept or Kept()
-    rows = train.batch_size * views
+    rows, a_text = train.batch_size * views, shape.text_bytes(train, kept)
+    if shape.is_gated and not torch.cuda.is_available():
+        a_text *= _UNDER_WAY
     own = kept.bytes if kept.is_still else _LEARNING
     return Forecast(
         models=float(shape.parameters) * (own + kept.copies) + kept.adapter_parameters * _LEARNING + _PYTHON_BYTES,
         parts=parts.parameters * _LEARNING + parts.activation_bytes,
-        a_text=shape.text_bytes(train, kept), texts=min(rows, train.chunk_size or rows),
+        a_text=a_text, texts=min(rows, train.chunk_size or rows),
         # rows: pooled, gathered, projected, normalised, and their gradients; table: similarities, weights, logits,
         # softmax
         tables=4.0 * (8 * rows * shape.hidden + 10 * train.batch_size**2 * candidates), longest=shape.longest,

@@ -119,8 +119,8 @@ class Run:
             check_backbone(backbone)
         if settings.gradient_checkpointing:
             # older releases of transformers know the second name only, newer ones warn of it
-            has_new_name = hasattr(backbone, "activation_checkpointing_enable")
-            enable = backbone.activation_checkpointing_enable if has_new_name else backbone.gradient_checkpointing_enable
+            is_new = hasattr(backbone, "activation_checkpointing_enable")
+            enable = backbone.activation_checkpointing_enable if is_new else backbone.gradient_checkpointing_enable
             enable({"use_reentrant": False})
         if settings.compile:
             backbone.compile(dynamic=True)

@@ -58,8 +58,8 @@ def test_an_adapter_gives_what_peft_computes(adapter: Path, tiny_bert: Path, tmp
 def test_names_of_a_model_with_a_task_head_fit(adapter: Path) -> None:
     vectors = Encoder.load(adapter, precision="fp32").encode(TEXTS)
     weights = load_file(adapter / "adapter_model.safetensors")
-    save_file({name.replace("base_model.model.", "base_model.model.bert.", 1): value for name, value in weights.items()},
-              adapter / "adapter_model.safetensors")
+    inside = {name.replace("base_model.model.", "base_model.model.bert.", 1): value for name, value in weights.items()}
+    save_file(inside, adapter / "adapter_model.safetensors")
     np.testing.assert_array_equal(Encoder.load(adapter, precision="fp32").encode(TEXTS), vectors)
 
 
@@ -95,7 +95,7 @@ def test_weights_that_do_not_fit_are_told(adapter: Path) -> None:
     save_file({key: value for key, value in weights.items() if key != name}, path)
     with pytest.raises(ModelError, match=r"does not fit BertModel: lacks .*lora_A"):
         Encoder.load(adapter)
-    save_file({**weights, name.replace("layer.0", "layer.7"): weights[name]}, path)
+    save_file({**weights, name.replace("layer.0", "layer.7"): weights[name].clone()}, path)
     with pytest.raises(ModelError, match=r"does not fit BertModel: no place for .*layer\.7"):
         Encoder.load(adapter)
     path.unlink()

@@ -76,7 +76,7 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
     """Recipe tree → overrides that train it for two steps of eight on a tiny model."""
 
     def overrides(tree: dict) -> list[str]:
-        is_decoder = any(term["use"] == "causal_lm" for term in tree["terms"])
+        is_decoder = tree["encoder"].get("pooling") == "last"
         result = [
             f"encoder.backbone={tiny_decoder if is_decoder else tiny_bert}", "train.batch_size=8",
             "train.max_steps=2", "train.precision=fp32",

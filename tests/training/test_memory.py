@@ -11,8 +11,13 @@ from part_examples import tree_of
 from rank_work import open_run
 from torch import Tensor
 
+from sentemb.encoder.adapters import Lora
 from sentemb.errors import ModelError
+from sentemb.recipe.recipe import Recipe
+from sentemb.recipe.train import build
+from sentemb.training.inputs import LengthGroup
 from sentemb.training.memory import BackboneShape, Kept, forecast, read_shape
+from sentemb.training.run import Run
 from sentemb.training.settings import TrainSettings
 
 BASE = BackboneShape(parameters=110_000_000, hidden=768, layers=12, intermediate=3072, heads=12, longest=32)
@@ -46,10 +51,8 @@ def test_unknown_configuration_is_told(tmp_path: Path) -> None:
         read_shape(tmp_path, None)
 
 
-def test_activations_are_those_measured(tiny_bert: Path, pairs_file: Path, tmp_path: Path) -> None:
-    tree = tree_of("views", "columns", str(tiny_bert), str(pairs_file), chunk_size=4)
-    run = open_run(tree, str(tmp_path), dtype=torch.float32)
-    group = run.make_input(np.arange(16), 0).groups[-1]  # the longest texts
+def saved_bytes(run: Run, group: LengthGroup) -> tuple[int, int, int]:
+    """What encoding the group keeps for backward beside weights; its texts, and tokens of each."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in run.plan.objective.parameters()}
     sizes: dict[int, int] = {}
 
@@ -63,9 +66,59 @@ def test_activations_are_those_measured(tiny_bert: Path, pairs_file: Path, tmp_p
         pooled = run.plan.objective.encode_group(group)
     assert pooled.requires_grad
     texts, longest = group.tokens.input_ids.shape
+    return sum(sizes.values()), texts, longest
+
+
+def test_activations_are_those_measured(tiny_bert: Path, pairs_file: Path, tmp_path: Path) -> None:
+    tree = tree_of("views", "columns", str(tiny_bert), str(pairs_file), chunk_size=4)
+    run = open_run(tree, str(tmp_path), dtype=torch.float32)
+    group = run.make_input(np.arange(16), 0).groups[-1]  # the longest texts
+    measured, texts, longest = saved_bytes(run, group)
     # the estimate leaves out embeddings, pooling and what does not grow with the layers: much in two layers of 32
     shape = read_shape(tiny_bert, longest)
-    assert shape.text_bytes(settings()) == pytest.approx(sum(sizes.values()) / texts, rel=0.35)
+    assert shape.text_bytes(settings()) == pytest.approx(measured / texts, rel=0.35)
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+@pytest.mark.parametrize("still", [True, False])
+def test_activations_of_gated_decoders_are_those_measured(
+    weights: str, still: bool, tiny_bert: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    if weights == "bf16" and not still:
+        pytest.skip("weights that learn are in float32")
+    from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
+
+    folder = tmp_path / "decoder"
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
+    size = json.loads((tiny_bert / "config.json").read_text())["vocab_size"]
+    Qwen3Model(Qwen3Config(
+        vocab_size=size, hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=32, max_position_embeddings=64, pad_token_id=0,
+        architectures=["Qwen3ForCausalLM"],
+    )).save_pretrained(folder)
+    tree = tree_of("views", "columns", str(folder), str(pairs_file), chunk_size=4)
+    tree["encoder"] = {"backbone": str(folder), "pooling": "last", "weights": weights}
+    lora = Lora(rank=2, targets="all-linear")
+    if still:
+        tree["encoder"]["adapters"] = [{"use": "lora", "rank": 2, "targets": "all-linear"}]
+    plan = build(Recipe.from_tree(tree, "r.toml"), tmp_path)
+    run = Run(plan)
+    group = run.make_input(np.arange(16), 0).groups[-1]
+    measured, texts, longest = saved_bytes(run, group)
+    shape = read_shape(folder, longest)
+    kept = Kept.of(shape, [lora] if still else [], bytes=2 if weights == "bf16" else 4, is_still=still)
+    parameters = sum(value.numel() for name, value in plan.objective.named_parameters() if "lora_" in name)
+    assert kept.adapter_parameters == parameters
+    assert shape.text_bytes(settings(), kept) == pytest.approx(measured / texts, rel=0.15)
+
+
+def test_a_folder_without_weights_has_a_shape(tiny_bert: Path, tmp_path: Path) -> None:
+    whole = read_shape(tiny_bert, None)
+    (tmp_path / "config.json").write_text((tiny_bert / "config.json").read_text())
+    shape = read_shape(tmp_path, None)
+    assert shape.parameters == pytest.approx(whole.parameters, rel=0.05)
+    sizes = Lora(rank=2).parameters_in(shape.matrices)
+    assert sizes == Lora(rank=2).parameters_in(whole.matrices) == 2 * 2 * 2 * (32 + 32)
 
 
 def test_proposal_fits_and_twice_it_does_not() -> None:
