@@ -83,7 +83,7 @@ def test_queries_have_their_instruction_in_training_and_in_search(decoder: Path,
     for group in inputs.groups:
         for row, ids in zip(group.rows.tolist(), group.tokens.input_ids.tolist(), strict=True):  # views in turn
             text = run.plan.encoder.tokeniser.hub.decode(ids, skip_special_tokens=True).replace(" ", "")
-            assert text.startswith("find:reddog" if row < 8 else "areddog"), text
+            assert text.startswith("findreddog" if row < 8 else "areddog"), text
 
     result = train(recipe, output=tmp_path / "run")
     encoder = Encoder.load(result.model_dir, precision="fp32")
