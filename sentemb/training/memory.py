@@ -39,8 +39,8 @@ from sentemb.types import Footprint
 _NO_PARTS = Footprint()
 _LEARNING = 16  # bytes of a parameter that learns: weight, gradient and AdamW's two moments, in float32
 _PYTHON_BYTES = 500 * 2**20  # interpreter, torch, tokenizer
-# of what a decoder's step keeps for backward on a CPU: gradients under way, and holes between freed tensors; chosen on
-# random models of 30, 100 and 300 million parameters (eval/results/memory_forecast.md; 1.27, 1.50 and 1.39 there)
+# what a decoder's step takes on a CPU for each byte that it keeps for backward: gradients under way, and holes between
+# freed tensors; random models of 30, 100 and 300 million parameters took 1.27, 1.50 and 1.39
 _UNDER_WAY = 1.4
 _USABLE = 0.8  # of what is free
 
