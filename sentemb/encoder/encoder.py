@@ -313,9 +313,8 @@ class Encoder:
             ModelError: a part that the layout cannot hold, or a folder that cannot be written.
             NumericError: a weight is NaN or infinite.
         """
-        if not self._loaded.saves(dtype):
-            assert self.module is self._loaded.module  # completed
-        module, dtype = self._loaded.module, dtype or self._loaded.kept
+        module = self._loaded.module if self._loaded.saves(dtype) else self.module  # completed
+        dtype = dtype or self._loaded.kept
         prompting = self._prompting
         with whole_folder(Path(folder)) as temporary:
             if self._loaded.layout.is_static:
