@@ -3,7 +3,7 @@
     SentembError             exit code 2, one message, no traceback (``--debug`` shows it)
     ├── RecipeError ── PartError (a ValueError as well)
     ├── SearchError ── IndexLocked
-    ├── DataError, ModelError, EvaluationError, CheckpointError, DeviceLost, NumericError
+    ├── DataError, ModelError, EvaluationError, CheckpointError, DeviceLost, NumericError, OutOfMemory
     ├── Interrupted          exit code 130
     └── MissingExtra         an ImportError as well
 """
@@ -73,6 +73,10 @@ class DeviceLost(SentembError):  # noqa: N818 - reads better where it is caught
 
 class NumericError(SentembError):
     """A loss or a vector that is not a finite number, an all-masked row; names part, step and example ids."""
+
+
+class OutOfMemory(SentembError):  # noqa: N818 - as PyTorch calls it
+    """Memory did not suffice, also for half of the work at a time; names the setting that lowers it."""
 
 
 class Interrupted(SentembError):  # noqa: N818 - not a fault

@@ -51,12 +51,12 @@ def sentences(skip: int = 0) -> Iterator[str]:
 def make(asked: argparse.Namespace, place: Path) -> dict[str, str]:
     """The models by name: folders or ids."""
     from sentemb import Encoder, Recipe, distil, train
-    from sentemb.data.vector_files import write_parquet
+    from sentemb.data.vector_writer import vector_writer
 
     teacher, texts = Encoder.load(asked.teacher), list(islice(sentences(), asked.texts))
     lines, vectors = place / "texts.txt", place / "teacher.parquet"
     lines.write_text("".join(f"{text}\n" for text in texts))
-    with write_parquet(vectors, teacher.width) as write:
+    with vector_writer(vectors)(teacher.width) as write:
         write(texts, teacher.encode(texts, precision="fp32"))
     cut, static = place / "cut", place / "static"
     Encoder.load(asked.teacher, layers=asked.layers).save(cut)

@@ -43,16 +43,17 @@ def encode(
 ) -> None:
     """Turn texts into vectors, in input order; memory stays bounded however long the input.
 
-    OUTPUT appears when all is done; an interrupted run leaves nothing behind. Files of int8 and ubinary are read as
-    vectors again wherever sentemb takes a file of vectors.
+    OUTPUT appears when all is done. After a stop, even kill -9, the same command goes on behind the last whole window.
+    Files of int8 and ubinary are read as vectors again wherever sentemb takes a file of vectors.
     """
     from itertools import chain, islice
     from time import perf_counter
 
+    from sentemb import __version__
     from sentemb.cluster import Cluster
     from sentemb.data.faults import Faults
     from sentemb.data.sources import iter_texts_with_columns
-    from sentemb.data.vector_files import vector_writer
+    from sentemb.data.vector_writer import vector_writer
     from sentemb.encoder import Encoder
     from sentemb.progress import Progress
 
@@ -64,25 +65,31 @@ def encode(
         iter_texts_with_columns(path, text_column, split=split, skipped=skipped if skip_faulty else None)
         for path in inputs
     )
+
+    def made_by() -> dict[str, object]:  # batch_tokens is not among it: after running out of memory, less is given
+        return {"model": encoder.digest(), "precision": loaded.format, "device": loaded.device.type, "prompt": prompt,
+                "prompt name": prompt_name, "normalise": normalise, "version": __version__}
+
     width, start = dim or encoder.width, perf_counter()
-    with Progress("encoding", total=None, unit="texts") as bar, writer(width) as write:
+    with Progress("encoding", total=None, unit="texts") as bar, writer(width, made_by) as write:
         while block := list(islice(rows, window)):
-            texts = [text for text, _ in block]
-            vectors = encoder.encode(
-                texts, prompt=prompt, prompt_name=prompt_name, normalise=normalise, batch_tokens=batch_tokens, dim=dim,
-                progress=bar,
-            )
-            write(texts, vectors, [others if keep_columns else {} for _, others in block])
-        count = bar.done
-    seconds = perf_counter() - start
-    rate = count / max(seconds, 1e-9)
+            texts, columns = [text for text, _ in block], [others if keep_columns else {} for _, others in block]
+            if not write.has(texts, columns):
+                vectors = encoder.encode(
+                    texts, prompt=prompt, prompt_name=prompt_name, normalise=normalise, batch_tokens=batch_tokens,
+                    dim=dim, progress=bar,
+                )
+                write(texts, vectors, columns)
+        encoded = bar.done
+    seconds, count = perf_counter() - start, write.rows
+    rate = encoded / max(seconds, 1e-9)
     if json:
         from json import dumps
 
         typer.echo(dumps({
             "output": str(output), "texts": count, "width": width, "dtype": dtype, "seconds": round(seconds, 3),
             "texts_per_s": round(rate, 1), "model": encoder.digest(), "skipped": skipped.count,
-            "cut": encoder.cut_count,
+            "cut": encoder.cut_count, "resumed_at": write.kept,
         }))
         return
     typer.echo(f"{output}: {count:,} × {width} in {seconds:.1f} s ({rate:,.0f} texts/s)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from sentemb.types import Vectors
 
 VectorType = Literal["float32", "float16", "int8", "ubinary"]
 VECTOR_TYPES: tuple[str, ...] = get_args(VectorType)
+CODING_KEY = b"sentemb"  # where a parquet file's metadata say how its vectors are coded
 _BLOCK = 8192  # rows
 
 
@@ -22,6 +24,11 @@ def vector_type(name: str) -> VectorType:
     if name not in VECTOR_TYPES:
         raise DataError(f'dtype = "{name}"{did_you_mean(name, VECTOR_TYPES)}')
     return cast(VectorType, name)
+
+
+def note_beside(path: Path) -> Path:
+    """The file beside a .npy file that says how its vectors are coded."""
+    return path.with_name(f"{path.name}.json")
 
 
 @dataclass(frozen=True, kw_only=True)

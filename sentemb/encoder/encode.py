@@ -24,8 +24,8 @@ from sentemb.encoder.backbone import evaluating, position_limit
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.runners.choose import Runner
 from sentemb.encoder.tokeniser import Tokeniser
-from sentemb.errors import ModelError
-from sentemb.machine.resources import keep_freed_memory
+from sentemb.errors import ModelError, OutOfMemory, first_line
+from sentemb.machine.resources import is_out_of_memory, keep_freed_memory
 from sentemb.progress import Progress
 from sentemb.types import Frame, TokenColumn, Tokens, Vectors, Vocabulary
 
@@ -74,12 +74,13 @@ def encode_texts(
 
 def encode_tokens(
     module: EncoderModule, run: Runner, column: TokenColumn, *, normalise: bool = True, dim: int | None = None,
-    batch_tokens: int | None = None, bar: Progress | None = None, prompt_tokens: int = 0,
+    budget: TokenBudget | None = None, bar: Progress | None = None, prompt_tokens: int = 0,
     empty: EmptyTemplate | None = None,
 ) -> Vectors:
     """Embeddings of every row of token ids, by the module in evaluation mode; see ``Encoder.encode``.
 
     Args:
+        budget: of one call, which it may halve; None: the device's.
         prompt_tokens: leading tokens of every row that belong to a prompt.
         empty: of the template that the rows were written in, where its vector is to be subtracted.
     """
@@ -95,21 +96,23 @@ def encode_tokens(
     out = np.empty((len(column), width), dtype=np.float32)
     if device.type == "cpu":
         keep_freed_memory()
-    budget = batch_tokens or BATCH_TOKENS.get(device.type, 16_384)
     order = length_order(column.lengths)
+
+    def compute(begin: int, end: int) -> None:
+        batch = order[begin:end]
+        rows = column.take(batch)
+        pooled = run(rows, prompt_tokens).float()
+        if empty is not None:
+            pooled = pooled - empty(rows)
+        embedding = module.project(pooled, exported=True)[:, :width]
+        if normalise:
+            embedding = nn.functional.normalize(embedding, dim=-1)
+        out[batch] = embedding.cpu().numpy()
+        if bar is not None:
+            bar.advance(len(batch))
+
     with torch.inference_mode(), evaluating(module), torch.autocast(device.type, enabled=False):
-        for begin, end in budget_batches(column.lengths[order], budget):
-            batch = order[begin:end]
-            rows = column.take(batch)
-            pooled = run(rows, prompt_tokens).float()
-            if empty is not None:
-                pooled = pooled - empty(rows)
-            embedding = module.project(pooled, exported=True)[:, :width]
-            if normalise:
-                embedding = nn.functional.normalize(embedding, dim=-1)
-            out[batch] = embedding.cpu().numpy()
-            if bar is not None:
-                bar.advance(len(batch))
+        compute_batches(column.lengths[order], budget or TokenBudget(None, device), compute)
     return out
 
 
@@ -150,10 +153,51 @@ def length_order(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.argsort(-lengths, kind="stable")
 
 
-def budget_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[tuple[int, int]]:
-    """Cut rows that are sorted from longest to shortest into (begin, end) of rows × longest ≤ ``budget`` tokens, or of
-    one row that is longer."""
+class TokenBudget:
+    """Padded tokens a batch in one call of ``encode``: halved once, for all batches that follow, where one does not fit
+    into memory. Batches change a vector by rounding at most."""
+
+    def __init__(self, batch_tokens: int | None, device: torch.device) -> None:
+        self.tokens = batch_tokens or BATCH_TOKENS.get(device.type, 16_384)
+        self._before: int | None = None  # it was halved
+
+    def halve(self, rows: int, longest: int, said: str) -> None:
+        """Make batches half as large as the one of ``rows`` texts that did not fit.
+
+        Raises:
+            OutOfMemory: they were halved before, or one text alone does not fit.
+        """
+        where = f"out of memory in a batch of {rows} texts of up to {longest} tokens"
+        if rows == 1 or self._before is not None:
+            halved = "" if self._before is None else f" (halved from {self._before:,})"
+            advice = "shorten the texts: max_tokens (--max-tokens)" if rows == 1 else (
+                f"set batch_tokens (--batch-tokens) to {max(1, rows * longest // 4):,} or less")
+            raise OutOfMemory(f"{where}, with batch_tokens = {self.tokens:,}{halved}: {said}. Free memory, or {advice}")
+        self._before, self.tokens = self.tokens, max(1, rows * longest // 2)
+        _log.warning("%s, with batch_tokens = %s; going on with %s. Vectors stay the same but for rounding",
+                     where, f"{self._before:,}", f"{self.tokens:,}")
+
+
+def compute_batches(
+    lengths: NDArray[np.int64], budget: TokenBudget, compute: Callable[[int, int], None]
+) -> None:
+    """``compute(begin, end)`` for the batches of rows that are sorted from longest to shortest."""
     begin = 0
+    while begin < len(lengths):
+        first, end = next(budget_batches(lengths, budget.tokens, begin))
+        try:
+            compute(first, end)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            budget.halve(end - first, int(lengths[first]), first_line(error))
+        else:  # what the failed batch held is free again once its error is gone
+            begin = end
+
+
+def budget_batches(lengths: NDArray[np.int64], budget: int, begin: int = 0) -> Iterator[tuple[int, int]]:
+    """Cut rows that are sorted from longest to shortest, from ``begin`` on, into (begin, end) of rows × longest ≤
+    ``budget`` tokens, or of one row that is longer."""
     while begin < len(lengths):
         end = min(len(lengths), begin + max(1, min(_MAX_ROWS, budget // int(lengths[begin]))))
         yield begin, end

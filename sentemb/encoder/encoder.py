@@ -17,7 +17,7 @@ from sentemb.data.tokens import text_hashes
 from sentemb.encoder.card import card_of
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare
-from sentemb.encoder.encode import EmptyTemplate, encode_texts, encode_tokens, progress_bar, rows_of
+from sentemb.encoder.encode import EmptyTemplate, TokenBudget, encode_texts, encode_tokens, progress_bar, rows_of
 from sentemb.encoder.heads import HeadChoice
 from sentemb.encoder.layout import whole_folder, write_backbone, write_modules, write_static
 from sentemb.encoder.loading import Loaded, load, remember
@@ -214,6 +214,7 @@ class Encoder:
 
         Raises:
             ModelError: an unknown prompt or precision, a template that cannot be used, or an entry that is no string.
+            OutOfMemory: a batch does not fit into memory, nor one of half as many tokens.
         """
         if batch_tokens is not None and batch_tokens < 1:
             raise ModelError(f"batch_tokens = {batch_tokens}; it must be at least 1")
@@ -225,7 +226,8 @@ class Encoder:
         rows = texts if isinstance(texts, TokenColumn) else rows_of(texts)
         with progress_bar(progress, len(rows)) as bar:
             encode = partial(
-                encode_tokens, self._loaded.module, run, dim=dim, batch_tokens=batch_tokens, bar=bar,
+                encode_tokens, self._loaded.module, run, dim=dim, bar=bar,
+                budget=TokenBudget(batch_tokens, self.device),
                 normalise=self.is_normalised if normalise is None else normalise,
             )
             if isinstance(rows, TokenColumn):

@@ -18,6 +18,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT = 256 << 20  # bytes free at the heap's end before they go back to the system
 _ON_THE_HEAP = 64 << 20  # larger requests still get pages of their own, which go back when they are freed
 _STAT = Path("/proc/stat")
+# PyTorch on Linux and macOS, on Windows, on GPUs, its copies of C++'s own, and cuBLAS
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "_ALLOC_FAILED")
 
 
 def cpu_count() -> int:
@@ -42,6 +44,13 @@ def free_memory() -> int | None:
         limit = int((_CGROUP / "memory.max").read_text(encoding="ascii"))
         free = min(free, limit - int((_CGROUP / "memory.current").read_text(encoding="ascii")))
     return max(free, 0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice: Python's and NumPy's ``MemoryError``, or a ``RuntimeError`` of
+    PyTorch, which has a type of its own for it on GPUs alone."""
+    is_runtime = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or is_runtime
 
 
 def share_processors() -> None:

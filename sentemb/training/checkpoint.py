@@ -50,6 +50,7 @@ class RunState:
     best_step: int | None = None
     evaluated_step: int | None = None  # of the last evaluation
     evaluations_since_best: int = 0
+    chunk_size: int | None = None  # texts at a time since memory did not suffice; None: as the recipe says
     stopped: str | None = None  # why it ended before its last step
     format: int = FORMAT
 

@@ -81,6 +81,18 @@ class StepInput:
     # number: none is. None: none from any row
     minus: Tensor | None = None
 
+    def in_chunks(self, size: int) -> StepInput:
+        """The same with groups of at most ``size`` texts."""
+        groups = [
+            LengthGroup(tokens=Tokens(input_ids=ids, attention_mask=mask), rows=rows, dropout=group.dropout)
+            for group in self.groups
+            for ids, mask, rows in zip(
+                group.tokens.input_ids.split(size), group.tokens.attention_mask.split(size), group.rows.split(size),
+                strict=True,
+            )
+        ]
+        return replace(self, groups=tuple(groups))
+
     def to(self, device: torch.device) -> StepInput:
         """The same on a device (asynchronous where the tensors are pinned)."""
         moved: StepInput = _moved(self, device)

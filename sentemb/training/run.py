@@ -13,7 +13,8 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from sentemb.distributed import all_objects, any_device, broadcast_object, devices, is_lost, rank, say
-from sentemb.errors import DeviceLost, Interrupted, NumericError
+from sentemb.errors import DeviceLost, Interrupted, NumericError, OutOfMemory, first_line
+from sentemb.machine.resources import is_out_of_memory
 from sentemb.stopping import StopRequest, noted
 from sentemb.training.callbacks import Callback, CheckpointEvent, EarlyStopping, EndEvent, EvaluationEvent, StepEvent
 from sentemb.training.checkpoint import (
@@ -47,15 +48,19 @@ def run(plan: Plan, *, resume: bool = False) -> TrainResult:
         CheckpointError: the checkpoint belongs to another recipe or other data; something could not be saved; another
             process trains in the folder.
         DeviceLost: another device ended or does not answer.
+        OutOfMemory: memory does not suffice, in a step also with half as many texts at a time.
     """
     try:
         with RunFolder(plan.run_dir).locked():
             return Run(plan, resume=resume).train()
-    except RuntimeError as error:
-        if not is_lost(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_lost(error) and not is_out_of_memory(error):
             raise
         newest, _ = newest_checkpoint(plan.run_dir / "checkpoints")
         saved = f"the newest checkpoint is {newest}" if newest else "no checkpoint was saved yet"
+        if is_out_of_memory(error):
+            raise OutOfMemory(f"out of memory ({first_line(error)}); {saved}. Free memory, or set train.chunk_size, a "
+                              "smaller train.batch_size or backbone") from error
         raise DeviceLost(
             f"device {rank()} of {devices()}: another device ended or did not answer within train.device_timeout_s = "
             f"{plan.settings.device_timeout_s}; its own message, if it left one, says why. {saved}. Run the same "
@@ -95,6 +100,8 @@ class Run:
             )
             if drawn is not None:  # a device that is new keeps its seed
                 restore_generators(drawn, self.device)
+            if self.state.chunk_size and devices() == 1:
+                self.step.halve(self.state.chunk_size)
             say(f"resumed at step {self.state.step} of {self.total_steps} from {self._checkpoint}")
         self.callbacks: list[Callback] = [*(part.fresh() for part in self.settings.callbacks), *plan.callbacks]
         if self.settings.patience:
@@ -170,6 +177,7 @@ class Run:
         now = time.monotonic()
         self.state.step += 1
         self.state.skipped += result.was_skipped
+        self.state.chunk_size = self.step.halved
         self.state.examples += sum(sum(batch.sizes) for batch in batches)
         self.state.seconds += now - self._counted
         self._counted, rate = now, float(self.schedule.get_last_lr()[0])

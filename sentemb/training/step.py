@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -9,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sentemb.distributed import any_device, average_gradients, with_zero_gradients
-from sentemb.training.device import is_sharded, unsharded
-from sentemb.training.gradcache import GradCache
+from sentemb.distributed import any_device, average_gradients, devices, say, with_zero_gradients
+from sentemb.errors import OutOfMemory, RecipeError, first_line
+from sentemb.machine.resources import is_out_of_memory
+from sentemb.training.device import generator_states, is_sharded, restore_generators, unsharded
+from sentemb.training.gradcache import GradCache, check_backbone
 from sentemb.training.inputs import StepInput
 from sentemb.training.objective import Losses, Objective
 from sentemb.training.settings import TrainSettings
@@ -58,14 +61,16 @@ class Step:
         self.cache: GradCache | None = None
         if settings.chunk_size:
             self.cache = GradCache(objective, accelerator)
+        self.halved: int | None = None  # texts at a time since memory did not suffice
 
     def __call__(self, inputs: Sequence[StepInput]) -> StepResult:
         """One optimiser step over ``gradient_accumulation`` batches.
 
         Raises:
             NumericError: a loss is not finite and ``on_nan`` is "stop".
+            OutOfMemory: also with half as many texts at a time, or those cannot be halved.
         """
-        batches = self.backward(inputs)
+        batches = self._backward_that_fits(inputs)
         total = torch.stack([losses.total.detach() for losses in batches]).sum()
         if any_device(not bool(torch.isfinite(total))):
             return self._skip(inputs, batches)
@@ -97,11 +102,62 @@ class Step:
             self.schedule.step()
         return StepResult(parts={}, was_skipped=True)
 
+    def _backward_that_fits(self, inputs: Sequence[StepInput]) -> list[Losses]:
+        """``backward``; where memory does not suffice, once more from the same state with half as many texts at a time,
+        as in all steps that follow."""
+        device, batch_norms = self.accelerator.device, self._batch_norms()
+        drawn, statistics = generator_states(device), [value.clone() for value in batch_norms]
+        try:
+            return self.backward(inputs)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.halve(self._half(inputs, first_line(error)))
+        # here the error is gone, and with it what the failed attempt held
+        self.optimizer.zero_grad(set_to_none=True)
+        restore_generators(drawn, device)
+        for value, before in zip(batch_norms, statistics, strict=True):
+            value.copy_(before)
+        return self._backward_that_fits(inputs)
+
+    def halve(self, texts: int) -> None:
+        """From now on encode so many texts at a time; the gradients stay those of the batch."""
+        self.halved, self.cache = texts, self.cache or GradCache(self.objective, self.accelerator)
+
+    def _half(self, inputs: Sequence[StepInput], said: str) -> int:
+        """How many texts at a time to try next; raises ``OutOfMemory`` where it was tried, or chunks are impossible."""
+        together = [sum(len(group.rows) for group in batch.groups) for batch in inputs]
+        texts = max(together) if self.cache is None else self.halved or self.settings.chunk_size or 1
+        where = f"step {inputs[0].step // len(inputs)}: out of memory ({said}) with {texts} texts at a time"
+        smaller = f"lower train.batch_size (now {self.settings.batch_size}) or data.max_tokens"
+        if self.halved is not None or texts == 1:
+            raise OutOfMemory(f"{where}. Start again with a smaller train.chunk_size, or {smaller}")
+        if devices() > 1:
+            raise OutOfMemory(f"{where}. Start again with train.chunk_size = {-(-texts // 2)} (same gradients)")
+        if any(batch.use.separate for batch in inputs):
+            raise OutOfMemory(f"{where}. A term reads hidden states, so train.chunk_size is not possible: set "
+                              f"train.gradient_checkpointing = true, or {smaller}")
+        encoder: Any = self.objective.encoder
+        try:
+            check_backbone(encoder.backbone)
+        except RecipeError as error:
+            raise OutOfMemory(f"{where}. {error}, and {smaller}") from None
+        half = -(-texts // 2)
+        say(f"{where}. From here on it is {half}, with the same gradients; train.chunk_size = {half} begins so",
+            level=logging.WARNING)
+        return half
+
+    def _batch_norms(self) -> list[Tensor]:
+        """The only state that a forward pass changes: running statistics of heads."""
+        modules = (one for one in self.objective.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm))
+        return [value for module in modules for value in module.buffers()]
+
     def backward(self, inputs: Sequence[StepInput]) -> list[Losses]:
         """Leave the gradient of the batches' mean loss in the parameters, equal on every device."""
         share = 1 / len(inputs)
         if self.cache is not None:
-            batches = [self.cache(batch, share) for batch in inputs]
+            chunked = inputs if self.halved is None else [batch.in_chunks(self.halved) for batch in inputs]
+            batches = [self.cache(batch, share) for batch in chunked]
         else:
             *earlier, last = inputs
             with self._without_averaging():

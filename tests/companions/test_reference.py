@@ -12,7 +12,7 @@ from tiny_module import TinyModule, build_of, column_of, examples_of, services_o
 
 from sentemb.companions import PARTS
 from sentemb.companions.reference import Reference
-from sentemb.data.vector_files import write_parquet
+from sentemb.data.vector_writer import vector_writer
 from sentemb.edits.false_negative import FalseNegative
 from sentemb.edits.noise import Noise
 from sentemb.errors import CheckpointError, DataError, RecipeError
@@ -194,7 +194,7 @@ def prepared(path, texts: list[int] | None = None, **options: object) -> Referen
 
 
 def parquet_of(path, texts: list[str], array: np.ndarray):
-    with write_parquet(path, array.shape[1]) as write:
+    with vector_writer(path)(array.shape[1]) as write:
         write(texts, array)
     return path
 

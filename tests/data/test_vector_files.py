@@ -14,7 +14,8 @@ import pytest
 from sentemb import Encoder, SearchIndex, evaluate_model
 from sentemb.cli import main
 from sentemb.data.vector_codes import VECTOR_TYPES, CodedVectors, Coding, search_bits
-from sentemb.data.vector_files import open_npy, read_parquet, vector_writer
+from sentemb.data.vector_files import open_npy, read_parquet
+from sentemb.data.vector_writer import vector_writer
 from sentemb.errors import DataError
 from sentemb.evaluate import Sts
 

@@ -13,7 +13,7 @@ import pytest
 
 from sentemb import Encoder
 from sentemb.cli import main
-from sentemb.data.vector_files import vector_writer, write_npy
+from sentemb.data.vector_writer import vector_writer
 from sentemb.errors import Interrupted
 
 TEXTS = ["the dog runs", "a cat plays music", "the dog runs"]
@@ -92,6 +92,6 @@ def test_a_stop_signal_leaves_nothing(tmp_path: Path, suffix: str) -> None:
 
 
 def test_no_rows_make_an_empty_array(tmp_path: Path) -> None:
-    with write_npy(tmp_path / "v.npy", 7):
+    with vector_writer(tmp_path / "v.npy")(7):
         pass
     assert np.load(tmp_path / "v.npy").shape == (0, 7)
