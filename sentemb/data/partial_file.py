@@ -183,7 +183,7 @@ def partial_file(path: Path, made_by: MadeBy | None) -> Iterator[PartialFile]:
                         file.truncate(0)
                     yield part
                 except BaseException as error:
-                    with suppress(OSError):  # a full disk keeps what was listed before
+                    with suppress(OSError, ValueError):  # a full disk, a closed file: what was listed before is kept
                         part.list_blocks()
                     if isinstance(error, Exception) and _kept_rows(path):
                         _log.info("%s", _left(path))
