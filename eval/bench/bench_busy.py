@@ -1,6 +1,7 @@
 """Encoding and training beside other work: on an idle machine, then with a process that never rests on every core.
 
-    SENTEMB_DATA=… python eval/bench/run.py busy [--rounds 20] [--texts 300] [--steps 3] [--batch 32]
+    SENTEMB_DATA=… python eval/bench/run.py busy [--work encode train] [--rounds 20]
+        [--texts 300] [--steps 3] [--batch 32]
 
 Ours as the command line runs it (`sentemb.share_processors()` before torch is imported), ours with PyTorch's own way of
 waiting, and sentence-transformers (float32, as it comes). A round of training is a whole run from the checkpoint on
@@ -77,6 +78,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="busy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--work", nargs="+", choices=("encode", "train"), default=["encode", "train"])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--texts", type=int, default=300)
     parser.add_argument("--steps", type=int, default=3)
@@ -91,8 +93,8 @@ def main(arguments: list[str]) -> None:
             "train": {"lines": file.name, "backbone": str(data().parent / "models" / "minilm-mlm"), "precision": "bf16",
                       "steps": options.steps, "batch": options.batch},
         }  # fmt: skip
-        for name, settings in work.items():
-            common, here = {"work": name, **settings}, str(Path(__file__))
+        for name in options.work:
+            common, here = {"work": name, **work[name]}, str(Path(__file__))
             contenders = [
                 Contender(OURS, here, "ours", {**common, "shares": True}),
                 Contender(PLAIN, here, "ours", {**common, "shares": False}),
@@ -103,7 +105,7 @@ def main(arguments: list[str]) -> None:
                     races[f"{name}, {state}"] = race(contenders, rounds=options.rounds)
     header = ["", "idle, s", "busy, s", "busy over idle (least–most)", "idle, over PyTorch's way", "busy, over it"]
     table = markdown_table(header, [
-        row for name in work for row in rows(name, races[f"{name}, idle"], races[f"{name}, busy"])
+        row for name in options.work for row in rows(name, races[f"{name}, idle"], races[f"{name}, busy"])
     ])  # fmt: skip
     text = (
         f"{options.rounds} rounds: {options.texts} sentences ({bench_serve.MODEL}), and {options.steps} steps of "
