@@ -126,9 +126,8 @@ class Run:
             check_backbone(backbone)
         if settings.gradient_checkpointing:
             # older releases of transformers know the second name only, newer ones warn of it
-            is_new = hasattr(backbone, "activation_checkpointing_enable")
-            enable = backbone.activation_checkpointing_enable if is_new else backbone.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+            name = "activation" if hasattr(backbone, "activation_checkpointing_enable") else "gradient"
+            getattr(backbone, f"{name}_checkpointing_enable")({"use_reentrant": False})
         if settings.compile:
             backbone.compile(dynamic=True)
         model, optimizer, self.optimizer = prepare(plan.objective, settings, self.accelerator)
