@@ -44,7 +44,7 @@ def encode(
     """Turn texts into vectors, in input order; memory stays bounded however long the input.
 
     OUTPUT appears when all is done. After a stop, even kill -9, the same command goes on behind the last whole window.
-    Files of int8 and ubinary are read as vectors again wherever sentemb takes a file of vectors.
+    Wherever sentemb takes a file of vectors, int8 and ubinary are read too.
     """
     from itertools import chain, islice
     from time import perf_counter
