@@ -19,8 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import bench_serve
-import bench_train
 from harness import Contender, Lane, Work, data, machine, markdown_table, race, write_report
 
 OURS, PLAIN, PEER = "sentemb", "sentemb, PyTorch's way of waiting", "sentence-transformers"
@@ -32,11 +30,17 @@ def ours(work: str, shares: bool, **arguments: Any) -> Work:
 
     if shares:
         sentemb.share_processors()
+    import bench_serve  # these import torch, which must come second
+    import bench_train
+
     return {"encode": bench_serve.encode, "train": bench_train.sentemb}[work](**arguments)
 
 
 def peer(work: str, **arguments: Any) -> Work:
     """The same by sentence-transformers."""
+    import bench_serve
+    import bench_train
+
     if work == "train":
         return bench_train.sentence_transformers(**arguments)
     from sentence_transformers import SentenceTransformer
@@ -75,6 +79,8 @@ def rows(work: str, idle: dict[str, Lane], busy: dict[str, Lane]) -> list[list[s
 
 def main(arguments: list[str]) -> None:
     """Race and report."""
+    import bench_serve
+
     parser = argparse.ArgumentParser(
         prog="busy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
