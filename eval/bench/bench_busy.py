@@ -113,9 +113,12 @@ def main(arguments: list[str]) -> None:
     table = markdown_table(header, [
         row for name in options.work for row in rows(name, races[f"{name}, idle"], races[f"{name}, busy"])
     ])  # fmt: skip
+    said = {
+        "encode": f"{options.texts} sentences ({bench_serve.MODEL})",
+        "train": f"{options.steps} steps of {options.batch} pairs with loading and saving",
+    }
     text = (
-        f"{options.rounds} rounds: {options.texts} sentences ({bench_serve.MODEL}), and {options.steps} steps of "
-        f"{options.batch} pairs with loading and saving. Busy: {facts['cores']} processes that never rest. Shares are "
-        f"of rates; every round's busy one is over the median idle one.\n\n{table}"
+        f"{options.rounds} rounds: {', '.join(said[name] for name in options.work)}. Busy: {facts['cores']} processes "
+        f"that never rest. Shares are of rates; every round's busy one is over the median idle one.\n\n{table}"
     )
     write_report("busy", "Busy machines", text, facts, races)
