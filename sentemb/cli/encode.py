@@ -89,7 +89,7 @@ def encode(
         typer.echo(dumps({
             "output": str(output), "texts": count, "width": width, "dtype": dtype, "seconds": round(seconds, 3),
             "texts_per_s": round(rate, 1), "model": encoder.digest(), "skipped": skipped.count,
-            "cut": encoder.cut_count, "resumed_at": write.kept,
+            "cut": encoder.cut_count, "resumed_at": write.earlier_rows,
         }))
         return
     typer.echo(f"{output}: {count:,} × {width} in {seconds:.1f} s ({rate:,.0f} texts/s)")

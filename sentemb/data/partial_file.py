@@ -51,9 +51,9 @@ class PartialFile:
     blocks: list[Block] = field(default_factory=list)  # of this run, and of an earlier one as far as they were found
     earlier: list[Block] = field(default_factory=list)  # of a run that was stopped, not compared yet
     start: int = 0  # the first block's first byte
-    kept: int = 0  # rows of an earlier run
+    earlier_rows: int = 0  # rows of an earlier run
     is_published: bool = False
-    _is_told: bool = False  # that an earlier run is gone on with
+    _has_said_so: bool = False  # that an earlier run is gone on with
     _is_listed: bool = True  # the last block, on the disk
 
     @property
@@ -79,7 +79,7 @@ class PartialFile:
         self.list_blocks()
         if self.earlier and self.earlier[0].digest == digest and self.earlier[0].rows == rows:
             self.blocks.append(self.earlier.pop(0))
-            self.kept += rows
+            self.earlier_rows += rows
             return True
         self.go_on()
         return False
@@ -100,9 +100,10 @@ class PartialFile:
 
     def go_on(self) -> None:
         """End the comparison with an earlier run: what it left behind the last block is dropped."""
-        if self.kept and not self._is_told:
-            _log.info("%s: %s texts were done by an earlier run, which is gone on with", self.path, f"{self.kept:,}")
-            self._is_told = True
+        if self.earlier_rows and not self._has_said_so:
+            _log.info("%s: %s texts were done by an earlier run, which is gone on with", self.path,
+                      f"{self.earlier_rows:,}")
+            self._has_said_so = True
         if self.earlier:
             _log.info("%s: the texts behind them changed since an earlier run, and are encoded again" if self.blocks
                       else "%s: an earlier run was on other texts; begun again", self.path)

@@ -51,9 +51,9 @@ class VectorWriter:
         return self.part.rows
 
     @property
-    def kept(self) -> int:
+    def earlier_rows(self) -> int:
         """How many of them an earlier run wrote."""
-        return self.part.kept
+        return self.part.earlier_rows
 
     def has(self, texts: Sequence[str], others: Sequence[Mapping[str, Any]] = ()) -> bool:
         """Whether an earlier run, which was stopped, wrote this block; then it is not to be written again."""

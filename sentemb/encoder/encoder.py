@@ -166,7 +166,7 @@ class Encoder:
     @property
     def weights(self) -> WeightFormat:
         """The format that the backbone's weights are in in memory: fp32 or bf16."""
-        return "bf16" if self._loaded.kept == torch.bfloat16 else "fp32"
+        return "bf16" if self._loaded.weight_dtype == torch.bfloat16 else "fp32"
 
     def to(self, device: str | torch.device) -> Encoder:
         """Move the weights; gives the encoder itself."""
@@ -279,9 +279,9 @@ class Encoder:
         if not self._loaded.encodes(dtype, self.device):
             assert self.module is self._loaded.module
         loaded = self._loaded
-        if loaded.is_rounded and dtype != loaded.kept:
+        if loaded.is_rounded and dtype != loaded.weight_dtype:
             _log.warning("%s: encodes in %s with weights that were rounded to %s when they were loaded", self.source,
-                         *(str(form).removeprefix("torch.") for form in (dtype, loaded.kept)))
+                         *(str(form).removeprefix("torch.") for form in (dtype, loaded.weight_dtype)))
         tensors = eight_bits.tensors if eight_bits is not None and is_int8 else None
         run = loaded.runners.ready(loaded.module, dtype, self.vocabulary, tensors)
         self._loaded = remember(loaded, dtype)
@@ -316,7 +316,7 @@ class Encoder:
             NumericError: a weight is NaN or infinite.
         """
         module = self._loaded.module if self._loaded.saves(dtype) else self.module  # completed
-        dtype = dtype or self._loaded.kept
+        dtype = dtype or self._loaded.weight_dtype
         prompting = self._prompting
         with whole_folder(Path(folder)) as temporary:
             if self._loaded.layout.is_static:

@@ -53,7 +53,7 @@ class Loaded:
     state: int  # ``weights_state`` when it was loaded
     runners: Runners = field(default_factory=Runners)
     carried: Mapping[str, Tensor] = field(default_factory=dict)  # weights that are not used, but saved again
-    kept: torch.dtype = torch.float32  # of the backbone's weights in memory
+    weight_dtype: torch.dtype = torch.float32  # of the backbone's weights in memory
     is_rounded: bool = False  # whether the checkpoint holds finer weights than those in memory
     complete: Callable[[torch.device], Loaded] | None = None  # where float32 weights are not in memory: gives them
     memo: StartMemo | None = None
@@ -61,12 +61,12 @@ class Loaded:
 
     def encodes(self, dtype: torch.dtype, device: torch.device) -> bool:
         """Whether it encodes in ``dtype`` as it is, without being completed."""
-        is_kept = dtype == self.kept != torch.float32
+        is_kept = dtype == self.weight_dtype != torch.float32
         return self.complete is None or is_kept or comparison_name(dtype, device) in self.runners.agrees
 
     def saves(self, dtype: torch.dtype | None) -> bool:
         """Whether its weights are what a checkpoint in ``dtype`` (None: in their own format) has to hold."""
-        is_kept = self.kept != torch.float32 and (not self.is_rounded or dtype == self.kept)
+        is_kept = self.weight_dtype != torch.float32 and (not self.is_rounded or dtype == self.weight_dtype)
         return self.complete is None or is_kept
 
 
@@ -90,10 +90,10 @@ def load(
     lean = _load_lean(folder, memo, full, max_tokens) if memo and is_known else None
     if lean is not None:
         return lean
-    kept = kept_format(read_layout(folder, trust_remote_code=trust_remote_code), dtype, weights)
-    if kept == torch.float32:
+    weight_dtype = kept_format(read_layout(folder, trust_remote_code=trust_remote_code), dtype, weights)
+    if weight_dtype == torch.float32:
         return full(device)
-    loaded = full(device, kept=kept)
+    loaded = full(device, weight_dtype=weight_dtype)
     return loaded if weights == "bf16" else replace(loaded, complete=full)
 
 
@@ -109,13 +109,13 @@ def kept_format(layout: Layout, dtype: torch.dtype, weights: WeightFormat | None
 def _load_full(
     folder: Path, device: torch.device, *, pooling: PoolingChoice | None, head: HeadChoice | None,
     max_tokens: int | None, layers: Sequence[int] | None, trust_remote_code: bool, path: Path | None,
-    kept: torch.dtype = torch.float32,
+    weight_dtype: torch.dtype = torch.float32,
 ) -> Loaded:
     """Everything, through transformers: what training, saving and unknown architectures need."""
     layout = read_layout(folder, trust_remote_code=trust_remote_code)
     if layout.is_static:
         return _load_static(layout, device, pooling=pooling, head=head, max_tokens=max_tokens, layers=layers)
-    backbone, pooler = backbones.load_backbone(layout.backbone, trust_remote_code=trust_remote_code, dtype=kept)
+    backbone, pooler = backbones.load_backbone(layout.backbone, trust_remote_code=trust_remote_code, dtype=weight_dtype)
     if layout.adapter is not None:
         add_stored(backbone, layout.adapter)
     if layers is not None:
@@ -133,9 +133,9 @@ def _load_full(
         path = None
     return Loaded(
         layout=layout, module=module, tokeniser=tokeniser, state=weights_state(module), memo_path=path,
-        memo=None if path is None else read_memo(path), carried=pooler, kept=kept,
-        is_rounded=kept != torch.float32 and (
-            layout.adapter is not None or not backbones.is_stored_as(layout.backbone, kept)
+        memo=None if path is None else read_memo(path), carried=pooler, weight_dtype=weight_dtype,
+        is_rounded=weight_dtype != torch.float32 and (
+            layout.adapter is not None or not backbones.is_stored_as(layout.backbone, weight_dtype)
         ),
     )
 

@@ -62,6 +62,8 @@ class Step:
         if settings.chunk_size:
             self.cache = GradCache(objective, accelerator)
         self.halved: int | None = None  # texts at a time since memory did not suffice
+        # with the only state that a forward pass changes: running statistics
+        self.batch_norms = [one for one in objective.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
 
     def __call__(self, inputs: Sequence[StepInput]) -> StepResult:
         """One optimiser step over ``gradient_accumulation`` batches.
@@ -105,8 +107,8 @@ class Step:
     def _backward_that_fits(self, inputs: Sequence[StepInput]) -> list[Losses]:
         """``backward``; where memory does not suffice, once more from the same state with half as many texts at a time,
         as in all steps that follow."""
-        device, batch_norms = self.accelerator.device, self._batch_norms()
-        drawn, statistics = generator_states(device), [value.clone() for value in batch_norms]
+        device, running = self.accelerator.device, [value for norm in self.batch_norms for value in norm.buffers()]
+        drawn, statistics = generator_states(device), [value.clone() for value in running]
         try:
             return self.backward(inputs)
         except (MemoryError, RuntimeError) as error:
@@ -116,7 +118,7 @@ class Step:
         # here the error is gone, and with it what the failed attempt held
         self.optimizer.zero_grad(set_to_none=True)
         restore_generators(drawn, device)
-        for value, before in zip(batch_norms, statistics, strict=True):
+        for value, before in zip(running, statistics, strict=True):
             value.copy_(before)
         return self._backward_that_fits(inputs)
 
@@ -146,11 +148,6 @@ class Step:
         say(f"{where}. From here on it is {half}, with the same gradients; train.chunk_size = {half} begins so",
             level=logging.WARNING)
         return half
-
-    def _batch_norms(self) -> list[Tensor]:
-        """The only state that a forward pass changes: running statistics of heads."""
-        modules = (one for one in self.objective.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm))
-        return [value for module in modules for value in module.buffers()]
 
     def backward(self, inputs: Sequence[StepInput]) -> list[Losses]:
         """Leave the gradient of the batches' mean loss in the parameters, equal on every device."""
