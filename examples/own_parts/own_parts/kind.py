@@ -53,7 +53,8 @@ class Usearch(VectorIndex):
         through_file(self.graph.save, write)
 
     def add(self, vectors: Vectors) -> None:
-        self.graph.add(np.arange(self.rows, self.rows + len(vectors)), vectors)
+        # One thread: threads that add to a small graph at once leave some vectors out of every search's reach.
+        self.graph.add(np.arange(self.rows, self.rows + len(vectors)), vectors, threads=1)
 
     def reconstruct(self, rows: Rows) -> Vectors:
         return np.stack(self.graph.get(rows)) if len(rows) else np.empty((0, self.dimension), np.float32)
