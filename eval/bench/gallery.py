@@ -34,6 +34,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results" / "gallery"
 RATES = {"1": 1.0, "1/3": 1 / 3, "1/10": 0.1}
 SWEEP_SEED = 7
+COST_EPOCH = 2  # raised when sentemb's own steps became cheaper: costs of two epochs are not compared
 DEV = Sts(protocol="simcse", split="dev")
 
 
@@ -133,7 +134,7 @@ class Gallery:
         encoder = Encoder.load(result.model_dir)
         entry = {
             "recipe": arm.recipe, "arm": arm.name, "seed": seed, "rate": rate, "overrides": overrides[2:],
-            "cpu_s_per_step": cpu_s / self.budget.steps, "losses": dict(result.last_losses),
+            "cpu_s_per_step": cpu_s / self.budget.steps, "cost_epoch": COST_EPOCH, "losses": dict(result.last_losses),
             **(scores(encoder, protocol["task"], data) if seed in self.budget.seeds else dev_score(encoder, data)),
         }
         write_json(file, entry)
@@ -166,9 +167,7 @@ class Gallery:
             "figure": {
                 name: statistics.fmean(entry["geometry"][figure] for entry in entries) for name, entries in runs.items()
             },
-            "cost": statistics.fmean(
-                a["cpu_s_per_step"] / b["cpu_s_per_step"] for a, b in zip(runs["method"], runs["baseline"], strict=True)
-            ),
+            "cost": cost(runs["method"], runs["baseline"]),
         }
 
     def _chosen(self, arm: Arm) -> str:
@@ -206,6 +205,13 @@ def paired(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, 
     return {"mean": statistics.fmean(differences), "half": half, "seeds": n}
 
 
+def cost(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> float | None:
+    """CPU time of a step over the other's; None where they were run with different releases of the training step."""
+    if len({entry.get("cost_epoch") for entry in (*one, *other)}) > 1:
+        return None
+    return statistics.fmean(a["cpu_s_per_step"] / b["cpu_s_per_step"] for a, b in zip(one, other, strict=True))
+
+
 def verdict(row: dict[str, Any]) -> str:
     """In plain words; a difference within its interval, the baseline's own spread or half a point is none."""
     gain = row["gain"]
@@ -224,8 +230,8 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
         "dev set except the learning rate where the table names one. Differences are paired by seed, in points of the "
         "protocol's score, with a t-interval of 95 %; one that is within it, within the baseline's own "
         "standard deviation or below half a point is no effect. The knock-out keeps a method's cost and breaks its "
-        "idea. Cost is CPU time a step over the baseline's. Figures: baseline → method (knock-out), of "
-        "STSBenchmark's dev texts.", "",
+        "idea. Cost is CPU time a step over the baseline's (–: not run again since steps became faster). Figures: "
+        "baseline → method (knock-out), of STSBenchmark's dev texts.", "",
     ]
     for name, protocol in gallery.protocols.items():
         lines.append(f"* Protocol {name}: {protocol['title']}; baseline {link(protocol['baseline'])}.")
@@ -236,11 +242,12 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
     done = [row for row in rows if "gain" in row]
     for row in sorted(done, key=lambda row: -row["gain"]["mean"]):
         figure, rates = row["figure"], row["rates"]
+        over = "–" if row["cost"] is None else f"{row['cost']:.2f}"
         chosen = "–" if set(rates.values()) == {"1"} else ", ".join(f"{arm} ×{rate}" for arm, rate in rates.items())
         lines.append(
             f"| {link(row['recipe'])} ({row['protocol']}) | **{verdict(row)}** | {signed(row['gain'])} "
             f"| {signed(row['over_knockout'])} | {row['what_breaks']} | {chosen} | {row['mechanism']} "
-            f"{figure['baseline']:.2f} → {figure['method']:.2f} ({figure['knockout']:.2f}) | {row['cost']:.2f} |"
+            f"{figure['baseline']:.2f} → {figure['method']:.2f} ({figure['knockout']:.2f}) | {over} |"
         )
     missing = [row["recipe"] for row in rows if "gain" not in row]
     if missing:

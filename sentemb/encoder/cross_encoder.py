@@ -158,7 +158,7 @@ class CrossEncoder:
         padded = tokens.padded(self.tokenizer.pad_token_id, self.device)
         lean, head = self._lean
         if lean is not None and head is not None and lean.is_usable([padded]):
-            out: Tensor = head(lean([padded])[0])
+            out: Tensor = head(lean.first_states([padded])[0][:, None])
         else:
             types = {} if padded.token_types is None else {"token_type_ids": padded.token_types}
             out = self.model(input_ids=padded.input_ids, attention_mask=padded.attention_mask, **types).logits
@@ -247,7 +247,7 @@ def _gives_sigmoid(folder: Path) -> bool:
 
 
 def _head_of(model: Any) -> Callable[[Tensor], Tensor] | None:
-    """From last hidden states to logits, for the architectures where that is plain; None for others."""
+    """From last hidden states to logits, for the architectures where the first token's make them; None for others."""
     kind = model.config.model_type
     if kind == "bert":
         return lambda hidden: model.classifier(model.dropout(model.bert.pooler(hidden)))

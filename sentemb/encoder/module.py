@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sentemb.encoder.backbone import eager_attention
 from sentemb.encoder.heads import Head
-from sentemb.encoder.poolings import Pooling
+from sentemb.encoder.poolings import Cls, Pooling
 from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.runners.trainable import TrainableEncoder
 from sentemb.errors import ModelError, RecipeError
@@ -134,6 +134,8 @@ class EncoderModule(nn.Module):
             return None
         if self._trainable is None or not self._trainable.is_usable(batches):
             return None
+        if isinstance(self.pooling, Cls) and not hidden:
+            return [Encoded(pooled=pooled) for pooled in self._trainable.first_states(batches)]
         return [Encoded(pooled=self.pool([state], tokens), hidden=state if hidden else None)
                 for state, tokens in zip(self._trainable(batches), batches, strict=True)]
 

@@ -18,7 +18,7 @@ from sentemb.encoder.runners.forms import FastLinear, lean_form
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-@pytest.mark.parametrize("pooling", ["mean", "first_last_mean", "last2_mean"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "first_last_mean", "last2_mean"])
 def test_packed_equals_padded(kind: str, pooling: str) -> None:
     model = backbone(kind)
     module = module_of(model, pooling)

@@ -28,7 +28,7 @@ def batch(lengths: list[int], seed: int = 0) -> Tokens:
     )
 
 
-BATCHES = [batch([5, 3, 1]), batch([9, 9], 1), batch([20, 12, 7], 2)]
+BATCHES = [batch([3, 5, 1]), batch([9, 9], 1), batch([12, 20, 7, 19], 2)]
 
 
 def train_module(model: nn.Module, pooling: str = "mean") -> EncoderModule:
@@ -73,6 +73,44 @@ def test_hidden_states_and_gradients(kind: str, dtype: torch.dtype, library: Non
         # a key's bias shifts all logits of a row alike: its gradient is rounding around zero
         size = max(float(other.abs().max()), 1.0)
         assert (our_gradients[name] - other).abs().max() <= tolerance * size, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_first_states_are_those_of_the_whole_pass(kind: str, library: None) -> None:
+    model = still(backbone(kind)).double().train()
+    run = TrainableEncoder(model)
+    assert run.is_usable(BATCHES)
+    results = []
+    for states in (torch.cat(run.first_states(BATCHES)), torch.cat([state[:, 0] for state in run(BATCHES)])):
+        model.zero_grad()
+        (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in model.parameters()]
+        results.append([states, *gradients])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_padding_on_the_left() -> None:
+    model = still(backbone("bert")).train()
+    run, right = TrainableEncoder(model), batch([4, 7, 2])
+    tokens = Tokens(input_ids=right.input_ids.flip(1), attention_mask=right.attention_mask.flip(1))
+    assert run.is_usable([tokens])
+    plain = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+    seen = tokens.attention_mask[:, :, None]
+    torch.testing.assert_close(run([tokens])[0], plain * seen, rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(run.first_states([tokens])[0], plain[[0, 1, 2], [3, 0, 5]], rtol=1e-4, atol=2e-5)
+
+
+def test_a_batch_drops_the_same_whatever_it_is_forwarded_with() -> None:
+    model = backbone("bert").train()
+    run, (first, second, _) = TrainableEncoder(model), BATCHES
+    assert run.is_usable(BATCHES)
+    for forward in (run, run.first_states):
+        torch.manual_seed(5)
+        apart = [forward([tokens])[0] for tokens in (first, second)]
+        torch.manual_seed(5)
+        for one, other in zip(apart, forward([first, second]), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
@@ -145,8 +183,9 @@ def test_expected_output_is_that_of_plain_dropout() -> None:
     assert np.median((our_spread / plain_spread).numpy()) == pytest.approx(1, abs=0.05)
 
 
-def test_the_module_takes_it_in_training_only() -> None:
-    module = train_module(still(backbone("bert")))
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_the_module_takes_it_in_training_only(pooling: str) -> None:
+    module = train_module(still(backbone("bert")), pooling)
     lean, plain = module.together(BATCHES), [module.eval()(tokens) for tokens in BATCHES]
     module.train()
     alone = module(BATCHES[2], hidden=True)

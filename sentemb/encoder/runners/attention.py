@@ -58,6 +58,7 @@ class Packed:
 
     ids: Int[Tensor, " tokens"]
     positions: Int[Tensor, " tokens"]  # of every token in its row, from 0
+    starts: Int[Tensor, " rows"]  # where every row begins
     rectangles: tuple[Rectangle, ...]
 
 
@@ -66,8 +67,15 @@ def pack(column: TokenColumn) -> Packed:
     lengths, starts = column.lengths, column.offsets - column.offsets[0]
     ids = column.flat[column.offsets[0] : column.offsets[-1]].astype(np.int64)
     positions = np.arange(len(ids)) - np.repeat(starts[:-1], lengths)
-    rectangles = tuple(_rectangle(starts, lengths, first, end) for first, end in _alike(lengths))
-    return Packed(ids=torch.from_numpy(ids), positions=torch.from_numpy(positions), rectangles=rectangles)
+    return Packed(
+        ids=torch.from_numpy(ids), positions=torch.from_numpy(positions), starts=torch.from_numpy(starts[:-1]),
+        rectangles=rectangles_of(lengths, starts),
+    )
+
+
+def rectangles_of(lengths: NDArray[np.int64], starts: NDArray[np.int64]) -> tuple[Rectangle, ...]:
+    """Rectangles of rows that stand end to end, sorted by length; ``starts`` has one more, the end of the last row."""
+    return tuple(_rectangle(starts, lengths, first, end) for first, end in _alike(lengths))
 
 
 def _alike(lengths: NDArray[np.int64]) -> list[tuple[int, int]]:

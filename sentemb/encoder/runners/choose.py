@@ -17,6 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from sentemb.data.tokens import pad
 from sentemb.encoder.backbone import evaluating, position_limit
 from sentemb.encoder.module import EncoderModule
+from sentemb.encoder.poolings import Cls
 from sentemb.encoder.runners import int8
 from sentemb.encoder.runners.attention import pack
 from sentemb.encoder.runners.families import Unsupported
@@ -58,14 +59,17 @@ class LeanRunner:
         self.form, self._module = form, module
 
     def __call__(self, column: TokenColumn, prompt_tokens: int = 0) -> Float[Tensor, "b d"]:
-        packed = pack(column)
-        layers = self.form(packed, all_layers=self._module.pooling.needs_layers)
+        packed, module = pack(column), self._module
+        pools_first = isinstance(module.pooling, Cls) and (module.pools_prompt or not prompt_tokens)
+        if pools_first and isinstance(self.form, PostNormEncoder):
+            return self.form(packed, first_only=True)[0]
+        layers = self.form(packed, all_layers=module.pooling.needs_layers)
         pooled = []
         for rows in packed.rectangles:
             ids = rows.of(packed.ids[:, None])[..., 0]
             mask = torch.ones_like(ids) if rows.mask is None else rows.mask.long()
             tokens = Tokens(input_ids=ids, attention_mask=mask)
-            pooled.append(self._module.pool([rows.of(layer) for layer in layers], tokens, prompt_tokens))
+            pooled.append(module.pool([rows.of(layer) for layer in layers], tokens, prompt_tokens))
         return torch.cat(pooled)
 
 

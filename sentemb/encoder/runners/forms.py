@@ -121,9 +121,14 @@ class PostNormLayer:
     feed_forward: Map
     second_norm: Map
 
-    def attended(self, x: Tensor, packed: Packed, heads: int, bias: Bias | None) -> Tensor:
-        """The first half."""
-        return self.first_norm(self.out.plus(attend(self.qkv(x), packed, heads, bias=bias), x))
+    def attended(
+        self, x: Tensor, packed: Packed, heads: int, bias: Bias | None, wanted: Tensor | None = None
+    ) -> Tensor:
+        """The first half, of the wanted tokens only where that is given."""
+        context = attend(self.qkv(x), packed, heads, bias=bias)
+        if wanted is not None:
+            context, x = F.embedding(wanted, context), F.embedding(wanted, x)
+        return self.first_norm(self.out.plus(context, x))
 
 
 class PostNormEncoder:
@@ -150,12 +155,17 @@ class PostNormEncoder:
         ]
         self.relative = _relative(backbone, weights, dtype)
 
-    def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]:
-        """Hidden states (tokens, d): the last layer's, or the embeddings' and every layer's."""
+    def __call__(self, packed: Packed, *, all_layers: bool = False, first_only: bool = False) -> list[Tensor]:
+        """Hidden states (tokens, d): the last layer's, or the embeddings' and every layer's.
+
+        With ``first_only`` the last layer's of every row's first token (rows, d): behind the last attention, which is
+        where most of a layer's work begins, no others are made.
+        """
         x, bias = self.embed(packed)
         states = [x]
         for layer in self.layers:
-            x = layer.attended(x, packed, self.heads, bias)
+            is_last = layer is self.layers[-1]
+            x = layer.attended(x, packed, self.heads, bias, packed.starts if first_only and is_last else None)
             x = layer.second_norm(layer.feed_forward(x))
             if all_layers:
                 states.append(x)

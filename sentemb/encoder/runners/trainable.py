@@ -1,25 +1,27 @@
-"""The BERT family's training forward on a CPU: several padded batches in one pass, with the backbone's own weights.
+"""The BERT family's training forward on a CPU: several batches in one pass, with the backbone's own weights.
 
-What it saves: products run in the faster library (``machine.rates``), queries, keys and values are one product, dropout
-masks are drawn in bulk, attention keeps no copy that its gradient does not need, and the word vectors' gradient, as
-large as the vocabulary, is made once for all batches.
+What it saves: padding is left out, and of the last layer what nobody reads; products run in the faster library
+(``machine.rates``), queries, keys and values are one product, dropout masks are drawn in bulk, attention keeps no copy
+that its gradient does not need, and the word vectors' gradient, as large as the vocabulary, is made once for all
+batches.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sentemb.encoder.backbone import evaluating
-from sentemb.encoder.runners.attention import join_heads, softmax_parts, split_heads
+from sentemb.encoder.runners.attention import Rectangle, join_heads, rectangles_of, softmax_parts, split_heads
 from sentemb.encoder.runners.families import Unsupported, plain_weights, position_table, stack_of
 from sentemb.encoder.runners.forms import activated
 from sentemb.machine.rates import linear
@@ -79,48 +81,55 @@ class TrainableEncoder:
         return bool(gap <= _TOLERANCE * plain.abs().max())
 
     def __call__(self, batches: Sequence[Tokens]) -> list[Float[Tensor, "b t d"]]:
-        """Last hidden states of every batch."""
-        shapes = [tuple(tokens.input_ids.shape) for tokens in batches]
-        sizes = [rows * length for rows, length in shapes]
-        masks = [Masks() for _ in batches]  # a batch's dropout is the same whatever it is forwarded with
-        x = self._embed(batches, masks)
-        biases = [_bias(tokens.attention_mask, x.dtype) for tokens in batches]
-        for names in self.stack.layers:
-            out = self._map(self._attend(names, x, shapes, biases, masks), names["out"])
-            x = self._add_and_norm(names["first_norm"], x, out, self._mask(names.get("out_dropout"), out, sizes, masks))
-            out = self._map(activated(self._map(x, names["up"]), self.stack.activation), names["down"])
-            x = self._add_and_norm(names["second_norm"], x, out, self._mask(names["down_dropout"], out, sizes, masks))
-        parts = x.split(sizes)
-        return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+        """Last hidden states of every batch; zeros at padding."""
+        line = _Line.of(batches)
+        parts = self._states(line, line.sizes).split([*line.sizes])
+        return [rows.unpacked(part) for rows, part in zip(line.batches, parts, strict=True)]
 
-    def _embed(self, batches: Sequence[Tokens], masks: Sequence[Masks]) -> Tensor:
+    def first_states(self, batches: Sequence[Tokens]) -> list[Float[Tensor, "b d"]]:
+        """Last hidden states of every text's first token: behind the last layer's attention no others are made."""
+        line = _Line.of(batches)
+        counts = [len(rows.order) for rows in line.batches]
+        parts = self._states(line, counts, wanted=line.first_tokens).split(counts)
+        return [part[torch.argsort(rows.order)] for rows, part in zip(line.batches, parts, strict=True)]
+
+    def _states(self, line: _Line, sizes: Sequence[int], wanted: Tensor | None = None) -> Float[Tensor, "n d"]:
+        """Last hidden states of the wanted tokens (all by default), of which every batch has ``sizes``."""
+        masks = [Masks() for _ in line.batches]  # a batch's dropout is the same whatever it is forwarded with
+        x, last = self._embed(line, masks), self.stack.layers[-1]
+        for names in self.stack.layers:
+            context, counts = self._attend(names, x, line, masks), line.sizes
+            if names is last and wanted is not None:
+                x, context, counts = x.index_select(0, wanted), context.index_select(0, wanted), sizes
+            out = self._map(context, names["out"])
+            mask = self._mask(names.get("out_dropout"), out, counts, masks)
+            x = self._add_and_norm(names["first_norm"], x, out, mask)
+            out = self._map(activated(self._map(x, names["up"]), self.stack.activation), names["down"])
+            mask = self._mask(names["down_dropout"], out, counts, masks)
+            x = self._add_and_norm(names["second_norm"], x, out, mask)
+        return x
+
+    def _embed(self, line: _Line, masks: Sequence[Masks]) -> Tensor:
         words: Any = self.backbone.get_submodule("embeddings.word_embeddings")
-        ids = torch.cat([tokens.input_ids.flatten() for tokens in batches])
-        table = position_table(self.weights, self.stack)
-        positions = [table[:length].expand(count, length, -1).reshape(count * length, -1)
-                     for count, length in (tokens.input_ids.shape for tokens in batches)]
-        x = F.embedding(ids, words.weight, words.padding_idx) + torch.cat(positions)
-        if batches[0].token_types is not None:
-            types = torch.cat([tokens.token_types.flatten() for tokens in batches if tokens.token_types is not None])
+        x = F.embedding(line.ids, words.weight, words.padding_idx)
+        x = x + F.embedding(line.positions, position_table(self.weights, self.stack))
+        if line.types is not None:
             vectors = self.weights["embeddings.token_type_embeddings.weight"]
-            x = x + F.embedding(types, vectors - vectors[0])  # the position table holds type 0's vector already
+            x = x + F.embedding(line.types, vectors - vectors[0])  # the position table holds type 0's vector already
         x = self._norm("embeddings.LayerNorm", x)
-        mask = self._mask("embeddings.dropout", x, [tokens.input_ids.numel() for tokens in batches], masks)
+        mask = self._mask("embeddings.dropout", x, line.sizes, masks)
         x = x if mask is None else x * mask
         return self._map(x, "embeddings_project") if "embeddings_project.weight" in self.weights else x
 
-    def _attend(
-        self, names: dict[str, str], x: Tensor, shapes: Sequence[tuple[int, ...]], biases: Sequence[Tensor | None],
-        masks: Sequence[Masks],
-    ) -> Tensor:
-        qkv, heads, contexts = self._map(x, names["query"], names["key"], names["value"]), self.stack.heads, []
+    def _attend(self, names: dict[str, str], x: Tensor, line: _Line, masks: Sequence[Masks]) -> Tensor:
+        qkv, heads = self._map(x, names["query"], names["key"], names["value"]), self.stack.heads
         dropout = self.dropouts[names["attention_dropout"]]
-        for part, (rows, length), bias, drawer in zip(
-            qkv.split([rows * length for rows, length in shapes]), shapes, biases, masks, strict=True
-        ):
-            keep = drawer.draw(dropout, (rows * heads, length, length), part.dtype)
-            contexts.append(_Attention.apply(part.view(rows, length, -1), heads, bias, keep))
-        return torch.cat([context.flatten(0, 1) for context in contexts])
+        keep = [
+            drawer.draw(dropout, (rectangle.rows * heads, rectangle.length, rectangle.length), qkv.dtype)
+            for rows, drawer in zip(line.batches, masks, strict=True) for rectangle in rows.rectangles
+        ]
+        out: Tensor = _Attention.apply(qkv, heads, [one for rows in line.batches for one in rows.rectangles], keep)
+        return out
 
     def _map(self, x: Tensor, *names: str) -> Tensor:
         """Linear layers of one input, side by side."""
@@ -144,48 +153,106 @@ class TrainableEncoder:
         return torch.cat(masks_of_batches) if masks_of_batches else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """A padded batch's place in a line of tokens: its rows by length, without their padding."""
+
+    order: Int[Tensor, " rows"]  # the batch's rows as they stand in the line
+    places: Int[Tensor, " tokens"]  # where each token stands in the batch, row after row
+    shape: tuple[int, int]
+    rectangles: tuple[Rectangle, ...]
+
+    def unpacked(self, states: Float[Tensor, "tokens d"]) -> Float[Tensor, "rows length d"]:
+        """Padded again, with zeros."""
+        if len(states) < self.shape[0] * self.shape[1]:
+            states = states.new_zeros(self.shape[0] * self.shape[1], states.shape[1]).index_copy(0, self.places, states)
+        return states.view(*self.shape, -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """The tokens of several batches end to end."""
+
+    ids: Int[Tensor, " tokens"]
+    positions: Int[Tensor, " tokens"]
+    types: Int[Tensor, " tokens"] | None
+    first_tokens: Int[Tensor, " rows"]  # where every row begins
+    sizes: Sequence[int]  # tokens of each batch
+    batches: list[_Rows]
+
+    @classmethod
+    def of(cls, batches: Sequence[Tokens]) -> _Line:
+        parts, starts, end = [], [], 0
+        for tokens in batches:
+            count, width = tokens.input_ids.shape
+            lengths, order = tokens.attention_mask.sum(1).sort(stable=True)
+            row, column = tokens.attention_mask[order].nonzero(as_tuple=True)
+            begin = end + np.concatenate([[0], np.cumsum(lengths.numpy())])
+            parts.append(_Rows(order=order, places=order[row] * width + column, shape=(count, width),
+                               rectangles=rectangles_of(lengths.numpy(), begin)))
+            starts.append(begin[:-1])
+            end = int(begin[-1])
+
+        def joined(padded: Sequence[Tensor]) -> Tensor:
+            return torch.cat([one.flatten()[rows.places] for one, rows in zip(padded, parts, strict=True)])
+
+        types = [tokens.token_types for tokens in batches if tokens.token_types is not None]
+        return cls(
+            ids=joined([tokens.input_ids for tokens in batches]), types=joined(types) if types else None,
+            positions=torch.cat([rows.places % rows.shape[1] for rows in parts]),
+            first_tokens=torch.from_numpy(np.concatenate(starts)), sizes=[len(rows.places) for rows in parts],
+            batches=parts,
+        )
+
+
 class _Attention(torch.autograd.Function):
-    """softmax(Q Kᵀ / √d + bias) · mask, times V, for every row and head; its gradient keeps Q, K, V and the softmax."""
+    """softmax(Q Kᵀ / √d) · mask, times V, for every row and head; its gradient keeps Q, K, V and the softmax."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, heads: int, bias: Tensor | None, keep: Tensor | None) -> Tensor:
-        rows, length, _ = qkv.shape
-        query, key, value = split_heads(qkv, heads).reshape(3, rows * heads, length, -1).unbind(0)
+    def forward(
+        ctx: Any, qkv: Float[Tensor, "tokens three_d"], heads: int, rectangles: Sequence[Rectangle],
+        keep: Sequence[Tensor | None],
+    ) -> Float[Tensor, "tokens d"]:
+        saved, outs = [], []
         # autocast would take the softmax to float32; this keeps the format and sums in float32, as PyTorch's own does
         with torch.autocast("cpu", enabled=False):
-            powers, totals = softmax_parts(query, key, bias, rows)
-            weights = powers.div_(totals)
-            out = torch.bmm(weights if keep is None else weights * keep, value)
-        ctx.save_for_backward(query, key, value, weights, keep)
-        ctx.rows = rows
-        return join_heads(out, rows)
+            for one, kept in zip(rectangles, keep, strict=True):
+                query, key, value = split_heads(one.of(qkv), heads).reshape(
+                    3, one.rows * heads, one.length, -1).unbind(0)
+                seen = None if one.mask is None else one.mask[:, None, None, :]
+                powers, totals = softmax_parts(query, key, seen, one.rows)
+                weights = powers.div_(totals)
+                out = torch.bmm(weights if kept is None else weights * kept, value)
+                outs.append(one.tokens_of(join_heads(out, one.rows)))
+                saved += [query, key, value, weights, kept]
+        ctx.save_for_backward(*saved)
+        ctx.rectangles = rectangles
+        return torch.cat(outs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        query, key, value, weights, keep = ctx.saved_tensors
-        size, length, width = query.shape
-        heads = size // ctx.rows
-        gradient = gradient.view(ctx.rows, length, heads, width).transpose(1, 2).reshape(size, length, width)
-        out = torch.empty(3, size, length, width, dtype=query.dtype)
-        dropped = weights if keep is None else weights * keep
-        torch.bmm(dropped.transpose(1, 2), gradient, out=out[2])
-        of_weights = torch.bmm(gradient, value.transpose(1, 2))
-        if keep is not None:
-            of_weights.mul_(keep)
-        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(width**-0.5)
-        torch.bmm(of_scores, key, out=out[0])
-        torch.bmm(of_scores.transpose(1, 2), query, out=out[1])
-        split = out.view(3, ctx.rows, heads, length, width).permute(1, 3, 0, 2, 4)
-        return split.reshape(ctx.rows, length, -1), None, None, None
-
-
-def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """0 where a key is a token, a very small number where it is padding; None where nothing is."""
-    if bool(mask.all()):
-        return None
-    bias = torch.zeros(mask.shape, dtype=dtype).masked_fill_(mask == 0, torch.finfo(dtype).min)
-    return bias[:, None, None, :]
+    def backward(ctx: Any, gradient: Float[Tensor, "tokens d"]) -> tuple[Tensor, None, None, None]:
+        saved, gradients = ctx.saved_tensors, []
+        for number, one in enumerate(ctx.rectangles):
+            query, key, value, weights, kept = saved[5 * number : 5 * number + 5]
+            size, length, width = query.shape
+            heads = size // one.rows
+            of_out = one.of(gradient)
+            if one.mask is not None:
+                of_out.mul_(one.mask[:, :, None])
+            of_out = of_out.view(one.rows, length, heads, width).transpose(1, 2).reshape(size, length, width)
+            out = torch.empty(3, size, length, width, dtype=query.dtype)
+            dropped = weights if kept is None else weights * kept
+            torch.bmm(dropped.transpose(1, 2), of_out, out=out[2])
+            of_weights = torch.bmm(of_out, value.transpose(1, 2))
+            if kept is not None:
+                of_weights.mul_(kept)
+            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(width**-0.5)
+            torch.bmm(of_scores, key, out=out[0])
+            torch.bmm(of_scores.transpose(1, 2), query, out=out[1])
+            split = out.view(3, one.rows, heads, length, width).permute(1, 3, 0, 2, 4)
+            gradients.append(one.tokens_of(split.reshape(one.rows, length, -1)))
+        return torch.cat(gradients), None, None, None
 
 
 class Masks:
