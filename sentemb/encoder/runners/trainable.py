@@ -30,6 +30,7 @@ from sentemb.types import Tokens
 _CHECKED_ROWS = 4
 _TOLERANCE = 1e-4  # of the largest hidden state
 _STEPS = 2**16  # probabilities are rounded to multiples of 1/65,536; the kept entries are scaled by what is left then
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a number -> whole numbers of that size
 
 
 class TrainableEncoder:
@@ -275,6 +276,7 @@ class Masks:
             self._generator = np.random.SFC64(int(torch.randint(2**62, ())))
         count = int(np.prod(shape))
         drawn = self._generator.random_raw(-(-count // 4)).view(np.uint16)[:count]
-        factor = np.float32(_STEPS / (_STEPS - steps))
-        mask = torch.from_numpy(np.multiply(drawn >= steps, factor, dtype=np.float32))
-        return mask.view(tuple(shape)).to(dtype)
+        # 0 or 1 times the factor's bits: a third of the time that float32 factors, rounded to bfloat16, would take
+        factor = torch.tensor([_STEPS / (_STEPS - steps)], dtype=dtype).view(_BITS[dtype.itemsize]).numpy()
+        mask = torch.from_numpy(np.multiply(drawn >= steps, factor, dtype=factor.dtype))
+        return mask.view(dtype).view(tuple(shape))
