@@ -18,8 +18,10 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT = 256 << 20  # bytes free at the heap's end before they go back to the system
 _ON_THE_HEAP = 64 << 20  # larger requests still get pages of their own, which go back when they are freed
 _STAT = Path("/proc/stat")
-# PyTorch on Linux and macOS, on Windows, on GPUs, its copies of C++'s own, and cuBLAS
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "_ALLOC_FAILED")
+# PyTorch on Linux and macOS, on Windows, on GPUs, its copies of C++'s own, cuBLAS, and oneDNN, which says no more than
+# this where memory for its code or its matrices lacks
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "_ALLOC_FAILED",
+                  "could not create a primitive", "could not create a memory")
 
 
 def cpu_count() -> int:

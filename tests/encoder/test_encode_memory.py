@@ -4,6 +4,8 @@ error."""
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +71,38 @@ def test_the_vectors_stay_the_same(
     assert "with batch_tokens = 400; going on with" in caplog.text
     with pytest.raises(OutOfMemory, match=r"batch_tokens \(--batch-tokens\)"):
         encoder.encode(TEXTS, batch_tokens=4096)
+
+
+_LIMITED = """
+import resource, sys
+import numpy as np
+import torch
+
+torch.set_num_threads(1)
+from sentemb import Encoder
+from sentemb.errors import OutOfMemory
+
+folder, extra = sys.argv[1], int(sys.argv[2]) << 20
+encoder = Encoder.load(folder, precision="fp32")
+texts = [f"word {row} and so on with some further words in it " * 12 for row in range(64)]
+wanted = encoder.encode(texts[:2])
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (used + extra, used + extra))
+try:
+    print("equal" if np.abs(encoder.encode(texts)[:2] - wanted).max() < 1e-5 else "different")
+except OutOfMemory as error:
+    print(f"OutOfMemory: {error}")
+"""
+
+
+@pytest.mark.slow  # it loads the real model in a process of its own
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit is set from what /proc says")
+@pytest.mark.parametrize(("extra", "allowed"), [(5, ["OutOfMemory"]), (60, ["OutOfMemory", "equal"]), (2000, ["equal"])])
+def test_under_a_limit_of_the_system(extra: int, allowed: list[str], minilm: Path) -> None:
+    """MiB beside what the process holds: vectors or the one message, never another error."""
+    run = subprocess.run([sys.executable, "-c", _LIMITED, str(minilm), str(extra)], capture_output=True, text=True,
+                         timeout=200, check=False)
+    assert run.returncode == 0, run.stderr
+    outcome, _, said = run.stdout.splitlines()[-1].partition(": ")
+    assert outcome in allowed
+    assert outcome == "equal" or said.startswith("out of memory in a batch of ")
