@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from sentemb.cli.options import DEFAULT_MODEL, Json, Model, Precision, Resume, Seed, Split, part_of
+from sentemb.cli.options import DEFAULT_MODEL, Json, Model, Precision, Resume, Seed, Split, key_values, part_of
 from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
+    from sentemb.mining.expansion import FoundByExpansion
     from sentemb.mining.run import MiningResult
     from sentemb.mining.texts import MiningColumns
 
@@ -39,6 +40,9 @@ def mine(
     = "top",
     judge: Annotated[bool, typer.Option("--judge", help="also score the negatives by hardness, safety and diversity")]
     = False,
+    found_by_expansion: Annotated[str | None, typer.Option(
+        "--found-by-expansion", metavar="KEY=VALUE,…", help="keep only pairs whose positive is among the k first "
+        "results only where first results widen the anchor, e.g. k=10,documents=5")] = None,
     split: Split = None,
     precision: Precision = "auto",
     seed: Seed = 42,
@@ -57,13 +61,14 @@ def mine(
 
     sources = [part_of("mining_sources", text) for text in source or ()] or [Nearest()]
     rules = [part_of("mining_rules", text) for text in rule or ()]
+    pairs = None if found_by_expansion is None else _found_by_expansion(found_by_expansion)
     columns = _columns(data, column or [], unlabelled)
     encoder = Encoder.load(model, precision=precision)
     with stoppable("the same command with --resume goes on from the last block"):
         result = mine_texts(
             data, encoder=encoder, output=output, corpus=corpus or (), columns=columns, split=split,
             negatives=negatives, sources=sources, rules=rules, sampling=cast(Any, sampling), seed=seed, resume=resume,
-            judge=judge,
+            judge=judge, found_by_expansion=pairs,
         )
     with stoppable(f"{output} is complete"):
         _show(result, output, json)
@@ -86,12 +91,24 @@ def _columns(data: str, given: list[str], unlabelled: bool) -> MiningColumns:
     return MiningColumns(**names)
 
 
+def _found_by_expansion(text: str) -> FoundByExpansion:
+    from sentemb.errors import PartError
+    from sentemb.mining.expansion import FoundByExpansion
+
+    try:
+        return FoundByExpansion(**key_values(text.split(",")))
+    except PartError as error:
+        raise PartError("", [("", line) for line in error.located("--found-by-expansion: ")]) from None
+
+
 def _show(result: MiningResult, output: Path, as_json: bool) -> None:
-    report, judged = result.report, result.judgement
+    report, judged, expansion = result.report, result.judgement, result.expansion
     if as_json:
-        judgement = {"judgement": asdict(judged)} if judged else {}
-        typer.echo(dumps({"output": str(output), **asdict(report), **judgement}))
+        typer.echo(dumps({"output": str(output), **asdict(report), **result.further()}))
         return
+    if expansion is not None:
+        typer.echo(f"{expansion.kept:,} of {expansion.pairs:,} pairs are found by expansion alone ({expansion.found:,} "
+                   f"without it, {expansion.found_expanded:,} with it)")
     typer.echo(f"{output}: {report.mined:,} of {report.anchors:,} anchors with {report.negatives} negatives each")
     typer.echo(f"  mean cosine to the anchor: positives {report.positive_similarity:.4f}, negatives "
                f"{report.negative_similarity:.4f}, each anchor's hardest negative {report.hardest_similarity:.4f}")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import numpy as np
 from sentemb.errors import SearchError
 from sentemb.files import atomic_file, write_json
 from sentemb.maths.neighbours import Vectors
+from sentemb.mining.expansion import ExpansionReport, FoundByExpansion, chosen_pairs
 from sentemb.mining.judge import Judgement
 from sentemb.mining.judge import judge as judge_blocks
 from sentemb.mining.miner import MinedBlock, Miner, MiningOptions
@@ -52,6 +53,12 @@ class MiningResult:
     output: Path | None
     rows: Sequence[Mapping[str, Any]] = ()
     judgement: Judgement | None = None  # where it was asked for
+    expansion: ExpansionReport | None = None  # where pairs were chosen by it
+
+    def further(self) -> dict[str, Any]:
+        """The figures beside the report, by name."""
+        figures = {"judgement": self.judgement, "expansion": self.expansion}
+        return {name: asdict(value) for name, value in figures.items() if value is not None}
 
 
 def mine(
@@ -70,6 +77,7 @@ def mine(
     seed: int = 42,
     resume: bool = False,
     judge: bool = False,
+    found_by_expansion: FoundByExpansion | None = None,
 ) -> MiningResult:
     """Find hard negatives: anchor, positive, negative_1…n and their similarities, a row for every pair.
 
@@ -84,10 +92,11 @@ def mine(
         negatives, sources, rules, sampling, candidates, seed: see ``MiningOptions``.
         resume: continue an interrupted run of the same data, models and options.
         judge: also score the negatives, see ``Judgement``.
+        found_by_expansion: mine only the pairs that a search finds by expansion alone.
 
     Raises:
-        SearchError: unfinished parts are of other data or options, or ``resume`` was not asked for; no anchor has
-            enough negatives (nothing is written then).
+        SearchError: unfinished parts are of other data or options, or ``resume`` was not asked for; no pair is found by
+            expansion alone, or no anchor has enough negatives (nothing is written then).
         DataError: the data lack a column or a text.
     """
     options = MiningOptions(
@@ -99,11 +108,14 @@ def mine(
         raise SearchError(f"{target}: write to a file that ends in .jsonl")
     texts = data if isinstance(data, MiningTexts) else read_texts(data, corpus, columns=columns, split=split)
     embedder = load_encoder(encoder)
-    facts = _facts(texts, embedder, options)
+    facts = _facts(texts, embedder, options, found_by_expansion)
     with TemporaryDirectory(prefix="sentemb-mine-") as temporary:
         folder = Path(temporary) if target is None else target.with_name(target.name + ".parts")
         _open(folder, facts, resume)
-        _mine_blocks(texts, embedder, options, folder)
+        vectors, expansion = _encoded(texts, embedder, folder), None
+        if found_by_expansion is not None:
+            texts, vectors, expansion = _chosen(texts, vectors, found_by_expansion, folder)
+        _mine_blocks(texts, vectors, options, folder)
         report = report_of(_blocks(folder), negatives)
         if report.mined == 0:
             shutil.rmtree(folder)
@@ -111,25 +123,29 @@ def mine(
                 f"none of {report.anchors:,} anchors has {negatives} negatives; the rules refused {report.refused:.1%} "
                 "of the candidates: ask for fewer, loosen the rules, or give a corpus"
             )
-        judgement = _judged(texts, embedder, folder, seed) if judge else None
+        judgement = judge_blocks(_blocks(folder), texts, *vectors, seed=seed) if judge else None
+        result = MiningResult(report=report, output=target, judgement=judgement, expansion=expansion)
         if target is None:
-            return MiningResult(report=report, output=None, rows=list(_rows(texts, folder)), judgement=judgement)
+            return replace(result, rows=list(_rows(texts, folder)))
         with atomic_file(target) as file, file.open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(texts, folder))
         write_json(target.with_name(target.name + ".report.json"),
-                   {"report": asdict(report), "options": facts["options"],
-                    **({"judgement": asdict(judgement)} if judgement else {})})
+                   {"report": asdict(report), "options": facts["options"], **result.further()})
         shutil.rmtree(folder)
-        return MiningResult(report=report, output=target, judgement=judgement)
+        return result
 
 
-def _facts(texts: MiningTexts, encoder: Embedder, options: MiningOptions) -> dict[str, Any]:
+def _facts(
+    texts: MiningTexts, encoder: Embedder, options: MiningOptions, pairs: FoundByExpansion | None
+) -> dict[str, Any]:
     """What a resumed run must have in common with the one that it continues."""
     content = hashlib.sha256(json.dumps([texts.anchors, texts.corpus]).encode())
     for lists in (texts.positives, texts.excluded):
         content.update(lists.offsets.tobytes() + lists.rows.tobytes())
     digest = encoder.digest() if isinstance(encoder, IdentifiedEmbedder) else None
     written = {name: str(value) for name, value in vars(options).items()}
+    if pairs is not None:
+        written["found_by_expansion"] = str(pairs)
     return {"data": content.hexdigest(), "model": digest, "options": written}
 
 
@@ -145,10 +161,6 @@ def _open(folder: Path, facts: dict[str, Any], resume: bool) -> None:
         raise SearchError(f"{folder}: the unfinished mining had other data, models or options; remove the folder")
 
 
-def _judged(texts: MiningTexts, encoder: Embedder, folder: Path, seed: int) -> Judgement:
-    return judge_blocks(_blocks(folder), texts, *_encoded(texts, encoder, folder), seed=seed)
-
-
 def _encoded(texts: MiningTexts, encoder: Embedder, folder: Path) -> tuple[Vectors, Vectors]:
     """The vectors of anchors and corpus."""
     query_prompt, document_prompt = prompts_of(encoder, None, None)
@@ -156,9 +168,21 @@ def _encoded(texts: MiningTexts, encoder: Embedder, folder: Path) -> tuple[Vecto
     return anchors, _vectors(folder / "corpus.npy", encoder, texts.corpus, document_prompt)
 
 
-def _mine_blocks(texts: MiningTexts, encoder: Embedder, options: MiningOptions, folder: Path) -> None:
-    anchors, corpus = _encoded(texts, encoder, folder)
-    miner = Miner(texts, anchors, corpus, options, folder)
+def _chosen(
+    texts: MiningTexts, vectors: tuple[Vectors, Vectors], pairs: FoundByExpansion, folder: Path
+) -> tuple[MiningTexts, tuple[Vectors, Vectors], ExpansionReport]:
+    """The pairs that are mined, and the vectors that belong to them."""
+    anchors, corpus = vectors
+    try:
+        texts, anchors, report = chosen_pairs(texts, anchors, corpus, pairs, folder)
+    except SearchError:
+        shutil.rmtree(folder)
+        raise
+    return texts, (anchors, corpus), report
+
+
+def _mine_blocks(texts: MiningTexts, vectors: tuple[Vectors, Vectors], options: MiningOptions, folder: Path) -> None:
+    miner = Miner(texts, *vectors, options, folder)
     with Progress("mining", total=len(texts.anchors), unit="anchors") as bar:
         for number in range(miner.blocks):
             file = folder / f"block-{number:05d}.npz"

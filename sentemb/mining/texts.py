@@ -38,6 +38,22 @@ class Lists:
         offsets = self.offsets[anchors.start : anchors.stop + 1]
         return Lists(offsets=offsets - offsets[0], rows=self.rows[offsets[0] : offsets[-1]])
 
+    def where(self, is_kept: NDArray[np.bool_]) -> Lists:
+        """The lists with some of their rows."""
+        owners = self.owners[is_kept]
+        return Lists(offsets=np.searchsorted(owners, np.arange(len(self.offsets))), rows=self.rows[is_kept])
+
+    def of_anchors(self, anchors: Ids) -> Lists:
+        """The lists of the anchors with these ascending numbers, which are counted from 0 again."""
+        lists = self.where(np.isin(self.owners, anchors))
+        return Lists(offsets=np.append(lists.offsets[anchors], len(lists.rows)), rows=lists.rows)
+
+    def are_in(self, ids: Ids) -> NDArray[np.bool_]:
+        """Whether every row of the lists is among the candidates ``ids[a]`` of its anchor a."""
+        total = 1 + max(int(ids.max(initial=0)), int(self.rows.max(initial=0)))
+        candidates = np.arange(len(ids))[:, None] * total + ids
+        return np.isin(self.owners * total + self.rows, candidates[ids >= 0])
+
     def contain(self, ids: Ids) -> NDArray[np.bool_]:
         """Whether candidate ``ids[a, c]`` is in the list of anchor a; False where it is -1."""
         total = 1 + max(int(ids.max(initial=0)), int(self.rows.max(initial=0)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import numpy as np
 import pytest
 
+from sentemb.cli import main
 from sentemb.data import Triplets
 from sentemb.data.makers import Logic, make_data
 from sentemb.data.makers.logic import laws_of
@@ -79,3 +81,37 @@ def test_rows_are_triplets_and_what_no_law_fits_is_counted(tmp_path):
     with pytest.raises(DataError, match="no row can be made of it: 1 sentences that no law fits"):
         make_data(Logic(path=str(path)), tmp_path / "none.jsonl")
     assert list(Logic(path=str(path)).rows(np.random.default_rng(0), Counter())) == []
+
+
+ANTONYMS = {"wet": "dry", "asleep": "awake"}
+
+
+@pytest.mark.parametrize(("sentence", "opposite"), [
+    ("The street is wet.", "The street is dry."), ("Two men were asleep", "Two men were awake."),
+    ("The street is very wet.", None), ("The street is not wet.", None), ("The street is red.", None),
+    ("The wet street is long.", None), ("It gets wet.", None), ("Every street is wet.", None),
+])  # fmt: skip
+def test_the_law_of_antonyms(sentence, opposite):
+    rewritings = laws_of(sentence, ANTONYMS)
+    assert [row for row in rewritings if row[0] != "antonym"] == laws_of(sentence)
+    assert [contradiction for law, _, contradiction in rewritings if law == "antonym"] == [opposite] * bool(opposite)
+    equivalents = {equivalent for _, equivalent, _ in rewritings}
+    assert len(equivalents) <= 1
+
+
+def test_antonyms_come_from_wordnet_where_its_folder_is_given(wordnet, tmp_path, capsys):
+    path, made = tmp_path / "lines.txt", tmp_path / "logic.jsonl"
+    path.write_text("The street is wet.\nThe wine is dry.\n")
+    assert make_data(Logic(path=str(path)), made).rows == 2
+    command = ["data", "make", "logic", str(path), "-o", str(made), "--set", f"wordnet={wordnet}"]
+    with pytest.raises(SystemExit) as ended:
+        main(["--quiet", *command])
+    assert not ended.value.code
+    rows = [json.loads(line) for line in made.read_text().splitlines()]
+    assert [(row["law"], row["negative_1"]) for row in rows] == [
+        ("double negation", "The street is not wet."), ("antonym", "The street is dry."),
+        ("double negation", "The wine is not dry."),
+    ]  # fmt: skip
+    assert rows[1]["positive"] == "It is not true that the street is not wet."
+    with pytest.raises(DataError, match=r"no data\.noun; give the folder"):
+        make_data(Logic(path=str(path), wordnet=str(tmp_path)), made)

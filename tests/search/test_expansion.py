@@ -59,7 +59,7 @@ def test_vectors_move_to_the_mean_of_the_first_results(index: SearchIndex) -> No
     first = index.search_positions(query, 2)
     mean = index.generation.vectors_at(first.ids[0]).mean(axis=0)
     moved = (query[0] + 0.7 * mean) / 1.7
-    np.testing.assert_allclose(expand.vectors(index.generation, query, first)[0], moved, rtol=1e-6)
+    np.testing.assert_allclose(expand.vectors(index.generation.vectors_at, query, first)[0], moved, rtol=1e-6)
     by_hand = [hit.id for hit in index.search(moved[None].astype(np.float32), 6)[0]]
     assert [hit.id for hit in index.search(["heart"], 6, expand=expand)[0]] == by_hand
 

@@ -27,6 +27,7 @@ class Synset:
     words: tuple[str, ...]
     definition: str
     hypernyms: tuple[str, ...]  # names of broader meanings
+    antonyms: tuple[tuple[int, str, int], ...]  # (one of its words, another synset's name, one of that one's words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,24 @@ def read_wordnet(folder: Path) -> Mapping[str, Synset]:
     return synsets
 
 
+def antonyms_of(folder: Path) -> dict[str, str]:
+    """Adjective -> its antonym, of all adjectives that have one and the same in every meaning that has any.
+
+    "wet" is the opposite of "dry" alone; "dry", which may also be that of "sweet", has none here.
+
+    Raises: DataError: as ``read_wordnet``, or an antonym is no word of any file.
+    """
+    synsets, opposites = read_wordnet(folder), dict[str, set[str]]()
+    for synset in synsets.values():
+        for own, name, other in synset.antonyms if synset.name.startswith("a") else ():
+            words = synsets[name].words if name in synsets else ()
+            if not (0 < own <= len(synset.words) and 0 < other <= len(words)):
+                raise DataError(f"{folder}: word {own} of synset {synset.name} has as antonym word {other} of {name}, "
+                                "and one of them is in no file; are all of one WordNet?")
+            opposites.setdefault(synset.words[own - 1], set()).add(words[other - 1])
+    return {word: others.pop() for word, others in opposites.items() if len(others) == 1}
+
+
 def _synset(line: str, where: str) -> Synset:
     """``offset file kind n word id … m pointer offset part source/target … | definition; "example"``, n in base 16."""
     fields, _, gloss = line.partition("|")
@@ -125,6 +144,10 @@ def _synset(line: str, where: str) -> Synset:
         pointers = cells[start + 1 : start + 1 + 4 * int(cells[start])]
         # "@" is a broader meaning, "@i" the class of an individual
         hypernyms = [pointers[i + 2] + pointers[i + 1] for i in range(0, len(pointers), 4) if pointers[i][0] == "@"]
+        antonyms = [
+            (int(pointers[i + 3][:2], 16), pointers[i + 2] + pointers[i + 1], int(pointers[i + 3][2:], 16))
+            for i in range(0, len(pointers), 4) if pointers[i] == "!"
+        ]
         if not words or not cells[0].isdigit():
             raise ValueError
     except (ValueError, IndexError):
@@ -132,5 +155,5 @@ def _synset(line: str, where: str) -> Synset:
     distinct = dict.fromkeys(words)
     return Synset(
         name=kind + cells[0], words=tuple(distinct), definition=gloss.strip().partition('; "')[0],
-        hypernyms=tuple(hypernyms),
+        hypernyms=tuple(hypernyms), antonyms=tuple(antonyms),
     )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
+from sentemb.data.makers.lexicon import antonyms_of
 from sentemb.data.makers.maker import Maker, Row
 from sentemb.data.makers.negation import denied
 from sentemb.data.sources import iter_texts
@@ -16,6 +19,7 @@ from sentemb.data.sources import iter_texts
 _IF = re.compile(r"If (?P<a>[^,]+), (?:then )?(?P<b>[^,]+)")
 _ALL = re.compile(r"All (?P<a>[^,]+?) are (?P<b>[^,]+)")
 _AND = re.compile(r"(?P<a>[^,]+?),? and (?P<b>[^,]+)")
+_IS = re.compile(r"(?P<a>.+ (?:is|are|was|were)) (?P<b>\S+)")
 _COUNTED = frozenset({
     "of", "the", "these", "those", "his", "her", "its", "their", "my", "our", "your", "one", "two", "three", "four",
     "five", "six", "seven", "ten"
@@ -39,6 +43,7 @@ class Logic(Maker):
         commutativity    A and B.       ≡  B and A.                   ⊥  A and not B.
         all              All A are B.   ≡  All that are not B are not A.   ⊥  Some A are not B.
         double negation  A.             ≡  It is not true that not A. ⊥  Not A.
+        antonym          A is B.        ≡  It is not true that A is not B.   ⊥  A is C, the antonym of B.
 
     Columns of the rows: anchor, positive, negative_1, law. A clause is negated by its auxiliary or, with "do", by a
     verb of a closed list. A sentence is left out that no law fits, or that has words over which a negation's scope is
@@ -46,24 +51,30 @@ class Logic(Maker):
 
     Args:
         path: sentences: a .txt file, or a file with the column text, sentence or anchor.
+        wordnet: the folder with WordNet's data files, as ``lexicon`` takes it: its antonyms of adjectives, where every
+            meaning of the adjective has the same one, as they are (that of "hungry" is "thirsty"). Without it there is
+            no law of antonyms.
 
     Source: Bao et al. 2024, Findings of ACL (AMR-LE), released code: the four laws, equivalents as positives, a
         polarity that is turned round as negative.
     Deviations: rules on English words in place of graphs of meaning (AMR) and a generator, so only plain sentences;
-        the law of "all" is ours. A conditional's contradiction is its contrary, "If A, then not B"; "a man" is read as
-        a certain man, so that "A man runs" and "A man does not run" contradict each other.
+        the laws of "all" and of antonyms are ours. A conditional's contradiction is its contrary, "If A, then not B";
+        "a man" is read as a certain man, so that "A man runs" and "A man does not run" contradict each other.
     """
 
+    wordnet: str | None = None
+
     def rows(self, generator: np.random.Generator, left_out: Counter[str]) -> Iterator[Row]:
+        antonyms = {} if self.wordnet is None else antonyms_of(Path(self.wordnet))
         for text in iter_texts(self.path):
-            rewritings = laws_of(text)
+            rewritings = laws_of(text, antonyms)
             if not rewritings:
                 left_out["sentences that no law fits"] += 1
             for law, equivalent, contradiction in rewritings:
                 yield {"anchor": text, "positive": equivalent, "negative_1": contradiction, "law": law}
 
 
-def laws_of(text: str) -> list[tuple[str, str, str]]:
+def laws_of(text: str, antonyms: Mapping[str, str] = MappingProxyType({})) -> list[tuple[str, str, str]]:
     """Every law that fits a sentence: its name, an equivalent, a contradiction."""
     sentence = text.strip().rstrip(".").strip()
     if not sentence or text.strip().endswith(" .") or any(mark in sentence for mark in ".?!;:()\"“”—"):
@@ -80,8 +91,16 @@ def laws_of(text: str) -> list[tuple[str, str, str]]:
     if (match := _AND.fullmatch(sentence)) and (both := _conjunction(match["a"], match["b"])):
         return both
     if (clause := denied(sentence)) is not None:
-        return [("double negation", f"It is not true that {_inside(clause)}.", f"{clause}.")]
+        equivalent, opposite = f"It is not true that {_inside(clause)}.", _opposite(sentence, antonyms)
+        contradictions = {"double negation": f"{clause}.", "antonym": opposite and f"{opposite}."}
+        return [(law, equivalent, contradiction) for law, contradiction in contradictions.items() if contradiction]
     return []
+
+
+def _opposite(clause: str, antonyms: Mapping[str, str]) -> str | None:
+    """The clause with the antonym of the adjective that it ends in, right behind a form of "be"."""
+    match = _IS.fullmatch(clause)
+    return f"{match['a']} {antonyms[match['b']]}" if match and match["b"] in antonyms else None
 
 
 def _conditional(a: str, b: str) -> list[tuple[str, str, str]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sentemb.errors import SearchError
+from sentemb.maths.neighbours import Ids
 from sentemb.parts import NonNegative, Part, Whole
 from sentemb.search.query.words import Bm25
-from sentemb.search.store.generation import Generation, Hit
+from sentemb.search.store.generation import Hit
 from sentemb.search.vectors.kind import Vectors
 from sentemb.types import Hits
 
@@ -60,12 +61,13 @@ class Feedback(Part):
         unit = self.weight * own.total() / sum(worth[word] for word in added) if added else 0.0
         return {**own, **{word: unit * worth[word] for word in added}}
 
-    def vectors(self, generation: Generation, queries: Vectors, first: Hits) -> Vectors:
-        """Queries (queries, d) moved towards their first results; one without results stays where it is."""
+    def vectors(self, vectors_of: Callable[[Ids], Vectors], queries: Vectors, first: Hits) -> Vectors:
+        """Queries (queries, d) moved towards their first results, whose vectors ``vectors_of`` gives; one without
+        results stays where it is."""
         moved = queries.copy()
         for query, ids in enumerate(first.ids):
             ids = ids[ids >= 0]
             if len(ids) and self.weight:
-                mean = generation.vectors_at(ids).mean(axis=0)
+                mean = vectors_of(ids).mean(axis=0)
                 moved[query] = (queries[query] + self.weight * mean) / (1 + self.weight)
         return moved

@@ -278,7 +278,8 @@ class Searcher:
         if expand is None or not expand.documents:
             return vectors
         queries = generation.rule.apply(vectors, "queries")
-        return expand.vectors(generation, queries, search(generation, queries, expand.documents, condition=filter_))
+        first = search(generation, queries, expand.documents, condition=filter_)
+        return expand.vectors(generation.vectors_at, queries, first)
 
     def _by_words(
         self, generation: Generation, queries: Sequence[str], k: int, filter_: Condition | None,
