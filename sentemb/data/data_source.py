@@ -54,11 +54,11 @@ class DataSource(Part, room="sources"):
 
     Args:
         columns: role -> column name, e.g. ``{ anchor = "premise", positive = "hypothesis" }``; without it a column
-            ``anchor`` and its like by name, else by order (see ``roles_of``). Roles are ``anchor``,
-            ``positive``, ``positive_2`` …, ``negative_1`` …; ``label`` of the anchor and its coarser classes
-            ``label_2`` …, finest first; ``score`` of anchor and positive, ``score_k`` of anchor and ``negative_k``;
-            ``margin`` by which the positive is to be preferred; ``weight`` of the row; ``grade_0`` of the positives and
-            ``grade_k`` of ``negative_k``, at least 0: how relevant they are to the anchor.
+            ``anchor`` and its like by name, else by order (see ``roles_of``). Roles are ``anchor`` (``anchor_2`` … are
+            for the views ``fields``), ``positive``, ``positive_2`` …, ``negative_1`` …; ``label`` of the anchor and its
+            coarser classes ``label_2`` …, finest first; ``score`` of anchor and positive, ``score_k`` of anchor and
+            ``negative_k``; ``margin`` by which the positive is to be preferred; ``weight`` of the row; ``grade_0`` of
+            the positives and ``grade_k`` of ``negative_k``, at least 0: how relevant they are to the anchor.
         max_rows: only the first rows.
         max_tokens: longest text in tokens, special tokens included; longer ones are cut.
         prefixes: role -> what is put in front of its texts, e.g. ``{ anchor = "query: " }``, or a template that they

@@ -9,13 +9,13 @@ from typing import Literal
 from sentemb.errors import DataError, did_you_mean
 
 ROLES = (
-    "anchor", "positive", "positive_2", "positive_n", "negative", "negative_1", "negative_n", "label", "label_2",
-    "label_n", "score", "score_1", "score_n", "margin", "weight", "grade_0", "grade_1", "grade_n",
+    "anchor", "anchor_2", "anchor_n", "positive", "positive_2", "positive_n", "negative", "negative_1", "negative_n",
+    "label", "label_2", "label_n", "score", "score_1", "score_n", "margin", "weight", "grade_0", "grade_1", "grade_n",
 )  # fmt: skip
 Kind = Literal["text", "label", "score", "margin", "weight", "grade"]
 _NUMBERED = r"_(?:[2-9]|[1-9]\d+)"  # _2, _3, …
 _ROLE = re.compile(
-    rf"(?P<text>anchor|positive(?:{_NUMBERED})?|negative(?:_[1-9]\d*)?)|(?P<label>label(?:{_NUMBERED})?)|"
+    rf"(?P<text>(?:anchor|positive)(?:{_NUMBERED})?|negative(?:_[1-9]\d*)?)|(?P<label>label(?:{_NUMBERED})?)|"
     r"(?P<score>score(?:_[1-9]\d*)?)|(?P<margin>margin)|(?P<weight>weight)|(?P<grade>grade_(?:0|[1-9]\d*))"
 )
 _PLURAL = {"labels": "label", "scores": "score", "margins": "margin", "weights": "weight"}
@@ -84,7 +84,7 @@ def _in_order(column_of: Mapping[str, str], where: str) -> dict[str, str]:
         roles = {_number(role) or first: role for role in column_of if role.partition("_")[0] == word}
         return dict(sorted(roles.items()))
 
-    positives, negatives, labels = numbered("positive", 1), numbered("negative", 1), numbered("label", 1)
+    anchors, positives, negatives, labels = (numbered(word, 1) for word in ("anchor", "positive", "negative", "label"))
     if {"negative", "negative_1"} <= column_of.keys():
         raise DataError(f"{where}: both a column negative and a column negative_1; rename one")
     if negatives and not positives:
@@ -92,8 +92,8 @@ def _in_order(column_of: Mapping[str, str], where: str) -> dict[str, str]:
     for word, columns in (("positive", positives), ("label", labels)):
         if columns and word not in column_of:
             raise DataError(f"{where}: a column {next(iter(columns.values()))} without a column {word}")
-    ordered = {"anchor": column_of["anchor"]}
-    for word, columns in (("positive", positives), ("negative", negatives), ("label", labels)):
+    ordered: dict[str, str] = {}
+    for word, columns in (("anchor", anchors), ("positive", positives), ("negative", negatives), ("label", labels)):
         for k, role in enumerate(columns.values(), 1):
             ordered[f"{word}_{k}" if k > 1 or word == "negative" else word] = column_of[role]
     return ordered | {role: column_of[role] for role in ("margin", "weight") if role in column_of} | _lists(

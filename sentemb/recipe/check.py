@@ -197,15 +197,17 @@ def _memory(report: Report, shape: BackboneShape, tables: Mapping[str, Table]) -
     """The peak of a step, of the source whose batches have most texts."""
     recipe = report.recipe
     reads_given, reads_mined = (any(isinstance(edit, kind) for edit in recipe.edits) for kind in (Given, Mined))
-    steps: list[tuple[int, int, int]] = []  # batch size, views, columns of the score table for an example
+    steps: list[tuple[int, int, int]] = []  # batch size, texts of an example, columns of the score table for an example
     for name, source in recipe.data.sources.items():
         columns = tables[name].columns if name in tables else recipe.views.of(name).columns | source.required
         views = views_of(recipe, columns, name)
         added = [view for view in views if view.startswith("negative") and reads_given]
         added += [view for view in views if view.startswith("mined") and reads_mined]
         batch = int(source.given_marks.get("batch_size", recipe.train.batch_size))
-        steps.append((batch, len(views), 1 + len(added)))
-    batch, views_each, candidates = max(steps, key=lambda step: step[0] * step[1])
+        maker = recipe.views.of(name)
+        texts = len(views) - len(maker.makes(columns)) + maker.texts(columns)
+        steps.append((batch, texts, 1 + len(added)))
+    batch, texts_each, candidates = max(steps, key=lambda step: step[0] * step[1])
     parts = [
         part.footprint(hidden=shape.hidden, vocabulary=shape.vocabulary, texts=batch, tokens=shape.longest)
         for part in parts_of(vars(recipe)).values() if isinstance(part, Component)
@@ -216,7 +218,7 @@ def _memory(report: Report, shape: BackboneShape, tables: Mapping[str, Table]) -
     kept = Kept.of(shape, encoder.adapters, bytes=2 if encoder.weights == "bf16" else 4,
                    is_still=encoder.freeze is True or bool(encoder.adapters),
                    copies=sum(companion.model_bytes for companion in recipe.companions))
-    step = forecast(shape, replace(recipe.train, batch_size=batch), views=views_each, candidates=candidates, kept=kept,
+    step = forecast(shape, replace(recipe.train, batch_size=batch), views=texts_each, candidates=candidates, kept=kept,
                     parts=large)
     fits, sentence = step.advice(free_memory())
     (report.verified if fits else report.unverified).append(sentence)

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from sentemb.errors import RecipeError
 from sentemb.training.device import generator_states, restore_generators
 from sentemb.training.inputs import LengthGroup, StepInput
-from sentemb.training.objective import EncodedViews, Losses, Objective, in_order, in_views
+from sentemb.training.objective import EncodedViews, Losses, Objective
+from sentemb.training.pooled_rows import in_order, in_views
 
 
 def check_backbone(backbone: nn.Module) -> None:

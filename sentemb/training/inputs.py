@@ -49,8 +49,8 @@ class LengthGroup:
     """Texts of similar length and one dropout rate that are encoded at once, from all views encoded together."""
 
     tokens: Tokens
-    # their positions among the rows of all views that are encoded together, one view after the other; then come the
-    # empty templates of the batch
+    # their positions among the rows of all views that are encoded together, one view (of several fields: one field)
+    # after the other; then come the empty templates of the batch
     rows: Tensor
     dropout: float | None = None
 
@@ -63,7 +63,9 @@ class StepInput:
     sizes: tuple[int, ...]  # rows of every device
     local: slice  # this device's rows
     use: ViewUse
-    groups: tuple[LengthGroup, ...]  # b · len(use.together) texts in all
+    groups: tuple[LengthGroup, ...]  # b texts for each weight in ``fields``
+    fields: tuple[tuple[float, ...], ...]  # of every view in ``use.together``, the weights of its fields
+    unit_fields: bool  # fields have unit length before their mean, as the model's vectors have
     tokens: Mapping[str, Tokens]  # of the views in ``use.tokens``
     ids: Mapping[str, Tensor]  # view -> (n,) examples that its texts come from (a drawn text is another one's)
     text: Mapping[str, Tensor]  # view -> (n,) content hashes
@@ -77,8 +79,8 @@ class StepInput:
     seed: int  # of the edits' generator
     dropout: Mapping[str, float | None]  # rate of the views in ``use.separate``
     source: str = ""  # of a mixture that the batch comes from
-    # for every row of the views in ``use.together``, which of the batch's empty templates is subtracted from it; their
-    # number: none is. None: none from any row
+    # for every row of the views that are encoded together, which of the batch's empty templates is subtracted from it;
+    # their number: none is. None: none from any row
     minus: Tensor | None = None
 
     def in_chunks(self, size: int) -> StepInput:
@@ -191,23 +193,22 @@ class Feed:
         use = plan.objective.active(source).use_of(views)
         module = self.plan.encoder.module
         if module.pooling.reads_mask_token:
-            for name in use.embedded:
-                require_mask_tokens(views[name].column, module.mask_token)
-        groups, minus = self._groups([views[name] for name in use.together], sizes, own_rows)
+            for part in (part for name in use.embedded for part in views[name].parts):
+                require_mask_tokens(part.column, module.mask_token)
+        groups, minus = self._groups([part for name in use.together for part in views[name].parts], sizes, own_rows)
         return StepInput(
             step=step,
             sizes=sizes,
             local=local,
             use=use,
             groups=groups,
+            fields=tuple(views[name].weights for name in use.together),
+            unit_fields=plan.encoder.is_normalised,
             tokens={name: _tokens(views[name], own_rows, vocabulary.pad) for name in use.tokens},
             ids={name: torch.from_numpy(view.ids) for name, view in views.items()},
             text={name: torch.from_numpy(view.column.text) for name, view in views.items()},
-            label=_tensor(examples.label),
-            score=_tensor(examples.score),
-            margin=_tensor(examples.margin),
-            weight=_tensor(examples.weight),
-            levels=_tensor(examples.levels),
+            label=_tensor(examples.label), levels=_tensor(examples.levels),
+            score=_tensor(examples.score), margin=_tensor(examples.margin), weight=_tensor(examples.weight),
             negative_scores={name: torch.from_numpy(score) for name, score in examples.negative_scores.items()},
             grades={name: torch.from_numpy(grade) for name, grade in examples.grades.items()},
             seed=int(context.generator.integers(2**62)),

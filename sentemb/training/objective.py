@@ -18,7 +18,6 @@ from itertools import groupby
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ from sentemb.maths.table import in_batch_table, narrow_batch, narrow_table
 from sentemb.terms.term import Term
 from sentemb.training.active import ActiveParts, WeightedTerm
 from sentemb.training.inputs import LengthGroup, StepInput
+from sentemb.training.pooled_rows import in_order, in_views
 from sentemb.types import Batch, Component, Encoded, PairScores, Rows, SentenceModule, Services, Share, Similarity
 
 _PRIME = 2_305_843_009_213_693_951  # 2^61 - 1: seeds of one step's heads and edits lie far apart
@@ -265,20 +265,6 @@ class Objective(nn.Module):
 def _rows(encoded: Encoded) -> Float[Tensor, "b p"]:
     """Pooled rows, those of a lower layer behind them."""
     return encoded.pooled if encoded.inner is None else torch.cat([encoded.pooled, encoded.inner], dim=-1)
-
-
-def in_order(pooled: Sequence[Tensor], groups: Sequence[LengthGroup]) -> Float[Tensor, "r d"]:
-    """The groups' pooled rows in the order of the views, one view after the other."""
-    return torch.cat(list(pooled))[torch.argsort(torch.cat([group.rows for group in groups]))]
-
-
-def in_views(rows: Float[Tensor, "r d"], inputs: StepInput) -> Float[Tensor, "b v d"]:
-    """Rows that stand one view after the other, by example and view; the empty templates behind them are subtracted."""
-    views, examples = len(inputs.use.together), inputs.local.stop - inputs.local.start
-    own: Tensor = rows[: views * examples]
-    if inputs.minus is not None:
-        own = own - F.pad(rows[views * examples :], (0, 0, 0, 1))[inputs.minus]
-    return own.view(views, examples, -1).transpose(0, 1)
 
 
 def _local_and_whole(value: Tensor | Share) -> tuple[Tensor, Tensor]:

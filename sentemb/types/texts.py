@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -127,6 +127,17 @@ class View:
     targets: NDArray[np.int32] | None = None  # flat like column.flat: original token, or -100 where none is asked
     dropout: float | None = None  # rate of the backbone's dropout while this view is encoded; None: the backbone's own
     minus: Frame | None = None  # the template whose own vector, without a text, is subtracted from the pooled rows
+    fields: tuple[tuple[float, TokenColumn], ...] = ()  # weights and texts whose mean it is; none: its column alone
+
+    @property
+    def parts(self) -> list[View]:
+        """What is encoded for it: views of one text a row."""
+        return [replace(self, column=column, fields=()) for _, column in self.fields] or [self]
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Of its parts in its rows."""
+        return tuple(weight for weight, _ in self.fields) or (1.0,)
 
 
 Views = Mapping[str, View]  # "anchor", "positive", "negative_1", …, and copies such as "anchor.masked"

@@ -8,6 +8,7 @@ return only the views that they add (``makes`` names them) and leave the given o
 from sentemb.views.by_source import BySource
 from sentemb.views.columns import Columns
 from sentemb.views.edited import Edited
+from sentemb.views.fields import Fields
 from sentemb.views.halves import Halves
 from sentemb.views.masked import Masked
 from sentemb.views.mined import MinedViews
@@ -22,6 +23,7 @@ PARTS: dict[str, type[ViewMaker]] = {
     "by_source": BySource,
     "columns": Columns,
     "edited": Edited,
+    "fields": Fields,
     "halves": Halves,
     "prompted": Prompted,
     "propensity_positives": PropensityPositives,
@@ -36,6 +38,6 @@ COPIES: dict[str, type[ViewCopy]] = {
 }
 
 __all__ = [
-    "COPIES", "PARTS", "BySource", "Columns", "Edited", "Halves", "Masked", "MinedViews", "Prompted",
+    "COPIES", "PARTS", "BySource", "Columns", "Edited", "Fields", "Halves", "Masked", "MinedViews", "Prompted",
     "PropensityPositives", "Repeat", "ShuffledWords", "Twice", "ViewCopy", "ViewMaker",
 ]  # fmt: skip

@@ -41,6 +41,10 @@ class ViewMaker(Part, room="views"):
         """Names of the views it makes of data with these columns; the default says anchor and positive."""
         return ("anchor", "positive")
 
+    def texts(self, columns: Collection[str]) -> int:
+        """How many texts of an example are encoded for those views; the default says one for each."""
+        return len(self.makes(columns))
+
     @property
     def prompts(self) -> tuple[str, ...] | None:
         """The templates that it writes texts into itself; None where ``data.prefixes`` say them."""

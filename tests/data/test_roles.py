@@ -56,6 +56,14 @@ def test_columns_by_order_and_by_mapping():
     assert list(roles_of(list(mapping.values()), mapping, "x")) == ["anchor", "positive", "label", "label_2", "weight"]
 
 
+def test_anchors_may_have_fields():
+    mapping = {"anchor": "query", "positive": "title", "positive_2": "text", "anchor_5": "shop", "anchor_3": "user"}
+    assert list(roles_of(list(mapping.values()), mapping, "x").items()) == [
+        ("anchor", "query"), ("anchor_2", "user"), ("anchor_3", "shop"), ("positive", "title"), ("positive_2", "text"),
+    ]
+    assert "no anchor" in fault({"anchor_2": "a", "positive": "b"}, columns={"anchor_2": "anchor_2"})
+
+
 def test_scores_of_a_list():
     names = ["anchor", "positive", "negative_3", "negative_1", "score", "score_3", "score_1"]
     assert roles_of(names, {}, "x")["score_2"] == "score_3"

@@ -42,6 +42,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "scored_pairs": lambda i, a, b, c: {"anchor": a, "positive": b, "score": i % 6},
         "scored_lists": lambda i, a, b, c: {"anchor": a, "positive": b, "negative": c, "score": i % 7, "score_1": 1},
         "graded_lists": lambda i, a, b, c: {"anchor": a, "positive": b, "negative": c, "grade_0": 3, "grade_1": i % 3},
+        "queries": lambda i, a, b, c: {"query": a, "title": b, "text": c, "score": i % 6},
         "nli": lambda i, a, b, c: {"premise": a, "hypothesis": b, "label": i % 3},
         "label_texts": lambda i, a, b, c: {"anchor": a, "positive": second[i % 4], "label": i % 4},
     }.items():
@@ -83,7 +84,7 @@ def on_tiny_model(data_dir: Path, tiny_bert: Path, tiny_decoder: Path):
         ]
         parts = {f"parts.{i}.": part for i, part in enumerate(tree["data"].get("parts", []))}
         for where, part in (parts or {"": tree["data"]}).items():
-            file = {"lines": "lines.txt", "triplets": "triplets.jsonl", "pairs": "pairs.jsonl"}[part["use"]]
+            file = {"lines": "lines.txt", "triplets": "triplets.jsonl"}.get(part["use"], "pairs.jsonl")
             if (data_dir / part["path"]).is_file():
                 file = part["path"]
             elif part["use"] == "lines" and part["path"].endswith(".csv"):  # sentences with labels

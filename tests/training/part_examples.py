@@ -195,6 +195,18 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
             {"use": "all_views_contrast"}, {"use": "all_views_contrast", "same_label": False, "name": "examples"},
         ],
     },
+    ("views", "fields"): {
+        "data": {
+            "use": "table", "path": "PAIRS",
+            "columns": {"anchor": "anchor", "anchor_2": "negative_2", "positive": "positive",
+                        "positive_2": "negative_1", "negative_1": "negative_2"},
+        },
+        "views": {
+            "use": "fields",
+            "weights": {"anchor": {"anchor": 0.9, "anchor_2": 0.3}, "positive": {"positive": 0.3, "positive_2": 0.7}},
+        },
+        "edits": [{"use": "given"}],
+    },
     ("views", "prompted"): PROMPTED,
     ("views", "repeat"): {
         "views": {"use": "repeat", "count": 3, "dropouts": [0.0, 0, 0.0]}, "edits": [{"use": "given"}],
