@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import tostring
@@ -12,6 +12,7 @@ from sentemb.files import write_text
 from sentemb.pages.elements import Node, node
 
 LETTER = 6.6  # mean width of a letter of the charts' 12 px type
+WIDTH, _LEFT = 720.0, 64.0
 SERIES = 6  # colours, marks and dashes before they recur
 _LONGEST = 34  # letters of a label
 
@@ -144,10 +145,25 @@ def x_axis(scale: Scale, top: float, bottom: float, title: str, *, is_counted: b
     return [*nodes, text_at(middle, bottom + 34, title, anchor="middle", kind="tick")]
 
 
-def y_axis(scale: Scale, left: float, right: float, title: str) -> list[Node]:
+def _y_axis(scale: Scale, left: float, right: float, title: str) -> list[Node]:
     """Ticks left of a chart with rules through it; the title lies over it."""
     nodes = []
     for value, shown in scale.ticks(5):
         nodes += [rule("grid", left, scale(value), right, scale(value)),
                   text_at(left - 6, scale(value) + 4, shown, anchor="end", kind="tick")]  # fmt: skip
     return [*nodes, text_at(left, min(scale.start, scale.end) - 8, title, kind="tick")]
+
+
+def plane(
+    draw: Callable[[Scale, Scale], Sequence[Node]], xs: Sequence[float], ys: Sequence[float], series: Sequence[str], *,
+    spoken: str, x: str, y: str, height: float, is_log: bool = False, is_counted: bool = False,
+) -> Chart:
+    """What ``draw`` makes of the two scales, with an axis under it and one at its left, and a legend of several series
+    over it. ``spoken`` describes it."""
+    names, top = legend(series if len(series) > 1 else (), _LEFT, 14, WIDTH)
+    top += 22
+    bottom = top + height
+    across, up = Scale.of(xs, _LEFT + 4, WIDTH - 16), Scale.of(ys, bottom, top, is_log=is_log)
+    axes = [*x_axis(across, top, bottom, x, is_counted=is_counted), *_y_axis(up, _LEFT, WIDTH - 16, y)]
+    tree = frame(WIDTH, bottom + 44, spoken, [*axes, *names, *draw(across, up)])
+    return Chart(tree=tree, description=spoken)

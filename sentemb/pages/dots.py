@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sentemb.pages.charts import SERIES, Chart, Scale, frame, legend, mark, rule, text_at, width_of, x_axis
+from sentemb.pages.charts import SERIES, WIDTH, Chart, Scale, frame, legend, mark, rule, text_at, width_of, x_axis
 from sentemb.pages.elements import Node, node
 
-_WIDTH, _STEP, _APART = 720.0, 14.0, 12.0
+_STEP, _APART = 14.0, 12.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ def dot_chart(
     left = width_of([row.label for row in rows]) + 16
     values = [number for row in rows for dot in row.dots for number in (dot.value, dot.low, dot.high, dot.beside)
               if number is not None]  # fmt: skip
-    scale = Scale.of([*values, 0.0] if zero else values, left + 8, _WIDTH - 16)
-    names, y = legend(series if len(series) > 1 else (), 8, 14, _WIDTH)
+    scale = Scale.of([*values, 0.0] if zero else values, left + 8, WIDTH - 16)
+    names, y = legend(series if len(series) > 1 else (), 8, 14, WIDTH)
     has_beside = bool(beside) and any(dot.beside is not None for row in rows for dot in row.dots)
     if has_beside:
         names += [_hollow(13, y, beside), text_at(22, y + 4, beside)]
@@ -63,7 +63,7 @@ def dot_chart(
         y += height + _APART
     zero_rule = rule("zero", scale(0.0), top, scale(0.0), y) if zero else None
     spoken = f"{title}: {len(rows)} rows, {axis}" + (f", of {', '.join(series)}" if len(series) > 1 else "")
-    tree = frame(_WIDTH, y + 44, spoken, [*x_axis(scale, top, y, axis), zero_rule, *names, *drawn])
+    tree = frame(WIDTH, y + 44, spoken, [*x_axis(scale, top, y, axis), zero_rule, *names, *drawn])
     return Chart(tree=tree, description=spoken)
 
 

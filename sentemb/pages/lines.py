@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sentemb.pages.charts import SERIES, Chart, Scale, frame, legend, mark, rule, text_at, x_axis, y_axis
+from sentemb.pages.charts import SERIES, WIDTH, Chart, Scale, mark, plane, rule, text_at
 from sentemb.pages.elements import Node, node
 
-_WIDTH, _HEIGHT, _LEFT = 720.0, 240.0, 64.0
+_HEIGHT = 240.0
 _MOST = 400  # points of a curve: more than there are pixels between two of them
 _MARKED = 40  # a curve of at most so many points shows each of them
 
@@ -35,23 +35,21 @@ def line_chart(
     """
     values = [value for line in lines for _, value in line.points if math.isfinite(value)]
     is_log = is_log and bool(values) and min(values) > 0
-    names, top = legend([line.name for line in lines] if len(lines) > 1 else (), _LEFT, 14, _WIDTH)
-    top += 22
-    bottom = top + _HEIGHT
-    across = Scale.of([step for line in lines for step, _ in line.points], _LEFT + 4, _WIDTH - 16)
-    up = Scale.of(values, bottom, top, is_log=is_log)
-    drawn = [one for number, line in enumerate(lines) for one in _curve(number, line, across, up)]
-    if chosen is not None:
-        chosen_x = across(chosen)
-        is_right = chosen_x > _WIDTH / 2
-        label = text_at(chosen_x + (-6 if is_right else 6), top + 12, f"chosen: {x} {chosen:g}",
-                        anchor="end" if is_right else "start")  # fmt: skip
-        drawn += [rule("zero", chosen_x, top, chosen_x, bottom), label]
-    spoken = f"{title}: {axis} over {x}"
-    if len(lines) > 1:
-        spoken += f", of {', '.join(line.name for line in lines)}"
-    axes = [*x_axis(across, top, bottom, x, is_counted=True), *y_axis(up, _LEFT, _WIDTH - 16, axis)]
-    return Chart(tree=frame(_WIDTH, bottom + 44, spoken, [*axes, *names, *drawn]), description=spoken)
+    steps, names = [step for line in lines for step, _ in line.points], [line.name for line in lines]
+
+    def draw(across: Scale, up: Scale) -> list[Node]:
+        drawn = [one for number, line in enumerate(lines) for one in _curve(number, line, across, up)]
+        return drawn if chosen is None else [*drawn, *_chosen(across(chosen), up, f"chosen: {x} {chosen:g}")]
+
+    spoken = f"{title}: {axis} over {x}" + (f", of {', '.join(names)}" if len(names) > 1 else "")
+    return plane(draw, steps, values, names, spoken=spoken, x=x, y=axis, height=_HEIGHT, is_log=is_log, is_counted=True)
+
+
+def _chosen(x: float, up: Scale, text: str) -> list[Node]:
+    """A rule with its name at the side where there is room."""
+    is_right = x > WIDTH / 2
+    label = text_at(x + (-6 if is_right else 6), up.end + 12, text, anchor="end" if is_right else "start")
+    return [rule("zero", x, up.end, x, up.start), label]
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
@@ -62,7 +60,8 @@ def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[floa
 
 
 def _curve(number: int, line: Line, across: Scale, up: Scale) -> list[Node]:
-    points, pieces = thinned(line.points, _MOST), [[]]  # type: ignore[var-annotated]
+    points = thinned(line.points, _MOST)
+    pieces: list[list[tuple[float, float]]] = [[]]
     for step, value in points:
         if math.isfinite(value):
             pieces[-1].append((step, value))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sentemb.pages.charts import Chart, Scale, frame, legend, mark, x_axis, y_axis
-from sentemb.pages.elements import node
+from sentemb.pages.charts import Chart, Scale, mark, plane
+from sentemb.pages.elements import Node, node
 
-_WIDTH, _LEFT = 720.0, 64.0
 _MOST = 3000  # points of a drawing that a browser still scrolls well
 
 
@@ -25,19 +24,16 @@ def point_chart(
     groups: Sequence[Points], *, title: str, x: str, y: str, height: float = 320.0, size: float = 5.0
 ) -> Chart:
     """Points by group, each with its text as a tooltip; of more than 3,000 every n-th."""
-    total = sum(len(group.places) for group in groups)
-    step = max(1, -(-total // _MOST))
-    names, top = legend([group.name for group in groups] if len(groups) > 1 else (), _LEFT, 14, _WIDTH)
-    top += 22
-    bottom = top + height
-    across = Scale.of([point_x for group in groups for point_x, _ in group.places], _LEFT + 4, _WIDTH - 16)
-    up = Scale.of([point_y for group in groups for _, point_y in group.places], bottom, top)
-    drawn = [
-        mark(number, across(point_x), up(point_y), group.texts[i] if group.texts else "", size=size)
-        for number, group in enumerate(groups)
-        for i, (point_x, point_y) in list(enumerate(group.places))[::step]
-    ]
-    spoken = f"{title}: {total} points" + (f" in {len(groups)} groups" if len(groups) > 1 else "")
-    axes = [*x_axis(across, top, bottom, x), *y_axis(up, _LEFT, _WIDTH - 16, y)]
-    points = node("g", {"class": "cloud"}, *drawn)
-    return Chart(tree=frame(_WIDTH, bottom + 44, spoken, [*axes, *names, points]), description=spoken)
+    places = [place for group in groups for place in group.places]
+    step = max(1, -(-len(places) // _MOST))
+
+    def draw(across: Scale, up: Scale) -> list[Node]:
+        return [node("g", {"class": "cloud"}, *(
+            mark(number, across(point_x), up(point_y), group.texts[i] if group.texts else "", size=size)
+            for number, group in enumerate(groups)
+            for i, (point_x, point_y) in list(enumerate(group.places))[::step]
+        ))]  # fmt: skip
+
+    spoken = f"{title}: {len(places)} points" + (f" in {len(groups)} groups" if len(groups) > 1 else "")
+    return plane(draw, [place[0] for place in places], [place[1] for place in places], [group.name for group in groups],
+                 spoken=spoken, x=x, y=y, height=height)
