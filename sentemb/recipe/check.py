@@ -23,7 +23,7 @@ from sentemb.evaluate.evaluation import check_dev
 from sentemb.recipe.needs import check_data, class_faults, parts_of, views_of
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
-from sentemb.training.memory import BackboneShape, Kept, forecast, free_memory, read_shape, read_static_shape
+from sentemb.training.memory import BackboneShape, WeightsInMemory, forecast, free_memory, read_shape, read_static_shape
 from sentemb.types import Component, Footprint
 
 ROWS = 1000  # of the data that are looked at
@@ -215,11 +215,13 @@ def _memory(report: Report, shape: BackboneShape, tables: Mapping[str, Table]) -
     large = Footprint(parameters=sum(part.parameters for part in parts),
                       activation_bytes=sum(part.activation_bytes for part in parts))
     encoder = recipe.encoder
-    kept = Kept.of(shape, encoder.adapters, bytes=2 if encoder.weights == "bf16" else 4,
-                   is_still=encoder.freeze is True or bool(encoder.adapters),
-                   copies=sum(companion.model_bytes for companion in recipe.companions))
-    step = forecast(shape, replace(recipe.train, batch_size=batch), views=texts_each, candidates=candidates, kept=kept,
-                    parts=large)
+    weights = WeightsInMemory.of(
+        shape, encoder.adapters, bytes=2 if encoder.weights == "bf16" else 4,
+        is_still=encoder.freeze is True or bool(encoder.adapters),
+        copies=sum(companion.model_bytes for companion in recipe.companions),
+    )
+    step = forecast(shape, replace(recipe.train, batch_size=batch), views=texts_each, candidates=candidates,
+                    weights=weights, parts=large)
     fits, sentence = step.advice(free_memory())
     (report.verified if fits else report.unverified).append(sentence)
     return replace(report, peak_bytes=step.peak())

@@ -46,6 +46,27 @@ _USABLE = 0.8  # of what is free
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsInMemory:
+    """How a backbone's weights lie in memory, and what learns beside them."""
+
+    bytes: int = 4  # a weight
+    is_still: bool = False  # they do not learn
+    copies: int = 0  # bytes of companions' copies for each weight
+    adapter_parameters: int = 0
+    adapted_inputs: int = 0  # values a token that go into layers with an adapter
+
+    @classmethod
+    def of(cls, shape: BackboneShape, adapters: Sequence[Adapter], **facts: Any) -> WeightsInMemory:
+        """With what adapters put into a backbone of this shape."""
+        layers = [size for adapter in adapters for size in adapter.layers_in(shape.matrices)]
+        return cls(adapter_parameters=sum(adapter.parameters_in(shape.matrices) for adapter in adapters),
+                   adapted_inputs=sum(inputs for _, inputs in layers), **facts)
+
+
+_FLOAT32 = WeightsInMemory()
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackboneShape:
     """What decides a backbone's memory."""
 
@@ -61,11 +82,10 @@ class BackboneShape:
     keys: int = 0
     matrices: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # name -> (outputs, inputs)
 
-    def text_bytes(self, train: TrainSettings, kept: Kept | None = None) -> float:
+    def text_bytes(self, train: TrainSettings, weights: WeightsInMemory = _FLOAT32) -> float:
         """What a text of ``longest`` tokens leaves for backward."""
-        kept = kept or Kept()
         is_half = resolve_precision(train.precision) != "fp32"
-        layer = self._gated_bytes(kept, is_half=is_half) if self.is_gated else self._bert_bytes(is_half=is_half)
+        layer = self._gated_bytes(weights, is_half=is_half) if self.is_gated else self._bert_bytes(is_half=is_half)
         if train.gradient_checkpointing:  # every layer's input, and one layer at a time in full
             return self.longest * (4.0 * self.hidden * self.layers + layer)
         return self.longest * self.layers * layer
@@ -74,37 +94,19 @@ class BackboneShape:
         layer = (2.6 if is_half else 4.0) * (10 * self.hidden + 2 * self.intermediate)
         return layer if torch.cuda.is_available() else layer + 12.0 * self.heads * self.longest
 
-    def _gated_bytes(self, kept: Kept, *, is_half: bool) -> float:
-        value = 2.0 if is_half or kept.bytes == 2 else 4.0
+    def _gated_bytes(self, weights: WeightsInMemory, *, is_half: bool) -> float:
+        value = 2.0 if is_half or weights.bytes == 2 else 4.0
         layer = 8.0 * self.hidden + 4.0 * (self.queries + self.keys)
         layer += value * (4 * self.queries + 3 * self.intermediate)
         inputs = 2 * self.hidden + self.queries + self.intermediate  # of all maps, those of one input counted once
-        adapted = kept.adapted_inputs / max(self.layers, 1)
-        if not kept.is_still:
+        adapted = weights.adapted_inputs / max(self.layers, 1)
+        if not weights.is_still:
             layer += value * inputs
         elif value == 4.0:  # an adapter reads the input itself; else a copy of its own
             layer += value * min(inputs, adapted)
         else:
             layer += (2.0 if is_half else 4.0) * adapted
         return layer
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kept:
-    """How a backbone's weights lie in memory, and what learns beside them."""
-
-    bytes: int = 4  # a weight
-    is_still: bool = False  # they do not learn
-    copies: int = 0  # bytes of companions' copies for each weight
-    adapter_parameters: int = 0
-    adapted_inputs: int = 0  # values a token that go into layers with an adapter
-
-    @classmethod
-    def of(cls, shape: BackboneShape, adapters: Sequence[Adapter], **facts: Any) -> Kept:
-        """With what adapters put into a backbone of this shape."""
-        layers = [size for adapter in adapters for size in adapter.layers_in(shape.matrices)]
-        return cls(adapter_parameters=sum(adapter.parameters_in(shape.matrices) for adapter in adapters),
-                   adapted_inputs=sum(inputs for _, inputs in layers), **facts)
 
 
 def read_shape(folder: Path, max_tokens: int | None) -> BackboneShape:
@@ -213,18 +215,17 @@ class Forecast:
 
 
 def forecast(
-    shape: BackboneShape, train: TrainSettings, *, views: int, candidates: int, kept: Kept | None = None,
+    shape: BackboneShape, train: TrainSettings, *, views: int, candidates: int, weights: WeightsInMemory = _FLOAT32,
     parts: Footprint = _NO_PARTS,
 ) -> Forecast:
     """``views`` are texts encoded and ``candidates`` columns of the score table for an example; ``parts`` is what the
     other parts take together."""
-    kept = kept or Kept()
-    rows, a_text = train.batch_size * views, shape.text_bytes(train, kept)
+    rows, a_text = train.batch_size * views, shape.text_bytes(train, weights)
     if shape.is_gated and not torch.cuda.is_available():
         a_text *= _UNDER_WAY
-    own = kept.bytes if kept.is_still else _LEARNING
+    a_weight = weights.copies + (weights.bytes if weights.is_still else _LEARNING)
     return Forecast(
-        models=float(shape.parameters) * (own + kept.copies) + kept.adapter_parameters * _LEARNING + _PYTHON_BYTES,
+        models=float(shape.parameters) * a_weight + weights.adapter_parameters * _LEARNING + _PYTHON_BYTES,
         parts=parts.parameters * _LEARNING + parts.activation_bytes,
         a_text=a_text, texts=min(rows, train.chunk_size or rows),
         # rows: pooled, gathered, projected, normalised, and their gradients; table: similarities, weights, logits,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from decoders import save_decoder
 from safetensors.torch import load_file
 
 from sentemb import Encoder
@@ -22,23 +22,8 @@ TEXTS = ["the dog runs", "a cat plays music in the city", "two men made a river 
 @pytest.fixture(scope="module")
 def decoders(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One random Qwen3, its weights stored in either format; those in bf16 are the others rounded."""
-    from transformers import Qwen3Config, Qwen3Model
-
-    vocabulary = json.loads((tiny_bert / "config.json").read_text())["vocab_size"]
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = Qwen3Model(Qwen3Config(
-            vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, head_dim=16, max_position_embeddings=64, pad_token_id=0,
-            architectures=["Qwen3ForCausalLM"],
-        ))
-    folders = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        folder = folders[name] = tmp_path_factory.mktemp(name)
-        model.to(dtype).save_pretrained(folder)
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(tiny_bert / file, folder / file)
-    return folders
+    return {name: save_decoder(tmp_path_factory.mktemp(name), tiny_bert, seed=3, dtype=dtype)
+            for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
 
 
 def formats(encoder: Encoder) -> set[torch.dtype]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from decoders import save_decoder
 
 _WORDS = "the a man woman dog cat runs eats plays music red blue green river house song film book city team".split()
 
@@ -60,16 +58,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_decoder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random one-layer Qwen3 with the tiny model's vocabulary."""
     folder = tmp_path_factory.mktemp("tiny-decoder")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tiny_bert / name, folder / name)
-    vocabulary = json.loads((tiny_bert / "config.json").read_text())["vocab_size"]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        Qwen3ForCausalLM(Qwen3Config(
-            vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=16, max_position_embeddings=128, pad_token_id=0,
-        )).save_pretrained(folder)
-    return folder
+    return save_decoder(folder, tiny_bert, seed=0, has_head=True, num_hidden_layers=1, max_position_embeddings=128)
 
 
 @pytest.fixture

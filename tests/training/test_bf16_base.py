@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from decoders import save_decoder
 from rank_work import open_run
 from test_matrix import unequal
 from torch import Tensor
@@ -24,19 +25,8 @@ TEXTS = ["a red dog runs", "music", "the city has a green house"]
 @pytest.fixture(scope="module")
 def decoder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer Qwen3, stored in bfloat16."""
-    from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
-
     folder = tmp_path_factory.mktemp("decoder")
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
-    vocabulary = json.loads((tiny_bert / "config.json").read_text())["vocab_size"]
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        Qwen3Model(Qwen3Config(
-            vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, head_dim=16, max_position_embeddings=64, pad_token_id=0,
-            architectures=["Qwen3ForCausalLM"], initializer_range=0.2,
-        )).to(torch.bfloat16).save_pretrained(folder)
-    return folder
+    return save_decoder(folder, tiny_bert, seed=2, dtype=torch.bfloat16, initializer_range=0.2)
 
 
 def tree(decoder: Path, data: Path, weights: str, **train: Any) -> dict[str, Any]:

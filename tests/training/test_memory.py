@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from decoders import save_decoder
 from part_examples import tree_of
 from rank_work import open_run
 from torch import Tensor
@@ -16,7 +17,7 @@ from sentemb.errors import ModelError
 from sentemb.recipe.recipe import Recipe
 from sentemb.recipe.train import build
 from sentemb.training.inputs import LengthGroup
-from sentemb.training.memory import BackboneShape, Kept, forecast, read_shape
+from sentemb.training.memory import BackboneShape, WeightsInMemory, forecast, read_shape
 from sentemb.training.run import Run
 from sentemb.training.settings import TrainSettings
 
@@ -28,7 +29,8 @@ def settings(**changes: Any) -> TrainSettings:
 
 
 def told(available: float | None = None, *, copies: int = 0, **train: Any) -> tuple[bool, str]:
-    return forecast(BASE, settings(**train), views=2, candidates=1, kept=Kept(copies=copies)).advice(available)
+    weights = WeightsInMemory(copies=copies)
+    return forecast(BASE, settings(**train), views=2, candidates=1, weights=weights).advice(available)
 
 
 def gib(sentence: str, before: str) -> float:
@@ -86,16 +88,8 @@ def test_activations_of_gated_decoders_are_those_measured(
 ) -> None:
     if weights == "bf16" and not still:
         pytest.skip("weights that learn are in float32")
-    from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
-
-    folder = tmp_path / "decoder"
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
-    size = json.loads((tiny_bert / "config.json").read_text())["vocab_size"]
-    Qwen3Model(Qwen3Config(
-        vocab_size=size, hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=32, max_position_embeddings=64, pad_token_id=0,
-        architectures=["Qwen3ForCausalLM"],
-    )).save_pretrained(folder)
+    folder = save_decoder(tmp_path / "decoder", tiny_bert, seed=0, hidden_size=128, intermediate_size=384,
+                          num_hidden_layers=3, head_dim=32)
     tree = tree_of("views", "columns", str(folder), str(pairs_file), chunk_size=4)
     tree["encoder"] = {"backbone": str(folder), "pooling": "last", "weights": weights}
     lora = Lora(rank=2, targets="all-linear")
@@ -106,10 +100,10 @@ def test_activations_of_gated_decoders_are_those_measured(
     group = run.make_input(np.arange(16), 0).groups[-1]
     measured, texts, longest = saved_bytes(run, group)
     shape = read_shape(folder, longest)
-    kept = Kept.of(shape, [lora] if still else [], bytes=2 if weights == "bf16" else 4, is_still=still)
+    held = WeightsInMemory.of(shape, [lora] if still else [], bytes=2 if weights == "bf16" else 4, is_still=still)
     parameters = sum(value.numel() for name, value in plan.objective.named_parameters() if "lora_" in name)
-    assert kept.adapter_parameters == parameters
-    assert shape.text_bytes(settings(), kept) == pytest.approx(measured / texts, rel=0.15)
+    assert held.adapter_parameters == parameters
+    assert shape.text_bytes(settings(), held) == pytest.approx(measured / texts, rel=0.15)
 
 
 def test_a_folder_without_weights_has_a_shape(tiny_bert: Path, tmp_path: Path) -> None:
