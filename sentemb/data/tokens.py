@@ -21,7 +21,7 @@ from sentemb.data.token_files import load_columns, locked, store_columns
 from sentemb.errors import DataError
 from sentemb.files import cache_dir
 from sentemb.progress import Progress
-from sentemb.types import Examples, Frame, TokenColumn, Tokens
+from sentemb.types import UNKNOWN, Examples, Frame, TokenColumn, Tokens
 
 _CHUNK = 16_384  # rows that are hashed or tokenised at a time
 CACHED_FROM = 50_000  # texts; fewer are tokenised in the time that verifying files takes
@@ -157,6 +157,13 @@ def _tokens_of(table: Table, tokeniser: TextTokeniser, start: int, rows: int) ->
         positions = np.split(unique.position, len(alike))
         columns |= {role: tokens.take(position) for role, position in zip(alike, positions, strict=True)}
     return {role: columns[role] for role in table.columns}
+
+
+def column_of(rows: Sequence[Sequence[int]]) -> TokenColumn:
+    """Rows of token ids, whose texts are not hashed."""
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    flat = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(offsets[-1]))
+    return TokenColumn(flat=flat, offsets=offsets, text=np.broadcast_to(np.int64(UNKNOWN), len(rows)))
 
 
 def concatenate(columns: Sequence[TokenColumn]) -> TokenColumn:

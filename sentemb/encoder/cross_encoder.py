@@ -8,7 +8,7 @@ without.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sentemb.data.tokens import column_of, pad
 from sentemb.encoder.backbone import (
     evaluating,
     load_pretrained,
@@ -26,10 +27,11 @@ from sentemb.encoder.backbone import (
     read_config,
     read_json,
     refused,
+    whole_folder,
     write_weights,
 )
 from sentemb.encoder.encode import BATCH_TOKENS, budget_batches, length_order
-from sentemb.encoder.layout import read_layout, whole_folder
+from sentemb.encoder.layout import read_layout
 from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.runners.trainable import TrainableEncoder
 from sentemb.encoder.source import locate
@@ -38,7 +40,7 @@ from sentemb.errors import ModelError, NumericError
 from sentemb.machine.precision import find_device
 from sentemb.machine.resources import keep_freed_memory
 from sentemb.progress import Progress
-from sentemb.types import Tokens
+from sentemb.types import TokenColumn, Tokens
 
 _IDENTITY = "torch.nn.modules.linear.Identity"
 _WINDOW = 32_768  # pairs that are tokenised at a time
@@ -49,8 +51,8 @@ _BAR_FROM = 2_000  # pairs; fewer are scored without a progress bar
 class PairTokens:
     """Token ids of (query, text) pairs, and which of the two texts each token belongs to."""
 
-    ids: list[list[int]]
-    types: list[list[int]] | None = None  # None: the model does not tell the two apart
+    ids: TokenColumn
+    types: TokenColumn | None = None  # None: the model does not tell the two apart
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,23 +60,16 @@ class PairTokens:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of every pair."""
-        return np.array([len(row) for row in self.ids], dtype=np.int64)
+        return self.ids.lengths
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> PairTokens:
+    def take(self, rows: NDArray[np.int64]) -> PairTokens:
         """The given pairs, in the given order."""
-        types = None if self.types is None else [self.types[row] for row in rows]
-        return PairTokens(ids=[self.ids[row] for row in rows], types=types)
+        return PairTokens(ids=self.ids.take(rows), types=None if self.types is None else self.types.take(rows))
 
-    def padded(self, pad: int, device: torch.device) -> Tokens:
+    def padded(self, pad_id: int) -> Tokens:
         """As one rectangle."""
-        longest = int(self.lengths.max())
-
-        def rectangle(rows: list[list[int]], filling: int) -> Tensor:
-            return torch.tensor([row + [filling] * (longest - len(row)) for row in rows], device=device)
-
-        mask = (torch.arange(longest)[None, :] < torch.from_numpy(self.lengths)[:, None]).long().to(device)
-        types = None if self.types is None else rectangle(self.types, 0)
-        return Tokens(input_ids=rectangle(self.ids, pad), attention_mask=mask, token_types=types)
+        types = None if self.types is None else pad(self.types, 0).input_ids
+        return replace(pad(self.ids, pad_id), token_types=types)
 
 
 class CrossEncoder:
@@ -148,14 +143,15 @@ class CrossEncoder:
     def tokenise(self, pairs: Sequence[tuple[str, str]]) -> PairTokens:
         """Token ids; a pair that is too long loses tokens of its longer text first."""
         if not pairs:
-            return PairTokens(ids=[])
+            return PairTokens(ids=column_of([]))
         first, second = (list(texts) for texts in zip(*pairs, strict=True))
         rows = self.tokenizer(first, second, truncation=True, max_length=self.max_tokens, return_attention_mask=False)
-        return PairTokens(ids=rows["input_ids"], types=rows.get("token_type_ids"))
+        types = rows.get("token_type_ids")
+        return PairTokens(ids=column_of(rows["input_ids"]), types=None if types is None else column_of(types))
 
     def logits(self, tokens: PairTokens) -> Float[Tensor, " b"]:
         """The output for every pair, with gradients where they are on."""
-        padded = tokens.padded(self.tokenizer.pad_token_id, self.device)
+        padded = tokens.padded(self.tokenizer.pad_token_id).to(self.device)
         lean, head = self._lean
         if lean is not None and head is not None and lean.is_usable([padded]):
             out: Tensor = head(lean.first_states([padded])[0][:, None])

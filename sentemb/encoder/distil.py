@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sentemb.data.tokens import column_of
 from sentemb.encoder.encoder import Encoder
 from sentemb.encoder.layout import Layout
 from sentemb.encoder.loading import Loaded
@@ -47,9 +49,8 @@ def lone_tokens(tokeniser: Tokeniser) -> TokenColumn:
     special = tokeniser.vocabulary.special
     tokens = [number for number, name in names.items()
               if name is not None and number not in special and not _UNUSED.fullmatch(name)]
-    flat = np.array([token for number in tokens for token in (*before, number, *after)], dtype=np.int32)
-    offsets = np.arange(len(tokens) + 1, dtype=np.int64) * (len(before) + 1 + len(after))
-    return TokenColumn(flat=flat, offsets=offsets, text=np.array(tokens, dtype=np.int64))
+    column = column_of([[*before, number, *after] for number in tokens])
+    return replace(column, text=np.array(tokens, dtype=np.int64))
 
 
 def inverse_frequencies(count: int, sif: float) -> NDArray[np.float32]:

@@ -27,7 +27,7 @@ from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.errors import ModelError, OutOfMemory, first_line
 from sentemb.machine.resources import is_out_of_memory, keep_freed_memory
 from sentemb.progress import Progress
-from sentemb.types import Frame, TokenColumn, Tokens, Vectors, Vocabulary
+from sentemb.types import Frame, TokenColumn, Vectors, Vocabulary
 
 _log = logging.getLogger("sentemb")
 
@@ -142,8 +142,7 @@ class EmptyTemplate:
         lengths = self._frame.room_in(column)
         device = next(self._module.parameters()).device
         for length in set(lengths.tolist()) - self._known.keys():  # one by one, so that no other length changes a bit
-            padded = empty_rows([self._frame], np.array([length]), self._vocabulary)
-            tokens = Tokens(input_ids=padded.input_ids.to(device), attention_mask=padded.attention_mask.to(device))
+            tokens = empty_rows([self._frame], np.array([length]), self._vocabulary).to(device)
             self._known[length] = self._weight * self._module.plain(self._module.backbone, tokens)[1][0].float()
         return torch.stack([self._known[length] for length in lengths.tolist()])
 
@@ -158,6 +157,8 @@ class TokenBudget:
     into memory. Batches change a vector by rounding at most."""
 
     def __init__(self, batch_tokens: int | None, device: torch.device) -> None:
+        if batch_tokens is not None and batch_tokens < 1:
+            raise ModelError(f"batch_tokens = {batch_tokens}; it must be at least 1")
         self.tokens = batch_tokens or BATCH_TOKENS.get(device.type, 16_384)
         self._before: int | None = None  # it was halved
 

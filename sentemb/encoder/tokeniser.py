@@ -7,14 +7,12 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sentemb.data.templates import Template
+from sentemb.data.tokens import column_of, concatenate
 from sentemb.encoder.backbone import refused
 from sentemb.errors import ModelError
 from sentemb.types import Frame, TokenColumn, Vocabulary
@@ -74,16 +72,13 @@ class Tokeniser:
 
         Raises: ModelError for a template that leaves no room for a text, or has a mask that the tokenizer lacks.
         """
-        flats: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
-        lengths: list[int] = [0]
+        columns = [column_of([])]
         for start in range(0, len(texts), _CHUNK):
             part = list(texts[start : start + _CHUNK])
-            rows = self._ids(part, start) if template is None else self._filled(part, start, template)
-            sizes = list(map(len, rows))
-            lengths += sizes
-            flats.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=sum(sizes)))
-        return TokenColumn(flat=np.concatenate(flats), offsets=np.cumsum(lengths, dtype=np.int64),
-                           text=np.broadcast_to(np.int64(-1), len(texts)))
+            columns.append(column_of(
+                self._ids(part, start) if template is None else self._filled(part, start, template)
+            ))
+        return concatenate(columns)
 
     def prompt_tokens(self, prompt: str) -> int:
         """Leading tokens that ``prompt`` takes in front of a text (special tokens at the end do not count)."""

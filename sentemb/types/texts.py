@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from annotated_types import Ge, Gt, Le, MinLen
 from jaxtyping import Int
 from numpy.typing import NDArray
@@ -161,3 +162,8 @@ class Tokens:
     attention_mask: Int[Tensor, "b t"]
     targets: Int[Tensor, "b t"] | None = None  # see View.targets; -100 at padding
     token_types: Int[Tensor, "b t"] | None = None  # of pairs: 1 in the second text; None: 0 everywhere
+
+    def to(self, device: torch.device) -> Tokens:
+        """The same on a device."""
+        moved = {name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None}
+        return Tokens(**moved)

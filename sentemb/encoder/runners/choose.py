@@ -47,8 +47,7 @@ class PlainRunner:
         self._backbone, self._module, self._pad_id = backbone, module, pad_id
 
     def __call__(self, column: TokenColumn, prompt_tokens: int = 0) -> Float[Tensor, "b d"]:
-        device, padded = next(self._backbone.parameters()).device, pad(column, self._pad_id)
-        tokens = Tokens(input_ids=padded.input_ids.to(device), attention_mask=padded.attention_mask.to(device))
+        tokens = pad(column, self._pad_id).to(next(self._backbone.parameters()).device)
         return self._module.plain(self._backbone, tokens, prompt_tokens=prompt_tokens)[1]
 
 
