@@ -59,14 +59,18 @@ Your own defaults of options: ~/.config/sentemb/config.toml, or the file that SE
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``sentemb`` command; ends the process with the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if "_SENTEMB_COMPLETE" in os.environ or (arguments[:1] and arguments[0] in _COMPLETION):
-        _complete(arguments)
-    debug = "--debug" in arguments  # welcome before and behind the verb
-    if "--quiet" in arguments:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "_SENTEMB_COMPLETE" in os.environ or (words[:1] and words[0] in _COMPLETION):
+        _complete(words)
+    debug = "--debug" in words  # welcome before and behind the verb
+    if "--quiet" in words:
         os.environ["SENTEMB_QUIET"] = "1"
-    verb, *options = [word for word in arguments if word not in ("--debug", "--quiet")] or ["--help"]
+    verb, *options = [word for word in words if word not in ("--debug", "--quiet")] or ["--help"]
     if verb in VERBS:
+        if arguments is None:  # the whole process; the threads of a program that calls are its own matter
+            from sentemb.machine.resources import share_processors
+
+            share_processors()
         _run(verb, options, debug=debug)
     elif verb in ("--help", "-h", "--version"):
         from sentemb import __version__
@@ -84,15 +88,12 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> None:
     3 unexpected, with the traceback in a file; 130 stopped by the user. A verb that did a part of its work ends with 1.
     """
     from sentemb.errors import SentembError, first_line
-    from sentemb.machine.resources import share_processors
     from sentemb.progress import show_log
     from sentemb.stopping import stoppable
 
     if not debug:  # without the code's line, which tells a user nothing
         warnings.formatwarning = lambda message, *_: f"sentemb: warning: {message}\n"
     show_log()
-    if "torch" not in sys.modules:  # a program that calls main() may have it
-        share_processors()
     defaults: dict[str, object] = {}
     try:
         with stoppable():

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sentemb.cli.options import DEFAULT_MODEL, Data, Json, Model, Overwrite, Precision, Seed, Split, TextColumn, part_of
+from sentemb.cli.output import print_json
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Texts to labels, from few examples.")
 
@@ -50,9 +51,7 @@ def fit(
     facts = {"classifier": str(output), "examples": len(examples), "labels": len(classifier.labels),
              "seconds": round(perf_counter() - start, 3)}
     if json:
-        from json import dumps
-
-        typer.echo(dumps(facts))
+        print_json(facts)
         return
     typer.echo(f"{output}: {facts['labels']} labels from {len(examples):,} examples in {facts['seconds']:.1f} s\n"
                f"next     sentemb classify eval {output} DATA; sentemb classify predict {output} TEXTS")
@@ -111,9 +110,7 @@ def eval_(
     loaded = TextClassifier.load(classifier, model=model, precision=precision)
     result = score_classifier(loaded, gold, EvalSetup(seed=seed))
     if json:
-        from pydantic_core import to_json
-
-        typer.echo(to_json(result, inf_nan_mode="null").decode())
+        print_json(result)
         return
     interval = f" (95 % interval {result.interval.low:.2f} to {result.interval.high:.2f})" if result.interval else ""
     typer.echo(f"accuracy  {result.main:.2f}{interval}\nmacro F1  {result.metrics['f1_macro']:.2f}\n"

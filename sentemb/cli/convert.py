@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sentemb.cli.options import Json, Overwrite
+from sentemb.cli.output import print_json, refuse_replacing
 
 app = typer.Typer(add_completion=False)
 
@@ -27,18 +28,14 @@ def convert(
     but tensors, in a process of its own. All tensors are compared; further pickles are left out and named.
     """
     from sentemb.encoder.convert import convert as converted
-    from sentemb.errors import ModelError
 
-    if output.exists() and not overwrite:
-        raise ModelError(f"{output}: is there already; name another folder, or give --overwrite")
-    if output.exists() and not any((output / name).is_file() for name in ("config.json", "modules.json")):
-        raise ModelError(f"{output}: --overwrite replaces only a model")
+    refuse_replacing(output, overwrite, "a model",
+                     lambda: any((output / name).is_file() for name in ("config.json", "modules.json")))
     done = converted(model, output, revision=revision)
     if json:
         from dataclasses import asdict
-        from json import dumps
 
-        typer.echo(dumps({"output": str(output), **asdict(done)}))
+        print_json({"output": str(output), **asdict(done)})
         return
     typer.echo(f"{output}: {done.tensors:,} tensors of {', '.join(done.files)} as safetensors, bit for bit; the other "
                "files copied")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sentemb.cli.options import Json, Seed, key_values
+from sentemb.cli.output import print_json
 
 if TYPE_CHECKING:
     from sentemb.evaluate.suites import Suite
@@ -120,7 +121,6 @@ def make(
     The rows are JSON lines that [data] of a recipe reads.
     """
     from dataclasses import asdict
-    from json import dumps
 
     from sentemb.data.makers import make_data
     from sentemb.errors import PartError
@@ -134,7 +134,7 @@ def make(
         raise PartError("", [("", line) for line in error.located(f"sentemb data make {kind}: ")]) from None
     made = make_data(maker, output, seed=seed)
     if json:
-        typer.echo(dumps({**asdict(made), "output": str(output)}))
+        print_json({**asdict(made), "output": str(output)})
         return
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in made.left_out.items())
     typer.echo(f"{output}: {made.rows:,} rows" + (f"; left out: {reasons}" if reasons else ""))

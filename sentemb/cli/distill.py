@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sentemb.cli.options import Json, Overwrite
+from sentemb.cli.output import print_json, refuse_replacing
 
 app = typer.Typer(add_completion=False)
 
@@ -33,12 +34,8 @@ def distill(
     from sentemb.encoder import Encoder
     from sentemb.encoder.distil import distil
     from sentemb.encoder.layout import read_layout
-    from sentemb.errors import ModelError
 
-    if output.exists() and not overwrite:
-        raise ModelError(f"{output}: is there already; name another folder, or give --overwrite")
-    if output.exists() and not read_layout(output).is_static:
-        raise ModelError(f"{output}: --overwrite replaces only a static model")
+    refuse_replacing(output, overwrite, "a static model", lambda: read_layout(output).is_static)
     start = perf_counter()
     static = distil(Encoder.load(model), width=width or None, sif=sif or None, progress=False if json else None)
     static.save(output)
@@ -47,8 +44,6 @@ def distill(
         "seconds": round(perf_counter() - start, 3),
     }
     if json:
-        from json import dumps
-
-        typer.echo(dumps(facts))
+        print_json(facts)
         return
     typer.echo(f"{output}: {facts['tokens']:,} tokens × {facts['width']} in {facts['seconds']:.1f} s")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sentemb.cli.options import DEFAULT_MODEL, Data, Json, MaxTokens, Model, Precision, Ray, Split, TextColumn
+from sentemb.cli.output import print_json
 
 app = typer.Typer(add_completion=False)
 
@@ -84,13 +85,11 @@ def encode(
     seconds, count = perf_counter() - start, write.rows
     rate = encoded / max(seconds, 1e-9)
     if json:
-        from json import dumps
-
-        typer.echo(dumps({
+        print_json({
             "output": str(output), "texts": count, "width": width, "dtype": dtype, "seconds": round(seconds, 3),
             "texts_per_s": round(rate, 1), "model": encoder.digest(), "skipped": skipped.count,
             "cut": encoder.cut_count, "resumed_at": write.earlier_rows,
-        }))
+        })
         return
     typer.echo(f"{output}: {count:,} × {width} in {seconds:.1f} s ({rate:,.0f} texts/s)")
     if skipped.count:

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from sentemb.cli.options import Json, Precision, Seed, key_values, part_of
+from sentemb.cli.output import print_json
 
 if TYPE_CHECKING:
     from sentemb.evaluate.opening import ModelOptions
@@ -136,7 +137,7 @@ def run(
         parts = (f"### {one.title}\n\n{sheet.markdown()}" for one, sheet in zip(suites, sheets, strict=True))
         write_text(report, "\n".join(parts))
     if json:
-        _print_json(everything[0] if len(everything) == 1 else everything)
+        print_json(everything[0] if len(everything) == 1 else everything)
     for one, sheet, of in zip(suites, sheets, by_suite, strict=True) if not json else ():
         _show(sheet, one.title, reports.summary(of))
     if any(results.failures for results in everything):
@@ -162,7 +163,7 @@ def compare(
     if report is not None:
         write_text(report, sheet.markdown())
     if json:
-        _print_json(rows)
+        print_json(rows)
     else:
         _show(sheet)
 
@@ -189,13 +190,6 @@ def submit(
     description = submission(results, output, model=model, revision=revision)
     typer.echo(f"{description}: fill it in, and send it to mteb's repository")
     typer.echo(f"{output / 'results'}: send with mteb.ResultCache({str(output)!r}).submit_results({model!r})")
-
-
-def _print_json(value: Any) -> None:
-    """JSON on standard output; NaN becomes null."""
-    from pydantic_core import to_json
-
-    typer.echo(to_json(value, inf_nan_mode="null").decode())
 
 
 def _show(sheet: Sheet, title: str | None = None, below: Sequence[str] = ()) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from sentemb.cli.options import Json, Overwrite
+from sentemb.cli.output import print_json, refuse_replacing
 
 app = typer.Typer(add_completion=False)
 
@@ -28,18 +29,13 @@ def export(
     """
     from sentemb.encoder.export import export as exported
     from sentemb.encoder.exported import FACTS, GRAPHS
-    from sentemb.errors import ModelError
 
-    if output.exists() and not overwrite:
-        raise ModelError(f"{output}: is there already; name another folder, or give --overwrite")
-    if output.exists() and not (output / FACTS).is_file():
-        raise ModelError(f"{output}: --overwrite replaces only what sentemb export wrote")
+    refuse_replacing(output, overwrite, "what sentemb export wrote", lambda: (output / FACTS).is_file())
     facts = exported(model, output, to=to)
     if json:
         from dataclasses import asdict
-        from json import dumps
 
-        typer.echo(dumps({"output": str(output), **asdict(facts)}))
+        print_json({"output": str(output), **asdict(facts)})
         return
     typer.echo(
         f"{output / GRAPHS[facts.format]}: {facts.width} numbers a text of up to {facts.max_tokens:,} tokens; at most "

@@ -11,6 +11,7 @@ import typer
 
 from sentemb.cli.documents import array_of, changed_at, documents_of
 from sentemb.cli.options import DEFAULT_MODEL, Data, Json, Model, Precision, Ray, Split, settings_of, with_default
+from sentemb.cli.output import print_json
 from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
@@ -253,11 +254,9 @@ def _open(folder: Path, precision: str = "auto", wait_s: float = 0.0) -> SearchI
 
 
 def _report(index: SearchIndex, as_json: bool = False) -> None:
-    from pydantic_core import to_json
-
     stats, tuned = index.stats(), index.manifest.tuned
     if as_json:
-        typer.echo(to_json(stats))
+        print_json(stats)
         return
     what = "documents" if stats.passages is None else f"passages of at most {stats.passages.tokens} tokens"
     typer.echo(f"{index.folder}: {stats.documents:,} {what} ({stats.deleted:,} deleted rows), "

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sentemb.cli.options import Json
+from sentemb.cli.output import print_json
 
 app = typer.Typer(add_completion=False)
 
@@ -21,9 +22,7 @@ def list_(
 
     entries = KINDS if kind is None else catalogue(kind)
     if json:
-        from json import dumps
-
-        typer.echo(dumps(entries, indent=2, ensure_ascii=False))
+        print_json(entries, indent=2)
         return
     width = max((len(name) for name in entries), default=0)
     for name, line in entries.items():

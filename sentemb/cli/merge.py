@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sentemb.cli.options import Json, Overwrite
+from sentemb.cli.output import print_json, refuse_replacing
 
 app = typer.Typer(add_completion=False)
 
@@ -36,14 +37,10 @@ def merge(
     """
     from sentemb.encoder import Encoder
     from sentemb.encoder.merging import merge as merged
-    from sentemb.errors import ModelError
     from sentemb.evaluate import Sts, dev_score
     from sentemb.evaluate.suites import load_suite
 
-    if output.exists() and not overwrite:
-        raise ModelError(f"{output}: is there already; name another folder, or give --overwrite")
-    if output.exists() and not (output / "modules.json").is_file():
-        raise ModelError(f"{output}: --overwrite replaces only a model")
+    refuse_replacing(output, overwrite, "a model", lambda: (output / "modules.json").is_file())
     score = None
     if evaluate is not None:  # what is missing is told before anything is made
         is_file = Path(evaluate).suffix in (".tsv", ".csv", ".jsonl", ".parquet")
@@ -56,9 +53,7 @@ def merge(
         scores[str(output)] = dict(score(result).scores)
     result.save(output)
     if json:
-        from json import dumps
-
-        typer.echo(dumps({"output": str(output), "models": models, "base": base, "power": power, "scores": scores}))
+        print_json({"output": str(output), "models": models, "base": base, "power": power, "scores": scores})
         return
     how = f"fused by their changes from {base} (power {power:g})" if base else "averaged"
     typer.echo(f"{output}: {len(models)} models, {how}")

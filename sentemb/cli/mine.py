@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from sentemb.cli.options import DEFAULT_MODEL, Json, Model, Precision, Resume, Seed, Split, key_values, part_of
+from sentemb.cli.output import print_json
 from sentemb.stopping import NOT_BEGUN, stoppable
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _found_by_expansion(text: str) -> FoundByExpansion:
 def _show(result: MiningResult, output: Path, as_json: bool) -> None:
     report, judged, expansion = result.report, result.judgement, result.expansion
     if as_json:
-        typer.echo(dumps({"output": str(output), **asdict(report), **result.further()}))
+        print_json({"output": str(output), **asdict(report), **result.further()})
         return
     if expansion is not None:
         typer.echo(f"{expansion.kept:,} of {expansion.pairs:,} pairs are found by expansion alone ({expansion.found:,} "

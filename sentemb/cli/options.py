@@ -88,13 +88,14 @@ def settings_of(entries: Iterable[str], known: Mapping[str, Any]) -> dict[str, A
 
 
 def named_paths(entries: list[str] | None) -> list[tuple[str, str]]:
-    """(name, path) of NAME=PATH, or of PATH, whose last part is its name."""
+    """(name, path) of NAME=PATH, or of PATH under the name that a server gives it."""
+    from sentemb.encoder.source import served_name
     from sentemb.errors import SentembError
 
     pairs = []
     for entry in entries or ():
         name, is_named, path = entry.partition("=")
-        pairs.append((name, path) if is_named else (entry.rstrip("/").rsplit("/", 1)[-1], entry))
+        pairs.append((name, path) if is_named else (served_name(entry), entry))
     names = [name for name, _ in pairs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sentemb.cli.options import Json, Overwrite, Split, TextColumn
+from sentemb.cli.output import print_json, refuse_replacing
 
 if TYPE_CHECKING:
     from sentemb.types import DevScores, Embedder
@@ -39,12 +40,8 @@ def quantize(
 
     from sentemb.data import iter_texts
     from sentemb.encoder import Encoder
-    from sentemb.errors import ModelError
 
-    if output.exists() and not overwrite:
-        raise ModelError(f"{output}: is there already; name another folder, or give --overwrite")
-    if output.exists() and not (output / "int8.json").is_file():
-        raise ModelError(f"{output}: --overwrite replaces only a model that sentemb quantize made")
+    refuse_replacing(output, overwrite, "a model that sentemb quantize made", (output / "int8.json").is_file)
     score = _scorer(sts) if sts is not None else None  # what is missing is told before anything is made
     encoder = Encoder.load(model, device="cpu")
     sample = chain.from_iterable(iter_texts(path, text_column, split=split) for path in texts)
@@ -55,9 +52,7 @@ def quantize(
         facts["score"] = {"before": score(encoder).value, "after": score(quantised).value}
     quantised.save(output)
     if json:
-        from json import dumps
-
-        typer.echo(dumps({"output": str(output), **facts}))
+        print_json({"output": str(output), **facts})
         return
     typer.echo(
         f"{output}: in eight bits; cosine to float32 on {facts['held_out_texts']} other texts: "

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sentemb.cli.options import DEFAULT_MODEL, Json, Precision, Resume, Seed, key_values, part_of
+from sentemb.cli.output import print_json
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Cross-encoders: train them, score them.")
 
@@ -50,11 +51,9 @@ def train(
         raise PartError("sentemb rerank train", error.entries) from None
     result = train_reranker(lists, backbone=backbone, output=output, settings=settings, teacher=teacher, resume=resume)
     if json:
-        from json import dumps
-
         fields = ("steps", "seconds", "examples_per_second")
-        typer.echo(dumps({"model": str(result.model_dir), **{name: getattr(result, name) for name in fields},
-                          "loss": result.last_losses["loss"]}))
+        print_json({"model": str(result.model_dir), **{name: getattr(result, name) for name in fields},
+                    "loss": result.last_losses["loss"]})
         return
     typer.echo(
         f"{result.steps} steps in {result.seconds:.0f} s ({result.examples_per_second:.1f} pairs/s)\n"
@@ -81,8 +80,6 @@ def eval_(
 
     The gain is query by query, with the interval of a paired bootstrap. In suites: use = "reranked".
     """
-    from pydantic_core import to_json
-
     from sentemb.errors import EvaluationError
     from sentemb.evaluate.evaluation import evaluate_model
     from sentemb.evaluate.report import report_sheet
@@ -93,7 +90,7 @@ def eval_(
     if results.failures:
         raise EvaluationError(results.failures[0].error)
     if json:
-        typer.echo(to_json(results.tasks[0], inf_nan_mode="null").decode())
+        print_json(results.tasks[0])
         return
     from rich.console import Console
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sentemb.cli.options import Json, settings_of
+from sentemb.cli.output import print_json
 
 if TYPE_CHECKING:
     from sentemb.search import Hit, SearchIndex
@@ -175,8 +176,6 @@ def _show(
     results: Iterable[tuple[str, list[Hit]]],
 ) -> None:
     """Print results; where a filter left none because no document can satisfy it, say why instead."""
-    from pydantic_core import to_json
-
     from sentemb.errors import SearchError
     from sentemb.search.query.explanation import why_nothing
 
@@ -186,7 +185,7 @@ def _show(
         raise SearchError(f"filter {where!r}: {reason}")
     for query, hits in results:
         if as_json:
-            typer.echo(to_json({"query": query, "hits": hits}))
+            print_json({"query": query, "hits": hits})
             continue
         if template is not None:  # what a prompt says last is remembered best, so the nearest comes last
             for hit in reversed(hits):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sentemb.cli.options import Set
+from sentemb.cli.output import print_json
 
 app = typer.Typer(add_completion=False)
 
@@ -25,11 +26,9 @@ def show(
     from sentemb.errors import RecipeError
 
     if schema:
-        from json import dumps
-
         from sentemb.recipe.catalogue import recipe_schema
 
-        typer.echo(dumps(recipe_schema(), indent=2, ensure_ascii=False))
+        print_json(recipe_schema(), indent=2)
         return
     if name is None:
         raise RecipeError("name a recipe or a part (sentemb list), or give --schema")

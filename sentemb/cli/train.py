@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sentemb.cli.options import Json, RecipeName, Resume, Set
+from sentemb.cli.output import print_json
 
 app = typer.Typer(add_completion=False)
 
@@ -32,10 +33,8 @@ def train(
     if os.environ.get("RANK", "0") != "0":  # torchrun's other processes
         return
     if json:
-        from json import dumps
-
         fields = ("steps", "seconds", "examples_per_second", "best_score", "best_step", "skipped_steps")
-        typer.echo(dumps({"model": str(result.model_dir), **{name: getattr(result, name) for name in fields}}))
+        print_json({"model": str(result.model_dir), **{name: getattr(result, name) for name in fields}})
         return
     best = "" if result.best_score is None else f"; best dev {result.best_score:.2f} at step {result.best_step}"
     typer.echo(

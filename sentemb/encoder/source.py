@@ -53,7 +53,12 @@ def locate(
 def public_name(source: str) -> str:
     """What a card may call a source: a hub id or a package's folder as it is, of a local folder its own name."""
     is_local = Path(source).expanduser().exists() or not (_HUB_ID.match(source) or source.startswith(PACKAGE))
-    return Path(source).resolve().name if is_local else source
+    return Path(source).absolute().name if is_local else source
+
+
+def served_name(source: str) -> str:
+    """What a server calls a model or an index: a hub id or a package's folder, or the last part of a path."""
+    return public_name(source).removeprefix(PACKAGE)
 
 
 def _inside_package(source: str) -> Path:

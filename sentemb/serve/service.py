@@ -7,13 +7,13 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 
 from sentemb.encoder import Encoder
+from sentemb.encoder.source import served_name
 from sentemb.errors import SentembError
 from sentemb.search import Hit, SearchIndex
 from sentemb.search.landscape import Landscape
@@ -63,7 +63,9 @@ class Service:
                 encoder = await run_in_threadpool(lambda: index.encoder)  # noqa: B023 - awaited at once
                 if not isinstance(encoder, Encoder):
                     continue
-                served = self.models[_free(model.source, self.models)] = ServedModel(encoder, self.limits)
+                name = served_name(model.source)
+                name = model.source if name in self.models else name
+                served = self.models[name] = ServedModel(encoder, self.limits)
             index.use(FromThreads(served, loop))
 
     async def stop(self) -> None:
@@ -187,9 +189,3 @@ def _refreshed(index: SearchIndex) -> bool:
     if newest.model is not None and model is not None and newest.model.digest != model.digest:
         raise Refusal(409, f"{index.folder}: was built again by another model; start the server again to serve it")
     return index.refresh()
-
-
-def _free(source: str, taken: Mapping[str, Any]) -> str:
-    """A name for a model: its id, or the last part of its path; all of the path where that is taken."""
-    short = Path(source).name if Path(source).exists() else source.removeprefix("package:")
-    return source if short in taken else short

