@@ -12,7 +12,7 @@ from sentemb.encoder.backbone import read_json, read_weights, refused
 from sentemb.encoder.source import locate
 from sentemb.errors import ModelError, needs_extra
 
-CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def base_of(folder: Path) -> Path | None:
@@ -20,7 +20,7 @@ def base_of(folder: Path) -> Path | None:
 
     Raises: ModelError where it is no LoRA alone, or its model is not to be had.
     """
-    path = folder / CONFIG
+    path = folder / _CONFIG
     if not path.is_file():
         return None
     config = read_json(path)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sentemb.errors import ModelError, NumericError, RecipeError, first_line
+from sentemb.files import atomic_folder
 
 
 def load_backbone(
@@ -195,6 +196,19 @@ def write_weights(folder: Path, tensors: Iterable[tuple[str, Tensor]], dtype: to
         if not bool(written[name].isfinite().all()):
             raise NumericError(f"the model is not saved: its weight {name} holds NaN or infinity")
     save_file(written, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``folder`` when everything in it was written."""
+    from safetensors import SafetensorError
+
+    try:
+        with atomic_folder(folder) as temporary:
+            yield temporary
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the model could not be saved ({first_line(error)}); make room or save it "
+                         "elsewhere") from error
 
 
 def position_limit(backbone: nn.Module) -> int | None:

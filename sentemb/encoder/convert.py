@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sentemb.encoder.backbone import read_json, refused
-from sentemb.encoder.layout import whole_folder
+from sentemb.encoder.backbone import read_json, refused, whole_folder
 from sentemb.encoder.source import locate
 from sentemb.errors import ModelError
 from sentemb.files import write_json

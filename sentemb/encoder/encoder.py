@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -14,13 +13,13 @@ import torch
 
 from sentemb.data.templates import Template
 from sentemb.data.tokens import text_hashes
+from sentemb.encoder.backbone import whole_folder
 from sentemb.encoder.card import card_of
-from sentemb.encoder.digest import digest_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare
 from sentemb.encoder.encode import EmptyTemplate, TokenBudget, encode_texts, encode_tokens, progress_bar, rows_of
 from sentemb.encoder.heads import HeadChoice
-from sentemb.encoder.layout import whole_folder, write_backbone, write_modules, write_static
-from sentemb.encoder.loading import Loaded, load, remember
+from sentemb.encoder.layout import write_layout
+from sentemb.encoder.loading import Loaded, LoadOptions, load, remember
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice
 from sentemb.encoder.prompting import Prompting, template_of
@@ -31,8 +30,6 @@ from sentemb.files import write_text
 from sentemb.machine.precision import Precision, WeightFormat, check_precision, check_weights, find_device
 from sentemb.progress import Progress
 from sentemb.types import Similarity, TokenColumn, Vectors, Vocabulary
-
-_log = logging.getLogger("sentemb")
 
 
 class Encoder:
@@ -103,18 +100,12 @@ class Encoder:
         if weights == "bf16" and checked == "auto":
             checked = "bf16"  # any other would take a copy
         eight_bits = EightBits.read(folder) if layers is None else None  # it is of all layers
-        loaded = load(
-            folder, pooling=pooling, head=head, max_tokens=max_tokens, layers=layers, device=where,
-            trust_remote_code=trust_remote_code, dtype=format_of(checked, where, eight_bits)[0], weights=weights,
-        )
+        options = LoadOptions(pooling=pooling, head=head, max_tokens=max_tokens, layers=layers, weights=weights,
+                              trust_remote_code=trust_remote_code)
+        loaded = load(folder, options, dtype=format_of(checked, where, eight_bits)[0], device=where)
         if loaded.layout.is_static and checked == "auto":
             checked = "fp32"  # nothing is multiplied that half precision could make faster
-        stored = loaded.layout.prompting
-        prompting = replace(
-            stored, prompts={**stored.prompts, **(prompts or {})},
-            default_prompt=default_prompt or stored.default_prompt,
-            subtract_empty=stored.subtract_empty if subtract_empty is None else subtract_empty,
-        )
+        prompting = loaded.layout.prompting.changed(prompts or {}, default_prompt, subtract_empty)
         prompting.check(loaded.module, loaded.tokeniser, str(source))
         return cls(loaded, source=str(source), precision=checked, prompting=prompting, eight_bits=eight_bits)
 
@@ -122,9 +113,12 @@ class Encoder:
     def module(self) -> EncoderModule:
         """The trainable ``nn.Module``: backbone, pooling, heads. In float32, read on first use where it was
         not in memory, unless its weights were asked for in bf16."""
+        return self._completed().module
+
+    def _completed(self) -> Loaded:
         if self._loaded.complete is not None:
             self._loaded = self._loaded.complete(self.device)
-        return self._loaded.module
+        return self._loaded
 
     @property
     def width(self) -> int:
@@ -155,7 +149,7 @@ class Encoder:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self._loaded.module.parameters()).device
+        return self._loaded.device
 
     @property
     def format(self) -> str:
@@ -175,19 +169,13 @@ class Encoder:
 
     def digest(self) -> str:
         """SHA-256 over everything that decides an embedding, the same on every machine."""
-        if self._loaded.memo is not None and self._loaded.complete is not None:
-            digest = self._loaded.memo.digest  # lean: the weights cannot have changed
-        else:
-            loaded, state = self._loaded, weights_state(self._loaded.module)
-            if self._digest is None or self._digest[0] != state:
-                # the checkpoint's own weights count, so that the format they are kept in changes no digest
-                whole = loaded.complete(self.device) if loaded.complete and loaded.is_rounded else loaded
-                self._digest = (state, digest_of(whole.module, self.tokeniser))
-            digest = self._digest[1]
+        state = weights_state(self._loaded.module)
+        if self._digest is None or self._digest[0] != state:
+            self._digest = (state, self._loaded.digest())
         facts = [self.max_tokens, self.is_normalised, sorted(self.prompts.items()), self.default_prompt]
         facts += [self.subtract_empty] if self.subtract_empty else []
         facts += [] if (form := self.eight_bits) is None else [form.digest]
-        return hashlib.sha256(f"{digest} {facts}".encode()).hexdigest()
+        return hashlib.sha256(f"{self._digest[1]} {facts}".encode()).hexdigest()
 
     def tokenise(self, texts: Sequence[str]) -> TokenColumn:
         """Token ids of every text, special tokens included, cut to ``max_tokens``, with the texts' hashes."""
@@ -216,18 +204,18 @@ class Encoder:
             ModelError: an unknown prompt or precision, a template that cannot be used, or an entry that is no string.
             OutOfMemory: a batch does not fit into memory, nor one of half as many tokens.
         """
-        if batch_tokens is not None and batch_tokens < 1:
-            raise ModelError(f"batch_tokens = {batch_tokens}; it must be at least 1")
+        budget = TokenBudget(batch_tokens, self.device)
         if dim is not None and not 1 <= dim <= self.width:
             raise ModelError(f"dim = {dim}; allowed: 1 to {self.width}")
         template = None if isinstance(texts, TokenColumn) else self._template(prompt, prompt_name)
-        empty = None if template is None else self._empty(template)
+        empty = None
+        if template is not None and self.subtract_empty:
+            empty = EmptyTemplate(self.module, self.tokeniser.frame(template), self.vocabulary, self.subtract_empty)
         run = self._runner(check_precision(precision or self.precision))
         rows = texts if isinstance(texts, TokenColumn) else rows_of(texts)
         with progress_bar(progress, len(rows)) as bar:
             encode = partial(
-                encode_tokens, self._loaded.module, run, dim=dim, bar=bar,
-                budget=TokenBudget(batch_tokens, self.device),
+                encode_tokens, self._loaded.module, run, dim=dim, bar=bar, budget=budget,
                 normalise=self.is_normalised if normalise is None else normalise,
             )
             if isinstance(rows, TokenColumn):
@@ -246,15 +234,7 @@ class Encoder:
 
     @property
     def _prompting(self) -> Prompting:
-        return Prompting(
-            prompts=self.prompts, default_prompt=self.default_prompt, subtract_empty=self.subtract_empty
-        )
-
-    def _empty(self, template: Template) -> EmptyTemplate | None:
-        """The template's own vectors, where they are subtracted."""
-        if not self.subtract_empty:
-            return None
-        return EmptyTemplate(self.module, self.tokeniser.frame(template), self.vocabulary, self.subtract_empty)
+        return Prompting(prompts=self.prompts, default_prompt=self.default_prompt, subtract_empty=self.subtract_empty)
 
     def encode_query(
         self, texts: str | Iterable[str], *, normalise: bool | None = None, dim: int | None = None,
@@ -276,14 +256,8 @@ class Encoder:
         """What turns token ids into pooled vectors in ``precision``; a lean start that cannot is completed first."""
         eight_bits = self.eight_bits
         dtype, is_int8 = format_of(precision, self.device, eight_bits)
-        if not self._loaded.encodes(dtype, self.device):
-            assert self.module is self._loaded.module
-        loaded = self._loaded
-        if loaded.is_rounded and dtype != loaded.weight_dtype:
-            _log.warning("%s: encodes in %s with weights that were rounded to %s when they were loaded", self.source,
-                         *(str(form).removeprefix("torch.") for form in (dtype, loaded.weight_dtype)))
-        tensors = eight_bits.tensors if eight_bits is not None and is_int8 else None
-        run = loaded.runners.ready(loaded.module, dtype, self.vocabulary, tensors)
+        loaded = self._loaded if self._loaded.encodes(dtype) else self._completed()
+        run = loaded.runner(dtype, eight_bits.tensors if eight_bits is not None and is_int8 else None)
         self._loaded = remember(loaded, dtype)
         return run
 
@@ -315,17 +289,11 @@ class Encoder:
             ModelError: a part that the layout cannot hold, or a folder that cannot be written.
             NumericError: a weight is NaN or infinite.
         """
-        module = self._loaded.module if self._loaded.saves(dtype) else self.module  # completed
-        dtype = dtype or self._loaded.weight_dtype
-        prompting = self._prompting
+        loaded = self._loaded if self._loaded.saves(dtype) else self._completed()
+        layout = replace(loaded.layout, is_normalised=self.is_normalised, similarity=self.similarity_name,
+                         max_tokens=self.max_tokens, prompting=self._prompting, origin=self.origin)
         with whole_folder(Path(folder)) as temporary:
-            if self._loaded.layout.is_static:
-                write_static(temporary, module, self.tokeniser, is_normalised=self.is_normalised)
-            else:
-                write_backbone(temporary, module, self._loaded.carried, dtype)
-                self.tokeniser.save(temporary)
-            write_modules(temporary, module, prompting=prompting, is_normalised=self.is_normalised,
-                          similarity=self.similarity_name, max_tokens=self.max_tokens, origin=self.origin)
+            write_layout(temporary, layout, loaded.module, self.tokeniser, loaded.carried, dtype or loaded.weight_dtype)
             if (eight_bits := self.eight_bits) is not None:
                 eight_bits.write(temporary)
             write_text(temporary / "README.md", card_of(self, temporary, name=str(folder)))

@@ -17,11 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sentemb.encoder.adapters import merged, prefix_of
-from sentemb.encoder.backbone import evaluating
+from sentemb.encoder.backbone import evaluating, whole_folder
 from sentemb.encoder.card import export_card
 from sentemb.encoder.encoder import Encoder
 from sentemb.encoder.exported import FACTS, GRAPHS, OUTPUT, ExportedModel, ExportFacts, Format
-from sentemb.encoder.layout import whole_folder
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.static import StaticTable
 from sentemb.errors import ModelError, did_you_mean, first_line, needs_extra

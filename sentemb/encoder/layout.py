@@ -4,8 +4,7 @@ every release opens."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import chain
@@ -22,10 +21,10 @@ from sentemb.encoder.heads import ACTIVATIONS, Activation, Dense, Head, LayerNor
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import TOKEN_POOLINGS, LayerMean, Pooling, known_form, make_pooling
 from sentemb.encoder.prompting import Prompting
-from sentemb.encoder.static import StaticTable, model2vec_config, static_files, static_home
+from sentemb.encoder.static import StaticTable, model2vec_config, static_home, write_static
 from sentemb.encoder.tokeniser import Tokeniser
 from sentemb.errors import ModelError, PartError, did_you_mean, first_line
-from sentemb.files import atomic_folder, write_json
+from sentemb.files import write_json
 from sentemb.parts import room, to_table
 from sentemb.types import Similarity
 
@@ -177,32 +176,26 @@ def _read_model_config(layout: Layout, path: Path) -> Layout:
 
 
 # ------------------------------------------------------------------------------------------------- writing
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes ``folder`` when everything in it was written."""
-    from safetensors import SafetensorError
+def write_layout(
+    folder: Path, layout: Layout, module: EncoderModule, tokeniser: Tokeniser, carried: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> None:
+    """A model's files into a folder that is being written. Of ``layout``, what the module does not say itself is
+    written: ``is_static``, ``is_normalised``, ``max_tokens``, ``prompting``, ``similarity`` and ``origin``.
 
-    try:
-        with atomic_folder(folder) as temporary:
-            yield temporary
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{folder}: the model could not be saved ({first_line(error)}); make room or save it "
-                         "elsewhere") from error
-
-
-def write_static(folder: Path, module: EncoderModule, tokeniser: Tokeniser, *, is_normalised: bool) -> None:
-    """Table, tokenizer and configuration of a static model, in the layout that it came in."""
-    table = module.backbone
-    assert isinstance(table, StaticTable)
-    home = folder / static_home(table)
-    home.mkdir(exist_ok=True)
-    tensors, config = static_files(table, is_normalised=is_normalised, max_tokens=tokeniser.max_tokens)
-    write_weights(home, tensors.items())
-    write_json(home / "config.json", config)
-    tokeniser.save(home)
+    Args:
+        carried: weights that the module does not use, but a saved copy has.
+        dtype: of the backbone's weights.
+    """
+    if layout.is_static:
+        write_static(folder, module.backbone, tokeniser, is_normalised=layout.is_normalised)
+    else:
+        _write_backbone(folder, module, carried, dtype)
+        tokeniser.save(folder)
+    _write_modules(folder, layout, module)
 
 
-def write_backbone(folder: Path, module: EncoderModule, carried: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+def _write_backbone(folder: Path, module: EncoderModule, carried: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     """``config.json`` and ``model.safetensors``, adapters merged; a prefix, which cannot be, is left out."""
     backbone, prefix = module.backbone, prefix_weights(module.backbone)
     config: Any = backbone.config
@@ -216,10 +209,7 @@ def write_backbone(folder: Path, module: EncoderModule, carried: Mapping[str, Te
     write_weights(folder, chain(weights, carried.items()), dtype)
 
 
-def write_modules(
-    folder: Path, module: EncoderModule, *, prompting: Prompting, is_normalised: bool, similarity: str,
-    max_tokens: int, origin: str,
-) -> None:
+def _write_modules(folder: Path, layout: Layout, module: EncoderModule) -> None:
     """A numbered folder for each module behind the backbone, ``modules.json``, and what the model says of itself."""
     table = module.backbone if isinstance(module.backbone, StaticTable) else None
     modules = [("", f"{_THEIRS}Transformer")] if table is None else [(static_home(table), f"{_THEIRS}StaticEmbedding")]
@@ -238,7 +228,7 @@ def write_modules(
         add("Prefix", {"length": prefix.length, "dropout": prefix.dropout}, prefix_weights(module.backbone),
             package=_PREFIX.removesuffix("Prefix"))
     config: Any = module.backbone.config
-    form, width = known_form(module.pooling), config.hidden_size
+    form, width, prompting = known_form(module.pooling), config.hidden_size, layout.prompting
     if prompting.has_templates or module.pooling.reads_mask_token:
         package, _, kind = _TEMPLATES.rpartition(".")
         add(kind, {"subtract_empty": prompting.subtract_empty}, {}, package=f"{package}.")
@@ -270,7 +260,7 @@ def write_modules(
                      "activation_function": layer.activation_path}
             # older releases do not know the last key, so it is written only where it is needed
             add("Dense", dense | ({"use_residual": True} if layer.is_residual else {}), layer.state_dict())
-    if is_normalised:
+    if layout.is_normalised:
         add("Normalize", {}, {})
     write_json(folder / "modules.json", [
         {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(modules)
@@ -278,12 +268,12 @@ def write_modules(
     write_json(folder / "config_sentence_transformers.json", {
         "__version__": {"sentemb": version("sentemb"), "pytorch": torch.__version__},
         "prompts": dict(prompting.prompts), "default_prompt_name": prompting.default_prompt,
-        "similarity_fn_name": similarity, **({"origin": origin} if origin else {}),
+        "similarity_fn_name": layout.similarity, **({"origin": layout.origin} if layout.origin else {}),
     })
     if table is not None:
         return
     # the tokenizer's own files already hold its lower-casing
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": layout.max_tokens, "do_lower_case": False})
 
 
 def _pooling_config(modes: tuple[str, ...], width: int, pools_prompt: bool) -> dict[str, Any]:

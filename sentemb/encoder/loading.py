@@ -11,36 +11,54 @@ what needs float32 weights then reads the checkpoint again.
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sentemb.encoder import backbone as backbones
-from sentemb.encoder.adapter_folder import CONFIG, add_stored
+from sentemb.encoder.adapter_folder import add_stored
 from sentemb.encoder.adapters import state_without_prefix
 from sentemb.encoder.digest import digest_of
 from sentemb.encoder.heads import HeadChoice, make_heads
 from sentemb.encoder.layout import Layout, read_layout
+from sentemb.encoder.lean_start import LEAN_FAMILIES, StartMemo, memo_path, read_memo, read_skeleton
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice, make_pooling
-from sentemb.encoder.runners.choose import Runners, comparison_name, weights_state
-from sentemb.encoder.runners.families import Skeleton, Unsupported, has_lean_form
+from sentemb.encoder.runners.choose import Runner, Runners, comparison_name, weights_state
+from sentemb.encoder.runners.families import Unsupported, has_lean_form
 from sentemb.encoder.static import load_static
 from sentemb.encoder.tokeniser import Tokeniser, checked_max, load_hub, load_tokeniser
 from sentemb.errors import ModelError
-from sentemb.files import cache_dir, write_json
+from sentemb.files import write_json
 from sentemb.machine.precision import WeightFormat
 from sentemb.types import Vocabulary
+
+_log = logging.getLogger("sentemb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What a caller of ``Encoder.load``, which explains it, wants to be otherwise than the checkpoint has it."""
+
+    pooling: PoolingChoice | None = None
+    head: HeadChoice | None = None
+    max_tokens: int | None = None
+    layers: Sequence[int] | None = None
+    weights: WeightFormat | None = None  # that the backbone is to stay in, whatever it encodes in
+    trust_remote_code: bool = False
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether the module is the checkpoint's, so that a memo may tell of it."""
+        has_own_parts = self.pooling is not None or self.head is not None or self.layers is not None
+        return not (has_own_parts or self.weights == "bf16" or self.trust_remote_code)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +77,30 @@ class Loaded:
     memo: StartMemo | None = None
     memo_path: Path | None = None  # where a memo may be written
 
-    def encodes(self, dtype: torch.dtype, device: torch.device) -> bool:
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    def digest(self) -> str:
+        """Of the checkpoint's own weights, so that the format they are kept in changes no digest; see ``digest_of``."""
+        if self.memo is not None and self.complete is not None:
+            return self.memo.digest  # lean: the weights cannot have changed
+        whole = self.complete(self.device) if self.complete and self.is_rounded else self
+        return digest_of(whole.module, self.tokeniser)
+
+    def encodes(self, dtype: torch.dtype) -> bool:
         """Whether it encodes in ``dtype`` as it is, without being completed."""
         is_kept = dtype == self.weight_dtype != torch.float32
-        return self.complete is None or is_kept or comparison_name(dtype, device) in self.runners.agrees
+        return self.complete is None or is_kept or comparison_name(dtype, self.device) in self.runners.agrees
+
+    def runner(self, dtype: torch.dtype, int8_tensors: Mapping[str, Tensor] | None) -> Runner:
+        """What turns token ids into pooled vectors, see ``Runners.ready``."""
+        if self.is_rounded and dtype != self.weight_dtype:
+            forms = (str(form).removeprefix("torch.") for form in (dtype, self.weight_dtype))
+            _log.warning("%s: encodes in %s with weights that were rounded to %s when they were loaded",
+                         self.layout.backbone, *forms)
+        return self.runners.ready(self.module, dtype, self.tokeniser.vocabulary, int8_tensors)
 
     def saves(self, dtype: torch.dtype | None) -> bool:
         """Whether its weights are what a checkpoint in ``dtype`` (None: in their own format) has to hold."""
@@ -70,31 +108,25 @@ class Loaded:
         return self.complete is None or is_kept
 
 
-def load(
-    folder: Path, *, pooling: PoolingChoice | None, head: HeadChoice | None, max_tokens: int | None,
-    layers: Sequence[int] | None, trust_remote_code: bool, dtype: torch.dtype, device: torch.device,
-    weights: WeightFormat | None,
-) -> Loaded:
+def load(folder: Path, options: LoadOptions, *, dtype: torch.dtype, device: torch.device) -> Loaded:
     """The checkpoint on a device: lean where this machine has a memo of it, taken as it is, else in full.
 
-    ``dtype`` is what it will encode in, ``weights`` the format that its backbone is to stay in, whatever it encodes in.
+    ``dtype`` is what it will encode in.
     """
-    is_changed = not (pooling is None and head is None and layers is None) or weights == "bf16"
+    layout = read_layout(folder, trust_remote_code=options.trust_remote_code)
     # a memo of an adapter would not notice another base
-    is_changed = is_changed or trust_remote_code or any(folder.rglob(CONFIG))
-    path = None if is_changed else memo_path(folder)
-    full = partial(_load_full, folder, pooling=pooling, head=head, max_tokens=max_tokens, path=path, layers=layers,
-                   trust_remote_code=trust_remote_code)
+    path = memo_path(folder) if options.are_plain and layout.adapter is None else None
+    full = partial(_load_full, layout, options, path)
     memo = None if path is None else read_memo(path)
-    is_known = memo is not None and comparison_name(dtype, device) in memo.checked
-    lean = _load_lean(folder, memo, full, max_tokens) if memo and is_known else None
-    if lean is not None:
-        return lean
-    weight_dtype = kept_format(read_layout(folder, trust_remote_code=trust_remote_code), dtype, weights)
+    if memo is not None and comparison_name(dtype, device) in memo.checked:
+        lean = _load_lean(layout, memo, full, options.max_tokens)
+        if lean is not None:
+            return lean
+    weight_dtype = kept_format(layout, dtype, options.weights)
     if weight_dtype == torch.float32:
         return full(device)
     loaded = full(device, weight_dtype=weight_dtype)
-    return loaded if weights == "bf16" else replace(loaded, complete=full)
+    return loaded if options.weights == "bf16" else replace(loaded, complete=full)
 
 
 def kept_format(layout: Layout, dtype: torch.dtype, weights: WeightFormat | None) -> torch.dtype:
@@ -107,29 +139,26 @@ def kept_format(layout: Layout, dtype: torch.dtype, weights: WeightFormat | None
 
 
 def _load_full(
-    folder: Path, device: torch.device, *, pooling: PoolingChoice | None, head: HeadChoice | None,
-    max_tokens: int | None, layers: Sequence[int] | None, trust_remote_code: bool, path: Path | None,
+    layout: Layout, options: LoadOptions, path: Path | None, device: torch.device, *,
     weight_dtype: torch.dtype = torch.float32,
 ) -> Loaded:
     """Everything, through transformers: what training, saving and unknown architectures need."""
-    layout = read_layout(folder, trust_remote_code=trust_remote_code)
     if layout.is_static:
-        return _load_static(layout, device, pooling=pooling, head=head, max_tokens=max_tokens, layers=layers)
-    backbone, pooler = backbones.load_backbone(layout.backbone, trust_remote_code=trust_remote_code, dtype=weight_dtype)
+        return _load_static(layout, options, device)
+    backbone, pooler = backbones.load_backbone(
+        layout.backbone, trust_remote_code=options.trust_remote_code, dtype=weight_dtype
+    )
     if layout.adapter is not None:
         add_stored(backbone, layout.adapter)
-    if layers is not None:
-        backbones.keep_layers(backbone, layers)
+    if options.layers is not None:
+        backbones.keep_layers(backbone, options.layers)
     tokeniser = load_tokeniser(
-        layout.backbone, max_tokens=max_tokens, stored_max=layout.max_tokens, lower_case=layout.lower_case,
-        limit=backbones.position_limit(backbone), trust_remote_code=trust_remote_code,
+        layout.backbone, max_tokens=options.max_tokens, stored_max=layout.max_tokens, lower_case=layout.lower_case,
+        limit=backbones.position_limit(backbone), trust_remote_code=options.trust_remote_code,
     )
-    module = _assemble(layout, backbone, pooling, tokeniser.vocabulary.mask)
-    for one in make_heads(head):
-        module.add_head(one)
-    module.eval().to(device)
+    module = _assemble(layout, backbone, tokeniser.vocabulary.mask, options).to(device)
     config: Any = backbone.config
-    if max_tokens is not None or tokeniser.backend_json is None or config.model_type not in LEAN_FAMILIES:
+    if options.max_tokens is not None or tokeniser.backend_json is None or config.model_type not in LEAN_FAMILIES:
         path = None
     return Loaded(
         layout=layout, module=module, tokeniser=tokeniser, state=weights_state(module), memo_path=path,
@@ -140,27 +169,22 @@ def _load_full(
     )
 
 
-def _load_static(
-    layout: Layout, device: torch.device, *, pooling: PoolingChoice | None, head: HeadChoice | None,
-    max_tokens: int | None, layers: Sequence[int] | None,
-) -> Loaded:
+def _load_static(layout: Layout, options: LoadOptions, device: torch.device) -> Loaded:
     """A static model, which needs no transformers."""
-    if layers is not None or (pooling is not None and make_pooling(pooling) != make_pooling("mean")):
+    is_mean = options.pooling is None or make_pooling(options.pooling) == make_pooling("mean")
+    if options.layers is not None or not is_mean:
         raise ModelError(f"{layout.backbone}: a static model is the mean of its tokens' vectors; it has no layers and "
                          "no other pooling")
-    table, tokeniser = load_static(layout.backbone, max_tokens)
-    module = _assemble(layout, table, None, None)
-    for one in make_heads(head):
-        module.add_head(one)
-    module.eval().to(device)
+    table, tokeniser = load_static(layout.backbone, options.max_tokens)
+    module = _assemble(layout, table, None, options).to(device)
     return Loaded(layout=layout, module=module, tokeniser=tokeniser, state=weights_state(module))
 
 
-def _assemble(
-    layout: Layout, backbone: nn.Module, choice: PoolingChoice | None, mask_token: int | None
-) -> EncoderModule:
-    stored = layout.pooling if choice is None else None
+def _assemble(layout: Layout, backbone: nn.Module, mask_token: int | None, options: LoadOptions) -> EncoderModule:
+    """The backbone with prefix, pooling and heads, in evaluation mode."""
+    choice, stored = options.pooling, None
     if choice is None:
+        stored = layout.pooling
         choice = stored[0] if stored else "last" if backbones.is_causal(backbone) else "mean"
     if layout.prefix:
         prefix, weights = layout.prefix
@@ -174,10 +198,13 @@ def _assemble(
         _load_weights(module.pooling, stored[1], layout.backbone)
     else:
         module.pooling.start_from(layout.backbone)
-    for head, weights in layout.heads:
+    for stored_head, weights in layout.heads:
+        head = stored_head.fresh()  # a lean start and what completes it have one layout
         module.add_head(head)
         _load_weights(head, weights, layout.backbone)
-    return module
+    for head in make_heads(options.head):
+        module.add_head(head)
+    return module.eval()
 
 
 def _load_weights(part: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
@@ -189,55 +216,9 @@ def _load_weights(part: nn.Module, weights: Mapping[str, Tensor], folder: Path) 
 
 
 # -------------------------------------------------------------------------------------------- lean starts
-# model type -> the name before the backbone's weights in checkpoints with task heads
-LEAN_FAMILIES = {
-    "bert": "bert.", "electra": "electra.", "distilbert": "distilbert.", "roberta": "roberta.",
-    "xlm-roberta": "roberta.", "camembert": "roberta.",
-}
-_READ = (".json", ".safetensors", ".txt", ".model")
-_BACKBONE = ("embeddings.", "encoder.", "transformer.", "embeddings_project.")
-# what the configuration classes take where an old config.json is silent
-_DEFAULTS: dict[str, Any] = {
-    "hidden_act": "gelu", "activation": "gelu", "layer_norm_eps": 1e-12, "max_position_embeddings": 512,
-    "pad_token_id": 1,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartMemo:
-    """What one checkpoint's full load found."""
-
-    tokenizer: str  # JSON of the `tokenizers` backend
-    size: int
-    pad: int
-    mask: int | None
-    special: list[int]
-    max_tokens: int  # without override
-    digest: str  # of ``digest_of``
-    checked: list[str]  # devices and dtypes in which the lean forward pass agreed with the plain one
-
-
-def memo_path(folder: Path) -> Path:
-    """Where the memo of the checkpoint in ``folder`` lies, or would lie."""
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix in _READ and path.is_file()]
-    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns)
-              for path in (*files, *sorted(Path(__file__).parent.rglob("*.py")))]
-    releases = [version(package) for package in ("torch", "transformers", "tokenizers")]
-    facts = [str(folder.resolve()), states, torch.backends.cpu.get_cpu_capability(), releases]
-    return cache_dir() / "encoders" / f"{sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
-
-
-def read_memo(path: Path) -> StartMemo | None:
-    """The memo, or None where there is none that can be used."""
-    try:
-        return StartMemo(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
 def remember(loaded: Loaded, dtype: torch.dtype) -> Loaded:
     """Write the memo once the lean forward pass was checked in ``dtype`` on the weights as they were loaded."""
-    name = comparison_name(dtype, next(loaded.module.parameters()).device)
+    name = comparison_name(dtype, loaded.device)
     checked = loaded.memo.checked if loaded.memo else []
     path, is_new = loaded.memo_path, name not in checked and loaded.runners.agrees.get(name)
     if path is None or not is_new or weights_state(loaded.module) != loaded.state:
@@ -246,7 +227,7 @@ def remember(loaded: Loaded, dtype: torch.dtype) -> Loaded:
     memo = StartMemo(
         tokenizer=str(loaded.tokeniser.backend_json), size=vocabulary.size, pad=vocabulary.pad, mask=vocabulary.mask,
         special=sorted(vocabulary.special), max_tokens=loaded.tokeniser.max_tokens,
-        digest=digest_of(loaded.module, loaded.tokeniser), checked=sorted({name, *checked}),
+        digest=loaded.digest(), checked=sorted({name, *checked}),
     )
     with suppress(OSError):  # a cache folder that cannot be written is no fault
         write_json(path, asdict(memo))
@@ -254,14 +235,13 @@ def remember(loaded: Loaded, dtype: torch.dtype) -> Loaded:
 
 
 def _load_lean(
-    folder: Path, memo: StartMemo, full: Callable[[torch.device], Loaded], max_tokens: int | None
+    layout: Layout, memo: StartMemo, full: Callable[[torch.device], Loaded], max_tokens: int | None
 ) -> Loaded | None:
     """Enough to encode on a CPU, without importing transformers."""
     from tokenizers import Tokenizer
 
-    layout = read_layout(folder)
     try:
-        module = _assemble(layout, read_skeleton(layout.backbone), None, memo.mask).eval()
+        module = _assemble(layout, read_skeleton(layout.backbone), memo.mask, LoadOptions())
     except (Unsupported, KeyError, AttributeError):
         return None
     tokeniser = Tokeniser(
@@ -274,23 +254,3 @@ def _load_lean(
         layout=layout, module=module, tokeniser=tokeniser, state=weights_state(module), complete=full, memo=memo,
         runners=Runners(dict.fromkeys(memo.checked, True)),
     )
-
-
-def read_skeleton(folder: Path) -> Skeleton:
-    """The backbone's weights in float32; raises ``Unsupported`` where they have names of older releases."""
-    stored = backbones.read_config(folder)
-    kind, config = stored["model_type"], SimpleNamespace(**(_DEFAULTS | stored))
-    if kind == "distilbert":
-        config.hidden_size, config.num_hidden_layers = stored["dim"], stored["n_layers"]
-        config.num_attention_heads = stored["n_heads"]
-    if LEAN_FAMILIES[kind] == "roberta.":  # positions count from behind the padding's id
-        config.max_position_embeddings -= config.pad_token_id + 1
-    weights = {}
-    for path in backbones.weight_files(folder):
-        for stored_name, tensor in backbones.read_weights(path).items():
-            name = stored_name.removeprefix(LEAN_FAMILIES[kind])
-            if name.startswith(_BACKBONE) and not name.endswith("position_ids"):
-                if not name.endswith((".weight", ".bias")):
-                    raise Unsupported(f"a weight called {stored_name}")
-                weights[name] = tensor.float()
-    return Skeleton(config, weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from sentemb.data.templates import MASK, TEXT, Template, require_one_mask
@@ -24,6 +24,15 @@ class Prompting:
     def has_templates(self) -> bool:
         """Whether sentence-transformers, which only knows prefixes, would encode texts differently."""
         return bool(self.subtract_empty) or any(TEXT in prompt or MASK in prompt for prompt in self.prompts.values())
+
+    def changed(
+        self, prompts: Mapping[str, str], default_prompt: str | None, subtract_empty: float | None
+    ) -> Prompting:
+        """With further prompts, which override those of their names; what is None stays."""
+        return replace(
+            self, prompts={**self.prompts, **prompts}, default_prompt=default_prompt or self.default_prompt,
+            subtract_empty=self.subtract_empty if subtract_empty is None else subtract_empty,
+        )
 
     def check(self, module: EncoderModule, tokeniser: Tokeniser, source: str) -> None:
         """Raise ``ModelError`` for a prompt that cannot be used with this model."""

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sentemb.encoder.backbone import read_json, read_weights, refused, weight_files
+from sentemb.encoder.backbone import read_json, read_weights, refused, weight_files, write_weights
 from sentemb.encoder.tokeniser import Tokeniser, checked_max
 from sentemb.errors import ModelError
+from sentemb.files import write_json
 from sentemb.types import Vocabulary
 
 _ENDLESS = 1_000_000  # tokens; sentence-transformers cuts nothing, model2vec after 512 unless its configuration says so
@@ -144,15 +145,18 @@ def static_home(table: StaticTable) -> str:
     return "" if table.config.drops_unknown else "0_StaticEmbedding"
 
 
-def static_files(
-    table: StaticTable, *, is_normalised: bool, max_tokens: int
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the configuration that lie beside tokenizer.json."""
-    config: dict[str, Any] = {"max_length": max_tokens}
-    if not table.config.drops_unknown:
-        return {"embedding.weight": table.vectors}, {"model_type": "static_embedding", **config}
-    return {"embeddings": table.vectors}, {
-        "model_type": "model2vec", "architectures": ["StaticModel"], "tokenizer_name": "", **config,
-        "hidden_dim": table.config.hidden_size, "seq_length": _ENDLESS, "normalize": is_normalised,
-        "embedding_dtype": "float32",
-    }
+def write_static(folder: Path, table: nn.Module, tokeniser: Tokeniser, *, is_normalised: bool) -> None:
+    """Table, tokenizer and configuration into a model's folder, in the layout that the table came in."""
+    assert isinstance(table, StaticTable)
+    home = folder / static_home(table)
+    home.mkdir(exist_ok=True)
+    name, config = "embedding.weight", {"model_type": "static_embedding", "max_length": tokeniser.max_tokens}
+    if table.config.drops_unknown:
+        name, config = "embeddings", config | {
+            "model_type": "model2vec", "architectures": ["StaticModel"], "tokenizer_name": "",
+            "hidden_dim": table.config.hidden_size, "seq_length": _ENDLESS, "normalize": is_normalised,
+            "embedding_dtype": "float32",
+        }
+    write_weights(home, [(name, table.vectors)])
+    write_json(home / "config.json", config)
+    tokeniser.save(home)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sentemb import Encoder
-from sentemb.encoder.loading import LEAN_FAMILIES, memo_path, read_skeleton
+from sentemb.encoder.lean_start import LEAN_FAMILIES, memo_path, read_skeleton
 from sentemb.encoder.runners.attention import pack
 from sentemb.encoder.runners.families import Skeleton
 from sentemb.encoder.runners.forms import lean_form
@@ -54,8 +54,10 @@ def test_training_completes_a_lean_start(model: Path) -> None:
     vectors = reference.encode(TEXTS)
     encoder = Encoder.load(model, precision="fp32")
     assert is_lean(encoder)
+    lean = encoder._loaded.module
     names = [name for name, _ in encoder.module.named_parameters()]
     assert not is_lean(encoder)
+    assert encoder.module.heads[0] is not lean.heads[0]
     assert names == [name for name, _ in reference.module.named_parameters()]
     assert all(parameter.requires_grad for parameter in encoder.module.parameters())
     np.testing.assert_allclose(encoder.encode(TEXTS), vectors, atol=1e-6)
