@@ -1,6 +1,8 @@
 """What an objective costs of a training step: everything right of the encoder, for every recipe of the gallery.
 
-    SENTEMB_DATA=…/data python eval/bench/run.py objectives --backbone FOLDER [--only dcl-minilm …]
+    SENTEMB_DATA=…/data python eval/bench/run.py objectives --backbone FOLDER [--only dcl-minilm …] [--rows 65536]
+
+``--rows`` takes, instead, the recipe whose anchors are replaced by neighbours, and gives it so many to choose from.
 
 For a batch of n examples: gather, heads, table, edits, terms, their backward pass and the companions' step, given the
 pooled rows; in CPU time, the median of several repetitions, each beside the plain baseline's in turn. ``of a step`` is
@@ -78,13 +80,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--n", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=[])
+    parser.add_argument("--rows", type=int, help="neighbours to choose from")
     options = parser.parse_args(arguments)
+    only = ["nnclr-minilm"] if options.rows else options.only
     gallery = tomllib.loads((HERE / "gallery.toml").read_text())
     data, rows = Path(os.environ["SENTEMB_DATA"]), []
     with tempfile.TemporaryDirectory() as folder:
         baselines: dict[str, tuple[Work, float]] = {}
         for number, method in enumerate(gallery["method"]):
-            if options.only and method["recipe"] not in options.only:
+            if only and method["recipe"] not in only:
                 continue
             protocol = gallery["protocol"][method["protocol"]]
             common = [
@@ -98,6 +102,7 @@ def main(arguments: list[str]) -> None:
                 baselines[method["protocol"]] = work, cpu_s(work.encode)
             plain, encoding = baselines[method["protocol"]]
             own = [*common, *(text.replace("{backbone}", options.backbone) for text in method.get("set", []))]
+            own += [f"companions.0.queue_size={options.rows}"] if options.rows else []
             rows.append(row(method["recipe"], Work(method["recipe"], own, Path(folder) / str(number), options.n), plain,
                             encoding, options.rounds))
     lines = [SAID, "| recipe | ms | baseline, ms | of a step |", "|-|-:|-:|-:|"]
@@ -106,7 +111,10 @@ def main(arguments: list[str]) -> None:
         for one in sorted(rows, key=lambda one: -one["of_a_step"])
     ]
     title = f"What an objective costs of a training step of {options.n} examples"
-    write_report("objectives", title, "\n".join(lines) + "\n", {**machine(), "rows": rows}, {})
+    if options.rows:
+        title += f", with {options.rows:,} neighbours to choose from"
+    name = f"objectives_{options.rows}" if options.rows else "objectives"
+    write_report(name, title, "\n".join(lines) + "\n", {**machine(), "rows": rows}, {})
 
 
 def row(recipe: str, work: Work, plain: Work, encoding: float, rounds: int) -> dict[str, Any]:

@@ -129,8 +129,10 @@ class EncoderModule(nn.Module):
             return None
 
     def _lean(self, batches: Sequence[Tokens], *, hidden: bool) -> list[Encoded] | None:
-        """By the lean training forward; None where there is none, or not now."""
-        if not self.training or self.pooling.needs_layers or self._inner is not None:
+        """By the lean training forward; None where there is none, or not now. In evaluation mode it serves companions,
+        which take no gradients."""
+        is_usual = self.training or not torch.is_grad_enabled()
+        if not is_usual or self.pooling.needs_layers or self._inner is not None:
             return None
         if self._trainable is None or not self._trainable.is_usable(batches):
             return None
