@@ -79,8 +79,8 @@ def database_kind(path: Path) -> str | None:
     return "duckdb" if head[8:12] == b"DUCK" else None
 
 
-def advice(path: Path) -> str | None:
-    """How a database is read, where ``path`` is one."""
+def how_to_query(path: Path) -> str | None:
+    """What to give in place of ``path``, where that is a database."""
     if not path.is_file() or database_kind(path) is None:
         return None
     connection, fault = _opened(path)

@@ -35,7 +35,7 @@ def objects_of(tree: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[tu
                 yield from objects_of(node, f"{prefix}{node.name}.")
 
 
-def first_line(docstring: str | None) -> str:
+def summary_of(docstring: str | None) -> str:
     """The first line without markup; empty where it is no sentence that describes something."""
     lines = (docstring or "").strip().splitlines()
     line = _ROLE.sub(r"\1", lines[0]).replace("`", "").strip() if lines else ""

@@ -15,7 +15,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any, BinaryIO, Literal, cast
 
-from sentemb.data.databases import Query, advice
+from sentemb.data.databases import Query, how_to_query
 from sentemb.data.faults import Faults, damage_named
 from sentemb.data.formats import BLOCK, MISSING, RecordBlock, arrow_blocks, jsonl_blocks, separated_blocks, txt_blocks
 from sentemb.errors import DataError, did_you_mean, first_line, needs_extra
@@ -230,8 +230,8 @@ def _suffix(path: Path) -> str:
 def _format_of(path: Path) -> Format:
     suffix = _suffix(path)
     if suffix not in _FORMATS:
-        if of_database := advice(path):
-            raise DataError(f"{path}: {of_database}")
+        if query := how_to_query(path):
+            raise DataError(f"{path}: {query}")
         raise DataError(
             f'{path}: unknown format "{suffix}"; known: {", ".join(sorted(_FORMATS))}, also with .gz or .zst; '
             'or name it: format = "txt"'

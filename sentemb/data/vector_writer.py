@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -129,7 +130,7 @@ class NpyLayout:
 
     def begin(self, part: PartialFile, coding: Coding) -> None:
         if not part.earlier:
-            self._write_header(part.content, coding, rows=0)
+            part.content.write(self._header(coding, rows=0))
         part.start = len(self._header(coding, rows=0))
 
     def append(
@@ -140,19 +141,14 @@ class NpyLayout:
 
     def finish(self, part: PartialFile, coding: Coding) -> None:
         part.content.seek(0)
-        self._write_header(part.content, coding, rows=part.rows)
+        part.content.write(self._header(coding, rows=part.rows))
         if coding.numbers.kind == "f":
             note_beside(part.path).unlink(missing_ok=True)  # of other vectors that lay here
         else:
             write_json(note_beside(part.path), asdict(coding))
         part.publish(part.content_path)
 
-    def _write_header(self, file: IO[bytes], coding: Coding, rows: int) -> None:
-        file.write(self._header(coding, rows))
-
     def _header(self, coding: Coding, rows: int) -> bytes:
-        from io import BytesIO
-
         buffer = BytesIO()  # numpy pads it, so that the number of rows can be filled in at the end
         facts = {"descr": coding.numbers.str, "fortran_order": False, "shape": (rows, coding.columns)}
         np.lib.format.write_array_header_1_0(buffer, facts)

@@ -54,9 +54,6 @@ class PairTokens:
     ids: TokenColumn
     types: TokenColumn | None = None  # None: the model does not tell the two apart
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of every pair."""

@@ -180,13 +180,8 @@ def write_layout(
     folder: Path, layout: Layout, module: EncoderModule, tokeniser: Tokeniser, carried: Mapping[str, Tensor],
     dtype: torch.dtype,
 ) -> None:
-    """A model's files into a folder that is being written. Of ``layout``, what the module does not say itself is
-    written: ``is_static``, ``is_normalised``, ``max_tokens``, ``prompting``, ``similarity`` and ``origin``.
-
-    Args:
-        carried: weights that the module does not use, but a saved copy has.
-        dtype: of the backbone's weights.
-    """
+    """A model's files into a folder that is being written. Pooling, heads and prefix are the module's, not those of
+    ``layout``; ``carried`` are weights that it does not use, ``dtype`` is the format of the backbone's."""
     if layout.is_static:
         write_static(folder, module.backbone, tokeniser, is_normalised=layout.is_normalised)
     else:

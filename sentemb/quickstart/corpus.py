@@ -18,7 +18,7 @@ from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
-from sentemb.data.docstrings import first_line, in_words, objects_of, parsed
+from sentemb.data.docstrings import in_words, objects_of, parsed, summary_of
 from sentemb.errors import DataError
 from sentemb.machine.resources import cpu_count
 
@@ -118,7 +118,7 @@ def docstrings_of(module: str, path: Path) -> list[Docstring]:
     return [
         Docstring(f"{module}.{name}", module, query, text)
         for name, node in objects_of(tree)
-        if (text := first_line(ast.get_docstring(node))) and (query := in_words(name))
+        if (text := summary_of(ast.get_docstring(node))) and (query := in_words(name))
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sentemb.errors import DataError
-from sentemb.quickstart.corpus import default_roots, docstrings_of, first_line, in_words, read_docstrings
+from sentemb.quickstart.corpus import default_roots, docstrings_of, in_words, read_docstrings, summary_of
 
 MODULE = '''
 """A module's own docstring is about the module, not about an object."""
@@ -88,7 +88,7 @@ def test_names_in_words(name, words):
      "1 2 3 4 5 6", "bell \x07 in the middle of it", "word " * 100, "\n\n   x\n"],
 )  # fmt: skip
 def test_first_lines_that_describe_nothing(docstring):
-    assert first_line(docstring) == ""
+    assert summary_of(docstring) == ""
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sentemb.data.docstrings import first_line, in_words, objects_of, parsed
+from sentemb.data.docstrings import in_words, objects_of, parsed, summary_of
 from sentemb.data.makers.maker import Maker, Row
 from sentemb.errors import DataError
 
@@ -69,7 +69,7 @@ class Code(Maker):
 
     def _row(self, name: str, node: ast.AST, lines: list[str]) -> Row | None:
         assert isinstance(node, Function | ast.ClassDef)
-        described = first_line(ast.get_docstring(node))
+        described = summary_of(ast.get_docstring(node))
         if self.pairs == "names":
             named = in_words(name)
             return {"anchor": named, "positive": described} if named and described else None
@@ -161,13 +161,11 @@ class _Rewriting(ast.NodeTransformer):
         node.annotation = None
         return node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
+    def visit_FunctionDef(self, node: Function) -> Any:
         node.returns = None
         return self.generic_visit(node)
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> Any:
-        node.returns = None
-        return self.generic_visit(node)
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815 - the name is what ast calls
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
         if node.value is None:
