@@ -60,7 +60,7 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
     """Read ``modules.json`` and what it names; a plain Hugging Face folder gives a bare ``Layout``."""
     layout, listed = Layout(backbone=folder), folder / "modules.json"
     if not listed.is_file() and (base := base_of(folder)) is not None:
-        return replace(read_layout(base, trust_remote_code=trust_remote_code), adapter=folder)
+        return _with_adapter(folder, base, trust_remote_code)
     if not listed.is_file():
         static = model2vec_config(folder)
         if static is None:
@@ -78,7 +78,7 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
             layout = replace(layout, backbone=home, max_tokens=config.get("max_seq_length"),
                              lower_case=bool(config.get("do_lower_case", False)))
             if base is not None:
-                layout = replace(layout, backbone=read_layout(base).backbone, adapter=home)
+                layout = replace(layout, backbone=_with_adapter(home, base, trust_remote_code).backbone, adapter=home)
         elif name == "StaticEmbedding":
             layout = replace(layout, backbone=home, is_static=True)
         elif name == "Pooling" and is_theirs:
@@ -113,6 +113,14 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
         elif name != "Dropout":
             raise ModelError(f'{listed}: module type "{path}"{did_you_mean(name, KNOWN_MODULES)}')
     return _read_model_config(layout, folder / "config_sentence_transformers.json")
+
+
+def _with_adapter(folder: Path, base: Path, trust_remote_code: bool) -> Layout:
+    layout = read_layout(base, trust_remote_code=trust_remote_code)
+    if layout.adapter is not None:  # which would be left out
+        raise ModelError(f"{folder}: an adapter of {base}, which is an adapter itself; open that one with sentemb, "
+                         "save it, and name the saved model in base_model_name_or_path")
+    return replace(layout, adapter=folder)
 
 
 def _read_pooling(layout: Layout, home: Path, layer_weights: tuple[float, ...] | None) -> Layout:

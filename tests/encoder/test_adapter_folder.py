@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,14 @@ def test_what_cannot_be_opened_is_told(adapter: Path, change: dict[str, object],
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ModelError, match=match):
         Encoder.load(adapter)
+
+
+def test_an_adapter_of_an_adapter_is_refused(adapter: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapter, tmp_path / "second")
+    config = json.loads((adapter / "adapter_config.json").read_text()) | {"base_model_name_or_path": str(adapter)}
+    (tmp_path / "second" / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="which is an adapter itself"):
+        Encoder.load(tmp_path / "second")
 
 
 def test_weights_that_do_not_fit_are_told(adapter: Path) -> None:
