@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results" / "gallery"
 RATES = {"1": 1.0, "1/3": 1 / 3, "1/10": 0.1}
 SWEEP_SEED = 7
-COST_EPOCH = 2  # raised when sentemb's own steps became cheaper: costs of two epochs are not compared
+EPOCH = 2  # raised when training draws other dropout masks or costs less: only runs of one epoch are compared
 DEV = Sts(protocol="simcse", split="dev")
 
 
@@ -98,14 +98,15 @@ class Gallery:
         """The factor of the learning rate with the best dev score."""
         return max(RATES, key=lambda rate: self._entry(arm, SWEEP_SEED, rate)["dev"])
 
-    def file_of(self, arm: Arm, seed: int, rate: str) -> Path:
+    def file_of(self, arm: Arm, seed: int, rate: str, epoch: int = EPOCH) -> Path:
         """Where a run's result lies; the budget is part of the name."""
         arms = f"{arm.protocol}.{arm.recipe}.{arm.name}.{self.budget.steps}-{self.budget.precision}"
-        return self.folder / "runs" / f"{arms}.rate-{rate.replace('/', '_')}.seed-{seed}.json"
+        last = f"seed-{seed}.epoch-{epoch}.json" if epoch > 1 else f"seed-{seed}.json"
+        return self.folder / "runs" / f"{arms}.rate-{rate.replace('/', '_')}.{last}"
 
-    def _done(self, arm: Arm, seed: int, rate: str) -> dict[str, Any] | None:
+    def _done(self, arm: Arm, seed: int, rate: str, epoch: int = EPOCH) -> dict[str, Any] | None:
         """The result of a run, where there is one and its settings are still those of gallery.toml."""
-        file = self.file_of(arm, seed, rate)
+        file = self.file_of(arm, seed, rate, epoch)
         if not file.is_file():
             return None
         entry: dict[str, Any] = json.loads(file.read_text())
@@ -134,7 +135,7 @@ class Gallery:
         encoder = Encoder.load(result.model_dir)
         entry = {
             "recipe": arm.recipe, "arm": arm.name, "seed": seed, "rate": rate, "overrides": overrides[2:],
-            "cpu_s_per_step": cpu_s / self.budget.steps, "cost_epoch": COST_EPOCH, "losses": dict(result.last_losses),
+            "cpu_s_per_step": cpu_s / self.budget.steps, "losses": dict(result.last_losses),
             **(scores(encoder, protocol["task"], data) if seed in self.budget.seeds else dev_score(encoder, data)),
         }
         write_json(file, entry)
@@ -151,27 +152,32 @@ class Gallery:
         picture([row for row in rows if "gain" in row], self.folder / "gallery.svg")
 
     def _row(self, method: dict[str, Any]) -> dict[str, Any]:
-        runs: dict[str, list[dict[str, Any]]] = {}
-        for name, arm in self.arms(method).items():
-            rate = self._chosen(arm) if method.get("sweep") else "1"
-            done = [self._done(arm, seed, rate) for seed in self.budget.seeds]
-            runs[name] = [entry for entry in done if entry is not None]
         row = {key: method[key] for key in ("recipe", "protocol", "what_breaks", "mechanism")}
-        if any(len(entries) < len(self.budget.seeds) for entries in runs.values()):
-            return row
-        figure = method["mechanism"]
-        return row | {
+        complete = (runs for epoch in range(EPOCH, 0, -1) if (runs := self._runs(method, epoch)) is not None)
+        runs, figure = next(complete, None), method["mechanism"]
+        return row if runs is None else row | {
             "gain": paired(runs["method"], runs["baseline"]), "over_knockout": paired(runs["method"], runs["knockout"]),
             "baseline_sd": statistics.stdev(entry["score"] for entry in runs["baseline"]),
             "rates": {name: entries[0]["rate"] for name, entries in runs.items()},
             "figure": {
                 name: statistics.fmean(entry["geometry"][figure] for entry in entries) for name, entries in runs.items()
             },
-            "cost": cost(runs["method"], runs["baseline"]),
+            "cost": statistics.fmean(
+                a["cpu_s_per_step"] / b["cpu_s_per_step"] for a, b in zip(runs["method"], runs["baseline"], strict=True)
+            ),
         }
 
-    def _chosen(self, arm: Arm) -> str:
-        done = {rate: self._done(arm, SWEEP_SEED, rate) for rate in RATES}
+    def _runs(self, method: dict[str, Any], epoch: int) -> dict[str, list[dict[str, Any]]] | None:
+        """A row's runs by arm, in the order of the seeds; None where one is missing."""
+        runs = {}
+        for name, arm in self.arms(method).items():
+            rate = self._chosen(arm, epoch) if method.get("sweep") else "1"
+            done = [self._done(arm, seed, rate, epoch) for seed in self.budget.seeds]
+            runs[name] = [entry for entry in done if entry is not None]
+        return runs if all(len(entries) == len(self.budget.seeds) for entries in runs.values()) else None
+
+    def _chosen(self, arm: Arm, epoch: int) -> str:
+        done = {rate: self._done(arm, SWEEP_SEED, rate, epoch) for rate in RATES}
         found = {rate: entry["dev"] for rate, entry in done.items() if entry is not None}
         return max(found, key=lambda rate: found[rate]) if len(found) == len(RATES) else "none"
 
@@ -205,19 +211,19 @@ def paired(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, 
     return {"mean": statistics.fmean(differences), "half": half, "seeds": n}
 
 
-def cost(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> float | None:
-    """CPU time of a step over the other's; None where they were run with different releases of the training step."""
-    if len({entry.get("cost_epoch") for entry in (*one, *other)}) > 1:
-        return None
-    return statistics.fmean(a["cpu_s_per_step"] / b["cpu_s_per_step"] for a, b in zip(one, other, strict=True))
-
-
 def verdict(row: dict[str, Any]) -> str:
     """In plain words; a difference within its interval, the baseline's own spread or half a point is none."""
     gain = row["gain"]
     if abs(gain["mean"]) <= max(gain["half"], row["baseline_sd"], 0.5):
         return "no effect seen at this scale"
     return "gain seen" if gain["mean"] > 0 else "loss seen"
+
+
+def remark(row: dict[str, Any]) -> str:
+    """That a gain or a loss does not come from the idea, where the knock-out has it too."""
+    over = row["over_knockout"]
+    is_effect = row["gain"]["mean"] * over["mean"] > 0 and abs(over["mean"]) > max(over["half"], 0.5)
+    return "" if is_effect or "no effect" in verdict(row) else ", and the same of its knock-out"
 
 
 def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
@@ -230,8 +236,8 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
         "dev set except the learning rate where the table names one. Differences are paired by seed, in points of the "
         "protocol's score, with a t-interval of 95 %; one that is within it, within the baseline's own "
         "standard deviation or below half a point is no effect. The knock-out keeps a method's cost and breaks its "
-        "idea. Cost is CPU time a step over the baseline's (–: not run again since steps became faster). Figures: "
-        "baseline → method (knock-out), of STSBenchmark's dev texts.", "",
+        "idea. Cost is CPU time a step over the baseline's. Figures: baseline → method (knock-out), of "
+        "STSBenchmark's dev texts.", "",
     ]
     for name, protocol in gallery.protocols.items():
         lines.append(f"* Protocol {name}: {protocol['title']}; baseline {link(protocol['baseline'])}.")
@@ -242,12 +248,11 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
     done = [row for row in rows if "gain" in row]
     for row in sorted(done, key=lambda row: -row["gain"]["mean"]):
         figure, rates = row["figure"], row["rates"]
-        over = "–" if row["cost"] is None else f"{row['cost']:.2f}"
         chosen = "–" if set(rates.values()) == {"1"} else ", ".join(f"{arm} ×{rate}" for arm, rate in rates.items())
         lines.append(
-            f"| {link(row['recipe'])} ({row['protocol']}) | **{verdict(row)}** | {signed(row['gain'])} "
+            f"| {link(row['recipe'])} ({row['protocol']}) | **{verdict(row)}**{remark(row)} | {signed(row['gain'])} "
             f"| {signed(row['over_knockout'])} | {row['what_breaks']} | {chosen} | {row['mechanism']} "
-            f"{figure['baseline']:.2f} → {figure['method']:.2f} ({figure['knockout']:.2f}) | {over} |"
+            f"{figure['baseline']:.2f} → {figure['method']:.2f} ({figure['knockout']:.2f}) | {row['cost']:.2f} |"
         )
     missing = [row["recipe"] for row in rows if "gain" not in row]
     if missing:
