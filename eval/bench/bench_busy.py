@@ -21,6 +21,7 @@ from typing import Any
 
 from harness import Contender, Lane, Work, data, machine, markdown_table, race, write_report
 
+HEADER = ["", "idle, s", "busy, s", "busy over idle (least–most)", "idle, over PyTorch's way", "busy, over it"]
 OURS, PLAIN, PEER = "sentemb", "sentemb, PyTorch's way of waiting", "sentence-transformers"
 
 
@@ -63,14 +64,14 @@ def other_work(processes: int) -> Iterator[None]:
             other.wait()
 
 
-def rows(work: str, idle: dict[str, Lane], busy: dict[str, Lane]) -> list[list[str]]:
+def rows(idle: dict[str, Lane], busy: dict[str, Lane]) -> list[list[str]]:
     """A line a contender: seconds, and the shares that the issue's targets are about."""
     lines = []
     for name in idle:
         alone, beside, plain = idle[name], busy[name], idle[PLAIN]
         shares = [alone.median_s / seconds for seconds in beside.seconds]
         lines.append([
-            f"{work}: {name}", f"{alone.median_s:.2f}", f"{beside.median_s:.2f}",
+            name, f"{alone.median_s:.2f}", f"{beside.median_s:.2f}",
             f"{alone.median_s / beside.median_s:.2f} ({min(shares):.2f}–{max(shares):.2f})",
             f"{plain.median_s / alone.median_s:.2f}", f"{busy[PLAIN].median_s / beside.median_s:.2f}",
         ])  # fmt: skip
@@ -90,7 +91,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--batch", type=int, default=32)
     options, facts = parser.parse_args(arguments), machine()
-    races: dict[str, dict[str, Lane]] = {}
+    said = {
+        "encode": f"{options.texts} sentences ({bench_serve.MODEL})",
+        "train": f"{options.steps} steps of {options.batch} pairs with loading and saving",
+    }
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in bench_serve.sentences(2000))
         file.flush()
@@ -106,19 +110,13 @@ def main(arguments: list[str]) -> None:
                 Contender(PLAIN, here, "ours", {**common, "shares": False}),
                 Contender(PEER, here, "peer", common),
             ]
+            races = {}
             for state, count in (("idle", 0), ("busy", facts["cores"])):
                 with other_work(count):
-                    races[f"{name}, {state}"] = race(contenders, rounds=options.rounds)
-    header = ["", "idle, s", "busy, s", "busy over idle (least–most)", "idle, over PyTorch's way", "busy, over it"]
-    table = markdown_table(header, [
-        row for name in options.work for row in rows(name, races[f"{name}, idle"], races[f"{name}, busy"])
-    ])  # fmt: skip
-    said = {
-        "encode": f"{options.texts} sentences ({bench_serve.MODEL})",
-        "train": f"{options.steps} steps of {options.batch} pairs with loading and saving",
-    }
-    text = (
-        f"{options.rounds} rounds: {', '.join(said[name] for name in options.work)}. Busy: {facts['cores']} processes "
-        f"that never rest. Shares are of rates; every round's busy one is over the median idle one.\n\n{table}"
-    )
-    write_report("busy", "Busy machines", text, facts, races)
+                    races[state] = race(contenders, rounds=options.rounds)
+            text = (
+                f"{options.rounds} rounds: {said[name]}. Busy: {facts['cores']} processes that never rest. Shares are "
+                "of rates; every round's busy one is over the median idle one.\n\n"
+                + markdown_table(HEADER, rows(races["idle"], races["busy"]))
+            )
+            write_report(f"busy_{name}", f"Busy machines: {name}", text, facts, races)

@@ -61,8 +61,9 @@ def share_processors() -> None:
     before anything imports torch; the command line does.
 
     They otherwise spin, which takes the processor from the very thread that they wait for; on an idle machine, where
-    sleeping threads take time to wake, spinning is better. Figures are in ``eval/results/busy.md``. It is chosen once,
-    for the life of the process, and only GNU's OpenMP, which PyTorch's wheels for Linux bring, can be told so.
+    sleeping threads take time to wake, spinning is better. Figures are in ``eval/results/busy_encode.md``. It is
+    chosen once, for the life of the process, and only GNU's OpenMP, which PyTorch's wheels for Linux bring, can be told
+    so.
     """
     if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         return
