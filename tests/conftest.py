@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,17 @@ os.environ["SENTEMB_CONFIG"] = ""  # nobody's own defaults
 # what earlier runs learned of a checkpoint must not decide which path a test takes
 os.environ["SENTEMB_CACHE"] = tempfile.mkdtemp(prefix="sentemb-test-cache-")
 atexit.register(shutil.rmtree, os.environ["SENTEMB_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _loud(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What ``main`` sets for its process, which ends with it elsewhere, holds for one test: ``--quiet``, the log."""
+    logger = logging.getLogger("sentemb")
+    level, handlers = logger.level, [*logger.handlers]
+    monkeypatch.setenv("SENTEMB_QUIET", os.environ.get("SENTEMB_QUIET", ""))
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")
