@@ -117,12 +117,12 @@ def main(arguments: list[str]) -> None:
     write_report("train", "SimCSE training", report(found, steps=options.steps, batch=options.batch), facts, found)
 
 
-def report(found: dict[str, dict[str, Lane]], *, steps: int, batch: int) -> str:
+def report(by_precision: dict[str, dict[str, Lane]], *, steps: int, batch: int) -> str:
     """The races as Markdown."""
-    races = {f"{name} {precision}": lane for precision, lanes in found.items() for name, lane in lanes.items()}
+    races = {f"{name} {precision}": lane for precision, lanes in by_precision.items() for name, lane in lanes.items()}
 
     def cells(lane: Lane) -> list[object]:
-        peer = next(lanes["sentence_transformers"] for lanes in found.values() if lane in lanes.values())
+        peer = next(lanes["sentence_transformers"] for lanes in by_precision.values() if lane in lanes.values())
         step, of_peer = (one.facts["loop_s"] / steps for one in (lane, peer))
         ratios = [ratio(peer, lane), f"{of_peer / step:.2f}×"] if lane.name == "sentemb" else ["", ""]
         return [f"{lane.median_s:.1f}", f"{step:.2f}", f"{batch / step:.1f}",

@@ -101,8 +101,7 @@ class Gallery:
     def file_of(self, arm: Arm, seed: int, rate: str, epoch: int = EPOCH) -> Path:
         """Where a run's result lies; the budget is part of the name."""
         arms = f"{arm.protocol}.{arm.recipe}.{arm.name}.{self.budget.steps}-{self.budget.precision}"
-        last = f"seed-{seed}.epoch-{epoch}.json" if epoch > 1 else f"seed-{seed}.json"
-        return self.folder / "runs" / f"{arms}.rate-{rate.replace('/', '_')}.{last}"
+        return self.folder / "runs" / f"{arms}.rate-{rate.replace('/', '_')}.seed-{seed}.epoch-{epoch}.json"
 
     def _done(self, arm: Arm, seed: int, rate: str, epoch: int = EPOCH) -> dict[str, Any] | None:
         """The result of a run, where there is one and its settings are still those of gallery.toml."""

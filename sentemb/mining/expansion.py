@@ -69,7 +69,7 @@ def chosen_pairs(
     file = folder / "expansion.npy"
     if not file.exists():
         with atomic_file(file) as temporary, temporary.open("wb") as handle:
-            np.save(handle, _found(texts, anchors, corpus, rule))
+            np.save(handle, _in_first_k(texts, anchors, corpus, rule))
     plain, expanded = np.load(file, allow_pickle=False)
     is_kept = expanded & ~plain
     report = ExpansionReport(
@@ -82,14 +82,14 @@ def chosen_pairs(
             "a larger corpus"
         )
     numbers = np.unique(texts.positives.owners[is_kept])
-    kept = replace(
+    chosen = replace(
         texts, anchors=[texts.anchors[number] for number in numbers.tolist()],
         positives=texts.positives.where(is_kept).of_anchors(numbers), excluded=texts.excluded.of_anchors(numbers),
     )
-    return kept, anchors[numbers], report
+    return chosen, anchors[numbers], report
 
 
-def _found(
+def _in_first_k(
     texts: MiningTexts, anchors: Vectors, corpus: Vectors, rule: FoundByExpansion
 ) -> NDArray[np.bool_]:
     """Whether every pair's positive is among the first k, (2, pairs): of the plain and of the expanded search."""
@@ -98,7 +98,7 @@ def _found(
     search = ExactSearch.of(corpus, best_device())
     feedback = Feedback(documents=rule.documents, weight=rule.weight)
     k, documents = (min(count, len(corpus)) for count in (rule.k, rule.documents))
-    found: list[Any] = []
+    in_first_k: list[Any] = []
     with Progress("expanding", total=len(anchors), unit="anchors") as bar:
         for start in range(0, len(anchors), _BLOCK):
             part = slice(start, start + _BLOCK)
@@ -106,6 +106,6 @@ def _found(
             scores, first = search.top(queries, max(k, documents))
             hits = Hits(ids=first[:, :documents], scores=scores[:, :documents])
             _, again = search.top(feedback.vectors(corpus.__getitem__, queries, hits), k)
-            found.append([positives.are_in(first[:, :k]), positives.are_in(again)])
+            in_first_k.append([positives.are_in(first[:, :k]), positives.are_in(again)])
             bar.advance(len(queries))
-    return np.concatenate(found, axis=1)
+    return np.concatenate(in_first_k, axis=1)

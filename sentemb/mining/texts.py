@@ -50,15 +50,18 @@ class Lists:
 
     def are_in(self, ids: Ids) -> NDArray[np.bool_]:
         """Whether every row of the lists is among the candidates ``ids[a]`` of its anchor a."""
-        total = 1 + max(int(ids.max(initial=0)), int(self.rows.max(initial=0)))
-        candidates = np.arange(len(ids))[:, None] * total + ids
-        return np.isin(self.owners * total + self.rows, candidates[ids >= 0])
+        own, candidates = self._numbered(ids)
+        return np.isin(own, candidates[ids >= 0])
 
     def contain(self, ids: Ids) -> NDArray[np.bool_]:
         """Whether candidate ``ids[a, c]`` is in the list of anchor a; False where it is -1."""
+        own, candidates = self._numbered(ids)
+        return np.isin(candidates, own) & (ids >= 0)
+
+    def _numbered(self, ids: Ids) -> tuple[Ids, Ids]:
+        """A number for every (anchor, row) of the lists, and of the candidates ``ids`` by the same count."""
         total = 1 + max(int(ids.max(initial=0)), int(self.rows.max(initial=0)))
-        candidates = np.arange(len(ids))[:, None] * total + ids
-        return np.isin(candidates, self.owners * total + self.rows) & (ids >= 0)
+        return self.owners * total + self.rows, np.arange(len(ids))[:, None] * total + ids
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,8 @@ def point_chart(
     groups: Sequence[Points], *, title: str, x: str, y: str, height: float = 320.0, size: float = 5.0
 ) -> Chart:
     """Points by group, each with its text as a tooltip; of more than 3,000 every n-th."""
-    places = [place for group in groups for place in group.places]
-    step = max(1, -(-len(places) // _MOST))
+    points = [point for group in groups for point in group.places]
+    step = max(1, -(-len(points) // _MOST))
 
     def draw(across: Scale, up: Scale) -> list[Node]:
         return [node("g", {"class": "cloud"}, *(
@@ -34,6 +34,6 @@ def point_chart(
             for i, (point_x, point_y) in list(enumerate(group.places))[::step]
         ))]  # fmt: skip
 
-    spoken = f"{title}: {len(places)} points" + (f" in {len(groups)} groups" if len(groups) > 1 else "")
-    return plane(draw, [place[0] for place in places], [place[1] for place in places], [group.name for group in groups],
+    spoken = f"{title}: {len(points)} points" + (f" in {len(groups)} groups" if len(groups) > 1 else "")
+    return plane(draw, [point[0] for point in points], [point[1] for point in points], [group.name for group in groups],
                  spoken=spoken, x=x, y=y, height=height)

@@ -136,7 +136,7 @@ def test_a_stopped_run_goes_on_without_searching_again(tmp_path: Path, monkeypat
             mine(pairs(), output=output, **options)
     with pytest.raises(SearchError, match="other data, models or options"):
         mine(pairs(), output=output, resume=True, **{**options, "found_by_expansion": None})
-    monkeypatch.setattr("sentemb.mining.expansion._found", stopped)
+    monkeypatch.setattr("sentemb.mining.expansion._in_first_k", stopped)
     mine(pairs(), output=output, resume=True, **options)
     assert [json.loads(line) for line in output.read_text().splitlines()] == whole
     report = json.loads(Path(f"{output}.report.json").read_text())

@@ -46,6 +46,11 @@ class Rectangle:
             return line[self.begin : self.end].view(self.rows, self.length, -1)
         return F.embedding(self.index, line)
 
+    @property
+    def keys(self) -> Bool[Tensor, "rows 1 1 length"] | None:
+        """Which keys queries see, of all heads and queries alike; None: all."""
+        return None if self.mask is None else self.mask[:, None, None, :]
+
     def tokens_of(self, rectangle: Float[Tensor, "rows length d"]) -> Float[Tensor, "tokens d"]:
         """What stands at the tokens, as a line."""
         line = rectangle.flatten(0, 1)
@@ -149,11 +154,9 @@ def _mask(rows: Rectangle, bias: Tensor | None, window: int | None) -> Tensor | 
     if window is not None and rows.length - 1 > window:
         position = torch.arange(rows.length)
         mask = (position[:, None] - position[None, :]).abs() <= window
-    if rows.mask is None:
-        return mask
-    keys = rows.mask[:, None, None, :]
-    if mask is None:
-        return keys
+    keys = rows.keys
+    if keys is None or mask is None:
+        return mask if keys is None else keys
     return mask & keys if mask.dtype == torch.bool else mask.masked_fill(~keys, -torch.inf)
 
 

@@ -84,29 +84,29 @@ class TrainableEncoder:
     def __call__(self, batches: Sequence[Tokens]) -> list[Float[Tensor, "b t d"]]:
         """Last hidden states of every batch; zeros at padding."""
         line = _Line.of(batches)
-        parts = self._states(line, line.sizes).split([*line.sizes])
+        parts = self._states(line).split(line.sizes)
         return [rows.unpacked(part) for rows, part in zip(line.batches, parts, strict=True)]
 
     def first_states(self, batches: Sequence[Tokens]) -> list[Float[Tensor, "b d"]]:
         """Last hidden states of every text's first token: behind the last layer's attention no others are made."""
         line = _Line.of(batches)
-        counts = [len(rows.order) for rows in line.batches]
-        parts = self._states(line, counts, wanted=line.first_tokens).split(counts)
+        parts = self._states(line, first_only=True).split(line.rows)
         return [part[torch.argsort(rows.order)] for rows, part in zip(line.batches, parts, strict=True)]
 
-    def _states(self, line: _Line, sizes: Sequence[int], wanted: Tensor | None = None) -> Float[Tensor, "n d"]:
-        """Last hidden states of the wanted tokens (all by default), of which every batch has ``sizes``."""
+    def _states(self, line: _Line, *, first_only: bool = False) -> Float[Tensor, "n d"]:
+        """Last hidden states of all tokens, or of every row's first one."""
         masks = [Masks() for _ in line.batches]  # a batch's dropout is the same whatever it is forwarded with
-        x, last = self._embed(line, masks), self.stack.layers[-1]
+        x, sizes = self._embed(line, masks), line.sizes
         for names in self.stack.layers:
-            context, counts = self._attend(names, x, line, masks), line.sizes
-            if names is last and wanted is not None:
-                x, context, counts = x.index_select(0, wanted), context.index_select(0, wanted), sizes
+            context = self._attend(names, x, line, masks)
+            if first_only and names is self.stack.layers[-1]:
+                x, context = (states.index_select(0, line.first_tokens) for states in (x, context))
+                sizes = line.rows
             out = self._map(context, names["out"])
-            mask = self._mask(names.get("out_dropout"), out, counts, masks)
+            mask = self._mask(names.get("out_dropout"), out, sizes, masks)
             x = self._add_and_norm(names["first_norm"], x, out, mask)
             out = self._map(activated(self._map(x, names["up"]), self.stack.activation), names["down"])
-            mask = self._mask(names["down_dropout"], out, counts, masks)
+            mask = self._mask(names["down_dropout"], out, sizes, masks)
             x = self._add_and_norm(names["second_norm"], x, out, mask)
         return x
 
@@ -125,11 +125,11 @@ class TrainableEncoder:
     def _attend(self, names: dict[str, str], x: Tensor, line: _Line, masks: Sequence[Masks]) -> Tensor:
         qkv, heads = self._map(x, names["query"], names["key"], names["value"]), self.stack.heads
         dropout = self.dropouts[names["attention_dropout"]]
-        keep = [
+        factors = [
             drawer.draw(dropout, (rectangle.rows * heads, rectangle.length, rectangle.length), qkv.dtype)
             for rows, drawer in zip(line.batches, masks, strict=True) for rectangle in rows.rectangles
         ]
-        out: Tensor = _Attention.apply(qkv, heads, [one for rows in line.batches for one in rows.rectangles], keep)
+        out: Tensor = _Attention.apply(qkv, heads, [one for rows in line.batches for one in rows.rectangles], factors)
         return out
 
     def _map(self, x: Tensor, *names: str) -> Tensor:
@@ -178,8 +178,17 @@ class _Line:
     positions: Int[Tensor, " tokens"]
     types: Int[Tensor, " tokens"] | None
     first_tokens: Int[Tensor, " rows"]  # where every row begins
-    sizes: Sequence[int]  # tokens of each batch
     batches: list[_Rows]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Tokens of each batch."""
+        return [len(rows.places) for rows in self.batches]
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of each batch."""
+        return [len(rows.order) for rows in self.batches]
 
     @classmethod
     def of(cls, batches: Sequence[Tokens]) -> _Line:
@@ -201,8 +210,7 @@ class _Line:
         return cls(
             ids=joined([tokens.input_ids for tokens in batches]), types=joined(types) if types else None,
             positions=torch.cat([rows.places % rows.shape[1] for rows in parts]),
-            first_tokens=torch.from_numpy(np.concatenate(starts)), sizes=[len(rows.places) for rows in parts],
-            batches=parts,
+            first_tokens=torch.from_numpy(np.concatenate(starts)), batches=parts,
         )
 
 
@@ -212,20 +220,19 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, qkv: Float[Tensor, "tokens three_d"], heads: int, rectangles: Sequence[Rectangle],
-        keep: Sequence[Tensor | None],
+        factors: Sequence[Tensor | None],
     ) -> Float[Tensor, "tokens d"]:
         saved, outs = [], []
         # autocast would take the softmax to float32; this keeps the format and sums in float32, as PyTorch's own does
         with torch.autocast("cpu", enabled=False):
-            for one, kept in zip(rectangles, keep, strict=True):
+            for one, factor in zip(rectangles, factors, strict=True):
                 query, key, value = split_heads(one.of(qkv), heads).reshape(
                     3, one.rows * heads, one.length, -1).unbind(0)
-                seen = None if one.mask is None else one.mask[:, None, None, :]
-                powers, totals = softmax_parts(query, key, seen, one.rows)
+                powers, totals = softmax_parts(query, key, one.keys, one.rows)
                 weights = powers.div_(totals)
-                out = torch.bmm(weights if kept is None else weights * kept, value)
+                out = torch.bmm(weights if factor is None else weights * factor, value)
                 outs.append(one.tokens_of(join_heads(out, one.rows)))
-                saved += [query, key, value, weights, kept]
+                saved += [query, key, value, weights, factor]
         ctx.save_for_backward(*saved)
         ctx.rectangles = rectangles
         return torch.cat(outs)
@@ -235,7 +242,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Float[Tensor, "tokens d"]) -> tuple[Tensor, None, None, None]:
         saved, gradients = ctx.saved_tensors, []
         for number, one in enumerate(ctx.rectangles):
-            query, key, value, weights, kept = saved[5 * number : 5 * number + 5]
+            query, key, value, weights, factor = saved[5 * number : 5 * number + 5]
             size, length, width = query.shape
             heads = size // one.rows
             of_out = one.of(gradient)
@@ -243,11 +250,11 @@ class _Attention(torch.autograd.Function):
                 of_out.mul_(one.mask[:, :, None])
             of_out = of_out.view(one.rows, length, heads, width).transpose(1, 2).reshape(size, length, width)
             out = torch.empty(3, size, length, width, dtype=query.dtype)
-            dropped = weights if kept is None else weights * kept
+            dropped = weights if factor is None else weights * factor
             torch.bmm(dropped.transpose(1, 2), of_out, out=out[2])
             of_weights = torch.bmm(of_out, value.transpose(1, 2))
-            if kept is not None:
-                of_weights.mul_(kept)
+            if factor is not None:
+                of_weights.mul_(factor)
             of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(width**-0.5)
             torch.bmm(of_scores, key, out=out[0])
             torch.bmm(of_scores.transpose(1, 2), query, out=out[1])
