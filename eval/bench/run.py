@@ -18,6 +18,7 @@ BENCHMARKS = {
     "train": "SimCSE training: ours, sentence-transformers' trainer",
     "eval": "STS and retrieval: ours, mteb on a SentenceTransformer",
     "index": "search index: ours, bare FAISS, hnswlib",
+    "index_large": "ten million vectors built and searched under a limit of memory: ours, FAISS's codes alone",
     "index_quality": "nDCG@10 and recall@10 of every kind of index on SciFact and NFCorpus",
     "mined": "training with mined negatives against in-batch ones, SciFact train to test",
     "expansion": "pseudo-relevance feedback on NFCorpus: by words, by vectors, by both",

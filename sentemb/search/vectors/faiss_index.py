@@ -90,6 +90,7 @@ class FaissIndex(VectorIndex):
     def train(self, sample: Vectors, *, seed: int) -> None:
         """Fit quantisers.
 
+        Product codes are not ordered for polysemous search (nine tenths of their training), which nothing here does.
         K-means takes as few vectors as there are without FAISS's own warnings. Scalar quantisers clip at the range of
         their training sample, so a small sample's range is widened: by a tenth each way at 10,000 rows, more below.
 
@@ -100,6 +101,8 @@ class FaissIndex(VectorIndex):
         if hasattr(inner, "sq"):
             inner.sq.rangestat = faiss.ScalarQuantizer.RS_minmax
             inner.sq.rangestat_arg = min(1.0, 10.0 / max(len(sample), 1) ** 0.5)
+        if hasattr(inner, "do_polysemous_training"):
+            inner.do_polysemous_training = False
         for holder in (inner, getattr(inner, "pq", None)):
             if clustering := getattr(holder, "cp", None):
                 clustering.seed, clustering.min_points_per_centroid = seed % (1 << 31), 1
