@@ -80,7 +80,7 @@ BEHIND = {
     "sentemb/serve/app.py": {"starlette", "prometheus_client"}, "sentemb/serve/running.py": {"starlette", "uvicorn"},
     "sentemb/integrations/mcp.py": {"starlette"}, "sentemb/serve/service.py": {"starlette"},
     "sentemb/serve/models.py": {"starlette"},
-    "sentemb/training/monitor.py": {"matplotlib"}, "sentemb/encoder/ray_engine.py": {"pyarrow"},
+    "sentemb/encoder/ray_engine.py": {"pyarrow"},
 }  # fmt: skip
 
 

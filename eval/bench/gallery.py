@@ -29,6 +29,7 @@ from typing import Any
 from sentemb import Encoder, Recipe, train
 from sentemb.evaluate import Classification, Geometry, Sts, evaluate_model
 from sentemb.files import write_json, write_text
+from sentemb.pages import Dot, DotRow, dot_chart
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results" / "gallery"
@@ -275,27 +276,13 @@ def signed(difference: dict[str, float]) -> str:
 
 def picture(rows: list[dict[str, Any]], path: Path) -> None:
     """Differences with their intervals, sorted."""
-    if not rows:
-        return
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "sentemb"
-    from matplotlib import pyplot as plt
-
-    rows = sorted(rows, key=lambda row: row["gain"]["mean"])
-    figure, axes = plt.subplots(figsize=(8, 1 + 0.28 * len(rows)))
-    colours = {"gain seen": "tab:green", "loss seen": "tab:red"}
-    for y, row in enumerate(rows):
-        axes.errorbar(
-            row["gain"]["mean"], y, xerr=row["gain"]["half"], fmt="o", capsize=3,
-            color=colours.get(verdict(row), "tab:gray"),
-        )
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [f"{row['recipe']} ({row['protocol']})" for row in rows])
-    axes.set_xlabel("points over the baseline, paired by seed, 95 % interval")
-    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
+    dots = []
+    for row in sorted(rows, key=lambda row: -row["gain"]["mean"]):
+        mean, half = row["gain"]["mean"], row["gain"]["half"]
+        dot = Dot(value=mean, low=mean - half, high=mean + half, note=verdict(row) + remark(row))
+        dots.append(DotRow(label=f"{row['recipe']} ({row['protocol']})", dots=[dot]))
+    if dots:
+        dot_chart(dots, ["method"], title="Gallery", axis="points over the baseline", zero=True).save(path)
 
 
 def main() -> None:

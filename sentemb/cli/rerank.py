@@ -57,7 +57,7 @@ def train(
         return
     typer.echo(
         f"{result.steps} steps in {result.seconds:.0f} s ({result.examples_per_second:.1f} pairs/s)\n"
-        f"model    {result.model_dir}\nmetrics  {result.run_dir / 'metrics.jsonl'}, {result.run_dir / 'curve.png'}\n"
+        f"model    {result.model_dir}\nmetrics  {result.run_dir / 'metrics.jsonl'}, {result.run_dir / 'loss.svg'}\n"
         f"next     sentemb rerank eval {result.model_dir} BEIR_FOLDER; sentemb search INDEX --rerank {result.model_dir}"
     )
 

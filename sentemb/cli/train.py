@@ -39,6 +39,6 @@ def train(
     best = "" if result.best_score is None else f"; best dev {result.best_score:.2f} at step {result.best_step}"
     typer.echo(
         f"{result.steps} steps in {result.seconds:.0f} s ({result.examples_per_second:.1f} examples/s){best}\n"
-        f"model    {result.model_dir}\nmetrics  {result.run_dir / 'metrics.jsonl'}, {result.run_dir / 'curve.png'}\n"
+        f"model    {result.model_dir}\nmetrics  {result.run_dir / 'metrics.jsonl'}, {result.run_dir / 'loss.svg'}\n"
         f"next     sentemb eval {result.model_dir}"
     )

@@ -80,7 +80,7 @@ def quickstart(
     Raises: SentembError, one of its kinds.
     """
     # what can go wrong early goes wrong before anything is removed or computed
-    for package in ("accelerate", "matplotlib", "pytrec_eval", "faiss"):
+    for package in ("accelerate", "pytrec_eval", "faiss"):
         needs_extra(package, "quickstart")
     from sentemb import Recipe, train
     from sentemb.data import TextPairs

@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from sentemb.encoder.cross_encoder import CrossEncoder
 from sentemb.encoder.digest import fingerprint
 from sentemb.encoder.pretrained import load_cross_encoder
-from sentemb.errors import Interrupted, NumericError, RecipeError, needs_extra
+from sentemb.errors import Interrupted, NumericError, RecipeError
 from sentemb.machine.precision import resolve_precision
 from sentemb.machine.resources import keep_freed_memory
 from sentemb.parts import Count, Fraction, NonNegative, Part, Positive, Whole, to_table
@@ -105,7 +105,6 @@ def train_reranker(
         CheckpointError: the checkpoint is of other lists or settings.
         NumericError: a loss or a weight is not finite.
     """
-    needs_extra("matplotlib", "train")  # it draws the curve
     settings, folder = settings or RerankSettings(), RunFolder(Path(output))
     if not resume and (any(folder.checkpoints.glob("step-*")) or folder.model.exists()):
         raise RecipeError(f"{folder.path} already holds a run; continue it with --resume, or choose another --output")

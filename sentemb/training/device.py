@@ -33,7 +33,6 @@ def resolve_precision(precision: Precision) -> str:
 def check_installed(settings: TrainSettings) -> None:
     """Raise ``MissingExtra`` for a package that training will need, before anything is read or written."""
     needs_extra("accelerate", "train")
-    needs_extra("matplotlib", "train")  # it draws the curve at the end
     for name in settings.trackers:  # accelerate only warns, and trains without
         needs_extra(name, "trackers")
 

@@ -1,4 +1,4 @@
-"""What a run shows and leaves: the progress bar, ``metrics.jsonl``, trackers, the curve as PNG."""
+"""What a run shows and leaves: the progress bar, ``metrics.jsonl``, trackers, the curves."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from sentemb.files import write_text
 from sentemb.progress import Progress
 from sentemb.training.callbacks import Callback, CheckpointEvent, EndEvent, EvaluationEvent, StepEvent
+from sentemb.training.run_pages import RunRecord, curve_chart
 
 
 class Monitor(Callback):
@@ -69,7 +70,10 @@ class Monitor(Callback):
         # accelerate's end_training would also leave the process group, which other devices still need
         for tracker in self.trackers:
             tracker.finish()
-        draw_curve(self.run_dir)
+        run = RunRecord.read(self.run_dir)
+        for curve in ("loss", "dev"):
+            if run.lines(curve):
+                curve_chart(run, curve).save(self.run_dir / f"{curve}.svg")
 
     def flush(self) -> None:
         """Read the waiting losses from the device and write their mean."""
@@ -119,26 +123,3 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     path = run_dir / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def draw_curve(run_dir: Path) -> None:
-    """``curve.png``: loss per step and dev score, from metrics.jsonl."""
-    from matplotlib.figure import Figure
-
-    entries = read_metrics(run_dir)
-    losses = sorted({key for entry in entries for key in entry if key.startswith("loss/")})
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axis = figure.add_subplot()
-    for name in losses:
-        points = [(entry["step"], entry[name]) for entry in entries if name in entry]
-        axis.plot(*zip(*points, strict=True), label=name.removeprefix("loss/").rpartition(":")[2], linewidth=1.2)
-    axis.set_xlabel("step")
-    axis.set_ylabel("loss")
-    axis.set_yscale("log" if all(e[n] > 0 for e in entries for n in losses if n in e) else "linear")
-    dev = [(entry["step"], entry["dev"]) for entry in entries if "dev" in entry]
-    if dev:
-        right = axis.twinx()
-        right.plot(*zip(*dev, strict=True), color="black", marker="o", markersize=3, linewidth=1.2, label="dev")
-        right.set_ylabel("dev score")
-    figure.legend(loc="outside upper right", ncols=4, frameon=False)
-    figure.savefig(run_dir / "curve.png", dpi=130)

@@ -1,7 +1,7 @@
 """A run's folder: what is written there, by the first device alone, and what a resumed run reads again.
 
     RUN/recipe.toml, run.json    what is trained, on what, with which versions
-    RUN/metrics.jsonl, curve.png losses and scores (``Monitor``)
+    RUN/metrics.jsonl            losses and scores (``Monitor``); at the end loss.svg, dev.svg
     RUN/checkpoints/step-…       see ``checkpoint``
     RUN/model                    the exported encoder; best.safetensors has its training heads and terms too
     RUN/result.json              how the run went; the last file, so that a run with it is finished

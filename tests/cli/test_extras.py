@@ -24,7 +24,7 @@ class CoreOnly(PathFinder):
 sys.meta_path[sys.meta_path.index(PathFinder)] = CoreOnly
 """
 EXTRAS = {
-    "accelerate", "matplotlib", "datasets", "pyarrow", "zstandard", "mteb", "scipy", "sklearn", "pytrec_eval", "faiss",
+    "accelerate", "datasets", "pyarrow", "zstandard", "mteb", "scipy", "sklearn", "pytrec_eval", "faiss",
     "sentence_transformers", "peft", "ray", "pandas", "polars", "Stemmer", "tensorboard", "mcp",
 }  # fmt: skip
 

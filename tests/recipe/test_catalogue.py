@@ -38,7 +38,7 @@ def test_recipe_checks_builds_and_trains_two_steps(name, on_tiny_model, tmp_path
     assert len(result.last_losses) == len(recipe.terms)
     loaded = Encoder.load(result.model_dir)
     assert loaded.encode(["a red house", "a dog runs"]).shape == (2, loaded.width)
-    assert (tmp_path / "run" / "curve.png").stat().st_size > 1000
+    assert (tmp_path / "run" / "loss.svg").stat().st_size > 1000
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {"step", "learning_rate"} < set(lines[-1]) or "dev" in lines[-1]
     assert Recipe.load(tmp_path / "run" / "recipe.toml") == recipe  # the parts of the recipe were not used up

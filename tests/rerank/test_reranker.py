@@ -186,7 +186,7 @@ def test_it_learns(use, tiny_bert, tmp_path, trained):
     losses = [json.loads(line)["loss/loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(losses) == result.steps == 40
     assert losses[-1] < 0.92 * losses[0]
-    assert (tmp_path / "curve.png").is_file()
+    assert (tmp_path / "loss.svg").is_file()
     if use == "list":
         model = CrossEncoder.load(tmp_path / "model")
         for one in read_lists(LISTS):

@@ -17,7 +17,7 @@ from typing import Any
 ANSWER_WITHIN_S = 300.0
 PRELOAD = [
     "torch", "torch.nn.parallel.distributed", "transformers", "transformers.models.bert.modeling_bert",
-    "transformers.models.bert.tokenization_bert", "accelerate", "safetensors.torch", "matplotlib.figure",
+    "transformers.models.bert.tokenization_bert", "accelerate", "safetensors.torch",
     "sentemb.recipe.train", "sentemb.training.run", "sentemb.terms", "sentemb.edits", "sentemb.companions",
     "sentemb.data.sources",
 ]
