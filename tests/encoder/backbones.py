@@ -23,12 +23,20 @@ ARCHITECTURES = {
     "mpnet": SIZES,
     "modernbert": SIZES | SPECIAL | {"local_attention": 12},
 }
+_SHARED = {"num_key_value_heads": 2, "head_dim": 12}
+DECODERS = {
+    "qwen3": SIZES | SPECIAL | _SHARED,
+    "qwen2": SIZES | SPECIAL | {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 11,
+                                "max_window_layers": 1},
+    "llama": SIZES | SPECIAL | _SHARED | {"attention_bias": True},
+    "mistral": SIZES | SPECIAL | _SHARED | {"sliding_window": 7},
+}  # fmt: skip
 
 
 def backbone(kind: str, **changes: object) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.for_model(kind, **({"vocab_size": 99} | ARCHITECTURES[kind] | changes))
+    config = AutoConfig.for_model(kind, **({"vocab_size": 99} | (ARCHITECTURES | DECODERS)[kind] | changes))
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model = AutoModel.from_config(config).eval()

@@ -13,7 +13,7 @@ from decoders import save_decoder
 from safetensors.torch import load_file
 
 from sentemb import Encoder
-from sentemb.encoder.runners.choose import PlainRunner
+from sentemb.encoder.runners.choose import LeanRunner
 from sentemb.errors import ModelError
 
 TEXTS = ["the dog runs", "a cat plays music in the city", "two men made a river song", "x"]
@@ -38,8 +38,8 @@ def test_weights_stay_in_bf16_and_the_runner_uses_them(decoders: dict[str, Path]
     assert formats(encoder) == {torch.bfloat16}
     assert (encoder.weights, encoder.format) == ("bf16", "bfloat16")
     run = encoder._runner("bf16")
-    assert isinstance(run, PlainRunner)
-    assert run._backbone is encoder._loaded.module.backbone
+    assert isinstance(run, LeanRunner)
+    assert run.form.words.data_ptr() == encoder._loaded.module.backbone.embed_tokens.weight.data_ptr()
     exact = Encoder.load(decoders[stored], precision="fp32")
     assert exact.weights == "fp32"
     assert ((vectors * exact.encode(TEXTS)).sum(1) / np.linalg.norm(vectors, axis=1) > 0.999).all()

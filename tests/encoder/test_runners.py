@@ -6,11 +6,11 @@ from functools import partial
 
 import pytest
 import torch
-from backbones import ARCHITECTURES, LENGTHS, VOCABULARY, backbone, column, module_of
+from backbones import ARCHITECTURES, DECODERS, LENGTHS, VOCABULARY, backbone, column, module_of
 from torch import nn
 
 from sentemb.encoder.poolings import TOKEN_POOLINGS
-from sentemb.encoder.runners import choose
+from sentemb.encoder.runners import choose, decoders
 from sentemb.encoder.runners.attention import attend, pack, softmax_parts
 from sentemb.encoder.runners.choose import LeanRunner, PlainRunner, Runners
 from sentemb.encoder.runners.families import Unsupported, plain_weights
@@ -28,6 +28,48 @@ def test_packed_equals_padded(kind: str, pooling: str) -> None:
         plain = PlainRunner(module, torch.float32, 1)(rows)
     assert plain.std() > 0.1
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("pooling", ["last", "mean", "first_last_mean"])
+@pytest.mark.parametrize("longest", [0, 512])  # of the rows whose attention is two products
+def test_packed_decoders_equal_padded_ones(
+    kind: str, pooling: str, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(decoders._PRODUCTS, torch.float64, longest)
+    model = backbone(kind).double()
+    module = module_of(model, pooling)
+    rows = column([70, 66, *LENGTHS])
+    with torch.inference_mode():
+        fast = LeanRunner(lean_form(model, torch.float64), module)(rows)
+        plain = PlainRunner(module, torch.float64, 0)(rows)
+    assert plain.std() > 0.05
+    torch.testing.assert_close(fast, plain, rtol=1e-6, atol=1e-6)  # angles are made in float32
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_decoders_compute_on_the_weights_where_they_are(kind: str) -> None:
+    model = backbone(kind).bfloat16()
+    module = module_of(model, "last")
+    rows = column(LENGTHS)
+    with torch.inference_mode():
+        runner = Runners().ready(module, torch.bfloat16, VOCABULARY)
+        assert isinstance(runner, LeanRunner)
+        weight = runner.form.layers[0].down.keywords["weight"]
+        assert weight.data_ptr() == model.layers[0].mlp.down_proj.weight.data_ptr()
+        half, full = runner(rows).float(), PlainRunner(module_of(backbone(kind), "last"), torch.float32, 0)(rows)
+    assert torch.cosine_similarity(half, full, dim=-1).min() > 0.99
+
+
+def test_decoders_of_another_kind_go_the_plain_way() -> None:
+    stretched = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+    for changes in ({"hidden_act": "gelu"}, {"rope_parameters": stretched}):
+        with pytest.raises(Unsupported):
+            lean_form(backbone("llama", **changes), torch.float32)
+    seeing = backbone("qwen3")
+    seeing.config.is_causal = False
+    with pytest.raises(Unsupported, match="follows"):
+        lean_form(seeing, torch.float32)
 
 
 @pytest.mark.parametrize("pooling", [*TOKEN_POOLINGS, "cls+mean"])

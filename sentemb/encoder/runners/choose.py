@@ -20,6 +20,7 @@ from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import Cls
 from sentemb.encoder.runners import int8
 from sentemb.encoder.runners.attention import pack
+from sentemb.encoder.runners.decoders import DecoderEncoder
 from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.runners.forms import ModernBertEncoder, PostNormEncoder, lean_form
 from sentemb.encoder.static import StaticTable
@@ -54,7 +55,7 @@ class PlainRunner:
 class LeanRunner:
     """Rows through a lean form; neighbouring rows of equal length are pooled as a rectangle without padding."""
 
-    def __init__(self, form: PostNormEncoder | ModernBertEncoder, module: EncoderModule) -> None:
+    def __init__(self, form: PostNormEncoder | ModernBertEncoder | DecoderEncoder, module: EncoderModule) -> None:
         self.form, self._module = form, module
 
     def __call__(self, column: TokenColumn, prompt_tokens: int = 0) -> Float[Tensor, "b d"]:
@@ -148,7 +149,8 @@ def post_norm_form(runner: Runner | None, module: EncoderModule) -> PostNormEnco
 @torch.inference_mode()
 def _agree(runner: Runner, module: EncoderModule, dtype: torch.dtype, vocabulary: Vocabulary) -> bool:
     rows = _made_up_rows(module.backbone, vocabulary)
-    plain = PlainRunner(module, torch.float32, vocabulary.pad)
+    is_kept = next(module.backbone.parameters()).dtype == torch.bfloat16  # then a copy in float32 may not fit
+    plain = PlainRunner(module, dtype if is_kept else torch.float32, vocabulary.pad)
     ours, theirs = (F.normalize(path(rows).float(), dim=-1) for path in (runner, plain))
     if dtype == torch.float32:
         gap, allowed = (ours - theirs).abs().max().item(), _FLOAT32_TOLERANCE

@@ -45,14 +45,21 @@ def plain_weights(backbone: nn.Module) -> Weights:
     for module in backbone.modules():
         if module._forward_hooks or module._forward_pre_hooks:
             raise Unsupported(f"{type(module).__name__} has a hook")
-        if module._parameters and type(module) not in _PLAIN and module is not backbone:
+        if module._parameters and not _is_plain(module) and module is not backbone:
             raise Unsupported(f"a layer is {type(module).__name__}")
     weights = Weights(backbone.named_parameters())
     if any(type(weight) is not nn.Parameter or weight.device.type != "cpu" for weight in weights.values()):
         raise Unsupported("a backbone that is not on a CPU")
-    if any(weight.dtype == torch.bfloat16 for weight in weights.values()):  # a comparison would need them in float32
+    is_kept = any(weight.dtype == torch.bfloat16 for weight in weights.values())
+    if is_kept and kind_of(backbone) not in DECODERS:  # the other forms make a copy of the weights
         raise Unsupported("weights that are kept in bfloat16")
     return weights
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module does what its name says: PyTorch's own, or the norm of one of the decoders."""
+    kind = type(module)
+    return kind in _PLAIN or (kind.__name__.endswith("RMSNorm") and kind.__module__.startswith("transformers.models."))
 
 
 # what a module of a layer is for -> its name
@@ -73,11 +80,12 @@ _DISTILBERT = {
     "attention_dropout": "attention.dropout", "down_dropout": "ffn.dropout",
 }
 _ROBERTA = ("roberta", "xlm-roberta", "camembert")
+DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 FAMILIES = dict.fromkeys(("bert", "electra", *_ROBERTA), _BERT) | {"distilbert": _DISTILBERT, "mpnet": _MPNET}
 
 
 def has_lean_form(kind: str) -> bool:
-    """Whether there is a lean forward pass for this ``model_type``."""
+    """Whether there is a lean forward pass for this ``model_type`` with its own copy of the weights."""
     return kind in FAMILIES or kind == "modernbert"
 
 

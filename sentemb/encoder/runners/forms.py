@@ -1,4 +1,4 @@
-"""The lean forms: packed rows through BERT's family or ModernBERT with weights prepared for a CPU."""
+"""The lean forms: packed rows through BERT's family or ModernBERT, with weights prepared for a CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sentemb.encoder.runners.attention import Bias, Packed, attend
-from sentemb.encoder.runners.families import Weights, kind_of, known, plain_weights, position_table, stack_of
+from sentemb.encoder.runners.decoders import DecoderEncoder
+from sentemb.encoder.runners.families import (
+    DECODERS,
+    Weights,
+    kind_of,
+    known,
+    plain_weights,
+    position_table,
+    stack_of,
+)
 
 Map = Callable[[Tensor], Tensor]
 USUAL_ROWS = 2048  # oneDNN is told a usual number of rows when it lays out weights; any number works afterwards
@@ -23,10 +32,12 @@ ONEDNN_ACTIVATIONS: dict[str | None, tuple[str, str]] = {
 }
 
 
-def lean_form(backbone: nn.Module, dtype: torch.dtype) -> PostNormEncoder | ModernBertEncoder:
-    """The lean form of a backbone, with its own copy of the weights; raises ``Unsupported`` where there is none."""
-    weights = plain_weights(backbone)
-    return (ModernBertEncoder if kind_of(backbone) == "modernbert" else PostNormEncoder)(backbone, weights, dtype)
+def lean_form(backbone: nn.Module, dtype: torch.dtype) -> PostNormEncoder | ModernBertEncoder | DecoderEncoder:
+    """The lean form of a backbone; raises ``Unsupported`` where there is none."""
+    weights, kind = plain_weights(backbone), kind_of(backbone)
+    if kind in DECODERS:
+        return DecoderEncoder(backbone, weights, dtype)
+    return (ModernBertEncoder if kind == "modernbert" else PostNormEncoder)(backbone, weights, dtype)
 
 
 # ------------------------------------------------------------------------------------------------- pieces
