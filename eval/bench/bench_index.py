@@ -1,11 +1,12 @@
-"""The index against bare FAISS and hnswlib, in one run: build, batches, single queries, memory, recall.
+"""The index against bare FAISS, hnswlib and USearch, in one run: build, batches, single queries, memory, recall.
 
     SENTEMB_DATA=… python eval/bench/run.py index [--rows 100000 1000000] [--kinds flat sq8 …] [--rounds 3]
         [--base-texts 20000] [--queries 200] [--parts build search] [--cache FOLDER] [--name index]
 
 Vectors are real embeddings (all-MiniLM-L6-v2 of Wikipedia sentences), tiled with noise where they run out. Both sides
 use the same training sample, block size and search effort, which is tuned to recall@10 of 0.95 on real queries that are
-neither indexed nor measured (hnswlib's too); FAISS's file is flushed to the disk like ours.
+neither indexed nor measured (hnswlib's too); FAISS's file is flushed to the disk like ours. USearch runs as the kind of
+examples/own_parts, where that is installed.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ SEARCH = """
 Search, top 10 of real queries that are not indexed; approximate kinds are not re-scored.
 
 """
-SEARCH_HEADER = ["kind", "batch q/s", "FAISS q/s", "sentemb / FAISS", "hnswlib q/s", "filtered q/s (30 %)", "single ms",
-                 "over FAISS ms", "recall@10", "FAISS recall@10", "filtered recall@10"]
+SEARCH_HEADER = ["kind", "batch q/s", "FAISS q/s", "sentemb / FAISS", "hnswlib q/s", "USearch q/s",
+                 "filtered q/s (30 %)", "single ms", "over FAISS ms", "recall@10", "FAISS recall@10",
+                 "filtered recall@10"]
 
 
 def base_vectors(texts: int, cache: Path) -> str:
@@ -306,6 +308,7 @@ def search_rows(base: str, rows: int, kinds: list[str], queries: int, rounds: in
             ]
             if kind == "hnsw":
                 contenders.append(Contender("hnswlib", __file__, "search_hnswlib", common))
+                contenders.append(Contender("usearch", __file__, "search_ours", {**common, "kind": "usearch"}))
             found = race(contenders, rounds=rounds)
             lanes[f"search {kind} {rows} {'single' if single else 'batch'}"] = found
             line += _figures(found, queries, single)
@@ -316,13 +319,15 @@ def search_rows(base: str, rows: int, kinds: list[str], queries: int, rounds: in
 
 def _figures(found: dict[str, Lane], queries: int, single: bool) -> list[object]:
     ours, bare = found["sentemb"], found["faiss"]
-    peer = found.get("hnswlib")
     if single:
         extra = 1000 * (ours.median_s - bare.median_s) / queries
         return [f"{1000 * ours.median_s / queries:.3f}", f"{extra:+.3f}"]
-    shown = "–" if peer is None or peer.fault else f"{queries / peer.median_s:,.0f} (recall {peer.facts['recall']:.3f})"
+    graphs = [
+        f"{queries / peer.median_s:,.0f} (recall {peer.facts['recall']:.3f})" if peer and not peer.fault else "–"
+        for peer in map(found.get, ("hnswlib", "usearch"))
+    ]
     return [f"{queries / ours.median_s:,.0f}", f"{queries / bare.median_s:,.0f}", f"{ratio(bare, ours).median:.2f}",
-            shown, f"{queries / found['filtered'].median_s:,.0f}"]
+            *graphs, f"{queries / found['filtered'].median_s:,.0f}"]
 
 
 def main(arguments: list[str]) -> None:
