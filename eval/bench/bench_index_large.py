@@ -73,20 +73,28 @@ def real_and_queries(base: str) -> tuple[Any, Any, Any]:
 
 
 def build(base: str, file: str, rows: int, folder: str) -> dict[str, Any]:
-    """A durable index of codes, half-precision vectors and documents; its effort tuned on real queries."""
+    """A durable index of codes, half-precision vectors and documents; its effort is tuned on its documents."""
     from sentemb import SearchIndex
 
-    vectors, (_, _, tuned_on) = np.load(file, mmap_mode="r")[:rows], real_and_queries(base)
+    vectors = np.load(file, mmap_mode="r")[:rows]
     records = ({"id": i, "text": f"document number {i}"} for i in range(rows))
     meter = Meter()
     index = SearchIndex.build(folder, records, vectors=vectors, kind="ivf-pq", seed=SEED, words="none")
     meter.done("build")
     index.close()
+    return {"stages": meter.stages, "description": index.manifest.description}
+
+
+def tune(base: str, file: str, rows: int, folder: str) -> dict[str, Any]:
+    """The search effort, on real queries."""
+    from sentemb import SearchIndex
+
+    _, _, tuned_on = real_and_queries(base)
+    meter = Meter()
     with SearchIndex.open(folder, mapped=True, verify=False) as index:
         tuned = index.tune(tuned_on, target_recall=TARGET)
     meter.done("tune")
-    return {"stages": meter.stages, "description": index.manifest.description, "effort": tuned.effort,
-            "oversample": tuned.oversample}
+    return {"stages": meter.stages, "effort": tuned.effort, "oversample": tuned.oversample}
 
 
 def search(base: str, file: str, rows: int, folder: str) -> dict[str, Any]:
@@ -160,28 +168,31 @@ def measured(function: str, limit_gib: float, **arguments: Any) -> dict[str, Any
 
 
 def built_and_searched(base: str, file: Path, rows: int, limit_gib: float) -> dict[str, Any]:
-    """Both for one number of rows; the build's figures are kept beside the index."""
-    folder = file.with_name(f"index-{rows}")
-    facts = folder.with_suffix(".json")
-    arguments = {"base": base, "file": str(file), "rows": rows, "folder": str(folder)}
-    if not facts.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        facts.write_text(json.dumps(measured("build", limit_gib, **arguments)))
-    return {"build": json.loads(facts.read_text()), "search": measured("search", limit_gib, **arguments)}
+    """Everything for one number of rows; what was measured is kept beside the index."""
+    folder, found = file.with_name(f"index-{rows}"), {}
+    for work in ("build", "tune", "search"):
+        facts = folder.with_suffix(f".{work}.json")
+        if not facts.exists():
+            if work == "build":
+                shutil.rmtree(folder, ignore_errors=True)
+            arguments = {"base": base, "file": str(file), "rows": rows, "folder": str(folder)}
+            facts.write_text(json.dumps(measured(work, limit_gib, **arguments)))
+        found[work] = json.loads(facts.read_text())
+    return found
 
 
 def lines(rows: int, found: dict[str, Any]) -> tuple[list[object], list[object]]:
     """A row of the builds' table, and one of the searches'."""
-    built, searched = found["build"], found["search"]
+    built, tuned, searched = found["build"], found["tune"], found["search"]
     stage, stages = built["stages"]["build"], searched["stages"]
     sizes = searched["sizes"]
     single = np.percentile(searched["single_ms"], [50, 99])
     return [
         f"{rows:,}", built["description"], f"{stage['seconds']:.0f}", f"{stage['cpu_s']:.0f}",
-        f"{stage['cpu_s'] / rows * 1e6:.0f}", f"{built['stages']['tune']['seconds']:.0f}", f"{stage['own_mib']:,.0f}",
+        f"{stage['cpu_s'] / rows * 1e6:.0f}", f"{tuned['stages']['tune']['seconds']:.0f}", f"{stage['own_mib']:,.0f}",
         f"{sum(sizes.values()) / GIB:.2f}", f"{sum(sizes.values()) / rows:.0f}",
     ], [
-        f"{rows:,}", f"{built['effort']}, {built['oversample']}", f"{searched['recall']:.3f}",
+        f"{rows:,}", f"{tuned['effort']}, {tuned['oversample']}", f"{searched['recall']:.3f}",
         f"{single[0]:.1f}", f"{single[1]:.1f}", f"{QUERIES / stages['batch']['seconds']:,.0f}",
         f"{searched['recall of FAISS']:.3f}", f"{1000 * stages['FAISS one by one']['seconds'] / QUERIES:.1f}",
         f"{QUERIES / stages['FAISS batch']['seconds']:,.0f}", f"{stages['open and verify']['seconds']:.1f}",
