@@ -244,7 +244,7 @@ def many_texts(folder: Path, count: int, facts: dict[str, Any]) -> None:
     write_texts(few, 100)
     runs = {
         "100 texts": watched([*sentemb, "encode", str(few), "-o", str(folder / "few.npy"), "-m", str(model)]),
-        "killed halfway": watched(command, folder / ".vectors.npy.partial" / "content", count * encoder.dimension),
+        "killed halfway": watched(command, folder / ".vectors.npy.partial" / "content", count * encoder.width),
         "started again": watched(command),
     }
     done = np.load(vectors, mmap_mode="r")
@@ -256,7 +256,7 @@ def many_texts(folder: Path, count: int, facts: dict[str, Any]) -> None:
     facts.update(runs=runs, rows=len(done), difference=difference)
     text = (
         f"`sentemb encode` of {count:,} texts of about nine words, by a static model (`sentemb distill` of "
-        f"all-MiniLM-L6-v2), to {encoder.dimension} half-precision numbers a text; killed (SIGKILL) when half of them "
+        f"all-MiniLM-L6-v2), to {encoder.width} half-precision numbers a text; killed (SIGKILL) when half of them "
         f"were written, and started again. {len(done):,} vectors came out; a thousand of them, drawn, differ by "
         f"{difference:.0e} from those that the model gives alone, half precision's rounding. Own memory leaves out "
         "mapped pages of files. Target: 2 GiB beside the model.\n\n"
