@@ -130,8 +130,8 @@ def load(folder: Path, options: LoadOptions, *, dtype: torch.dtype, device: torc
 
 
 def kept_format(layout: Layout, dtype: torch.dtype, weights: WeightFormat | None) -> torch.dtype:
-    """The format in which a backbone's weights stay in memory: bfloat16 where that was asked for, or where the plain
-    forward pass encodes in it, which can use them as they are; lean forms make their own copy of float32 weights."""
+    """The format in which a backbone's weights stay in memory: bfloat16 where that was asked for, or where it is
+    encoded in it by what uses the weights as they are; the other lean forms make their own copy of float32 weights."""
     if weights is not None or layout.is_static:
         return torch.bfloat16 if weights == "bf16" and not layout.is_static else torch.float32
     kind = backbones.read_config(layout.backbone).get("model_type")

@@ -55,7 +55,7 @@ def test_decoders_compute_on_the_weights_where_they_are(kind: str) -> None:
     with torch.inference_mode():
         runner = Runners().ready(module, torch.bfloat16, VOCABULARY)
         assert isinstance(runner, LeanRunner)
-        weight = runner.form.layers[0].down.keywords["weight"]
+        weight = runner.form.layers[0].down.keywords["weight"]  # type: ignore[attr-defined]
         assert weight.data_ptr() == model.layers[0].mlp.down_proj.weight.data_ptr()
         half, full = runner(rows).float(), PlainRunner(module_of(backbone(kind), "last"), torch.float32, 0)(rows)
     assert torch.cosine_similarity(half, full, dim=-1).min() > 0.99

@@ -35,9 +35,7 @@ def _truth(queries: Any, rows: Any, metric: str, k: int = 10) -> Any:
     return np.argsort(-queries @ rows.T, axis=1, kind="stable")[:, :k]
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow) if "PQ8" in kind else kind for kind in KIND_NAMES]
-)
+@pytest.mark.parametrize("kind", KIND_NAMES)
 def test_every_kind_lives_a_whole_life(kind: str, tmp_path: Path) -> None:
     rows, queries = np.split(vectors(ROWS + 20), [ROWS])
     index = SearchIndex.build(tmp_path / "ix", DOCUMENTS, vectors=rows, kind=kind, target_recall=0.9)

@@ -11,7 +11,9 @@ from toy import DIMENSION, ToyEncoder, vectors
 
 from sentemb.errors import SearchError
 from sentemb.search import SearchIndex
-from sentemb.search.vectors.faiss_objects import create_raw, reason
+from sentemb.search.store.segment import HalfVectors
+from sentemb.search.vectors.choice import kind_of
+from sentemb.search.vectors.faiss_objects import create_raw, faiss, reason
 
 
 @pytest.mark.parametrize("kind", ["ivf-flat", "ivf-sq8", "rabitq", "hnsw"])
@@ -59,6 +61,29 @@ def test_binary_range_by_squared_distance_of_the_signs(tmp_path: Path) -> None:
     (hits,) = index.within(rows[:1], 40.0)
     assert {hit.id for hit in hits} == set(np.flatnonzero(differing <= 10).tolist())
     np.testing.assert_allclose([hit.score for hit in hits], np.sort(4 * differing[differing <= 10]))
+
+
+def test_product_codes_are_those_of_faiss_in_another_order() -> None:
+    """The order is for polysemous search, which nothing here does; making it takes most of FAISS's training."""
+    rows = vectors(3000, 8)
+    ours = kind_of("PQ1")
+    ours.create(dimension=8, metric="dot", rows=len(rows))
+    ours.train(rows, seed=7)
+    theirs = create_raw("PQ1", 8, "dot")
+    theirs.pq.cp.seed, theirs.pq.cp.min_points_per_centroid = 7, 1
+    theirs.train(rows)
+    centroids = [faiss.vector_to_array(raw.pq.centroids).reshape(256, 8) for raw in (ours.raw, theirs)]
+    assert not np.array_equal(*centroids)
+    np.testing.assert_array_equal(*(np.sort(found.view("f4,f4,f4,f4,f4,f4,f4,f4").ravel()) for found in centroids))
+
+
+@pytest.mark.parametrize("rows", [[], [0], [299], [5, 3, 280, 3], [*range(100, 300)], [*range(300)], [7, 6, 5]])
+def test_half_precision_vectors_are_read_from_anywhere(rows: list[int], tmp_path: Path) -> None:
+    kept = vectors(300, 24).astype(np.float16)  # several pages, and the last one not full
+    (tmp_path / "half").write_bytes(kept.tobytes())
+    found = HalfVectors(tmp_path / "half", 300, 24).at(np.array(rows, dtype=np.int64))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, kept[rows].astype(np.float32))
 
 
 @pytest.mark.parametrize("kind", ["LSH", "RaBitQ", "ITQ8,LSH", "OPQ4,IVF4,PQ4"])

@@ -18,8 +18,7 @@ from sentemb.search.vectors import PARTS, VectorIndex
 from sentemb.search.vectors.choice import kind_of
 from sentemb.search.vectors.contract import CHECKS
 
-# FAISS trains product codes for ten seconds on a busy machine, however few vectors there are
-NAMED = [name if name != "ivf-pq" else pytest.param(name, marks=pytest.mark.slow) for name in PARTS if name != "faiss"]
+NAMED = [name for name in PARTS if name != "faiss"]
 FACTORIES = ["HNSW16,SQ8", "IVF8,Flat"]
 
 

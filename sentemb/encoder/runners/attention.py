@@ -21,6 +21,7 @@ _LOG2_E = math.log2(math.e)
 _ALIKE = 0.75  # of the longest: how short a row may be that is filled up to it
 _FEW_TOKENS = 1024  # of a rectangle whose rows are filled up
 
+Map = Callable[[Tensor], Tensor]
 # (longest row) -> additive bias (heads or 1, longest, longest), or None
 Bias = Callable[[int], Tensor | None]
 

@@ -5,6 +5,7 @@ A weight is copied only where the format of computing is another one: models of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sentemb.encoder.runners.attention import Packed, Rectangle, softmax_parts
+from sentemb.encoder.runners.attention import Map, Packed, Rectangle, softmax_parts
 from sentemb.encoder.runners.families import Unsupported, Weights
 
 # The longest rows whose attention is two products; others go to PyTorch's tiled attention. Timed on one Zen 4 core (16
@@ -66,7 +67,8 @@ class DecoderLayer:
     """Attention of a few key heads, each shared by several query heads, and the gated feed-forward pair."""
 
     def __init__(
-        self, weights: Weights, home: str, norm: Any, dtype: torch.dtype, width: int, window: int | None
+        self, weights: Weights, home: str, norm: Callable[[str], Map], dtype: torch.dtype, width: int,
+        window: int | None,
     ) -> None:
         self.query, self.key, self.value, self.out, self.gate, self.up, self.down = (
             _linear(weights, home + name, dtype) for name in (
@@ -87,8 +89,7 @@ class DecoderLayer:
         parts = [self._attend(rows, query, key, value) for rows in packed.rectangles]
         x = self.out(parts[0] if len(parts) == 1 else torch.cat(parts)).add_(x)
         before = self.second_norm(x)
-        out: Tensor = self.down(F.silu(self.gate(before)).mul_(self.up(before))).add_(x)
-        return out
+        return self.down(F.silu(self.gate(before)).mul_(self.up(before))).add_(x)
 
     def _attend(
         self, rows: Rectangle, query: Float[Tensor, "tokens heads w"], key: Float[Tensor, "tokens keys w"],
@@ -113,13 +114,13 @@ class DecoderLayer:
         return rows.tokens_of(out.transpose(1, 2).flatten(2))
 
 
-def _linear(weights: Weights, name: str, dtype: torch.dtype) -> Any:
+def _linear(weights: Weights, name: str, dtype: torch.dtype) -> Map:
     bias = weights.get(f"{name}.bias")
     return partial(F.linear, weight=weights[f"{name}.weight"].detach().to(dtype),
                    bias=None if bias is None else bias.detach().to(dtype))
 
 
-def _rms_norm(weights: Weights, name: str, *, eps: float, dtype: torch.dtype) -> Any:
+def _rms_norm(weights: Weights, name: str, *, eps: float, dtype: torch.dtype) -> Map:
     weight = weights[f"{name}.weight"].detach().to(dtype)
     return partial(F.rms_norm, normalized_shape=weight.shape, weight=weight, eps=eps)
 

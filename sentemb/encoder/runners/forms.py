@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sentemb.encoder.runners.attention import Bias, Packed, attend
+from sentemb.encoder.runners.attention import Bias, Map, Packed, attend
 from sentemb.encoder.runners.decoders import DecoderEncoder
 from sentemb.encoder.runners.families import (
     DECODERS,
@@ -24,7 +24,6 @@ from sentemb.encoder.runners.families import (
     stack_of,
 )
 
-Map = Callable[[Tensor], Tensor]
 USUAL_ROWS = 2048  # oneDNN is told a usual number of rows when it lays out weights; any number works afterwards
 # activation -> oneDNN's name and algorithm
 ONEDNN_ACTIVATIONS: dict[str | None, tuple[str, str]] = {

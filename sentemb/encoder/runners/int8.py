@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Float, Int8, UInt8
 from torch import Tensor
 
-from sentemb.encoder.runners.attention import Packed
-from sentemb.encoder.runners.forms import ONEDNN_ACTIVATIONS, USUAL_ROWS, FastLinear, FeedForward, Map, PostNormEncoder
+from sentemb.encoder.runners.attention import Map, Packed
+from sentemb.encoder.runners.forms import ONEDNN_ACTIVATIONS, USUAL_ROWS, FastLinear, FeedForward, PostNormEncoder
 
 _EVENED = 0.75  # the exponent of the range
 _FAR = 4  # one in so many inner neurons is not rounded

@@ -180,8 +180,8 @@ class Segment:
 class HalfVectors:
     """Half-precision vectors that stay in their file, which is mapped.
 
-    The best candidates of a query lie anywhere in it. The system reads ahead for whom reads in order, which here is a
-    hundred times what is wanted, so it is told not to, and told beforehand where rows do stand together.
+    The best candidates of a query lie anywhere in it. The system reads ahead, as for a file that is read in order: here
+    a hundred times what is wanted. So it is told not to, and told beforehand where rows do stand together.
     """
 
     def __init__(self, path: Path, rows: int, dimension: int) -> None:

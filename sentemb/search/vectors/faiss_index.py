@@ -90,7 +90,7 @@ class FaissIndex(VectorIndex):
     def train(self, sample: Vectors, *, seed: int) -> None:
         """Fit quantisers.
 
-        Product codes are not ordered for polysemous search (nine tenths of their training), which nothing here does.
+        Product codes are not ordered for polysemous search (seven eighths of their training), which nothing here does.
         K-means takes as few vectors as there are without FAISS's own warnings. Scalar quantisers clip at the range of
         their training sample, so a small sample's range is widened: by a tenth each way at 10,000 rows, more below.
 
