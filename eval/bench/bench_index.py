@@ -181,7 +181,8 @@ def _truth(base: str, rows: int, queries: int, parts: int = 10) -> Any:
     return np.load(kept)
 
 
-def _recall(found: Any, truth: Any) -> float:
+def recall_of(found: Any, truth: Any) -> float:
+    """The share of the true neighbours that were found."""
     return float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean())
 
 
@@ -197,7 +198,7 @@ def search_ours(base: str, rows: int, kind: str, queries: int, single: bool, par
             found = np.concatenate(each)
         else:
             found = index.search_positions(asked, 10, where=where).ids
-        return {"recall": _recall(found, truth)}
+        return {"recall": recall_of(found, truth)}
 
     return work
 
@@ -228,7 +229,7 @@ def search_faiss(base: str, rows: int, kind: str, queries: int, single: bool) ->
             found = np.concatenate(each)
         else:
             found = raw.search(coded(asked), 10, params=parameters)[1]
-        return {"recall": _recall(found, truth)}
+        return {"recall": recall_of(found, truth)}
 
     return work
 
@@ -252,7 +253,7 @@ def search_hnswlib(base: str, rows: int, queries: int, single: bool) -> Work:
 
     def reached(ef: int) -> float:
         index.set_ef(ef)
-        return _recall(index.knn_query(tuning, k=10)[0].astype(np.int64), wanted)
+        return recall_of(index.knn_query(tuning, k=10)[0].astype(np.int64), wanted)
 
     low, ef = 9, 16
     while reached(ef) < TARGET and ef < 4096:
@@ -267,7 +268,7 @@ def search_hnswlib(base: str, rows: int, queries: int, single: bool) -> Work:
             found = np.concatenate([index.knn_query(asked[i : i + 1], k=10)[0] for i in range(len(asked))])
         else:
             found = index.knn_query(asked, k=10)[0]
-        return {"recall": _recall(found.astype(np.int64), truth), "ef": ef, "build_s": built}
+        return {"recall": recall_of(found.astype(np.int64), truth), "ef": ef, "build_s": built}
 
     return work
 

@@ -1,4 +1,4 @@
-"""An index larger than memory: built under a limit, searched where it lies, with a model of what a billion takes.
+"""An index larger than memory: built under a limit, and searched where it lies.
 
     SENTEMB_DATA=… python eval/bench/run.py index_large [--rows 100000 1000000 10000000] [--limit-gib 6]
         [--base-texts 100000] [--cache FOLDER]
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_index import SEED, TARGET, base_vectors
+from bench_index import SEED, TARGET, base_vectors, recall_of
 from bench_large import Meter
 from harness import machine, markdown_table, write_report
 
@@ -105,18 +105,18 @@ def search(base: str, file: str, rows: int, folder: str) -> dict[str, Any]:
     from sentemb.maths.neighbours import top_of_blocks
 
     vectors, (_, queries, _) = np.load(file, mmap_mode="r")[:rows], real_and_queries(base)
-    kept = Path(folder).with_suffix(".truth.npy")
-    if not kept.exists():
+    exact = Path(folder).with_suffix(".truth.npy")
+    if not exact.exists():
         blocks = (np.asarray(vectors[start : start + BLOCK], dtype=np.float32) for start in range(0, rows, BLOCK))
-        np.save(kept, top_of_blocks(queries, blocks, 10, metric="dot", device="cpu").ids)
-    truth, meter = np.load(kept), Meter()
+        np.save(exact, top_of_blocks(queries, blocks, 10, metric="dot", device="cpu").ids)
+    truth, meter = np.load(exact), Meter()
     index = SearchIndex.open(folder, mapped=True)
     meter.done("open and verify")
     index.search_positions(queries[:20], 10)
-    single, found = [], []
+    single, neighbour_ids = [], []
     for number in range(len(queries)):
         start = time.perf_counter()
-        found.append(index.search_positions(queries[number : number + 1], 10).ids)
+        neighbour_ids.append(index.search_positions(queries[number : number + 1], 10).ids)
         single.append(1000 * (time.perf_counter() - start))
     meter.done("one by one")
     index.search_positions(queries, 10)
@@ -131,14 +131,10 @@ def search(base: str, file: str, rows: int, folder: str) -> dict[str, Any]:
     meter.done("FAISS batch")
     sizes = {file.name.partition(".")[2] or file.name: file.stat().st_size for file in index.folder.rglob("*")}
     return {
-        "stages": meter.stages, "single_ms": single, "recall": recall(np.concatenate(found), truth), "sizes": sizes,
-        "recall of FAISS": recall(np.concatenate(coarse), truth),
+        "stages": meter.stages, "single_ms": single, "sizes": sizes,
+        "recall": recall_of(np.concatenate(neighbour_ids), truth),
+        "recall of FAISS": recall_of(np.concatenate(coarse), truth),
     }
-
-
-def recall(found: Any, truth: Any) -> float:
-    """The share of the true neighbours that were found."""
-    return float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean())
 
 
 @contextmanager
@@ -169,7 +165,7 @@ def measured(function: str, limit_gib: float, **arguments: Any) -> dict[str, Any
 
 def built_and_searched(base: str, file: Path, rows: int, limit_gib: float) -> dict[str, Any]:
     """Everything for one number of rows; what was measured is kept beside the index."""
-    folder, found = file.with_name(f"index-{rows}"), {}
+    folder, measurements = file.with_name(f"index-{rows}"), {}
     for work in ("build", "tune", "search"):
         facts = folder.with_suffix(f".{work}.json")
         if not facts.exists():
@@ -177,13 +173,13 @@ def built_and_searched(base: str, file: Path, rows: int, limit_gib: float) -> di
                 shutil.rmtree(folder, ignore_errors=True)
             arguments = {"base": base, "file": str(file), "rows": rows, "folder": str(folder)}
             facts.write_text(json.dumps(measured(work, limit_gib, **arguments)))
-        found[work] = json.loads(facts.read_text())
-    return found
+        measurements[work] = json.loads(facts.read_text())
+    return measurements
 
 
-def lines(rows: int, found: dict[str, Any]) -> tuple[list[object], list[object]]:
+def lines(rows: int, measurements: dict[str, Any]) -> tuple[list[object], list[object]]:
     """A row of the builds' table, and one of the searches'."""
-    built, tuned, searched = found["build"], found["tune"], found["search"]
+    built, tuned, searched = (measurements[work] for work in ("build", "tune", "search"))
     stage, stages = built["stages"]["build"], searched["stages"]
     sizes = searched["sizes"]
     single = np.percentile(searched["single_ms"], [50, 99])
@@ -207,19 +203,19 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--limit-gib", type=float, default=6.0)
     parser.add_argument("--base-texts", type=int, default=100_000)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "sentemb-bench-index-large")
-    asked, facts = parser.parse_args(arguments), machine()
-    base = base_vectors(asked.base_texts, asked.cache)
+    options, facts = parser.parse_args(arguments), machine()
+    base = base_vectors(options.base_texts, options.cache)
     real, *_ = real_and_queries(base)
-    file = asked.cache / f"neighbours-{max(asked.rows)}.npy"
+    file = options.cache / f"neighbours-{max(options.rows)}.npy"
     if not file.exists():
-        write_vectors(file, real, max(asked.rows))
-    results = {rows: built_and_searched(base, file, rows, asked.limit_gib) for rows in asked.rows}
-    facts["results"] = {str(rows): found for rows, found in results.items()}
-    tables = [lines(rows, found) for rows, found in results.items()]
-    is_limited = all(part["is_limited"] for found in results.values() for part in found.values())
+        write_vectors(file, real, max(options.rows))
+    results = {rows: built_and_searched(base, file, rows, options.limit_gib) for rows in options.rows}
+    facts["results"] = {str(rows): measurements for rows, measurements in results.items()}
+    tables = [lines(rows, measurements) for rows, measurements in results.items()]
+    is_limited = all(part["is_limited"] for measurements in results.values() for part in measurements.values())
     text = (
         f"{real.shape[1]} dimensions; {len(real):,} real embeddings and neighbours of them, {QUERIES:,} real queries. "
-        + (f"Every process ran in a control group of {asked.limit_gib:g} GiB, pages of files included." if is_limited
+        + (f"Every process ran in a control group of {options.limit_gib:g} GiB, pages of files included." if is_limited
            else "No control group could be made: memory was not limited.")
         + "\n\nBuild, from half-precision vectors in a file to a flushed index with documents, half-precision vectors "
         "to re-score with, and its effort tuned on its own documents; then tuned on real queries.\n\n"

@@ -81,21 +81,22 @@ class Meter:
 
     def _watch(self) -> None:
         while True:
-            self._anonymous = max(self._anonymous, _memory("RssAnon"))
+            self._anonymous = max(self._anonymous, memory_mib("RssAnon"))
             time.sleep(0.05)
 
     def done(self, stage: str) -> None:
         wall, cpu = time.monotonic(), time.process_time()
         self.stages[stage] = {
             "seconds": wall - self._wall, "cpu_s": cpu - self._cpu, "own_mib": self._anonymous,
-            "with_files_mib": _memory("VmHWM"),
+            "with_files_mib": memory_mib("VmHWM"),
         }
         self._wall, self._cpu, self._anonymous = wall, cpu, 0.0
 
 
-def _memory(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+def memory_mib(name: str, process: int | str = "self") -> float:
+    """A figure of a process's status; 0 where it has just ended."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((float(line.split()[1]) for line in lines if line.startswith(name)), 0.0) / 1024
 
 
 def start(path: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+from bench_large import memory_mib
 from harness import Contender, Work, data, lanes_table, machine, markdown_table, race, ratio, write_report
 
 CHUNK = 64
@@ -214,18 +215,15 @@ def write_texts(file: Path, count: int) -> None:
 def watched(command: list[str], until: Path | None = None, size: int = 0) -> dict[str, float]:
     """Run a command, and kill it when a file has so many bytes: seconds, CPU seconds and the peak of its memory."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    process, own, files = subprocess.Popen(command), 0, 0
+    process, own, files = subprocess.Popen(command), 0.0, 0.0
     while process.poll() is None:
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
-        if "RssAnon" in status:  # not of a process that has just ended
-            own = max(own, int(status["RssAnon"].split()[0]))
-            files = max(files, int(status["VmHWM"].split()[0]))
+        own, files = max(own, memory_mib("RssAnon", process.pid)), max(files, memory_mib("VmHWM", process.pid))
         if until is not None and until.exists() and until.stat().st_blocks * 512 >= size:
             process.kill()
         time.sleep(0.05)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": time.monotonic() - begin, "cpu_s": cpu_s, "own_mib": own / 1024, "with_files_mib": files / 1024}
+    return {"seconds": time.monotonic() - begin, "cpu_s": cpu_s, "own_mib": own, "with_files_mib": files}
 
 
 def many_texts(folder: Path, count: int, facts: dict[str, Any]) -> None:

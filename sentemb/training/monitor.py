@@ -15,7 +15,7 @@ from torch import Tensor
 from sentemb.files import write_text
 from sentemb.progress import Progress
 from sentemb.training.callbacks import Callback, CheckpointEvent, EndEvent, EvaluationEvent, StepEvent
-from sentemb.training.run_pages import RunRecord, curve_chart
+from sentemb.training.run_pages import RunRecord, curve_chart, read_metrics
 
 
 class Monitor(Callback):
@@ -70,7 +70,7 @@ class Monitor(Callback):
         # accelerate's end_training would also leave the process group, which other devices still need
         for tracker in self.trackers:
             tracker.finish()
-        run = RunRecord.read(self.run_dir)
+        run = RunRecord(name=self.run_dir.name, metrics=read_metrics(self.run_dir))
         for curve in ("loss", "dev"):
             if run.lines(curve):
                 curve_chart(run, curve).save(self.run_dir / f"{curve}.svg")
@@ -116,10 +116,3 @@ class Means:
 
     def values(self) -> dict[str, float]:
         return {name: math.fsum(map(float, numbers)) / len(numbers) for name, numbers in self._numbers.items()}
-
-
-def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl``, without one that a killed process left half-written."""
-    path = run_dir / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]

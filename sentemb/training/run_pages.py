@@ -45,7 +45,7 @@ class RunRecord:
         except UnicodeDecodeError as error:
             raise DataError(f"{recipe}: not UTF-8: {error}") from None
         return cls(
-            name=folder.resolve().name, metrics=_metrics(folder / "metrics.jsonl"), facts=_table(folder / "run.json"),
+            name=folder.resolve().name, metrics=read_metrics(folder), facts=_table(folder / "run.json"),
             result=_table(folder / "result.json"), recipe=text,
         )  # fmt: skip
 
@@ -171,9 +171,9 @@ def _table(path: Path) -> dict[str, Any]:
     return content
 
 
-def _metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl with what is a number in them, without one that a killed process left half-written."""
-    entries = []
+    path, entries = folder / "metrics.jsonl", []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.is_file() else []
     for line_number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):

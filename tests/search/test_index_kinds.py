@@ -74,16 +74,16 @@ def test_product_codes_are_those_of_faiss_in_another_order() -> None:
     theirs.train(rows)
     centroids = [faiss.vector_to_array(raw.pq.centroids).reshape(256, 8) for raw in (ours.raw, theirs)]
     assert not np.array_equal(*centroids)
-    np.testing.assert_array_equal(*(np.sort(found.view("f4,f4,f4,f4,f4,f4,f4,f4").ravel()) for found in centroids))
+    np.testing.assert_array_equal(*(np.sort(one.view("f4,f4,f4,f4,f4,f4,f4,f4").ravel()) for one in centroids))
 
 
 @pytest.mark.parametrize("rows", [[], [0], [299], [5, 3, 280, 3], [*range(100, 300)], [*range(300)], [7, 6, 5]])
 def test_half_precision_vectors_are_read_from_anywhere(rows: list[int], tmp_path: Path) -> None:
-    kept = vectors(300, 24).astype(np.float16)  # several pages, and the last one not full
-    (tmp_path / "half").write_bytes(kept.tobytes())
-    found = HalfVectors(tmp_path / "half", 300, 24).at(np.array(rows, dtype=np.int64))
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, kept[rows].astype(np.float32))
+    half = vectors(300, 24).astype(np.float16)  # several pages, and the last one not full
+    (tmp_path / "half").write_bytes(half.tobytes())
+    read = HalfVectors(tmp_path / "half", 300, 24).at(np.array(rows, dtype=np.int64))
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, half[rows].astype(np.float32))
 
 
 @pytest.mark.parametrize("kind", ["LSH", "RaBitQ", "ITQ8,LSH", "OPQ4,IVF4,PQ4"])

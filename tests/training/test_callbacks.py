@@ -16,7 +16,7 @@ from sentemb.training.callbacks import (
     EvaluationEvent,
     StepEvent,
 )
-from sentemb.training.monitor import read_metrics
+from sentemb.training.run_pages import read_metrics
 from sentemb.types import DevScores
 
 

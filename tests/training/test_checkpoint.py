@@ -16,7 +16,8 @@ from sentemb.errors import MissingExtra, RecipeError
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.callbacks import EvaluationEvent, StepEvent
 from sentemb.training.checkpoint import fault_of, newest_checkpoint, save_tensors
-from sentemb.training.monitor import Monitor, read_metrics
+from sentemb.training.monitor import Monitor
+from sentemb.training.run_pages import read_metrics
 from sentemb.training.settings import TrainSettings
 
 

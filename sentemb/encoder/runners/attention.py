@@ -121,6 +121,23 @@ def _rectangle(starts: NDArray[np.int64], lengths: NDArray[np.int64], first: int
                      tokens=torch.from_numpy(np.flatnonzero(mask)))
 
 
+def rotary_angles(
+    packed: Packed, width: int, theta: float, dtype: torch.dtype
+) -> tuple[Float[Tensor, "tokens 1 half"], Float[Tensor, "tokens 1 half"]]:
+    """Cosines and sines of every token's angles, for the two halves of a head of ``width``."""
+    steps = torch.arange(0, width, 2, dtype=torch.float32) / width
+    angles = (packed.positions[:, None].float() * theta**-steps)[:, None, :]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotated(
+    x: Float[Tensor, "tokens heads w"], cos: Float[Tensor, "tokens 1 half"], sin: Float[Tensor, "tokens 1 half"]
+) -> Float[Tensor, "tokens heads w"]:
+    """Rotary positions: the first half of a head turned against its second."""
+    low, high = x.chunk(2, dim=-1)
+    return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1)
+
+
 def attend(
     qkv: Float[Tensor, "tokens three_d"], packed: Packed, heads: int, *, bias: Bias | None = None,
     window: int | None = None,

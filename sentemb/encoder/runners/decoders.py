@@ -5,16 +5,16 @@ A weight is copied only where the format of computing is another one: models of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sentemb.encoder.runners.attention import Map, Packed, Rectangle, softmax_parts
+from sentemb.encoder.runners.attention import Map, Packed, Rectangle, rotary_angles, rotated, softmax_parts
 from sentemb.encoder.runners.families import Unsupported, Weights
 
 # The longest rows whose attention is two products; others go to PyTorch's tiled attention. Timed on one Zen 4 core (16
@@ -48,19 +48,15 @@ class DecoderEncoder:
     def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]:
         """See ``PostNormEncoder``."""
         x = F.embedding(packed.ids, self.words)
-        turns = self._turns(packed)
+        angles = rotary_angles(packed, self.width, self.theta, self.dtype)
+        windows = {layer.window for layer in self.layers}
+        seen = {window: [_seen(rows.length, window) for rows in packed.rectangles] for window in windows}
         states = [x]
         for layer in self.layers:
-            x = layer(x, packed, turns)
+            x = layer(x, packed, angles, seen[layer.window])
             if all_layers:
                 states.append(x)
         return [*states[:-1], self.final_norm(x)] if all_layers else [self.final_norm(x)]
-
-    def _turns(self, packed: Packed) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of every token's rotary angles."""
-        steps = torch.arange(0, self.width, 2, dtype=torch.float32) / self.width
-        angle = (packed.positions[:, None].float() * self.theta**-steps)[:, None, :]
-        return angle.cos().to(self.dtype), angle.sin().to(self.dtype)
 
 
 class DecoderLayer:
@@ -80,20 +76,23 @@ class DecoderLayer:
         self.query_norm, self.key_norm = (norm(name) if f"{name}.weight" in weights else None for name in names)
         self.width, self.window = width, window
 
-    def __call__(self, x: Tensor, packed: Packed, turns: tuple[Tensor, Tensor]) -> Tensor:
+    def __call__(
+        self, x: Tensor, packed: Packed, angles: tuple[Tensor, Tensor], seen: Sequence[Bool[Tensor, "length length"]]
+    ) -> Tensor:
         before = self.first_norm(x)
         maps = (self.query, self.key, self.value)
         query, key, value = (linear(before).unflatten(-1, (-1, self.width)) for linear in maps)
-        query = _turned(query if self.query_norm is None else self.query_norm(query), *turns)
-        key = _turned(key if self.key_norm is None else self.key_norm(key), *turns)
-        parts = [self._attend(rows, query, key, value) for rows in packed.rectangles]
+        query = rotated(query if self.query_norm is None else self.query_norm(query), *angles)
+        key = rotated(key if self.key_norm is None else self.key_norm(key), *angles)
+        masks = zip(packed.rectangles, seen, strict=True)
+        parts = [self._attend(rows, query, key, value, mask) for rows, mask in masks]
         x = self.out(parts[0] if len(parts) == 1 else torch.cat(parts)).add_(x)
         before = self.second_norm(x)
         return self.down(F.silu(self.gate(before)).mul_(self.up(before))).add_(x)
 
     def _attend(
         self, rows: Rectangle, query: Float[Tensor, "tokens heads w"], key: Float[Tensor, "tokens keys w"],
-        value: Float[Tensor, "tokens keys w"],
+        value: Float[Tensor, "tokens keys w"], seen: Bool[Tensor, "length length"],
     ) -> Float[Tensor, "tokens heads_w"]:
         """Rows that were filled up need no mask: what fills them stands behind every token."""
         length, keys = rows.length, key.shape[1]
@@ -101,17 +100,19 @@ class DecoderLayer:
         of_rows = [
             rows.of(part.flatten(1)).unflatten(-1, (-1, self.width)).transpose(1, 2) for part in (query, key, value)
         ]
-        seen = torch.ones(length, length, dtype=torch.bool).tril_()
-        if self.window is not None and self.window < length:
-            seen = seen.triu_(1 - self.window)
         if length > _PRODUCTS.get(query.dtype, 0):
             out = F.scaled_dot_product_attention(of_rows[0], of_rows[1], of_rows[2], attn_mask=seen, enable_gqa=True)
-            return rows.tokens_of(out.transpose(1, 2).flatten(2))
-        # the query heads of one key head stand below one another, so that their products are one
-        q, k, v = (part.reshape(rows.rows * keys, -1, self.width) for part in of_rows)
-        powers, totals = softmax_parts(q, k, seen.repeat(shared, 1), rows.rows)
-        out = torch.bmm(powers, v).div_(totals).view(rows.rows, keys * shared, length, self.width)
+        else:  # the query heads of one key head stand below one another, so that their products are one
+            q, k, v = (part.reshape(rows.rows * keys, -1, self.width) for part in of_rows)
+            powers, totals = softmax_parts(q, k, seen.repeat(shared, 1), rows.rows)
+            out = torch.bmm(powers, v).div_(totals).view(rows.rows, keys * shared, length, self.width)
         return rows.tokens_of(out.transpose(1, 2).flatten(2))
+
+
+def _seen(length: int, window: int | None) -> Bool[Tensor, "length length"]:
+    """Which tokens a token sees: itself and those before it, at most ``window`` together."""
+    seen = torch.ones(length, length, dtype=torch.bool).tril_()
+    return seen if window is None or window >= length else seen.triu_(1 - window)
 
 
 def _linear(weights: Weights, name: str, dtype: torch.dtype) -> Map:
@@ -123,11 +124,3 @@ def _linear(weights: Weights, name: str, dtype: torch.dtype) -> Map:
 def _rms_norm(weights: Weights, name: str, *, eps: float, dtype: torch.dtype) -> Map:
     weight = weights[f"{name}.weight"].detach().to(dtype)
     return partial(F.rms_norm, normalized_shape=weight.shape, weight=weight, eps=eps)
-
-
-def _turned(
-    x: Float[Tensor, "tokens heads w"], cos: Float[Tensor, "tokens 1 half"], sin: Float[Tensor, "tokens 1 half"]
-) -> Float[Tensor, "tokens heads w"]:
-    """Rotary positions: the first half of a head turned against its second."""
-    low, high = x.chunk(2, dim=-1)
-    return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1)

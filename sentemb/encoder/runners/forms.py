@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sentemb.encoder.runners.attention import Bias, Map, Packed, attend
+from sentemb.encoder.runners.attention import Bias, Map, Packed, attend, rotary_angles, rotated
 from sentemb.encoder.runners.decoders import DecoderEncoder
 from sentemb.encoder.runners.families import (
     DECODERS,
@@ -228,11 +228,13 @@ class ModernBertEncoder:
     def __call__(self, packed: Packed, *, all_layers: bool = False) -> list[Tensor]:
         """See ``PostNormEncoder``."""
         x = self.norm(F.embedding(packed.ids, self.words))
-        turns = {kind: self._turns(packed, theta) for kind, theta in self.thetas.items()}
+        angles = {
+            kind: rotary_angles(packed, self.head_width, theta, self.dtype) for kind, theta in self.thetas.items()
+        }
         states = [x]
         for layer in self.layers:
             before = x if layer.first_norm is None else layer.first_norm(x)
-            qkv = self._rotate(layer.qkv(before), *turns[layer.kind])
+            qkv = self._rotate(layer.qkv(before), *angles[layer.kind])
             window = self.window if layer.kind == "sliding_attention" else None
             x = layer.out.plus(attend(qkv, packed, self.heads, window=window), x)
             value, gate = layer.up(layer.second_norm(x)).chunk(2, dim=-1)
@@ -241,19 +243,11 @@ class ModernBertEncoder:
                 states.append(x)
         return [*states[:-1], self.final_norm(x)] if all_layers else [self.final_norm(x)]
 
-    def _turns(self, packed: Packed, theta: float) -> tuple[Tensor, Tensor]:
-        steps = torch.arange(0, self.head_width, 2, dtype=torch.float32) / self.head_width
-        angle = packed.positions[:, None].float() * theta**-steps
-        both = torch.cat([angle, angle], dim=-1)[:, None, None, :]
-        return both.cos().to(self.dtype), both.sin().to(self.dtype)
-
     def _rotate(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotary positions on queries and keys, in float32 as the reference does."""
-        split = qkv.view(len(qkv), 3, self.heads, self.head_width)
-        turned = split[:, :2].float()
-        low, high = turned.chunk(2, dim=-1)
-        turned = turned * cos + torch.cat([-high, low], dim=-1) * sin
-        return torch.cat([turned.to(qkv.dtype), split[:, 2:]], dim=1).view_as(qkv)
+        heads = qkv.view(len(qkv), 3 * self.heads, self.head_width)  # of queries, of keys, of values
+        turned = rotated(heads[:, : 2 * self.heads].float(), cos, sin).to(qkv.dtype)
+        return torch.cat([turned, heads[:, 2 * self.heads :]], dim=1).view_as(qkv)
 
 
 class PreNormLayer:

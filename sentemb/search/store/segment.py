@@ -188,7 +188,6 @@ class HalfVectors:
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._vectors = np.frombuffer(self._map, np.float16).reshape(rows, dimension)
-        self._row_bytes = 2 * dimension
         if CAN_ADVISE:
             self._map.madvise(mmap.MADV_RANDOM)
 
@@ -197,8 +196,9 @@ class HalfVectors:
         if CAN_ADVISE and len(rows):
             first, stop = int(rows.min()), int(rows.max()) + 1
             if stop - first <= 2 * len(rows):
-                begin = first * self._row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
-                self._map.madvise(mmap.MADV_WILLNEED, begin, stop * self._row_bytes - begin)
+                row_bytes = self._vectors.strides[0]
+                begin = first * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+                self._map.madvise(mmap.MADV_WILLNEED, begin, stop * row_bytes - begin)
         return self._vectors[rows].astype(np.float32)
 
 
