@@ -155,8 +155,8 @@ def billion(folder: Path, facts: dict[str, Any]) -> None:
     write_report("memory_billion", "Memory of a model of a billion parameters", text, facts, {"load and encode": lanes})
 
 
-def lora_steps(*, backbone: str) -> Work:
-    """Two steps of LoRA on bf16 weights, eight pairs of 64 tokens, and what ``check`` forecast."""
+def lora_steps(*, backbone: str, weights: str = "bf16") -> Work:
+    """Two steps of LoRA on such weights, eight pairs of 64 tokens, and what ``check`` forecast."""
     from sentemb.recipe.check import check
     from sentemb.recipe.recipe import Recipe
     from sentemb.recipe.train import build
@@ -168,7 +168,7 @@ def lora_steps(*, backbone: str) -> Work:
              for number in range(16))
     (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     tree = {
-        "encoder": {"backbone": backbone, "pooling": "last", "max_tokens": 64, "weights": "bf16",
+        "encoder": {"backbone": backbone, "pooling": "last", "max_tokens": 64, "weights": weights,
                     "adapters": [{"use": "lora", "rank": 16, "targets": "all-linear"}]},
         "data": {"use": "pairs", "path": str(folder / "pairs.jsonl")}, "views": {"use": "columns"},
         "terms": [{"use": "info_nce", "temperature": 0.05}], "train": {"batch_size": 8, "max_steps": 2},

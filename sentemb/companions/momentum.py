@@ -126,7 +126,8 @@ class Momentum(Companion):
         average = self.encoder
         assert isinstance(encoder, nn.Module)
         for mine, theirs in zip(average.parameters(), encoder.parameters(), strict=True):
-            mine.lerp_(theirs.detach().to(mine.dtype), 1 - self.momentum)
+            if theirs.requires_grad:  # what stands still is its own average
+                mine.lerp_(theirs.detach().to(mine.dtype), 1 - self.momentum)
         for own, current in zip(average.buffers(), encoder.buffers(), strict=True):
             own.copy_(current)  # counters and running statistics are averages already
         if self.keys:

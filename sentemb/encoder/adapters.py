@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sentemb.encoder.four_bits import in_full, rounded_weights
 from sentemb.errors import ModelError, first_line, needs_extra
 from sentemb.parts import Count, Fraction, Part, Positive
 
@@ -134,15 +135,18 @@ def merge_into(backbone: nn.Module) -> None:
 
 
 def merged_state(backbone: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """The weights of ``merged`` in ``dtype`` by name, sorted, each made in its turn: no copy of the backbone."""
+    """The weights of ``merged`` in ``dtype`` by name, sorted, each made in its turn: no copy of the backbone. Those in
+    four bits are the matrices that they stand for."""
     from_adapters: dict[str, Any] = {}
     if has_adapters(backbone):
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         from_adapters = {name: part for name, part in backbone.named_modules() if isinstance(part, BaseTunerLayer)}
+    rounded = rounded_weights(backbone)
     stored = {name.replace(".base_layer.", "."): (name, value) for name, value in backbone.state_dict().items()
-              if "lora_" not in name}
-    for name, (key, value) in sorted(stored.items()):
+              if "lora_" not in name and not name.startswith(tuple(f"{weight}." for weight in rounded))}
+    for name, (key, stored_value) in sorted(stored.items()):
+        value = in_full(rounded[key]) if key in rounded else stored_value
         layer = from_adapters.get(key.removesuffix(".base_layer.weight"))
         whole = value if layer is None else value + sum(map(layer.get_delta_weight, layer.active_adapters))
         yield name, whole.to(dtype) if whole.is_floating_point() else whole

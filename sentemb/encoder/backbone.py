@@ -17,9 +17,10 @@ from sentemb.files import atomic_folder
 
 
 def load_backbone(
-    folder: Path, *, trust_remote_code: bool = False, dtype: torch.dtype = torch.float32
+    folder: Path, *, trust_remote_code: bool = False, dtype: torch.dtype = torch.float32, **options: Any
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The encoder of the checkpoint in ``folder``, its weights in ``dtype``, without task heads.
+    """The encoder of the checkpoint in ``folder``, its weights in ``dtype``, without task heads; ``options`` are of
+    transformers' ``from_pretrained``.
 
     BERT's unused ``pooler``, whose parameters would never get a gradient, is taken out; its weights come beside the
     encoder, so that a saved copy has them again.
@@ -34,8 +35,10 @@ def load_backbone(
     is_half = any(name.endswith("EncoderModel") for name in config.architectures or [])
     family = AutoModelForTextEncoding if config.is_encoder_decoder or is_half else AutoModel
     model, missing = load_pretrained(
-        family, folder, trust_remote_code=trust_remote_code, config=config, dtype=dtype
+        family, folder, trust_remote_code=trust_remote_code, config=config, dtype=dtype, **options
     )
+    if "quantization_config" in options:
+        del model.config.quantization_config  # how the weights lie in memory, not what the model is
     lacking = sorted(name for name in missing if not name.startswith("pooler."))
     if lacking:
         raise ModelError(f"{folder}: the checkpoint lacks {len(lacking)} of the backbone's weights, e.g. "

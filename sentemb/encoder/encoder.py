@@ -89,7 +89,8 @@ class Encoder:
             layers: of the backbone that are kept, from 0 on, in this order: a smaller model to distil into.
             weights: format of the backbone's weights in memory. By default bf16 for an architecture without a lean form
                 that encodes in bf16 (then ``module``, and other precisions, read the checkpoint again in float32), else
-                fp32. bf16: always and for good, also those of ``module``: for frozen backbones.
+                fp32. bf16 and nf4: always and for good, also those of ``module``: for frozen backbones. nf4: linear
+                layers in four bits (extra ``nf4``), everything else in bf16; what is saved is in bf16.
 
         Raises:
             ModelError: nothing there, not safetensors, or parts that do not fit.
@@ -97,7 +98,7 @@ class Encoder:
         folder = locate(source, revision=revision, trust_remote_code=trust_remote_code)
         where, checked = find_device(device), check_precision(precision)
         check_weights(weights)
-        if weights == "bf16" and checked == "auto":
+        if weights in ("bf16", "nf4") and checked == "auto":
             checked = "bf16"  # any other would take a copy
         eight_bits = EightBits.read(folder) if layers is None else None  # it is of all layers
         options = LoadOptions(pooling=pooling, head=head, max_tokens=max_tokens, layers=layers, weights=weights,
@@ -159,8 +160,8 @@ class Encoder:
 
     @property
     def weights(self) -> WeightFormat:
-        """The format that the backbone's weights are in in memory: fp32 or bf16."""
-        return "bf16" if self._loaded.weight_dtype == torch.bfloat16 else "fp32"
+        """The format that the backbone's weights are in in memory: fp32, bf16 or nf4."""
+        return self._loaded.weights
 
     def to(self, device: str | torch.device) -> Encoder:
         """Move the weights; gives the encoder itself."""

@@ -105,6 +105,8 @@ def export(model: str | Path | Encoder, output: str | Path, *, to: Format = "onn
 
 def _refuse(encoder: Encoder) -> None:
     fault = ""
+    if encoder.weights == "nf4":
+        raise ModelError(f"{encoder.source}: weights in four bits have no form as a graph; export the saved model")
     if prefix_of(encoder.module.backbone) is not None:
         fault = "its adapter prefix enters every layer's attention from outside"
     elif encoder.subtract_empty:

@@ -26,6 +26,7 @@ from sentemb.encoder import backbone as backbones
 from sentemb.encoder.adapter_folder import add_stored
 from sentemb.encoder.adapters import state_without_prefix
 from sentemb.encoder.digest import digest_of
+from sentemb.encoder.four_bits import loading_options, rounded_weights
 from sentemb.encoder.heads import HeadChoice, make_heads
 from sentemb.encoder.layout import Layout, read_layout
 from sentemb.encoder.lean_start import LEAN_FAMILIES, StartMemo, memo_path, read_memo, read_skeleton
@@ -58,7 +59,12 @@ class LoadOptions:
     def are_plain(self) -> bool:
         """Whether the module is the checkpoint's, so that a memo may tell of it."""
         has_own_parts = self.pooling is not None or self.head is not None or self.layers is not None
-        return not (has_own_parts or self.weights == "bf16" or self.trust_remote_code)
+        return not (has_own_parts or self.is_kept or self.trust_remote_code)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the backbone's weights stay in a smaller format for good."""
+        return self.weights not in (None, "fp32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +102,20 @@ class Loaded:
 
     def runner(self, dtype: torch.dtype, int8_tensors: Mapping[str, Tensor] | None) -> Runner:
         """What turns token ids into pooled vectors, see ``Runners.ready``."""
+        if dtype != self.weight_dtype and self.weights == "nf4":
+            raise ModelError(f'{self.layout.backbone}: weights = "nf4" encodes with precision = "bf16" alone')
         if self.is_rounded and dtype != self.weight_dtype:
             forms = (str(form).removeprefix("torch.") for form in (dtype, self.weight_dtype))
             _log.warning("%s: encodes in %s with weights that were rounded to %s when they were loaded",
                          self.layout.backbone, *forms)
         return self.runners.ready(self.module, dtype, self.tokeniser.vocabulary, int8_tensors)
+
+    @property
+    def weights(self) -> WeightFormat:
+        """The format of the backbone's weights in memory."""
+        if self.weight_dtype == torch.float32:
+            return "fp32"
+        return "nf4" if rounded_weights(self.module.backbone) else "bf16"
 
     def saves(self, dtype: torch.dtype | None) -> bool:
         """Whether its weights are what a checkpoint in ``dtype`` (None: in their own format) has to hold."""
@@ -126,14 +141,15 @@ def load(folder: Path, options: LoadOptions, *, dtype: torch.dtype, device: torc
     if weight_dtype == torch.float32:
         return full(device)
     loaded = full(device, weight_dtype=weight_dtype)
-    return loaded if options.weights == "bf16" else replace(loaded, complete=full)
+    return loaded if options.is_kept else replace(loaded, complete=full)
 
 
 def kept_format(layout: Layout, dtype: torch.dtype, weights: WeightFormat | None) -> torch.dtype:
-    """The format in which a backbone's weights stay in memory: bfloat16 where that was asked for, or where it is
-    encoded in it by what uses the weights as they are; the other lean forms make their own copy of float32 weights."""
+    """The format in which a backbone's weights stay in memory (``nf4``: those that are not in four bits): bfloat16
+    where that was asked for, or where it is encoded in it by what uses the weights as they are; the other lean forms
+    make their own copy of float32 weights."""
     if weights is not None or layout.is_static:
-        return torch.bfloat16 if weights == "bf16" and not layout.is_static else torch.float32
+        return torch.float32 if weights in (None, "fp32") or layout.is_static else torch.bfloat16
     kind = backbones.read_config(layout.backbone).get("model_type")
     return dtype if dtype == torch.bfloat16 and not has_lean_form(str(kind)) else torch.float32
 
@@ -145,8 +161,13 @@ def _load_full(
     """Everything, through transformers: what training, saving and unknown architectures need."""
     if layout.is_static:
         return _load_static(layout, options, device)
+    is_nf4 = options.weights == "nf4"
+    if is_nf4 and (layout.adapter is not None or layout.prefix):
+        raise ModelError(f'{layout.adapter or layout.backbone}: weights = "nf4" rounds what an adapter changes, too; '
+                         'load it with weights = "bf16", save it, and give that model')
     backbone, pooler = backbones.load_backbone(
-        layout.backbone, trust_remote_code=options.trust_remote_code, dtype=weight_dtype
+        layout.backbone, trust_remote_code=options.trust_remote_code, dtype=weight_dtype,
+        **(loading_options(device) if is_nf4 else {}),
     )
     if layout.adapter is not None:
         add_stored(backbone, layout.adapter)
@@ -164,7 +185,7 @@ def _load_full(
         layout=layout, module=module, tokeniser=tokeniser, state=weights_state(module), memo_path=path,
         memo=None if path is None else read_memo(path), carried=pooler, weight_dtype=weight_dtype,
         is_rounded=weight_dtype != torch.float32 and (
-            layout.adapter is not None or not backbones.is_stored_as(layout.backbone, weight_dtype)
+            is_nf4 or layout.adapter is not None or not backbones.is_stored_as(layout.backbone, weight_dtype)
         ),
     )
 

@@ -10,7 +10,7 @@ from sentemb.errors import ModelError, did_you_mean, first_line
 from sentemb.machine.rates import has_fast_bfloat16
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
-WeightFormat = Literal["fp32", "bf16"]  # that a model's weights stay in
+WeightFormat = Literal["fp32", "bf16", "nf4"]  # that a model's weights stay in
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -216,7 +216,7 @@ def _memory(report: Report, shape: BackboneShape, tables: Mapping[str, Table]) -
                       activation_bytes=sum(part.activation_bytes for part in parts))
     encoder = recipe.encoder
     weights = WeightsInMemory.of(
-        shape, encoder.adapters, bytes=2 if encoder.weights == "bf16" else 4,
+        shape, encoder.adapters, bytes=shape.weight_bytes(encoder.weights),
         is_still=encoder.freeze is True or bool(encoder.adapters),
         copies=sum(companion.model_bytes for companion in recipe.companions),
     )

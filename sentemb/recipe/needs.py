@@ -252,8 +252,9 @@ def _faults_of_training(fields: Mapping[str, Any]) -> Iterator[Fault]:
         return
     if train.eval_every and fields.get("dev") == ():
         yield "train.eval_every", "needs a [[dev]] task (use, path) to evaluate on"
-    if train.shard and "encoder" in fields and fields["encoder"].weights == "bf16":
-        fault = 'deals weights of one format; those of encoder.weights = "bf16" have adapters in float32 beside them'
+    if train.shard and "encoder" in fields and fields["encoder"].weights != "fp32":
+        fault = (f'deals weights of one format; those of encoder.weights = "{fields["encoder"].weights}" have adapters '
+                 "in float32 beside them")
         yield "train.shard", f"{fault}: leave one of the two out"
     if train.nested_dims and "encoder" in fields:
         for i, head in enumerate(fields["encoder"].heads):

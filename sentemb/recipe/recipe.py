@@ -59,9 +59,9 @@ class EncoderSettings(Part):
         trust_remote_code: run code that comes with the checkpoint.
         freeze: keep the backbone as it is, or only its modules of these names (``["embeddings", "encoder.layer.0"]``),
             with what adapters put into them.
-        weights: format in which the backbone's weights stay in memory; ``bf16`` takes half of it, for a backbone that
-            stands still (adapters, or ``freeze = true``). Adapters and heads are in float32 all the same. What is saved
-            is in bfloat16, too.
+        weights: format in which the backbone's weights stay in memory; ``bf16`` takes half of it, ``nf4`` (linear
+            layers in four bits, extra ``nf4``) an eighth, for a backbone that stands still (adapters, or ``freeze =
+            true``). Adapters and heads are in float32 all the same. What is saved is in bfloat16.
     """
 
     backbone: str
@@ -79,8 +79,8 @@ class EncoderSettings(Part):
     weights: WeightFormat = "fp32"
 
     def __post_init__(self) -> None:
-        if self.weights == "bf16" and not (self.adapters or self.freeze is True):
-            raise ValueError('weights = "bf16": weights in bfloat16 lose every update that is below their rounding; '
+        if self.weights != "fp32" and not (self.adapters or self.freeze is True):
+            raise ValueError(f'weights = "{self.weights}": it loses every update that is below its rounding; '
                              'give adapters ([{ use = "lora" }]) or freeze = true, or leave it out')
         for name, prompt in self.prompts.items():
             try:

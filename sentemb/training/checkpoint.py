@@ -115,7 +115,9 @@ def load_checkpoint(
             "resume with the recipe that started the run"
         )
     matching = {key: sharded_like(tensor, current[key]) for key, tensor in weights.items()}
-    objective.load_state_dict(matching, strict=False)
+    for key in objective.load_state_dict(matching, strict=False).unexpected_keys:
+        if not torch.equal(matching[key], current[key].cpu()):  # the scales of weights in four bits, which stand still
+            raise CheckpointError(f"{path}: was made with another base model ({key} differs); give that one")
     saved = load_file(path / "companions.safetensors")
     for name, companion in objective.named_companions.items():
         current = companion.state_dict()

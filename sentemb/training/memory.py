@@ -29,9 +29,11 @@ from typing import Any
 
 import torch
 
+from sentemb.encoder import four_bits
 from sentemb.encoder.adapters import Adapter
 from sentemb.errors import ModelError
 from sentemb.machine import resources
+from sentemb.machine.precision import WeightFormat
 from sentemb.training.device import resolve_precision
 from sentemb.training.settings import TrainSettings
 from sentemb.types import Footprint
@@ -49,7 +51,7 @@ _USABLE = 0.8  # of what is free
 class WeightsInMemory:
     """How a backbone's weights lie in memory, and what learns beside them."""
 
-    bytes: int = 4  # a weight
+    bytes: float = 4.0  # a weight, on average
     is_still: bool = False  # they do not learn
     copies: int = 0  # bytes of companions' copies for each weight
     adapter_parameters: int = 0
@@ -82,6 +84,13 @@ class BackboneShape:
     keys: int = 0
     matrices: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # name -> (outputs, inputs)
 
+    def weight_bytes(self, form: WeightFormat) -> float:
+        """Of a weight in memory, on average."""
+        if form != "nf4":
+            return {"fp32": 4.0, "bf16": 2.0}[form]
+        rounded = sum(prod(size) for name, size in self.matrices.items() if "embed" not in name)
+        return 2.0 - (2.0 - four_bits.BYTES) * rounded / self.parameters
+
     def text_bytes(self, train: TrainSettings, weights: WeightsInMemory = _FLOAT32) -> float:
         """What a text of ``longest`` tokens leaves for backward."""
         is_half = resolve_precision(train.precision) != "fp32"
@@ -95,7 +104,7 @@ class BackboneShape:
         return layer if torch.cuda.is_available() else layer + 12.0 * self.heads * self.longest
 
     def _gated_bytes(self, weights: WeightsInMemory, *, is_half: bool) -> float:
-        value = 2.0 if is_half or weights.bytes == 2 else 4.0
+        value = 2.0 if is_half or weights.bytes <= 2 else 4.0
         layer = 8.0 * self.hidden + 4.0 * (self.queries + self.keys)
         layer += value * (4 * self.queries + 3 * self.intermediate)
         inputs = 2 * self.hidden + self.queries + self.intermediate  # of all maps, those of one input counted once

@@ -125,10 +125,10 @@ def build_services(encoders: EncoderCache, trained: UnshardedEncoder) -> Service
 def _embed(encoder: Encoder, rows: TokenColumn | Sequence[str], *, on: int) -> NDArray[np.float32]:
     """Unit embeddings (rows, d), equal on every device; the first ``on`` devices share the work.
 
-    Always in one format (float32, unless the weights are kept in bfloat16) and in the same blocks of rows, so that
+    Always in one format (float32, unless the weights are kept in a smaller one) and in the same blocks of rows, so that
     neither the clock nor the number of devices changes a bit.
     """
-    precision = "bf16" if encoder.weights == "bf16" else "fp32"
+    precision = "fp32" if encoder.weights == "fp32" else "bf16"
     starts = range(0, len(rows), _ROWS_AT_ONCE)
     vectors: list[NDArray[np.float32]] = []
     was_training = encoder.module.training

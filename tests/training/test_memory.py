@@ -12,6 +12,7 @@ from part_examples import tree_of
 from rank_work import open_run
 from torch import Tensor
 
+from sentemb import Encoder
 from sentemb.encoder.adapters import Lora
 from sentemb.errors import ModelError
 from sentemb.recipe.recipe import Recipe
@@ -104,6 +105,16 @@ def test_activations_of_gated_decoders_are_those_measured(
     parameters = sum(value.numel() for name, value in plan.objective.named_parameters() if "lora_" in name)
     assert held.adapter_parameters == parameters
     assert shape.text_bytes(settings(), held) == pytest.approx(measured / texts, rel=0.15)
+
+
+def test_bytes_of_weights_are_those_in_memory(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = save_decoder(tmp_path / "decoder", tiny_bert, seed=1, hidden_size=512, intermediate_size=1024)
+    shape = read_shape(folder, None)
+    assert (shape.weight_bytes("fp32"), shape.weight_bytes("bf16")) == (4, 2)
+    pytest.importorskip("bitsandbytes", reason='pip install "sentemb[nf4]"')
+    state = Encoder.load(folder, weights="nf4").module.backbone.state_dict()
+    size = sum(value.nbytes for name, value in state.items() if not name.endswith(("quant_map", "nf4")))  # tables
+    assert shape.weight_bytes("nf4") * shape.parameters == pytest.approx(size, rel=0.01)
 
 
 def test_a_folder_without_weights_has_a_shape(tiny_bert: Path, tmp_path: Path) -> None:
