@@ -4,6 +4,7 @@
     python eval/bench/run.py memory --small    # MiniLM's size, to see that it works; ~2 minutes
     python eval/bench/run.py memory --billion  # loading and encoding with a billion parameters in bf16; ~3 minutes
     python eval/bench/run.py memory --forecast # what `sentemb check` forecasts of LoRA on bf16 weights; ~2 minutes
+    python eval/bench/run.py memory --four-bits # loading, encoding and LoRA with weights in four bits; ~20 minutes
     SENTEMB_DATA=… python eval/bench/run.py memory --texts 10000000  # `sentemb encode`, killed halfway; ~20 minutes
 """
 
@@ -186,6 +187,13 @@ def lora_steps(*, backbone: str, weights: str = "bf16") -> Work:
     return work
 
 
+def forecast_table(lanes: Any) -> str:
+    """Peaks beside forecasts."""
+    return lanes_table(["parameters", "peak MiB", "forecast MiB", "forecast over peak"], lanes, lambda lane: [
+        f"{lane.peak_mib:,.0f}", f"{lane.facts['forecast_mib']:,.0f}",
+        f"{lane.facts['forecast_mib'] / lane.peak_mib:.2f}"])
+
+
 def forecasts(folder: Path, facts: dict[str, Any]) -> None:
     """The forecast of ``check`` beside the peak of a run of two steps."""
     lanes = {}
@@ -196,11 +204,38 @@ def forecasts(folder: Path, facts: dict[str, Any]) -> None:
         "LoRA of rank 16 on all linear layers of a random model of Qwen3's shape, whose own weights stay in bf16; two "
         "steps of eight pairs, 64 tokens a text. Peak: the process's high-water mark. Target: a forecast within "
         "15 %. One constant of the forecast was chosen on the first three; the fourth was not looked at before.\n\n"
-        + lanes_table(["parameters", "peak MiB", "forecast MiB", "forecast over peak"], lanes, lambda lane: [
-            f"{lane.peak_mib:,.0f}", f"{lane.facts['forecast_mib']:,.0f}",
-            f"{lane.facts['forecast_mib'] / lane.peak_mib:.2f}"])
+        + forecast_table(lanes)
     )
     write_report("memory_forecast", "What check forecasts of a run's memory", text, facts, {"two steps": lanes})
+
+
+def four_bits(folder: Path, facts: dict[str, Any]) -> None:
+    """A billion parameters in bf16 and in four bits: load and encode; LoRA on four bits beside the forecast."""
+    models, runs = {"tiny": decoder(folder / "tiny", **TINY), "large": decoder(folder / "bfloat16", **BILLION)}, {}
+    code = "import sys, sentemb; sentemb.Encoder.load(sys.argv[1], weights=sys.argv[2]).encode(['a man'] * 4)"
+    for weights in ("bf16", "nf4"):
+        for name, model in models.items():
+            runs[f"{weights}, {name}"] = watched([sys.executable, "-c", code, str(model), weights])
+    lanes = {}
+    for name in ("30 M", "50 M, narrow and deep"):
+        model = decoder(folder / name.partition(",")[0].replace(" ", ""), **SIZES[name])
+        lanes |= race([contender(name, "lora_steps", backbone=str(model), weights="nf4")], rounds=1, warmups=0)
+    facts.update(runs=runs)
+    size = (models["large"] / "model.safetensors").stat().st_size / 2**20
+    more = {weights: {kind: runs[f"{weights}, large"][kind] - runs[f"{weights}, tiny"][kind]
+                      for kind in ("own_mib", "with_files_mib")} for weights in ("bf16", "nf4")}
+    text = (
+        f"A random model of Qwen3's shape with a billion parameters, {size:,.0f} MiB in bf16. Load it with "
+        "`weights=…` and encode four texts, each time in a fresh process. Peaks, less those of the same work with a "
+        "tiny model. Own memory leaves out mapped pages of files, which the system can take back; weights in bf16 are "
+        "such pages.\n\n"
+        + markdown_table(["weights", "own memory, MiB", "with files, MiB", "own memory over bf16 weights"], [
+            [weights, f"{mib['own_mib']:,.0f}", f"{mib['with_files_mib']:,.0f}", f"{mib['own_mib'] / size:.2f}"]
+            for weights, mib in more.items()])
+        + "\nLoRA of rank 16 on all linear layers in four bits; two steps of eight pairs, 64 tokens a text; the "
+        "process's high-water mark beside what `check` forecasts.\n\n" + forecast_table(lanes)
+    )
+    write_report("memory_nf4", "Memory of weights in four bits", text, facts, {"two steps": lanes})
 
 
 def write_texts(file: Path, count: int) -> None:
@@ -275,6 +310,7 @@ def main(arguments: list[str]) -> None:
     options.add_argument("--small", action="store_true", help="MiniLM, batches to 1,024")
     options.add_argument("--billion", action="store_true", help="instead: load and encode with a billion parameters")
     options.add_argument("--forecast", action="store_true", help="instead: the forecast of check beside a run's peak")
+    options.add_argument("--four-bits", action="store_true", help="instead: weights in four bits")
     options.add_argument("--texts", type=int, help="instead: `sentemb encode` of so many texts")
     options.add_argument("--models", help="folder in which the random models of --billion and --forecast are kept")
     options.add_argument("--backbone", help="another model")
@@ -285,8 +321,9 @@ def main(arguments: list[str]) -> None:
     asked = options.parse_args(arguments)
     facts = machine()
     with tempfile.TemporaryDirectory() as folder:
-        if asked.billion or asked.forecast:
-            (billion if asked.billion else forecasts)(Path(asked.models or folder), facts)
+        if asked.billion or asked.forecast or asked.four_bits:
+            work = billion if asked.billion else forecasts if asked.forecast else four_bits
+            work(Path(asked.models or folder), facts)
             return
         if asked.texts:
             many_texts(Path(asked.models or folder), asked.texts, facts)

@@ -42,7 +42,13 @@ class Rates:
 
 def has_fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices clearly faster than float32 ones."""
-    return rates().bfloat16 > _CLEARLY * max(rates().blas_float32, rates().onednn_float32)
+    return bfloat16_slowness() * _CLEARLY < 1
+
+
+def bfloat16_slowness() -> float:
+    """How many times as long as a product of float32 matrices one of bfloat16 takes on this CPU."""
+    float32, bfloat16 = max(rates().blas_float32, rates().onednn_float32), rates().bfloat16
+    return float32 / bfloat16 if bfloat16 else float("inf")  # it could not be timed
 
 
 def is_onednn_faster() -> bool:

@@ -20,6 +20,8 @@ from sentemb.encoder.static import load_static_tokeniser
 from sentemb.encoder.tokeniser import Tokeniser, load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
 from sentemb.evaluate.evaluation import check_dev
+from sentemb.machine.precision import find_device
+from sentemb.machine.rates import bfloat16_slowness
 from sentemb.recipe.needs import check_data, class_faults, parts_of, views_of
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
@@ -27,6 +29,7 @@ from sentemb.training.memory import BackboneShape, WeightsInMemory, forecast, fr
 from sentemb.types import Component, Footprint
 
 ROWS = 1000  # of the data that are looked at
+_SLOW = 1.5  # bfloat16 is told from here on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,7 @@ def check(recipe: str | Path | Recipe) -> Report:
     with noted():
         for tracker in recipe.train.trackers:
             needs_extra(tracker, "trackers")
-        resolve_precision(recipe.train.precision)
+        _precision(report)
     with noted():
         shape = _encoder(report)
     for i, companion in enumerate(recipe.companions):
@@ -91,6 +94,20 @@ def check(recipe: str | Path | Recipe) -> Report:
     if faults:
         raise RecipeError([f"{recipe.name}: {fault}" for fault in dict.fromkeys(faults)])
     return report
+
+
+def _precision(report: Report) -> None:
+    """Whether this machine has the formats that the recipe computes in, and is fast in them."""
+    recipe, device = report.recipe, find_device(None)
+    if recipe.encoder.weights == "nf4":
+        needs_extra("bitsandbytes", "nf4")
+    asks = {"train.precision": recipe.train.precision, "encoder.weights": recipe.encoder.weights}
+    asked = [f'{name} = "{value}"' for name, value in asks.items() if value in ("bf16", "nf4")]
+    slowness = bfloat16_slowness() if device.type == "cpu" else 1.0
+    resolve_precision(recipe.train.precision)
+    if asked and slowness > _SLOW:
+        report.unverified.append(f"{' and '.join(asked)}: this processor takes {slowness:.0f} times as long for "
+                                 "products in bfloat16 as in float32; train on another one, or leave it out")
 
 
 def _folder(report: Report, where: str, source: str) -> Path | None:

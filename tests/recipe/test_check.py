@@ -90,6 +90,19 @@ def test_settings_that_may_spoil_training_are_noted(tiny_bert, data_dir):
     assert any(line.startswith("edits[0] (hardness): class_prior = 0.1") for line in report.unverified)
 
 
+def test_a_format_that_this_processor_is_slow_in_is_noted(tiny_bert, data_dir, monkeypatch):
+    def noted(slowness: float, *overrides: str) -> str:
+        monkeypatch.setattr("sentemb.recipe.check.bfloat16_slowness", lambda: slowness)  # of another machine
+        common = [f"encoder.backbone={tiny_bert}", f"data.path={data_dir / 'lines.txt'}", "train.batch_size=8"]
+        return " ".join(check(Recipe.load(GOOD, [*common, *overrides])).unverified)
+
+    assert 'train.precision = "bf16": this processor takes 9 times as long' in noted(9.0, "train.precision=bf16")
+    frozen = ["encoder.freeze=true", "encoder.weights=bf16"]
+    assert 'encoder.weights = "bf16": this processor takes 9 times' in noted(9.0, *frozen)
+    assert not noted(9.0)  # nobody asked for it
+    assert not noted(0.4, "train.precision=bf16", *frozen)
+
+
 def test_a_missing_file_is_no_hub_id(faults):
     assert "data.path = /nowhere: no such file" in faults("data.path=/nowhere")
 
