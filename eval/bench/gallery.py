@@ -36,6 +36,7 @@ RESULTS = HERE.parent / "results" / "gallery"
 RATES = {"1": 1.0, "1/3": 1 / 3, "1/10": 0.1}
 SWEEP_SEED = 7
 EPOCH = 2  # raised when training draws other dropout masks or costs less: only runs of one epoch are compared
+FORMS = tuple((epoch, precision) for epoch in range(EPOCH, 0, -1) for precision in ("bf16", "fp32"))  # a row has one
 DEV = Sts(protocol="simcse", split="dev")
 
 
@@ -99,14 +100,15 @@ class Gallery:
         """The factor of the learning rate with the best dev score."""
         return max(RATES, key=lambda rate: self._entry(arm, SWEEP_SEED, rate)["dev"])
 
-    def file_of(self, arm: Arm, seed: int, rate: str, epoch: int = EPOCH) -> Path:
-        """Where a run's result lies; the budget is part of the name."""
-        arms = f"{arm.protocol}.{arm.recipe}.{arm.name}.{self.budget.steps}-{self.budget.precision}"
+    def file_of(self, arm: Arm, seed: int, rate: str, form: tuple[int, str] | None = None) -> Path:
+        """Where a run's result lies, by default in today's form; the budget is part of the name."""
+        epoch, precision = form or (EPOCH, self.budget.precision)
+        arms = f"{arm.protocol}.{arm.recipe}.{arm.name}.{self.budget.steps}-{precision}"
         return self.folder / "runs" / f"{arms}.rate-{rate.replace('/', '_')}.seed-{seed}.epoch-{epoch}.json"
 
-    def _done(self, arm: Arm, seed: int, rate: str, epoch: int = EPOCH) -> dict[str, Any] | None:
+    def _done(self, arm: Arm, seed: int, rate: str, form: tuple[int, str] | None = None) -> dict[str, Any] | None:
         """The result of a run, where there is one and its settings are still those of gallery.toml."""
-        file = self.file_of(arm, seed, rate, epoch)
+        file = self.file_of(arm, seed, rate, form)
         if not file.is_file():
             return None
         entry: dict[str, Any] = json.loads(file.read_text())
@@ -153,9 +155,11 @@ class Gallery:
 
     def _row(self, method: dict[str, Any]) -> dict[str, Any]:
         row = {key: method[key] for key in ("recipe", "protocol", "what_breaks", "mechanism")}
-        complete = (runs for epoch in range(EPOCH, 0, -1) if (runs := self._runs(method, epoch)) is not None)
-        runs, figure = next(complete, None), method["mechanism"]
-        return row if runs is None else row | {
+        complete = ((form, runs) for form in FORMS if (runs := self._runs(method, form)) is not None)
+        form, runs = next(complete, (None, None))
+        figure = method["mechanism"]
+        return row if form is None or runs is None else row | {
+            "precision": form[1],
             "gain": paired(runs["method"], runs["baseline"]), "over_knockout": paired(runs["method"], runs["knockout"]),
             "baseline_sd": statistics.stdev(entry["score"] for entry in runs["baseline"]),
             "rates": {name: entries[0]["rate"] for name, entries in runs.items()},
@@ -167,17 +171,17 @@ class Gallery:
             ),
         }
 
-    def _runs(self, method: dict[str, Any], epoch: int) -> dict[str, list[dict[str, Any]]] | None:
+    def _runs(self, method: dict[str, Any], form: tuple[int, str]) -> dict[str, list[dict[str, Any]]] | None:
         """A row's runs by arm, in the order of the seeds; None where one is missing."""
         runs = {}
         for name, arm in self.arms(method).items():
-            rate = self._chosen(arm, epoch) if method.get("sweep") else "1"
-            done = [self._done(arm, seed, rate, epoch) for seed in self.budget.seeds]
+            rate = self._chosen(arm, form) if method.get("sweep") else "1"
+            done = [self._done(arm, seed, rate, form) for seed in self.budget.seeds]
             runs[name] = [entry for entry in done if entry is not None]
         return runs if all(len(entries) == len(self.budget.seeds) for entries in runs.values()) else None
 
-    def _chosen(self, arm: Arm, epoch: int) -> str:
-        done = {rate: self._done(arm, SWEEP_SEED, rate, epoch) for rate in RATES}
+    def _chosen(self, arm: Arm, form: tuple[int, str]) -> str:
+        done = {rate: self._done(arm, SWEEP_SEED, rate, form) for rate in RATES}
         found = {rate: entry["dev"] for rate, entry in done.items() if entry is not None}
         return max(found, key=lambda rate: found[rate]) if len(found) == len(RATES) else "none"
 
@@ -185,15 +189,17 @@ class Gallery:
 def scores(encoder: Encoder, task: str, data: Path) -> dict[str, Any]:
     """Test score (the mean of STS sets, or accuracy), dev score and geometry of an encoder."""
     geometry = Geometry(path=str(data / "sts-simcse/STSBenchmark-dev.jsonl"))
-    tests = [Classification(path=str(data / "hub/mteb/banking77"), method="knn")] if task == "labels" else []
-    results = evaluate_model(encoder, [Sts(protocol="simcse"), *tests, DEV, geometry], data_dir=data, resamples=0)
+    tests = {
+        "sts": Sts(protocol="simcse"),
+        # the scored training pairs are from the years of the other sets
+        "scored": Sts(protocol="simcse", sets=("STSBenchmark", "SICK-R")),
+        "labels": Classification(path=str(data / "hub/mteb/banking77"), method="knn"),
+    }
+    results = evaluate_model(encoder, [tests[task], DEV, geometry], data_dir=data, resamples=0)
     *main, dev_result, shape = results.tasks
     sets = {result.task: result.main for result in main}
-    if task == "scored":  # the scored training pairs are from the years of the other sets
-        score = statistics.fmean(value for name, value in sets.items() if name in ("STSBenchmark", "SICK-R"))
-    else:
-        score = main[-1].main if task == "labels" else statistics.fmean(sets.values())
-    return {"score": score, "scores": sets, "dev": dev_result.main, "geometry": dict(shape.metrics)}
+    return {"score": statistics.fmean(sets.values()), "scores": sets, "dev": dev_result.main,
+            "geometry": dict(shape.metrics)}
 
 
 def dev_score(encoder: Encoder, data: Path) -> dict[str, Any]:
@@ -231,11 +237,12 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
     budget = gallery.budget
     lines = [
         "# Gallery", "",
-        f"Every method for {budget.steps} steps at its recipe's batch size, {budget.precision}, from the same untuned "
-        f"checkpoint of MiniLM's size; seeds {', '.join(map(str, budget.seeds))}; the last step, nothing chosen on a "
-        "dev set except the learning rate where the table names one. Differences are paired by seed, in points of the "
-        "protocol's score, with a t-interval of 95 %; one that is within it, within the baseline's own "
-        "standard deviation or below half a point is no effect. The knock-out keeps a method's cost and breaks its "
+        f"Every method for {budget.steps} steps at its recipe's batch size, from the same untuned checkpoint of "
+        "MiniLM's size, in bf16, or in fp32 where the row says so (all runs of a row in one format); seeds "
+        f"{', '.join(map(str, budget.seeds))}; the last step, nothing chosen on a dev set except the learning rate "
+        "where the table names one. Differences are paired by seed, in points of the protocol's score, with a "
+        "t-interval of 95 %; one that is within it, within the baseline's own standard deviation or below half a point "
+        "is no effect. The knock-out keeps a method's cost and breaks its "
         "idea. Cost is CPU time a step over the baseline's. Figures: baseline → method (knock-out), of "
         "STSBenchmark's dev texts.", "",
     ]
@@ -248,11 +255,13 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
     done = [row for row in rows if "gain" in row]
     for row in sorted(done, key=lambda row: -row["gain"]["mean"]):
         figure, rates = row["figure"], row["rates"]
+        form = "" if row["precision"] == "bf16" else f", {row['precision']}"
         chosen = "–" if set(rates.values()) == {"1"} else ", ".join(f"{arm} ×{rate}" for arm, rate in rates.items())
         lines.append(
-            f"| {link(row['recipe'])} ({row['protocol']}) | **{verdict(row)}**{remark(row)} | {signed(row['gain'])} "
-            f"| {signed(row['over_knockout'])} | {row['what_breaks']} | {chosen} | {row['mechanism']} "
-            f"{figure['baseline']:.2f} → {figure['method']:.2f} ({figure['knockout']:.2f}) | {row['cost']:.2f} |"
+            f"| {link(row['recipe'])} ({row['protocol']}{form}) | **{verdict(row)}**{remark(row)} "
+            f"| {signed(row['gain'])} | {signed(row['over_knockout'])} | {row['what_breaks']} | {chosen} "
+            f"| {row['mechanism']} {figure['baseline']:.2f} → {figure['method']:.2f} ({figure['knockout']:.2f}) "
+            f"| {row['cost']:.2f} |"
         )
     missing = [row["recipe"] for row in rows if "gain" not in row]
     if missing:
