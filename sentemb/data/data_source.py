@@ -110,15 +110,16 @@ class DataSource(Part, room="sources"):
         """Why the data cannot be looked at before the training starts, or None; DataError where there are none."""
         return None
 
-    def load(self, *, max_rows: int | None = None) -> Table:
-        """Read and check the data, or their first ``max_rows`` rows.
+    def load(self, *, max_rows: int | None = None, together: Sequence[frozenset[str]] = ()) -> Table:
+        """Read and check the data, or their first ``max_rows`` rows; of the columns of each group of ``together`` a row
+        may lack all but one, which are empty texts then.
 
         Raises: DataError where they cannot be read, or lack or exceed the columns of this kind.
         """
         limits = [limit for limit in (self.max_rows, max_rows) if limit is not None]
         table = read_table(
             self.blocks, str(self), columns=self.columns, max_rows=min(limits, default=None),
-            skip_faulty=self.skip_faulty,
+            skip_faulty=self.skip_faulty, together=together,
         )  # fmt: skip
         missing = self.required - table.columns.keys()
         extra = table.columns.keys() - self.allowed if self.allowed is not None else set()

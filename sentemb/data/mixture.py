@@ -108,8 +108,10 @@ class TrainingTokeniser(TextTokeniser, Protocol):
 def load_examples(
     data: DataSource, tokeniser: TrainingTokeniser, *, keep_texts: bool = False,
     reader_of: Callable[[str], Callable[[Table, TextTokeniser], Examples]] = lambda _: tokenise,
+    together_of: Callable[[str], Sequence[frozenset[str]]] = lambda _: (),
 ) -> Examples:
-    """The tokenised examples of all sources, one source after the other; ``reader_of`` a source tokenises its table.
+    """The tokenised examples of all sources, one source after the other; ``reader_of`` a source tokenises its table,
+    ``together_of`` it are columns of which a row may lack some, see ``DataSource.load``.
 
     A text that a source has no column for is a row without tokens whose hash is ``UNKNOWN``; a batch has only the
     columns of its source. ``keep_texts`` gives the texts too.
@@ -117,7 +119,7 @@ def load_examples(
     parts: dict[str, Examples] = {}
     for name, source in data.sources.items():
         cut = tokeniser if source.max_tokens is None else tokeniser.cut_to(source.max_tokens)
-        table = source.load()
+        table = source.load(together=together_of(name))
         examples = reader_of(name)(table, cut)
         parts[name] = replace(examples, texts=table.columns) if keep_texts else examples
     return joined(parts) if isinstance(data, Mixture) else parts[""]

@@ -37,16 +37,17 @@ class Table(RowFacts):
 
 def read_table(
     blocks: Callable[[Faults], Iterable[RecordBlock]], source: str, *, columns: Mapping[str, str],
-    max_rows: int | None, skip_faulty: bool,
+    max_rows: int | None, skip_faulty: bool, together: Sequence[frozenset[str]] = (),
 ) -> Table:  # fmt: skip
-    """Read a data set whole; ``source`` is its name in messages. Texts lose white space at both ends.
+    """Read a data set whole; ``source`` is its name in messages. Texts lose white space at both ends. Of the text
+    columns of each group of ``together`` a row may lack all but one.
 
     Raises: DataError that names the first ten faulty rows by file and line: bytes that are not UTF-8, broken JSON or
         csv, a column that a row lacks, empty text, a number that is none or outside its range, labels whose levels
         are no hierarchy.
     """
     faults = Faults()
-    checked = _Checked(faults)
+    checked = _Checked(faults, together)
     roles: dict[str, str] = {}
     for block in blocks(faults):
         if not block.names:
@@ -89,8 +90,8 @@ def _coded(labels: Sequence[Any]) -> NDArray[np.int64]:
 class _Checked:
     """Checked rows of the blocks so far."""
 
-    def __init__(self, faults: Faults) -> None:
-        self._faults = faults
+    def __init__(self, faults: Faults, together: Sequence[frozenset[str]]) -> None:
+        self._faults, self._together = faults, together
         self._first_label: dict[str, int | str] = {}  # by role
         self._coarser: dict[tuple[str, int | str], tuple[int | str, str]] = {}  # label -> the one above it, and where
         self.texts = {"anchor": Texts()}  # by role
@@ -104,6 +105,11 @@ class _Checked:
             for role, name in roles.items()
         }
         self._check_levels(block, [role for role in roles if kind_of(role) == "label"], roles, checked, faulty)
+        for group in self._together:
+            texts = [checked[role] for role in roles if role in group]
+            names = '", "'.join(roles[role] for role in roles if role in group)
+            for i in (i for i, values in enumerate(zip(*texts, strict=True)) if not any(values)):
+                faulty.setdefault(i, f'has no text in any of "{names}"')
         grades = [checked[role] for role in roles if kind_of(role) == "grade"]
         for i, graded in enumerate(zip(*grades, strict=True)):
             if i not in faulty and not any(graded):
@@ -136,15 +142,18 @@ class _Checked:
     def _column(self, role: str, name: str, column: list[Any], faulty: dict[int, str]) -> list[Any]:
         kind = kind_of(role)
         checks: dict[str, Callable[[Any], Any]] = {
-            "text": _text, "label": partial(self._label, role), "weight": _at_least_0, "grade": _at_least_0,
+            "text": _text_or_none if any(role in group for group in self._together) else _text,
+            "label": partial(self._label, role), "weight": _at_least_0, "grade": _at_least_0,
         }
         check = checks.get(kind, _number)
-        if check is _text and set(map(type, column)) <= {str} and all(stripped := list(map(str.strip, column))):
-            return stripped
+        if check in (_text, _text_or_none) and set(map(type, column)) <= {str}:
+            stripped = list(map(str.strip, column))
+            if check is _text_or_none or all(stripped):
+                return stripped
         checked: list[Any] = []
         for i, value in enumerate(column):
             try:
-                if value is MISSING:
+                if value is MISSING and check is not _text_or_none:
                     raise ValueError("is missing")
                 checked.append(check(value))
             except ValueError as error:
@@ -171,6 +180,11 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"is {short(value)}, no text")
     return value.strip()
+
+
+def _text_or_none(value: Any) -> str:
+    is_absent = value is MISSING or value is None or (isinstance(value, str) and not value.strip())
+    return "" if is_absent else _text(value)
 
 
 def _number(value: Any) -> float:

@@ -150,8 +150,8 @@ def _tokens_of(table: Table, tokeniser: TextTokeniser, start: int, rows: int) ->
         alike = [role for role in table.columns if table.prefixes.get(role) == prompt]
         unique = distinct(chain.from_iterable(table.columns[role][start : start + rows] for role in alike))
         tokens = tokeniser(unique.values, *(() if prompt is None else (Template.read(prompt),)))
-        empty = np.flatnonzero(tokens.lengths == 0)
-        if len(empty):
+        empty = [row for row in np.flatnonzero(tokens.lengths == 0) if unique.values[row]]  # "" is an absent field
+        if empty:
             where = ", ".join(str(start + row % rows + 1) for row in unique.first[empty[:10]])
             raise DataError(f"{table.source}: the tokenizer leaves nothing of {len(empty)} texts, e.g. of row {where}")
         positions = np.split(unique.position, len(alike))

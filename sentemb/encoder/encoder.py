@@ -228,10 +228,8 @@ class Encoder:
     def _template(self, prompt: str | None = None, prompt_name: str | None = None) -> Template | None:
         """The template of a prompt, of a named one, or of the model's default; None without any."""
         module = self._loaded.module
-        return template_of(
-            prompt, prompt_name, self._prompting, self.source, reads_mask_token=module.pooling.reads_mask_token,
-            pools_prompt=module.pools_prompt,
-        )
+        return template_of(prompt, prompt_name, self._prompting, self.source, pools_prompt=module.pools_prompt,
+                           reads_mask_token=module.pooling.reads_mask_token)
 
     @property
     def _prompting(self) -> Prompting:

@@ -194,7 +194,7 @@ def _data(report: Report, name: str, data: DataSource, tables: dict[str, Table])
     if absence is not None:
         report.unverified.append(f"{where}data: {absence}")
         return
-    table = tables[name] = data.load(max_rows=ROWS)
+    table = tables[name] = data.load(max_rows=ROWS, together=recipe.views.of(name).together)
     check_data(recipe, table, name)
     if len(set(table.columns["anchor"])) == 1:
         raise RecipeError(f"{where}data: the first {len(table)} rows have one text; a contrast needs several")

@@ -52,7 +52,7 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
     maker = recipe.views.fresh()
     dataset = load_examples(
         recipe.data, encoder.tokeniser, keep_texts=any("texts" in part.needs for part in recipe.parts().values()),
-        reader_of=lambda name: maker.of(name).read,
+        reader_of=lambda name: maker.of(name).read, together_of=lambda name: maker.of(name).together,
     )
     by_source = dataset.sources or {"": dataset}
     for name, examples in by_source.items():

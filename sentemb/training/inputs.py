@@ -63,8 +63,8 @@ class StepInput:
     sizes: tuple[int, ...]  # rows of every device
     local: slice  # this device's rows
     use: ViewUse
-    groups: tuple[LengthGroup, ...]  # b texts for each weight in ``fields``
-    fields: tuple[tuple[float, ...], ...]  # of every view in ``use.together``, the weights of its fields
+    groups: tuple[LengthGroup, ...]  # b texts for each field of each view
+    shares: tuple[Tensor, ...]  # (fields, b) of every view in ``use.together``: of its fields in their mean
     unit_fields: bool  # fields have unit length before their mean, as the model's vectors have
     tokens: Mapping[str, Tokens]  # of the views in ``use.tokens``
     ids: Mapping[str, Tensor]  # view -> (n,) examples that its texts come from (a drawn text is another one's)
@@ -197,12 +197,8 @@ class Feed:
                 require_mask_tokens(part.column, module.mask_token)
         groups, minus = self._groups([part for name in use.together for part in views[name].parts], sizes, own_rows)
         return StepInput(
-            step=step,
-            sizes=sizes,
-            local=local,
-            use=use,
-            groups=groups,
-            fields=tuple(views[name].weights for name in use.together),
+            step=step, sizes=sizes, local=local, use=use, groups=groups, source=source, minus=minus,
+            shares=tuple(torch.from_numpy(views[name].shares_in(own_rows)) for name in use.together),
             unit_fields=plan.encoder.is_normalised,
             tokens={name: _tokens(views[name], own_rows, vocabulary.pad) for name in use.tokens},
             ids={name: torch.from_numpy(view.ids) for name, view in views.items()},
@@ -213,8 +209,6 @@ class Feed:
             grades={name: torch.from_numpy(grade) for name, grade in examples.grades.items()},
             seed=int(context.generator.integers(2**62)),
             dropout={name: views[name].dropout for name in use.separate},
-            source=source,
-            minus=minus,
         )
 
     def _groups(

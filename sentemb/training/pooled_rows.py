@@ -21,24 +21,24 @@ def in_order(pooled: Sequence[Tensor], groups: Sequence[LengthGroup]) -> Float[T
 def in_views(rows: Float[Tensor, "r d"], inputs: StepInput) -> Float[Tensor, "b v d"]:
     """Rows that stand one view after the other, by example and view: the empty templates behind them are subtracted,
     and the fields of a view become its one row."""
-    texts, examples = sum(map(len, inputs.fields)), inputs.local.stop - inputs.local.start
+    texts, examples = sum(map(len, inputs.shares)), inputs.local.stop - inputs.local.start
     own: Tensor = rows[: texts * examples]
     if inputs.minus is not None:
         own = own - F.pad(rows[texts * examples :], (0, 0, 0, 1))[inputs.minus]
     own = own.view(texts, examples, -1)
-    if texts > len(inputs.fields):
-        parts = own.split([len(weights) for weights in inputs.fields])
-        views = zip(parts, inputs.fields, strict=True)
-        own = torch.stack([mean_of_fields(part, weights, unit=inputs.unit_fields) for part, weights in views])
+    if texts > len(inputs.shares):
+        views = zip(own.split([len(shares) for shares in inputs.shares]), inputs.shares, strict=True)
+        own = torch.stack([mean_of_fields(part, shares, unit=inputs.unit_fields) for part, shares in views])
     return own.transpose(0, 1)
 
 
-def mean_of_fields(rows: Float[Tensor, "f b d"], weights: Sequence[float], *, unit: bool) -> Float[Tensor, "b d"]:
+def mean_of_fields(
+    rows: Float[Tensor, "f b d"], shares: Float[Tensor, "f b"], *, unit: bool
+) -> Float[Tensor, "b d"]:
     """The weighted mean of every example's fields, perhaps each at unit length; of one field its row as it is."""
-    if len(weights) == 1:
+    if len(shares) == 1:
         return rows[0]
     exact = at_least_float32(rows)
     if unit:
         exact = F.normalize(exact, dim=-1)
-    shares = torch.tensor(weights, dtype=exact.dtype, device=exact.device) / sum(weights)
-    return torch.einsum("f,fbd->bd", shares, exact).to(rows.dtype)
+    return torch.einsum("fb,fbd->bd", shares.to(exact.dtype), exact).to(rows.dtype)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from annotated_types import Ge, Gt, Le, MinLen
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 from torch import Tensor
@@ -128,17 +128,17 @@ class View:
     targets: NDArray[np.int32] | None = None  # flat like column.flat: original token, or -100 where none is asked
     dropout: float | None = None  # rate of the backbone's dropout while this view is encoded; None: the backbone's own
     minus: Frame | None = None  # the template whose own vector, without a text, is subtracted from the pooled rows
-    fields: tuple[tuple[float, TokenColumn], ...] = ()  # weights and texts whose mean it is; none: its column alone
+    fields: tuple[TokenColumn, ...] = ()  # the texts whose vectors' mean it is; none: its column alone
+    shares: Float[NDArray[np.float32], "fields rows"] | None = None  # of each field in that mean; together 1
 
     @property
     def parts(self) -> list[View]:
         """What is encoded for it: views of one text a row."""
-        return [replace(self, column=column, fields=()) for _, column in self.fields] or [self]
+        return [replace(self, column=column, fields=(), shares=None) for column in self.fields] or [self]
 
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """Of its parts in its rows."""
-        return tuple(weight for weight, _ in self.fields) or (1.0,)
+    def shares_in(self, rows: NDArray[np.int64]) -> Float[NDArray[np.float32], "fields rows"]:
+        """The shares of its parts in these rows."""
+        return np.ones((1, len(rows)), dtype=np.float32) if self.shares is None else self.shares[:, rows]
 
 
 Views = Mapping[str, View]  # "anchor", "positive", "negative_1", …, and copies such as "anchor.masked"

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentemb.data.roles import is_role, kind_of
+from sentemb.data.tokens import text_hashes
 from sentemb.parts import Positive
 from sentemb.types import Examples, TokenColumn, View, ViewContext, Views
 from sentemb.views.columns import Columns
 
+_NO_TEXT = text_hashes([""])[0]
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _OF_ONE_TEXT = frozenset({"tokens", "hidden", "attentions", "inner", "texts"})  # needs of parts that read a view's text
 
@@ -29,6 +31,7 @@ class Fields(Columns):
     Here an example's positive has two texts, a title in the column ``positive`` and a body in ``positive_2``; both are
     encoded by themselves. Columns that are no field of another one are views of their own, as with ``columns``. h are
     the rows behind the pooling, at unit length where the model's own vectors have it; a single field is the plain view.
+    A field that a row lacks has no weight there; one of a view's fields must be there.
 
     The mean is that of an index with the same weights: ``index build --set 'fields={title=0.3,text=0.7}'``.
 
@@ -36,7 +39,7 @@ class Fields(Columns):
         weights: view -> column -> weight. A view has the name of one of its columns: ``anchor``, ``positive``,
             ``negative_1`` …; a column is a field of one view.
     Returns: a view's ids are its example's; its content hash is made of its fields'.
-    Raises: DataError where the data lack one of the columns.
+    Raises: DataError where the data lack one of the columns, or a row lacks all fields of a view.
     Source: Marqo's generalised contrastive learning (GCL): a side's vector is the weighted mean of its fields' vectors.
     Deviations: GCL's training code is not published. The mean stands before the heads, and that of an index behind
         them, so a recipe with heads is refused; a checkpoint's own heads are not looked for. What reads tokens, hidden
@@ -60,6 +63,7 @@ class Fields(Columns):
                 named = ", ".join(of_view) or "none"
                 raise ValueError(f'weights: the view "{view}" has the name of none of its columns ({named})')
         self.columns = frozenset({"anchor", "positive", *fields})
+        self.together = tuple(frozenset(of_view) for of_view in self.weights.values() if len(of_view) > 1)
 
     def makes(self, columns: Collection[str]) -> tuple[str, ...]:
         """The columns without those that are a field of another one."""
@@ -87,12 +91,12 @@ class Fields(Columns):
         """One view a column, or for the columns that are its fields."""
         views = dict(super().__call__(examples, context))
         for name, of_view in self.weights.items():
-            fields = tuple((weight, examples.columns[field]) for field, weight in of_view.items())
+            fields = tuple(examples.columns[field] for field in of_view)
             if len(fields) > 1:
-                own = examples.columns[name]
-                text = _joined_hashes(column.text for _, column in fields)
-                column = TokenColumn(flat=own.flat, offsets=own.offsets, text=text)
-                views[name] = View(column=column, ids=examples.ids, fields=fields)
+                own, hashes = examples.columns[name], np.stack([column.text for column in fields])
+                column = TokenColumn(flat=own.flat, offsets=own.offsets, text=_joined_hashes(hashes))
+                weights = np.array([*of_view.values()], dtype=np.float32)[:, None] * (hashes != _NO_TEXT)
+                views[name] = View(column=column, ids=examples.ids, fields=fields, shares=weights / weights.sum(axis=0))
         return views
 
 

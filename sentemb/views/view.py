@@ -29,9 +29,11 @@ class ViewMaker(Part, room="views"):
 
     Attributes:
         columns: columns of the data it must have.
+        together: groups of them of which a row may lack all but one.
     """
 
     columns: frozenset[str] = frozenset()
+    together: tuple[frozenset[str], ...] = ()
 
     def of(self, source: str) -> ViewMaker:
         """What makes the views of this source of a mixture; nearly always the maker itself."""

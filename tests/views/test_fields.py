@@ -33,10 +33,10 @@ def test_views_and_their_texts(examples_of, context_of):
     assert list(views) == ["anchor", "positive", "positive_3", "negative_1"]
     assert tuple(views) == Fields(weights=WEIGHTS).makes(columns)
     assert Fields(weights=WEIGHTS).texts(columns) == 5
-    assert views["positive"].weights == (0.3, 0.7)
+    assert views["positive"].shares.tolist() == [pytest.approx([0.3, 0.3]), pytest.approx([0.7, 0.7])]
     assert [part.column for part in views["positive"].parts] == [examples.columns["positive"],
                                                                  examples.columns["positive_2"]]
-    assert views["anchor"].weights == (1.0,)
+    assert views["anchor"].shares is None
     assert views["anchor"].parts == [views["anchor"]]
     assert all(view.ids is examples.ids for view in views.values())
 
@@ -60,34 +60,41 @@ def test_hashes_are_those_of_all_fields_in_their_order(column_of, examples_of, c
     assert np.array_equal(Fields(weights=WEIGHTS)(turned, context_of(turned))["positive"].column.text, text[order])
 
 
+def shares(*weights, rows=1):
+    """Of fields that every row has."""
+    return torch.tensor([[weight / sum(weights)] * rows for weight in weights], dtype=torch.float64)
+
+
 @pytest.mark.parametrize("unit", [True, False])
 def test_the_mean_by_a_loop(unit):
-    rows = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    weights = (0.2, 1.0, 3.0)
-    found = mean_of_fields(rows, weights, unit=unit)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(3, 5, 4, dtype=torch.float64, generator=generator)
+    of_rows = torch.rand(3, 5, dtype=torch.float64, generator=generator)
+    of_rows[1, 2] = 0
+    found = mean_of_fields(rows, of_rows, unit=unit)
     for i in range(5):
         expected = [0.0] * 4
-        for field, weight in enumerate(weights):
+        for field in range(3):
             row = rows[field, i].tolist()
             length = math.sqrt(sum(x * x for x in row)) if unit else 1.0
-            expected = [e + weight * x / length / sum(weights) for e, x in zip(expected, row, strict=True)]
+            expected = [e + float(of_rows[field, i]) * x / length for e, x in zip(expected, row, strict=True)]
         assert found[i].tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_mean_by_hand_its_limits_and_gradient():
     rows = torch.tensor([[[3.0, 4.0]], [[0.0, 2.0]]])
-    assert mean_of_fields(rows, (1.0, 3.0), unit=True).tolist() == [pytest.approx([0.15, 0.95])]
-    assert mean_of_fields(rows, (1.0, 3.0), unit=False).tolist() == [pytest.approx([0.75, 2.5])]
-    assert mean_of_fields(rows[:1], (0.4,), unit=True) is not rows
-    assert torch.equal(mean_of_fields(rows[:1], (0.4,), unit=True), rows[0])
-    assert mean_of_fields(rows[:, :0], (1.0, 3.0), unit=True).shape == (0, 2)
-    half = mean_of_fields(rows.bfloat16(), (1.0, 3.0), unit=True)
+    assert mean_of_fields(rows, shares(1.0, 3.0), unit=True).tolist() == [pytest.approx([0.15, 0.95])]
+    assert mean_of_fields(rows, shares(1.0, 3.0), unit=False).tolist() == [pytest.approx([0.75, 2.5])]
+    assert mean_of_fields(rows[:1], shares(0.4), unit=True) is not rows
+    assert torch.equal(mean_of_fields(rows[:1], shares(0.4), unit=True), rows[0])
+    assert mean_of_fields(rows[:, :0], shares(1.0, 3.0, rows=0), unit=True).shape == (0, 2)
+    half = mean_of_fields(rows.bfloat16(), shares(1.0, 3.0), unit=True)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), torch.tensor([[0.15, 0.95]]), atol=4e-3, rtol=0)
-    same = mean_of_fields(torch.stack([rows[0], rows[0]]), (0.1, 0.9), unit=True)  # equal fields: the field
+    same = mean_of_fields(torch.stack([rows[0], rows[0]]), shares(0.1, 0.9), unit=True)  # equal fields: the field
     torch.testing.assert_close(same, rows[0] / 5)
     exact = rows.double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: mean_of_fields(x, (0.3, 0.7), unit=True), [exact])
+    assert torch.autograd.gradcheck(lambda x: mean_of_fields(x, shares(0.3, 0.7), unit=True), [exact])
 
 
 def test_the_mean_is_that_of_an_index():
@@ -101,7 +108,7 @@ def test_the_mean_is_that_of_an_index():
     raw = [ToyEncoder().encode([row[name] for row in texts]) for name in ("title", "text")]
     for encoder, unit in ((ToyEncoder(), False), (Unit(), True)):
         indexed = mean_of_index(encoder, texts, {"title": 0.3, "text": 0.7}, "")
-        trained = mean_of_fields(torch.from_numpy(np.stack(raw)), (0.3, 0.7), unit=unit)
+        trained = mean_of_fields(torch.from_numpy(np.stack(raw)), shares(0.3, 0.7, rows=2), unit=unit)
         np.testing.assert_allclose(trained.numpy(), indexed, atol=1e-6)
 
 
@@ -132,6 +139,41 @@ def test_a_step_contrasts_the_means_of_the_fields_vectors(tree, tmp_path, unit):
     anchor, *others = (x / np.linalg.norm(x, axis=1, keepdims=True)
                        for x in (encoded["anchor"], expected, encoded["negative_1"]))
     np.testing.assert_allclose(table.sim.numpy(), anchor @ np.concatenate(others).T, atol=1e-5)
+
+
+@pytest.mark.parametrize("absent", ["", "  ", None, "no key"])
+def test_a_field_that_a_row_lacks_has_no_weight_there(tree, tmp_path, absent):
+    rows = [dict(row) for row in ROWS]
+    rows[1]["positive"] = rows[5]["positive_2"] = absent
+    if absent == "no key":
+        del rows[1]["positive"], rows[5]["positive_2"]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = open_run(tree, str(tmp_path / "run"), dtype=torch.float32)
+    encoder, objective = run.plan.encoder, run.plan.objective
+    encoder.is_normalised = True
+    inputs = run.make_input(np.arange(len(ROWS)), 0)
+    with torch.no_grad():
+        _, batch = objective.table(objective.encode(inputs), inputs)
+    found = batch.views["positive"].embedding.numpy()
+    for row, field in ((1, "positive_2"), (5, "positive")):
+        np.testing.assert_allclose(found[row], encoder.encode(ROWS[row][field], precision="fp32"), atol=1e-5)
+    whole = [encoder.encode([row[name] for row in ROWS], precision="fp32") for name in ("positive", "positive_2")]
+    others = [0, 2, 3, 4, 6, 7]
+    np.testing.assert_allclose(found[others], (0.3 * whole[0] + 0.7 * whole[1])[others], atol=1e-5)
+    run.step.backward([inputs])
+    assert all(value.grad is None or value.grad.isfinite().all() for value in objective.parameters())
+
+
+def test_a_row_without_any_field_is_named(tree, tmp_path):
+    rows = [dict(row) for row in ROWS]
+    rows[3]["positive"] = rows[3]["positive_2"] = ""
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RecipeError, match=r'rows.jsonl:4: has no text in any of "positive", "positive_2"'):
+        check(Recipe.from_tree(tree, "test.toml"))
+    rows[3] |= {"positive": "a dog", "anchor": ""}  # no field of another one
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RecipeError, match=r'rows.jsonl:4: column "anchor" is empty'):
+        check(Recipe.from_tree(tree, "test.toml"))
 
 
 def test_a_single_field_trains_as_the_plain_view_exactly(tree, tmp_path):
