@@ -168,9 +168,10 @@ def linear_maps(config: Any) -> tuple[tuple[int, int], ...]:
 
 def table(lanes: dict[str, Lane], count: int, tokens: int, gflop: float) -> str:
     """One race as Markdown."""
-    peaks = {name: lanes[name].facts["gflops"] for name in PEAKS if lanes[name].facts}
+    peaks = {name: lanes[name].facts["gflops"] for name in PEAKS if name in lanes and lanes[name].facts}
     reference = np.load(lanes[REFERENCE].facts["array"])
-    shares = [f"{name} at {ratio(lanes[products], lanes[name])} of its products" for name, products in PRODUCTS.items()]
+    shares = [f"{name} at {ratio(lanes[products], lanes[name])} of its products"
+              for name, products in PRODUCTS.items() if name in lanes]
 
     def cells(lane: Lane) -> list[object]:
         vectors = np.load(lane.facts["array"])
@@ -418,8 +419,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--few", action="store_true", help="only sentemb, its products, and the others in one way each")
     options = parser.parse_args(arguments)
     from sentemb.encoder.source import locate
+    from sentemb.machine.rates import bfloat16_slowness
 
-    facts = machine()
+    facts, has_bf16 = machine(), bfloat16_slowness() < 1.5
     parts = [f"{options.rounds} interleaved rounds, every contender in its own "
              "process, one warm-up; medians, ratios within a round (least and largest in brackets). Differences are "
              f"against {REFERENCE}, largest over all entries of unit vectors.\n"]
@@ -431,11 +433,16 @@ def main(arguments: list[str]) -> None:
             path.write_text(json.dumps(texts), encoding="utf-8")
             tokens, gflop = token_work(texts, model)
             everyone = contenders(str(path), model, folder, options.peers, options.infinity, exports=options.exports)
-            lanes = race([one for one in everyone if not options.few or one.name in FEW], rounds=options.rounds)
+            everyone = [one for one in everyone if (not options.few or one.name in FEW)
+                        and (has_bf16 or "bf16" not in one.name)]
+            lanes = race(everyone, rounds=options.rounds)
             parts.append(f"\n## {title}: {len(texts):,} texts, {tokens / len(texts):.1f} tokens on average, "
                          f"{1e3 * gflop / tokens:.1f} MFLOP a token\n\n"
                          + table(lanes, len(texts), tokens, gflop))
             races[title] = lanes
+    if not has_bf16:
+        parts.insert(0, "Contenders in bf16 are left out: this processor takes "
+                        f"{bfloat16_slowness():.0f} times as long in it. ")
     if options.shape:
         parts.insert(0, f"Random weights of the architecture {options.shape}: {SHAPES[options.shape]}. ")
     write_report(f"encode_{options.shape}" if options.shape else "encode", "Encoding", "".join(parts), facts, races)
