@@ -1,4 +1,4 @@
-"""Do the scores of `sentemb mine --judge` predict what training on the negatives brings?
+"""Do the figures of `sentemb mine --judge` predict what training on the negatives brings?
 
     SENTEMB_DATA=… python eval/bench/run.py judge [--work FOLDER] [--data scifact nfcorpus] [--seeds 42 43 44]
         [--steps 100] [--batch 32] [--max-tokens 128] [--pairs 1000] [--documents 5000] [--cross-encoder MODEL]
@@ -27,7 +27,7 @@ from harness import data, machine, markdown_table, write_report
 from sentemb.evaluate.metrics import spearman
 from sentemb.files import cache_dir
 
-SCORES = ("eci", "eci_sem", "hardness", "safety", "safe", "near", "lexical")
+SCORES = ("hardness", "safety", "lexical")
 
 
 def ways(cross_encoder: str | None) -> dict[str, dict[str, Any]]:

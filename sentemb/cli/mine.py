@@ -38,7 +38,7 @@ def mine(
         metavar="NAME:KEY=VALUE,…", help="which are refused, e.g. relative_margin:fraction=0.1; repeatable")] = None,
     sampling: Annotated[str, typer.Option(help="of the candidates that pass, take the top ones or random ones")]
     = "top",
-    judge: Annotated[bool, typer.Option("--judge", help="also score the negatives by hardness, safety and diversity")]
+    judge: Annotated[bool, typer.Option("--judge", help="also say how hard, safe and near in words the negatives are")]
     = False,
     found_by_expansion: Annotated[str | None, typer.Option(
         "--found-by-expansion", metavar="KEY=VALUE,…", help="keep only pairs whose positive is among the k first "
@@ -115,7 +115,5 @@ def _show(result: MiningResult, output: Path, as_json: bool) -> None:
     typer.echo(f"  as near as the positive, so perhaps positives themselves: {report.false_negatives:.2%} of the "
                f"negatives; refused by the rules: {report.refused:.2%} of the candidates")
     if judged is not None:
-        typer.echo(f"  ECI {judged.eci:.3f} ({judged.eci_low:.3f} – {judged.eci_high:.3f}): hardness "
-                   f"{judged.hardness:.3f}, safety {judged.safety:.3f}")
-        typer.echo(f"  ECI_sem {judged.eci_sem:.4f}: safe {judged.safe:.3f}, near {judged.near:.3f}, lexical "
+        typer.echo(f"  hardness {judged.hardness:.3f}, safety {judged.safety:.3f}, words of their own "
                    f"{judged.lexical:.3f}")

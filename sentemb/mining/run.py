@@ -91,7 +91,7 @@ def mine(
         output: a .jsonl file; None: the rows are in the result.
         negatives, sources, rules, sampling, candidates, seed: see ``MiningOptions``.
         resume: continue an interrupted run of the same data, models and options.
-        judge: also score the negatives, see ``Judgement``.
+        judge: also describe the negatives, see ``Judgement``.
         found_by_expansion: mine only the pairs that a search finds by expansion alone.
 
     Raises:
@@ -123,7 +123,7 @@ def mine(
                 f"none of {report.anchors:,} anchors has {negatives} negatives; the rules refused {report.refused:.1%} "
                 "of the candidates: ask for fewer, loosen the rules, or give a corpus"
             )
-        judgement = judge_blocks(_blocks(folder), texts, *vectors, seed=seed) if judge else None
+        judgement = judge_blocks(_blocks(folder), texts, *vectors) if judge else None
         result = MiningResult(report=report, output=target, judgement=judgement, expansion=expansion)
         if target is None:
             return replace(result, rows=list(_rows(texts, folder)))
