@@ -206,8 +206,8 @@ class Forecast:
         sentence = (
             f"peak memory of about {_gib(self.peak())} (models and optimiser {_gib(self.models)}, "
             + (f"decoders and heads of terms {_gib(self.parts)}, " if self.parts else "") +
-            f"activations of {self.texts} texts of {self.longest} tokens {_gib(self.texts * self.a_text)}, "
-            f"score tables {_gib(self.tables)})"
+            f"activations of {self.texts} text{'s' * (self.texts != 1)} of {self.longest} tokens "
+            f"{_gib(self.texts * self.a_text)}, score tables {_gib(self.tables)})"
         )
         if available is None:
             return True, sentence
@@ -217,7 +217,8 @@ class Forecast:
         if fitting == self.texts:
             return True, sentence
         if fitting is None:
-            advice = "does not fit, not even with train.chunk_size = 1; use a smaller backbone or batch"
+            advice = ("that does not fit with a fifth kept in reserve, not even with train.chunk_size = 1; use a "
+                      "smaller backbone or batch, or adapters on fewer bits (encoder.weights)")
         else:
             advice = f"set train.chunk_size = {fitting} (same gradients), or lower train.batch_size"
         return False, f"{sentence}: {advice}"
