@@ -81,7 +81,11 @@ def main(arguments: list[str]) -> None:
                 result = train(recipe.replace(train=settings, encoder=encoder), output=place / f"{seed} {arm}")
                 found.setdefault(arm, []).append(scores(Encoder.load(result.model_dir)))
                 print(arm, seed, found[arm][-1], flush=True)
-    facts.update(scores=found, arguments=vars(asked))
+    report(found, facts | {"scores": found, "arguments": vars(asked)}, asked)
+
+
+def report(found: dict[str, list[list[float]]], facts: dict[str, Any], asked: argparse.Namespace) -> None:
+    """The table, and the differences seed by seed."""
     table = [[arm, *(_mean(column) for column in np.array(rows).T)] for arm, rows in found.items()]
     gaps = np.array(found["with replay"]) - np.array(found["the new task alone"])
     text = (

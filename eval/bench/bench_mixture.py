@@ -112,7 +112,11 @@ def main(arguments: list[str]) -> None:
             single = [models["similarity alone"], models["search alone"]]
             score("both alone, averaged", merge(single))
             score("both alone, fused by change", merge(single, base=asked.backbone))
-    facts.update(scores=found, arguments=vars(asked))
+    report(found, facts | {"scores": found, "arguments": vars(asked)}, asked)
+
+
+def report(found: dict[str, list[list[float]]], facts: dict[str, Any], asked: argparse.Namespace) -> None:
+    """The table of all arms."""
     table = [[arm, *(_mean(column) for column in np.array(rows).T)] for arm, rows in found.items()]
     corpus = f"the judged documents and {asked.distractors:,} others" if asked.distractors else "all documents"
     text = (
