@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from bench_index_quality import MODEL
+from bench_mixture import over_seeds
 from bench_students import sentences
 from harness import data, machine, markdown_table, write_report
 
@@ -27,12 +28,12 @@ STS = ("STSBenchmark", "SICK-R")
 BANKING = "hub/mteb/banking77"
 
 
-def arms(place: Path) -> dict[str, Any]:
-    """Recipes by arm; the training files come to lie in ``place``."""
+def arms(folder: Path) -> dict[str, Any]:
+    """Recipes by arm; the training files come to lie in ``folder``."""
     from sentemb import Recipe
 
     rows = [json.loads(line) for line in (data() / BANKING / "train.jsonl").read_text().splitlines()]
-    new, replay = place / "new.jsonl", place / "replay.txt"
+    new, replay = folder / "new.jsonl", folder / "replay.txt"
     new.write_text("".join(json.dumps({"anchor": row["text"], "label": row["label"]}) + "\n" for row in rows))
     replay.write_text("".join(f"{text}\n" for text in islice(sentences(), 20_000)))
     both = [f"data.parts.0.path={new}", f"data.parts.1.path={replay}"]
@@ -63,40 +64,36 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=80, help="of the new task")
     parser.add_argument("--rate", type=float, default=2e-5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     from dataclasses import replace
 
     from sentemb import Encoder, train
     from sentemb.data import Mixture
 
-    facts, found = machine(), {"before": [scores(Encoder.load(asked.backbone))]}
-    print(found, flush=True)
+    facts, scores_by_arm = machine(), {"before": [scores(Encoder.load(options.backbone))]}
+    print(scores_by_arm, flush=True)
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        for seed in asked.seeds:
-            for arm, recipe in arms(place).items():
-                steps = asked.steps * (2 if isinstance(recipe.data, Mixture) else 1)  # the sources take turns
-                settings = replace(recipe.train, epochs=1000, max_steps=steps, learning_rate=asked.rate, seed=seed)
-                encoder = replace(recipe.encoder, backbone=asked.backbone)
-                result = train(recipe.replace(train=settings, encoder=encoder), output=place / f"{seed} {arm}")
-                found.setdefault(arm, []).append(scores(Encoder.load(result.model_dir)))
-                print(arm, seed, found[arm][-1], flush=True)
-    report(found, facts | {"scores": found, "arguments": vars(asked)}, asked)
+        folder = Path(name)
+        for seed in options.seeds:
+            for arm, recipe in arms(folder).items():
+                steps = options.steps * (2 if isinstance(recipe.data, Mixture) else 1)  # the sources take turns
+                settings = replace(recipe.train, epochs=1000, max_steps=steps, learning_rate=options.rate, seed=seed)
+                encoder = replace(recipe.encoder, backbone=options.backbone)
+                result = train(recipe.replace(train=settings, encoder=encoder), output=folder / f"{seed} {arm}")
+                scores_by_arm.setdefault(arm, []).append(scores(Encoder.load(result.model_dir)))
+                print(arm, seed, scores_by_arm[arm][-1], flush=True)
+    report(scores_by_arm, facts | {"scores": scores_by_arm, "arguments": vars(options)}, options)
 
 
-def report(found: dict[str, list[list[float]]], facts: dict[str, Any], asked: argparse.Namespace) -> None:
+def report(scores_by_arm: dict[str, list[list[float]]], facts: dict[str, Any], options: argparse.Namespace) -> None:
     """The table, and the differences seed by seed."""
-    table = [[arm, *(_mean(column) for column in np.array(rows).T)] for arm, rows in found.items()]
-    gaps = np.array(found["with replay"]) - np.array(found["the new task alone"])
+    table = [[arm, *(over_seeds(column) for column in np.array(rows).T)] for arm, rows in scores_by_arm.items()]
+    gaps = np.array(scores_by_arm["with replay"]) - np.array(scores_by_arm["the new task alone"])
     text = (
-        f"{asked.backbone}, recipe {RECIPE} and parts of it: {asked.steps} steps of 64 of the new task at "
-        f"{asked.rate:g}, {len(asked.seeds)} seeds.\n\n" + markdown_table(["", "Banking77", *STS], table)
+        f"{options.backbone}, recipe {RECIPE} and parts of it: {options.steps} steps of 64 of the new task at "
+        f"{options.rate:g}, {len(options.seeds)} seeds.\n\n" + markdown_table(["", "Banking77", *STS], table)
         + "\nWith replay minus the new task alone, seed by seed: " + "; ".join(
-            f"{what} {', '.join(f'{gap:+.2f}' for gap in column)}"
-            for what, column in zip(("Banking77", *STS), gaps.T, strict=True)) + ".\n"
+            f"{task} {', '.join(f'{gap:+.2f}' for gap in column)}"
+            for task, column in zip(("Banking77", *STS), gaps.T, strict=True)) + ".\n"
     )
     write_report("continual", "Learning something new without forgetting", text, facts, {})
-
-
-def _mean(values: Any) -> str:
-    return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")

@@ -181,9 +181,9 @@ def _truth(base: str, rows: int, queries: int, parts: int = 10) -> Any:
     return np.load(kept)
 
 
-def recall_of(found: Any, truth: Any) -> float:
-    """The share of the true neighbours that were found."""
-    return float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean())
+def recall_of(neighbours: Any, truth: Any) -> float:
+    """The share of the true neighbours that are among these."""
+    return float((truth[:, :, None] == neighbours[:, None, :]).any(axis=2).mean())
 
 
 def search_ours(base: str, rows: int, kind: str, queries: int, single: bool, parts: int = 10) -> Work:

@@ -83,49 +83,50 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--sts", nargs="+", default=["STSBenchmark", "SICK-R"])
     parser.add_argument("--distractors", type=int, default=0)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     from dataclasses import replace
 
     from sentemb import Encoder, EncoderSettings, merge, train
 
     facts, task = machine(), Task(data() / "hub" / "mteb" / "scifact", is_dev=False)
-    found: dict[str, list[list[float]]] = {}
+    scores_by_arm: dict[str, list[list[float]]] = {}
 
     def score(arm: str, model: Any) -> None:
-        found.setdefault(arm, []).append(scores(task, model, asked.sts, asked.distractors))
-        print(arm, found[arm][-1], flush=True)
+        scores_by_arm.setdefault(arm, []).append(scores(task, model, options.sts, options.distractors))
+        print(arm, scores_by_arm[arm][-1], flush=True)
 
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        score("before training", Encoder.load(asked.backbone, max_tokens=asked.max_tokens))
-        for seed in asked.seeds:
+        score("before training", Encoder.load(options.backbone, max_tokens=options.max_tokens))
+        for seed in options.seeds:
             models = {}
             for arm, recipe in arms(place, task.pairs).items():
                 settings = replace(
-                    recipe.train, epochs=1000, max_steps=asked.steps, batch_size=asked.batch, learning_rate=asked.rate,
-                    seed=seed,
+                    recipe.train, epochs=1000, max_steps=options.steps, batch_size=options.batch,
+                    learning_rate=options.rate, seed=seed,
                 )
-                encoder = EncoderSettings(backbone=asked.backbone, max_tokens=asked.max_tokens)
+                encoder = EncoderSettings(backbone=options.backbone, max_tokens=options.max_tokens)
                 result = train(recipe.replace(train=settings, encoder=encoder), output=place / f"{seed} {arm}")
                 models[arm] = result.model_dir
                 score(arm, Encoder.load(result.model_dir))
             single = [models["similarity alone"], models["search alone"]]
             score("both alone, averaged", merge(single))
-            score("both alone, fused by change", merge(single, base=asked.backbone))
-    report(found, facts | {"scores": found, "arguments": vars(asked)}, asked)
+            score("both alone, fused by change", merge(single, base=options.backbone))
+    report(scores_by_arm, facts | {"scores": scores_by_arm, "arguments": vars(options)}, options)
 
 
-def report(found: dict[str, list[list[float]]], facts: dict[str, Any], asked: argparse.Namespace) -> None:
+def report(scores_by_arm: dict[str, list[list[float]]], facts: dict[str, Any], options: argparse.Namespace) -> None:
     """The table of all arms."""
-    table = [[arm, *(_mean(column) for column in np.array(rows).T)] for arm, rows in found.items()]
-    corpus = f"the judged documents and {asked.distractors:,} others" if asked.distractors else "all documents"
+    table = [[arm, *(over_seeds(column) for column in np.array(rows).T)] for arm, rows in scores_by_arm.items()]
+    corpus = f"the judged documents and {options.distractors:,} others" if options.distractors else "all documents"
     text = (
-        f"{asked.backbone}, recipe {RECIPE} and parts of it; {asked.steps} steps of {asked.batch} at {asked.rate:g}, "
-        f"{asked.max_tokens} tokens, {len(asked.seeds)} seeds; SciFact searched in {corpus}.\n\n"
+        f"{options.backbone}, recipe {RECIPE} and parts of it; {options.steps} steps of {options.batch} at "
+        f"{options.rate:g}, {options.max_tokens} tokens, {len(options.seeds)} seeds; SciFact searched in {corpus}.\n\n"
     )
-    text += markdown_table(["", *asked.sts, "SciFact nDCG@10"], table)
+    text += markdown_table(["", *options.sts, "SciFact nDCG@10"], table)
     write_report("mixture", "One model for search and similarity", text, facts, {})
 
 
-def _mean(values: Any) -> str:
+def over_seeds(values: Any) -> str:
+    """Mean and standard deviation."""
     return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")

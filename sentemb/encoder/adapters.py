@@ -82,7 +82,7 @@ class Lora(Adapter):
 
     def layers_in(self, matrices: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:
         """See ``Adapter``."""
-        linear = {name.removesuffix(".weight"): size for name, size in matrices.items() if "embed" not in name}
+        linear = {name.removesuffix(".weight"): size for name, size in linear_layers(matrices).items()}
         ends = self._targets_among({name.rpartition(".")[2] for name in linear})
         return [size for name, size in linear.items()
                 if self.targets == "all-linear" or any(f".{name}".endswith(f".{end}") for end in ends)]
@@ -108,6 +108,11 @@ class Lora(Adapter):
             raise ModelError(f"LoRA targets: {type(backbone).__name__} has no linear layer {wanted}; it has "
                              f'{", ".join(sorted(ends))}, or give "all-linear"')
         return list(targets)
+
+
+def linear_layers(matrices: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Those of a backbone's matrices that are no embeddings."""
+    return {name: size for name, size in matrices.items() if "embed" not in name}
 
 
 def has_adapters(backbone: nn.Module) -> bool:
@@ -143,8 +148,9 @@ def merged_state(backbone: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str,
 
         from_adapters = {name: part for name, part in backbone.named_modules() if isinstance(part, BaseTunerLayer)}
     rounded = rounded_weights(backbone)
+    scales = tuple(f"{name}." for name in rounded)  # stand behind the names of their weights
     stored = {name.replace(".base_layer.", "."): (name, value) for name, value in backbone.state_dict().items()
-              if "lora_" not in name and not name.startswith(tuple(f"{weight}." for weight in rounded))}
+              if "lora_" not in name and not name.startswith(scales)}
     for name, (key, stored_value) in sorted(stored.items()):
         value = in_full(rounded[key]) if key in rounded else stored_value
         layer = from_adapters.get(key.removesuffix(".base_layer.weight"))

@@ -98,11 +98,11 @@ class Encoder:
         folder = locate(source, revision=revision, trust_remote_code=trust_remote_code)
         where, checked = find_device(device), check_precision(precision)
         check_weights(weights)
-        if weights in ("bf16", "nf4") and checked == "auto":
-            checked = "bf16"  # any other would take a copy
-        eight_bits = EightBits.read(folder) if layers is None else None  # it is of all layers
         options = LoadOptions(pooling=pooling, head=head, max_tokens=max_tokens, layers=layers, weights=weights,
                               trust_remote_code=trust_remote_code)
+        if options.is_kept and checked == "auto":
+            checked = "bf16"  # any other would take a copy
+        eight_bits = EightBits.read(folder) if layers is None else None  # it is of all layers
         loaded = load(folder, options, dtype=format_of(checked, where, eight_bits)[0], device=where)
         if loaded.layout.is_static and checked == "auto":
             checked = "fp32"  # nothing is multiplied that half precision could make faster

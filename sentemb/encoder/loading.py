@@ -137,19 +137,19 @@ def load(folder: Path, options: LoadOptions, *, dtype: torch.dtype, device: torc
         lean = _load_lean(layout, memo, full, options.max_tokens)
         if lean is not None:
             return lean
-    weight_dtype = kept_format(layout, dtype, options.weights)
+    weight_dtype = kept_format(layout, dtype, options)
     if weight_dtype == torch.float32:
         return full(device)
     loaded = full(device, weight_dtype=weight_dtype)
     return loaded if options.is_kept else replace(loaded, complete=full)
 
 
-def kept_format(layout: Layout, dtype: torch.dtype, weights: WeightFormat | None) -> torch.dtype:
+def kept_format(layout: Layout, dtype: torch.dtype, options: LoadOptions) -> torch.dtype:
     """The format in which a backbone's weights stay in memory (``nf4``: those that are not in four bits): bfloat16
     where that was asked for, or where it is encoded in it by what uses the weights as they are; the other lean forms
     make their own copy of float32 weights."""
-    if weights is not None or layout.is_static:
-        return torch.float32 if weights in (None, "fp32") or layout.is_static else torch.bfloat16
+    if options.weights is not None or layout.is_static:
+        return torch.bfloat16 if options.is_kept and not layout.is_static else torch.float32
     kind = backbones.read_config(layout.backbone).get("model_type")
     return dtype if dtype == torch.bfloat16 and not has_lean_form(str(kind)) else torch.float32
 

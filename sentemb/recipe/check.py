@@ -98,16 +98,17 @@ def check(recipe: str | Path | Recipe) -> Report:
 
 def _precision(report: Report) -> None:
     """Whether this machine has the formats that the recipe computes in, and is fast in them."""
-    recipe, device = report.recipe, find_device(None)
+    recipe = report.recipe
+    resolve_precision(recipe.train.precision)
     if recipe.encoder.weights == "nf4":
         needs_extra("bitsandbytes", "nf4")
-    asks = {"train.precision": recipe.train.precision, "encoder.weights": recipe.encoder.weights}
-    asked = [f'{name} = "{value}"' for name, value in asks.items() if value in ("bf16", "nf4")]
-    slowness = bfloat16_slowness() if device.type == "cpu" else 1.0
-    resolve_precision(recipe.train.precision)
-    if asked and slowness > _SLOW:
-        report.unverified.append(f"{' and '.join(asked)}: this processor takes {slowness:.0f} times as long for "
-                                 "products in bfloat16 as in float32; train on another one, or leave it out")
+    formats = {"train.precision": recipe.train.precision, "encoder.weights": recipe.encoder.weights}
+    in_bfloat16 = [f'{name} = "{value}"' for name, value in formats.items() if value in ("bf16", "nf4")]
+    if in_bfloat16 and find_device(None).type == "cpu" and bfloat16_slowness() > _SLOW:
+        report.unverified.append(
+            f"{' and '.join(in_bfloat16)}: this processor takes {bfloat16_slowness():.0f} times as long for products "
+            "in bfloat16 as in float32; train on another one, or leave it out"
+        )
 
 
 def _folder(report: Report, where: str, source: str) -> Path | None:

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from sentemb.encoder import four_bits
-from sentemb.encoder.adapters import Adapter
+from sentemb.encoder.adapters import Adapter, linear_layers
 from sentemb.errors import ModelError
 from sentemb.machine import resources
 from sentemb.machine.precision import WeightFormat
@@ -88,7 +88,7 @@ class BackboneShape:
         """Of a weight in memory, on average."""
         if form != "nf4":
             return {"fp32": 4.0, "bf16": 2.0}[form]
-        rounded = sum(prod(size) for name, size in self.matrices.items() if "embed" not in name)
+        rounded = sum(map(prod, linear_layers(self.matrices).values()))
         return 2.0 - (2.0 - four_bits.BYTES) * rounded / self.parameters
 
     def text_bytes(self, train: TrainSettings, weights: WeightsInMemory = _FLOAT32) -> float:

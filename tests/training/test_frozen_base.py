@@ -106,13 +106,13 @@ def test_four_bits_give_the_gradients_of_the_matrices_that_they_stand_for(
     decoder: Path, pairs_file: Path, tmp_path: Path, precision: str
 ) -> None:
     whole = Encoder.load(decoder, pooling="last", weights="nf4").save(tmp_path / "whole")
-    bases = {"wanted": (whole, "bf16"), "found": (decoder, "nf4"), "unrounded": (decoder, "bf16")}
-    wanted, found, unrounded = (
+    bases = {"wanted": (whole, "bf16"), "of_four_bits": (decoder, "nf4"), "unrounded": (decoder, "bf16")}
+    wanted, of_four_bits, unrounded = (
         torch.cat([value.flatten() for _, value in sorted(gradients(run).items())])
         for name, (base, weights) in bases.items()
         for run in [_run(tree(base, pairs_file, weights, precision=precision), tmp_path / name)]
     )
-    assert F.cosine_similarity(found, wanted, dim=0) > 0.999 > F.cosine_similarity(unrounded, wanted, dim=0)
+    assert F.cosine_similarity(of_four_bits, wanted, dim=0) > 0.999 > F.cosine_similarity(unrounded, wanted, dim=0)
 
 
 @pytest.mark.parametrize("train", [{"chunk_size": 5}, {"gradient_checkpointing": True},
@@ -142,10 +142,11 @@ def test_the_matrices_are_nf4_in_blocks_of_64(decoder: Path) -> None:
         if weight.dtype != torch.uint8:
             assert torch.equal(weight, exact[name])
             continue
-        wanted, found = (value.float().reshape(-1, 64) for value in (exact[name], in_full(weight)))
-        scale = found.abs().amax(dim=1, keepdim=True)
-        assert ((found - wanted).abs() <= 0.16 * scale + 0.02).all()  # half of the widest gap, and a rounded scale
-        codes = found / scale  # bfloat16 rounds some of one kind apart
+        exact_blocks, blocks = (value.float().reshape(-1, 64) for value in (exact[name], in_full(weight)))
+        scale = blocks.abs().amax(dim=1, keepdim=True)
+        # half of the widest gap, and a rounded scale
+        assert ((blocks - exact_blocks).abs() <= 0.16 * scale + 0.02).all()
+        codes = blocks / scale  # bfloat16 rounds some of one kind apart
         assert ((codes[:, :, None] - table).abs().amin(dim=2) < 0.01).all()
 
 

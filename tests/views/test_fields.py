@@ -154,12 +154,12 @@ def test_a_field_that_a_row_lacks_has_no_weight_there(tree, tmp_path, absent):
     inputs = run.make_input(np.arange(len(ROWS)), 0)
     with torch.no_grad():
         _, batch = objective.table(objective.encode(inputs), inputs)
-    found = batch.views["positive"].embedding.numpy()
+    means = batch.views["positive"].embedding.numpy()
     for row, field in ((1, "positive_2"), (5, "positive")):
-        np.testing.assert_allclose(found[row], encoder.encode(ROWS[row][field], precision="fp32"), atol=1e-5)
+        np.testing.assert_allclose(means[row], encoder.encode(ROWS[row][field], precision="fp32"), atol=1e-5)
     whole = [encoder.encode([row[name] for row in ROWS], precision="fp32") for name in ("positive", "positive_2")]
     others = [0, 2, 3, 4, 6, 7]
-    np.testing.assert_allclose(found[others], (0.3 * whole[0] + 0.7 * whole[1])[others], atol=1e-5)
+    np.testing.assert_allclose(means[others], (0.3 * whole[0] + 0.7 * whole[1])[others], atol=1e-5)
     run.step.backward([inputs])
     assert all(value.grad is None or value.grad.isfinite().all() for value in objective.parameters())
 
