@@ -2,7 +2,8 @@
 
     SENTEMB_DATA=…/data python eval/bench/gallery.py --backbone FOLDER                     everything that is missing
     SENTEMB_DATA=…/data python eval/bench/gallery.py --backbone FOLDER --only dcl-minilm   some rows
-    python eval/bench/gallery.py --report                                                  the page from what was run
+    SENTEMB_DATA=…/data python eval/bench/gallery.py --static --backbone FOLDER            on a static model
+    python eval/bench/gallery.py [--static] --report                                       the page from what was run
 
 A run trains the backbone with a recipe for a fixed number of steps (last step, nothing is chosen on a dev set) and
 scores it. The knock-out is the same recipe with the idea broken and the cost kept. Differences are paired by seed,
@@ -10,6 +11,9 @@ with a t-interval of 95 %. Where a method's gradients have another size (``sweep
 knock-out and baseline is first chosen among ×1, ×1/3 and ×1/10 on STSBenchmark's dev set with one further seed. A run
 that is there already is not run again, so the script may be stopped and started. Everything goes through sentemb's
 public functions.
+
+A static model (``sentemb distill CHECKPOINT -o FOLDER``) trains a hundred times as fast. It has its own page, with the
+methods that need nothing a table of vectors lacks, the rate of every arm chosen, and five seeds.
 """
 
 from __future__ import annotations
@@ -32,11 +36,12 @@ from sentemb.files import write_json, write_text
 from sentemb.pages import Dot, DotRow, dot_chart
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE.parent / "results" / "gallery"
+RESULTS = HERE.parent / "results"
 RATES = {"1": 1.0, "1/3": 1 / 3, "1/10": 0.1}
 SWEEP_SEED = 7
 EPOCH = 2  # raised when training draws other dropout masks or costs less: only runs of one epoch are compared
 FORMS = tuple((epoch, precision) for epoch in range(EPOCH, 0, -1) for precision in ("bf16", "fp32"))  # a row has one
+STATIC_RATE = 20.0  # times a recipe's rate: a table of vectors learns at higher ones
 DEV = Sts(protocol="simcse", split="dev")
 
 
@@ -48,6 +53,7 @@ class Budget:
     steps: int
     precision: str
     seeds: tuple[int, ...]
+    is_static: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,14 @@ class Gallery:
         self.protocols, self.methods = tree["protocol"], tree["method"]
         self.unmeasured, self.unsuited = tree["unmeasured"], tree["unsuited"]
         self.budget, self.folder = budget, folder
+        if budget.is_static:
+            self.unmeasured = [{**row, "why": f"It needs {row['needs']}."} for row in self.methods if "needs" in row]
+            self.methods = [{**row, "sweep": True} for row in self.methods if "needs" not in row]
+            used = {row["protocol"] for row in self.methods}
+            self.protocols = {
+                name: {**protocol, **{key: protocol.get(f"static_{key}", protocol[key]) for key in ("title", "set")}}
+                for name, protocol in self.protocols.items() if name in used
+            }
 
     # ------------------------------------------------------------------------------------------------- running
     def run(self, only: list[str]) -> None:
@@ -123,11 +137,12 @@ class Gallery:
         if entry is not None:
             return entry
         data, protocol = Path(os.environ["SENTEMB_DATA"]), self.protocols[arm.protocol]
-        plain = Recipe.named(arm.recipe)
+        plain, own = Recipe.named(arm.recipe), ["encoder.pooling=mean"] if self.budget.is_static else []
+        factor = RATES[rate] * (STATIC_RATE if self.budget.is_static else 1.0)
         overrides = [
-            f"encoder.backbone={self.budget.backbone}", *(text.format(data=data) for text in protocol["set"]),
+            f"encoder.backbone={self.budget.backbone}", *own, *(text.format(data=data) for text in protocol["set"]),
             f"train.seed={seed}", f"train.max_steps={self.budget.steps}", f"train.precision={self.budget.precision}",
-            f"train.learning_rate={plain.train.learning_rate * RATES[rate]}", "train.epochs=1000",
+            f"train.learning_rate={plain.train.learning_rate * factor}", "train.epochs=1000",
             *(text.replace("{backbone}", self.budget.backbone) for text in arm.overrides),
         ]
         scratch = self.folder / "scratch" / file.stem
@@ -166,7 +181,7 @@ class Gallery:
             "figure": {
                 name: statistics.fmean(entry["geometry"][figure] for entry in entries) for name, entries in runs.items()
             },
-            "cost": statistics.fmean(
+            "cost": statistics.median(  # a run that was resumed says only what it took since then
                 a["cpu_s_per_step"] / b["cpu_s_per_step"] for a, b in zip(runs["method"], runs["baseline"], strict=True)
             ),
         }
@@ -232,15 +247,24 @@ def remark(row: dict[str, Any]) -> str:
     return "" if is_effect or "no effect" in verdict(row) else ", and the same of its knock-out"
 
 
+MINILM = (
+    "from the same untuned checkpoint of MiniLM's size, in bf16, or in fp32 where the row says so (all runs of a row in "
+    "one format)"
+)
+STATIC = (
+    "from a static model (30,522 tokens × 256) that was distilled from the gallery's untuned checkpoint, in fp32; rates "
+    f"are ×1, ×1/3 or ×1/10 of {STATIC_RATE:g} times the recipe's"
+)
+
+
 def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
     """The gallery as Markdown."""
     budget = gallery.budget
-    lines = [
-        "# Gallery", "",
-        f"Every method for {budget.steps} steps at its recipe's batch size, from the same untuned checkpoint of "
-        "MiniLM's size, in bf16, or in fp32 where the row says so (all runs of a row in one format); seeds "
-        f"{', '.join(map(str, budget.seeds))}; the last step, nothing chosen on a dev set except the learning rate "
-        "where the table names one. Differences are paired by seed, in points of the protocol's score, with a "
+    lines = ["# Gallery on a static model" if budget.is_static else "# Gallery", ""]
+    lines += [
+        f"Every method for {budget.steps} steps at its recipe's batch size, {STATIC if budget.is_static else MINILM}; "
+        f"seeds {', '.join(map(str, budget.seeds))}; the last step, nothing chosen on a dev set except the learning "
+        "rate where the table names one. Differences are paired by seed, in points of the protocol's score, with a "
         "t-interval of 95 %; one that is within it, within the baseline's own standard deviation or below half a point "
         "is no effect. The knock-out keeps a method's cost and breaks its "
         "idea. Cost is CPU time a step over the baseline's. Figures: baseline → method (knock-out), of "
@@ -255,7 +279,7 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
     done = [row for row in rows if "gain" in row]
     for row in sorted(done, key=lambda row: -row["gain"]["mean"]):
         figure, rates = row["figure"], row["rates"]
-        form = "" if row["precision"] == "bf16" else f", {row['precision']}"
+        form = "" if budget.is_static or row["precision"] == "bf16" else f", {row['precision']}"
         chosen = "–" if set(rates.values()) == {"1"} else ", ".join(f"{arm} ×{rate}" for arm, rate in rates.items())
         lines.append(
             f"| {link(row['recipe'])} ({row['protocol']}{form}) | **{verdict(row)}**{remark(row)} "
@@ -265,11 +289,13 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
         )
     missing = [row["recipe"] for row in rows if "gain" not in row]
     if missing:
-        lines += ["", "Not run yet (`python eval/bench/gallery.py --backbone FOLDER --only NAME`): "
+        option = "--static " if budget.is_static else ""
+        lines += ["", f"Not run yet (`python eval/bench/gallery.py {option}--backbone FOLDER --only NAME`): "
                   + ", ".join(map(link, missing)) + "."]
     lines += ["", "## Not measured", ""]
     lines += [f"* {link(entry['recipe'])}: {entry['why']}" for entry in gallery.unmeasured]
-    lines += ["", "## Not for text", "", *(f"* {entry['method']}: {entry['why']}" for entry in gallery.unsuited)]
+    if not budget.is_static:
+        lines += ["", "## Not for text", "", *(f"* {entry['method']}: {entry['why']}" for entry in gallery.unsuited)]
     return "\n".join(lines) + "\n"
 
 
@@ -298,17 +324,21 @@ def main() -> None:
     """Run what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="", help="an untuned masked-language model of MiniLM's size")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    parser.add_argument("--static", action="store_true", help="the backbone is a static model")
+    parser.add_argument("--steps", type=int, help="default: 60, of a static model 200")
+    parser.add_argument("--precision", help="default: bf16, of a static model fp32")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 42 to 44, of a static model 42 to 46")
     parser.add_argument("--only", nargs="+", default=[], help="recipes; by default every row")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, help="default: eval/results/gallery, or gallery_static")
     parser.add_argument("--report", action="store_true", help="write the page from the runs that there are")
     arguments = parser.parse_args()
+    is_static = arguments.static
     budget = Budget(
-        backbone=arguments.backbone, steps=arguments.steps, precision=arguments.precision, seeds=tuple(arguments.seeds)
+        backbone=arguments.backbone, is_static=is_static, steps=arguments.steps or (200 if is_static else 60),
+        precision=arguments.precision or ("fp32" if is_static else "bf16"),
+        seeds=tuple(arguments.seeds or ((42, 43, 44, 45, 46) if is_static else (42, 43, 44))),
     )
-    gallery = Gallery(budget, arguments.output)
+    gallery = Gallery(budget, arguments.output or RESULTS / ("gallery_static" if is_static else "gallery"))
     if not arguments.report:
         if not arguments.backbone:
             parser.error("--backbone is needed to train; --report only writes the page")

@@ -40,7 +40,7 @@ class SimilarWords(Companion):
     def bind(self, build: Build) -> None:
         """Keep the word embeddings as they are before training."""
         assert isinstance(build.encoder, nn.Module)
-        size = build.vocabulary.size
+        size = build.vocabulary.rows
         tables = (module for module in build.encoder.modules() if isinstance(module, nn.Embedding))
         table = next((module.weight for module in tables if module.num_embeddings >= size), None)
         if table is None:

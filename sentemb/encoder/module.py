@@ -16,6 +16,7 @@ from sentemb.encoder.heads import Head
 from sentemb.encoder.poolings import Cls, Pooling
 from sentemb.encoder.runners.families import Unsupported
 from sentemb.encoder.runners.trainable import TrainableEncoder
+from sentemb.encoder.static import StaticTable
 from sentemb.errors import ModelError, RecipeError
 from sentemb.types import Encoded, Tokens
 
@@ -91,6 +92,9 @@ class EncoderModule(nn.Module):
 
     def together(self, batches: Sequence[Tokens]) -> list[Encoded]:
         """``forward`` of several padded batches, in one pass where there is one for this backbone."""
+        is_table = isinstance(self.backbone, StaticTable) and not self.pooling.needs_layers and self._inner is None
+        if is_table:
+            return self._by_one_lookup(batches)
         return self._lean(batches, hidden=False) or [self(tokens) for tokens in batches]
 
     def plain(
@@ -140,6 +144,14 @@ class EncoderModule(nn.Module):
             return [Encoded(pooled=pooled) for pooled in self._trainable.first_states(batches)]
         return [Encoded(pooled=self.pool([state], tokens), hidden=state if hidden else None)
                 for state, tokens in zip(self._trainable(batches), batches, strict=True)]
+
+    def _by_one_lookup(self, batches: Sequence[Tokens]) -> list[Encoded]:
+        """A static model's, whose table so takes one gradient of its whole size and not one for every batch."""
+        ids = torch.cat([tokens.input_ids.flatten() for tokens in batches])[None]
+        states = self.backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
+        parts = states.split([tokens.input_ids.numel() for tokens in batches])
+        return [Encoded(pooled=self.pool([part.view(*tokens.input_ids.shape, -1)], tokens))
+                for part, tokens in zip(parts, batches, strict=True)]
 
     def project(
         self, pooled: Float[Tensor, "n d"], *, exported: bool = False, views: int = 1,

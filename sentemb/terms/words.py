@@ -46,7 +46,7 @@ class Words(Term):
         with torch.no_grad():
             self.head.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(build.seed))
             self.head.bias.zero_()
-        self.register_buffer("number", torch.full((build.vocabulary.size,), -1, dtype=torch.int64))
+        self.register_buffer("number", torch.full((build.vocabulary.rows,), -1, dtype=torch.int64))
 
     def prepare(self, dataset: Examples, services: Services) -> None:
         """Count the words of the data."""

@@ -153,6 +153,11 @@ class Vocabulary:
     mask: int | None
     special: frozenset[int]  # never masked, replaced or counted: [CLS], [SEP], [PAD], …
 
+    @property
+    def rows(self) -> int:
+        """How many different numbers stand in a batch: a static model pads with one behind its tokens."""
+        return max(self.size, self.pad + 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
