@@ -139,6 +139,36 @@ def test_it_learns(m2v_folder: Path, tmp_path: Path) -> None:
     assert hits(after) == len(pairs) > hits(before)
 
 
+def test_batches_looked_up_together_have_the_gradient_of_each_alone(st_folder: Path) -> None:
+    encoder = Encoder.load(st_folder)
+    module, table = encoder.module.train(), encoder.module.backbone.embedding.weight
+    batches = [tokens_of(encoder, TEXTS[:3]), tokens_of(encoder, [*TEXTS[3:], "", "the dog"])]
+
+    def gradient(pooled: list[torch.Tensor]) -> torch.Tensor:
+        table.grad = None
+        sum((rows**3).sum() for rows in pooled).backward()
+        assert table.grad is not None
+        return table.grad.clone()
+
+    together = [encoded.pooled for encoded in module.together(batches)]
+    alone = [module(tokens).pooled for tokens in batches]
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    torch.testing.assert_close(gradient(together), gradient(alone))
+    assert gradient(alone).any()
+
+
+def test_words_are_predicted_from_texts_of_several_lengths(st_folder: Path, tmp_path: Path) -> None:
+    texts = ["a dog", "the cat sees a river in the city", "", "a man sings", "the film", "dog and cat and man"]
+    recipe = Recipe.from_tree({
+        "encoder": {"backbone": str(st_folder)}, "data": {"use": "pairs", "path": "-"}, "views": {"use": "columns"},
+        "terms": [{"use": "words", "vocabulary": 8}],
+        "train": {"batch_size": 3, "epochs": 20, "learning_rate": 1e-1, "precision": "fp32"},
+    }, "test.toml")  # fmt: skip
+    result = train(recipe, data=[(text, text) for text in texts], output=tmp_path / "run")
+    assert result.last_losses["words"] < 0.5 * 8 * 0.6931  # half of what eight coins cost
+
+
 def test_check_knows_static_models(m2v_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("".join(f"the dog runs {i}\n" for i in range(80)))
     changes = [f"encoder.backbone={m2v_folder}", f"data.path={tmp_path / 'lines.txt'}", "encoder.heads=[]",
