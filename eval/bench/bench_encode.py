@@ -66,12 +66,12 @@ def long_texts(count: int) -> list[str]:
     """Documents of NFCorpus and SciFact, title and text, alternately."""
     from sentemb.data import iter_records
 
-    found = []
+    texts_of_both = []
     for name in ("nfcorpus", "scifact"):
         path = next((data() / "hub" / "mteb" / name).rglob("corpus.jsonl*"))
         rows = [f"{r.fields.get('title', '')} {r.fields['text']}".strip() for r in iter_records(path)]
-        found.append(rows[: (count + 1) // 2])
-    return [text for pair in zip(*found, strict=True) for text in pair][:count]
+        texts_of_both.append(rows[: (count + 1) // 2])
+    return [text for pair in zip(*texts_of_both, strict=True) for text in pair][:count]
 
 
 def random_model(shape: str, folder: Path) -> str:
@@ -101,7 +101,7 @@ def contenders(
     """Everyone who runs, the machine's peaks included."""
     common = {"texts": texts, "model": model}
     name = "sentence_transformers"
-    found = [
+    contenders = [
         Contender(REFERENCE, __file__, "sentemb", {**common, "precision": "fp32"}),
         Contender("sentemb bf16", __file__, "sentemb", {**common, "precision": "bf16"}),
         Contender("sentemb auto", __file__, "sentemb", {**common, "precision": "auto"}),
@@ -111,32 +111,32 @@ def contenders(
         Contender("plain HF fp32, token-sorted", __file__, "plain_transformers", {**common, "precision": "fp32"}),
         Contender("plain HF bf16, token-sorted", __file__, "plain_transformers", {**common, "precision": "bf16"}),
     ]
-    found += [
+    contenders += [
         Contender(f"sentemb export {to} fp32", __file__, "exported", {**common, "to": to, "cache": cache})
         for to in (("onnx", "openvino") if exports else ())
     ]
     # in this order: fastembed takes the export that the ONNX contender makes
     forms = (("onnx", "fp32"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
     for backend, precision in forms if peers else ():
-        found.append(Contender(
+        contenders.append(Contender(
             f"sentence-transformers {backend} {precision}", __file__, name,
             {**common, "backend": backend, "precision": precision, "cache": cache},
             environment=peers_environment(peers)))
     # fastembed's default is 256; it does not sort, and pads all texts of a batch to the longest
     for batch in (256, 32) if peers else ():
-        found.append(Contender(
+        contenders.append(Contender(
             f"fastembed fp32, batch {batch}", __file__, "fastembed", {"texts": texts, "cache": cache, "batch": batch},
             environment=peers_environment(peers)))
     for precision in ("fp32", "bf16") if infinity else ():
-        found.append(Contender(
+        contenders.append(Contender(
             f"infinity {precision}, batch 32", __file__, "infinity", {**common, "precision": precision},
             environment={**peers_environment(infinity), "DO_NOT_TRACK": "1"}))
-    found += [
+    contenders += [
         Contender(products, __file__, "products", {**common, "precision": products.split()[1]})
         for products in PRODUCTS.values()
     ]
-    found += [Contender(peak, HARNESS, "matmul_peak", {"dtype": dtype}) for peak, dtype in PEAKS.items()]
-    return found
+    contenders += [Contender(peak, HARNESS, "matmul_peak", {"dtype": dtype}) for peak, dtype in PEAKS.items()]
+    return contenders
 
 
 def token_work(texts: list[str], model: str) -> tuple[int, float]:
@@ -245,10 +245,10 @@ def exported(texts: str, model: str, to: str, cache: str) -> Work:
     from sentemb import export
     from sentemb.encoder.exported import ExportedModel
 
-    rows, place = _texts(texts), Path(cache) / f"sentemb-{to}"
-    if not place.is_dir():
-        export(model, place, to=to)
-    graph = ExportedModel.load(place)
+    rows, exported = _texts(texts), Path(cache) / f"sentemb-{to}"
+    if not exported.is_dir():
+        export(model, exported, to=to)
+    graph = ExportedModel.load(exported)
     return lambda: {"array": graph.encode(rows)}
 
 
@@ -268,14 +268,14 @@ def sentence_transformers(
         dtype = {"fp32": "float32", "bf16": "bfloat16"}[precision]
         encoder = SentenceTransformer(folder, device="cpu", model_kwargs={"torch_dtype": dtype})
     else:
-        place = Path(cache) / backend
-        options: dict[str, Any] = {"export": not place.is_dir()}
+        exported = Path(cache) / backend
+        options: dict[str, Any] = {"export": not exported.is_dir()}
         if backend == "openvino":
             options["ov_config"] = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision]}
         encoder = SentenceTransformer(
-            str(place) if place.is_dir() else folder, device="cpu", backend=backend, model_kwargs=options)
-        if not place.is_dir():
-            encoder.save_pretrained(str(place))
+            str(exported) if exported.is_dir() else folder, device="cpu", backend=backend, model_kwargs=options)
+        if not exported.is_dir():
+            encoder.save_pretrained(str(exported))
     return lambda: {"array": encoder.encode(rows, batch_size=batch, show_progress_bar=False).astype(np.float32)}
 
 
@@ -284,24 +284,24 @@ def _quantised(backend: str, cache: Path, rows: list[str]) -> Any:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers import backend as exports
 
-    plain, place = str(cache / backend), cache / f"{backend}-int8"
-    if not place.is_dir():
-        shutil.copytree(plain, place)
+    plain, exported = str(cache / backend), cache / f"{backend}-int8"
+    if not exported.is_dir():
+        shutil.copytree(plain, exported)
         encoder = SentenceTransformer(plain, device="cpu", backend=backend)
         if backend == "onnx":
-            exports.export_dynamic_quantized_onnx_model(encoder, "avx512_vnni", str(place))
+            exports.export_dynamic_quantized_onnx_model(encoder, "avx512_vnni", str(exported))
         else:
             data = cache / "calibration"
             data.mkdir()
             lines = (json.dumps({"text": text}) for text in rows[:300])
             (data / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
             exports.export_static_quantized_openvino_model(
-                encoder, None, str(place), dataset_name=str(data), dataset_config_name="default",
+                encoder, None, str(exported), dataset_name=str(data), dataset_config_name="default",
                 dataset_split="train", column_name="text")
     pattern = "*int8*.onnx" if backend == "onnx" else "*qint8*.xml"
-    file, = (path.name for path in (place / backend).glob(pattern))
+    file, = (path.name for path in (exported / backend).glob(pattern))
     return SentenceTransformer(
-        str(place), device="cpu", backend=backend, model_kwargs={"file_name": file, "export": False})
+        str(exported), device="cpu", backend=backend, model_kwargs={"file_name": file, "export": False})
 
 
 def plain_transformers(texts: str, model: str, precision: str, budget: int = 4096) -> Work:
@@ -382,22 +382,22 @@ class infinity:  # noqa: N801  # a contender's name, as the functions beside it
         self._engine.stop()
 
 
-def _with_limit(model: Path, place: Path) -> Path:
-    """The model in `place`, with sentence-transformers' limit of tokens (256) where fastembed looks for it.
+def _with_limit(model: Path, limited: Path) -> Path:
+    """The model in `limited`, with sentence-transformers' limit of tokens (256) where fastembed looks for it.
 
     fastembed takes the lesser of two entries of tokenizer_config.json, which would be 128 here.
     """
-    if not place.is_dir():
-        place.mkdir()
+    if not limited.is_dir():
+        limited.mkdir()
         for path in model.iterdir():
             if path.name != "tokenizer_config.json":
-                (place / path.name).symlink_to(path.resolve())
+                (limited / path.name).symlink_to(path.resolve())
         config = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
         config.pop("max_length", None)
         limits = json.loads((model / "sentence_bert_config.json").read_text(encoding="utf-8"))
         config["model_max_length"] = limits["max_seq_length"]
-        (place / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    return place
+        (limited / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return limited
 
 
 def peers_environment(folder: str) -> dict[str, str]:

@@ -25,12 +25,12 @@ PEER = "mteb + sentence-transformers fp32"
 def contenders(tasks: list[str], model: str) -> list[Contender]:
     """Ours twice, in two precisions, and the peer."""
     common = {"tasks": tasks, "folder": str(data()), "model": model}
-    found = []
+    contenders = []
     for precision in ("fp32", "auto"):
         for label, path in (("sentemb", "own"), ("mteb + sentemb", "mteb")):
             options = {**common, "precision": precision, "path": path}
-            found.append(Contender(f"{label} {precision}", __file__, "ours", options))
-    return [*found, Contender(PEER, __file__, "peer", common)]
+            contenders.append(Contender(f"{label} {precision}", __file__, "ours", options))
+    return [*contenders, Contender(PEER, __file__, "peer", common)]
 
 
 def distinct_texts(tasks: list[str]) -> list[str]:
@@ -119,8 +119,8 @@ def peer(tasks: list[str], folder: str, model: str) -> Work:
             for task in resolve_tasks(tasks):
                 with local_data(root, task.metadata.dataset["path"]):
                     task.load_data()
-                found = mteb.evaluate(opened, task, cache=None, show_progress_bar=False, co2_tracker=False)
-                scores[task.metadata.name] = 100 * found.task_results[0].get_score()
+                answer = mteb.evaluate(opened, task, cache=None, show_progress_bar=False, co2_tracker=False)
+                scores[task.metadata.name] = 100 * answer.task_results[0].get_score()
         return {"scores": scores}
 
     return work

@@ -35,14 +35,14 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--terms", type=int, default=10)
     parser.add_argument("--weight", type=float, default=0.5)
     parser.add_argument("--max-tokens", type=int, default=256)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     facts = machine()
     documents, queries, judged = load(data() / "hub" / "mteb" / "nfcorpus")
     queries = [query for query in queries if any(grade > 0 for grade in judged[query["_id"]].values())]
     texts = [query["text"] for query in queries]
-    feedback = Feedback(documents=asked.documents, terms=asked.terms, weight=asked.weight)
+    feedback = Feedback(documents=options.documents, terms=options.terms, weight=options.weight)
     with tempfile.TemporaryDirectory() as folder:
-        encoder = Encoder.load(asked.backbone, max_tokens=asked.max_tokens)
+        encoder = Encoder.load(options.backbone, max_tokens=options.max_tokens)
         index = SearchIndex.build(folder, documents, encoder=encoder, kind="flat")
         searches: dict[str, Callable[[Feedback | None], list[list[Hit]]]] = {
             "words (BM25)": lambda expand: index.by_words(texts, 10, expand=expand),
@@ -62,15 +62,16 @@ def main(arguments: Sequence[str]) -> None:
             rows.append([name, f"{group} ({chosen.sum()})", f"{100 * plain.mean():.2f}", f"{100 * wide.mean():.2f}",
                          f"{100 * test.difference:+.2f}", f"{test.p:.4f}"])
             figures[f"{name}, {group}"] = {"plain": float(plain.mean()), "expanded": float(wide.mean()), "p": test.p}
-    text = (f"{asked.backbone}, {asked.max_tokens} tokens; {asked.documents} documents of feedback, {asked.terms} "
-            f"words, weight {asked.weight}. p: paired permutation test over queries, not corrected.\n\n")
+    text = (f"{options.backbone}, {options.max_tokens} tokens; {options.documents} documents of feedback, "
+            f"{options.terms} words, weight {options.weight}. "
+            "p: paired permutation test over queries, not corrected.\n\n")
     text += markdown_table(["search", "queries", "plain", "expanded", "difference", "p"], rows)
-    facts.update(arguments=vars(asked), figures=figures)
+    facts.update(arguments=vars(options), figures=figures)
     write_report("expansion", "Pseudo-relevance feedback on NFCorpus, nDCG@10", text, facts, {})
 
 
-def values(found: list[list[Hit]], queries: list[dict[str, Any]], judged: dict[str, dict[str, int]]) -> Any:
+def values(answers: list[list[Hit]], queries: list[dict[str, Any]], judged: dict[str, dict[str, int]]) -> Any:
     """nDCG@10 of every query."""
-    run = {query["_id"]: {str(hit.id): hit.score for hit in hits} for query, hits in zip(queries, found, strict=True)}
+    run = {query["_id"]: {str(hit.id): hit.score for hit in hits} for query, hits in zip(queries, answers, strict=True)}
     qrels = {query["_id"]: judged[query["_id"]] for query in queries}
     return ranking_scores(qrels, run, [10])["ndcg@10"]

@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--tuned-draws", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=2, help="SetFit: so many pairs of either kind for every text")
     parser.add_argument("--epochs", type=int, default=4, help="label_cosine: passes over the examples")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     from sentemb.classify import LabelledVectors, Logistic
     from sentemb.encoder import Encoder
 
@@ -66,8 +66,8 @@ def main(arguments: list[str]) -> None:
     (texts, labels), (test_texts, gold) = (
         ([row["text"] for row in rows], np.array([str(row[name]) for row in rows])) for rows in (train, test)
     )
-    used = np.unique(np.concatenate([drawn(labels, max(asked.shots), draw) for draw in range(asked.draws)]))
-    encoder, start = Encoder.load(asked.model), time.perf_counter()
+    used = np.unique(np.concatenate([drawn(labels, max(options.shots), draw) for draw in range(options.draws)]))
+    encoder, start = Encoder.load(options.model), time.perf_counter()
     vectors = np.zeros((len(texts), encoder.width), dtype=np.float32)
     vectors[used] = encoder.encode([texts[row] for row in used])
     test_vectors = encoder.encode(test_texts)
@@ -86,73 +86,74 @@ def main(arguments: list[str]) -> None:
         best = method.posteriors(state, test_texts, of_test).argmax(axis=1)
         return 100 * float(np.mean(names[best] == gold)), seconds
 
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    cells_by_row: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row, method in methods().items():
-        for shots in asked.shots:
-            if shots < method.least or (row.startswith("label texts") and shots > asked.shots[0]):
+        for shots in options.shots:
+            if shots < method.least or (row.startswith("label texts") and shots > options.shots[0]):
                 continue
-            found.setdefault(row, {})[str(shots)] = [
+            cells_by_row.setdefault(row, {})[str(shots)] = [
                 scored(method, rows, encoder, vectors[rows], test_vectors)
-                for rows in (drawn(labels, shots, draw) for draw in range(asked.draws))
+                for rows in (drawn(labels, shots, draw) for draw in range(options.draws))
             ]
-            print(row, shots, found[row][str(shots)], flush=True)
+            print(row, shots, cells_by_row[row][str(shots)], flush=True)
     for arm in ("SetFit", "label_cosine"):
-        for shots in asked.tuned:
-            cells = found.setdefault(ROWS[arm].format(iterations=asked.iterations, epochs=asked.epochs), {})
-            for draw in range(asked.tuned_draws):
+        for shots in options.tuned:
+            cells = cells_by_row.setdefault(ROWS[arm].format(iterations=options.iterations, epochs=options.epochs), {})
+            for draw in range(options.tuned_draws):
                 rows = drawn(labels, shots, draw)
-                model, seconds = tuned(arm, [texts[row] for row in rows], labels[rows], asked)
+                model, seconds = tuned(arm, [texts[row] for row in rows], labels[rows], options)
                 of = model.encode([texts[row] for row in rows])
                 accuracy, fitting = scored(Logistic(), rows, model, of, model.encode(test_texts))
                 cells.setdefault(str(shots), []).append((accuracy, seconds + fitting))
                 print(arm, shots, cells[str(shots)], flush=True)
-    report(asked, facts, found, encoding, len(used) + len(test_texts))
+    report(options, facts, cells_by_row, encoding, len(used) + len(test_texts))
 
 
-def tuned(arm: str, texts: list[str], labels: Any, asked: Any) -> tuple[Any, float]:
+def tuned(arm: str, texts: list[str], labels: Any, options: Any) -> tuple[Any, float]:
     """The encoder after training on the examples, and the seconds that making data and training took."""
     from sentemb import Encoder, Recipe, train
     from sentemb.data.makers.label_pairs import LabelPairs
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        few, pairs = place / "few.jsonl", place / "pairs.jsonl"
+        scratch = Path(name)
+        few, pairs = scratch / "few.jsonl", scratch / "pairs.jsonl"
         rows = [{"text": text, "label": label} for text, label in zip(texts, labels.tolist(), strict=True)]
         few.write_text("".join(json.dumps(row) + "\n" for row in rows))
         if arm == "SetFit":
-            maker = LabelPairs(path=str(few), iterations=asked.iterations)
+            maker = LabelPairs(path=str(few), iterations=options.iterations)
             made = maker.rows(np.random.default_rng(SEED), Counter())
             pairs.write_text("".join(json.dumps(row) + "\n" for row in made))
             recipe, changes = "setfit-minilm", [f"data.path={pairs}"]
         else:
             recipe, changes = "label-cosine-minilm", [
-                f"data.path={few}", f"train.epochs={asked.epochs}", "train.learning_rate=2e-5",
+                f"data.path={few}", f"train.epochs={options.epochs}", "train.learning_rate=2e-5",
                 "train.warmup_fraction=0.1",
             ]
-        result = train(Recipe.load(recipe, [f"encoder.backbone={asked.model}", *changes]), output=place / "run")
+        result = train(Recipe.load(recipe, [f"encoder.backbone={options.model}", *changes]), output=scratch / "run")
         seconds = time.perf_counter() - start
         return Encoder.load(result.model_dir), seconds
 
 
-def report(asked: Any, facts: dict[str, Any], found: dict[str, Any], encoding: float, encoded: int) -> None:
+def report(options: Any, facts: dict[str, Any], cells_by_row: dict[str, Any], encoding: float, encoded: int) -> None:
     """The tables of accuracy and of seconds."""
-    facts.update(arguments=vars(asked), accuracy_and_seconds=found, encoding_s=encoding)
-    shots = [str(number) for number in asked.shots]
+    facts.update(arguments=vars(options), accuracy_and_seconds=cells_by_row, encoding_s=encoding)
+    shots = [str(number) for number in options.shots]
 
-    def row(name: str, cells: dict[str, list[tuple[float, float]]], place: int, form: str) -> list[str]:
+    def row(name: str, cells: dict[str, list[tuple[float, float]]], part: int, form: str) -> list[str]:
         shown = []
         for number in shots:
-            values = [cell[place] for cell in cells.get(number, ())]
-            spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 and place == 0 else ""
+            values = [cell[part] for cell in cells.get(number, ())]
+            spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 and part == 0 else ""
             shown.append(f"{np.mean(values):{form}}{spread}" if values else "–")
         return [name, *shown]
 
     headers = ["examples an intent", *shots]
-    text = (f"{asked.model}; accuracy on the test split's 3,080 texts, mean ± standard deviation over {asked.draws} "
-            f"draws ({asked.tuned_draws} where the encoder is tuned). A funnel needs two examples of every intent.\n\n")
-    text += markdown_table(headers, [row(name, cells, 0, ".1f") for name, cells in found.items()])
+    text = (f"{options.model}; accuracy on the test split's 3,080 texts, mean ± standard deviation over "
+            f"{options.draws} draws ({options.tuned_draws} where the encoder is tuned). A funnel needs two examples of "
+            "every intent.\n\n")
+    text += markdown_table(headers, [row(name, cells, 0, ".1f") for name, cells in cells_by_row.items()])
     text += (f"\nSeconds of fitting and of training, mean over draws. Encoding {encoded:,} texts "
              f"once took {encoding:.0f} s, for all methods together.\n\n")
-    text += markdown_table(headers, [row(name, cells, 1, ".2f") for name, cells in found.items()])
+    text += markdown_table(headers, [row(name, cells, 1, ".2f") for name, cells in cells_by_row.items()])
     write_report("few_labels", "Few labels: Banking77, 1 to 16 examples an intent", text, facts, {})

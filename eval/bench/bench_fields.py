@@ -27,9 +27,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--backbone", default=MODEL)
     parser.add_argument("--titles", type=float, nargs="+", default=[0.1, 0.3, 0.5], help="weights of the title")
     parser.add_argument("--max-tokens", type=int, default=256)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     facts = machine()
-    encoder = Encoder.load(asked.backbone, max_tokens=asked.max_tokens)
+    encoder = Encoder.load(options.backbone, max_tokens=options.max_tokens)
     rows: list[list[str]] = []
     figures: dict[str, float] = {}
     for name in ("nfcorpus", "scifact"):
@@ -40,15 +40,16 @@ def main(arguments: Sequence[str]) -> None:
                      for row in lines(folder / "corpus.jsonl")]
         joined = scored(documents, encoder, {}, queries, judged)
         rows.append([name, "joined", f"{100 * joined.mean():.2f}", "", ""])
-        for title in asked.titles:
+        for title in options.titles:
             of_fields = scored(documents, encoder, {"title": title, "text": 1 - title}, queries, judged)
             test = paired_permutation(joined, of_fields, seed=0)
             rows.append([name, f"{title:g} title, {1 - title:g} text", f"{100 * of_fields.mean():.2f}",
                          f"{100 * test.difference:+.2f}", f"{test.p:.4f}"])
             figures[f"{name}, {title}"] = 100 * test.difference
-    text = f"{asked.backbone}, {asked.max_tokens} tokens. p: paired permutation test over queries, not corrected.\n\n"
+    text = f"{options.backbone}, {options.max_tokens} tokens. "
+    text += "p: paired permutation test over queries, not corrected.\n\n"
     text += markdown_table(["data", "vector", "nDCG@10", "difference", "p"], rows)
-    facts.update(arguments=vars(asked), figures=figures)
+    facts.update(arguments=vars(options), figures=figures)
     write_report("fields", "Title and text as weighted fields", text, facts, {})
 
 

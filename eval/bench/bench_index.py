@@ -79,21 +79,21 @@ def _tuning(base: str, count: int) -> Any:
 def _file(base: str, rows: int, queries: int) -> Path:
     """The vectors to index, in a file."""
     real = np.load(base, mmap_mode="r")
-    kept = Path(base).with_name(f"{Path(base).stem}-{rows}-without-{2 * queries}.npy")
-    if not kept.exists():
-        part = kept.with_suffix(f".{os.getpid()}.npy")
+    stored = Path(base).with_name(f"{Path(base).stem}-{rows}-without-{2 * queries}.npy")
+    if not stored.exists():
+        part = stored.with_suffix(f".{os.getpid()}.npy")
         held = part.with_suffix(".held.npy")
         np.save(held, real[: -2 * queries])
         np.save(part, _vectors(str(held), rows))
         held.unlink()
-        part.replace(kept)
-    return kept
+        part.replace(stored)
+    return stored
 
 
 def vectors_and_queries(base: str, rows: int, queries: int) -> tuple[Any, Any]:
     """Vectors to index, and queries: the last real embeddings, which are not indexed."""
-    asked = np.ascontiguousarray(np.load(base, mmap_mode="r")[-queries:])
-    return np.load(_file(base, rows, queries), mmap_mode="r"), asked
+    query_rows = np.ascontiguousarray(np.load(base, mmap_mode="r")[-queries:])
+    return np.load(_file(base, rows, queries), mmap_mode="r"), query_rows
 
 
 def build_ours(base: str, rows: int, kind: str, queries: int, with_documents: bool) -> Work:
@@ -158,7 +158,7 @@ def _opened(base: str, rows: int, kind: str, queries: int) -> tuple[Any, Any]:
     """An index of ours, built and tuned (on other real queries) once per kind and kept beside the vectors."""
     from sentemb import SearchIndex
 
-    vectors, asked = vectors_and_queries(base, rows, queries)
+    vectors, query_rows = vectors_and_queries(base, rows, queries)
     folder = Path(base).with_name(f"index-{rows}-without-{2 * queries}-{kind}")
     if not (folder / "manifest.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -166,19 +166,19 @@ def _opened(base: str, rows: int, kind: str, queries: int) -> tuple[Any, Any]:
         with SearchIndex.build(folder, records, vectors=vectors, kind=kind, rescore=False, seed=SEED) as index:
             if index.manifest.tuned is not None:
                 index.tune(_tuning(base, queries), target_recall=TARGET)
-    return SearchIndex.open(folder, verify=False), asked
+    return SearchIndex.open(folder, verify=False), query_rows
 
 
 def _truth(base: str, rows: int, queries: int, parts: int = 10) -> Any:
     """The exact top 10 among the rows whose ``part`` is below ``parts`` (10: all of them)."""
     from sentemb.maths.neighbours import top
 
-    vectors, asked = vectors_and_queries(base, rows, queries)
-    kept = Path(base).with_name(f"truth-{rows}-without-{2 * queries}-{parts}.npy")
-    if not kept.exists():
+    vectors, query_rows = vectors_and_queries(base, rows, queries)
+    stored = Path(base).with_name(f"truth-{rows}-without-{2 * queries}-{parts}.npy")
+    if not stored.exists():
         allowed = np.flatnonzero(np.arange(rows) % 10 < parts)
-        np.save(kept, allowed[top(asked, vectors if parts == 10 else vectors[allowed], 10).ids])
-    return np.load(kept)
+        np.save(stored, allowed[top(query_rows, vectors if parts == 10 else vectors[allowed], 10).ids])
+    return np.load(stored)
 
 
 def recall_of(neighbours: Any, truth: Any) -> float:
@@ -188,17 +188,17 @@ def recall_of(neighbours: Any, truth: Any) -> float:
 
 def search_ours(base: str, rows: int, kind: str, queries: int, single: bool, parts: int = 10) -> Work:
     """All queries as one batch, or one after the other, each to finished results (documents left to ``hits``)."""
-    index, asked = _opened(base, rows, kind, queries)
+    index, query_rows = _opened(base, rows, kind, queries)
     truth = _truth(base, rows, queries, parts)
     where = None if parts == 10 else f"part < {parts}"
 
     def work() -> dict[str, Any]:
         if single:
-            each = [index.search_positions(asked[i : i + 1], 10, where=where).ids for i in range(len(asked))]
-            found = np.concatenate(each)
+            each = [index.search_positions(query_rows[i : i + 1], 10, where=where).ids for i in range(len(query_rows))]
+            ids = np.concatenate(each)
         else:
-            found = index.search_positions(asked, 10, where=where).ids
-        return {"recall": recall_of(found, truth)}
+            ids = index.search_positions(query_rows, 10, where=where).ids
+        return {"recall": recall_of(ids, truth)}
 
     return work
 
@@ -207,7 +207,7 @@ def search_faiss(base: str, rows: int, kind: str, queries: int, single: bool) ->
     """The same file and effort in FAISS alone."""
     import faiss
 
-    index, asked = _opened(base, rows, kind, queries)
+    index, query_rows = _opened(base, rows, kind, queries)
     path = str(index.folder / index.manifest.segments[0].index.name)
     factory = index.manifest.description
     is_binary = factory.startswith("B")
@@ -225,11 +225,11 @@ def search_faiss(base: str, rows: int, kind: str, queries: int, single: bool) ->
         # packing is part of a query's work
         coded = _signs if is_binary else np.asarray
         if single:
-            each = [raw.search(coded(asked[i : i + 1]), 10, params=parameters)[1] for i in range(len(asked))]
-            found = np.concatenate(each)
+            each = [raw.search(coded(query_rows[i : i + 1]), 10, params=parameters)[1] for i in range(len(query_rows))]
+            ids = np.concatenate(each)
         else:
-            found = raw.search(coded(asked), 10, params=parameters)[1]
-        return {"recall": recall_of(found, truth)}
+            ids = raw.search(coded(query_rows), 10, params=parameters)[1]
+        return {"recall": recall_of(ids, truth)}
 
     return work
 
@@ -240,7 +240,7 @@ def search_hnswlib(base: str, rows: int, queries: int, single: bool) -> Work:
 
     from sentemb.maths.neighbours import top
 
-    vectors, asked = vectors_and_queries(base, rows, queries)
+    vectors, query_rows = vectors_and_queries(base, rows, queries)
     truth = _truth(base, rows, queries)
     index = hnswlib.Index(space="ip", dim=vectors.shape[1])
     start = time.perf_counter()
@@ -265,10 +265,10 @@ def search_hnswlib(base: str, rows: int, queries: int, single: bool) -> Work:
 
     def work() -> dict[str, Any]:
         if single:
-            found = np.concatenate([index.knn_query(asked[i : i + 1], k=10)[0] for i in range(len(asked))])
+            ids = np.concatenate([index.knn_query(query_rows[i : i + 1], k=10)[0] for i in range(len(query_rows))])
         else:
-            found = index.knn_query(asked, k=10)[0]
-        return {"recall": recall_of(found.astype(np.int64), truth), "ef": ef, "build_s": built}
+            ids = index.knn_query(query_rows, k=10)[0]
+        return {"recall": recall_of(ids.astype(np.int64), truth), "ef": ef, "build_s": built}
 
     return work
 
@@ -283,9 +283,9 @@ def build_rows(base: str, rows: int, kinds: list[str], queries: int, rounds: int
             Contender("sentemb + documents", __file__, "build_ours", {**common, "with_documents": True}),
             Contender("faiss", __file__, "build_faiss", common),
         ]
-        found = race(contenders, rounds=rounds, warmups=0)
-        lanes[f"build {kind} {rows}"] = found
-        ours, documents, bare = (found[c.name] for c in contenders)
+        timed = race(contenders, rounds=rounds, warmups=0)
+        lanes[f"build {kind} {rows}"] = timed
+        ours, documents, bare = (timed[c.name] for c in contenders)
         size = float(ours.facts["bytes_per_vector"]) * rows / 2**20
         table.append([kind, f"{ours.median_s:.2f}", f"{documents.median_s:.2f}", f"{bare.median_s:.2f}",
                       f"{ratio(ours, bare).median:.2f}", f"{1e6 * (ours.median_s - bare.median_s) / rows:+.1f}",
@@ -310,25 +310,25 @@ def search_rows(base: str, rows: int, kinds: list[str], queries: int, rounds: in
             if kind == "hnsw":
                 contenders.append(Contender("hnswlib", __file__, "search_hnswlib", common))
                 contenders.append(Contender("usearch", __file__, "search_ours", {**common, "kind": "usearch"}))
-            found = race(contenders, rounds=rounds)
-            lanes[f"search {kind} {rows} {'single' if single else 'batch'}"] = found
-            line += _figures(found, queries, single)
-            recalls = [f"{found[name].facts['recall']:.4f}" for name in ("sentemb", "faiss", "filtered")]
+            timed = race(contenders, rounds=rounds)
+            lanes[f"search {kind} {rows} {'single' if single else 'batch'}"] = timed
+            line += _figures(timed, queries, single)
+            recalls = [f"{timed[name].facts['recall']:.4f}" for name in ("sentemb", "faiss", "filtered")]
         table.append([*line, *recalls])
     return table
 
 
-def _figures(found: dict[str, Lane], queries: int, single: bool) -> list[object]:
-    ours, bare = found["sentemb"], found["faiss"]
+def _figures(timed: dict[str, Lane], queries: int, single: bool) -> list[object]:
+    ours, bare = timed["sentemb"], timed["faiss"]
     if single:
         extra = 1000 * (ours.median_s - bare.median_s) / queries
         return [f"{1000 * ours.median_s / queries:.3f}", f"{extra:+.3f}"]
     graphs = [
         f"{queries / peer.median_s:,.0f} (recall {peer.facts['recall']:.3f})" if peer and not peer.fault else "–"
-        for peer in map(found.get, ("hnswlib", "usearch"))
+        for peer in map(timed.get, ("hnswlib", "usearch"))
     ]
     return [f"{queries / ours.median_s:,.0f}", f"{queries / bare.median_s:,.0f}", f"{ratio(bare, ours).median:.2f}",
-            *graphs, f"{queries / found['filtered'].median_s:,.0f}"]
+            *graphs, f"{queries / timed['filtered'].median_s:,.0f}"]
 
 
 def main(arguments: list[str]) -> None:
@@ -342,16 +342,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "sentemb-bench-index")
     parser.add_argument("--parts", nargs="+", choices=["build", "search"], default=["build", "search"])
     parser.add_argument("--name", default="index", help="name of the report's files")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     facts, lanes = machine(), {}
-    base = base_vectors(asked.base_texts, asked.cache)
-    text = f"384 dimensions; {asked.base_texts:,} real embeddings, tiled with noise.\n"
-    for rows in asked.rows:
+    base = base_vectors(options.base_texts, options.cache)
+    text = f"384 dimensions; {options.base_texts:,} real embeddings, tiled with noise.\n"
+    for rows in options.rows:
         text += f"\n## {rows:,} vectors\n"
-        if "build" in asked.parts:
-            text += BUILD + markdown_table(BUILD_HEADER, build_rows(base, rows, asked.kinds, asked.queries,
-                                                                    asked.rounds, lanes))
-        if "search" in asked.parts:
-            text += SEARCH + markdown_table(SEARCH_HEADER, search_rows(base, rows, asked.kinds, asked.queries,
-                                                                       asked.rounds, lanes))
-    write_report(asked.name, "Search index", text, facts, lanes)
+        if "build" in options.parts:
+            text += BUILD + markdown_table(BUILD_HEADER, build_rows(base, rows, options.kinds, options.queries,
+                                                                    options.rounds, lanes))
+        if "search" in options.parts:
+            text += SEARCH + markdown_table(SEARCH_HEADER, search_rows(base, rows, options.kinds, options.queries,
+                                                                       options.rounds, lanes))
+    write_report(options.name, "Search index", text, facts, lanes)

@@ -48,9 +48,9 @@ def load(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Judg
     return documents, [row for row in lines(folder / "queries.jsonl") if row["_id"] in judged], judged
 
 
-def ndcg(found: list[list[Hit]], queries: list[dict[str, Any]], judged: Judged) -> float:
+def ndcg(answers: list[list[Hit]], queries: list[dict[str, Any]], judged: Judged) -> float:
     """nDCG@10 ×100 by trec_eval, which orders equal scores by document id."""
-    run = {query["_id"]: {str(hit.id): hit.score for hit in hits} for query, hits in zip(queries, found, strict=True)}
+    run = {query["_id"]: {str(hit.id): hit.score for hit in hits} for query, hits in zip(queries, answers, strict=True)}
     return 100 * float(ranking_scores(judged, run, [10])["ndcg@10"].mean())
 
 
@@ -82,8 +82,8 @@ def measure(name: str, kinds: list[str], cache: Path) -> tuple[list[list[object]
     facts: dict[str, Any] = {}
     for label in kinds:
         kind, _, extra = label.partition("+")
-        with tempfile.TemporaryDirectory() as place:
-            index = SearchIndex.build(place, documents, vectors=rows["documents"], kind=kind,
+        with tempfile.TemporaryDirectory() as scratch:
+            index = SearchIndex.build(scratch, documents, vectors=rows["documents"], kind=kind,
                                       rescore=True if extra else None)
             truth = index.search_positions(rows["queries"], 10).ids if truth is None else truth
             size = sum(segment.index.bytes for segment in index.manifest.segments) / len(documents)
@@ -92,10 +92,10 @@ def measure(name: str, kinds: list[str], cache: Path) -> tuple[list[list[object]
             for state in ("built", "tuned"):
                 if state == "tuned" and index.manifest.description != "Flat":
                     index.tune(rows["others"], target_recall=0.95)
-                found = index.search_positions(rows["queries"], 10)
+                hits = index.search_positions(rows["queries"], 10)
                 tuned = index.manifest.tuned
-                seen = {"ndcg": ndcg(index.generation.hits(found), queries, judged),
-                        "recall": float((truth[:, :, None] == found.ids[:, None, :]).any(axis=2).mean()),
+                seen = {"ndcg": ndcg(index.generation.hits(hits), queries, judged),
+                        "recall": float((truth[:, :, None] == hits.ids[:, None, :]).any(axis=2).mean()),
                         "effort": tuned.effort if tuned else None, "sample_recall": tuned.recall if tuned else 1.0}
                 facts[label][state] = seen
                 line += [f"{seen['ndcg']:.2f}", f"{seen['recall']:.4f}", seen["effort"] or "–"]
@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> None:
     kinds = [name for name in room("kinds").names() if name != "faiss"]
     parser.add_argument("--kinds", nargs="+", default=["flat", *kinds, "hnsw+half", "sq8+half"])
     parser.add_argument("--sets", nargs="+", default=list(EXPECTED))
-    asked, facts = parser.parse_args(arguments), machine()
+    options, facts = parser.parse_args(arguments), machine()
     text = (
         "all-MiniLM-L6-v2, fp32, 384 dimensions. Recall@10 is against the flat index on the test queries. The effort "
         "(nprobe or efSearch) is first the one that building chose for recall 0.95 on sampled documents, then the one "
@@ -118,12 +118,12 @@ def main(arguments: list[str]) -> None:
         "candidates (+half, ivf-pq, rabitq, binary) both also choose their number.\n"
     )
     wrong = []
-    for name in asked.sets:
+    for name in options.sets:
         expected = EXPECTED[name]
-        table, found = measure(name, list(dict.fromkeys(asked.kinds)), asked.cache)
-        facts[name] = found
-        if round(found["flat"]["built"]["ndcg"], 2) != round(expected, 2):
-            wrong.append(f"{name}: flat gives {found['flat']['built']['ndcg']:.3f}, mteb {expected}")
+        table, measured = measure(name, list(dict.fromkeys(options.kinds)), options.cache)
+        facts[name] = measured
+        if round(measured["flat"]["built"]["ndcg"], 2) != round(expected, 2):
+            wrong.append(f"{name}: flat gives {measured['flat']['built']['ndcg']:.3f}, mteb {expected}")
         text += f"\n## {name} (mteb: {expected:.2f})\n\n"
         header = ["kind", "factory", "bytes a vector", "nDCG@10", "recall@10", "effort", "nDCG@10 tuned",
                   "recall@10 tuned", "effort tuned"]

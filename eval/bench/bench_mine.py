@@ -101,10 +101,10 @@ def mine_theirs(base: str, rows: int, negatives: int, margin: float, range_max: 
 
 def _sorted(table: dict[int, list[str]], rows: int, negatives: int) -> Any:
     """Each anchor's negatives by number, ascending (equal scores may come in another order); -1 where it has none."""
-    found = np.full((rows, negatives), -1)
+    rows_of_negatives = np.full((rows, negatives), -1)
     for anchor, texts in table.items():
-        found[anchor] = sorted(int(text.split()[-1]) for text in texts)
-    return found
+        rows_of_negatives[anchor] = sorted(int(text.split()[-1]) for text in texts)
+    return rows_of_negatives
 
 
 def main(arguments: list[str]) -> None:
@@ -117,16 +117,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--base-texts", type=int, default=20_000)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "sentemb-bench-index")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     facts = machine()
-    common = {"base": base_vectors(asked.base_texts, asked.cache), "rows": asked.rows, "negatives": asked.negatives,
-              "margin": asked.margin, "range_max": asked.range_max}
+    base = base_vectors(options.base_texts, options.cache)
+    common = {"base": base, "rows": options.rows, "negatives": options.negatives, "margin": options.margin,
+              "range_max": options.range_max}
     contenders = [
         Contender("sentemb", __file__, "mine_ours", common),
         Contender("sentence-transformers", __file__, "mine_theirs", {**common, "use_faiss": False}),
         Contender("sentence-transformers, FAISS", __file__, "mine_theirs", {**common, "use_faiss": True}),
     ]
-    lanes = race(contenders, rounds=asked.rounds, warmups=0)
+    lanes = race(contenders, rounds=options.rounds, warmups=0)
     ours = lanes["sentemb"]
 
     def cells(lane: Lane) -> list[object]:
@@ -134,8 +135,9 @@ def main(arguments: list[str]) -> None:
         return [f"{lane.median_s:.1f}", ratio(lane, ours), f"{lane.peak_mib:.0f}", f"{lane.facts['triplets']:,}",
                 f"{same:,}"]
 
-    text = (f"{asked.rows:,} anchors against {asked.rows:,} passages, {asked.negatives} negatives, absolute margin "
-            f"{asked.margin}, window {asked.range_max}; vectors are given to both, so only mining is timed.\n\n")
+    text = (f"{options.rows:,} anchors against {options.rows:,} passages, {options.negatives} negatives, absolute "
+            f"margin {options.margin}, window {options.range_max}; "
+            "vectors are given to both, so only mining is timed.\n\n")
     text += lanes_table(["", "seconds", "ours is faster", "peak MiB", "negatives", "anchors with the same ones"],
                         lanes, cells)
     write_report("mine", "Mining hard negatives", text, facts, {"mine": lanes})

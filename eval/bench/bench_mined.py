@@ -76,26 +76,26 @@ class Task:
         """nDCG@10 ×100, through a flat index."""
         from sentemb.search import SearchIndex
 
-        with tempfile.TemporaryDirectory() as place:
-            index = SearchIndex.build(place, self.documents, encoder=model, kind="flat")
+        with tempfile.TemporaryDirectory() as scratch:
+            index = SearchIndex.build(scratch, self.documents, encoder=model, kind="flat")
             hits = index.search([row["text"] for row in self.queries], 10)
         return ndcg(hits, self.queries, self.judged)
 
 
-def prepare(task: Task, place: Path, encoder: Embedder) -> tuple[Path, Path, dict[str, Any]]:
+def prepare(task: Task, scratch: Path, encoder: Embedder) -> tuple[Path, Path, dict[str, Any]]:
     """The in-batch and the mined training file, and the mined set's report."""
     from sentemb.mining.rules import RelativeMargin
     from sentemb.mining.run import mine
 
-    plain, mined = place / "pairs.jsonl", place / "mined.jsonl"
+    plain, mined = scratch / "pairs.jsonl", scratch / "mined.jsonl"
     report = mine(
         task.pairs, corpus=task.documents, encoder=encoder, output=mined, negatives=1,
         rules=[RelativeMargin(fraction=0.05)], candidates=50, sampling="random",
     ).report
     # the same pairs in both arms: those for which a negative was found
-    kept = [json.loads(line) for line in mined.read_text().splitlines()]
-    plain.write_text("".join(json.dumps({name: row[name] for name in ("anchor", "positive")}) + "\n" for row in kept))
-    facts = {"pairs": len(kept), "of": len(task.pairs), "negative_similarity": report.negative_similarity,
+    rows = [json.loads(line) for line in mined.read_text().splitlines()]
+    plain.write_text("".join(json.dumps({name: row[name] for name in ("anchor", "positive")}) + "\n" for row in rows))
+    facts = {"pairs": len(rows), "of": len(task.pairs), "negative_similarity": report.negative_similarity,
              "positive_similarity": report.positive_similarity, "false_negatives": report.false_negatives}
     return plain, mined, facts
 
@@ -110,44 +110,45 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--max-tokens", type=int, default=256, help="of training, mining and scoring")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--held-out", choices=["test", "dev"], default="test")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     from sentemb import Recipe, train
     from sentemb.encoder import Encoder
 
-    task = Task(data() / "hub" / "mteb" / "scifact", is_dev=asked.held_out == "dev")
+    task = Task(data() / "hub" / "mteb" / "scifact", is_dev=options.held_out == "dev")
     facts = machine()
-    found: dict[str, list[float]] = {"in-batch": [], "in-batch + mined": []}
+    ndcg_by_arm: dict[str, list[float]] = {"in-batch": [], "in-batch + mined": []}
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        start = Remembering(Encoder.load(asked.backbone, max_tokens=asked.max_tokens))
-        plain, mined, mining = prepare(task, place, start)
+        scratch = Path(name)
+        start = Remembering(Encoder.load(options.backbone, max_tokens=options.max_tokens))
+        plain, mined, mining = prepare(task, scratch, start)
         before = task.score(start)
         print("before", before, mining, flush=True)
-        in_batch = place / "in-batch.toml"
+        in_batch = scratch / "in-batch.toml"
         in_batch.write_text(IN_BATCH)
-        for seed in asked.seeds:
-            for arm, recipe, path in zip(found, (in_batch, RECIPE), (plain, mined), strict=True):
+        for seed in options.seeds:
+            for arm, recipe, path in zip(ndcg_by_arm, (in_batch, RECIPE), (plain, mined), strict=True):
                 chosen = Recipe.load(recipe, [
-                    f"encoder.backbone={asked.backbone}", f"data.path={path}", f"data.max_tokens={asked.max_tokens}",
-                    f"train.batch_size={asked.batch}", f"train.learning_rate={asked.rate}", "train.epochs=1000",
-                    f"train.max_steps={asked.steps}", f"train.seed={seed}",
+                    f"encoder.backbone={options.backbone}", f"data.path={path}",
+                    f"data.max_tokens={options.max_tokens}", f"train.batch_size={options.batch}",
+                    f"train.learning_rate={options.rate}", "train.epochs=1000",
+                    f"train.max_steps={options.steps}", f"train.seed={seed}",
                 ])
-                result = train(chosen, output=place / f"{seed}-{path.stem}")
-                found[arm].append(task.score(Encoder.load(result.model_dir, max_tokens=asked.max_tokens)))
-                print(arm, seed, found[arm][-1], flush=True)
-    facts.update(mining=mining, before=before, ndcg=found, arguments=vars(asked))
+                result = train(chosen, output=scratch / f"{seed}-{path.stem}")
+                ndcg_by_arm[arm].append(task.score(Encoder.load(result.model_dir, max_tokens=options.max_tokens)))
+                print(arm, seed, ndcg_by_arm[arm][-1], flush=True)
+    facts.update(mining=mining, before=before, ndcg=ndcg_by_arm, arguments=vars(options))
     table = [["before training", f"{before:.2f}", "–"]]
-    for arm, values in found.items():
+    for arm, values in ndcg_by_arm.items():
         table.append([arm, _mean(values), ", ".join(f"{value:.2f}" for value in values)])
-    first, second = found.values()
+    first, second = ndcg_by_arm.values()
     gains = [b - a for a, b in zip(first, second, strict=True)]
     table.append(["gain by mined ones", _mean(gains), ", ".join(f"{value:+.2f}" for value in gains)])
-    text = (f"{asked.backbone}, recipe {RECIPE}; {mining['pairs']} of {mining['of']} pairs, {asked.steps} steps of "
-             f"{asked.batch} at {asked.rate:g}, {asked.max_tokens} tokens. Cosine to the anchor: "
+    text = (f"{options.backbone}, recipe {RECIPE}; {mining['pairs']} of {mining['of']} pairs, {options.steps} steps of "
+             f"{options.batch} at {options.rate:g}, {options.max_tokens} tokens. Cosine to the anchor: "
              f"positives {mining['positive_similarity']:.3f}, negatives {mining['negative_similarity']:.3f}.\n\n")
-    text += markdown_table(["negatives", f"nDCG@10 on {asked.held_out}", "by seed"], table)
-    write_report("mined" if asked.held_out == "test" else "mined_dev",
-                 f"Training with mined negatives: SciFact train to {asked.held_out}", text, facts, {})
+    text += markdown_table(["negatives", f"nDCG@10 on {options.held_out}", "by seed"], table)
+    write_report("mined" if options.held_out == "test" else "mined_dev",
+                 f"Training with mined negatives: SciFact train to {options.held_out}", text, facts, {})
 
 
 def _mean(values: list[float]) -> str:

@@ -28,8 +28,8 @@ HIGHEST = 5.0  # score of STSBenchmark
 SAME = 4.0  # from here on a pair counts as a pair of equal meaning
 
 
-def arms(place: Path, pairs: list[dict[str, str]]) -> dict[str, Any]:
-    """Recipes by arm; the training files come to lie in ``place``."""
+def arms(scratch: Path, pairs: list[dict[str, str]]) -> dict[str, Any]:
+    """Recipes by arm; the training files come to lie in ``scratch``."""
     from sentemb import Recipe
     from sentemb.data import Mixture, TextPairs
     from sentemb.edits import FalseNegative
@@ -43,7 +43,7 @@ def arms(place: Path, pairs: list[dict[str, str]]) -> dict[str, Any]:
     files = {"search": pairs, "sts": graded, "mixed": [*pairs, *alike]}
     sources = {}
     for name, rows in files.items():
-        path = place / f"{name}.jsonl"
+        path = scratch / f"{name}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         sources[name] = TextPairs(path=str(path))
     recipe = Recipe.named(RECIPE)
@@ -96,17 +96,17 @@ def main(arguments: list[str]) -> None:
         print(arm, scores_by_arm[arm][-1], flush=True)
 
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
+        scratch = Path(name)
         score("before training", Encoder.load(options.backbone, max_tokens=options.max_tokens))
         for seed in options.seeds:
             models = {}
-            for arm, recipe in arms(place, task.pairs).items():
+            for arm, recipe in arms(scratch, task.pairs).items():
                 settings = replace(
                     recipe.train, epochs=1000, max_steps=options.steps, batch_size=options.batch,
                     learning_rate=options.rate, seed=seed,
                 )
                 encoder = EncoderSettings(backbone=options.backbone, max_tokens=options.max_tokens)
-                result = train(recipe.replace(train=settings, encoder=encoder), output=place / f"{seed} {arm}")
+                result = train(recipe.replace(train=settings, encoder=encoder), output=scratch / f"{seed} {arm}")
                 models[arm] = result.model_dir
                 score(arm, Encoder.load(result.model_dir))
             single = [models["similarity alone"], models["search alone"]]

@@ -33,9 +33,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rate", type=float, default=5e-5)
     parser.add_argument("--max-tokens", type=int, default=192, help="of query and document together")
     parser.add_argument("--depth", type=int, default=50)
-    parser.add_argument("--place", type=Path, help="folder to work in; what is finished there is not done again")
+    parser.add_argument("--work", type=Path, help="folder to work in; what is finished there is not done again")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     from sentemb.encoder import Encoder
     from sentemb.evaluate.evaluation import evaluate_model
     from sentemb.evaluate.opening import open_model
@@ -46,47 +46,47 @@ def main(arguments: list[str]) -> None:
 
     folder, facts = data() / "hub" / "mteb" / "scifact", machine()
     task = Task(folder, is_dev=False)
-    first: Any = Remembering(Encoder.load(asked.first_stage, max_tokens=asked.max_tokens))  # the corpus once
-    first.source = asked.first_stage
+    first: Any = Remembering(Encoder.load(options.first_stage, max_tokens=options.max_tokens))  # the corpus once
+    first.source = options.first_stage
     model = open_model(first)
     rows: list[list[str]] = []
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        place, lists = asked.place or Path(name), (asked.place or Path(name)) / "mined.jsonl"
+        work, lists = options.work or Path(name), (options.work or Path(name)) / "mined.jsonl"
         if not lists.exists():
-            mine(task.pairs, corpus=task.documents, encoder=first, negatives=asked.negatives, output=lists,
+            mine(task.pairs, corpus=task.documents, encoder=first, negatives=options.negatives, output=lists,
                  rules=[RelativeMargin(fraction=0.05)])
         mined = json.loads(lists.with_name(f"{lists.name}.report.json").read_text())["report"]
         print(mined, flush=True)
-        for seed in asked.seeds:
+        for seed in options.seeds:
             for loss in ("bce", "list"):
                 settings = RerankSettings(
-                    loss={"use": loss}, group=asked.group, batch_size=asked.lists, epochs=1000, max_steps=asked.steps,
-                    max_tokens=asked.max_tokens, learning_rate=asked.rate, seed=seed,
+                    loss={"use": loss}, group=options.group, batch_size=options.lists, epochs=1000,
+                    max_steps=options.steps, max_tokens=options.max_tokens, learning_rate=options.rate, seed=seed,
                 )
-                run = train_reranker(lists, backbone=asked.backbone, output=place / f"{loss}-{seed}",
+                run = train_reranker(lists, backbone=options.backbone, output=work / f"{loss}-{seed}",
                                      settings=settings, resume=True)
                 (result,) = evaluate_model(
-                    model, Reranked(path=str(folder), reranker=str(run.model_dir), depth=asked.depth)
+                    model, Reranked(path=str(folder), reranker=str(run.model_dir), depth=options.depth)
                 ).tasks
-                found[f"{loss} {seed}"] = result
+                results[f"{loss} {seed}"] = result
                 alone, gain = result.baselines.values()
                 intervals = list(result.baseline_intervals.values())
                 rows.append([f"`{loss}`, seed {seed}", _score(result.main, result.interval),
                              _score(gain, intervals[1], "+"), f"{run.last_losses['loss']:.3f}", f"{run.seconds:.0f}"])
                 print(rows[-1], flush=True)
     rows.insert(0, ["first stage alone", _score(alone, intervals[0]), "", "", ""])
-    gap = [np.subtract(found[f"list {s}"].items.values, found[f"bce {s}"].items.values) for s in asked.seeds]
+    gap = [np.subtract(results[f"list {s}"].items.values, results[f"bce {s}"].items.values) for s in options.seeds]
     between = 100 * np.mean(gap, axis=0)
     from sentemb.evaluate.significance import bootstrap
 
     interval = bootstrap(between, resamples=2000)
-    facts.update(arguments={name: str(value) for name, value in vars(asked).items()}, mined=mined,
-                 scores={name: result.main for name, result in found.items()}, alone=alone)
-    text = (f"First stage {asked.first_stage}; cross-encoder from {asked.backbone}, {asked.steps} steps of "
-            f"{asked.lists} lists of {asked.group} candidates at {asked.rate:g}, {asked.max_tokens} tokens (of the "
-            f"first stage too); {mined['mined']} anchors, {asked.negatives} negatives mined for each. The best "
-            f"{asked.depth} documents of the test queries are reranked. Intervals are 95 % bootstrap intervals over "
+    facts.update(arguments={name: str(value) for name, value in vars(options).items()}, mined=mined,
+                 scores={name: result.main for name, result in results.items()}, alone=alone)
+    text = (f"First stage {options.first_stage}; cross-encoder from {options.backbone}, {options.steps} steps of "
+            f"{options.lists} lists of {options.group} candidates at {options.rate:g}, {options.max_tokens} tokens (of "
+            f"the first stage too); {mined['mined']} anchors, {options.negatives} negatives mined for each. The best "
+            f"{options.depth} documents of the test queries are reranked. Intervals are 95 % bootstrap intervals over "
             "queries; the gain is paired.\n\n")
     text += markdown_table(["", "nDCG@10", "gain over the first stage", "last loss", "seconds of training"], rows)
     text += (f"\n`list` minus `bce`, mean over seeds, query by query: {between.mean():+.2f} "

@@ -92,7 +92,7 @@ def ask(port: int, path: str, body: Any = None) -> tuple[int, Any]:
 
 def sync(folder: Path, texts: list[str], generation: int) -> None:
     """Change the documents: one new, one gone, one other text."""
-    rows = [{"id": str(place), "text": text, "part": place % 10} for place, text in enumerate(texts)]
+    rows = [{"id": str(number), "text": text, "part": number % 10} for number, text in enumerate(texts)]
     rows[generation]["text"] = f"{texts[generation]} Changed for the {generation}th time."
     del rows[-1 - generation]
     rows.append({"id": f"new-{generation}", "text": f"An unusual sentence of generation {generation}.", "part": 1})

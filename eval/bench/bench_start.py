@@ -53,8 +53,8 @@ def command(arguments: list[str]) -> Work:
     return work
 
 
-def search_folders(place: str, texts: list[str], model: str) -> None:
-    """The same documents as sentemb's index and as the peer's FAISS file and list of texts, under ``place``."""
+def search_folders(scratch: str, texts: list[str], model: str) -> None:
+    """The same documents as sentemb's index and as the peer's FAISS file and list of texts, under ``scratch``."""
     import json
 
     import faiss
@@ -63,8 +63,8 @@ def search_folders(place: str, texts: list[str], model: str) -> None:
     from sentemb.search import SearchIndex
 
     encoder = Encoder.load(model, precision="fp32")
-    SearchIndex.build(Path(place) / "ours", texts, encoder=encoder, kind="flat").close()
-    theirs = Path(place) / "theirs"
+    SearchIndex.build(Path(scratch) / "ours", texts, encoder=encoder, kind="flat").close()
+    theirs = Path(scratch) / "theirs"
     theirs.mkdir()
     index = faiss.IndexFlatIP(encoder.width)
     index.add(encoder.encode(texts, normalise=True))
@@ -80,7 +80,7 @@ def tiny_model(folder: Path) -> Path:
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"0123456789", *(f"##{digit}" for digit in range(10))]
     raw = folder / "raw"
-    BertTokenizerFast(vocab={word: place for place, word in enumerate(words)}).save_pretrained(raw)
+    BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(raw)
     torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=len(words), hidden_size=384, num_hidden_layers=1, num_attention_heads=6,
                          intermediate_size=384)).save_pretrained(raw)
@@ -111,8 +111,8 @@ def _collecting(rows: int, encode: Callable[[list[str]], Any]) -> Work:
 
     def work() -> dict[str, Any]:
         before = peak_mib()
-        found = encode(texts)
-        return {"growth_mib": peak_mib() - before, "result_mib": found.nbytes / 2**20}
+        vectors = encode(texts)
+        return {"growth_mib": peak_mib() - before, "result_mib": vectors.nbytes / 2**20}
 
     return work
 

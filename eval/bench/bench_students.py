@@ -48,52 +48,52 @@ def sentences(skip: int = 0) -> Iterator[str]:
     return islice(iter_texts(str(data() / "text" / "wiki1m.txt.zst")), skip, None)
 
 
-def make(asked: argparse.Namespace, place: Path) -> dict[str, str]:
+def make(options: argparse.Namespace, scratch: Path) -> dict[str, str]:
     """The models by name: folders or ids."""
     from sentemb import Encoder, Recipe, distil, train
     from sentemb.data.vector_writer import vector_writer
 
-    teacher, texts = Encoder.load(asked.teacher), list(islice(sentences(), asked.texts))
-    lines, vectors = place / "texts.txt", place / "teacher.parquet"
+    teacher, texts = Encoder.load(options.teacher), list(islice(sentences(), options.texts))
+    lines, vectors = scratch / "texts.txt", scratch / "teacher.parquet"
     lines.write_text("".join(f"{text}\n" for text in texts))
     with vector_writer(vectors)(teacher.width) as write:
         write(texts, teacher.encode(texts, precision="fp32"))
-    cut, static = place / "cut", place / "static"
-    Encoder.load(asked.teacher, layers=asked.layers).save(cut)
+    cut, static = scratch / "cut", scratch / "static"
+    Encoder.load(options.teacher, layers=options.layers).save(cut)
     distil(teacher).save(static)
     common = [
         f"data.path={lines}", f'companions=[{{ use = "reference", vectors = "{vectors}" }}]', "train.epochs=1000",
         "train.precision=fp32",
     ]
     four = train(Recipe.load("distilled-4-layer", [
-        *common, f"encoder.backbone={asked.teacher}", f"encoder.layers={asked.layers}", "data.max_tokens=32",
-        f"train.max_steps={asked.steps}", f"train.learning_rate={asked.rate}",
-    ]), output=place / "four")
+        *common, f"encoder.backbone={options.teacher}", f"encoder.layers={options.layers}", "data.max_tokens=32",
+        f"train.max_steps={options.steps}", f"train.learning_rate={options.rate}",
+    ]), output=scratch / "four")
     trained = train(Recipe.load("distill-minilm", [
-        *common, f"encoder.backbone={static}", f"train.max_steps={asked.static_steps}", "data.max_tokens=128",
-        f"train.learning_rate={asked.static_rate}", "train.batch_size=256",
-    ]), output=place / "trained")
+        *common, f"encoder.backbone={static}", f"train.max_steps={options.static_steps}", "data.max_tokens=128",
+        f"train.learning_rate={options.static_rate}", "train.batch_size=256",
+    ]), output=scratch / "trained")
     names = {
-        "teacher": asked.teacher, f"{len(asked.layers)} layers, taken out": str(cut),
-        f"{len(asked.layers)} layers, trained": str(four.model_dir), "static": str(static),
+        "teacher": options.teacher, f"{len(options.layers)} layers, taken out": str(cut),
+        f"{len(options.layers)} layers, trained": str(four.model_dir), "static": str(static),
         "static, trained": str(trained.model_dir),
     }
-    return names | {Path(folder).name: folder for folder in asked.beside}
+    return names | {Path(folder).name: folder for folder in options.beside}
 
 
-def scores(model: str, asked: argparse.Namespace) -> dict[str, float]:
+def scores(model: str, options: argparse.Namespace) -> dict[str, float]:
     """Main metrics, ×100, by task; "STS" is the mean of the STS sets."""
     from sentemb import Encoder, evaluate_model
     from sentemb.evaluate import Sts
     from sentemb.evaluate.tasks.retrieval import Retrieval
 
-    encoder = Encoder.load(model, max_tokens=asked.max_tokens)
+    encoder = Encoder.load(model, max_tokens=options.max_tokens)
     tasks = [
-        Sts(protocol="mteb", sets=tuple(asked.sts)),
-        *(Retrieval(path=path, baselines=False) for path in asked.retrieval),
+        Sts(protocol="mteb", sets=tuple(options.sts)),
+        *(Retrieval(path=path, baselines=False) for path in options.retrieval),
     ]
-    found = {result.task: float(result.main) for result in evaluate_model(encoder, tasks, resamples=0).tasks}
-    return {"STS": sum(found[name] for name in asked.sts) / len(asked.sts), **found}
+    by_task = {result.task: float(result.main) for result in evaluate_model(encoder, tasks, resamples=0).tasks}
+    return {"STS": sum(by_task[name] for name in options.sts) / len(options.sts), **by_task}
 
 
 def main(arguments: list[str]) -> None:
@@ -111,29 +111,30 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--retrieval", nargs="*", default=["mteb/scifact"], help="sets")
     parser.add_argument("--beside", nargs="*", default=[], help="further models")
     parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args(arguments)
-    facts, found = machine(), {}
+    options = parser.parse_args(arguments)
+    facts, scored = machine(), {}
     with tempfile.TemporaryDirectory() as name:
-        models = make(asked, Path(name))
-        timed = processor_ms(models, list(islice(sentences(asked.texts), TIMED)), asked.rounds)
+        models = make(options, Path(name))
+        timed = processor_ms(models, list(islice(sentences(options.texts), TIMED)), options.rounds)
         print(timed, flush=True)
         for title, model in models.items():
-            found[title] = scores(model, asked)
-            print(title, found[title], flush=True)
-    retrieved = [task for task in found["teacher"] if task not in ("STS", *asked.sts)]
+            scored[title] = scores(model, options)
+            print(title, scored[title], flush=True)
+    retrieved = [task for task in scored["teacher"] if task not in ("STS", *options.sts)]
     rows = [
-        [title, f"{found[title]['STS']:.2f}", *(f"{found[title][task]:.2f}" for task in retrieved),
+        [title, f"{scored[title]['STS']:.2f}", *(f"{scored[title][task]:.2f}" for task in retrieved),
          f"{timed[title]:.2f}", f"{timed['teacher'] / timed[title]:,.1f}×"]
         for title in models
     ]  # fmt: skip
     retrieval = "retrieval: nDCG@10 × 100; " if retrieved else ""
-    text = (f"Teacher {asked.teacher}, which read {asked.texts:,} Wikipedia sentences; layers {asked.layers}; "
-            f"{asked.steps} steps of 64 sentences at {asked.rate:g} (recipe distilled-4-layer), {asked.static_steps} "
-            f"of 256 at {asked.static_rate:g} (recipe distill-minilm on the static model). One seed, nothing tuned. "
-            f"STS: mean of {', '.join(asked.sts)} (MTEB's), Spearman × 100; {retrieval}texts cut after "
-            f"{asked.max_tokens} tokens. Time: of the processor for one of {TIMED} other sentences, float32, "
-            f"the least of {asked.rounds} rounds.\n\n")
+    text = (f"Teacher {options.teacher}, which read {options.texts:,} Wikipedia sentences; layers {options.layers}; "
+            f"{options.steps} steps of 64 sentences at {options.rate:g} (recipe distilled-4-layer), "
+            f"{options.static_steps} of 256 at {options.static_rate:g} (recipe distill-minilm on the static model). "
+            "One seed, nothing tuned. "
+            f"STS: mean of {', '.join(options.sts)} (MTEB's), Spearman × 100; {retrieval}texts cut after "
+            f"{options.max_tokens} tokens. Time: of the processor for one of {TIMED} other sentences, float32, "
+            f"the least of {options.rounds} rounds.\n\n")
     header = ["", "STS", *retrieved, "ms a sentence", "as fast as the teacher"]
     text += markdown_table(header, rows)
-    facts.update(scores=found, processor_ms=timed, arguments=vars(asked))
+    facts.update(scores=scored, processor_ms=timed, arguments=vars(options))
     write_report("students", "Smaller models of one teacher", text, facts, {})

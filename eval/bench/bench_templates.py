@@ -80,8 +80,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--backbone", required=True, help="a masked-language model that was not tuned for sentences")
     parser.add_argument("--precision", default="fp32", help="of encoding; empty templates are always in fp32")
     parser.add_argument("--templates", nargs="+", default=TEMPLATES)
-    asked, facts = parser.parse_args(arguments), machine()
-    load, rows = partial(Encoder.load, asked.backbone, precision=asked.precision), dict[str, dict[str, float]]()
+    options, facts = parser.parse_args(arguments), machine()
+    load, rows = partial(Encoder.load, options.backbone, precision=options.precision), dict[str, dict[str, float]]()
 
     def add(name: str, scores: dict[str, float]) -> None:
         rows[name] = scores
@@ -98,7 +98,7 @@ def main(arguments: list[str]) -> None:
         return Remembering(lambda texts: vectors(encoder.tokeniser(texts, template)).detach().numpy())
 
     other = in_template(OTHER)
-    for template in asked.templates:
+    for template in options.templates:
         own = in_template(template)
         add(f"mask of `{template}`", scored(own))
         add("the same − λ · empty template", scored(own, empty(template)))
@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> None:
         share = f"{scores['share']:g}" if "dev at 1" in scores else "–"
         table.append([name, *(f"{scores[column]:.2f}" for column in COLUMNS), share])
     shares = ", ".join(f"{share:g}" for share in SHARES)
-    text = (f"STS without training, SimCSE protocol, Spearman of cosine × 100, {asked.precision}; dev is that of "
+    text = (f"STS without training, SimCSE protocol, Spearman of cosine × 100, {options.precision}; dev is that of "
             f"STSBenchmark, on which λ was chosen among {shares}. The other template: `{OTHER}`\n\n"
             + markdown_table(["", *COLUMNS, "λ"], table))
     write_report("templates", "Templates without training", text, {**facts, "scores": rows}, {})

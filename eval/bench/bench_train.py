@@ -58,11 +58,11 @@ def sentence_transformers(lines: str, backbone: str, precision: str, steps: int,
 
     class Losses(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.found: list[float] = []
+            self.values: list[float] = []
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
-                self.found.append(float(logs["loss"]))
+                self.values.append(float(logs["loss"]))
 
     def work() -> dict[str, Any]:
         import time
@@ -87,7 +87,7 @@ def sentence_transformers(lines: str, backbone: str, precision: str, steps: int,
             start = time.perf_counter()
             trainer.train()
             seconds = time.perf_counter() - start
-        return {"losses": logged.found, "loop_s": seconds}
+        return {"losses": logged.values, "loop_s": seconds}
 
     return work
 
@@ -107,14 +107,14 @@ def main(arguments: list[str]) -> None:
         file.writelines(line + "\n" for line in islice(iter_texts(data() / "text" / "wiki1m.txt.zst"), 20_000))
         file.flush()
         common = {"lines": file.name, "backbone": options.backbone, "steps": options.steps, "batch": options.batch}
-        found: dict[str, dict[str, Lane]] = {}
+        timed: dict[str, dict[str, Lane]] = {}
         for precision in options.precisions:
-            found[precision] = race(
+            timed[precision] = race(
                 [Contender(name, __file__, name, {**common, "precision": precision})
                  for name in ("sentemb", "sentence_transformers")],
                 rounds=options.rounds, warmups=0,
             )
-    write_report("train", "SimCSE training", report(found, steps=options.steps, batch=options.batch), facts, found)
+    write_report("train", "SimCSE training", report(timed, steps=options.steps, batch=options.batch), facts, timed)
 
 
 def report(by_precision: dict[str, dict[str, Lane]], *, steps: int, batch: int) -> str:

@@ -197,8 +197,8 @@ class Gallery:
 
     def _chosen(self, arm: Arm, form: tuple[int, str]) -> str:
         done = {rate: self._done(arm, SWEEP_SEED, rate, form) for rate in RATES}
-        found = {rate: entry["dev"] for rate, entry in done.items() if entry is not None}
-        return max(found, key=lambda rate: found[rate]) if len(found) == len(RATES) else "none"
+        dev = {rate: entry["dev"] for rate, entry in done.items() if entry is not None}
+        return max(dev, key=lambda rate: dev[rate]) if len(dev) == len(RATES) else "none"
 
 
 def scores(encoder: Encoder, task: str, data: Path) -> dict[str, Any]:

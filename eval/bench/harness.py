@@ -76,11 +76,11 @@ class Ratio:
 
 
 class _Process:
-    def __init__(self, contender: Contender, place: Path) -> None:
+    def __init__(self, contender: Contender, output: Path) -> None:
         self.lane = Lane(contender.name)
         # a folder of compiled or tuned things must not leak from one contender to another by chance: same for all
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "SENTEMB_QUIET": "1",
-                       "SENTEMB_BENCH_OUT": str(place), **contender.environment}
+                       "SENTEMB_BENCH_OUT": str(output), **contender.environment}
         self._process = subprocess.Popen(
             [contender.python, str(_WORKER), contender.file, contender.function, json.dumps(contender.arguments)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
@@ -167,7 +167,7 @@ def ratio(slow: Lane, fast: Lane) -> Ratio:
 
 # ------------------------------------------------------------------------------------------------ the machine
 def machine() -> dict[str, Any]:
-    """What a reader must know of the machine and the software to place a number."""
+    """What a reader must know of the machine and the software to output a number."""
     import torch
 
     facts: dict[str, Any] = {

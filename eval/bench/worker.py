@@ -44,12 +44,12 @@ def peak_mib() -> float:
 
 
 def _without_array(facts: dict[str, Any]) -> dict[str, Any]:
-    array, place = facts.pop("array", None), os.environ.get("SENTEMB_BENCH_OUT")
-    if array is not None and place:
+    array, output = facts.pop("array", None), os.environ.get("SENTEMB_BENCH_OUT")
+    if array is not None and output:
         import numpy as np
 
-        np.save(place, array)
-        facts["array"] = place
+        np.save(output, array)
+        facts["array"] = output
     return facts
 
 
