@@ -105,13 +105,29 @@ class TrainingTokeniser(TextTokeniser, Protocol):
         ...
 
 
+class TableReader(Protocol):
+    """How the table of a source becomes examples."""
+
+    @property
+    def together(self) -> Sequence[frozenset[str]]:
+        """Columns of which a row may lack some, see ``DataSource.load``."""
+        ...
+
+    def read(self, table: Table, tokeniser: TextTokeniser) -> Examples:
+        """The tokenised examples of a table."""
+        ...
+
+
+class _ColumnByColumn:
+    together: Sequence[frozenset[str]] = ()
+    read = staticmethod(tokenise)
+
+
 def load_examples(
     data: DataSource, tokeniser: TrainingTokeniser, *, keep_texts: bool = False,
-    reader_of: Callable[[str], Callable[[Table, TextTokeniser], Examples]] = lambda _: tokenise,
-    together_of: Callable[[str], Sequence[frozenset[str]]] = lambda _: (),
+    reader_of: Callable[[str], TableReader] = lambda _: _ColumnByColumn(),
 ) -> Examples:
-    """The tokenised examples of all sources, one source after the other; ``reader_of`` a source tokenises its table,
-    ``together_of`` it are columns of which a row may lack some, see ``DataSource.load``.
+    """The tokenised examples of all sources, one source after the other, each by the reader of its name.
 
     A text that a source has no column for is a row without tokens whose hash is ``UNKNOWN``; a batch has only the
     columns of its source. ``keep_texts`` gives the texts too.
@@ -119,8 +135,9 @@ def load_examples(
     parts: dict[str, Examples] = {}
     for name, source in data.sources.items():
         cut = tokeniser if source.max_tokens is None else tokeniser.cut_to(source.max_tokens)
-        table = source.load(together=together_of(name))
-        examples = reader_of(name)(table, cut)
+        reader = reader_of(name)
+        table = source.load(together=reader.together)
+        examples = reader.read(table, cut)
         parts[name] = replace(examples, texts=table.columns) if keep_texts else examples
     return joined(parts) if isinstance(data, Mixture) else parts[""]
 

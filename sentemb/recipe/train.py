@@ -50,10 +50,8 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
     encoder = _encoder(recipe)
     dev = dev_score(recipe.dev, seed=recipe.train.seed) if recipe.dev else None
     maker = recipe.views.fresh()
-    dataset = load_examples(
-        recipe.data, encoder.tokeniser, keep_texts=any("texts" in part.needs for part in recipe.parts().values()),
-        reader_of=lambda name: maker.of(name).read, together_of=lambda name: maker.of(name).together,
-    )
+    reads_texts = any("texts" in part.needs for part in recipe.parts().values())
+    dataset = load_examples(recipe.data, encoder.tokeniser, keep_texts=reads_texts, reader_of=maker.of)
     by_source = dataset.sources or {"": dataset}
     for name, examples in by_source.items():
         check_data(recipe, examples, name)
