@@ -18,12 +18,12 @@ from sentemb.encoder.card import card_of
 from sentemb.encoder.eight_bits import EightBits, format_of, prepare
 from sentemb.encoder.encode import EmptyTemplate, TokenBudget, encode_texts, encode_tokens, progress_bar, rows_of
 from sentemb.encoder.heads import HeadChoice
-from sentemb.encoder.layout import write_layout
 from sentemb.encoder.loading import Loaded, LoadOptions, load, remember
 from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice
 from sentemb.encoder.prompting import Prompting, template_of
 from sentemb.encoder.runners.choose import Runner, Runners, weights_state
+from sentemb.encoder.saving import write_layout
 from sentemb.encoder.source import locate
 from sentemb.errors import ModelError
 from sentemb.files import write_text
