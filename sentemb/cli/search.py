@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +15,7 @@ from sentemb.cli.output import print_json
 
 if TYPE_CHECKING:
     from sentemb.search import Hit, SearchIndex
+    from sentemb.search.query.expansion import Feedback
 
 app = typer.Typer(add_completion=False)
 
@@ -80,6 +81,8 @@ def search(
         title = " ∩ ".join(like) + "".join(f" \\ {text}" for text in unlike or ())
         show([(title, opened.combined(like, unlike or None, k, where=where))])
         return
+    find = _way_of_search(opened, where, feedback, words=words, hybrid=hybrid, cover=cover, within=within,
+                          diverse=diverse, effort=effort)
     score = None
     if rerank:
         from sentemb.encoder.pretrained import load_cross_encoder
@@ -87,19 +90,7 @@ def search(
         score = load_cross_encoder(rerank)
 
     def answer(texts: list[str]) -> Iterable[tuple[str, list[Hit]]]:
-        count = k if score is None else RERANKED * k
-        if words:
-            lists = opened.by_words(texts, count, where=where, expand=feedback)
-        elif hybrid:
-            lists = opened.hybrid(texts, count, where=where, expand=feedback)
-        elif cover is not None:
-            lists = opened.demonstrations(texts, count, cover=cover, where=where)
-        elif within is not None:
-            lists = opened.within(texts, within, where=where)
-        elif diverse is not None:
-            lists = opened.diverse(texts, count, weight=diverse, where=where)
-        else:
-            lists = opened.search(texts, count, where=where, effort=effort, expand=feedback)
+        lists = find(texts, k if score is None else RERANKED * k)
         if score is not None:
             lists = [opened.rerank(text, hits, score, k) for text, hits in zip(texts, lists, strict=True)]
         return zip(texts, lists, strict=True)
@@ -108,13 +99,37 @@ def search(
         show(answer(texts))
         return
     answer(["warm up"])  # the model is loaded before the first question, not after it
+    for line in _questions():
+        show(answer([line]))
+
+
+def _way_of_search(
+    index: SearchIndex, where: str | None, feedback: Feedback | None, *, words: bool, hybrid: bool, cover: str | None,
+    within: float | None, diverse: float | None, effort: int | None,
+) -> Callable[[list[str], int], list[list[Hit]]]:
+    """What finds the hits of each text, so many of them."""
+    if words:
+        return partial(index.by_words, where=where, expand=feedback)
+    if hybrid:
+        return partial(index.hybrid, where=where, expand=feedback)
+    if cover is not None:
+        return partial(index.demonstrations, cover=cover, where=where)
+    if within is not None:
+        return lambda texts, _: index.within(texts, within, where=where)
+    if diverse is not None:
+        return partial(index.diverse, weight=diverse, where=where)
+    return lambda texts, k: index.search(texts, k, where=where, effort=effort, expand=feedback)
+
+
+def _questions() -> Iterator[str]:
+    """Lines of the input up to an empty one."""
     while True:
         if sys.stdin.isatty():
             typer.echo("query (empty: the end)> ", nl=False, err=True)
         line = sys.stdin.readline().strip()
         if not line:
             return
-        show(answer([line]))
+        yield line
 
 
 def _texts(queries: list[str], file: str | None) -> list[str]:
