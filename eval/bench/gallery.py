@@ -270,6 +270,11 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
         "idea. Cost is CPU time a step over the baseline's. Figures: baseline → method (knock-out), of "
         "STSBenchmark's dev texts.", "",
     ]
+    lines += [
+        "All methods, on a transformer: [the gallery](../gallery/README.md)." if budget.is_static else
+        "Those that need no transformer, on a static model, with more seeds: [its gallery](../gallery_static/README.md).",
+        "",
+    ]
     for name, protocol in gallery.protocols.items():
         lines.append(f"* Protocol {name}: {protocol['title']}; baseline {link(protocol['baseline'])}.")
     if any("gain" in row for row in rows):
@@ -292,7 +297,7 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
         option = "--static " if budget.is_static else ""
         lines += ["", f"Not run yet (`python eval/bench/gallery.py {option}--backbone FOLDER --only NAME`): "
                   + ", ".join(map(link, missing)) + "."]
-    lines += ["", "## Not measured", ""]
+    lines += ["", "## Not for a static model" if budget.is_static else "## Not measured", ""]
     lines += [f"* {link(entry['recipe'])}: {entry['why']}" for entry in gallery.unmeasured]
     if not budget.is_static:
         lines += ["", "## Not for text", "", *(f"* {entry['method']}: {entry['why']}" for entry in gallery.unsuited)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ BENCH = Path(__file__).resolve().parents[2] / "eval" / "bench"
 sys.path.insert(0, str(BENCH))
 gallery = pytest.importorskip("gallery")
 BUDGET = gallery.Budget(backbone="backbone", steps=3, precision="fp32", seeds=(1, 2, 3))
+STATIC = replace(BUDGET, is_static=True)
 
 
 @pytest.fixture
@@ -22,7 +24,9 @@ def made(tmp_path):
     return gallery.Gallery(BUDGET, tmp_path)
 
 
-def test_every_arm_of_every_row_is_a_recipe(made):
+@pytest.mark.parametrize("budget", [BUDGET, STATIC], ids=["transformer", "static"])
+def test_every_arm_of_every_row_is_a_recipe(budget, tmp_path):
+    made = gallery.Gallery(budget, tmp_path)
     for method in made.methods:
         common = [text.format(data="nowhere") for text in made.protocols[method["protocol"]]["set"]]
         for name, arm in made.arms(method).items():
@@ -39,6 +43,18 @@ def test_every_small_recipe_has_a_row_or_a_reason(made):
     small = {name for name in shipped_recipes() if name.endswith("-minilm")}
     assert small <= listed
     assert not {entry["method"].lower() for entry in made.unsuited} & {name.removesuffix("-minilm") for name in small}
+
+
+def test_on_a_static_model_a_row_needs_no_twins_and_every_arm_has_its_own_rate(made, tmp_path):
+    static = gallery.Gallery(STATIC, tmp_path)
+    assert all(method["sweep"] for method in static.methods)
+    assert len(static.methods) + len(static.unmeasured) == len(made.methods)
+    assert 'views={use="columns"}' in [text.format(data="") for text in static.protocols["A"]["set"]]
+    static.report()
+    page = (tmp_path / "README.md").read_text()
+    assert "static model" in page
+    assert "--static --backbone FOLDER" in page
+    assert "diffcse-minilm.toml): It needs a masked language model" in page
 
 
 def entries(*values):
