@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import mean_and_half
+
 from sentemb import Encoder, Recipe, train
 from sentemb.evaluate import Classification, Geometry, Sts, evaluate_model
 from sentemb.files import write_json, write_text
@@ -224,12 +226,8 @@ def dev_score(encoder: Encoder, data: Path) -> dict[str, Any]:
 
 def paired(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, float]:
     """Mean difference by seed, and half the width of its 95 % t-interval."""
-    from scipy.stats import t
-
-    differences = [a["score"] - b["score"] for a, b in zip(one, other, strict=True)]
-    n = len(differences)
-    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5
-    return {"mean": statistics.fmean(differences), "half": half, "seeds": n}
+    mean, half = mean_and_half([a["score"] - b["score"] for a, b in zip(one, other, strict=True)])
+    return {"mean": mean, "half": half, "seeds": len(one)}
 
 
 def verdict(row: dict[str, Any]) -> str:
@@ -272,7 +270,7 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
     ]
     lines += [
         "All methods, on a transformer: [the gallery](../gallery/README.md)." if budget.is_static else
-        "Those that need no transformer, on a static model, with more seeds: [its gallery](../gallery_static/README.md).",
+        "Those that need no transformer, on a static model, more seeds: [its gallery](../gallery_static/README.md).",
         "",
     ]
     for name, protocol in gallery.protocols.items():

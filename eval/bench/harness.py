@@ -238,6 +238,15 @@ def data() -> Path:
     return Path(os.environ["SENTEMB_DATA"])
 
 
+def mean_and_half(differences: Sequence[float]) -> tuple[float, float]:
+    """The mean of paired differences, and half the width of its 95 % t-interval."""
+    from scipy.stats import t
+
+    n = len(differences)
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5
+    return statistics.fmean(differences), half
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; the first column is text, the others align right; short rows are filled up."""
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]

@@ -35,6 +35,7 @@ BENCHMARKS = {
     "soak": "ten minutes of mixed load on a server: lost or wrong answers, memory",
     "large": "how a run starts on training data larger than memory: time and memory of every stage, by row",
     "mixture": "one model for search and similarity: single tasks, mixed rows, batches in turn, merged models",
+    "domain": "a new domain without labels: titles, chunks, a knock-out, and what labels bring",
     "continual": "a new task with and without replay of other texts: what is learned, what is forgotten",
     "data": "reading, and batches without duplicate texts: ours, sentence-transformers, datasets",
 }
