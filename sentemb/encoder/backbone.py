@@ -247,20 +247,25 @@ def eager_attention(backbone: Any) -> Iterator[None]:
         backbone.set_attn_implementation(before)
 
 
-@contextmanager
-def dropout_at(module: nn.Module, rate: float | None) -> Iterator[None]:
-    """Another dropout rate in all places for a while, every place's own restored; None changes nothing."""
-    kinds = {"p": (nn.Dropout,), "attention_dropout": (nn.Module,)}
-    places = [] if rate is None else [
+def dropout_rates(module: nn.Module) -> list[tuple[nn.Module, str, float]]:
+    """Every place of a module that drops something out: whose attribute it is, its name, the rate."""
+    kinds = {"p": nn.Dropout, "attention_dropout": nn.Module}
+    return [
         (part, name, value) for part in module.modules() for name, kind in kinds.items()
         if isinstance(part, kind) and isinstance(value := getattr(part, name, None), (int, float))
     ]
+
+
+@contextmanager
+def dropout_at(module: nn.Module, rate: float | None) -> Iterator[None]:
+    """Another dropout rate in all places for a while, every place's own restored; None changes nothing."""
+    before = [] if rate is None else dropout_rates(module)
     try:
-        for part, name, _ in places:
+        for part, name, _ in before:
             setattr(part, name, rate)
         yield
     finally:
-        for part, name, value in places:
+        for part, name, value in before:
             setattr(part, name, value)
 
 

@@ -34,7 +34,7 @@ from sentemb.encoder.module import EncoderModule
 from sentemb.encoder.poolings import PoolingChoice, make_pooling
 from sentemb.encoder.runners.choose import Runner, Runners, comparison_name, weights_state
 from sentemb.encoder.runners.families import Unsupported, has_lean_form
-from sentemb.encoder.static import load_static
+from sentemb.encoder.static import load_static, refuse_other_pooling
 from sentemb.encoder.tokeniser import Tokeniser, checked_max, load_hub, load_tokeniser
 from sentemb.errors import ModelError
 from sentemb.files import write_json
@@ -192,10 +192,7 @@ def _load_full(
 
 def _load_static(layout: Layout, options: LoadOptions, device: torch.device) -> Loaded:
     """A static model, which needs no transformers."""
-    is_mean = options.pooling is None or make_pooling(options.pooling) == make_pooling("mean")
-    if options.layers is not None or not is_mean:
-        raise ModelError(f"{layout.backbone}: a static model is the mean of its tokens' vectors; it has no layers and "
-                         "no other pooling")
+    refuse_other_pooling(layout.backbone, options.pooling, options.layers)
     table, tokeniser = load_static(layout.backbone, options.max_tokens)
     module = _assemble(layout, table, None, options).to(device)
     return Loaded(layout=layout, module=module, tokeniser=tokeniser, state=weights_state(module))

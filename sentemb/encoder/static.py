@@ -7,7 +7,7 @@ StaticEmbedding, and model2vec's, which leaves unknown tokens out of the mean. S
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sentemb.encoder.backbone import read_json, read_weights, refused, weight_files, write_weights
+from sentemb.encoder.poolings import PoolingChoice, make_pooling
 from sentemb.encoder.tokeniser import Tokeniser, checked_max
 from sentemb.errors import ModelError
 from sentemb.files import write_json
@@ -68,6 +69,13 @@ class StaticTable(nn.Module):
 
     def gradient_checkpointing_enable(self, **_: Any) -> None:
         raise ModelError("train.gradient_checkpointing: a static model has no layers to compute again; leave it out")
+
+
+def refuse_other_pooling(folder: Path, pooling: PoolingChoice | None, layers: Sequence[int] | None) -> None:
+    """Raises: ModelError where something else than the mean of the tokens is wanted of a static model."""
+    if layers is not None or not (pooling is None or make_pooling(pooling) == make_pooling("mean")):
+        raise ModelError(f"{folder}: a static model is the mean of its tokens' vectors; it has no layers and no other "
+                         'pooling: take pooling = "mean" (--set encoder.pooling=mean), and no layers')
 
 
 def model2vec_config(folder: Path) -> dict[str, Any] | None:

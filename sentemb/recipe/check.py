@@ -14,15 +14,15 @@ from sentemb.data.table import Table
 from sentemb.data.templates import Template
 from sentemb.edits import Given, Mined
 from sentemb.encoder.backbone import read_config, refused
-from sentemb.encoder.layout import read_layout
+from sentemb.encoder.layout import Layout, read_layout
 from sentemb.encoder.source import PACKAGE, locate
-from sentemb.encoder.static import load_static_tokeniser
+from sentemb.encoder.static import load_static_tokeniser, refuse_other_pooling
 from sentemb.encoder.tokeniser import Tokeniser, load_tokeniser
 from sentemb.errors import ModelError, RecipeError, SentembError, needs_extra
 from sentemb.evaluate.evaluation import check_dev
 from sentemb.machine.precision import find_device
 from sentemb.machine.rates import bfloat16_slowness
-from sentemb.recipe.needs import check_data, class_faults, parts_of, views_of
+from sentemb.recipe.needs import check_data, class_faults, parts_of, told_apart_by_dropout, views_of
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.device import resolve_precision
 from sentemb.training.memory import BackboneShape, WeightsInMemory, forecast, free_memory, read_shape, read_static_shape
@@ -140,6 +140,7 @@ def _encoder(report: Report) -> BackboneShape | None:
     limits = [limit for limit in (of_data, encoder.max_tokens, layout.max_tokens) if limit]
     with refused(folder):
         if layout.is_static:
+            refuse_other_pooling(layout.backbone, encoder.pooling, encoder.layers)
             shape = read_static_shape(layout.backbone, min(limits, default=None))
             tokeniser, _ = load_static_tokeniser(layout.backbone, encoder.max_tokens)
         else:
@@ -155,6 +156,8 @@ def _encoder(report: Report) -> BackboneShape | None:
                               f"{shape.layers - 1}")
         shape = replace(shape, layers=len(encoder.layers))
     _templates(recipe, tokeniser)
+    if not _may_drop_out(layout) and (note := told_apart_by_dropout(recipe)):
+        report.unverified.append(note)
     if weights:
         report.verified.append(f"checkpoint {folder} ({sum(file.stat().st_size for file in weights) / 2**20:.0f} MiB)")
     else:
@@ -167,6 +170,14 @@ def _encoder(report: Report) -> BackboneShape | None:
     if dims and not layout.heads and max(dims) >= width:
         raise RecipeError(f"train.nested_dims = {list(dims)}: each must be below the embeddings' {width} dimensions")
     return shape
+
+
+def _may_drop_out(layout: Layout) -> bool:
+    """Whether the configuration names no rate of dropout (a default of the class counts then) or one above zero."""
+    config = {} if layout.is_static else read_config(layout.backbone)
+    rates = [value for key, value in config.items()
+             if "drop" in key and "classifier" not in key and isinstance(value, (int, float))]
+    return not layout.is_static and (not rates or any(rates))
 
 
 def _templates(recipe: Recipe, tokeniser: Tokeniser) -> None:

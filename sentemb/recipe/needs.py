@@ -54,6 +54,17 @@ def views_of(recipe: Recipe, columns: Collection[str], source: str = "") -> list
     return [*recipe.views.of(source).makes(columns), *(view for copy in copies for view in copy.makes)]
 
 
+def told_apart_by_dropout(recipe: Recipe) -> str | None:
+    """What to tell of views that need dropout, where the backbone has none; None of other views."""
+    makers = (recipe.views.of(name) for name in recipe.data.sources)
+    maker = next((maker for maker in makers if maker.needs_dropout), None)
+    return None if maker is None else (
+        f"views ({_use(maker)}): the backbone drops nothing out, so that a sentence's views are equal and teach "
+        'nothing, unless another part, such as the edit "noise", makes them differ; take a backbone with dropout, or '
+        "views of other texts (edited, columns)"
+    )
+
+
 def check_data(recipe: Recipe, data: Table | Examples, source: str = "") -> None:
     """Raise a ``RecipeError`` with everything that parts need and the data do not have; ``source`` is of a mixture."""
     maker, known = recipe.views.of(source), ", ".join(data.columns)

@@ -17,7 +17,7 @@ from sentemb.data.data_source import DataSource, InMemory, TableData
 from sentemb.data.mixture import MixedBatches, load_examples
 from sentemb.distributed import broadcast_object, join, leave, rank
 from sentemb.encoder import Encoder
-from sentemb.encoder.backbone import freeze
+from sentemb.encoder.backbone import dropout_rates, freeze
 from sentemb.encoder.layout import read_layout
 from sentemb.encoder.source import locate
 from sentemb.errors import RecipeError
@@ -25,7 +25,7 @@ from sentemb.evaluate.evaluation import dev_score
 from sentemb.machine.resources import return_freed_memory
 from sentemb.provenance import provenance
 from sentemb.recipe.card import write_card
-from sentemb.recipe.needs import check_data
+from sentemb.recipe.needs import check_data, told_apart_by_dropout
 from sentemb.recipe.recipe import Recipe
 from sentemb.training.active import WeightedTerm
 from sentemb.training.callbacks import Callback
@@ -48,6 +48,8 @@ def build(recipe: Recipe, run_dir: Path, *, callbacks: Sequence[Callback] = ()) 
     resolve_precision(recipe.train.precision)  # one that this machine lacks is told before anything is loaded
     torch.manual_seed(recipe.train.seed)  # new heads and parts start the same in every run
     encoder = _encoder(recipe)
+    if not any(rate for _, _, rate in dropout_rates(encoder.module)) and (note := told_apart_by_dropout(recipe)):
+        _log.warning(note)
     dev = dev_score(recipe.dev, seed=recipe.train.seed) if recipe.dev else None
     maker = recipe.views.fresh()
     reads_texts = any("texts" in part.needs for part in recipe.parts().values())

@@ -33,6 +33,7 @@ class Repeat(ViewMaker):
     """
 
     columns = frozenset({"anchor"})
+    needs_dropout = True
 
     def __init__(self, *, count: Annotated[int, Ge(2)] = 4, dropouts: Rates | None = None) -> None:
         if dropouts is not None and len(dropouts) != count:

@@ -19,6 +19,7 @@ class Twice(ViewMaker):
     """
 
     columns = frozenset({"anchor"})
+    needs_dropout = True
 
     def __call__(self, examples: Examples, context: ViewContext) -> Views:
         """``anchor`` and ``positive``, one and the same view."""

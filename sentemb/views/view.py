@@ -30,10 +30,12 @@ class ViewMaker(Part, room="views"):
     Attributes:
         columns: columns of the data it must have.
         together: groups of them of which a row may lack all but one.
+        needs_dropout: whether its views of an example are one text, which the backbone's dropout alone tells apart.
     """
 
     columns: frozenset[str] = frozenset()
     together: tuple[frozenset[str], ...] = ()
+    needs_dropout: bool = False
 
     def of(self, source: str) -> ViewMaker:
         """What makes the views of this source of a mixture; nearly always the maker itself."""

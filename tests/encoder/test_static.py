@@ -18,7 +18,7 @@ from sentemb import Encoder, Recipe, SearchIndex, check, distil, train
 from sentemb.cli import main
 from sentemb.data.tokens import pad
 from sentemb.encoder.distil import inverse_frequencies, lone_tokens
-from sentemb.errors import ModelError
+from sentemb.errors import ModelError, RecipeError
 
 TEXTS = ["the dog runs", "a cat plays music in the city", "Two men made a river song.", "x", "the ☃ dog"]
 
@@ -176,6 +176,28 @@ def test_check_knows_static_models(m2v_folder: Path, tmp_path: Path) -> None:
     changes = [f"encoder.backbone={m2v_folder}", f"data.path={tmp_path / 'lines.txt'}", "encoder.heads=[]",
                "encoder.pooling=mean"]
     assert any("peak memory" in line for line in check(Recipe.load("simcse-unsup-minilm", changes)).verified)
+
+
+def test_twins_without_dropout_are_told_before_and_at_training(
+    m2v_folder: Path, tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "lines.txt").write_text("".join(f"the dog runs {i}\n" for i in range(80)))
+    still = tmp_path / "still"
+    shutil.copytree(tiny_bert, still)
+    config = json.loads((still / "config.json").read_text())
+    zero = {key: 0.0 for key in config if key.endswith("dropout_prob")}
+    assert len(zero) == 2
+    (still / "config.json").write_text(json.dumps(config | zero))
+    changes = [f"data.path={tmp_path / 'lines.txt'}", "encoder.heads=[]", "encoder.pooling=mean", "train.max_steps=1",
+               "train.precision=fp32"]
+    for backbone, is_told in ((m2v_folder, True), (still, True), (tiny_bert, False)):
+        recipe = Recipe.load("simcse-unsup-minilm", [f"encoder.backbone={backbone}", *changes])
+        assert any("drops nothing out" in line for line in check(recipe).unverified) is is_told
+        caplog.clear()
+        train(recipe, output=tmp_path / f"run-{backbone.name}")
+        assert ("views (twice): the backbone drops nothing out" in caplog.text) is is_told
+    with pytest.raises(RecipeError, match="take pooling"):  # check finds what training would refuse
+        check(Recipe.load("simcse-unsup-minilm", [f"encoder.backbone={m2v_folder}", *changes, "encoder.pooling=cls"]))
 
 
 # --------------------------------------------------------------------------------------------- distilling
