@@ -3,10 +3,11 @@
     SENTEMB_DATA=… python eval/bench/run.py domain --backbone MODEL [--data scifact nfcorpus] [--steps 100] [--batch 64]
         [--rates 3e-4 1e-3 3e-3] [--seeds 42 43 44 45 46]
 
-Arms: a document's title finds its text; chunks find the document that they were taken from (recipe chunks-minilm); the
-titles' knock-out, in which a title finds another document's text; and, as what labels would bring, the train queries
-with their judged documents. All take the same steps of the same size. The learning rate of every arm is chosen with one
-further seed by nDCG@10 on a fifth of the train queries, which no arm trains on; then the test queries are scored.
+Arms: a document's title finds its text (recipe pairs); chunks find the document that they were taken from (recipe
+chunks-minilm); the titles' knock-out, in which a title finds another document's text; and, as what labels would bring,
+the train queries with their judged documents. All take the same steps of the same size. The learning rate of every arm
+is chosen with one further seed by nDCG@10 on a fifth of the train queries, which no arm trains on; then the test
+queries are scored.
 """
 
 from __future__ import annotations
@@ -24,14 +25,12 @@ from bench_mined import Task
 from bench_mixture import over_seeds
 from harness import data, machine, markdown_table, mean_and_half, write_report
 
-RECIPE = "chunks-minilm"
-PLAIN = ['edits=[{use="false_negative",by=["text"]}]', 'terms=[{use="info_nce",temperature=0.05}]']
 OTHERS = "titles of others"  # the knock-out, first
 RATE_SEED = 7
 
 
-def arms(folder: Path, judged: list[dict[str, str]], scratch: Path) -> dict[str, list[str]]:
-    """Overrides of the recipe by arm; the training files come to lie in ``scratch``."""
+def arms(folder: Path, judged: list[dict[str, str]], scratch: Path) -> dict[str, tuple[str, Path]]:
+    """Recipe and training file by arm; the files come to lie in ``scratch``."""
     from sentemb.data.makers import Chunks, make_data
 
     corpus = folder / "corpus.jsonl"
@@ -44,26 +43,25 @@ def arms(folder: Path, judged: list[dict[str, str]], scratch: Path) -> dict[str,
         "titles": list(zip(titles, texts, strict=True)),
         "labels": [(pair["anchor"], pair["positive"]) for pair in judged],
     }
-    overrides = {}
+    by_arm = {}
     for name, rows in pairs.items():
         path = scratch / f"{name}.jsonl"
         path.write_text("".join(json.dumps({"anchor": one, "positive": two}) + "\n" for one, two in rows))
-        overrides[name] = [f"data.path={path}", *PLAIN]
+        by_arm[name] = "pairs", path
     make_data(Chunks(path=str(corpus)), scratch / "chunks.jsonl", seed=0)
-    overrides["chunks"] = [f"data.path={scratch / 'chunks.jsonl'}"]
-    return overrides
+    return by_arm | {"chunks": ("chunks-minilm", scratch / "chunks.jsonl")}
 
 
-def trained(options: argparse.Namespace, overrides: list[str], scratch: Path, rate: float, seed: int) -> Any:
+def trained(options: argparse.Namespace, recipe_name: str, file: Path, rate: float, seed: int) -> Any:
     """The encoder that an arm makes."""
     from sentemb import Encoder, Recipe, train
 
-    recipe = Recipe.load(RECIPE, [
-        f"encoder.backbone={options.backbone}", f"data.max_tokens={options.max_tokens}", *overrides,
+    recipe = Recipe.load(recipe_name, [
+        f"encoder.backbone={options.backbone}", f"data.max_tokens={options.max_tokens}", f"data.path={file}",
         f"train.batch_size={options.batch}", f"train.learning_rate={rate}", "train.epochs=1000",
         f"train.max_steps={options.steps}", f"train.seed={seed}", "train.precision=fp32",
     ])
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         return Encoder.load(train(recipe, output=Path(folder) / "run").model_dir, max_tokens=options.max_tokens)
 
 
@@ -88,9 +86,8 @@ def main(arguments: list[str]) -> None:
         start, figures = test.score(before), dict[str, Any]()
         rows.append([name, "before", "", f"{start:.2f}", "", ""])
         with tempfile.TemporaryDirectory() as scratch:
-            for arm, overrides in arms(folder, dev.pairs, Path(scratch)).items():
-
-                train_arm = partial(trained, options, overrides, Path(scratch))
+            for arm, (recipe, file) in arms(folder, dev.pairs, Path(scratch)).items():
+                train_arm = partial(trained, options, recipe, file)
                 by_rate = {rate: dev.score(train_arm(rate, RATE_SEED)) for rate in options.rates}
                 rate = max(by_rate, key=lambda rate: by_rate[rate])
                 scores = [test.score(train_arm(rate, seed)) for seed in options.seeds]
@@ -100,8 +97,8 @@ def main(arguments: list[str]) -> None:
                 rows.append([name, arm, f"{rate:g}", over_seeds(scores), *gains])
         facts[name] = {"before": start, **figures}
     facts["arguments"] = vars(options)
-    text = (f"{options.backbone}, recipe {RECIPE}, {options.steps} steps of {options.batch}, {options.max_tokens} "
-            f"tokens, {len(options.seeds)} seeds. nDCG@10 of the test queries over all documents, mean ± standard "
+    text = (f"{options.backbone}, recipes pairs and chunks-minilm, {options.steps} steps of {options.batch}, "
+            f"{options.max_tokens} tokens, {len(options.seeds)} seeds. nDCG@10 of the test queries over all documents, mean ± standard "
             "deviation; gains with a t-interval of 95 % over the seeds.\n\n")
     text += markdown_table(["data", "arm", "rate", "nDCG@10", "over the start", f"over the {OTHERS}"], rows)
     write_report("domain", "A new domain without labels", text, facts, {})

@@ -111,13 +111,12 @@ def run_data(name: str, options: argparse.Namespace) -> None:
         _write(file, [row for row in rows if (row["anchor"], row["positive"]) in chosen])
         report = json.loads(mined.with_name(mined.name + ".report.json").read_text())
         files[way] = file, report["judgement"]
-    pairs, in_batch = options.work / f"{name}-pairs.jsonl", options.work / "in-batch.toml"
+    pairs = options.work / f"{name}-pairs.jsonl"
     _write(pairs, [{"anchor": anchor, "positive": positive} for anchor, positive in sorted(chosen)])
-    in_batch.write_text(IN_BATCH)
     log = options.work / "runs.jsonl"
     done = {(run["data"], run["way"], run["seed"]) for run in map(json.loads, _lines(log))}
     for seed in options.seeds:
-        arms = [("none", in_batch, pairs), *((way, RECIPE, file) for way, (file, _) in files.items())]
+        arms = [("none", IN_BATCH, pairs), *((way, RECIPE, file) for way, (file, _) in files.items())]
         for way, recipe, file in arms:
             if (name, way, seed) in done:
                 continue
