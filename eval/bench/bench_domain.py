@@ -98,8 +98,8 @@ def main(arguments: list[str]) -> None:
         facts[name] = {"before": start, **figures}
     facts["arguments"] = vars(options)
     text = (f"{options.backbone}, recipes pairs and chunks-minilm, {options.steps} steps of {options.batch}, "
-            f"{options.max_tokens} tokens, {len(options.seeds)} seeds. nDCG@10 of the test queries over all documents, mean ± "
-            "standard deviation; gains with a t-interval of 95 % over the seeds.\n\n")
+            f"{options.max_tokens} tokens, {len(options.seeds)} seeds. nDCG@10 of the test queries over all documents, "
+            "mean ± standard deviation; gains with a t-interval of 95 % over the seeds.\n\n")
     text += markdown_table(["data", "arm", "rate", "nDCG@10", "over the start", f"over the {OTHERS}"], rows)
     write_report("domain", "A new domain without labels", text, facts, {})
 

@@ -251,7 +251,7 @@ MINILM = (
 )
 STATIC = (
     "from a static model (30,522 tokens × 256) that was distilled from the gallery's untuned checkpoint, in fp32; "
-    f"rates are ×1, ×1/3 or ×1/10 of {STATIC_RATE:g} times the recipe's"
+    f"rates are ×1, ×1/3 or ×1/10 of {STATIC_RATE:g} times the recipe's (a dash: all arms ×1, the highest tried)"
 )
 
 
