@@ -13,7 +13,7 @@ that is there already is not run again, so the script may be stopped and started
 public functions.
 
 A static model (``sentemb distill CHECKPOINT -o FOLDER``) trains a hundred times as fast. It has its own page, with the
-methods that need nothing a table of vectors lacks, the rate of every arm chosen, and five seeds.
+methods that need nothing a table of vectors lacks, and the rate of every arm is chosen.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Gallery:
         tree = tomllib.loads((HERE / "gallery.toml").read_text())
         self.protocols, self.methods = tree["protocol"], tree["method"]
         self.unmeasured, self.unsuited = tree["unmeasured"], tree["unsuited"]
-        self.budget, self.folder = budget, folder
+        self.budget, self.folder, self.file = budget, folder, folder / "runs.jsonl"
+        self.runs = self._read_runs()
         if budget.is_static:
             self.unmeasured = [{**row, "why": f"It needs {row['needs']}."} for row in self.methods if "needs" in row]
             self.methods = [{**row, "sweep": True} for row in self.methods if "needs" not in row]
@@ -116,25 +117,29 @@ class Gallery:
         """The factor of the learning rate with the best dev score."""
         return max(RATES, key=lambda rate: self._entry(arm, SWEEP_SEED, rate)["dev"])
 
-    def file_of(self, arm: Arm, seed: int, rate: str, form: tuple[int, str] | None = None) -> Path:
-        """Where a run's result lies, by default in today's form; the budget is part of the name."""
+    def name_of(self, arm: Arm, seed: int, rate: str, form: tuple[int, str] | None = None) -> str:
+        """What a run is called in runs.jsonl, by default in today's form; the budget is part of the name."""
         epoch, precision = form or (EPOCH, self.budget.precision)
         arms = f"{arm.protocol}.{arm.recipe}.{arm.name}.{self.budget.steps}-{precision}"
-        return self.folder / "runs" / f"{arms}.rate-{rate.replace('/', '_')}.seed-{seed}.epoch-{epoch}.json"
+        return f"{arms}.rate-{rate.replace('/', '_')}.seed-{seed}.epoch-{epoch}"
+
+    def _read_runs(self) -> dict[str, dict[str, Any]]:
+        """The runs by name; of several of one name, which other settings made, the last."""
+        lines = self.file.read_text().splitlines() if self.file.is_file() else []
+        return {entry["run"]: entry for entry in map(json.loads, lines)}
 
     def _done(self, arm: Arm, seed: int, rate: str, form: tuple[int, str] | None = None) -> dict[str, Any] | None:
         """The result of a run, where there is one and its settings are still those of gallery.toml."""
-        file = self.file_of(arm, seed, rate, form)
-        if not file.is_file():
+        entry = self.runs.get(self.name_of(arm, seed, rate, form))
+        if entry is None:
             return None
-        entry: dict[str, Any] = json.loads(file.read_text())
         count = len(arm.overrides)
         then = entry["overrides"][len(entry["overrides"]) - count :]
         is_same = all("{backbone}" in now or now == before for now, before in zip(arm.overrides, then, strict=False))
         return entry if is_same and len(then) == count else None
 
     def _entry(self, arm: Arm, seed: int, rate: str) -> dict[str, Any]:
-        file = self.file_of(arm, seed, rate)
+        name, self.runs = self.name_of(arm, seed, rate), self._read_runs()  # another process may have added to them
         entry = self._done(arm, seed, rate)
         if entry is not None:
             return entry
@@ -147,19 +152,20 @@ class Gallery:
             f"train.learning_rate={plain.train.learning_rate * factor}", "train.epochs=1000",
             *(text.replace("{backbone}", self.budget.backbone) for text in arm.overrides),
         ]
-        scratch = self.folder / "scratch" / file.stem
+        scratch = self.folder / "scratch" / name
         start = time.process_time()
         result = train(Recipe.load(arm.recipe, overrides), output=scratch, resume=True)
         cpu_s = time.process_time() - start
         encoder = Encoder.load(result.model_dir)
         entry = {
-            "recipe": arm.recipe, "arm": arm.name, "seed": seed, "rate": rate, "overrides": overrides[2:],
+            "run": name, "recipe": arm.recipe, "arm": arm.name, "seed": seed, "rate": rate, "overrides": overrides[2:],
             "cpu_s_per_step": cpu_s / self.budget.steps, "losses": dict(result.last_losses),
             **(scores(encoder, protocol["task"], data) if seed in self.budget.seeds else dev_score(encoder, data)),
         }
-        write_json(file, entry)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
         shutil.rmtree(scratch)
-        sys.stderr.write(f"{file.stem}: dev {entry['dev']:.2f}\n")
+        sys.stderr.write(f"{name}: dev {entry['dev']:.2f}\n")
         return entry
 
     # ----------------------------------------------------------------------------------------------- reporting
@@ -270,7 +276,7 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
     ]
     lines += [
         "All methods, on a transformer: [the gallery](../gallery/README.md)." if budget.is_static else
-        "Those that need no transformer, on a static model, more seeds: [its gallery](../gallery_static/README.md).",
+        "Those that need no transformer, on a static model: [its gallery](../gallery_static/README.md).",
         "",
     ]
     for name, protocol in gallery.protocols.items():
@@ -330,7 +336,7 @@ def main() -> None:
     parser.add_argument("--static", action="store_true", help="the backbone is a static model")
     parser.add_argument("--steps", type=int, help="default: 60, of a static model 200")
     parser.add_argument("--precision", help="default: bf16, of a static model fp32")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 42 to 44, of a static model 42 to 46")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--only", nargs="+", default=[], help="recipes; by default every row")
     parser.add_argument("--output", type=Path, help="default: eval/results/gallery, or gallery_static")
     parser.add_argument("--report", action="store_true", help="write the page from the runs that there are")
@@ -339,7 +345,7 @@ def main() -> None:
     budget = Budget(
         backbone=arguments.backbone, is_static=is_static, steps=arguments.steps or (200 if is_static else 60),
         precision=arguments.precision or ("fp32" if is_static else "bf16"),
-        seeds=tuple(arguments.seeds or ((42, 43, 44, 45, 46) if is_static else (42, 43, 44))),
+        seeds=tuple(arguments.seeds),
     )
     gallery = Gallery(budget, arguments.output or RESULTS / ("gallery_static" if is_static else "gallery"))
     if not arguments.report:
