@@ -1,13 +1,13 @@
 """A new domain without labels: what its documents alone teach a search model.
 
     SENTEMB_DATA=… python eval/bench/run.py domain --backbone MODEL [--data scifact nfcorpus] [--steps 100] [--batch 64]
-        [--rates 3e-4 1e-3 3e-3] [--seeds 42 43 44 45 46]
+        [--rates 0.03 0.1 0.3 1] [--seeds 42 43 44]
 
 Arms: a document's title finds its text (recipe pairs); chunks find the document that they were taken from (recipe
 chunks-minilm); the titles' knock-out, in which a title finds another document's text; and, as what labels would bring,
-the train queries with their judged documents. All take the same steps of the same size. The learning rate of every arm
-is chosen with one further seed by nDCG@10 on a fifth of the train queries, which no arm trains on; then the test
-queries are scored.
+the train queries with those of their documents that no scored query has. All take the same steps of the same size. The
+learning rate of every arm is chosen with one further seed by nDCG@10 on a fifth of the train queries, which no arm
+trains on; then the test queries are scored.
 """
 
 from __future__ import annotations
@@ -52,6 +52,12 @@ def arms(folder: Path, judged: list[dict[str, str]], scratch: Path) -> dict[str,
     return by_arm | {"chunks": ("chunks-minilm", scratch / "chunks.jsonl")}
 
 
+def apart(dev: Task, test: Task) -> list[dict[str, str]]:
+    """The pairs that neither dev nor test queries know the document of."""
+    in_test = {tuple(pair.values()) for pair in test.pairs}
+    return [pair for pair in dev.pairs if tuple(pair.values()) in in_test]
+
+
 def trained(options: argparse.Namespace, recipe_name: str, file: Path, rate: float, seed: int) -> Any:
     """The encoder that an arm makes."""
     from sentemb import Encoder, Recipe, train
@@ -73,8 +79,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--max-tokens", type=int, default=256)
-    parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.03, 0.1, 0.3, 1.0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     options = parser.parse_args(arguments)
     from sentemb import Encoder
 
@@ -82,11 +88,11 @@ def main(arguments: list[str]) -> None:
     before = Encoder.load(options.backbone, max_tokens=options.max_tokens)
     for name in options.data:
         folder = data() / "hub" / "mteb" / name
-        dev, test = Task(folder, is_dev=True), Task(folder, is_dev=False)
+        dev, test = Task(folder, is_dev=True, apart=True), Task(folder, is_dev=False, apart=True)
         start, figures = test.score(before), dict[str, Any]()
         rows.append([name, "before", "", f"{start:.2f}", "", ""])
         with tempfile.TemporaryDirectory() as scratch:
-            for arm, (recipe, file) in arms(folder, dev.pairs, Path(scratch)).items():
+            for arm, (recipe, file) in arms(folder, apart(dev, test), Path(scratch)).items():
                 train_arm = partial(trained, options, recipe, file)
                 by_rate = {rate: dev.score(train_arm(rate, RATE_SEED)) for rate in options.rates}
                 rate = max(by_rate, key=lambda rate: by_rate[rate])

@@ -49,9 +49,14 @@ def load(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Judg
 
 
 def ndcg(answers: list[list[Hit]], queries: list[dict[str, Any]], judged: Judged) -> float:
-    """nDCG@10 ×100 by trec_eval, which orders equal scores by document id."""
+    """The mean of ``ndcg_by_query``."""
+    return float(ndcg_by_query(answers, queries, judged).mean())
+
+
+def ndcg_by_query(answers: list[list[Hit]], queries: list[dict[str, Any]], judged: Judged) -> Any:
+    """nDCG@10 ×100 by trec_eval, which orders equal scores by document id; the order is ``judged_queries(judged)``."""
     run = {query["_id"]: {str(hit.id): hit.score for hit in hits} for query, hits in zip(queries, answers, strict=True)}
-    return 100 * float(ranking_scores(judged, run, [10])["ndcg@10"].mean())
+    return 100 * ranking_scores(judged, run, [10])["ndcg@10"]
 
 
 def vectors_of(name: str, texts: dict[str, list[str]], cache: Path) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_index_quality import MODEL, lines, load, ndcg
+from bench_index_quality import MODEL, lines, load, ndcg_by_query
 from harness import data, machine, markdown_table, write_report
 
+from sentemb.evaluate.metrics import judged_queries
 from sentemb.types import Embedder
 
 RECIPE = "mined-negatives"
@@ -43,33 +44,45 @@ class Remembering:
 
 
 class Task:
-    """SciFact: the corpus, the pairs to train on, the queries to score."""
+    """SciFact: the corpus, the pairs to train on, the queries to score.
 
-    def __init__(self, folder: Path, *, is_dev: bool) -> None:
+    Of the test judgements of SciFact 64 % are of documents that train queries have as well, often for the same claim
+    negated. ``apart`` leaves such pairs out of training; ``is_new`` tells the scored queries without such a document.
+    """
+
+    def __init__(self, folder: Path, *, is_dev: bool, apart: bool = False) -> None:
         self.documents, test, judged = load(folder)
         texts = {row["_id"]: row["text"] for row in lines(folder / "queries.jsonl")}
         train = [row for row in lines(folder / "qrels" / "train.jsonl") if row["score"] > 0]
         names = sorted({row["query-id"] for row in train})
         held = set(np.random.default_rng(0).permutation(names)[: len(names) // 5].tolist()) if is_dev else set()
         corpus = {row["id"]: row["text"] for row in self.documents}
-        self.pairs = [
-            {"anchor": texts[row["query-id"]], "positive": corpus[row["corpus-id"]]}
-            for row in train if row["query-id"] not in held
-        ]
         self.judged: dict[str, dict[str, int]] = {} if is_dev else judged
         for row in train if is_dev else ():
             if row["query-id"] in held:
                 self.judged.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
         self.queries = [{"_id": name, "text": texts[name]} for name in self.judged] if is_dev else test
+        relevant = {query: {name for name, grade in self.judged[query].items() if grade > 0} for query in self.judged}
+        scored = set().union(*relevant.values()) if apart else set()
+        used = [row for row in train if row["query-id"] not in held and row["corpus-id"] not in scored]
+        self.pairs = [
+            {"anchor": texts[row["query-id"]], "positive": corpus[row["corpus-id"]]} for row in used
+        ]
+        taught = {row["corpus-id"] for row in used}
+        self.is_new = np.array([not relevant[query] & taught for query in judged_queries(self.judged)])
 
     def score(self, model: Embedder) -> float:
         """nDCG@10 ×100, through a flat index."""
+        return float(self.by_query(model).mean())
+
+    def by_query(self, model: Embedder) -> Any:
+        """The same of every query, in the order of ``is_new``."""
         from sentemb.search import SearchIndex
 
         with tempfile.TemporaryDirectory() as scratch:
             index = SearchIndex.build(scratch, self.documents, encoder=model, kind="flat")
             hits = index.search([row["text"] for row in self.queries], 10)
-        return ndcg(hits, self.queries, self.judged)
+        return ndcg_by_query(hits, self.queries, self.judged)
 
 
 def prepare(task: Task, scratch: Path, encoder: Embedder) -> tuple[Path, Path, dict[str, Any]]:

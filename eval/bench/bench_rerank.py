@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> None:
     from sentemb.encoder import Encoder
     from sentemb.evaluate.evaluation import evaluate_model
     from sentemb.evaluate.opening import open_model
+    from sentemb.evaluate.significance import bootstrap
     from sentemb.evaluate.tasks.reranked import Reranked
     from sentemb.mining.rules import RelativeMargin
     from sentemb.mining.run import mine
@@ -49,6 +50,7 @@ def main(arguments: list[str]) -> None:
     first: Any = Remembering(Encoder.load(options.first_stage, max_tokens=options.max_tokens))  # the corpus once
     first.source = options.first_stage
     model = open_model(first)
+    alone_by_query = task.by_query(first)
     rows: list[list[str]] = []
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -70,16 +72,17 @@ def main(arguments: list[str]) -> None:
                     model, Reranked(path=str(folder), reranker=str(run.model_dir), depth=options.depth)
                 ).tasks
                 results[f"{loss} {seed}"] = result
+                gains = (100 * np.asarray(result.items.values) - alone_by_query)[task.is_new]
                 alone, gain = result.baselines.values()
                 intervals = list(result.baseline_intervals.values())
                 rows.append([f"`{loss}`, seed {seed}", _score(result.main, result.interval),
-                             _score(gain, intervals[1], "+"), f"{run.last_losses['loss']:.3f}", f"{run.seconds:.0f}"])
+                             _score(gain, intervals[1], "+"),
+                             _score(gains.mean(), bootstrap(gains, resamples=2000), "+"),
+                             f"{run.last_losses['loss']:.3f}", f"{run.seconds:.0f}"])
                 print(rows[-1], flush=True)
-    rows.insert(0, ["first stage alone", _score(alone, intervals[0]), "", "", ""])
+    rows.insert(0, ["first stage alone", _score(alone, intervals[0]), "", "", "", ""])
     gap = [np.subtract(results[f"list {s}"].items.values, results[f"bce {s}"].items.values) for s in options.seeds]
     between = 100 * np.mean(gap, axis=0)
-    from sentemb.evaluate.significance import bootstrap
-
     interval = bootstrap(between, resamples=2000)
     facts.update(arguments={name: str(value) for name, value in vars(options).items()}, mined=mined,
                  scores={name: result.main for name, result in results.items()}, alone=alone)
@@ -87,8 +90,10 @@ def main(arguments: list[str]) -> None:
             f"{options.lists} lists of {options.group} candidates at {options.rate:g}, {options.max_tokens} tokens (of "
             f"the first stage too); {mined['mined']} anchors, {options.negatives} negatives mined for each. The best "
             f"{options.depth} documents of the test queries are reranked. Intervals are 95 % bootstrap intervals over "
-            "queries; the gain is paired.\n\n")
-    text += markdown_table(["", "nDCG@10", "gain over the first stage", "last loss", "seconds of training"], rows)
+            f"queries; the gain is paired, and given again for the {task.is_new.sum()} of {len(task.is_new)} queries "
+            "whose documents no train query has.\n\n")
+    header = ["", "nDCG@10", "gain over the first stage", "on new documents", "last loss", "seconds of training"]
+    text += markdown_table(header, rows)
     text += (f"\n`list` minus `bce`, mean over seeds, query by query: {between.mean():+.2f} "
              f"({interval.low:+.2f} to {interval.high:+.2f}).\n")
     write_report("rerank", "Rerankers: supervised fine-tuning against contrast, SciFact", text, facts, {})
