@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from bench_index_quality import MODEL, lines
-from bench_mined import Task
+from bench_mined import Task, trained
 from bench_mixture import over_seeds
 from harness import data, machine, markdown_table, mean_and_half, write_report
 
@@ -58,19 +58,6 @@ def apart(dev: Task, test: Task) -> list[dict[str, str]]:
     return [pair for pair in dev.pairs if tuple(pair.values()) in in_test]
 
 
-def trained(options: argparse.Namespace, recipe_name: str, file: Path, rate: float, seed: int) -> Any:
-    """The encoder that an arm makes."""
-    from sentemb import Encoder, Recipe, train
-
-    recipe = Recipe.load(recipe_name, [
-        f"encoder.backbone={options.backbone}", f"data.max_tokens={options.max_tokens}", f"data.path={file}",
-        f"train.batch_size={options.batch}", f"train.learning_rate={rate}", "train.epochs=1000",
-        f"train.max_steps={options.steps}", f"train.seed={seed}", "train.precision=fp32",
-    ])
-    with tempfile.TemporaryDirectory() as folder:
-        return Encoder.load(train(recipe, output=Path(folder) / "run").model_dir, max_tokens=options.max_tokens)
-
-
 def main(arguments: list[str]) -> None:
     """Choose the rates, train over the seeds, and write the table."""
     parser = argparse.ArgumentParser(prog="run.py domain", description=__doc__)
@@ -93,7 +80,7 @@ def main(arguments: list[str]) -> None:
         rows.append([name, "before", "", f"{start:.2f}", "", ""])
         with tempfile.TemporaryDirectory() as scratch:
             for arm, (recipe, file) in arms(folder, apart(dev, test), Path(scratch)).items():
-                train_arm = partial(trained, options, recipe, file)
+                train_arm = partial(trained, options, recipe, file, precision="fp32")
                 by_rate = {rate: dev.score(train_arm(rate, RATE_SEED)) for rate in options.rates}
                 rate = max(by_rate, key=lambda rate: by_rate[rate])
                 scores = [test.score(train_arm(rate, seed)) for seed in options.seeds]

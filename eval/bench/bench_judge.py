@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from bench_index_quality import MODEL
-from bench_mined import IN_BATCH, RECIPE, Remembering, Task
+from bench_mined import IN_BATCH, RECIPE, Remembering, Task, trained
 from harness import data, machine, markdown_table, write_report
 
 from sentemb.evaluate.metrics import spearman
@@ -120,26 +119,11 @@ def run_data(name: str, options: argparse.Namespace) -> None:
         for way, recipe, file in arms:
             if (name, way, seed) in done:
                 continue
-            score = trained(task, recipe, file, seed, options)
+            score = task.score(trained(options, recipe, file, options.rate, seed))
             row = {"data": name, "way": way, "seed": seed, "ndcg": score, "judgement": files.get(way, (None, {}))[1]}
             with log.open("a") as runs:
                 runs.write(json.dumps(row) + "\n")
             print(name, way, seed, f"{score:.2f}", flush=True)
-
-
-def trained(task: Task, recipe: Any, file: Path, seed: int, options: argparse.Namespace) -> float:
-    """nDCG@10 after training."""
-    from sentemb import Recipe, train
-    from sentemb.encoder import Encoder
-
-    chosen = Recipe.load(recipe, [
-        f"encoder.backbone={options.backbone}", f"data.path={file}", f"data.max_tokens={options.max_tokens}",
-        f"train.batch_size={options.batch}", f"train.learning_rate={options.rate}", "train.epochs=1000",
-        f"train.max_steps={options.steps}", f"train.seed={seed}",
-    ])  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        result = train(chosen, output=Path(folder) / "run")
-        return task.score(Encoder.load(result.model_dir, max_tokens=options.max_tokens))
 
 
 def page(runs: Sequence[dict[str, Any]], options: argparse.Namespace) -> tuple[str, dict[str, Any]]:

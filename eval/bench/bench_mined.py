@@ -103,6 +103,23 @@ def prepare(task: Task, scratch: Path, encoder: Embedder) -> tuple[Path, Path, d
     return plain, mined, facts
 
 
+def trained(
+    options: argparse.Namespace, recipe: str, file: Path, rate: float, seed: int, *, precision: str = "auto"
+) -> Embedder:
+    """The encoder that a recipe makes of the options' backbone and a file of training rows."""
+    from sentemb import Recipe, train
+    from sentemb.encoder import Encoder
+
+    chosen = Recipe.load(recipe, [
+        f"encoder.backbone={options.backbone}", f"data.path={file}", f"data.max_tokens={options.max_tokens}",
+        f"train.batch_size={options.batch}", f"train.learning_rate={rate}", "train.epochs=1000",
+        f"train.max_steps={options.steps}", f"train.seed={seed}", f"train.precision={precision}",
+    ])  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(chosen, output=Path(folder) / "run")
+        return Encoder.load(result.model_dir, max_tokens=options.max_tokens)
+
+
 def main(arguments: list[str]) -> None:
     """Train both arms over the seeds and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -114,7 +131,6 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--held-out", choices=["test", "dev"], default="test")
     options = parser.parse_args(arguments)
-    from sentemb import Recipe, train
     from sentemb.encoder import Encoder
 
     task = Task(data() / "hub" / "mteb" / "scifact", is_dev=options.held_out == "dev")
@@ -128,14 +144,7 @@ def main(arguments: list[str]) -> None:
         print("before", before, mining, flush=True)
         for seed in options.seeds:
             for arm, recipe, path in zip(ndcg_by_arm, (IN_BATCH, RECIPE), (plain, mined), strict=True):
-                chosen = Recipe.load(recipe, [
-                    f"encoder.backbone={options.backbone}", f"data.path={path}",
-                    f"data.max_tokens={options.max_tokens}", f"train.batch_size={options.batch}",
-                    f"train.learning_rate={options.rate}", "train.epochs=1000",
-                    f"train.max_steps={options.steps}", f"train.seed={seed}",
-                ])
-                result = train(chosen, output=scratch / f"{seed}-{path.stem}")
-                ndcg_by_arm[arm].append(task.score(Encoder.load(result.model_dir, max_tokens=options.max_tokens)))
+                ndcg_by_arm[arm].append(task.score(trained(options, recipe, path, options.rate, seed)))
                 print(arm, seed, ndcg_by_arm[arm][-1], flush=True)
     facts.update(mining=mining, before=before, ndcg=ndcg_by_arm, arguments=vars(options))
     table = [["before training", f"{before:.2f}", "–"]]

@@ -82,7 +82,8 @@ class Gallery:
             self.methods = [{**row, "sweep": True} for row in self.methods if "needs" not in row]
             used = {row["protocol"] for row in self.methods}
             self.protocols = {
-                name: {**protocol, **{key: protocol.get(f"static_{key}", protocol[key]) for key in ("title", "set")}}
+                name: {**protocol, "title": protocol.get("static_title", protocol["title"]),
+                       "set": [*protocol.get("static_set", protocol["set"]), "encoder.pooling=mean"]}
                 for name, protocol in self.protocols.items() if name in used
             }
 
@@ -144,10 +145,10 @@ class Gallery:
         if entry is not None:
             return entry
         data, protocol = Path(os.environ["SENTEMB_DATA"]), self.protocols[arm.protocol]
-        plain, own = Recipe.named(arm.recipe), ["encoder.pooling=mean"] if self.budget.is_static else []
+        plain = Recipe.named(arm.recipe)
         factor = RATES[rate] * (STATIC_RATE if self.budget.is_static else 1.0)
         overrides = [
-            f"encoder.backbone={self.budget.backbone}", *own, *(text.format(data=data) for text in protocol["set"]),
+            f"encoder.backbone={self.budget.backbone}", *(text.format(data=data) for text in protocol["set"]),
             f"train.seed={seed}", f"train.max_steps={self.budget.steps}", f"train.precision={self.budget.precision}",
             f"train.learning_rate={plain.train.learning_rate * factor}", "train.epochs=1000",
             *(text.replace("{backbone}", self.budget.backbone) for text in arm.overrides),

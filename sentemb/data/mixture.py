@@ -18,7 +18,7 @@ from sentemb.data.orders import BatchOrder, Deal
 from sentemb.data.repeated_texts import RowNumbers
 from sentemb.data.table import Table
 from sentemb.data.texts import temporary_file
-from sentemb.data.tokens import TextTokeniser, concatenate, tokenise
+from sentemb.data.tokens import TextTokeniser, concatenate
 from sentemb.data.turns import Floor, Supply, Turns
 from sentemb.errors import DataError
 from sentemb.types import UNKNOWN, Examples, TokenColumn
@@ -118,14 +118,9 @@ class TableReader(Protocol):
         ...
 
 
-class _ColumnByColumn:
-    together: Sequence[frozenset[str]] = ()
-    read = staticmethod(tokenise)
-
-
 def load_examples(
-    data: DataSource, tokeniser: TrainingTokeniser, *, keep_texts: bool = False,
-    reader_of: Callable[[str], TableReader] = lambda _: _ColumnByColumn(),
+    data: DataSource, tokeniser: TrainingTokeniser, *, reader_of: Callable[[str], TableReader],
+    keep_texts: bool = False,
 ) -> Examples:
     """The tokenised examples of all sources, one source after the other, each by the reader of its name.
 

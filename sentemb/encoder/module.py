@@ -92,8 +92,7 @@ class EncoderModule(nn.Module):
 
     def together(self, batches: Sequence[Tokens]) -> list[Encoded]:
         """``forward`` of several padded batches, in one pass where there is one for this backbone."""
-        is_table = isinstance(self.backbone, StaticTable) and not self.pooling.needs_layers and self._inner is None
-        if is_table:
+        if isinstance(self.backbone, StaticTable) and not self.pooling.needs_layers and self._inner is None:
             return self._by_one_lookup(batches)
         return self._lean(batches, hidden=False) or [self(tokens) for tokens in batches]
 

@@ -174,10 +174,11 @@ def _encoder(report: Report) -> BackboneShape | None:
 
 def _may_drop_out(layout: Layout) -> bool:
     """Whether the configuration names no rate of dropout (a default of the class counts then) or one above zero."""
-    config = {} if layout.is_static else read_config(layout.backbone)
-    rates = [value for key, value in config.items()
+    if layout.is_static:
+        return False
+    rates = [value for key, value in read_config(layout.backbone).items()
              if "drop" in key and "classifier" not in key and isinstance(value, (int, float))]
-    return not layout.is_static and (not rates or any(rates))
+    return not rates or any(rates)
 
 
 def _templates(recipe: Recipe, tokeniser: Tokeniser) -> None:

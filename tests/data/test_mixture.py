@@ -17,6 +17,7 @@ from sentemb.data.tokens import TextTokeniser
 from sentemb.data.turns import Power, RoundRobin
 from sentemb.errors import DataError, PartError
 from sentemb.types import UNKNOWN, Examples, Frame, TokenColumn
+from sentemb.views import Columns
 
 
 class Letters(TextTokeniser):
@@ -54,12 +55,12 @@ def mixture(**settings: object) -> Mixture:
 
 def epochs(data: Mixture, count: int, order: object = None, batch_size: int = 4) -> list[list[list[int]]]:
     mixed = MixedBatches(mixture=data, batches=order or NoDuplicates())
-    batches = Batches(load_examples(data, Letters()), mixed, batch_size=batch_size, seed=3)
+    batches = Batches(load_examples(data, Letters(), reader_of=Columns().of), mixed, batch_size=batch_size, seed=3)
     return [[batch.tolist() for batch in batches.epoch(epoch)] for epoch in range(count)]
 
 
 def test_columns_of_the_whole_and_of_every_source():
-    data = load_examples(mixture(), Letters())
+    data = load_examples(mixture(), Letters(), reader_of=Columns().of)
     assert list(data.columns) == ["anchor", "positive"]
     assert data.ids.tolist() == list(range(42))
     assert data.columns["positive"].lengths.tolist()[:30] == [0] * 30
@@ -80,11 +81,11 @@ def test_columns_of_the_whole_and_of_every_source():
 
 
 def test_many_ids_are_joined_in_a_file(monkeypatch, tmp_path):
-    expected = load_examples(mixture(), Letters())
+    expected = load_examples(mixture(), Letters(), reader_of=Columns().of)
     monkeypatch.setenv("SENTEMB_CACHE", str(tmp_path))
     monkeypatch.setattr(mixtures, "_MAPPED_FROM", 10)
     monkeypatch.setattr(mixtures, "_WRITTEN", 7)
-    found = load_examples(mixture(), Letters())
+    found = load_examples(mixture(), Letters(), reader_of=Columns().of)
     for role, column in expected.columns.items():
         for name in ("flat", "offsets", "text"):
             assert np.array_equal(getattr(found.columns[role], name), getattr(column, name))
@@ -149,7 +150,7 @@ def test_what_the_mixture_says_holds_for_sources_that_say_nothing():
     assert (first.max_rows, first.max_tokens, first.prefixes) == (5, 4, {"anchor": "q: "})
     assert (second.max_rows, second.max_tokens) == (7, 3)
     assert second.given_marks == {"name": "b", "weight": 2.0}
-    examples = load_examples(data, Letters())
+    examples = load_examples(data, Letters(), reader_of=Columns().of)
     assert examples.columns["anchor"].lengths.max() == 4
     assert len(examples) == 12
 
