@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 from sentemb.companions.companion import Companion
 from sentemb.encoder.backbone import load_backbone
 from sentemb.encoder.pretrained import check_same_tokenizer, lacks_head, load_masked_lm
+from sentemb.encoder.runners.trainable import TrainableEncoder, trainable
 from sentemb.errors import CheckpointError, ModelError
 from sentemb.types import Build, Tokens, Vocabulary
 
-# rows generated at a time: their logits over the vocabulary are the step's largest tensor (0.5 GB at 30,522 words)
-GENERATED_TOKENS = 4096
+# tokens generated at a time by kind of device: their logits over the vocabulary are the step's largest tensor (0.5 GB
+# of 4,096 tokens and 30,522 words); of other kinds 4,096
+GENERATED_TOKENS = {"cpu": 512}
 
 
 @dataclass(frozen=True)
@@ -124,17 +127,23 @@ class Detector(Companion):
 
     @torch.no_grad()
     def generate(self, tokens: Tokens) -> Int[Tensor, "b t"]:
-        """The generator's best token at every position."""
-        rows = max(1, GENERATED_TOKENS // tokens.input_ids.shape[1])
-        pieces = zip(tokens.input_ids.split(rows), tokens.attention_mask.split(rows), strict=True)
-        return torch.cat(
-            [self.generator(input_ids=ids, attention_mask=mask).logits.argmax(dim=-1) for ids, mask in pieces]
-        )
+        """The generator's best token at every position; some token at padding."""
+        ids, mask, best = tokens.input_ids, tokens.attention_mask, tokens.input_ids.clone()
+        size = GENERATED_TOKENS.get(ids.device.type, 4096)
+        for rows in mask.sum(dim=1).argsort().split(max(1, size // ids.shape[1])):  # alike in length: little padding
+            end = int(mask[rows].nonzero()[:, 1].max()) + 1
+            logits = self.generator(input_ids=ids[rows, :end], attention_mask=mask[rows, :end]).logits
+            best[rows, :end] = logits.argmax(dim=-1)
+        return best
 
     def discriminate(
         self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], sentence: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b t 2"]:
         """Logits of kept and replaced, with ``sentence`` in [CLS]'s place."""
+        tokens = Tokens(input_ids=input_ids, attention_mask=attention_mask)
+        if self._lean is not None and self._lean.is_usable([tokens]):
+            lean_logits: Tensor = self.head(self._lean([tokens], first=[sentence])[0])
+            return lean_logits
 
         def condition(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
             return torch.cat([sentence[:, None].to(embedded.dtype), embedded[:, 1:]], dim=1)
@@ -147,6 +156,10 @@ class Detector(Companion):
             handle.remove()
         logits: Tensor = self.head(hidden)
         return logits
+
+    @cached_property
+    def _lean(self) -> TrainableEncoder | None:
+        return trainable(self.discriminator)
 
     def checkpoint_state(self) -> dict[str, Tensor]:
         """Discriminator and head; the generator is loaded again from its source."""

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from sentemb.encoder.backbone import eager_attention
 from sentemb.encoder.heads import Head
 from sentemb.encoder.poolings import Cls, Pooling
-from sentemb.encoder.runners.families import Unsupported
-from sentemb.encoder.runners.trainable import TrainableEncoder
+from sentemb.encoder.runners.trainable import TrainableEncoder, trainable
 from sentemb.encoder.static import StaticTable
 from sentemb.errors import ModelError, RecipeError
 from sentemb.types import Encoded, Tokens
@@ -126,10 +125,7 @@ class EncoderModule(nn.Module):
 
     @cached_property
     def _trainable(self) -> TrainableEncoder | None:
-        try:
-            return TrainableEncoder(self.backbone)
-        except Unsupported:
-            return None
+        return trainable(self.backbone)
 
     def _lean(self, batches: Sequence[Tokens], *, hidden: bool) -> list[Encoded] | None:
         """By the lean training forward; None where there is none, or not now. In evaluation mode it serves companions,

@@ -79,7 +79,16 @@ def test_a_generator_that_restores_the_sentence_replaces_nothing(detector, maske
     assert detector.detect([masked], [sentence]).replaced.nonzero().tolist() == [[0, 2]]
 
 
-def test_conditioning_replaces_the_first_position_behind_the_embedding_layer(detector, masked, sentence):
+@pytest.fixture(params=["lean", "plain"])
+def either(request, detector, monkeypatch):
+    """The detector by the lean training forward, which BERT has on a CPU, and by transformers' own."""
+    if request.param == "plain":
+        monkeypatch.setattr(detector, "_lean", None)
+    return detector
+
+
+def test_conditioning_replaces_the_first_position_behind_the_embedding_layer(either, masked, sentence):
+    detector = either
     ids, mask = masked.input_ids, masked.attention_mask
     model = detector.discriminator
     embedded = model.embeddings(input_ids=ids)
@@ -91,14 +100,16 @@ def test_conditioning_replaces_the_first_position_behind_the_embedding_layer(det
     assert torch.allclose(found[mask.bool()], expected[mask.bool()], atol=1e-6)
 
 
-def test_the_hook_does_not_outlive_the_call(detector, masked, sentence):
+def test_the_hook_does_not_outlive_the_call(either, masked, sentence):
+    detector = either
     before = detector.discriminator(input_ids=masked.input_ids, attention_mask=masked.attention_mask).last_hidden_state
     detector.detect([masked], [sentence])
     after = detector.discriminator(input_ids=masked.input_ids, attention_mask=masked.attention_mask).last_hidden_state
     assert torch.equal(before, after)
 
 
-def test_gradients_reach_sentence_discriminator_and_head_but_not_the_generator(detector, masked, sentence):
+def test_gradients_reach_sentence_discriminator_and_head_but_not_the_generator(either, masked, sentence):
+    detector = either
     sentence.requires_grad_()
     detector.zero_grad()
     detector.detect([masked], [sentence]).logits.square().sum().backward()
@@ -106,6 +117,23 @@ def test_gradients_reach_sentence_discriminator_and_head_but_not_the_generator(d
     unused = {name for name, p in detector.named_parameters() if p.requires_grad and p.grad is None}
     assert unused == set()  # DistributedDataParallel would wait for them
     assert not any(p.requires_grad for p in detector.generator.parameters())
+
+
+def test_gradients_are_those_of_the_plain_forward(detector, masked, sentence, monkeypatch):
+    def gradients():
+        own = sentence.clone().requires_grad_()
+        detector.zero_grad()
+        detection = detector.detect([masked], [own])
+        (detection.logits[detection.counted] * torch.tensor([1.0, -2.0])).sum().backward()
+        assert own.grad is not None
+        return {"sentence": own.grad, **{name: p.grad for name, p in detector.named_parameters() if p.requires_grad}}
+
+    lean = gradients()
+    monkeypatch.setattr(detector, "_lean", None)
+    plain = gradients()
+    assert lean["sentence"].abs().sum() > 0
+    for name in lean:
+        torch.testing.assert_close(lean[name], plain[name], atol=1e-5, rtol=1e-4)
 
 
 def test_two_views_are_one_pass_and_equal_two(detector, masked, sentence):
@@ -128,8 +156,20 @@ def test_generating_in_pieces_changes_nothing(detector, monkeypatch):
     ids = torch.randint(5, 40, (7, 6), generator=generator)
     tokens = Tokens(input_ids=ids, attention_mask=torch.ones_like(ids), targets=torch.full_like(ids, -100))
     whole = detector.generate(tokens)
-    monkeypatch.setattr("sentemb.companions.detector.GENERATED_TOKENS", 13)  # two rows at a time
+    monkeypatch.setattr("sentemb.companions.detector.GENERATED_TOKENS", {"cpu": 13})  # two rows at a time
     assert torch.equal(detector.generate(tokens), whole)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_pieces_of_rows_alike_in_length_change_nothing(detector, monkeypatch, side):
+    ids = torch.randint(5, 40, (7, 6), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(6) < torch.tensor([6, 2, 4, 3, 6, 2, 5])[:, None]).long()
+    mask = mask if side == "right" else mask.flip(1)
+    tokens = Tokens(input_ids=ids, attention_mask=mask, targets=torch.full_like(ids, -100))
+    with torch.no_grad():
+        best = detector.generator(input_ids=ids, attention_mask=mask).logits.argmax(dim=-1)
+    monkeypatch.setattr("sentemb.companions.detector.GENERATED_TOKENS", {"cpu": 13})
+    assert torch.equal(detector.generate(tokens)[mask.bool()], best[mask.bool()])
 
 
 def test_loading_is_silent_and_leaves_transformers_as_it_was(tiny_bert, capfd):

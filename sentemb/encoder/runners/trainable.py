@@ -33,6 +33,14 @@ _STEPS = 2**16  # probabilities are rounded to multiples of 1/65,536; the kept e
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a number -> whole numbers of that size
 
 
+def trainable(backbone: nn.Module) -> TrainableEncoder | None:
+    """The training forward of a backbone; None for other architectures."""
+    try:
+        return TrainableEncoder(backbone)
+    except Unsupported:
+        return None
+
+
 class TrainableEncoder:
     """The training forward of a backbone, after ``is_usable``; raises ``Unsupported`` for other architectures."""
 
@@ -81,10 +89,14 @@ class TrainableEncoder:
         gap = ((plain - ours) * mask[:, :, None]).abs().max()
         return bool(gap <= _TOLERANCE * plain.abs().max())
 
-    def __call__(self, batches: Sequence[Tokens]) -> list[Float[Tensor, "b t d"]]:
-        """Last hidden states of every batch; zeros at padding."""
+    def __call__(
+        self, batches: Sequence[Tokens], *, first: Sequence[Float[Tensor, "b d"]] | None = None
+    ) -> list[Float[Tensor, "b t d"]]:
+        """Last hidden states of every batch; zeros at padding. The first layer reads ``first`` in the place of every
+        text's first token, where that is given for every batch."""
         line = _Line.of(batches)
-        parts = self._states(line).split(line.sizes)
+        in_line = None if first is None else [one[rows.order] for one, rows in zip(first, line.batches, strict=True)]
+        parts = self._states(line, first=in_line).split(line.sizes)
         return [rows.unpacked(part) for rows, part in zip(line.batches, parts, strict=True)]
 
     def first_states(self, batches: Sequence[Tokens]) -> list[Float[Tensor, "b d"]]:
@@ -93,10 +105,12 @@ class TrainableEncoder:
         parts = self._states(line, first_only=True).split(line.rows)
         return [part[torch.argsort(rows.order)] for rows, part in zip(line.batches, parts, strict=True)]
 
-    def _states(self, line: _Line, *, first_only: bool = False) -> Float[Tensor, "n d"]:
+    def _states(
+        self, line: _Line, *, first_only: bool = False, first: Sequence[Tensor] | None = None
+    ) -> Float[Tensor, "n d"]:
         """Last hidden states of all tokens, or of every row's first one."""
         masks = [Masks() for _ in line.batches]  # a batch's dropout is the same whatever it is forwarded with
-        x, sizes = self._embed(line, masks), line.sizes
+        x, sizes = self._embed(line, masks, first), line.sizes
         for names in self.stack.layers:
             context = self._attend(names, x, line, masks)
             if first_only and names is self.stack.layers[-1]:
@@ -110,7 +124,7 @@ class TrainableEncoder:
             x = self._add_and_norm(names["second_norm"], x, out, mask)
         return x
 
-    def _embed(self, line: _Line, masks: Sequence[Masks]) -> Tensor:
+    def _embed(self, line: _Line, masks: Sequence[Masks], first: Sequence[Tensor] | None) -> Tensor:
         words: Any = self.backbone.get_submodule("embeddings.word_embeddings")
         x = F.embedding(line.ids, words.weight, words.padding_idx)
         x = x + F.embedding(line.positions, position_table(self.weights, self.stack))
@@ -120,6 +134,7 @@ class TrainableEncoder:
         x = self._norm("embeddings.LayerNorm", x)
         mask = self._mask("embeddings.dropout", x, line.sizes, masks)
         x = x if mask is None else x * mask
+        x = x if first is None else x.index_copy(0, line.first_tokens, torch.cat(list(first)).to(x.dtype))
         return self._map(x, "embeddings_project") if "embeddings_project.weight" in self.weights else x
 
     def _attend(self, names: dict[str, str], x: Tensor, line: _Line, masks: Sequence[Masks]) -> Tensor:
