@@ -43,6 +43,7 @@ RATES = {"1": 1.0, "1/3": 1 / 3, "1/10": 0.1}
 SWEEP_SEED = 7
 EPOCH = 2  # raised when training draws other dropout masks or costs less: only runs of one epoch are compared
 FORMS = tuple((epoch, precision) for epoch in range(EPOCH, 0, -1) for precision in ("bf16", "fp32"))  # a row has one
+OWN_FOLDERS = ("{backbone}", "{earlier}")  # in settings; {earlier}: what the baseline made before, with another seed
 STATIC_RATE = 60.0  # times a recipe's rate: a table of vectors learns at higher ones
 DEV = Sts(protocol="simcse", split="dev")
 
@@ -79,7 +80,10 @@ class Gallery:
         self.runs = self._read_runs()
         if budget.is_static:
             self.unmeasured = [{**row, "why": f"It needs {row['needs']}."} for row in self.methods if "needs" in row]
-            self.methods = [{**row, "sweep": True} for row in self.methods if "needs" not in row]
+            self.methods = [
+                {**row, "sweep": True, "set": [text for text in row.get("set", ()) if "encoder.pooling" not in text]}
+                for row in self.methods if "needs" not in row
+            ]
             used = {row["protocol"] for row in self.methods}
             self.protocols = {
                 name: {**protocol, "title": protocol.get("static_title", protocol["title"]),
@@ -104,15 +108,17 @@ class Gallery:
         """Baseline, method and knock-out of a row."""
         protocol, recipe, own = method["protocol"], method["recipe"], tuple(method.get("set", ()))
         return {
-            "baseline": Arm(
-                recipe=self.protocols[protocol]["baseline"], protocol=protocol,
-                overrides=tuple(self.protocols[protocol].get("baseline_set", ())),
-            ),
+            "baseline": self.baseline(protocol),
             "method": Arm(recipe=recipe, protocol=protocol, overrides=own),
             "knockout": Arm(
                 recipe=recipe, protocol=protocol, name="knockout", overrides=(*own, *method["knockout"])
             ),
         }
+
+    def baseline(self, protocol: str) -> Arm:
+        """What a protocol's methods are compared with."""
+        settings = self.protocols[protocol]
+        return Arm(recipe=settings["baseline"], protocol=protocol, overrides=tuple(settings.get("baseline_set", ())))
 
     def _rate(self, arm: Arm) -> str:
         """The factor of the learning rate with the best dev score."""
@@ -136,7 +142,10 @@ class Gallery:
             return None
         count = len(arm.overrides)
         then = entry["overrides"][len(entry["overrides"]) - count :]
-        is_same = all("{backbone}" in now or now == before for now, before in zip(arm.overrides, then, strict=False))
+        is_same = all(
+            now == before or any(folder in now for folder in OWN_FOLDERS)
+            for now, before in zip(arm.overrides, then, strict=False)
+        )
         return entry if is_same and len(then) == count else None
 
     def _entry(self, arm: Arm, seed: int, rate: str) -> dict[str, Any]:
@@ -145,15 +154,7 @@ class Gallery:
         if entry is not None:
             return entry
         data, protocol = Path(os.environ["SENTEMB_DATA"]), self.protocols[arm.protocol]
-        plain = Recipe.named(arm.recipe)
-        factor = RATES[rate] * (STATIC_RATE if self.budget.is_static else 1.0)
-        overrides = [
-            f"encoder.backbone={self.budget.backbone}", *(text.format(data=data) for text in protocol["set"]),
-            f"train.seed={seed}", f"train.max_steps={self.budget.steps}", f"train.precision={self.budget.precision}",
-            f"train.learning_rate={plain.train.learning_rate * factor}", "train.epochs=1000",
-            *(text.replace("{backbone}", self.budget.backbone) for text in arm.overrides),
-        ]
-        scratch = self.folder / "scratch" / name
+        scratch, overrides = self.folder / "scratch" / name, self._overrides(arm, seed, rate)
         start = time.process_time()
         result = train(Recipe.load(arm.recipe, overrides), output=scratch, resume=True)
         cpu_s = time.process_time() - start
@@ -163,11 +164,31 @@ class Gallery:
             "cpu_s_per_step": cpu_s / self.budget.steps, "losses": dict(result.last_losses),
             **(scores(encoder, protocol["task"], data) if seed in self.budget.seeds else dev_score(encoder, data)),
         }
+        self.runs[name] = entry
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         shutil.rmtree(scratch)
         sys.stderr.write(f"{name}: dev {entry['dev']:.2f}\n")
         return entry
+
+    def _overrides(self, arm: Arm, seed: int, rate: str) -> list[str]:
+        data, factor = os.environ["SENTEMB_DATA"], RATES[rate] * (STATIC_RATE if self.budget.is_static else 1.0)
+        learning_rate = Recipe.named(arm.recipe).train.learning_rate * factor
+        earlier = self._earlier(arm.protocol) if any("{earlier}" in text for text in arm.overrides) else ""
+        return [
+            f"encoder.backbone={self.budget.backbone}",
+            *(text.format(data=data) for text in self.protocols[arm.protocol]["set"]),
+            f"train.seed={seed}", f"train.max_steps={self.budget.steps}", f"train.precision={self.budget.precision}",
+            f"train.learning_rate={learning_rate}", "train.epochs=1000",
+            *(text.replace("{backbone}", self.budget.backbone).replace("{earlier}", earlier) for text in arm.overrides),
+        ]
+
+    def _earlier(self, protocol: str) -> str:
+        """A model that the protocol's baseline made with the sweep's seed; it is kept."""
+        arm = self.baseline(protocol)
+        output = self.folder / "scratch" / f"earlier.{self.name_of(arm, SWEEP_SEED, '1')}"
+        recipe = Recipe.load(arm.recipe, self._overrides(arm, SWEEP_SEED, "1"))
+        return str(train(recipe, output=output, resume=True).model_dir)
 
     # ----------------------------------------------------------------------------------------------- reporting
     def report(self) -> None:
