@@ -107,6 +107,13 @@ def load_decoder(folder: Path, *, trust_remote_code: bool = False) -> Any:
     return model.requires_grad_(True).train()
 
 
+def head_of_decoder(decoder: Any) -> nn.Module:
+    """What makes logits of a decoder's last states, so that it can be given some of them alone."""
+    (head,) = (child for name, child in decoder.named_children() if name != decoder.base_model_prefix)
+    assert isinstance(head, nn.Module)
+    return head
+
+
 def load_causal_head(folder: Path, *, trust_remote_code: bool = False) -> nn.Linear:
     """The map from last states to logits over the vocabulary of a causal language model's checkpoint.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from sentemb.encoder.pretrained import load_decoder
+from sentemb.encoder.pretrained import head_of_decoder, load_decoder
 from sentemb.errors import ModelError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.terms.term import Term
@@ -60,10 +60,11 @@ class Reconstruction(Term):
         tokens, embedding = batch.tokens[self.of], batch.views[self.by].embedding[batch.local]
         is_told = tokens.attention_mask[:, 1:].bool()
         states = embedding[:, None].to(next(self.decoder.parameters()).dtype)
-        output = self.decoder(
+        output = self.decoder.base_model(
             input_ids=tokens.input_ids[:, :-1], attention_mask=tokens.attention_mask[:, :-1],
             encoder_hidden_states=states, use_cache=False,
         )
-        logits = at_least_float32(output.logits[is_told])
+        # logits of padding would be a third of the step's largest product
+        logits = at_least_float32(head_of_decoder(self.decoder)(output.last_hidden_state[is_told]))
         total = F.cross_entropy(logits, tokens.input_ids[:, 1:][is_told], reduction="sum")
         return Share(total=total, count=total.new_tensor(float(len(logits))))
