@@ -318,11 +318,11 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
             f"| {row['mechanism']} {figure['baseline']:.2f} → {figure['method']:.2f} ({figure['knockout']:.2f}) "
             f"| {row['cost']:.2f} |"
         )
-    missing = [row["recipe"] for row in rows if "gain" not in row]
+    missing = [f"{link(row['recipe'])} ({row['protocol']})" for row in rows if "gain" not in row]
     if missing:
         option = "--static " if budget.is_static else ""
         lines += ["", f"Not run yet (`python eval/bench/gallery.py {option}--backbone FOLDER --only NAME`): "
-                  + ", ".join(map(link, missing)) + "."]
+                  + ", ".join(missing) + "."]
     lines += ["", "## Not for a static model" if budget.is_static else "## Not measured", ""]
     lines += [f"* {link(entry['recipe'])}: {entry['why']}" for entry in gallery.unmeasured]
     if not budget.is_static:
