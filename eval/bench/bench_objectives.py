@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gallery import with_folders
 from harness import machine, write_report
 
 from sentemb import Recipe, Run, build
@@ -101,9 +102,8 @@ def main(arguments: list[str]) -> None:
                 work = Work(protocol["baseline"], own, Path(folder) / method["protocol"], options.n)
                 baselines[method["protocol"]] = work, cpu_s(work.encode)
             plain, encoding = baselines[method["protocol"]]
-            own = list(common)
-            for text in method.get("set", []):  # a model that was trained before costs what the untuned one does
-                own.append(text.replace("{backbone}", options.backbone).replace("{earlier}", options.backbone))
+            # a model that was trained before costs what the untuned one does
+            own = [*common, *with_folders(method.get("set", []), backbone=options.backbone, earlier=options.backbone)]
             own += [f"companions.0.queue_size={options.rows}"] if options.rows else []
             rows.append(row(method["recipe"], Work(method["recipe"], own, Path(folder) / str(number), options.n), plain,
                             encoding, options.rounds))

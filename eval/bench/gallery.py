@@ -26,6 +26,7 @@ import statistics
 import sys
 import time
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,7 @@ class Gallery:
             *(text.format(data=data) for text in self.protocols[arm.protocol]["set"]),
             f"train.seed={seed}", f"train.max_steps={self.budget.steps}", f"train.precision={self.budget.precision}",
             f"train.learning_rate={learning_rate}", "train.epochs=1000",
-            *(text.replace("{backbone}", self.budget.backbone).replace("{earlier}", earlier) for text in arm.overrides),
+            *with_folders(arm.overrides, backbone=self.budget.backbone, earlier=earlier),
         ]
 
     def _earlier(self, protocol: str) -> str:
@@ -229,6 +230,11 @@ class Gallery:
         done = {rate: self._done(arm, SWEEP_SEED, rate, form) for rate in RATES}
         dev = {rate: entry["dev"] for rate, entry in done.items() if entry is not None}
         return max(dev, key=lambda rate: dev[rate]) if len(dev) == len(RATES) else "none"
+
+
+def with_folders(settings: Iterable[str], *, backbone: str, earlier: str) -> list[str]:
+    """A row's settings with OWN_FOLDERS filled in."""
+    return [text.replace("{backbone}", backbone).replace("{earlier}", earlier) for text in settings]
 
 
 def scores(encoder: Encoder, task: str, data: Path) -> dict[str, Any]:

@@ -142,20 +142,24 @@ class Detector(Companion):
         """Logits of kept and replaced, with ``sentence`` in [CLS]'s place."""
         tokens = Tokens(input_ids=input_ids, attention_mask=attention_mask)
         if self._lean is not None and self._lean.is_usable([tokens]):
-            lean_logits: Tensor = self.head(self._lean([tokens], first=[sentence])[0])
-            return lean_logits
+            hidden = self._lean([tokens], first=[sentence])[0]
+        else:
+            hidden = self._plain_states(tokens, sentence)
+        logits: Tensor = self.head(hidden)
+        return logits
 
+    def _plain_states(self, tokens: Tokens, sentence: Float[Tensor, "b d"]) -> Float[Tensor, "b t d"]:
         def condition(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
             return torch.cat([sentence[:, None].to(embedded.dtype), embedded[:, 1:]], dim=1)
 
         # a hook reaches the place behind the embedding layer in every architecture; it lives for this call only
         handle = self.discriminator.embeddings.register_forward_hook(condition)  # type: ignore[union-attr]
         try:
-            hidden = self.discriminator(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            output: Any = self.discriminator(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
         finally:
             handle.remove()
-        logits: Tensor = self.head(hidden)
-        return logits
+        states: Tensor = output.last_hidden_state
+        return states
 
     @cached_property
     def _lean(self) -> TrainableEncoder | None:

@@ -30,9 +30,7 @@ def test_every_arm_of_every_row_is_a_recipe(budget, tmp_path):
     for method in made.methods:
         common = [text.format(data="nowhere") for text in made.protocols[method["protocol"]]["set"]]
         for name, arm in made.arms(method).items():
-            overrides = list(arm.overrides)
-            for folder in gallery.OWN_FOLDERS:
-                overrides = [text.replace(folder, "folder") for text in overrides]
+            overrides = gallery.with_folders(arm.overrides, backbone="backbone", earlier="earlier")
             recipe = Recipe.load(arm.recipe, ["encoder.backbone=backbone", *common, *overrides])
             assert recipe.terms, (method["recipe"], name)
         arms = made.arms(method)

@@ -96,8 +96,8 @@ def test_conditioning_replaces_the_first_position_behind_the_embedding_layer(eit
     visible = torch.zeros(2, 1, 1, 5).masked_fill(mask[:, None, None, :] == 0, torch.finfo(torch.float32).min)
     hidden = model.encoder(embedded, attention_mask=visible).last_hidden_state
     expected = hidden @ detector.head.weight.T + detector.head.bias
-    found = detector.discriminate(ids, mask, sentence)
-    assert torch.allclose(found[mask.bool()], expected[mask.bool()], atol=1e-6)
+    logits = detector.discriminate(ids, mask, sentence)
+    assert torch.allclose(logits[mask.bool()], expected[mask.bool()], atol=1e-6)
 
 
 def test_the_hook_does_not_outlive_the_call(either, masked, sentence):

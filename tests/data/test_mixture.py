@@ -85,10 +85,10 @@ def test_many_ids_are_joined_in_a_file(monkeypatch, tmp_path):
     monkeypatch.setenv("SENTEMB_CACHE", str(tmp_path))
     monkeypatch.setattr(mixtures, "_MAPPED_FROM", 10)
     monkeypatch.setattr(mixtures, "_WRITTEN", 7)
-    found = load_examples(mixture(), Letters(), reader_of=Columns().of)
+    mapped = load_examples(mixture(), Letters(), reader_of=Columns().of)
     for role, column in expected.columns.items():
         for name in ("flat", "offsets", "text"):
-            assert np.array_equal(getattr(found.columns[role], name), getattr(column, name))
+            assert np.array_equal(getattr(mapped.columns[role], name), getattr(column, name))
     assert not list(tmp_path.iterdir())
 
 

@@ -95,8 +95,8 @@ class TrainableEncoder:
         """Last hidden states of every batch; zeros at padding. The first layer reads ``first`` in the place of every
         text's first token, where that is given for every batch."""
         line = _Line.of(batches)
-        in_line = None if first is None else [one[rows.order] for one, rows in zip(first, line.batches, strict=True)]
-        parts = self._states(line, first=in_line).split(line.sizes)
+        in_line = [] if first is None else [one[rows.order] for one, rows in zip(first, line.batches, strict=True)]
+        parts = self._states(line, first=torch.cat(in_line) if in_line else None).split(line.sizes)
         return [rows.unpacked(part) for rows, part in zip(line.batches, parts, strict=True)]
 
     def first_states(self, batches: Sequence[Tokens]) -> list[Float[Tensor, "b d"]]:
@@ -106,7 +106,7 @@ class TrainableEncoder:
         return [part[torch.argsort(rows.order)] for rows, part in zip(line.batches, parts, strict=True)]
 
     def _states(
-        self, line: _Line, *, first_only: bool = False, first: Sequence[Tensor] | None = None
+        self, line: _Line, *, first_only: bool = False, first: Float[Tensor, "rows d"] | None = None
     ) -> Float[Tensor, "n d"]:
         """Last hidden states of all tokens, or of every row's first one."""
         masks = [Masks() for _ in line.batches]  # a batch's dropout is the same whatever it is forwarded with
@@ -124,7 +124,7 @@ class TrainableEncoder:
             x = self._add_and_norm(names["second_norm"], x, out, mask)
         return x
 
-    def _embed(self, line: _Line, masks: Sequence[Masks], first: Sequence[Tensor] | None) -> Tensor:
+    def _embed(self, line: _Line, masks: Sequence[Masks], first: Tensor | None) -> Tensor:
         words: Any = self.backbone.get_submodule("embeddings.word_embeddings")
         x = F.embedding(line.ids, words.weight, words.padding_idx)
         x = x + F.embedding(line.positions, position_table(self.weights, self.stack))
@@ -134,7 +134,7 @@ class TrainableEncoder:
         x = self._norm("embeddings.LayerNorm", x)
         mask = self._mask("embeddings.dropout", x, line.sizes, masks)
         x = x if mask is None else x * mask
-        x = x if first is None else x.index_copy(0, line.first_tokens, torch.cat(list(first)).to(x.dtype))
+        x = x if first is None else x.index_copy(0, line.first_tokens, first.to(x.dtype))
         return self._map(x, "embeddings_project") if "embeddings_project.weight" in self.weights else x
 
     def _attend(self, names: dict[str, str], x: Tensor, line: _Line, masks: Sequence[Masks]) -> Tensor:
