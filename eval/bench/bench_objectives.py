@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from gallery import with_folders
+from gallery_files import files_for
 from harness import machine, write_report
 
 from sentemb import Recipe, Run, build
@@ -92,8 +93,10 @@ def main(arguments: list[str]) -> None:
             if only and method["recipe"] not in only:
                 continue
             protocol = gallery["protocol"][method["protocol"]]
+            made = files_for((*protocol["set"], *method.get("set", [])), str(data))
             common = [
-                f"encoder.backbone={options.backbone}", *(text.format(data=data) for text in protocol["set"]),
+                f"encoder.backbone={options.backbone}",
+                *(text.format(data=data, made=made) for text in protocol["set"]),
                 "data.max_rows=2000", f"train.batch_size={options.n}", "train.precision=fp32", "train.max_steps=10",
                 'train.batches={use="shuffled"}',
             ]
@@ -103,7 +106,8 @@ def main(arguments: list[str]) -> None:
                 baselines[method["protocol"]] = work, cpu_s(work.encode)
             plain, encoding = baselines[method["protocol"]]
             # a model that was trained before costs what the untuned one does
-            own = [*common, *with_folders(method.get("set", []), backbone=options.backbone, earlier=options.backbone)]
+            folders = {"backbone": options.backbone, "earlier": options.backbone, "made": made}
+            own = [*common, *with_folders(method.get("set", []), **folders)]
             own += [f"companions.0.queue_size={options.rows}"] if options.rows else []
             rows.append(row(method["recipe"], Work(method["recipe"], own, Path(folder) / str(number), options.n), plain,
                             encoding, options.rounds))

@@ -27,10 +27,11 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gallery_files import files_for
 from harness import mean_and_half
 
 from sentemb import Encoder, Recipe, train
@@ -40,11 +41,12 @@ from sentemb.pages import Dot, DotRow, dot_chart
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
-RATES = {"1": 1.0, "1/3": 1 / 3, "1/10": 0.1}
+RATES = {"10": 10.0, "10/3": 10 / 3, "1": 1.0, "1/3": 1 / 3, "1/10": 0.1}
+SWEEP = ("1", "1/3", "1/10")
 SWEEP_SEED = 7
 EPOCH = 2  # raised when training draws other dropout masks or costs less: only runs of one epoch are compared
 FORMS = tuple((epoch, precision) for epoch in range(EPOCH, 0, -1) for precision in ("bf16", "fp32"))  # a row has one
-OWN_FOLDERS = ("{backbone}", "{earlier}")  # in settings; {earlier}: what the baseline made before, with another seed
+OWN_FOLDERS = ("{backbone}", "{earlier}", "{made}")  # in settings; gallery.toml says what they stand for
 STATIC_RATE = 60.0  # times a recipe's rate: a table of vectors learns at higher ones
 DEV = Sts(protocol="simcse", split="dev")
 
@@ -68,6 +70,7 @@ class Arm:
     protocol: str
     name: str = "method"  # or knockout
     overrides: tuple[str, ...] = ()
+    rates: tuple[str, ...] = SWEEP
 
 
 class Gallery:
@@ -82,7 +85,8 @@ class Gallery:
         if budget.is_static:
             self.unmeasured = [{**row, "why": f"It needs {row['needs']}."} for row in self.methods if "needs" in row]
             self.methods = [
-                {**row, "sweep": True, "set": [text for text in row.get("set", ()) if "encoder.pooling" not in text]}
+                {**row, "sweep": True, "rates": row.get("static_rates", SWEEP),
+                 "set": [text for text in row.get("set", ()) if "encoder.pooling" not in text]}
                 for row in self.methods if "needs" not in row
             ]
             used = {row["protocol"] for row in self.methods}
@@ -107,13 +111,11 @@ class Gallery:
 
     def arms(self, method: dict[str, Any]) -> dict[str, Arm]:
         """Baseline, method and knock-out of a row."""
-        protocol, recipe, own = method["protocol"], method["recipe"], tuple(method.get("set", ()))
+        own, rates = tuple(method.get("set", ())), tuple(method.get("rates", SWEEP))
+        arm = Arm(recipe=method["recipe"], protocol=method["protocol"], overrides=own, rates=rates)
         return {
-            "baseline": self.baseline(protocol),
-            "method": Arm(recipe=recipe, protocol=protocol, overrides=own),
-            "knockout": Arm(
-                recipe=recipe, protocol=protocol, name="knockout", overrides=(*own, *method["knockout"])
-            ),
+            "baseline": self.baseline(method["protocol"]), "method": arm,
+            "knockout": replace(arm, name="knockout", overrides=(*own, *method["knockout"])),
         }
 
     def baseline(self, protocol: str) -> Arm:
@@ -123,7 +125,7 @@ class Gallery:
 
     def _rate(self, arm: Arm) -> str:
         """The factor of the learning rate with the best dev score."""
-        return max(RATES, key=lambda rate: self._entry(arm, SWEEP_SEED, rate)["dev"])
+        return max(arm.rates, key=lambda rate: self._entry(arm, SWEEP_SEED, rate)["dev"])
 
     def name_of(self, arm: Arm, seed: int, rate: str, form: tuple[int, str] | None = None) -> str:
         """What a run is called in runs.jsonl, by default in today's form; the budget is part of the name."""
@@ -175,13 +177,14 @@ class Gallery:
     def _overrides(self, arm: Arm, seed: int, rate: str) -> list[str]:
         data, factor = os.environ["SENTEMB_DATA"], RATES[rate] * (STATIC_RATE if self.budget.is_static else 1.0)
         learning_rate = Recipe.named(arm.recipe).train.learning_rate * factor
+        common = self.protocols[arm.protocol]["set"]
         earlier = self._earlier(arm.protocol) if any("{earlier}" in text for text in arm.overrides) else ""
+        made = files_for((*common, *arm.overrides), data)
         return [
-            f"encoder.backbone={self.budget.backbone}",
-            *(text.format(data=data) for text in self.protocols[arm.protocol]["set"]),
+            f"encoder.backbone={self.budget.backbone}", *(text.format(data=data, made=made) for text in common),
             f"train.seed={seed}", f"train.max_steps={self.budget.steps}", f"train.precision={self.budget.precision}",
             f"train.learning_rate={learning_rate}", "train.epochs=1000",
-            *with_folders(arm.overrides, backbone=self.budget.backbone, earlier=earlier),
+            *with_folders(arm.overrides, backbone=self.budget.backbone, earlier=earlier, made=made),
         ]
 
     def _earlier(self, protocol: str) -> str:
@@ -227,14 +230,16 @@ class Gallery:
         return runs if all(len(entries) == len(self.budget.seeds) for entries in runs.values()) else None
 
     def _chosen(self, arm: Arm, form: tuple[int, str]) -> str:
-        done = {rate: self._done(arm, SWEEP_SEED, rate, form) for rate in RATES}
+        done = {rate: self._done(arm, SWEEP_SEED, rate, form) for rate in arm.rates}
         dev = {rate: entry["dev"] for rate, entry in done.items() if entry is not None}
-        return max(dev, key=lambda rate: dev[rate]) if len(dev) == len(RATES) else "none"
+        return max(dev, key=lambda rate: dev[rate]) if len(dev) == len(arm.rates) else "none"
 
 
-def with_folders(settings: Iterable[str], *, backbone: str, earlier: str) -> list[str]:
-    """A row's settings with OWN_FOLDERS filled in."""
-    return [text.replace("{backbone}", backbone).replace("{earlier}", earlier) for text in settings]
+def with_folders(settings: Iterable[str], **folders: str) -> list[str]:
+    """A row's settings with OWN_FOLDERS filled in; the other braces of a setting are its own."""
+    for name, folder in folders.items():
+        settings = [text.replace(f"{{{name}}}", folder) for text in settings]
+    return list(settings)
 
 
 def scores(encoder: Encoder, task: str, data: Path) -> dict[str, Any]:
@@ -285,7 +290,8 @@ MINILM = (
 )
 STATIC = (
     "from a static model (30,522 tokens × 256) that was distilled from the gallery's untuned checkpoint, in fp32; "
-    f"rates are ×1, ×1/3 or ×1/10 of {STATIC_RATE:g} times the recipe's (a dash: all arms ×1, the highest tried)"
+    f"rates are ×1, ×1/3 or ×1/10 of {STATIC_RATE:g} times the recipe's (a dash: all arms ×1, the highest tried); "
+    "claif, margin-mse and score-kl, whose losses are small, have ×10, ×10/3 or ×1"
 )
 
 
@@ -299,8 +305,8 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
         "rate where the table names one. Differences are paired by seed, in points of the protocol's score, with a "
         "t-interval of 95 %; one that is within it, within the baseline's own standard deviation or below half a point "
         "is no effect. The knock-out keeps a method's cost and breaks its "
-        "idea. Cost is CPU time a step over the baseline's. Figures: baseline → method (knock-out), of "
-        "STSBenchmark's dev texts.", "",
+        "idea. Cost is CPU time over the baseline's, with whatever is prepared before the first step, which weighs "
+        "more here than in a longer run. Figures: baseline → method (knock-out), of STSBenchmark's dev texts.", "",
     ]
     lines += [
         "All methods, on a transformer: [the gallery](../gallery/README.md)." if budget.is_static else

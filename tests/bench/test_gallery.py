@@ -28,9 +28,9 @@ def made(tmp_path):
 def test_every_arm_of_every_row_is_a_recipe(budget, tmp_path):
     made = gallery.Gallery(budget, tmp_path)
     for method in made.methods:
-        common = [text.format(data="nowhere") for text in made.protocols[method["protocol"]]["set"]]
+        common = [text.format(data="nowhere", made="made") for text in made.protocols[method["protocol"]]["set"]]
         for name, arm in made.arms(method).items():
-            overrides = gallery.with_folders(arm.overrides, backbone="backbone", earlier="earlier")
+            overrides = gallery.with_folders(arm.overrides, backbone="backbone", earlier="earlier", made="made")
             recipe = Recipe.load(arm.recipe, ["encoder.backbone=backbone", *common, *overrides])
             assert recipe.terms, (method["recipe"], name)
         arms = made.arms(method)

