@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import sys
@@ -145,11 +146,7 @@ class Gallery:
             return None
         count = len(arm.overrides)
         then = entry["overrides"][len(entry["overrides"]) - count :]
-        is_same = all(
-            now == before or any(folder in now for folder in OWN_FOLDERS)
-            for now, before in zip(arm.overrides, then, strict=False)
-        )
-        return entry if is_same and len(then) == count else None
+        return entry if len(then) == count and all(map(is_same, arm.overrides, then)) else None
 
     def _entry(self, arm: Arm, seed: int, rate: str) -> dict[str, Any]:
         name, self.runs = self.name_of(arm, seed, rate), self._read_runs()  # another process may have added to them
@@ -233,6 +230,12 @@ class Gallery:
         done = {rate: self._done(arm, SWEEP_SEED, rate, form) for rate in arm.rates}
         dev = {rate: entry["dev"] for rate, entry in done.items() if entry is not None}
         return max(dev, key=lambda rate: dev[rate]) if len(dev) == len(arm.rates) else "none"
+
+
+def is_same(now: str, then: str) -> bool:
+    """Whether a row's setting is what it was, whatever folders stood in it."""
+    parts = re.split("|".join(map(re.escape, OWN_FOLDERS)), now)
+    return re.fullmatch(".*".join(map(re.escape, parts)), then) is not None
 
 
 def with_folders(settings: Iterable[str], **folders: str) -> list[str]:

@@ -81,6 +81,19 @@ def test_a_difference_within_its_interval_the_baselines_spread_or_half_a_point_i
     assert gallery.verdict({"gain": {"mean": mean, "half": half}, "baseline_sd": spread}) == words
 
 
+@pytest.mark.parametrize(
+    ("now", "then", "is_same"),
+    [
+        ("data.path={made}/scored.jsonl", "data.path=/anywhere/made/scored.jsonl", True),
+        ("data.path={made}/scored.jsonl", "data.path=/anywhere/made/graded.jsonl", False),
+        ("terms.1.weight=0.0", "terms.1.weight=0.0", True),
+        ("terms.1.weight=0.0", "terms.1.weight=0.5", False),
+    ],
+)
+def test_a_run_counts_while_its_settings_are_the_rows_wherever_its_files_lay(now, then, is_same):
+    assert gallery.is_same(now, then) == is_same
+
+
 def test_the_page_names_what_was_run_and_what_was_not(made, tmp_path):
     method, rows = next(entry for entry in made.methods if not entry.get("sweep")), []
     for name, arm in made.arms(method).items():
