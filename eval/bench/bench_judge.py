@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from bench_index_quality import MODEL
 from bench_mined import IN_BATCH, RECIPE, Remembering, Task, trained
-from harness import data, machine, markdown_table, write_report
+from harness import data, machine, markdown_table, write_report, write_rows
 
 from sentemb.evaluate.metrics import spearman
 from sentemb.files import cache_dir
@@ -107,11 +107,11 @@ def run_data(name: str, options: argparse.Namespace) -> None:
             mine(task.pairs, corpus=task.documents, encoder=start, output=mined, negatives=options.negatives,
                  judge=True, **way_options)
         rows = [json.loads(line) for line in _lines(mined)]
-        _write(file, [row for row in rows if (row["anchor"], row["positive"]) in chosen])
+        write_rows(file, [row for row in rows if (row["anchor"], row["positive"]) in chosen])
         report = json.loads(mined.with_name(mined.name + ".report.json").read_text())
         files[way] = file, report["judgement"]
     pairs = options.work / f"{name}-pairs.jsonl"
-    _write(pairs, [{"anchor": anchor, "positive": positive} for anchor, positive in sorted(chosen)])
+    write_rows(pairs, [{"anchor": anchor, "positive": positive} for anchor, positive in sorted(chosen)])
     log = options.work / "runs.jsonl"
     done = {(run["data"], run["way"], run["seed"]) for run in map(json.loads, _lines(log))}
     for seed in options.seeds:
@@ -153,10 +153,6 @@ def page(runs: Sequence[dict[str, Any]], options: argparse.Namespace) -> tuple[s
         text += ", ".join(f"{score} {value:+.2f}" for score, value in correlations.items()) + ".\n"
         figures[name] = {"gains": gains, "spearman": correlations}
     return text, figures
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _lines(path: Path) -> list[str]:

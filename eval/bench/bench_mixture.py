@@ -13,7 +13,6 @@ documents and N others instead of all, which is easier, and quicker.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from bench_index_quality import MODEL, lines
 from bench_mined import Task
-from harness import data, machine, markdown_table, write_report
+from harness import data, machine, markdown_table, write_report, write_rows
 
 RECIPE = "codiemb-minilm"
 HIGHEST = 5.0  # score of STSBenchmark
@@ -44,7 +43,7 @@ def arms(scratch: Path, pairs: list[dict[str, str]]) -> dict[str, Any]:
     sources = {}
     for name, rows in files.items():
         path = scratch / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(path, rows)
         sources[name] = TextPairs(path=str(path))
     recipe = Recipe.named(RECIPE)
     mixture = Mixture(parts=[sources["search"].marked(name="search"), sources["sts"].marked(name="sts")])

@@ -93,10 +93,13 @@ def main(arguments: list[str]) -> None:
             if only and method["recipe"] not in only:
                 continue
             protocol = gallery["protocol"][method["protocol"]]
-            made = files_for((*protocol["set"], *method.get("set", [])), str(data))
+            folders = {
+                "data": str(data), "backbone": options.backbone,
+                "earlier": options.backbone,  # a model that was trained before costs what the untuned one does
+                "made": files_for((*protocol["set"], *method.get("set", [])), str(data)),
+            }
             common = [
-                f"encoder.backbone={options.backbone}",
-                *(text.format(data=data, made=made) for text in protocol["set"]),
+                f"encoder.backbone={options.backbone}", *with_folders(protocol["set"], **folders),
                 "data.max_rows=2000", f"train.batch_size={options.n}", "train.precision=fp32", "train.max_steps=10",
                 'train.batches={use="shuffled"}',
             ]
@@ -105,8 +108,6 @@ def main(arguments: list[str]) -> None:
                 work = Work(protocol["baseline"], own, Path(folder) / method["protocol"], options.n)
                 baselines[method["protocol"]] = work, cpu_s(work.encode)
             plain, encoding = baselines[method["protocol"]]
-            # a model that was trained before costs what the untuned one does
-            folders = {"backbone": options.backbone, "earlier": options.backbone, "made": made}
             own = [*common, *with_folders(method.get("set", []), **folders)]
             own += [f"companions.0.queue_size={options.rows}"] if options.rows else []
             rows.append(row(method["recipe"], Work(method["recipe"], own, Path(folder) / str(number), options.n), plain,

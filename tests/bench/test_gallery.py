@@ -28,9 +28,10 @@ def made(tmp_path):
 def test_every_arm_of_every_row_is_a_recipe(budget, tmp_path):
     made = gallery.Gallery(budget, tmp_path)
     for method in made.methods:
-        common = [text.format(data="nowhere", made="made") for text in made.protocols[method["protocol"]]["set"]]
+        folders = {"data": "nowhere", "backbone": "backbone", "earlier": "earlier", "made": "made"}
+        common = gallery.with_folders(made.protocols[method["protocol"]]["set"], **folders)
         for name, arm in made.arms(method).items():
-            overrides = gallery.with_folders(arm.overrides, backbone="backbone", earlier="earlier", made="made")
+            overrides = gallery.with_folders(arm.overrides, **folders)
             recipe = Recipe.load(arm.recipe, ["encoder.backbone=backbone", *common, *overrides])
             assert recipe.terms, (method["recipe"], name)
         arms = made.arms(method)
@@ -49,7 +50,7 @@ def test_on_a_static_model_a_row_needs_no_twins_and_every_arm_has_its_own_rate(m
     static = gallery.Gallery(STATIC, tmp_path)
     assert all(method["sweep"] for method in static.methods)
     assert len(static.methods) + len(static.unmeasured) == len(made.methods)
-    assert 'views={use="columns"}' in [text.format(data="") for text in static.protocols["A"]["set"]]
+    assert 'views={use="columns"}' in static.protocols["A"]["set"]
     static.report()
     page = (tmp_path / "README.md").read_text()
     assert "static model" in page
