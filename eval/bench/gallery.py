@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gallery_files import files_for
+from gallery_files import DOMAINS, LAST, files_for
 from harness import mean_and_half
 
 from sentemb import Encoder, Recipe, train
@@ -100,7 +100,7 @@ class Gallery:
     def run(self, only: list[str]) -> None:
         """Train and score whatever is missing of these rows, seed by seed."""
         for method in self.methods:
-            if only and method["recipe"] not in only:
+            if only and not {method["recipe"], f"{method['recipe']}:{method['protocol']}"} & set(only):
                 continue
             arms = self.arms(method)
             rates = {name: self._rate(arm) if method.get("sweep") else "1" for name, arm in arms.items()}
@@ -249,19 +249,24 @@ def with_folders(settings: Iterable[str], **folders: str) -> list[str]:
 
 
 def scores(encoder: Encoder, task: str, data: Path) -> dict[str, Any]:
-    """Test score (the mean of STS sets, or accuracy), dev score and geometry of an encoder."""
+    """Test score (the mean of STS sets or domains, or accuracy), dev score and geometry of an encoder."""
     geometry = Geometry(path=str(data / "sts-simcse/STSBenchmark-dev.jsonl"))
+    made = files_for(["{made}"] if task == "domains" else [], str(data))
     tests = {
         "sts": Sts(protocol="simcse"),
         # the scored training pairs are from the years of the other sets
         "scored": Sts(protocol="simcse", sets=("STSBenchmark", "SICK-R")),
         "labels": Classification(path=str(data / "hub/mteb/banking77"), method="knn"),
+        "domains": Sts(path=f"{made}/{LAST}", by="domain"),
     }
     results = evaluate_model(encoder, [tests[task], DEV, geometry], data_dir=data, resamples=0)
     *main, dev_result, shape = results.tasks
-    sets = {result.task: result.main for result in main}
-    return {"score": statistics.fmean(sets.values()), "scores": sets, "dev": dev_result.main,
-            "geometry": dict(shape.metrics)}
+    sets, figures = {result.task: result.main for result in main}, dict(shape.metrics)
+    if task == "domains":
+        sets = {domain: main[0].metrics[f"by domain: {domain}"] for domain in DOMAINS}
+        inside = sets.pop("captions")  # the score is that of the other domains
+        figures["drop"] = inside - statistics.fmean(sets.values())
+    return {"score": statistics.fmean(sets.values()), "scores": sets, "dev": dev_result.main, "geometry": figures}
 
 
 def dev_score(encoder: Encoder, data: Path) -> dict[str, Any]:
@@ -377,7 +382,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="default: 60, of a static model 200")
     parser.add_argument("--precision", help="default: bf16, of a static model fp32")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
-    parser.add_argument("--only", nargs="+", default=[], help="recipes; by default every row")
+    parser.add_argument("--only", nargs="+", default=[], help="recipes, or recipe:protocol; by default every row")
     parser.add_argument("--output", type=Path, help="default: eval/results/gallery, or gallery_static")
     parser.add_argument("--report", action="store_true", help="write the page from the runs that there are")
     arguments = parser.parse_args()

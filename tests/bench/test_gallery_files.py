@@ -20,7 +20,12 @@ TRIPLETS = [
     ("Children smile.", "There are children.", "The children frown."),
     ("A dog runs.", "An animal moves.", "The dog sleeps."),
     ("She reads a book.", "Someone reads.", "She burns a book."),
+    ("It rains.", "Water falls.", "It is dry."),
 ]
+SETS = {
+    "STS12": ("MSRvid", "MSRpar"), "STS14": ("images", "deft-news", "deft-forum", "tweet-news"),
+    "STS15": ("images", "belief"), "STS16": ("answer-answer",),
+}
 ABSTRACTS = [
     "Mice were fed. They grew fat. They slept well.", "Cells divide twice. Then they stop here.", "One sentence alone.",
 ]
@@ -36,6 +41,13 @@ def made(tmp_path_factory):
         file.write(("\n".join(lines) + "\n").encode())
     corpus = "".join(json.dumps({"_id": str(i), "text": text}) + "\n" for i, text in enumerate(ABSTRACTS))
     (data / "hub/mteb/scifact/corpus.jsonl").write_text(corpus)
+    (data / "sts-simcse").mkdir()
+    for name, subsets in SETS.items():
+        pairs = [
+            {"subset": subset, "sentence1": f"{subset} one", "sentence2": f"{subset} two", "score": score}
+            for subset in subsets for score in (1.0, 4.0)
+        ]
+        (data / f"sts-simcse/{name}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     return Path(gallery_files.files_for(["data.path={made}/scored.jsonl"], str(data), data / "made"))
 
 
@@ -70,8 +82,9 @@ def test_shuffled_scores_are_those_of_other_rows(made):
 
 def test_graded_pairs_have_random_partners_of_score_zero(made):
     graded = rows(made / "graded.jsonl")
-    assert sum(row["score"] == 0 for row in graded) == 2 * len(TRIPLETS)
-    assert len(graded) == 4 * len(TRIPLETS)
+    of_anchors = 2 * len({anchor for anchor, _, _ in TRIPLETS})
+    assert sum(row["score"] == 0 for row in graded) == of_anchors
+    assert len(graded) == 2 * len(TRIPLETS) + of_anchors
 
 
 def test_sentences_stand_in_their_order_and_in_none(made):
@@ -80,3 +93,18 @@ def test_sentences_stand_in_their_order_and_in_none(made):
     assert " ".join(row["anchor"] for row in own) == " ".join(ABSTRACTS[:2])
     assert sorted(row["anchor"] for row in own) == sorted(row["anchor"] for row in shuffled)
     assert own != shuffled
+
+
+def test_pairs_of_the_sets_stand_by_domain(made):
+    pairs = rows(made / "domains.jsonl")
+    assert [pair["subset"] for pair in pairs[::2]] == [
+        "MSRvid", "images", "deft-news", "deft-forum", "images", "belief", "answer-answer",
+    ]
+    assert [pair["domain"] for pair in pairs[::2]] == [
+        "captions", "captions", "news", "forums", "captions", "forums", "forums",
+    ]
+
+
+def test_captions_stand_once(made):
+    captions = (made / "captions.txt").read_text().splitlines()
+    assert captions == list(dict.fromkeys(anchor for anchor, _, _ in TRIPLETS))
