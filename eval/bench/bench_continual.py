@@ -11,7 +11,6 @@ train texts) and what may be forgotten: the pairs of STSBenchmark's test split a
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from itertools import islice
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from bench_index_quality import MODEL
 from bench_mixture import over_seeds
 from bench_students import sentences
-from harness import data, machine, markdown_table, write_report
+from harness import data, lines, machine, markdown_table, write_report, write_rows
 
 RECIPE = "continual-minilm"
 STS = ("STSBenchmark", "SICK-R")
@@ -32,9 +31,9 @@ def arms(folder: Path) -> dict[str, Any]:
     """Recipes by arm; the training files come to lie in ``folder``."""
     from sentemb import Recipe
 
-    rows = [json.loads(line) for line in (data() / BANKING / "train.jsonl").read_text().splitlines()]
     new, replay = folder / "new.jsonl", folder / "replay.txt"
-    new.write_text("".join(json.dumps({"anchor": row["text"], "label": row["label"]}) + "\n" for row in rows))
+    rows = lines(data() / BANKING / "train.jsonl")
+    write_rows(new, ({"anchor": row["text"], "label": row["label"]} for row in rows))
     replay.write_text("".join(f"{text}\n" for text in islice(sentences(), 20_000)))
     both = [f"data.parts.0.path={new}", f"data.parts.1.path={replay}"]
     recipe = Recipe.load(RECIPE, both)

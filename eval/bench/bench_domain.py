@@ -13,7 +13,6 @@ trains on; then the test queries are scored.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 from bench_index_quality import MODEL, lines
 from bench_mined import Task, trained
 from bench_mixture import over_seeds
-from harness import data, machine, markdown_table, mean_and_half, write_report
+from harness import data, machine, markdown_table, mean_and_half, signed, write_report, write_rows
 
 OTHERS = "titles of others"  # the knock-out, first
 RATE_SEED = 7
@@ -46,7 +45,7 @@ def arms(folder: Path, judged: list[dict[str, str]], scratch: Path) -> dict[str,
     by_arm = {}
     for name, rows in pairs.items():
         path = scratch / f"{name}.jsonl"
-        path.write_text("".join(json.dumps({"anchor": one, "positive": two}) + "\n" for one, two in rows))
+        write_rows(path, ({"anchor": one, "positive": two} for one, two in rows))
         by_arm[name] = "pairs", path
     make_data(Chunks(path=str(corpus)), scratch / "chunks.jsonl", seed=0)
     return by_arm | {"chunks": ("chunks-minilm", scratch / "chunks.jsonl")}
@@ -86,7 +85,7 @@ def main(arguments: list[str]) -> None:
                 scores = [test.score(train_arm(rate, seed)) for seed in options.seeds]
                 print(name, arm, by_rate, scores, flush=True)
                 figures[arm] = {"dev": by_rate, "rate": rate, "test": scores}
-                gains = [signed(np.subtract(scores, base)) for base in (start, figures[OTHERS]["test"])]
+                gains = [signed(*mean_and_half(np.subtract(scores, base))) for base in (start, figures[OTHERS]["test"])]
                 rows.append([name, arm, f"{rate:g}", over_seeds(scores), *gains])
         facts[name] = {"before": start, **figures}
     facts["arguments"] = vars(options)
@@ -95,9 +94,3 @@ def main(arguments: list[str]) -> None:
             "mean ± standard deviation; gains with a t-interval of 95 % over the seeds.\n\n")
     text += markdown_table(["data", "arm", "rate", "nDCG@10", "over the start", f"over the {OTHERS}"], rows)
     write_report("domain", "A new domain without labels", text, facts, {})
-
-
-def signed(differences: Any) -> str:
-    """Mean and half its interval."""
-    mean, half = mean_and_half(differences)
-    return f"{mean:+.2f} ± {half:.2f}"

@@ -9,7 +9,6 @@ where the encoder is fine-tuned; encoding is told apart, because all methods on 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from bench_index_quality import MODEL, lines
-from harness import data, machine, markdown_table, write_report
+from harness import data, machine, markdown_table, write_report, write_rows
 
 SEED = 7
 # the rows of encoders that are tuned on the examples; the recipes are setfit-minilm and label-cosine-minilm
@@ -119,11 +118,11 @@ def tuned(arm: str, texts: list[str], labels: Any, options: Any) -> tuple[Any, f
         scratch = Path(name)
         few, pairs = scratch / "few.jsonl", scratch / "pairs.jsonl"
         rows = [{"text": text, "label": label} for text, label in zip(texts, labels.tolist(), strict=True)]
-        few.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(few, rows)
         if arm == "SetFit":
             maker = LabelPairs(path=str(few), iterations=options.iterations)
             made = maker.rows(np.random.default_rng(SEED), Counter())
-            pairs.write_text("".join(json.dumps(row) + "\n" for row in made))
+            write_rows(pairs, made)
             recipe, changes = "setfit-minilm", [f"data.path={pairs}"]
         else:
             recipe, changes = "label-cosine-minilm", [

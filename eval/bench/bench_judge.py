@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from bench_index_quality import MODEL
 from bench_mined import IN_BATCH, RECIPE, Remembering, Task, trained
-from harness import data, machine, markdown_table, write_report, write_rows
+from harness import data, lines, machine, markdown_table, write_report, write_rows
 
 from sentemb.evaluate.metrics import spearman
 from sentemb.files import cache_dir
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     for name in options.data:
         run_data(name, options)
-    runs = [json.loads(line) for line in (options.work / "runs.jsonl").read_text().splitlines()]
+    runs = lines(options.work / "runs.jsonl")
     text, figures = page(runs, options)
     facts.update(arguments={key: str(value) for key, value in vars(options).items()}, figures=figures, runs=runs)
     write_report("judge", "Do scores of mined negatives predict the gain of training on them?", text, facts, {})
@@ -106,14 +106,14 @@ def run_data(name: str, options: argparse.Namespace) -> None:
         if not mined.exists():
             mine(task.pairs, corpus=task.documents, encoder=start, output=mined, negatives=options.negatives,
                  judge=True, **way_options)
-        rows = [json.loads(line) for line in _lines(mined)]
+        rows = lines(mined)
         write_rows(file, [row for row in rows if (row["anchor"], row["positive"]) in chosen])
         report = json.loads(mined.with_name(mined.name + ".report.json").read_text())
         files[way] = file, report["judgement"]
     pairs = options.work / f"{name}-pairs.jsonl"
     write_rows(pairs, [{"anchor": anchor, "positive": positive} for anchor, positive in sorted(chosen)])
     log = options.work / "runs.jsonl"
-    done = {(run["data"], run["way"], run["seed"]) for run in map(json.loads, _lines(log))}
+    done = {(run["data"], run["way"], run["seed"]) for run in (lines(log) if log.exists() else [])}
     for seed in options.seeds:
         arms = [("none", IN_BATCH, pairs), *((way, RECIPE, file) for way, (file, _) in files.items())]
         for way, recipe, file in arms:
@@ -153,7 +153,3 @@ def page(runs: Sequence[dict[str, Any]], options: argparse.Namespace) -> tuple[s
         text += ", ".join(f"{score} {value:+.2f}" for score, value in correlations.items()) + ".\n"
         figures[name] = {"gains": gains, "spearman": correlations}
     return text, figures
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import resource
 import subprocess
@@ -23,7 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from bench_large import memory_mib
-from harness import Contender, Work, data, lanes_table, machine, markdown_table, race, ratio, write_report
+from harness import (
+    Contender,
+    Work,
+    data,
+    lanes_table,
+    machine,
+    markdown_table,
+    race,
+    ratio,
+    write_report,
+    write_rows,
+)
 
 CHUNK = 64
 WORDS = ["the", "a", "man", "woman", "dog", "cat", "plays", "music", "guitar", "red", "blue", "river", "house", "song"]
@@ -167,7 +177,7 @@ def lora_steps(*, backbone: str, weights: str = "bf16") -> Work:
     draw = random.Random(0)
     pairs = ({side: f"{' '.join(draw.choices(WORDS, k=70))} {number}" for side in ("anchor", "positive")}
              for number in range(16))
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    write_rows(folder / "pairs.jsonl", pairs)
     tree = {
         "encoder": {"backbone": backbone, "pooling": "last", "max_tokens": 64, "weights": weights,
                     "adapters": [{"use": "lora", "rank": 16, "targets": "all-linear"}]},

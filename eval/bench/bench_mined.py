@@ -12,7 +12,6 @@ not trained on: for choosing anything, so that the test queries choose nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from bench_index_quality import MODEL, lines, load, ndcg_by_query
-from harness import data, machine, markdown_table, write_report
+from harness import data, machine, markdown_table, write_report, write_rows
 
 from sentemb.evaluate.metrics import judged_queries
 from sentemb.types import Embedder
@@ -96,8 +95,8 @@ def prepare(task: Task, scratch: Path, encoder: Embedder) -> tuple[Path, Path, d
         rules=[RelativeMargin(fraction=0.05)], candidates=50, sampling="random",
     ).report
     # the same pairs in both arms: those for which a negative was found
-    rows = [json.loads(line) for line in mined.read_text().splitlines()]
-    plain.write_text("".join(json.dumps({name: row[name] for name in ("anchor", "positive")}) + "\n" for row in rows))
+    rows = lines(mined)
+    write_rows(plain, ({name: row[name] for name in ("anchor", "positive")} for row in rows))
     facts = {"pairs": len(rows), "of": len(task.pairs), "negative_similarity": report.negative_similarity,
              "positive_similarity": report.positive_similarity, "false_negatives": report.false_negatives}
     return plain, mined, facts

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_serve import MODEL, sentences, started_server
-from harness import machine, markdown_table, write_report
+from harness import machine, markdown_table, write_report, write_rows
 
 DOCUMENTS, CLIENTS, SYNC_S = 5000, 8, 30
 WRONG: list[tuple[str, Any]] = [
@@ -96,7 +96,7 @@ def sync(folder: Path, texts: list[str], generation: int) -> None:
     rows[generation]["text"] = f"{texts[generation]} Changed for the {generation}th time."
     del rows[-1 - generation]
     rows.append({"id": f"new-{generation}", "text": f"An unusual sentence of generation {generation}.", "part": 1})
-    (folder / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_rows(folder / "docs.jsonl", rows)
     verb = "build" if generation == 0 else "sync"
     where = ["-o", str(folder / "index"), "--model", MODEL] if verb == "build" else [str(folder / "index")]
     subprocess.run(

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from gallery_files import DOMAINS, LAST, files_for
-from harness import mean_and_half
+from harness import lines, mean_and_half, signed
 
 from sentemb import Encoder, Recipe, train
 from sentemb.evaluate import Classification, Geometry, Sts, evaluate_model
@@ -136,8 +136,7 @@ class Gallery:
 
     def _read_runs(self) -> dict[str, dict[str, Any]]:
         """The runs by name; of several of one name, which other settings made, the last."""
-        lines = self.file.read_text().splitlines() if self.file.is_file() else []
-        return {entry["run"]: entry for entry in map(json.loads, lines)}
+        return {entry["run"]: entry for entry in (lines(self.file) if self.file.is_file() else [])}
 
     def _done(self, arm: Arm, seed: int, rate: str, form: tuple[int, str] | None = None) -> dict[str, Any] | None:
         """The result of a run, where there is one and its settings are still those of gallery.toml."""
@@ -309,8 +308,8 @@ STATIC = (
 def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
     """The gallery as Markdown."""
     budget = gallery.budget
-    lines = ["# Gallery on a static model" if budget.is_static else "# Gallery", ""]
-    lines += [
+    text = ["# Gallery on a static model" if budget.is_static else "# Gallery", ""]
+    text += [
         f"Every method for {budget.steps} steps at its recipe's batch size, {STATIC if budget.is_static else MINILM}; "
         f"seeds {', '.join(map(str, budget.seeds))}; the last step, nothing chosen on a dev set except the learning "
         "rate where the table names one. Differences are paired by seed, in points of the protocol's score, with a "
@@ -319,48 +318,44 @@ def page(gallery: Gallery, rows: list[dict[str, Any]]) -> str:
         "idea. Cost is CPU time over the baseline's, with whatever is prepared before the first step, which weighs "
         "more here than in a longer run. Figures: baseline → method (knock-out), of STSBenchmark's dev texts.", "",
     ]
-    lines += [
+    text += [
         "All methods, on a transformer: [the gallery](../gallery/README.md)." if budget.is_static else
         "Those that need no transformer, on a static model: [its gallery](../gallery_static/README.md).",
         "",
     ]
     for name, protocol in gallery.protocols.items():
-        lines.append(f"* Protocol {name}: {protocol['title']}; baseline {link(protocol['baseline'])}.")
+        text.append(f"* Protocol {name}: {protocol['title']}; baseline {link(protocol['baseline'])}.")
     if any("gain" in row for row in rows):
-        lines += ["", "![Differences to the baseline, sorted](gallery.svg)"]
+        text += ["", "![Differences to the baseline, sorted](gallery.svg)"]
     header = "| method | | over the baseline | over its knock-out | what the knock-out breaks | rates | figure | cost |"
-    lines += ["", header, "|-|-|-|-|-|-|-|-|"]
+    text += ["", header, "|-|-|-|-|-|-|-|-|"]
     done = [row for row in rows if "gain" in row]
     for row in sorted(done, key=lambda row: -row["gain"]["mean"]):
         figure, rates = row["figure"], row["rates"]
         form = "" if budget.is_static or row["precision"] == "bf16" else f", {row['precision']}"
+        gain, over = (signed(row[name]["mean"], row[name]["half"]) for name in ("gain", "over_knockout"))
         chosen = "–" if set(rates.values()) == {"1"} else ", ".join(f"{arm} ×{rate}" for arm, rate in rates.items())
-        lines.append(
+        text.append(
             f"| {link(row['recipe'])} ({row['protocol']}{form}) | **{verdict(row)}**{remark(row)} "
-            f"| {signed(row['gain'])} | {signed(row['over_knockout'])} | {row['what_breaks']} | {chosen} "
+            f"| {gain} | {over} | {row['what_breaks']} | {chosen} "
             f"| {row['mechanism']} {figure['baseline']:.2f} → {figure['method']:.2f} ({figure['knockout']:.2f}) "
             f"| {row['cost']:.2f} |"
         )
     missing = [f"{link(row['recipe'])} ({row['protocol']})" for row in rows if "gain" not in row]
     if missing:
         option = "--static " if budget.is_static else ""
-        lines += ["", f"Not run yet (`python eval/bench/gallery.py {option}--backbone FOLDER --only NAME`): "
+        text += ["", f"Not run yet (`python eval/bench/gallery.py {option}--backbone FOLDER --only NAME`): "
                   + ", ".join(missing) + "."]
-    lines += ["", "## Not for a static model" if budget.is_static else "## Not measured", ""]
-    lines += [f"* {link(entry['recipe'])}: {entry['why']}" for entry in gallery.unmeasured]
+    text += ["", "## Not for a static model" if budget.is_static else "## Not measured", ""]
+    text += [f"* {link(entry['recipe'])}: {entry['why']}" for entry in gallery.unmeasured]
     if not budget.is_static:
-        lines += ["", "## Not for text", "", *(f"* {entry['method']}: {entry['why']}" for entry in gallery.unsuited)]
-    return "\n".join(lines) + "\n"
+        text += ["", "## Not for text", "", *(f"* {entry['method']}: {entry['why']}" for entry in gallery.unsuited)]
+    return "\n".join(text) + "\n"
 
 
 def link(recipe: str) -> str:
     """A recipe's name that leads to its file."""
     return f"[{recipe}](../../../recipes/{recipe}.toml)"
-
-
-def signed(difference: dict[str, float]) -> str:
-    """Mean ± half the interval."""
-    return f"{difference['mean']:+.2f} ± {difference['half']:.2f}"
 
 
 def picture(rows: list[dict[str, Any]], path: Path) -> None:

@@ -260,6 +260,11 @@ def mean_and_half(differences: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(differences), half
 
 
+def signed(mean: float, half: float) -> str:
+    """A difference with its interval."""
+    return f"{mean:+.2f} ± {half:.2f}"
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; the first column is text, the others align right; short rows are filled up."""
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
