@@ -34,7 +34,8 @@ from sentemb import Recipe, Run, build
 HERE = Path(__file__).resolve().parent
 SAID = """\
 CPU time of everything right of the encoder, beside plain InfoNCE's; `of a step` is the difference over a whole
-step of the baseline. Methods with a momentum encoder (queues, neighbours) encode their keys once more: that is in it.
+step of the baseline. Not the edits and terms alone: a second encoder (momentum, teacher, frozen start), a generator, a
+decoder or the prediction of masked words is in it. In brackets the gallery's protocol.
 """
 
 
@@ -110,7 +111,8 @@ def main(arguments: list[str]) -> None:
             plain, encoding = baselines[method["protocol"]]
             own = [*common, *with_folders(method.get("set", []), **folders)]
             own += [f"companions.0.queue_size={options.rows}"] if options.rows else []
-            rows.append(row(method["recipe"], Work(method["recipe"], own, Path(folder) / str(number), options.n), plain,
+            name = f"{method['recipe']} ({method['protocol']})"
+            rows.append(row(name, Work(method["recipe"], own, Path(folder) / str(number), options.n), plain,
                             encoding, options.rounds))
     lines = [SAID, "| recipe | ms | baseline, ms | of a step |", "|-|-:|-:|-:|"]
     lines += [
