@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_index_quality import MODEL, lines
+from bench_index_quality import MODEL
 from bench_mined import Task, trained
 from bench_mixture import over_seeds
-from harness import data, machine, markdown_table, mean_and_half, signed, write_report, write_rows
+from harness import data, lines, machine, markdown_table, mean_and_half, signed, write_report, write_rows
 
 OTHERS = "titles of others"  # the knock-out, first
 RATE_SEED = 7

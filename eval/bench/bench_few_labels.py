@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_index_quality import MODEL, lines
-from harness import data, machine, markdown_table, write_report, write_rows
+from bench_index_quality import MODEL
+from harness import data, lines, machine, markdown_table, write_report, write_rows
 
 SEED = 7
 # the rows of encoders that are tuned on the examples; the recipes are setfit-minilm and label-cosine-minilm

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench_expansion import values
-from bench_index_quality import MODEL, lines, load
-from harness import data, machine, markdown_table, write_report
+from bench_index_quality import MODEL, load
+from harness import data, lines, machine, markdown_table, write_report
 
 from sentemb import SearchIndex
 from sentemb.encoder import Encoder

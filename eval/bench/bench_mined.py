@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_index_quality import MODEL, lines, load, ndcg_by_query
-from harness import data, machine, markdown_table, write_report, write_rows
+from bench_index_quality import MODEL, load, ndcg_by_query
+from harness import data, lines, machine, markdown_table, write_report, write_rows
 
 from sentemb.evaluate.metrics import judged_queries
 from sentemb.types import Embedder

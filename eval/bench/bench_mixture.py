@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_index_quality import MODEL, lines
+from bench_index_quality import MODEL
 from bench_mined import Task
-from harness import data, machine, markdown_table, write_report, write_rows
+from harness import data, lines, machine, markdown_table, write_report, write_rows
 
 RECIPE = "codiemb-minilm"
 HIGHEST = 5.0  # score of STSBenchmark

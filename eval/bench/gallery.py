@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gallery_files import DOMAINS, LAST, files_for
+from gallery_files import DOMAINS, LAST, files_for, make_files
 from harness import lines, mean_and_half, signed
 
 from sentemb import Encoder, Recipe, train
@@ -250,15 +250,14 @@ def with_folders(settings: Iterable[str], **folders: str) -> list[str]:
 def scores(encoder: Encoder, task: str, data: Path) -> dict[str, Any]:
     """Test score (the mean of STS sets or domains, or accuracy), dev score and geometry of an encoder."""
     geometry = Geometry(path=str(data / "sts-simcse/STSBenchmark-dev.jsonl"))
-    made = files_for(["{made}"] if task == "domains" else [], str(data))
     tests = {
         "sts": Sts(protocol="simcse"),
         # the scored training pairs are from the years of the other sets
         "scored": Sts(protocol="simcse", sets=("STSBenchmark", "SICK-R")),
         "labels": Classification(path=str(data / "hub/mteb/banking77"), method="knn"),
-        "domains": Sts(path=f"{made}/{LAST}", by="domain"),
     }
-    results = evaluate_model(encoder, [tests[task], DEV, geometry], data_dir=data, resamples=0)
+    test = Sts(path=str(make_files(str(data)) / LAST), by="domain") if task == "domains" else tests[task]
+    results = evaluate_model(encoder, [test, DEV, geometry], data_dir=data, resamples=0)
     *main, dev_result, shape = results.tasks
     sets, figures = {result.task: result.main for result in main}, dict(shape.metrics)
     if task == "domains":

@@ -40,14 +40,20 @@ DOMAINS = {  # by set and subset
 
 
 def files_for(settings: Iterable[str], data: str, folder: Path = MADE) -> str:
-    """The folder with all files in it, made where a setting names it and they are missing."""
-    is_needed = any("{made}" in text for text in settings)
-    if is_needed and not (folder / LAST).is_file():
+    """The folder of all files, made where a setting names it."""
+    if any("{made}" in text for text in settings):
+        make_files(data, folder)
+    return str(folder)
+
+
+def make_files(data: str, folder: Path = MADE) -> Path:
+    """The folder with all files in it, made where they are missing."""
+    if not (folder / LAST).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         of_triplets(Path(data) / "nli" / "snli_triplets.tsv.zst", folder)
         of_abstracts(Path(data) / "hub" / "mteb" / "scifact" / "corpus.jsonl", folder)
         of_domains(Path(data) / "sts-simcse", folder)
-    return str(folder)
+    return folder
 
 
 def of_triplets(path: Path, folder: Path) -> None:
