@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gallery_files import DOMAINS, LAST, files_for, make_files
+from gallery_files import DOMAINS, LAST, THIRDS, files_for, make_files
 from harness import lines, mean_and_half, signed
 
 from sentemb import Encoder, Recipe, train
@@ -256,14 +256,23 @@ def scores(encoder: Encoder, task: str, data: Path) -> dict[str, Any]:
         "scored": Sts(protocol="simcse", sets=("STSBenchmark", "SICK-R")),
         "labels": Classification(path=str(data / "hub/mteb/banking77"), method="knn"),
     }
-    test = Sts(path=str(make_files(str(data)) / LAST), by="domain") if task == "domains" else tests[task]
-    results = evaluate_model(encoder, [test, DEV, geometry], data_dir=data, resamples=0)
+    if task in ("domains", "thirds"):
+        made = make_files(str(data))
+        tests = {
+            "domains": Sts(path=str(made / LAST), by="domain"),
+            "thirds": Classification(path=str(made / "thirds"), method="knn", by="third"),
+        }
+    results = evaluate_model(encoder, [tests[task], DEV, geometry], data_dir=data, resamples=0)
     *main, dev_result, shape = results.tasks
     sets, figures = {result.task: result.main for result in main}, dict(shape.metrics)
     if task == "domains":
         sets = {domain: main[0].metrics[f"by domain: {domain}"] for domain in DOMAINS}
         inside = sets.pop("captions")  # the score is that of the other domains
         figures["drop"] = inside - statistics.fmean(sets.values())
+    if task == "thirds":
+        sets = {third: main[0].metrics[f"by third: {third}"] for third in THIRDS}
+        figures["frequent"] = sets["frequent"]
+        sets = {"rare": sets["rare"]}
     return {"score": statistics.fmean(sets.values()), "scores": sets, "dev": dev_result.main, "geometry": figures}
 
 

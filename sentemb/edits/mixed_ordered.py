@@ -10,7 +10,7 @@ from torch import Tensor
 from sentemb.edits.edit import Edit
 from sentemb.edits.mixed_partners import beta_draws
 from sentemb.errors import RecipeError
-from sentemb.maths.similarity import at_least_float32
+from sentemb.maths.similarity import at_least_float32, require_cosine
 from sentemb.maths.table import add_candidates, extra_rows
 from sentemb.parts import Count, Positive
 from sentemb.types import UNKNOWN, Batch, PairScores
@@ -35,14 +35,14 @@ class MixedOrdered(Edit):
     Returns:
         The table with 2 n count more columns. An anchor that has no such partner gets removed columns.
     Raises:
-        RecipeError: the rows have no labels.
+        RecipeError: the rows have no labels, or the similarity is not the cosine.
     Source: Wu et al. 2023, "Mixup your own pairs: supervised contrastive learning for regression with mixup"
         (SupReMix).
     Deviations: ``count`` mixtures are drawn, where the release holds n³ at once; real and mixed logits share one
         softmax, where the release shifts each by its own maximum first.
     """
 
-    needs = frozenset({"labels"})
+    needs = frozenset({"cosine", "labels"})
 
     def __init__(
         self, *, count: Count = 8, window: Positive = 5.0, concentration: tuple[Positive, Positive] = (2.0, 8.0)
@@ -51,6 +51,7 @@ class MixedOrdered(Edit):
         self.count, self.window, self.concentration = count, window, concentration
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
+        require_cosine(table.similarity, f"edit {self.name}")
         label = table.anchor.label
         if label is None:
             raise RecipeError(f"edit {self.name}: the data have no label column; add one, or drop the edit")

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.edits.edit import Edit
-from sentemb.maths.similarity import at_least_float32
+from sentemb.maths.similarity import at_least_float32, require_cosine
 from sentemb.maths.softmax import positive_share
 from sentemb.maths.table import with_anchors
 from sentemb.parts import Fraction, Positive
@@ -33,12 +33,15 @@ class MixedPartners(Edit):
         low: smallest λ; 0.8 makes mixtures that are still their anchor (Core-tuning's hard negatives).
     Returns:
         The table with other anchors, similarities, positives and shares. One example alone stays as it is.
+    Raises:
+        RecipeError: the similarity is not the cosine.
     Source: Kim et al. 2020, "MixCo: mix-up contrastive learning"; Kumar et al. 2024, "Harnessing shared relations via
         multimodal mixup contrastive learning" (M3CoL); low: Zhang et al. 2021, NeurIPS (Core-tuning).
     Deviations: M3CoL mixes both sides in turn, here the anchors alone; its permutation has fixed points, whose row of
         targets it overwrites.
     """
 
+    needs = frozenset({"cosine"})
     sets_shares = True
 
     def __init__(self, *, portion: Fraction = 0.5, concentration: Positive = 0.15, low: Fraction = 0.0) -> None:
@@ -46,6 +49,7 @@ class MixedPartners(Edit):
         self.portion, self.concentration, self.low = portion, concentration, low
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
+        require_cosine(table.similarity, f"edit {self.name}")
         n = len(table.anchor)
         if n == 1:
             return table

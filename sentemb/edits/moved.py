@@ -46,7 +46,7 @@ class Moved(Edit):
         if not centre and not noise:
             raise ValueError("centre = false and noise = 0 move nothing; set one of them")
         self.centre, self.noise, self.companion = centre, noise, companion
-        self.needs = frozenset({f"companion:{companion}"} if centre else ())
+        self.needs = frozenset({"cosine", *([f"companion:{companion}"] if centre else ())})
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
         require_cosine(table.similarity, f"edit {self.name}")

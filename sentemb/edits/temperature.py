@@ -14,7 +14,7 @@ from torch import Tensor
 from sentemb.companions.companion import find_companion
 from sentemb.companions.per_example import PerExample
 from sentemb.edits.edit import Edit
-from sentemb.maths.similarity import at_least_float32
+from sentemb.maths.similarity import at_least_float32, require_cosine
 from sentemb.maths.softmax import faults_of_spread, live_pairs, masked_logsumexp, mean_over, mean_over_positives
 from sentemb.parts import Count, NonNegative, Positive
 from sentemb.types import Batch, Cosine, PairScores
@@ -52,6 +52,7 @@ class RowTemperature(Edit):
         The table with other temperatures of its rows.
     Raises:
         ValueError: α (1 + A₀) ≥ 1, at which the factor could fall to 0; low above high.
+        RecipeError: ``alignment`` where the similarity is not the cosine.
     Source: alignment: Huang et al. 2023, ICML, "Model-aware contrastive learning" (MACL). cosine: Kukleva et al. 2023,
         ICLR, "Temperature schedules for self-supervised contrastive methods on long-tail data". memory: Qiu et al.
         2023, ICML, "Not all semantics are created equal" (iSogCLR). spread: ours, after iSogCLR, whose gradient for τ_i
@@ -76,6 +77,8 @@ class RowTemperature(Edit):
         self.period, self.rho, self.temperature, self.companion = period, rho, temperature, companion
         if policy == "memory":
             self.needs = frozenset({f"companion:{companion}"})
+        elif policy == "alignment":  # other similarities have no bound, and the factor could fall to 0
+            self.needs = frozenset({"cosine"})
 
     def faults(self, recipe: Mapping[str, Any]) -> list[str]:
         """A spread that no batch reaches."""
@@ -89,6 +92,7 @@ class RowTemperature(Edit):
     def _factor(self, table: PairScores, batch: Batch) -> Float[Tensor, ...]:
         sim = at_least_float32(table.sim)
         if self.policy == "alignment":
+            require_cosine(table.similarity, f"edit {self.name}")
             has_positive = (table.positive & live_pairs(table)).any(dim=1)
             return 1 + self.alpha * (mean_over(mean_over_positives(sim, table), has_positive) - self.start)
         if self.policy == "cosine":

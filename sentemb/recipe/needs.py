@@ -201,6 +201,9 @@ def _faults_of_needs(fields: Mapping[str, Any]) -> Iterator[Fault]:
         if kind == "companion" and "companions" in fields and name not in companions:
             known = f"; the recipe has {', '.join(sorted(companions))}" if companions else ""
             yield where, f'({_use(part)}) needs the companion "{name}": add [[companions]] use = "{name}"{known}'
+        similarity = fields.get("similarity", "cosine")
+        if kind == "cosine" and similarity != "cosine":
+            yield where, f'({_use(part)}) works on the unit sphere; similarity = "{similarity}", allowed: cosine'
         view, dot, copy = name.partition(".")  # copies such as anchor.masked come from no data
         if kind == "view" and dot and "copies" in fields and name not in copies:
             entry = f'{{ use = "{copy}", of = ["{view}"] }}'

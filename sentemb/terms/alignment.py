@@ -28,6 +28,8 @@ class Alignment(Term):
     Deviations: none.
     """
 
+    needs = frozenset({"cosine"})
+
     def __init__(self, *, exponent: Positive = 2.0) -> None:
         super().__init__()
         self.exponent = exponent

@@ -13,7 +13,7 @@ from sentemb.errors import RecipeError
 from sentemb.maths.similarity import at_least_float32
 from sentemb.parts import Whole
 from sentemb.terms.term import Term
-from sentemb.types import Batch, Encoded, PairScores, Share
+from sentemb.types import Batch, Build, Encoded, PairScores, Share
 
 _HIGHEST = 1 - 1e-6  # ρ²: equal maps have a finite loss
 _ROUNDING = 1e-10  # variance of logs below which a map is constant
@@ -57,6 +57,11 @@ class AttentionAgreement(Term):
             return []
         return ["reads attention weights, which sharded backbones do not give; leave out train.shard = true"]
 
+    def bind(self, build: Build) -> None:
+        """Refuse layers that the backbone does not have."""
+        encoder: Any = build.encoder
+        self._require(encoder.backbone.config.num_hidden_layers)
+
     def forward(self, table: PairScores, batch: Batch) -> Share:
         """The share of this device's texts."""
         first, second = (batch.tokens[view].attention_mask.bool() for view in ("anchor", "positive"))
@@ -73,10 +78,13 @@ class AttentionAgreement(Term):
         first, stop = self.layers
         maps = encoded.attentions
         assert maps is not None
-        if len(maps) < stop:
-            raise RecipeError(f"{self.name}: layers = {[first, stop]}, but the backbone has {len(maps)} layers")
+        self._require(len(maps))
         places = [torch.stack([layer[..., :t, :t] for layer in maps[first + m : stop : 2]], dim=2) for m in (0, 1)]
         return torch.stack(places, dim=1)
+
+    def _require(self, layers: int) -> None:
+        if layers < self.layers[1]:
+            raise RecipeError(f"{self.name}: layers = {list(self.layers)}, but the backbone has {layers} layers")
 
 
 def mutual_information(

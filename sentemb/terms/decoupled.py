@@ -83,6 +83,7 @@ class Decoupled(Term):
     @staticmethod
     def _weights(table: PairScores, sigma: float) -> Float[Tensor, " n"]:
         similarity = mean_over_positives(at_least_float32(table.sim.detach()), table)
+        similarity = torch.where(similarity.isfinite().any(), similarity, 0.0)  # without positives all are infinite
         weights: Tensor = 2 - len(similarity) * torch.softmax(similarity / sigma, dim=0)
         return weights
 

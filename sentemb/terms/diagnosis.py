@@ -36,6 +36,10 @@ def explain_table(part: str, table: PairScores, batch: Batch) -> None:
             f"{where}: the similarities of {name_rows(table, broken)} are not finite: the encoder's output is NaN or "
             "infinite; lower learning_rate, set max_grad_norm, or use bf16 or fp32 in place of fp16"
         )
+    if table.scale is not None:
+        wrong = ~(torch.isfinite(table.scale) & (table.scale > 0))
+        if bool(wrong.any()):
+            raise NumericError(f"{where}: an edit gave {name_rows(table, wrong)} a temperature that is not above 0")
     nan = torch.isnan(table.log_weight).any(dim=1) | (table.log_weight == torch.inf).any(dim=1)
     if bool(nan.any()):
         raise NumericError(f"{where}: an edit gave {name_rows(table, nan)} a log_weight that is NaN or +inf")

@@ -109,7 +109,7 @@ class InfoNCE(Term):
     def _losses(self, table: PairScores) -> Float[Tensor, " n"]:
         logits, live = table_logits(table, self.temperature), live_pairs(table)
         if self.positives == "together":
-            return masked_logsumexp(logits, live) - masked_logsumexp(logits, table.positive & live)
+            return masked_logsumexp(logits, live, empty=0.0) - masked_logsumexp(logits, table.positive & live)
         own = logits.masked_fill(~live, 0.0)
         others = masked_logsumexp(logits, ~table.positive & live)[:, None]
         return -mean_over_positives(own - torch.logaddexp(own, others), table)

@@ -17,8 +17,9 @@ class Local(Term):
 
         L = -Σ_i Σ_{t ∈ i} log( exp(h_t · g_i / τ) / Σ_j exp(h_t · g_j / τ) ) / Σ_i Σ_{t ∈ i} 1
 
-    h are the unit last states of ordinary tokens through the recipe's heads, as constants; g the unit sentence
-    embeddings of the whole batch. A sentence embedding that keeps what is in its tokens finds them.
+    h are the unit last states of ordinary tokens through the recipe's heads (also those that only training has), as
+    constants; g the unit sentence embeddings of the whole batch. A sentence embedding that keeps what is in its tokens
+    finds them.
 
     Args:
         of: the view; it is encoded once more where another part needs no states of it.

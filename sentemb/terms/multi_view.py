@@ -43,7 +43,7 @@ class MultiView(Term):
     Args:
         kind: see above.
         negatives: B. ``dhel`` is defined with ``same``.
-        temperature: τ; the papers use 0.5 (CIFAR), SimCSE 0.05.
+        temperature: τ; 0.05 as in SimCSE; 0.5 in the paper of one_log and dhel, for CIFAR.
         of: the views; by default anchor, positive and every positive_2, …
     Returns: 0 for one example alone.
     Raises:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxtyping import Float
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sentemb.maths.softmax import (
@@ -52,12 +54,23 @@ class SupervisedContrast(Term):
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         logits, live = table_logits(table, self.temperature), live_pairs(table)
-        normaliser = masked_logsumexp(logits, live)
-        if not self.focus:
-            losses = normaliser - mean_over_positives(logits, table)
+        if self.focus:
+            losses = -mean_over_positives(-self._focused(logits, live), table)
         else:
-            log_p = logits - normaliser[:, None]
-            weight = (self.focus * log_remainder(logits.detach(), live)).exp()
-            losses = -mean_over_positives(weight * log_p.masked_fill(~live, 0.0), table)
+            losses = masked_logsumexp(logits, live, empty=0.0) - mean_over_positives(logits, table)
         return weighted_mean(losses, row_weights(self.name, batch)) if self.row_weight else losses.mean()
 
+    def _focused(self, logits: Float[Tensor, "n m"], live: Bool[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+        """``-(1 - p_ij)^focus log p_ij`` with the power as a constant; 0 where a row has one live pair.
+
+        Value and slope are made in logarithms: 1 - p may be e^-95, so that its power overflows, and p rounds to 1.
+        """
+        normaliser = masked_logsumexp(logits, live, empty=0.0)[:, None]
+        odds = log_remainder(logits, live) + normaliser - logits.masked_fill(~live, 0.0)  # log((1 - p) / p)
+        odds = odds.masked_fill(~live | (live.sum(dim=1, keepdim=True) < 2), 0.0)
+        with torch.no_grad():
+            rest = F.logsigmoid(odds)  # log(1 - p)
+            loss = torch.where(odds < -30, odds, F.softplus(odds).log())  # log(-log p), which is log(1 - p) there
+            value, slope = (self.focus * rest + loss).exp(), ((self.focus + 1) * rest).exp()
+        focused = value + slope * (odds - odds.detach())
+        return torch.where(live.sum(dim=1, keepdim=True) > 1, focused, 0.0)

@@ -183,7 +183,7 @@ class Component(Part, nn.Module):
 
     ``needs`` names what a part reads; ``sentemb check`` verifies it before anything is loaded:
     ``labels`` ``levels`` ``scores`` ``negative_scores`` ``margins`` ``weights`` ``grades`` ``texts`` ``tokens``
-    ``pooled`` ``inner`` ``hidden`` ``attentions`` ``view:NAME`` ``companion:NAME``.
+    ``pooled`` ``inner`` ``hidden`` ``attentions`` ``cosine`` (as similarity) ``view:NAME`` ``companion:NAME``.
     """
 
     encodes: frozenset[str] = frozenset()  # views beside anchor, positive and negatives to encode (``anchor.masked``)

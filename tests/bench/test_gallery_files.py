@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ SETS = {
     "STS12": ("MSRvid", "MSRpar"), "STS14": ("images", "deft-news", "deft-forum", "tweet-news"),
     "STS15": ("images", "belief"), "STS16": ("answer-answer",),
 }
+INTENTS = [f"{what} the {thing}" for what in ("block", "order", "lose") for thing in ("card", "cash", "PIN", "account")]
 ABSTRACTS = [
     "Mice were fed. They grew fat. They slept well.", "Cells divide twice. Then they stop here.", "One sentence alone.",
 ]
@@ -41,6 +43,10 @@ def made(tmp_path_factory):
         file.write(("\n".join(lines) + "\n").encode())
     corpus = "".join(json.dumps({"_id": str(i), "text": text}) + "\n" for i, text in enumerate(ABSTRACTS))
     (data / "hub/mteb/scifact/corpus.jsonl").write_text(corpus)
+    (data / "hub/mteb/banking77").mkdir(parents=True)
+    for split in ("train", "test"):
+        intents = [{"text": f"{split} {i} of {label}", "label": label} for label in INTENTS for i in range(80)]
+        (data / f"hub/mteb/banking77/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in intents))
     (data / "sts-simcse").mkdir()
     for name, subsets in SETS.items():
         pairs = [
@@ -108,3 +114,18 @@ def test_pairs_of_the_sets_stand_by_domain(made):
 def test_captions_stand_once(made):
     captions = (made / "captions.txt").read_text().splitlines()
     assert captions == list(dict.fromkeys(anchor for anchor, _, _ in TRIPLETS))
+
+
+def test_intents_are_grouped_and_cut(made):
+    train = rows(made.parent / "hub/mteb/banking77/train.jsonl")
+    coarse = rows(made / "coarse.jsonl")
+    assert [row["text"] for row in coarse] == [row["text"] for row in train]
+    groups = {(row["label"], own["label"]) for row, own in zip(train, coarse, strict=True)}
+    assert len(groups) == len(INTENTS)  # an intent is in one group
+    assert len({group for _, group in groups}) == 10
+    sizes = Counter(row["label"] for row in rows(made / "tail.jsonl"))
+    assert sorted(sizes.values(), reverse=True) == [min(80, max(4, 150 // k)) for k in range(1, 13)]
+    third = {row["label"]: row["third"] for row in rows(made / "thirds/test.jsonl")}
+    order = sorted(INTENTS, key=lambda intent: -sizes[intent])
+    assert {third[intent] for intent in order[4:8]} == {"middle"}
+    assert {third[intent] for intent in order[8:]} == {"rare"}

@@ -85,6 +85,10 @@ def test_distance_equals_the_loop(labelled, make_batch):
             assert found[i, j].item() == pytest.approx(expected)
 
 
+def test_distance_without_strength_weighs_all_alike(labelled, make_batch):
+    assert (added(GroupWeights(rule="distance", strength=0.0), labelled, make_batch()) == 0).all()
+
+
 @pytest.mark.parametrize("prior", ["uniform", "data"])
 def test_balance_equals_the_loop(labelled, make_batch, prior):
     found = added(prepared(prior, [3, 8, 8, 8, -1]), labelled, make_batch())

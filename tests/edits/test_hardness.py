@@ -11,7 +11,8 @@ from edit_tables import contrast, permuted
 
 from sentemb.edits import PARTS
 from sentemb.edits.hardness import Hardness
-from sentemb.maths.table import in_batch_table
+from sentemb.maths.table import add_candidates, extra_rows, in_batch_table
+from sentemb.terms import InfoNCE
 from sentemb.types import Rows
 
 TAU = 0.5
@@ -186,3 +187,63 @@ def test_keeping_all_changes_nothing(make_table, make_batch):
     table = make_table(4)
     assert torch.equal(Hardness(beta=1.0, keep=9)(table, make_batch()).log_weight,
                        Hardness(beta=1.0)(table, make_batch()).log_weight)
+
+
+def test_a_window_among_added_columns_leaves_the_batch_alone(make_table, make_rows, make_batch):
+    plain = make_table(5)
+    table = add_candidates(plain, extra_rows(make_rows(7, seed=9).embedding, plain.candidate))
+    edited = Hardness(beta=0.0, keep=2, skip=1, among="added")(table, make_batch())
+    assert torch.equal(edited.log_weight[:, :5], plain.log_weight)
+    for i in range(5):
+        order = sorted(range(5, 12), key=lambda j: -float(table.sim[i, j]))
+        stay = [j for j in range(5, 12) if edited.log_weight[i, j] == 0]
+        assert stay == sorted(order[1:3])
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.01, 0.005])
+def test_the_floor_has_a_finite_gradient_at_small_temperatures(make_table, make_batch, temperature):
+    sim = torch.full((4, 4), 0.1).fill_diagonal_(1.0).requires_grad_()  # the positives' share is up to e^180
+    table = replace(make_table(4, dtype=torch.float32), sim=sim)
+    edited = Hardness(beta=0.0, temperature=temperature, class_prior=0.1)(table, make_batch())
+    InfoNCE(temperature=temperature)(edited, make_batch()).backward()
+    assert torch.isfinite(edited.log_weight).all()
+    assert torch.isfinite(sim.grad).all()
+
+
+def test_a_removed_positive_does_not_count(make_table, make_batch):
+    table = make_table(4)
+    sim, weight = table.sim.clone().requires_grad_(), table.log_weight.clone()
+    weight[0, 1] = -math.inf
+    removed = replace(table, sim=sim, log_weight=weight)
+    marked = removed.positive.clone()
+    marked[0, 1] = True
+    edit = Hardness(beta=0.0, temperature=TAU, class_prior=0.1)
+    edited = edit(replace(removed, positive=marked), make_batch())
+    torch.testing.assert_close(edited.log_weight, edit(removed, make_batch()).log_weight)
+    InfoNCE(temperature=TAU)(edited, make_batch()).backward()
+    assert sim.grad[0, 1] == 0
+
+
+@pytest.mark.parametrize("prior", [0.0, 0.1])
+def test_a_rows_own_temperature_is_used(make_table, make_batch, prior):
+    table = replace(make_table(4), scale=torch.full((4,), 2.0, dtype=torch.float64))
+    edited = Hardness(temperature=TAU, class_prior=prior)(table, make_batch())
+    other = Hardness(temperature=2 * TAU, class_prior=prior)(make_table(4), make_batch())
+    torch.testing.assert_close(edited.log_weight, other.log_weight)
+
+
+def test_identity_7_weights_that_maximise_the_mean_similarity_at_a_price_of_their_divergence(make_table, make_batch):
+    """Σ w s / Σ w - (τ/β) KL(w / Σ w ‖ uniform) is largest at the tilt; other weights of the same row have less."""
+    table, beta = make_table(6), 0.7
+    edited = Hardness(beta=beta, temperature=TAU)(table, make_batch())
+    generator = torch.Generator().manual_seed(2)
+    for i in range(6):
+        negative = ~table.positive[i]
+        sim, weight = table.sim[i, negative], edited.log_weight[i, negative].softmax(dim=0)
+
+        def worth(w, sim=sim):
+            return float((w * sim).sum() - TAU / beta * (w * (w * len(w)).log()).sum())
+
+        for _ in range(50):
+            noise = torch.randn(len(weight), generator=generator, dtype=torch.float64)
+            assert worth((weight.log() + 0.1 * noise).softmax(dim=0)) < worth(weight)

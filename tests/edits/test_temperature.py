@@ -11,6 +11,7 @@ import torch
 
 from sentemb.companions.per_example import PerExample
 from sentemb.edits import RowTemperature
+from sentemb.errors import RecipeError
 from sentemb.maths.table import in_batch_table
 from sentemb.terms import Decoupled, InfoNCE
 from sentemb.types import Examples
@@ -128,3 +129,22 @@ def test_the_other_direction_uses_the_scale_of_its_own_row(make_table, make_batc
 def test_refuses_values_outside_its_domain(settings, words):
     with pytest.raises(ValueError, match=words):
         RowTemperature(**settings)
+
+
+def test_a_schedule_that_stays_at_one_changes_no_bit_of_the_loss(make_table, make_batch):
+    table, batch = make_table(4), make_batch(step=17)
+    edited = RowTemperature(policy="cosine", low=1.0, high=1.0)(table, batch)
+    assert InfoNCE()(edited, batch).item() == InfoNCE()(table, batch).item()
+
+
+def test_at_large_temperatures_all_negatives_are_alike(make_table, make_batch):
+    """τ (L - log n) → mean_j s_ij - s_ip: of the softmax only the mean is left."""
+    table = make_table(5)
+    loss = 1e6 * (InfoNCE(temperature=1e6)(table, make_batch()).item() - math.log(5))
+    assert loss == pytest.approx(float((table.sim.mean(dim=1) - table.sim.diagonal()).mean()), abs=1e-5)
+
+
+def test_alignment_is_for_cosines(make_rows, make_batch):
+    table = in_batch_table(make_rows(3), make_rows(3, seed=1), "dot")
+    with pytest.raises(RecipeError, match='similarity = "dot", allowed: cosine'):
+        RowTemperature(policy="alignment")(table, make_batch())

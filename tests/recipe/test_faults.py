@@ -159,6 +159,14 @@ def test_settings_outside_a_methods_domain_are_told_before_anything_is_loaded(ov
         assert word in message
 
 
+@pytest.mark.parametrize(
+    "edit", ['{use="moved", noise=0.1}', '{use="temperature", policy="alignment"}', '{use="mixed_partners"}']
+)
+def test_parts_of_the_unit_sphere_refuse_another_similarity(edit):
+    message = faults(['similarity="dot"', f"edits=[{edit}]", 'terms=[{use="decoupled"}]'])
+    assert 'works on the unit sphere; similarity = "dot", allowed: cosine' in message
+
+
 def test_check_reads_data_and_checkpoint_without_loading(data_dir, tiny_bert, tmp_path):
     common = [f"encoder.backbone={tiny_bert}"]
     with pytest.raises(RecipeError, match="no such file"):

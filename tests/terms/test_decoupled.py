@@ -301,3 +301,9 @@ def test_memory_needs_its_companion(table_of, batch_of):
     assert not Decoupled().needs
     with pytest.raises(RecipeError, match='decoupled: needs the companion "per_example"'):
         Decoupled(memory=True)(table_of(torch.eye(2)), batch_of())
+
+
+def test_weights_of_a_batch_without_positives_leave_the_loss_infinite(random_sim, table_of, batch_of):
+    table = table_of(random_sim(3, 3))
+    removed = replace(table, log_weight=torch.zeros(3, 3, dtype=torch.float64).fill_diagonal_(-math.inf))
+    assert Decoupled(sigma=0.5)(removed, batch_of(3)).item() == math.inf

@@ -156,6 +156,12 @@ def test_nan_weight_is_diagnosed(table_of, batch_of):
         InfoNCE().diagnose(table, batch_of())
 
 
+def test_a_temperature_that_is_none_is_diagnosed(table_of, batch_of):
+    table = dataclasses.replace(table_of(torch.eye(2)), scale=torch.tensor([1.0, 0.0]))
+    with pytest.raises(NumericError, match="example 101 a temperature that is not above 0"):
+        InfoNCE().diagnose(table, batch_of())
+
+
 def test_diagnosis_shortens_long_lists(table_of, batch_of):
     sim = torch.full((20, 20), float("nan"))
     with pytest.raises(NumericError, match=r"examples 100, 101, .*107 and 12 more"):

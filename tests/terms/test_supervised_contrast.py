@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sentemb.edits import Attraction
 from sentemb.errors import NumericError
 from sentemb.terms.decoupled import Decoupled
 from sentemb.terms.info_nce import InfoNCE
@@ -137,9 +138,37 @@ def test_focus_of_minus_one_has_the_gradient_of_decoupled(random_sim, table_of, 
 
 
 def test_focus_of_minus_one_keeps_its_gradient_where_float32_rounds_p_to_one(table_of, batch_of):
-    sim = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)  # 1 - p = e^-20
-    SupervisedContrast(temperature=0.05, focus=-1.0)(table_of(sim), batch_of(2)).backward()
-    assert sim.grad[0, 1].item() == pytest.approx(1 / 0.05 / 2, rel=1e-4)
+    for temperature in (0.05, 0.01):  # 1 - p = e^-20 and e^-100
+        sim = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+        loss = SupervisedContrast(temperature=temperature, focus=-1.0)(table_of(sim), batch_of(2))
+        loss.backward()
+        pull = 1 / temperature / 2
+        assert loss.item() == pytest.approx(1.0, rel=1e-4)  # -log p / (1 - p)
+        assert sim.grad.flatten().tolist() == pytest.approx([-pull, pull, pull, -pull], rel=1e-4)
+
+
+def test_identity_8_how_the_losses_weigh_a_rows_positives(random_sim, table_of, batch_of):
+    """By exp(κ s): κ is 0, +1/τ of info_nce, -2t of attraction(t)."""
+    positive = torch.zeros(1, 6, dtype=torch.bool)
+    positive[0, :3] = True
+    for part, edit, kappa in (
+        (SupervisedContrast(temperature=0.5), None, 0.0), (InfoNCE(temperature=0.5), None, 2.0),
+        (Decoupled(temperature=0.5), Attraction(sharpness=1.3), -2.6),
+    ):
+        sim = random_sim(1, 6)
+        table, batch = table_of(sim, positive), batch_of(1)
+        part(table if edit is None else edit(table, batch), batch).backward()
+        pushed = ~positive if isinstance(part, Decoupled) else torch.ones_like(positive)
+        push = torch.softmax((sim.detach() / 0.5).masked_fill(~pushed, -torch.inf), dim=1)
+        weight = (push - 0.5 * sim.grad)[positive]
+        torch.testing.assert_close(weight, torch.softmax(kappa * sim.detach()[positive], dim=0))
+
+
+def test_a_row_without_live_pairs_is_infinite(random_sim, table_of, batch_of):
+    weight = torch.zeros(3, 4, dtype=torch.float64)
+    weight[1] = -math.inf
+    for part in (SupervisedContrast(), SupervisedContrast(focus=1.0), InfoNCE()):
+        assert part(replace(table_of(random_sim(3, 4)), log_weight=weight), batch_of(3)).item() == math.inf
 
 
 def test_one_example_alone_is_zero_whatever_the_focus(table_of, batch_of):

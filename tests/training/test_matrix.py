@@ -27,7 +27,7 @@ NO_ENCODER = {("terms", "causal_lm")}  # takes a decoder: its own test compares 
 CATALOGUE = OPTIONS + [
     (room, name) for room, parts in ROOMS.items() for name in parts if (room, name) not in NO_ENCODER
 ]
-# read hidden states: the cache refuses them by name (test_gradcache)
+# read states of tokens: the cache refuses them by name (test_objective)
 NOT_CACHED = {
     ("terms", "masked_lm"), ("views", "masked"), ("terms", "local"), ("terms", "token_contrast"),
     ("terms", "attention_agreement"),

@@ -108,9 +108,10 @@ def test_non_finite_loss_names_the_part_and_the_step(make: Open) -> None:
     assert "part: broken" in str(error)
 
 
-def test_chunks_refuse_parts_that_read_hidden_states(make: Open) -> None:
-    with pytest.raises(RecipeError, match=r"train\.chunk_size: .*masked_lm.* reads hidden"):
-        make("terms", "masked_lm", chunk_size=4)
+@pytest.mark.parametrize(("term", "states"), [("masked_lm", "hidden"), ("attention_agreement", "attentions")])
+def test_chunks_refuse_parts_that_read_the_states_of_tokens(make: Open, term: str, states: str) -> None:
+    with pytest.raises(RecipeError, match=rf"train\.chunk_size: .*{term}.* reads {states}"):
+        make("terms", term, chunk_size=4)
 
 
 def test_chunks_refuse_a_backbone_that_couples_rows(make: Open) -> None:

@@ -62,6 +62,12 @@ def test_draws_by_the_formula(drawn):
     assert (rows == 1).mean() == pytest.approx(weight[0] / sum(weight), abs=0.01)
 
 
+def test_a_clip_of_one_does_not_look_at_the_surface():
+    candidates = Table(sem=[0.9, 0.6, 0.7], propensity=[0.8, 0.1, 0.001]).candidates(np.arange(2))
+    logits = PropensityPositives(temperature=0.2, clip=1.0).logits(candidates, 0.5)
+    np.testing.assert_allclose(logits, np.tile(np.float32([0.9, 0.6, 0.7]) / 0.2, (2, 1)), rtol=1e-6)
+
+
 def test_logits_by_hand():
     part = PropensityPositives(temperature=0.5, clip=10.0)
     found = Candidates(np.zeros((2, 2), dtype=np.int64), np.array([[0.5, 0.4], [0.9, 0.9]], dtype=np.float32),
