@@ -26,12 +26,14 @@ class Head(Part, nn.Module, room="heads"):
     ``train_only`` heads take part in training and are left out of what is exported. ``keeps_dimensions`` says that
     value i of the output stands for value i of the input (a normalisation), so that nested dimensions may be trained.
     ``couples_rows`` says that an embedding depends on the other rows of the batch while training, ``per_view`` that it
-    does so within its view and by chance: such a head is called as ``head(rows_of_a_view, generator)``.
+    does so within its view and by chance: such a head is called as ``head(rows_of_a_view, generator)``, of at least
+    ``least_rows`` (known once it is bound).
     """
 
     keeps_dimensions: bool = False
     couples_rows: bool = False
     per_view: bool = False
+    least_rows: int = 1
 
     def __init__(self, *, train_only: bool) -> None:
         super().__init__()
@@ -216,11 +218,12 @@ class GroupWhitening(Head):
             raise RecipeError(
                 f"encoder.heads: group_whitening has groups = {self.groups}, which must divide the width {width}"
             )
+        self.least_rows = width // self.groups + 1
         return width
 
     def forward(self, pooled: Float[Tensor, "n d"], generator: torch.Generator | None = None) -> Float[Tensor, "n d"]:
         n, width = pooled.shape
-        if n <= width // self.groups:
+        if n < self.least_rows:
             raise RecipeError(
                 f"encoder.heads: group_whitening has groups of {width // self.groups} dimensions, which {n} examples "
                 "cannot whiten; raise train.batch_size or groups"

@@ -163,13 +163,26 @@ def _encoder(report: Report) -> BackboneShape | None:
     else:
         report.unverified.append(f"checkpoint {folder}: has no .safetensors file; its {shape.parameters / 1e6:,.0f} "
                                  "million parameters are those of its config.json, and training needs their weights")
-    width = shape.hidden
-    for head in encoder.heads if dims and not layout.heads else ():
-        with torch.device("meta"):
-            width = head.fresh().bind(width)
-    if dims and not layout.heads and max(dims) >= width:
-        raise RecipeError(f"train.nested_dims = {list(dims)}: each must be below the embeddings' {width} dimensions")
+    if not layout.heads:
+        width = _width(recipe, shape)
+        if dims and max(dims) >= width:
+            fault = f"each must be below the embeddings' {width} dimensions"
+            raise RecipeError(f"train.nested_dims = {list(dims)}: {fault}")
     return shape
+
+
+def _width(recipe: Recipe, shape: BackboneShape) -> int:
+    """The embeddings' dimensions behind pooling and heads, which must fit each other and the batch."""
+    pooling, batch = recipe.encoder.pooling, recipe.train.batch_size
+    width = shape.hidden if pooling is None else pooling.fresh().bind(shape.hidden, shape.layers)
+    for i, head in enumerate(recipe.encoder.heads):
+        with torch.device("meta"):
+            bound = head.fresh()
+            width = bound.bind(width)
+        if batch < bound.least_rows:
+            raise RecipeError(f"encoder.heads[{i}] reads a batch of at least {bound.least_rows} examples; "
+                              f"train.batch_size = {batch}")
+    return width
 
 
 def _may_drop_out(layout: Layout) -> bool:

@@ -184,6 +184,20 @@ def test_check_reads_data_and_checkpoint_without_loading(data_dir, tiny_bert, tm
     assert "hub" in check(Recipe.load(GOOD, [f"data.path={data_dir / 'lines.txt'}"])).unverified[0]
 
 
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ('{use="group_whitening", groups=4}', "heads[0] reads a batch of at least 9 examples; train.batch_size = 8"),
+        ('{use="group_whitening", groups=5}', "groups = 5, which must divide the width 32"),
+    ],
+)
+def test_check_says_where_heads_do_not_fit_width_or_batch(head, words, tiny_bert, data_dir):
+    common = [f"encoder.backbone={tiny_bert}", f"data.path={data_dir / 'lines.txt'}", "train.batch_size=8"]
+    with pytest.raises(RecipeError) as caught:
+        check(Recipe.load(GOOD, [*common, f"encoder.heads=[{head}]"]))
+    assert words in str(caught.value)
+
+
 def test_merge_replaces_a_part_with_another_use_and_appends_tables():
     base = {"views": {"use": "twice", "x": 1}, "terms": [{"use": "a"}], "train": {"seed": 1, "epochs": 2}}
     over = {"views": {"use": "columns"}, "terms": [{"use": "b"}], "train": {"seed": 3}}
