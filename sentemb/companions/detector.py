@@ -53,6 +53,7 @@ class Detector(Companion):
     Deviations: special tokens and padding are neither replaced nor counted, where the released code replaces [SEP]
         and counts padding as kept, so that its loss falls with the padding of a batch. The generator runs without
         dropout; in the released code it inherits the training mode. [CLS] is found by position, not by BERT's number.
+        The head's bias starts at zero, there as PyTorch draws it.
     """
 
     special: Tensor

@@ -96,6 +96,11 @@ class Propensity(FrozenEncoder):
             f"e⁻ = σ({negative.intercept:.2f} {negative.slope:+.2f} (1 - sur))"
         )
 
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """Which reference it is, and intercept and slope of e⁺ and e⁻ to look at: a resumed run fits them again."""
+        models = [[model.intercept, model.slope] for model in (self.positive_model, self.negative_model)]
+        return {**super().checkpoint_state(), "models": torch.tensor(models, dtype=torch.float64)}
+
     def candidates(self, text: NDArray[np.int64]) -> Candidates:
         """Candidates of the texts with these content hashes."""
         position, is_known = self.corpus.positions_of(torch.from_numpy(text))

@@ -85,7 +85,8 @@ class Projector(Head):
         train_only: left out at test time, as in the paper.
 
     Source: Chuang et al. 2022, NAACL (DiffCSE), section 4.1 and released code.
-    Deviations: none.
+    Deviations: the weights start as PyTorch's linear layers do; in the released code from N(0, 0.02), a scale that the
+        BatchNorms behind them take out.
     """
 
     couples_rows = True

@@ -78,7 +78,7 @@ class Task(Part, room="tasks"):
     @property
     def label(self) -> str:
         """What reports call the task."""
-        return self.name or stem_of(Path(str(self.settings.get("path", "")))) or type(self).__name__
+        return self.name or stem_of(Path(str(self.settings.get("path") or ""))) or type(self).__name__
 
     def expand(self, setup: EvalSetup) -> Sequence[Task]:
         """The tasks that this one stands for, one score each: the sets of a protocol, a benchmark's tasks."""

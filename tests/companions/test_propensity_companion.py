@@ -119,3 +119,9 @@ def test_says_what_the_data_lack():
 def test_refuses_values_out_of_range(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Propensity(**bad)
+
+
+def test_a_checkpoint_holds_the_fitted_models():
+    companion = prepared()
+    models = [[model.intercept, model.slope] for model in (companion.positive_model, companion.negative_model)]
+    assert companion.checkpoint_state()["models"].tolist() == models
