@@ -234,9 +234,9 @@ class GroupWhitening(Head):
             rows = at_least_float32(pooled)[:, order].view(n, self.groups, -1).transpose(0, 1)
             rows = rows - rows.mean(dim=1, keepdim=True)
             constant = rows.detach()
-            ridge = self.eps * torch.eye(constant.shape[2], dtype=constant.dtype, device=constant.device)
-            values, vectors = torch.linalg.eigh(constant.transpose(1, 2) @ constant / n + ridge)
-            roots = vectors * values.rsqrt()[:, None] @ vectors.transpose(1, 2)
+            # NaN must come out as NaN, and a variance that rounds below zero counts as none
+            values, vectors = torch.linalg.eigh((constant.transpose(1, 2) @ constant / n).nan_to_num())
+            roots = vectors * (values.clamp(min=0) + self.eps).rsqrt()[:, None] @ vectors.transpose(1, 2)
             whitened: Tensor = (rows @ roots).transpose(0, 1).reshape(n, width)
         return whitened[:, torch.argsort(order)]
 

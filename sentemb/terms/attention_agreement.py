@@ -93,7 +93,8 @@ def mutual_information(
     """``-1/2 log(1 - ρ²) · v²`` of the maps joined over l, in float32 or better; 0 where the cells do not vary."""
     own = own.expand(-1, -1, -1, x.shape[3], -1, -1).flatten(3)
     x, y = at_least_float32(x).flatten(3), at_least_float32(y).flatten(3)
-    valid = own & (x > 0) & (y > 0)
+    least = torch.finfo(x.dtype).tiny  # below it 1/x, the logarithm's slope, is infinite
+    valid = own & (x >= least) & (y >= least)
     count = valid.sum(dim=3)
 
     def centred(maps: Tensor) -> Tensor:

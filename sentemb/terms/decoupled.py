@@ -98,9 +98,11 @@ class Decoupled(Term):
             positive = torch.where(is_counted, attraction, 0.0)
             log_count = masked_logsumexp(table.log_weight.to(logits.dtype), negative, empty=0.0)
             log_sum = masked_logsumexp(logits, negative, empty=0.0)
-            log_u = memory.normaliser(ids, log_sum - log_count - positive, is_counted)
+            log_own = log_sum - log_count - positive
+            log_u = memory.normaliser(ids, log_own, is_counted)
             value = log_count + log_u + positive
-            weight = (logits - value[:, None]).masked_fill(~negative, -torch.inf).exp()
+            # by the batch's own sum first: long embeddings have logits whose digits the difference to value would lose
+            weight = (logits - log_sum[:, None] + (log_own - log_u)[:, None]).masked_fill(~negative, -torch.inf).exp()
             h = (logits - table.log_weight - positive[:, None]).masked_fill(~negative, 0.0)
             memory.remember(batch.step, ids, log_u, (weight * h).sum(dim=1), is_counted)
         linear = (weight * logits.masked_fill(~negative, 0.0)).sum(dim=1)

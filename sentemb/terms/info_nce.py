@@ -97,7 +97,7 @@ class InfoNCE(Term):
         """τ as it is now."""
         if self.log_temperature is None:
             return self.start
-        return self.log_temperature.clamp(min=math.log(MIN_TEMPERATURE)).exp()
+        return learned_temperature(self.log_temperature)
 
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         refuse_shares(table, self.name)
@@ -130,3 +130,9 @@ def row_weights(part: str, batch: Batch) -> Float[Tensor, " n"]:
     if batch.weight is None:
         raise DataError(f"terms: {part} needs weights; add a weight column to the data, or leave out row_weight")
     return batch.weight
+
+
+def learned_temperature(log_temperature: nn.Parameter) -> Float[Tensor, ""]:
+    """τ of its logarithm, which is held at ``MIN_TEMPERATURE`` or above, from where its gradient can raise it again."""
+    log_temperature.data.clamp_(min=math.log(MIN_TEMPERATURE))
+    return log_temperature.exp()

@@ -35,9 +35,10 @@ class Pearson(Term):
     def forward(self, table: PairScores, batch: Batch) -> Float[Tensor, ""]:
         own = at_least_float32(table.sim).diagonal()
         score = graded_scores(self.name, batch).to(own)
+        differs = score.amax() > score.amin()  # not by the centred ones: the mean of equal scores may round
         own, score = own - own.mean(), score - score.mean()
-        is_spread = (own.abs().amax() > _CONSTANT) & (score.abs().amax() > 0)
+        is_spread = (own.abs().amax() > _CONSTANT) & differs
         # equal similarities have no direction: the root's gradient there would be infinite
         norms = torch.where(is_spread, own.square().sum(), 1.0).sqrt() * score.norm().clamp(min=_CONSTANT)
         correlation = torch.where(is_spread, (own * score).sum() / norms, 0.0)
-        return torch.where(score.abs().amax() > 0, 1 - correlation, 0.0 * correlation)
+        return torch.where(differs, 1 - correlation, 0.0 * correlation)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sentemb.companions.companion import find_companion
@@ -135,16 +135,25 @@ class PrototypeSoftmax(Term):
             raise RecipeError(f'{self.name}: target = "label", but the data have no label column')
         anchor = F.normalize(at_least_float32(table.anchor.embedding), dim=-1)
         log_p = self._log_softmax(_cosines(anchor, centres), known)[0]
-        own = known.classes_of(table.anchor.label)
+        own = _classes(known, table.anchor.label)
         target = F.one_hot(own.clamp(min=0), log_p.shape[1]).to(log_p.dtype) * (own != UNKNOWN)[:, None]
         if table.share is not None:
-            candidate = known.classes_of(table.candidate.label)
+            candidate = _classes(known, table.candidate.label)
             share = positive_share(table).to(log_p.dtype) * (candidate != UNKNOWN)
             by_class = torch.zeros_like(target).index_add(1, candidate.clamp(min=0), share)
             total = by_class.sum(dim=1, keepdim=True)
             target = torch.where(total > 0, by_class / total.clamp(min=1e-12), target)
         loss = -torch.where(target > 0, target * log_p, 0.0).sum(dim=1)
         return mean_over(loss, target.any(dim=1))
+
+
+def _classes(known: Prototypes, label: Int[Tensor, " r"]) -> Int[Tensor, " r"]:
+    """The class of every row; unknown where its centre, an average, has had no rows yet and others have."""
+    own: Tensor = known.classes_of(label)
+    if known.update != "average":
+        return own
+    is_started = known.centres[0].any(dim=-1)
+    return torch.where(is_started[own.clamp(min=0)] | ~is_started.any(), own, UNKNOWN)
 
 
 def _cosines(unit: Float[Tensor, "r d"], centres: Float[Tensor, "c k d"]) -> Float[Tensor, "c r k"]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sentemb.maths.softmax import live_pairs, table_logits
-from sentemb.terms.info_nce import MIN_TEMPERATURE
+from sentemb.terms.info_nce import MIN_TEMPERATURE, learned_temperature
 from sentemb.terms.term import Term
 from sentemb.types import Batch, PairScores, Temperature
 
@@ -48,7 +48,7 @@ class SigmoidContrast(Term):
         temperature: float | Tensor = self.temperature
         bias: float | Tensor = self.bias
         if self.log_temperature is not None and self.learned_bias is not None:
-            temperature = self.log_temperature.clamp(min=math.log(MIN_TEMPERATURE)).exp()
+            temperature = learned_temperature(self.log_temperature)
             bias = self.learned_bias
         live = live_pairs(table)
         logits = table_logits(table, temperature).masked_fill(~live, 0.0) + bias

@@ -41,5 +41,6 @@ class WassersteinLists(GradedLists):
         p, t = (torch.where(live, log.double().exp(), 0.0) for log in (log_p, log_t))
         centred_p, centred_t = ((rows - rows.mean(dim=0)) / math.sqrt(n - 1) for rows in (p, t))
         spread = centred_p.square().sum() + centred_t.square().sum()
-        overlap: Tensor = torch.linalg.svdvals(centred_p @ centred_t.T).sum()
+        product = (centred_p @ centred_t.T).nan_to_num()  # of NaN svdvals raises; the spread keeps the loss NaN
+        overlap: Tensor = torch.linalg.svdvals(product).sum()
         return (p.mean(dim=0) - t.mean(dim=0)).square().sum() + spread - 2 * overlap

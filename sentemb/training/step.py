@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sentemb.distributed import any_device, average_gradients, devices, say, with_zero_gradients
-from sentemb.errors import OutOfMemory, RecipeError, first_line
+from sentemb.errors import NumericError, OutOfMemory, RecipeError, first_line
 from sentemb.machine.resources import is_out_of_memory
 from sentemb.training.device import generator_states, is_sharded, restore_generators, unsharded
 from sentemb.training.gradcache import GradCache, check_backbone
@@ -29,7 +29,7 @@ class StepResult:
 
     parts: dict[str, Tensor]  # mean loss of every term (of a mixture SOURCE/TERM), on the device; empty where skipped
     gradient_norm: Tensor | None = None  # before it was clipped; None where nothing is clipped
-    was_skipped: bool = False  # because a loss was not finite
+    was_skipped: bool = False  # because a loss or the gradient was not finite
 
 
 class Step:
@@ -69,16 +69,22 @@ class Step:
         """One optimiser step over ``gradient_accumulation`` batches.
 
         Raises:
-            NumericError: a loss is not finite and ``on_nan`` is "stop".
+            NumericError: a loss or the gradient is not finite and ``on_nan`` is "stop".
             OutOfMemory: also with half as many texts at a time, or those cannot be halved.
         """
-        batches = self._backward_that_fits(inputs)
-        total = torch.stack([losses.total.detach() for losses in batches]).sum()
-        if any_device(not bool(torch.isfinite(total))):
+        running = [value for norm in self.batch_norms for value in norm.buffers()]
+        statistics = [value.clone() for value in running]
+        batches = self._backward_that_fits(inputs, running, statistics)
+        is_finite = torch.stack([losses.total.detach() for losses in batches]).sum().isfinite()
+        scales = self.accelerator.scaler is not None  # fp16: an infinite gradient makes it skip the step by itself
+        norm = None if scales else self._clip()
+        if norm is not None:  # a NaN may come from behind a finite loss, and would be in all weights for good
+            is_finite = is_finite & norm.isfinite()
+        if any_device(not bool(is_finite)):
+            _restore(running, statistics)
             return self._skip(inputs, batches)
-        norm = None
-        if self.settings.max_grad_norm:
-            norm = unsharded(self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
+        if scales and self.settings.max_grad_norm:
+            norm = self._clip()
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -90,12 +96,22 @@ class Step:
             for name, value in losses.parts.items():
                 values.setdefault(f"{source}/{name}" if source else name, []).append(value)
         means = {name: torch.stack(values[name]).mean() for name in values}
-        return StepResult(parts=means, gradient_norm=norm)
+        return StepResult(parts=means, gradient_norm=norm if self.settings.max_grad_norm else None)
+
+    def _clip(self) -> Tensor:
+        """Shorten the gradient to ``max_grad_norm``, where there is one; the norm that it had."""
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm or float("inf"))
+        return unsharded(norm)
 
     def _skip(self, inputs: Sequence[StepInput], batches: Sequence[Losses]) -> StepResult:
         if self.settings.on_nan == "stop":
             are_finite = [not any_device(not bool(torch.isfinite(losses.total))) for losses in batches]
-            bad = are_finite.index(False) if False in are_finite else 0
+            if all(are_finite):
+                raise NumericError(
+                    f"step {inputs[0].step // len(inputs)}: the loss is finite, but its gradient is not; use "
+                    'train.precision = "fp32" or a higher temperature, or, if it is rare, train.on_nan = "skip"'
+                )
+            bad = are_finite.index(False)
             raise self.objective.explain_non_finite(inputs[bad], batches[bad])
         self.optimizer.zero_grad(set_to_none=True)
         with warnings.catch_warnings():
@@ -104,11 +120,13 @@ class Step:
             self.schedule.step()
         return StepResult(parts={}, was_skipped=True)
 
-    def _backward_that_fits(self, inputs: Sequence[StepInput]) -> list[Losses]:
+    def _backward_that_fits(
+        self, inputs: Sequence[StepInput], running: Sequence[Tensor], statistics: Sequence[Tensor]
+    ) -> list[Losses]:
         """``backward``; where memory does not suffice, once more from the same state with half as many texts at a time,
-        as in all steps that follow."""
-        device, running = self.accelerator.device, [value for norm in self.batch_norms for value in norm.buffers()]
-        drawn, statistics = generator_states(device), [value.clone() for value in running]
+        as in all steps that follow. ``statistics`` are what the buffers ``running`` held before."""
+        device = self.accelerator.device
+        drawn = generator_states(device)
         try:
             return self.backward(inputs)
         except (MemoryError, RuntimeError) as error:
@@ -118,9 +136,8 @@ class Step:
         # here the error is gone, and with it what the failed attempt held
         self.optimizer.zero_grad(set_to_none=True)
         restore_generators(drawn, device)
-        for value, before in zip(running, statistics, strict=True):
-            value.copy_(before)
-        return self._backward_that_fits(inputs)
+        _restore(running, statistics)
+        return self._backward_that_fits(inputs, running, statistics)
 
     def halve(self, texts: int) -> None:
         """From now on encode so many texts at a time; the gradients stay those of the batch."""
@@ -174,3 +191,9 @@ class Step:
             return nullcontext()
         without: AbstractContextManager[None] = self.accelerator.no_sync(self.model)
         return without
+
+
+def _restore(running: Sequence[Tensor], statistics: Sequence[Tensor]) -> None:
+    """Give running statistics their values from before a forward pass that does not count."""
+    for value, before in zip(running, statistics, strict=True):
+        value.copy_(before)

@@ -100,6 +100,14 @@ def test_half_precision_and_equal_rows_are_finite() -> None:
     assert (whitened == 0).all()
 
 
+def test_few_distinct_large_rows_are_finite_and_nan_stays_nan() -> None:
+    head = GroupWhitening(groups=128)
+    head.bind(768)
+    rows = 10 * torch.randn(4, 768, generator=seeded()).repeat(16, 1)  # groups of six dimensions have a rank of three
+    assert head(rows, seeded()).isfinite().all()
+    assert head(torch.full((64, 768), torch.nan), seeded()).isnan().all()
+
+
 def test_every_view_is_whitened_by_itself_with_a_draw_of_its_own(tiny_bert: Path) -> None:
     module = Encoder.load(tiny_bert, head=[GroupWhitening(groups=8)]).module
     x = torch.randn(3 * 7, 32, generator=seeded())

@@ -11,6 +11,7 @@ import torch
 from sentemb import Encoder, Recipe, TrainSettings
 from sentemb.errors import RecipeError
 from sentemb.terms import AttentionAgreement
+from sentemb.terms.attention_agreement import mutual_information
 from sentemb.types import Batch, Encoded, Rows, Tokens
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
@@ -159,3 +160,14 @@ def test_refuses_layers_without_pairs_and_layers_that_are_not_there(table_of):
         AttentionAgreement()(table_of(torch.eye(2)), batch_of(maps_of(0), maps_of(1)))
     with pytest.raises(ValueError, match=r"leave out train\.shard = true"):
         Recipe.named("micse-minilm").replace(train=TrainSettings(shard=True))
+
+
+@pytest.mark.parametrize("gap", [80.0, 95.0, 110.0])
+def test_weights_near_the_smallest_numbers_have_finite_gradients(gap):
+    generator = torch.Generator().manual_seed(3)
+    logits = [torch.randn(1, 2, 2, 1, 6, 6, generator=generator) for _ in range(2)]
+    logits[0][0, 0, 0, 0, 2, 3] -= gap
+    logits[0].requires_grad_()
+    own = torch.ones(1, 1, 1, 1, 6, 6, dtype=torch.bool)
+    mutual_information(logits[0].softmax(dim=-1), logits[1].softmax(dim=-1), own).mean().backward()
+    assert logits[0].grad.isfinite().all()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sentemb.errors import DataError, NumericError
 from sentemb.terms.info_nce import InfoNCE
+from sentemb.terms.sigmoid_contrast import SigmoidContrast
 from sentemb.types import Examples, Services
 
 INF = float("inf")
@@ -325,3 +326,13 @@ def test_one_positive_apart_is_the_plain_loss(table_of, batch_of, random_sim):
     assert InfoNCE(temperature=0.2, positives="apart")(table, batch_of(4)).item() == pytest.approx(plain, rel=1e-12)
     alone = InfoNCE(positives="apart")(table_of(random_sim(1, 1)), batch_of(1))
     assert alone.item() == 0
+
+
+@pytest.mark.parametrize("term", [InfoNCE(learnable_temperature=True), SigmoidContrast(learn=True)])
+def test_a_learned_temperature_can_rise_from_its_floor(table_of, batch_of, term):
+    with torch.no_grad():
+        term.log_temperature.fill_(math.log(1e-4))
+    wrong = table_of(torch.tensor([[-1.0, 1.0], [1.0, -1.0]]))  # asks for a higher one
+    term(wrong, batch_of()).backward()
+    assert term.log_temperature.exp().item() == pytest.approx(0.01)
+    assert term.log_temperature.grad < 0

@@ -52,6 +52,11 @@ def test_equal_scores_give_zero_and_no_gradient(table_of, batch_of, random_sim, 
     assert (sim.grad == 0).all()
 
 
+def test_equal_scores_whose_mean_rounds_give_zero_too(table_of, batch_of):
+    table = table_of(torch.randn(7, 7, generator=torch.Generator().manual_seed(0)))
+    assert Pearson()(table, batch_of(7, score=torch.full((7,), 0.1))).item() == 0.0
+
+
 def test_equal_similarities_are_uncorrelated_and_have_no_gradient(table_of, batch_of):
     sim = torch.full((5, 5), 0.7, dtype=torch.float64, requires_grad=True)
     loss = Pearson()(table_of(sim), batch_of(5, score=SCORES))

@@ -131,6 +131,18 @@ def test_shares_are_summed_by_class():
     assert loss.item() == pytest.approx(total / 6, rel=1e-10)
 
 
+def test_a_class_that_its_average_has_not_met_is_not_counted():
+    labels, companion = [0, 1, 2, 0, 1, 2], prototypes_of(labels=[0, 1, 2], update="average").double()
+    centres = F.normalize(rows(3, seed=5), dim=1)[None]
+    centres[0, 2] = 0.0
+    settings = {"target": "label", "temperature": 0.4}
+    loss = loss_of(with_centres(companion, centres), rows(), rows(seed=1), labels=labels, **settings)
+    scores, total = scores_of(rows(), centres[0, :2].tolist()), 0.0
+    for i in (0, 1, 3, 4):
+        total -= log_softmax(scores[i], 0.4)[labels[i]] / 4
+    assert loss.item() == pytest.approx(total, rel=1e-10)
+
+
 # ------------------------------------------------------------------------------------------------- limits
 def test_prototypes_that_are_the_candidates_are_info_nce():
     anchors, candidates = rows(5), rows(5, seed=1)

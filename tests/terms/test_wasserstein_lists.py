@@ -77,6 +77,12 @@ def test_gradcheck_and_bfloat16(graded, batch_of):
     assert torch.isfinite(term(half, batch_of(4)))
 
 
+def test_embeddings_that_are_not_finite_make_the_loss_nan(graded, batch_of):
+    broken = graded.sim.detach().clone()
+    broken[1] = math.nan
+    assert torch.isnan(WassersteinLists()(replace(graded, sim=broken), batch_of(4)))
+
+
 def test_one_example_and_tables_without_grades_are_refused(table_of, batch_of, random_sim):
     with pytest.raises(RecipeError, match="one example has no covariance"):
         WassersteinLists()(replace(table_of(random_sim(1, 4)), grade=torch.ones(1, 4)), batch_of(1))

@@ -99,6 +99,42 @@ def test_nan_is_skipped_and_counted(make: Any) -> None:
     assert not run.step([run.make_input(np.arange(7), 1)]).was_skipped
 
 
+class _NaNGradientAt(_NaNAt):
+    """Its loss is finite and its gradient is not: the root's slope at 0 is infinite."""
+
+    def forward(self, table: PairScores, batch: Batch) -> torch.Tensor:
+        total = table.sim.sum()
+        return (total - total.detach()).abs().sqrt() if batch.step in self.steps else 0.0 * total
+
+
+@pytest.mark.parametrize("limit", [1.0, 0.0])
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(make: Any, limit: float) -> None:
+    run = make(on_nan="skip", max_grad_norm=limit)
+    run.plan.objective.terms[0] = _NaNGradientAt([1])
+    run.step([run.make_input(np.arange(7), 0)])
+    before = _weights(run)
+    result = run.step([run.make_input(np.arange(7), 1)])
+    assert result.was_skipped
+    assert all(torch.equal(one, two) for one, two in zip(before, _weights(run), strict=True))
+    assert not run.step([run.make_input(np.arange(7), 2)]).was_skipped
+    stopping = make()
+    stopping.plan.objective.terms[0] = _NaNGradientAt([3])
+    with pytest.raises(NumericError, match="step 3: the loss is finite, but its gradient is not"):
+        stopping.step([stopping.make_input(np.arange(7), 3)])
+
+
+def test_a_skipped_step_leaves_running_statistics_as_they_were(
+    still_bert: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    tree = tree_of("heads", "projector", str(still_bert), str(pairs_file), on_nan="skip")
+    run = open_run(tree, str(tmp_path), dtype=torch.float64)
+    _break(run, 1)
+    run.step([run.make_input(np.arange(7), 0)])
+    before = [value.clone() for value in run.plan.objective.buffers()]
+    assert run.step([run.make_input(np.arange(7), 1)]).was_skipped
+    assert all(torch.equal(one, two) for one, two in zip(before, run.plan.objective.buffers(), strict=True))
+
+
 def test_companions_change_only_after_the_step(still_bert: Path, pairs_file: Path, tmp_path: Path) -> None:
     run = open_run(tree_of("edits", "queue", str(still_bert), str(pairs_file)), str(tmp_path))
     momentum = run.plan.objective.companions["momentum"]
