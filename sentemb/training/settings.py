@@ -49,7 +49,7 @@ class TrainSettings(Part):
         log_every: steps between entries of metrics.jsonl.
         save_every: steps between checkpoints; by default eval_every, else every ten minutes; always at the end.
         keep_checkpoints: how many of the newest checkpoints stay.
-        on_nan: what a loss that is not finite does: stop the run, or skip the step.
+        on_nan: what a loss or a gradient that is not finite does: stop the run, or skip the step.
         trackers: where losses are sent besides: tensorboard, wandb, mlflow.
         callbacks: what is called while training (``sentemb list callbacks``).
     """
