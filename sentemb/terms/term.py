@@ -105,6 +105,7 @@ class Term(Component, room="terms"):
         given = {
             "labels": labels is not None, "scores": scores is not None, "negative_scores": bool(negative_scores),
             "weights": weights is not None, "grades": bool(grades),
+            "cosine": True,  # forward refuses another similarity
         }
         lacking = self.needs - {f"view:{name}" for name in batch.views} - {name for name in given if given[name]}
         if lacking:

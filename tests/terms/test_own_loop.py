@@ -50,6 +50,11 @@ def test_every_term_of_embeddings_is_the_term_of_their_table(name):
     assert name in ANCHORS_LEARN or positives.grad.abs().sum() > 0
 
 
+def test_a_term_of_the_unit_sphere_refuses_another_similarity():
+    with pytest.raises(RecipeError, match='similarity = "dot", allowed: cosine'):
+        PARTS["alignment"]()(*embeddings(), similarity="dot")
+
+
 def test_weights_of_pairs():
     anchors, positives = embeddings()
     weights = torch.tensor([1.0, 0, 0, 0, 0, 0])
