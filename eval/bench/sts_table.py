@@ -42,8 +42,7 @@ RATE_SEED = 7
 
 def score(encoder: Encoder, split: str = "test") -> dict[str, float]:
     """Main score of the seven sets and their average, or of STSBenchmark's dev set."""
-    sts = Sts(protocol="simcse", split="dev") if split == "dev" else Sts(protocol="simcse")
-    results = evaluate_model(encoder, [sts], precision="fp32", resamples=0)
+    results = evaluate_model(encoder, [Sts(protocol="simcse", split=split)], precision="fp32", resamples=0)
     scores = {task.task: task.main for task in results.tasks}
     return {**scores, "average": statistics.fmean(scores.values())}
 

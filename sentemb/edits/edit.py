@@ -7,6 +7,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from sentemb.errors import RecipeError
+from sentemb.maths.similarity import require_cosine
 from sentemb.types import Batch, Component, Names, PairScores
 
 
@@ -30,8 +31,11 @@ class Edit(Component, room="edits"):
         """The edited table of ``batch``.
 
         Raises:
-            RecipeError: ``forward`` returned something else, or a table whose fields do not fit each other.
+            RecipeError: ``forward`` returned something else, or a table whose fields do not fit each other; an edit
+                that needs cosines and a table of another similarity.
         """
+        if "cosine" in self.needs:
+            require_cosine(table.similarity, f"edit {self.name}")
         edited: object = super().__call__(table, batch)
         if not isinstance(edited, PairScores):
             raise RecipeError(f"edit {self.name}: forward gave {type(edited).__name__}; an edit gives a PairScores")

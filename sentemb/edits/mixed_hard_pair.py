@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from sentemb.edits.edit import Edit
 from sentemb.edits.mixed_partners import beta_draws, with_mixed_anchors
 from sentemb.errors import RecipeError
-from sentemb.maths.similarity import at_least_float32, require_cosine
+from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.softmax import live_pairs
 from sentemb.parts import Fraction, Positive
 from sentemb.types import UNKNOWN, Batch, PairScores
@@ -45,7 +45,6 @@ class MixedHardPair(Edit):
         self.portion, self.concentration = portion, concentration
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        require_cosine(table.similarity, f"edit {self.name}")
         label = table.candidate.label
         if label is None:
             raise RecipeError(f"edit {self.name}: the data have no label column; add one, or drop the edit")

@@ -10,7 +10,7 @@ from torch import Tensor
 from sentemb.edits.edit import Edit
 from sentemb.edits.mixed_partners import beta_draws
 from sentemb.errors import RecipeError
-from sentemb.maths.similarity import at_least_float32, require_cosine
+from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.table import add_candidates, extra_rows
 from sentemb.parts import Count, Positive
 from sentemb.types import UNKNOWN, Batch, PairScores
@@ -51,7 +51,6 @@ class MixedOrdered(Edit):
         self.count, self.window, self.concentration = count, window, concentration
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        require_cosine(table.similarity, f"edit {self.name}")
         label = table.anchor.label
         if label is None:
             raise RecipeError(f"edit {self.name}: the data have no label column; add one, or drop the edit")

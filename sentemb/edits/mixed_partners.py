@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sentemb.edits.edit import Edit
-from sentemb.maths.similarity import at_least_float32, require_cosine
+from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.softmax import positive_share
 from sentemb.maths.table import with_anchors
 from sentemb.parts import Fraction, Positive
@@ -49,7 +49,6 @@ class MixedPartners(Edit):
         self.portion, self.concentration, self.low = portion, concentration, low
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        require_cosine(table.similarity, f"edit {self.name}")
         n = len(table.anchor)
         if n == 1:
             return table

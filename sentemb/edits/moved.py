@@ -12,7 +12,7 @@ from torch import Tensor
 from sentemb.companions.centre import Centre
 from sentemb.companions.companion import find_companion
 from sentemb.edits.edit import Edit
-from sentemb.maths.similarity import at_least_float32, pairwise, require_cosine
+from sentemb.maths.similarity import at_least_float32, pairwise
 from sentemb.parts import NonNegative
 from sentemb.types import Batch, PairScores
 
@@ -49,7 +49,6 @@ class Moved(Edit):
         self.needs = frozenset({"cosine", *([f"companion:{companion}"] if centre else ())})
 
     def forward(self, table: PairScores, batch: Batch) -> PairScores:
-        require_cosine(table.similarity, f"edit {self.name}")
         anchor, candidate = (
             replace(rows, embedding=self._moved(rows.embedding, batch)) for rows in (table.anchor, table.candidate)
         )

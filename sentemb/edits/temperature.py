@@ -14,7 +14,7 @@ from torch import Tensor
 from sentemb.companions.companion import find_companion
 from sentemb.companions.per_example import PerExample
 from sentemb.edits.edit import Edit
-from sentemb.maths.similarity import at_least_float32, require_cosine
+from sentemb.maths.similarity import at_least_float32
 from sentemb.maths.softmax import faults_of_spread, live_pairs, masked_logsumexp, mean_over, mean_over_positives
 from sentemb.parts import Count, NonNegative, Positive
 from sentemb.types import Batch, Cosine, PairScores
@@ -92,7 +92,6 @@ class RowTemperature(Edit):
     def _factor(self, table: PairScores, batch: Batch) -> Float[Tensor, ...]:
         sim = at_least_float32(table.sim)
         if self.policy == "alignment":
-            require_cosine(table.similarity, f"edit {self.name}")
             has_positive = (table.positive & live_pairs(table)).any(dim=1)
             return 1 + self.alpha * (mean_over(mean_over_positives(sim, table), has_positive) - self.start)
         if self.policy == "cosine":

@@ -67,10 +67,11 @@ class SupervisedContrast(Term):
         """
         normaliser = masked_logsumexp(logits, live, empty=0.0)[:, None]
         odds = log_remainder(logits, live) + normaliser - logits.masked_fill(~live, 0.0)  # log((1 - p) / p)
-        odds = odds.masked_fill(~live | (live.sum(dim=1, keepdim=True) < 2), 0.0)
+        has_others = live.sum(dim=1, keepdim=True) > 1
+        odds = odds.masked_fill(~(live & has_others), 0.0)
         with torch.no_grad():
             rest = F.logsigmoid(odds)  # log(1 - p)
             loss = torch.where(odds < -30, odds, F.softplus(odds).log())  # log(-log p), which is log(1 - p) there
             value, slope = (self.focus * rest + loss).exp(), ((self.focus + 1) * rest).exp()
         focused = value + slope * (odds - odds.detach())
-        return torch.where(live.sum(dim=1, keepdim=True) > 1, focused, 0.0)
+        return torch.where(has_others, focused, 0.0)

@@ -22,6 +22,8 @@ from sentemb.training.objective import Losses, Objective
 from sentemb.training.settings import TrainSettings
 from sentemb.types import Services
 
+Statistics = Sequence[tuple[Tensor, Tensor]]  # buffers, and what they held before
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
@@ -72,16 +74,15 @@ class Step:
             NumericError: a loss or the gradient is not finite and ``on_nan`` is "stop".
             OutOfMemory: also with half as many texts at a time, or those cannot be halved.
         """
-        running = [value for norm in self.batch_norms for value in norm.buffers()]
-        statistics = [value.clone() for value in running]
-        batches = self._backward_that_fits(inputs, running, statistics)
+        statistics = [(value, value.clone()) for norm in self.batch_norms for value in norm.buffers()]
+        batches = self._backward_that_fits(inputs, statistics)
         is_finite = torch.stack([losses.total.detach() for losses in batches]).sum().isfinite()
         scales = self.accelerator.scaler is not None  # fp16: an infinite gradient makes it skip the step by itself
         norm = None if scales else self._clip()
         if norm is not None:  # a NaN may come from behind a finite loss, and would be in all weights for good
             is_finite = is_finite & norm.isfinite()
         if any_device(not bool(is_finite)):
-            _restore(running, statistics)
+            _restore(statistics)
             return self._skip(inputs, batches)
         if scales and self.settings.max_grad_norm:
             norm = self._clip()
@@ -120,11 +121,9 @@ class Step:
             self.schedule.step()
         return StepResult(parts={}, was_skipped=True)
 
-    def _backward_that_fits(
-        self, inputs: Sequence[StepInput], running: Sequence[Tensor], statistics: Sequence[Tensor]
-    ) -> list[Losses]:
+    def _backward_that_fits(self, inputs: Sequence[StepInput], statistics: Statistics) -> list[Losses]:
         """``backward``; where memory does not suffice, once more from the same state with half as many texts at a time,
-        as in all steps that follow. ``statistics`` are what the buffers ``running`` held before."""
+        as in all steps that follow. ``statistics`` are those from before."""
         device = self.accelerator.device
         drawn = generator_states(device)
         try:
@@ -136,8 +135,8 @@ class Step:
         # here the error is gone, and with it what the failed attempt held
         self.optimizer.zero_grad(set_to_none=True)
         restore_generators(drawn, device)
-        _restore(running, statistics)
-        return self._backward_that_fits(inputs, running, statistics)
+        _restore(statistics)
+        return self._backward_that_fits(inputs, statistics)
 
     def halve(self, texts: int) -> None:
         """From now on encode so many texts at a time; the gradients stay those of the batch."""
@@ -193,7 +192,7 @@ class Step:
         return without
 
 
-def _restore(running: Sequence[Tensor], statistics: Sequence[Tensor]) -> None:
+def _restore(statistics: Statistics) -> None:
     """Give running statistics their values from before a forward pass that does not count."""
-    for value, before in zip(running, statistics, strict=True):
+    for value, before in statistics:
         value.copy_(before)
