@@ -5,7 +5,7 @@
 Every row trains the same checkpoint with a recipe of the small-model family for the same steps and batch size, without
 choosing a checkpoint on a dev set, and is scored on the seven STS sets (SimCSE protocol, all subsets concatenated,
 Spearman of cosine ×100, fp32). Of several ``--rates`` each row takes the one with the best score on STSBenchmark's dev
-set, trained with one further seed; the search ends with the first rate that scores lower than the one before. A run
+set, trained with one further seed; the search ends with the first rate that is no better than the one before. A run
 that is there already is not run again, so the script may be stopped and started. Needs SENTEMB_DATA (STS sets,
 text/wiki1m.txt.zst, nli/snli_triplets.tsv.zst).
 """
@@ -49,7 +49,7 @@ def score(encoder: Encoder, split: str = "test") -> dict[str, float]:
 
 
 def best_rate(row: str, arguments: argparse.Namespace) -> str:
-    """The learning rate with the best dev score, up to the first that is worse than the one before."""
+    """The learning rate with the best dev score, up to the first that is no better than the one before."""
     rates: list[str] = arguments.rates
     if len(rates) == 1:
         return rates[0]
@@ -111,7 +111,7 @@ def table(rows: dict[str, list[dict[str, float]]], rates: dict[str, str], argume
     columns = [*SEVEN, "average"]
     chosen = arguments.rates[0] if len(arguments.rates) == 1 else (
         "of " + ", ".join(arguments.rates) + ", tried in this order until STSBenchmark's dev set (seed "
-        + f"{RATE_SEED}) says worse: " + ", ".join(f"{row} {rate}" for row, rate in rates.items())
+        + f"{RATE_SEED}) says no better: " + ", ".join(f"{row} {rate}" for row, rate in rates.items())
     )
     lines = [
         f"STS, SimCSE protocol, Spearman of cosine ×100. {arguments.steps} steps of batch 64, learning rate "
